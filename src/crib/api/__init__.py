@@ -1,0 +1,13 @@
+"""The door: CRI in, CRI out, and crib's own Node service on the same socket. It translates and nothing else.
+
+A request becomes a value of `model` in `translate` and ends there; the engine's verbs never see a message.
+`calls` says what a call is made of, `runtime_service`, `image_service` and `node_service` list theirs,
+`interceptors` is what every call passes through (request id, readiness, errors, log), `streams` joins list
+replies from cached encoded messages, and `server` puts all of it on the socket. Begin with `calls`.
+"""
+
+import os
+
+# before anything imports grpc: its fork handlers would stop the world at every process that we start, and we
+# never fork without exec
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

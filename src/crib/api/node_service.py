@@ -1,0 +1,70 @@
+"""crib.v1.Node: what the CRI has no call for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.translate import node as translate
+from crib.api.translate.node import FollowPull, ImportImage
+from crib.engine.node import Node
+from crib.model.errors import CribError, NotFound
+from crib.model.image import parse_reference
+from crib.stubs.node.v1 import node_pb2 as pb
+
+NAME = "crib.v1.Node"
+
+
+class NodeService:
+    """The node as crib sees it."""
+
+    def __init__(self, node: Node, version: str) -> None:
+        self._node = node
+        self._version = version
+        self._started_at = time.time_ns()
+
+    def calls(self) -> dict[str, Call]:
+        """Every call by its name."""
+        return {
+            "Info": Verb(pb.InfoRequest, nothing, self._info),
+            "ImportImage": Stream(pb.ImportImageRequest, translate.decode_import, self._import),
+            "PullImageProgress": Stream(pb.PullProgressRequest, translate.decode_follow, self._follow),
+            "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
+        }
+
+    async def _info(self, _: None) -> Answer:
+        node = self._node
+        about = {"version": self._version, "cgroup_driver": node.cgroup_driver}
+        answer = translate.encode_info(await node.status(), node.settings, about)
+        answer.started_at = self._started_at
+        layers = {layer.diff_id for image in node.images.list() for layer in image.layers}
+        answer.counts.layers = len(layers)
+        return answer
+
+    async def _import(self, wanted: ImportImage) -> AsyncIterator[Answer]:
+        async for update in self._node.images.import_archive(wanted.path, wanted.names):
+            yield translate.encode_import(update)
+
+    async def _follow(self, wanted: FollowPull) -> AsyncIterator[Answer]:
+        """A failure of the pull itself is the last message; one to find it is the call's."""
+        image = str(parse_reference(wanted.image, field="image"))
+        begun = False
+        try:
+            async for update in self._node.images.follow_pull(wanted.image, start=wanted.start):
+                begun = True
+                yield translate.encode_pull(image, update)
+        except CribError as error:
+            if not begun:
+                raise
+            yield translate.encode_failed_pull(image, str(error))
+
+    def _timeline(self, text: str) -> Answer:
+        stages = self._node.timeline(text)
+        if not stages:
+            raise NotFound(f"no stages are kept of pod sandbox {text!r}")
+        try:
+            sandbox: str = self._node.sandboxes.get(text).id
+        except NotFound:
+            sandbox = text  # removed lately: only its full id finds the stages
+        return translate.encode_stages(sandbox, stages)

@@ -1,0 +1,240 @@
+"""runtime.v1.RuntimeService: which decoding, verb and encoding make up each call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing, unbuilt
+from crib.api.streams import EncodedList, element, parts
+from crib.api.translate import containers, events, info, sandboxes, stats, status
+from crib.api.translate.containers import ContainerFilter, CreateContainer, ExecSync, StopContainer
+from crib.api.translate.ledger import NOT_BUILT
+from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery
+from crib.engine.node import Node
+from crib.engine.stats import PodFigures
+from crib.model.container import ContainerRecord
+from crib.model.sandbox import SandboxRecord
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+NAME = "runtime.v1.RuntimeService"
+
+
+class RuntimeService:
+    """Pods, containers and the runtime itself."""
+
+    def __init__(self, node: Node, version: str) -> None:
+        self._node = node
+        self._version = status.encode_version(version).SerializeToString()
+        self._sandboxes: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode)
+        self._containers: EncodedList[ContainerRecord] = EncodedList(containers.encode)
+
+    def calls(self) -> dict[str, Call]:
+        """Every call by its name."""
+        return {
+            **self._runtime_calls(),
+            **self._sandbox_calls(),
+            **self._container_calls(),
+            **self._stats_calls(),
+            **{name: self._unbuilt(name) for name in NOT_BUILT},
+        }
+
+    def _runtime_calls(self) -> dict[str, Call]:
+        return {
+            "Version": Read(pb.VersionRequest, nothing, lambda _: self._version),
+            "Status": Verb(pb.StatusRequest, status.decode_status, self._status),
+            "RuntimeConfig": Read(pb.RuntimeConfigRequest, nothing, self._runtime_config),
+            "UpdateRuntimeConfig": Verb(
+                pb.UpdateRuntimeConfigRequest, status.decode_update_config, self._update_runtime_config
+            ),
+            "GetContainerEvents": Stream(pb.GetEventsRequest, nothing, self._events),
+        }
+
+    def _sandbox_calls(self) -> dict[str, Call]:
+        decode_id, decode_list = sandboxes.decode_id, sandboxes.decode_list
+        return {
+            "RunPodSandbox": Verb(pb.RunPodSandboxRequest, sandboxes.decode_run, self._run_sandbox),
+            "StopPodSandbox": Verb(pb.StopPodSandboxRequest, decode_id, self._stop_sandbox),
+            "RemovePodSandbox": Verb(pb.RemovePodSandboxRequest, decode_id, self._remove_sandbox),
+            "PodSandboxStatus": Read(
+                pb.PodSandboxStatusRequest, sandboxes.decode_status, self._sandbox_status
+            ),
+            "ListPodSandbox": Read(pb.ListPodSandboxRequest, decode_list, self._list_sandboxes),
+            "StreamPodSandboxes": Stream(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
+        }
+
+    def _container_calls(self) -> dict[str, Call]:
+        decode_id, decode_list = containers.decode_id, containers.decode_list
+        return {
+            "CreateContainer": Verb(pb.CreateContainerRequest, containers.decode_create, self._create),
+            "StartContainer": Verb(pb.StartContainerRequest, decode_id, self._start),
+            "StopContainer": Verb(pb.StopContainerRequest, containers.decode_stop, self._stop),
+            "RemoveContainer": Verb(pb.RemoveContainerRequest, decode_id, self._remove),
+            "ListContainers": Read(pb.ListContainersRequest, decode_list, self._list_containers),
+            "StreamContainers": Stream(pb.StreamContainersRequest, decode_list, self._stream_containers),
+            "ContainerStatus": Read(
+                pb.ContainerStatusRequest, containers.decode_status, self._container_status
+            ),
+            "ReopenContainerLog": Verb(pb.ReopenContainerLogRequest, decode_id, self._reopen_log),
+            "ExecSync": Verb(pb.ExecSyncRequest, containers.decode_exec_sync, self._exec_sync),
+        }
+
+    def _stats_calls(self) -> dict[str, Call]:
+        of_containers, of_pods = stats.decode_containers, stats.decode_pods
+        return {
+            "ContainerStats": Verb(pb.ContainerStatsRequest, containers.decode_id, self._container_stats),
+            "ListContainerStats": Verb(
+                pb.ListContainerStatsRequest, of_containers, self._list_container_stats
+            ),
+            "StreamContainerStats": Stream(
+                pb.StreamContainerStatsRequest, of_containers, self._stream_container_stats
+            ),
+            "PodSandboxStats": Verb(pb.PodSandboxStatsRequest, sandboxes.decode_id, self._pod_stats),
+            "ListPodSandboxStats": Verb(pb.ListPodSandboxStatsRequest, of_pods, self._list_pod_stats),
+            "StreamPodSandboxStats": Stream(pb.StreamPodSandboxStatsRequest, of_pods, self._stream_pod_stats),
+        }
+
+    @staticmethod
+    def _unbuilt(name: str) -> Call:
+        return unbuilt(name, NOT_BUILT[name], getattr(pb, f"{name}Request"))
+
+    # the runtime
+
+    async def _status(self, verbose: bool) -> Answer:
+        found = await self._node.status()
+        answer = status.encode_status(found)
+        if verbose:
+            answer.info.update(info.of_node(found, self._node.settings))
+        return answer
+
+    def _runtime_config(self, _: None) -> Answer:
+        return status.encode_config(self._node.cgroup_driver)
+
+    async def _update_runtime_config(self, pod_cidr: str) -> Answer:
+        if pod_cidr:
+            await self._node.configure_network(pod_cidr)
+        return pb.UpdateRuntimeConfigResponse()
+
+    async def _events(self, _: None) -> AsyncIterator[Answer | None]:
+        subscription = self._node.events.subscribe()
+        try:
+            yield None
+            async for event in subscription.events():
+                yield events.encode(event)
+        finally:
+            self._node.events.unsubscribe(subscription)
+
+    # sandboxes
+
+    async def _run_sandbox(self, wanted: RunSandbox) -> Answer:
+        made = await self._node.sandboxes.run(wanted.config, wanted.handler)
+        return pb.RunPodSandboxResponse(pod_sandbox_id=made)
+
+    async def _stop_sandbox(self, sandbox: str) -> Answer:
+        await self._node.sandboxes.stop(sandbox)
+        return pb.StopPodSandboxResponse()
+
+    async def _remove_sandbox(self, sandbox: str) -> Answer:
+        await self._node.sandboxes.remove(sandbox)
+        return pb.RemovePodSandboxResponse()
+
+    def _sandbox_status(self, query: StatusQuery) -> Answer:
+        record = self._node.sandboxes.get(query.id)
+        return pb.PodSandboxStatusResponse(
+            status=sandboxes.encode_status(record),
+            info=info.of_sandbox(record, self._node.timeline(record.id)) if query.verbose else {},
+            containers_statuses=[
+                containers.encode_status(row) for row in self._node.containers.of_sandbox(record.id)
+            ],
+            timestamp=time.time_ns(),
+        )
+
+    def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
+        rows = self._node.sandboxes.list()
+        if wanted is None:
+            return self._sandboxes.whole(rows)
+        return self._sandboxes.some(row for row in rows if wanted.matches(row))
+
+    async def _stream_sandboxes(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
+        rows = self._node.sandboxes.list()
+        for part in self._sandboxes.parts(row for row in rows if wanted is None or wanted.matches(row)):
+            yield part
+
+    # containers
+
+    async def _create(self, wanted: CreateContainer) -> Answer:
+        made = await self._node.containers.create(wanted.sandbox_id, wanted.config)
+        return pb.CreateContainerResponse(container_id=made)
+
+    async def _start(self, container: str) -> Answer:
+        await self._node.containers.start(container)
+        return pb.StartContainerResponse()
+
+    async def _stop(self, wanted: StopContainer) -> Answer:
+        await self._node.containers.stop(wanted.id, wanted.timeout)
+        return pb.StopContainerResponse()
+
+    async def _remove(self, container: str) -> Answer:
+        await self._node.containers.remove(container)
+        return pb.RemoveContainerResponse()
+
+    def _list_containers(self, wanted: ContainerFilter | None) -> Answer:
+        rows = self._node.containers.list()
+        if wanted is None:
+            return self._containers.whole(rows)
+        return self._containers.some(row for row in rows if wanted.matches(row))
+
+    async def _stream_containers(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
+        rows = self._node.containers.list()
+        for part in self._containers.parts(row for row in rows if wanted is None or wanted.matches(row)):
+            yield part
+
+    def _container_status(self, query: StatusQuery) -> Answer:
+        record = self._node.containers.get(query.id)
+        return pb.ContainerStatusResponse(
+            status=containers.encode_status(record),
+            info=info.of_container(record) if query.verbose else {},
+        )
+
+    async def _reopen_log(self, container: str) -> Answer:
+        await self._node.containers.reopen_log(container)
+        return pb.ReopenContainerLogResponse()
+
+    async def _exec_sync(self, wanted: ExecSync) -> Answer:
+        result = await self._node.containers.exec_sync(wanted.id, wanted.command)
+        return pb.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+
+    # stats
+
+    async def _container_stats(self, container: str) -> Answer:
+        record, usage = await self._node.stats.container(container)
+        return pb.ContainerStatsResponse(stats=stats.encode_container(record, usage))
+
+    async def _usages(self, wanted: ContainerFilter | None) -> list[pb.ContainerStats]:
+        rows = [row for row in self._node.containers.list() if wanted is None or wanted.matches(row)]
+        return [stats.encode_container(*figures) for figures in await self._node.stats.containers(rows)]
+
+    async def _list_container_stats(self, wanted: ContainerFilter | None) -> Answer:
+        return pb.ListContainerStatsResponse(stats=await self._usages(wanted))
+
+    async def _stream_container_stats(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
+        for part in parts(map(element, await self._usages(wanted))):
+            yield part
+
+    async def _pod_stats(self, sandbox: str) -> Answer:
+        return pb.PodSandboxStatsResponse(stats=_pod_figures(await self._node.stats.pod(sandbox)))
+
+    async def _pod_usages(self, wanted: SandboxFilter | None) -> list[pb.PodSandboxStats]:
+        rows = [row for row in self._node.sandboxes.list() if wanted is None or wanted.matches(row)]
+        return [_pod_figures(figures) for figures in await self._node.stats.pods(rows)]
+
+    async def _list_pod_stats(self, wanted: SandboxFilter | None) -> Answer:
+        return pb.ListPodSandboxStatsResponse(stats=await self._pod_usages(wanted))
+
+    async def _stream_pod_stats(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
+        for part in parts(map(element, await self._pod_usages(wanted))):
+            yield part
+
+
+def _pod_figures(found: PodFigures) -> pb.PodSandboxStats:
+    return stats.encode_pod(found.sandbox, found.usage, found.interfaces, found.containers)

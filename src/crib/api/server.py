@@ -1,0 +1,98 @@
+"""The gRPC server on its unix socket."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+
+import grpc
+from grpc import aio
+
+from crib.api import image_service, node_service, runtime_service
+from crib.api.calls import Calls
+from crib.api.interceptors import Door, ReadinessGate
+from crib.engine.node import Node
+from crib.model.errors import Broken
+
+log = logging.getLogger(__name__)
+
+RECEIVE_LIMIT = 16 << 20
+"""Bytes of one request, as kubelets and the peers have it."""
+CONCURRENT_CALLS = 1024
+"""Calls at once, streams included; more are answered RESOURCE_EXHAUSTED."""
+MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
+OPTIONS = (
+    ("grpc.max_receive_message_length", RECEIVE_LIMIT),
+    ("grpc.max_send_message_length", -1),
+    # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Server:
+    """Serves the CRI and crib's Node service. Answers Version at once, the rest when `gate` is open."""
+
+    def __init__(self, node: Node, version: str) -> None:
+        self.gate = ReadinessGate()
+        self._settings = node.settings
+        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
+        door = Door(self.gate)
+        self._register(door, runtime_service.NAME, runtime_service.RuntimeService(node, version).calls())
+        self._register(door, image_service.NAME, image_service.ImageService(node).calls())
+        self._register(door, node_service.NAME, node_service.NodeService(node, version).calls())
+
+    def _register(self, door: Door, service: str, calls: Calls) -> None:
+        handlers = {name: door.handler(name, call) for name, call in calls.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def start(self) -> None:
+        """Bind the socket (0660, in a directory 0750, for root and the settings' group) and serve.
+
+        Raises Broken when the socket cannot be bound.
+        """
+        path = self._settings.socket_path
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise Broken(f"cannot listen on {path}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
+        group = _group_id(self._settings.socket_group)
+        try:
+            self._make_directory(os.path.dirname(path), group)
+            bound = self._bind(path)
+            os.chown(path, -1, group)
+        except (OSError, RuntimeError) as error:
+            raise Broken(f"cannot listen on {path}: {error}") from error
+        if not bound:
+            raise Broken(f"cannot listen on {path}")
+        await self._server.start()
+        log.info("listening on %s", path)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give those under way `grace` seconds."""
+        self.gate.shut("crib is stopping")
+        await self._server.stop(grace)
+
+    def _bind(self, path: str) -> int:
+        before = os.umask(0o117)  # the socket is made within this call, with no moment of wider access
+        try:
+            return self._server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(before)
+
+    def _make_directory(self, directory: str, group: int) -> None:
+        """The state directory is ours to close; any other that is there already is its owner's."""
+        try:
+            os.makedirs(directory, 0o750)
+        except FileExistsError:
+            if directory != self._settings.state.rstrip("/"):
+                return
+        os.chmod(directory, 0o750)  # noqa: S103  the group is the one that may use the socket
+        os.chown(directory, -1, group)
+
+
+def _group_id(name: str) -> int:
+    """Of the settings' group, or our own where there is no such group."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return os.getegid()

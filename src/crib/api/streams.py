@@ -1,0 +1,93 @@
+"""List replies joined from cached encoded messages, whole or in parts.
+
+A repeated field of a protobuf message is encoded as its elements one after the other, so a reply that has
+nothing else is the concatenation of its elements. Records are frozen: an element is encoded once for each
+record, not for each list. In every list message of the CRI the elements are field number 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+PART_BYTES = 1 << 20
+"""A part of a streamed list is sent once it has this many bytes; clients take 4 MiB at least."""
+_ELEMENT = b"\x0a"
+"""Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
+
+
+class Record(Protocol):
+    """What the cache needs of a record."""
+
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class EncodedList(Generic[R]):
+    """The encoded elements of one noun's lists."""
+
+    def __init__(self, encode: Callable[[R], Message]) -> None:
+        self._encode = encode
+        self._kept: dict[str, tuple[R, bytes]] = {}
+
+    def elements(self, records: Iterable[R]) -> list[bytes]:
+        """Each record as an element of field 1. `records` may be a part of what there is."""
+        kept, found = self._kept, []
+        for record in records:
+            entry = kept.get(record.id)
+            if entry is None or entry[0] is not record:
+                entry = kept[record.id] = (record, element(self._encode(record)))
+            found.append(entry[1])
+        return found
+
+    def whole(self, records: Iterable[R]) -> bytes:
+        """The reply that lists every record there is; what is gone is forgotten on the way."""
+        rows = list(records)
+        encoded = self.elements(rows)
+        if len(self._kept) > len(rows):
+            ids = {row.id for row in rows}
+            self._kept = {key: entry for key, entry in self._kept.items() if key in ids}
+        return b"".join(encoded)
+
+    def some(self, records: Iterable[R]) -> bytes:
+        """The reply that lists these records only."""
+        return b"".join(self.elements(records))
+
+    def parts(self, records: Iterable[R]) -> Iterator[bytes]:
+        """The same list in messages of about PART_BYTES."""
+        return parts(self.elements(records))
+
+
+def element(message: Message) -> bytes:
+    """A message as an element of a repeated field 1."""
+    body = message.SerializeToString()
+    return _ELEMENT + _varint(len(body)) + body
+
+
+def parts(elements: Iterable[bytes]) -> Iterator[bytes]:
+    """Elements gathered into messages of about PART_BYTES; none for an empty list."""
+    gathered: list[bytes] = []
+    size = 0
+    for part in elements:
+        gathered.append(part)
+        size += len(part)
+        if size >= PART_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _varint(value: int) -> bytes:
+    """Base 128 varint (protobuf encoding)."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

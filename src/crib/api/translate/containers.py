@@ -1,0 +1,305 @@
+"""Containers: CreateContainer's message to a ContainerConfig, records to what lists and statuses show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from crib.api.translate import checks, mounts, security
+from crib.api.translate.sandboxes import StatusQuery
+from crib.model.container import (
+    ContainerConfig,
+    ContainerRecord,
+    ContainerState,
+    Device,
+    ExecCommand,
+)
+from crib.model.sandbox import Resources
+from crib.model.signals import CRI_SIGNALS, cri_signal
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+_CDI = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*=[A-Za-z0-9][A-Za-z0-9._:-]*")
+_STATES = {
+    ContainerState.CREATED: pb.ContainerState.CONTAINER_CREATED,
+    ContainerState.RUNNING: pb.ContainerState.CONTAINER_RUNNING,
+    ContainerState.EXITED: pb.ContainerState.CONTAINER_EXITED,
+}
+MAX_TIMEOUT = 10 * 365 * 24 * 3600
+"""Seconds: longer waits are mistakes, and must not overflow a clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateContainer:
+    """CRI CreateContainerRequest."""
+
+    sandbox_id: str
+    config: ContainerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    """CRI StopContainerRequest; `timeout` is seconds before SIGKILL."""
+
+    id: str
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSync:
+    """CRI ExecSyncRequest."""
+
+    id: str
+    command: ExecCommand
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFilter:
+    """CRI ContainerFilter; ids may be the beginnings of one, None matches every state."""
+
+    id: str = ""
+    state: int | None = None
+    sandbox_id: str = ""
+    labels: Mapping[str, str] | None = None
+
+    def matches(self, record: ContainerRecord) -> bool:
+        if self.id and not record.id.startswith(self.id):
+            return False
+        if self.sandbox_id and not record.sandbox_id.startswith(self.sandbox_id):
+            return False
+        if self.state is not None and state(record) != self.state:
+            return False
+        return not self.labels or self.labels.items() <= record.config.labels.items()
+
+
+def decode_create(message: pb.CreateContainerRequest) -> CreateContainer:
+    sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
+    if not message.HasField("config"):
+        checks.refuse("config", "is missing")
+    return CreateContainer(sandbox, config(message.config, "config"))
+
+
+def decode_id(
+    message: pb.StartContainerRequest
+    | pb.RemoveContainerRequest
+    | pb.ReopenContainerLogRequest
+    | pb.ContainerStatsRequest,
+) -> str:
+    return checks.identifier(message.container_id, "container_id")
+
+
+def decode_stop(message: pb.StopContainerRequest) -> StopContainer:
+    return StopContainer(
+        checks.identifier(message.container_id, "container_id"),
+        checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout"),
+    )
+
+
+def decode_status(message: pb.ContainerStatusRequest) -> StatusQuery:
+    return StatusQuery(checks.identifier(message.container_id, "container_id"), message.verbose)
+
+
+def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSync:
+    container = checks.identifier(message.container_id, "container_id")
+    argv = _words(message.cmd, "cmd")
+    if not argv or not argv[0]:
+        checks.refuse("cmd", "is empty")
+    timeout = checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout")
+    return ExecSync(container, ExecCommand(argv, timeout))
+
+
+def decode_list(message: pb.ListContainersRequest | pb.StreamContainersRequest) -> ContainerFilter | None:
+    """None when everything is asked for."""
+    if not message.HasField("filter"):
+        return None
+    wanted = message.filter
+    return ContainerFilter(
+        id=wanted.id,
+        state=wanted.state.state if wanted.HasField("state") else None,
+        sandbox_id=wanted.pod_sandbox_id,
+        labels=dict(wanted.label_selector),
+    )
+
+
+def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
+    """CRI ContainerConfig."""
+    if not message.HasField("metadata"):
+        checks.refuse(f"{field}.metadata", "is missing")
+    if not message.image.image:
+        checks.refuse(f"{field}.image.image", "is empty")
+    checks.labels(message.labels, message.annotations, field)
+    linux = message.linux
+    log_path, working_dir = message.log_path, message.working_dir
+    return ContainerConfig(
+        name=checks.name(message.metadata.name, f"{field}.metadata.name"),
+        attempt=message.metadata.attempt,
+        image=checks.no_nul(message.image.image, f"{field}.image.image"),
+        user_specified_image=checks.no_nul(
+            message.image.user_specified_image, f"{field}.image.user_specified_image"
+        ),
+        command=_words(message.command, f"{field}.command"),
+        args=_words(message.args, f"{field}.args"),
+        working_dir=working_dir and checks.absolute(working_dir, f"{field}.working_dir"),
+        envs=_envs(message.envs, f"{field}.envs"),
+        mounts=mounts.decode_all(message.mounts, f"{field}.mounts"),
+        devices=_devices(message.devices, f"{field}.devices"),
+        labels=dict(message.labels),
+        annotations=dict(message.annotations),
+        log_path=log_path and checks.inside(log_path, f"{field}.log_path"),
+        stdin=message.stdin,
+        stdin_once=message.stdin_once,
+        tty=message.tty,
+        resources=security.resources(linux.resources, f"{field}.linux.resources"),
+        security=security.container_security(linux.security_context, f"{field}.linux.security_context"),
+        cdi_devices=_cdi_devices(message.CDI_devices, f"{field}.CDI_devices"),
+        stop_signal=checks.number(message.stop_signal, 0, len(CRI_SIGNALS) - 1, f"{field}.stop_signal"),
+    )
+
+
+def _words(values: Iterable[str], field: str) -> tuple[str, ...]:
+    return tuple(checks.no_nul(value, field) for value in values)
+
+
+def _envs(messages: Iterable[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:
+    """A name that comes twice is left to the last one, as with Kubernetes."""
+    found: dict[str, bytes] = {}
+    for index, message in enumerate(messages):
+        key, value = message.key, message.value
+        if not key or "=" in key or "\0" in key:
+            checks.refuse(f"{field}[{index}].key", f"{key!r} is empty or has a '=' or NUL in it")
+        if b"\0" in value:
+            checks.refuse(f"{field}[{index}].value", f"of {key} contains a NUL")
+        found[key] = value
+    return tuple(found.items())
+
+
+def _devices(messages: Iterable[pb.Device], field: str) -> tuple[Device, ...]:
+    found: list[Device] = []
+    for index, message in enumerate(messages):
+        where = f"{field}[{index}]"
+        permissions = message.permissions or "rwm"
+        if not set(permissions) <= set("rwm"):
+            checks.refuse(f"{where}.permissions", f"{permissions!r} has letters other than r, w and m")
+        found.append(
+            Device(
+                container_path=checks.absolute(message.container_path, f"{where}.container_path"),
+                host_path=checks.absolute(message.host_path, f"{where}.host_path"),
+                permissions=permissions,
+            )
+        )
+    checks.distinct((device.container_path for device in found), field, "container_path")
+    return tuple(found)
+
+
+def _cdi_devices(messages: Iterable[pb.CDIDevice], field: str) -> tuple[str, ...]:
+    names = tuple(message.name for message in messages)
+    for index, name in enumerate(names):
+        if not _CDI.fullmatch(name):
+            checks.refuse(f"{field}[{index}].name", f"{name!r} is not VENDOR/CLASS=DEVICE")
+    checks.distinct(names, field, "device")
+    return names
+
+
+def state(record: ContainerRecord) -> pb.ContainerState.ValueType:
+    """CRI's word for it; what is half-made or half-gone is UNKNOWN."""
+    return _STATES.get(record.state, pb.ContainerState.CONTAINER_UNKNOWN)
+
+
+def metadata(record: ContainerRecord) -> pb.ContainerMetadata:
+    return pb.ContainerMetadata(name=record.config.name, attempt=record.config.attempt)
+
+
+def image_spec(record: ContainerRecord) -> pb.ImageSpec:
+    """The name that the user gave, which is what kubelets compare and people look for."""
+    wanted = record.config.user_specified_image
+    return pb.ImageSpec(image=wanted or record.config.image, user_specified_image=wanted)
+
+
+def encode(record: ContainerRecord) -> pb.Container:
+    """As lists show it."""
+    return pb.Container(
+        id=record.id,
+        pod_sandbox_id=record.sandbox_id,
+        metadata=metadata(record),
+        image=image_spec(record),
+        image_ref=record.image_ref,
+        state=state(record),
+        created_at=record.created_at,
+        labels=record.config.labels,
+        annotations=record.config.annotations,
+        image_id=record.image_id,
+    )
+
+
+def encode_status(record: ContainerRecord) -> pb.ContainerStatus:
+    """In full."""
+    finished = record.state == ContainerState.EXITED
+    return pb.ContainerStatus(
+        id=record.id,
+        metadata=metadata(record),
+        state=state(record),
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        exit_code=record.exit_code,
+        image=image_spec(record),
+        image_ref=record.image_ref,
+        reason=reason(record) if finished else record.reason,
+        message=record.message,
+        labels=record.config.labels,
+        annotations=record.config.annotations,
+        mounts=[mounts.encode(mount) for mount in record.config.mounts],
+        log_path=record.log_path,
+        resources=pb.ContainerResources(linux=encode_resources(record.resources)),
+        image_id=record.image_id,
+        user=_user(record),
+        stop_signal=pb.Signal.ValueType(record.config.stop_signal or _signal(record.stop_signal)),
+    )
+
+
+def reason(record: ContainerRecord) -> str:
+    """Why an exited container ended, in one word: what was recorded (OOMKilled …), else by its exit code."""
+    return record.reason or ("Completed" if record.exit_code == 0 else "Error")
+
+
+def encode_attributes(record: ContainerRecord) -> pb.ContainerAttributes:
+    """As stats show it."""
+    return pb.ContainerAttributes(
+        id=record.id,
+        metadata=metadata(record),
+        labels=record.config.labels,
+        annotations=record.config.annotations,
+    )
+
+
+def encode_resources(resources: Resources) -> pb.LinuxContainerResources:
+    """The limits in force."""
+    return pb.LinuxContainerResources(
+        cpu_period=resources.cpu_period,
+        cpu_quota=resources.cpu_quota,
+        cpu_shares=resources.cpu_shares,
+        memory_limit_in_bytes=resources.memory_limit_in_bytes,
+        oom_score_adj=resources.oom_score_adj,
+        cpuset_cpus=resources.cpuset_cpus,
+        cpuset_mems=resources.cpuset_mems,
+        hugepage_limits=[
+            pb.HugepageLimit(page_size=size, limit=limit) for size, limit in resources.hugepage_limits.items()
+        ],
+        unified=resources.unified,
+        memory_swap_limit_in_bytes=resources.memory_swap_limit_in_bytes,
+    )
+
+
+def _user(record: ContainerRecord) -> pb.ContainerUser | None:
+    if record.user is None:
+        return None
+    user = record.user
+    return pb.ContainerUser(
+        linux=pb.LinuxContainerUser(uid=user.uid, gid=user.gid, supplemental_groups=user.supplemental_groups)
+    )
+
+
+@lru_cache(maxsize=128)
+def _signal(number: int) -> int:
+    return cri_signal(number)

@@ -1,0 +1,39 @@
+"""The request fields that nothing reads, each with the reason, and the calls that are not built.
+
+tests/architecture/test_field_ledger.py watches every decoding: a field that is neither read nor listed
+fails, and so does one that is listed and read. Both lists only shrink. A message that is not read hides the
+fields below it.
+"""
+
+from __future__ import annotations
+
+_ELSEWHERE = "the sandbox's own record is the truth: it holds the config that RunPodSandbox was given"
+_LINUX_ONLY = "crib runs on Linux only"
+_OPAQUE = "the CRI calls them opaque to the runtime"
+
+UNREAD = {
+    "ContainerConfig.windows": _LINUX_ONLY,
+    "CreateContainerRequest.sandbox_config": _ELSEWHERE,
+    "ImageSpec.annotations": _OPAQUE,
+    "ImageSpec.image_ref": "an answer's field: which image a mount got; in requests `image` names it",
+    "ImageSpec.runtime_handler": "every handler mounts the same layers, so an image is kept once for all",
+    "PodSandboxConfig.windows": _LINUX_ONLY,
+    "PullImageRequest.auth": "pulls are anonymous so far: credentials are not built",
+    "VersionRequest.version": "the answer is the same whatever version the client speaks",
+}
+"""`Message.field` to the reason why no translation reads it."""
+
+NOT_BUILT = {
+    "UpdateContainerResources": "changing the limits of a container is not built yet",
+    "UpdatePodSandboxResources": "changing the resources of a pod is not built yet",
+    "Exec": "streaming exec is not built yet; ExecSync is",
+    "Attach": "attaching to a container is not built yet",
+    "PortForward": "port forwarding is not built yet",
+    "CheckpointContainer": "checkpoints are not built yet",
+    "CheckpointPod": "checkpoints are not built yet",
+    "RestorePod": "restoring a pod from a checkpoint is not built yet",
+    "ListMetricDescriptors": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
+    "ListPodSandboxMetrics": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
+    "StreamPodSandboxMetrics": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
+}
+"""Calls that answer UNIMPLEMENTED, and what they say."""

@@ -1,0 +1,73 @@
+"""Mounts of a container: a path of the host, or an image's content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from crib.api.translate import checks, security
+from crib.model.container import Mount, MountPropagation
+from crib.model.sandbox import IdMapping
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+MAX_MOUNTS = 10_000
+"""Below fs.mount-max (100,000), which a mount namespace's own mounts count against."""
+
+
+def decode_all(messages: Iterable[pb.Mount], field: str) -> tuple[Mount, ...]:
+    """CRI Mount; two mounts cannot have the same place."""
+    found = tuple(_decode(message, f"{field}[{index}]") for index, message in enumerate(messages))
+    if len(found) > MAX_MOUNTS:
+        checks.refuse(field, f"has {len(found)} mounts, more than {MAX_MOUNTS}")
+    checks.distinct((mount.container_path for mount in found), field, "container_path")
+    return found
+
+
+def _decode(message: pb.Mount, field: str) -> Mount:
+    image, sub_path, host_path = message.image.image, message.image_sub_path, message.host_path
+    if image and host_path:
+        checks.refuse(f"{field}.host_path", "is set together with image")
+    if not image and not host_path:
+        checks.refuse(f"{field}.host_path", "is empty, and there is no image either")
+    if sub_path and not image:
+        checks.refuse(f"{field}.image_sub_path", "is set without image")
+    propagation = checks.choice(MountPropagation, message.propagation, f"{field}.propagation")
+    if message.recursive_read_only and not message.readonly:
+        checks.refuse(f"{field}.recursive_read_only", "needs readonly")
+    if message.recursive_read_only and propagation != MountPropagation.PRIVATE:
+        checks.refuse(f"{field}.recursive_read_only", "needs propagation PROPAGATION_PRIVATE")
+    return Mount(
+        container_path=checks.in_container(message.container_path, f"{field}.container_path"),
+        host_path=host_path and checks.absolute(host_path, f"{field}.host_path"),
+        readonly=message.readonly,
+        selinux_relabel=message.selinux_relabel,
+        propagation=propagation,
+        uid_mappings=security.id_mappings(message.uidMappings, f"{field}.uidMappings"),
+        gid_mappings=security.id_mappings(message.gidMappings, f"{field}.gidMappings"),
+        recursive_read_only=message.recursive_read_only,
+        image=checks.no_nul(image, f"{field}.image.image"),
+        image_sub_path=sub_path and checks.inside(sub_path, f"{field}.image_sub_path"),
+        mount_options=tuple(
+            checks.line(option, f"{field}.mount_options") for option in message.mount_options
+        ),
+    )
+
+
+def encode(mount: Mount) -> pb.Mount:
+    """As ContainerStatus shows it."""
+    return pb.Mount(
+        container_path=mount.container_path,
+        host_path=mount.host_path,
+        readonly=mount.readonly,
+        selinux_relabel=mount.selinux_relabel,
+        propagation=pb.MountPropagation.ValueType(mount.propagation),
+        uidMappings=_mappings(mount.uid_mappings),
+        gidMappings=_mappings(mount.gid_mappings),
+        recursive_read_only=mount.recursive_read_only,
+        image=pb.ImageSpec(image=mount.image) if mount.image else None,
+        image_sub_path=mount.image_sub_path,
+        mount_options=mount.mount_options,
+    )
+
+
+def _mappings(ranges: Iterable[IdMapping]) -> list[pb.IDMapping]:
+    return [pb.IDMapping(host_id=m.host_id, container_id=m.container_id, length=m.length) for m in ranges]

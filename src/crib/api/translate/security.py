@@ -1,0 +1,260 @@
+"""Security contexts, namespaces and resources: the parts that pods and containers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from crib.api.translate import checks
+from crib.model.container import Capabilities, ContainerSecurity
+from crib.model.sandbox import (
+    IdMapping,
+    NamespaceMode,
+    NamespaceOptions,
+    PodSecurity,
+    ProfileType,
+    Resources,
+    SecurityProfile,
+    SelinuxOption,
+    UserNamespace,
+)
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+_MODE = NamespaceMode
+_CAPABILITY = re.compile(r"[A-Z0-9_]{1,64}")
+_CPUSET = re.compile(r"(?:[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)?")
+_PAGE_SIZE = re.compile(r"[0-9]{1,10}[KMG]B")
+_UNIFIED = re.compile(r"[a-z0-9_]+(?:\.[A-Za-z0-9_]+)+")
+MAX_GROUPS = 65536
+"""Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
+MAX_I64 = (1 << 63) - 1
+
+
+def pod_security(message: pb.LinuxSandboxSecurityContext, field: str) -> PodSecurity:
+    """CRI LinuxSandboxSecurityContext."""
+    user = _user_id(message.run_as_user, f"{field}.run_as_user") if message.HasField("run_as_user") else None
+    group = (
+        _user_id(message.run_as_group, f"{field}.run_as_group") if message.HasField("run_as_group") else None
+    )
+    if group is not None and user is None:
+        checks.refuse(f"{field}.run_as_group", "is set without run_as_user")
+    return PodSecurity(
+        namespaces=namespaces(message.namespace_options, f"{field}.namespace_options", of_pod=True),
+        selinux=selinux(message.selinux_options, field) if message.HasField("selinux_options") else None,
+        run_as_user=user,
+        run_as_group=group,
+        readonly_rootfs=message.readonly_rootfs,
+        supplemental_groups=_groups(message.supplemental_groups, f"{field}.supplemental_groups"),
+        supplemental_groups_policy=_policy(message.supplemental_groups_policy, field),
+        privileged=message.privileged,
+        seccomp=seccomp(message, field),
+        apparmor=profile(message.apparmor, f"{field}.apparmor") if message.HasField("apparmor") else None,
+    )
+
+
+def container_security(message: pb.LinuxContainerSecurityContext, field: str) -> ContainerSecurity:
+    """CRI LinuxContainerSecurityContext."""
+    user = _user_id(message.run_as_user, f"{field}.run_as_user") if message.HasField("run_as_user") else None
+    group = (
+        _user_id(message.run_as_group, f"{field}.run_as_group") if message.HasField("run_as_group") else None
+    )
+    username = checks.no_nul(message.run_as_username, f"{field}.run_as_username")
+    if user is not None and username:
+        checks.refuse(f"{field}.run_as_username", "is set together with run_as_user")
+    if group is not None and user is None and not username:
+        checks.refuse(f"{field}.run_as_group", "is set without run_as_user or run_as_username")
+    return ContainerSecurity(
+        capabilities=capabilities(message.capabilities, f"{field}.capabilities"),
+        privileged=message.privileged,
+        namespaces=namespaces(message.namespace_options, f"{field}.namespace_options", of_pod=False),
+        selinux=selinux(message.selinux_options, field) if message.HasField("selinux_options") else None,
+        run_as_user=user,
+        run_as_group=group,
+        run_as_username=username,
+        readonly_rootfs=message.readonly_rootfs,
+        supplemental_groups=_groups(message.supplemental_groups, f"{field}.supplemental_groups"),
+        supplemental_groups_policy=_policy(message.supplemental_groups_policy, field),
+        no_new_privs=message.no_new_privs,
+        masked_paths=_paths(message.masked_paths, f"{field}.masked_paths"),
+        readonly_paths=_paths(message.readonly_paths, f"{field}.readonly_paths"),
+        seccomp=seccomp(message, field),
+        apparmor=apparmor(message, field),
+    )
+
+
+def namespaces(message: pb.NamespaceOption, field: str, *, of_pod: bool) -> NamespaceOptions:
+    """CRI NamespaceOption. The kinds that only a pod can decide are POD or NODE."""
+    shared = (_MODE.POD, _MODE.NODE)
+    pid_modes = (_MODE.POD, _MODE.CONTAINER, _MODE.NODE) if of_pod else ()
+    pid = checks.choice(_MODE, message.pid, f"{field}.pid", pid_modes)
+    target = message.target_id
+    if pid == _MODE.TARGET:
+        checks.identifier(target, f"{field}.target_id")
+    elif target:
+        checks.refuse(f"{field}.target_id", "is set, but pid is not TARGET")
+    userns = None
+    if message.HasField("userns_options"):
+        userns = user_namespace(message.userns_options, f"{field}.userns_options")
+    return NamespaceOptions(
+        network=checks.choice(_MODE, message.network, f"{field}.network", shared),
+        pid=pid,
+        ipc=checks.choice(_MODE, message.ipc, f"{field}.ipc", shared),
+        target_id=target,
+        userns=userns,
+    )
+
+
+def user_namespace(message: pb.UserNamespace, field: str) -> UserNamespace:
+    """CRI UserNamespace: one range of each kind with POD (the CRI's tests demand that), none with NODE."""
+    mode = checks.choice(_MODE, message.mode, f"{field}.mode", (_MODE.POD, _MODE.NODE))
+    uids, gids = (
+        id_mappings(ranges, f"{field}.{kind}")
+        for kind, ranges in (("uids", message.uids), ("gids", message.gids))
+    )
+    for kind, ranges in (("uids", uids), ("gids", gids)):
+        if mode == _MODE.POD and len(ranges) != 1:
+            checks.refuse(f"{field}.{kind}", f"has {len(ranges)} ranges, and exactly one is supported")
+        if mode == _MODE.NODE and ranges:
+            checks.refuse(f"{field}.{kind}", "has ranges, but the mode is NODE")
+    return UserNamespace(mode, uids, gids)
+
+
+def id_mappings(messages: Iterable[pb.IDMapping], field: str) -> tuple[IdMapping, ...]:
+    """CRI IDMapping: each range within what the kernel can map."""
+    found = []
+    for index, message in enumerate(messages):
+        mapping = IdMapping(message.host_id, message.container_id, message.length)
+        if not mapping.length or max(mapping.host_id, mapping.container_id) + mapping.length > 1 << 32:
+            checks.refuse(f"{field}[{index}]", "is empty or goes beyond the highest id")
+        found.append(mapping)
+    return tuple(found)
+
+
+def selinux(message: pb.SELinuxOption, field: str) -> SelinuxOption:
+    """CRI SELinuxOption."""
+    option = SelinuxOption(message.user, message.role, message.type, message.level)
+    for part in (option.user, option.role, option.type, option.level):
+        if part:
+            checks.line(part, f"{field}.selinux_options")
+    return option
+
+
+def profile(message: pb.SecurityProfile, field: str) -> SecurityProfile:
+    """CRI SecurityProfile; a reference is there exactly with Localhost."""
+    kind = checks.choice(ProfileType, message.profile_type, f"{field}.profile_type")
+    reference = checks.path(message.localhost_ref, f"{field}.localhost_ref")
+    if kind == ProfileType.LOCALHOST and not reference:
+        checks.refuse(f"{field}.localhost_ref", "is empty with profile_type Localhost")
+    if kind != ProfileType.LOCALHOST and reference:
+        checks.refuse(f"{field}.localhost_ref", "is set, but profile_type is not Localhost")
+    return SecurityProfile(kind, reference)
+
+
+def seccomp(
+    message: pb.LinuxSandboxSecurityContext | pb.LinuxContainerSecurityContext, field: str
+) -> SecurityProfile | None:
+    """The seccomp profile; the deprecated path counts only when the newer field is unset, as the CRI says."""
+    deprecated = message.seccomp_profile_path
+    if message.HasField("seccomp"):
+        found = profile(message.seccomp, f"{field}.seccomp")
+        where = f"{field}.seccomp.localhost_ref"
+    else:
+        where = f"{field}.seccomp_profile_path"
+        legacy = _legacy_profile(deprecated, ("runtime/default", "docker/default"), where)
+        if legacy is None:
+            return None
+        found = legacy
+    if found.kind == ProfileType.LOCALHOST:
+        checks.absolute(found.localhost_ref, where)
+    return found
+
+
+def apparmor(message: pb.LinuxContainerSecurityContext, field: str) -> SecurityProfile | None:
+    """The AppArmor profile; the deprecated name is read only when the newer field is unset."""
+    deprecated = message.apparmor_profile
+    if message.HasField("apparmor"):
+        return profile(message.apparmor, f"{field}.apparmor")
+    return _legacy_profile(deprecated, ("runtime/default",), f"{field}.apparmor_profile")
+
+
+def _legacy_profile(text: str, defaults: tuple[str, ...], field: str) -> SecurityProfile | None:
+    if not text:
+        return None
+    if text in defaults:
+        return SecurityProfile(ProfileType.RUNTIME_DEFAULT)
+    if text == "unconfined":
+        return SecurityProfile(ProfileType.UNCONFINED)
+    reference = text.removeprefix("localhost/")
+    if reference == text or not reference:
+        checks.refuse(field, f"{text!r} is not {defaults[0]}, unconfined or localhost/PROFILE")
+    return SecurityProfile(ProfileType.LOCALHOST, checks.path(reference, field))
+
+
+def capabilities(message: pb.Capability, field: str) -> Capabilities:
+    """CRI Capability, with or without the CAP_ prefix, in any case."""
+
+    def names(values: Iterable[str], kind: str) -> tuple[str, ...]:
+        found = tuple(value.upper().removeprefix("CAP_") for value in values)
+        for value in found:
+            if not _CAPABILITY.fullmatch(value):
+                checks.refuse(f"{field}.{kind}", f"{value!r} is not the name of a capability")
+        return found
+
+    return Capabilities(
+        add=names(message.add_capabilities, "add_capabilities"),
+        drop=names(message.drop_capabilities, "drop_capabilities"),
+        add_ambient=names(message.add_ambient_capabilities, "add_ambient_capabilities"),
+    )
+
+
+def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
+    """CRI LinuxContainerResources; 0 is "not set", -1 "no limit" where the kernel has such a thing."""
+    pages: dict[str, int] = {}
+    for index, limit in enumerate(message.hugepage_limits):
+        if not _PAGE_SIZE.fullmatch(limit.page_size) or limit.page_size in pages:
+            checks.refuse(
+                f"{field}.hugepage_limits[{index}].page_size", f"{limit.page_size!r} is no size, or twice"
+            )
+        pages[limit.page_size] = limit.limit
+    unified = dict(message.unified)
+    for key, value in unified.items():
+        if not _UNIFIED.fullmatch(key) or "\0" in value:
+            checks.refuse(f"{field}.unified[{key!r}]", "is not a cgroup v2 file, or its value has a NUL")
+    for kind, text in (("cpuset_cpus", message.cpuset_cpus), ("cpuset_mems", message.cpuset_mems)):
+        if not _CPUSET.fullmatch(text):
+            checks.refuse(f"{field}.{kind}", f"{text!r} is not a list such as 0-3,7")
+    return Resources(
+        cpu_period=checks.number(message.cpu_period, 0, 1_000_000, f"{field}.cpu_period"),
+        cpu_quota=checks.at_least(message.cpu_quota, -1, f"{field}.cpu_quota"),
+        cpu_shares=checks.number(message.cpu_shares, 0, 262144, f"{field}.cpu_shares"),
+        memory_limit_in_bytes=checks.at_least(
+            message.memory_limit_in_bytes, -1, f"{field}.memory_limit_in_bytes"
+        ),
+        oom_score_adj=checks.number(message.oom_score_adj, -1000, 1000, f"{field}.oom_score_adj"),
+        cpuset_cpus=message.cpuset_cpus,
+        cpuset_mems=message.cpuset_mems,
+        hugepage_limits=pages,
+        unified=unified,
+        memory_swap_limit_in_bytes=checks.at_least(
+            message.memory_swap_limit_in_bytes, -1, f"{field}.memory_swap_limit_in_bytes"
+        ),
+    )
+
+
+def _user_id(message: pb.Int64Value, field: str) -> int:
+    return checks.number(message.value, 0, checks.MAX_UID, field)
+
+
+def _groups(values: Iterable[int], field: str) -> tuple[int, ...]:
+    groups = tuple(checks.number(value, 0, checks.MAX_UID, field) for value in values)
+    if len(groups) > MAX_GROUPS:
+        checks.refuse(field, f"has {len(groups)} groups, more than {MAX_GROUPS}")
+    return groups
+
+
+def _policy(value: int, field: str) -> int:
+    return checks.number(value, 0, 1, f"{field}.supplemental_groups_policy")
+
+
+def _paths(values: Iterable[str], field: str) -> tuple[str, ...]:
+    return tuple(checks.absolute(value, field) for value in values)

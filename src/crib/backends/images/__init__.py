@@ -1,0 +1,1 @@
+"""Images: registries, layers as EROFS files, the store and its mounts."""

@@ -1,0 +1,104 @@
+"""What a manifest and a config say, turned into our nouns; the same for registries and archives."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from crib.model.errors import InvalidRequest
+from crib.model.ids import Digest, ImageId
+from crib.model.image import FetchedImage, ImageConfig, Layer, parse_reference
+from crib.wire import oci_image
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
+    """A layer that an image needs: where its bytes are, and what they must turn out to be."""
+
+    diff_id: Digest
+    blob_digest: Digest | None
+    """None when nothing says (docker save): then only the diff id is checked."""
+    size: int
+    """Bytes of the blob."""
+    place: str
+    """Name in the archive, or the blob's digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image before its layers are here."""
+
+    id: ImageId
+    config: ImageConfig
+    layers: tuple[FoundLayer, ...]
+    manifest_digest: Digest | None
+    names: tuple[str, ...] = ()
+
+    def fetched(self, layers: tuple[Layer, ...]) -> FetchedImage:
+        """The same with its layers as they lie on disk."""
+        return FetchedImage(self.id, self.config, layers, self.manifest_digest, self.names)
+
+
+def sha256(data: bytes) -> Digest:
+    """The digest of a whole document."""
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def image_of(
+    manifest: oci_image.Manifest, config: bytes, manifest_digest: Digest, architecture: str
+) -> FoundImage:
+    """The image that a manifest and its (already verified) config describe.
+
+    Raises ImageFormatError when they do not fit together or the image is for another platform.
+    """
+    what = f"image config {manifest.config.digest}"
+    document = oci_image.parse_config(config, what)
+    check_platform(document, architecture, what)
+    diff_ids = document.rootfs.diff_ids or ()
+    if len(diff_ids) != len(manifest.layers):
+        raise oci_image.ImageFormatError(
+            f"{what} names {len(diff_ids)} layers but manifest {manifest_digest} has {len(manifest.layers)}"
+        )
+    layers = tuple(
+        FoundLayer(Digest(diff_id), Digest(layer.digest), layer.size, layer.digest)
+        for diff_id, layer in zip(diff_ids, manifest.layers, strict=True)
+    )
+    identity = ImageId(manifest.config.digest)
+    return FoundImage(identity, run_config(document), layers, manifest_digest)
+
+
+def check_platform(document: oci_image.ConfigDocument, architecture: str, what: str) -> None:
+    """Refuse an image that cannot run here, naming its platform."""
+    platform = oci_image.Platform(document.architecture, document.os)
+    if not oci_image.platform_matches(platform, architecture):
+        raise oci_image.ImageFormatError(
+            f"{what} is for {document.os}/{document.architecture}, this node is linux/{architecture}"
+        )
+
+
+def run_config(document: oci_image.ConfigDocument) -> ImageConfig:
+    """What running a container needs of the config document."""
+    config = document.config or oci_image.RunConfig()
+    return ImageConfig(
+        entrypoint=config.entrypoint or (),
+        cmd=config.cmd or (),
+        env=config.env or (),
+        user=config.user or "",
+        working_dir=config.working_dir or "",
+        stop_signal=config.stop_signal or "",
+        volumes=tuple(sorted(config.volumes or {})),
+        labels=config.labels or {},
+        architecture=document.architecture,
+        os=document.os,
+    )
+
+
+def canonical_name(text: str) -> str | None:
+    """NAME:TAG in its canonical form; None for what is no full name (an OCI layout may carry a bare tag)."""
+    if "/" not in text and ":" not in text:
+        return None
+    try:
+        reference = parse_reference(text)
+    except InvalidRequest:
+        return None
+    return f"{reference.name}:{reference.tag}" if reference.tag else None

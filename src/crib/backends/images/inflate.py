@@ -1,0 +1,162 @@
+"""Decompressing a layer's blob as it arrives: gzip, zstd or nothing, told by its first bytes.
+
+The media type is not believed: registries hold layers whose type and content differ, and runtimes read them.
+Output comes in bounded pieces, so that a bomb is stopped by whoever counts them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+_PIECE = 1 << 20
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+_SNIFFED = 6
+_FEW_MEMBERS = 16
+_LARGE_PIECE = 1 << 18
+_SMALL_PIECE = 1 << 16
+
+
+class InflateError(ValueError):
+    """The blob is not a whole, valid compressed stream."""
+
+
+class _Decompressor(Protocol):
+    """What isal's and zstd's decompressors have in common here."""
+
+    errors: tuple[type[Exception], ...]
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def feed(self, data: bytes) -> bytes: ...
+    def more(self) -> bool: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        from isal import isal_zlib
+
+        self.errors: tuple[type[Exception], ...] = (isal_zlib.error, EOFError)
+        self._inner = isal_zlib.decompressobj(31)
+        self._full = False
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._inner.unused_data)
+
+    def feed(self, data: bytes) -> bytes:
+        output: bytes = self._inner.decompress(data or self._inner.unconsumed_tail, _PIECE)
+        self._full = len(output) == _PIECE
+        return output
+
+    def more(self) -> bool:
+        # isal keeps output of its own back when the bound was reached, also with no input left.
+        return bool(self._inner.unconsumed_tail) or self._full
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        # zstd bounds its own memory: windows above 2**27 bytes are refused.
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        self.errors: tuple[type[Exception], ...] = (zstd.ZstdError, EOFError)
+        self._inner = zstd.ZstdDecompressor()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._inner.unused_data)
+
+    def feed(self, data: bytes) -> bytes:
+        output: bytes = self._inner.decompress(data, _PIECE)
+        return output
+
+    def more(self) -> bool:
+        return not self._inner.needs_input
+
+
+class Inflater:
+    """One blob's decompression: ``feed`` its bytes in order, then ``end``."""
+
+    def __init__(self) -> None:
+        self.format = ""
+        """gzip, zstd or tar; empty until the first bytes have come."""
+        self._head = b""
+        self._current: _Decompressor | None = None
+        self._ended = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The output for these bytes, in pieces of at most 1 MiB; a plain tar comes as it is."""
+        if not self.format:
+            self._head += data
+            if len(self._head) < _SNIFFED:
+                return
+            data = self._head
+            self.format = _sniff(data)
+        if self.format == "tar":
+            yield data
+            return
+        # What follows the end of a member is copied: a blob of many small members must not copy a large piece
+        # for each.
+        step = _LARGE_PIECE if self._ended < _FEW_MEMBERS else _SMALL_PIECE
+        for start in range(0, len(data), step):
+            yield from self._inflate(data[start : start + step])
+
+    def end(self) -> Iterator[bytes]:
+        """The blob is complete: the last output. Raises InflateError when it ends too early."""
+        if not self.format:
+            self.format = "tar"
+            if self._head:
+                yield self._head
+        if self._current is not None:
+            raise InflateError(f"the blob ends inside its {self.format} data")
+
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._current is None:
+                # Writers of tapes and of aligned files leave zeros behind the last member.
+                if self.format == "gzip":
+                    data = data.lstrip(b"\0")
+                    if not data:
+                        return
+                self._current = _Gzip() if self.format == "gzip" else _Zstd()
+            current = self._current
+            try:
+                output = current.feed(data)
+                while output:
+                    yield output
+                    output = current.feed(b"") if not current.eof and current.more() else b""
+            except current.errors as error:
+                raise InflateError(f"the blob's {self.format} data is damaged: {error}") from error
+            data = b""
+            if current.eof:
+                data = current.unused_data
+                self._ended += 1
+                self._current = None
+
+
+def _sniff(head: bytes) -> str:
+    if head.startswith(_GZIP):
+        return "gzip"
+    if head.startswith(_ZSTD) or (head[1:4] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
+        return "zstd"
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            raise InflateError(f"the blob is compressed with {name}; layers are tar, gzip or zstd")
+    return "tar"

@@ -1,0 +1,102 @@
+"""The file of a layer while it is written, and where the tar's bytes go in it for each block size."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+
+from crib.wire.erofs import DATA_OFFSET
+from crib.wire.tar_member import Member
+
+_PIECE = 1 << 20
+
+
+def rounded(offset: int) -> int:
+    """The next multiple of 4096."""
+    return offset + -offset % DATA_OFFSET
+
+
+class LayerFile:
+    """The layer's file: writes whole pieces, and names the file when the disk refuses."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data``; OSError names the file."""
+        try:
+            written = os.pwrite(self._descriptor, data, offset)
+            while written < len(data):
+                written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy a range of the file to another place in it."""
+        while length:
+            data = os.pread(self._descriptor, min(length, _PIECE), source)
+            if not data:
+                raise OSError(errno.EIO, "ends before the data of a sparse member", self._path)
+            self.write(target, data)
+            source += len(data)
+            target += len(data)
+            length -= len(data)
+
+    def sync(self) -> None:
+        """fsync(2)."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
+
+
+class Verbatim:
+    """The tar as it is, from DATA_OFFSET on: a member's data begins at a multiple of 512 there."""
+
+    def __init__(self) -> None:
+        self.written = DATA_OFFSET
+
+    def place(self, member: Member) -> int:
+        """Where the data of this member, the next in the tar, lies in the file."""
+        return DATA_OFFSET + member.offset
+
+    def data(self, piece: bytes) -> bytes:
+        """What this piece of the tar puts at ``written``, which moves on."""
+        self.written += len(piece)
+        return piece
+
+
+class Padded(Verbatim):
+    """Only the data of members, each padded to 4096."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reached = 0
+        self._next = DATA_OFFSET
+        self._open: deque[tuple[int, int]] = deque()
+
+    def place(self, member: Member) -> int:
+        offset = self._next
+        if member.stored:
+            self._open.append((member.offset, member.offset + member.stored))
+            self._next = rounded(offset + member.stored)
+        return offset
+
+    def data(self, piece: bytes) -> bytes:
+        base = self._reached
+        self._reached = base + len(piece)
+        parts = []
+        while self._open:
+            start, end = self._open[0]
+            if start >= self._reached:
+                break
+            parts.append(piece[max(0, start - base) : end - base])
+            if end > self._reached:
+                break
+            self._open.popleft()
+            parts.append(bytes(-(end - start) % DATA_OFFSET))
+        data = b"".join(parts)
+        self.written += len(data)
+        return data

@@ -1,0 +1,253 @@
+"""Writing one image layer as an EROFS file while its blob arrives; synchronous, for the image worker.
+
+The file, with 512-byte blocks: the tar byte for byte at 4096, then sparse members expanded, then the
+metadata, and the superblock at 1024. With 4096-byte blocks (kernels before 6.4): only the data of members,
+each padded to 4096, in the tar's place. Data is written once, in the order in which it arrives.
+
+One thread inflates and reads the tar; hashing and writing have a thread each, and run beside it because both
+release the interpreter's lock for their whole piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from crib.backends.images.inflate import InflateError, Inflater
+from crib.backends.images.layer_file import LayerFile, Padded, Verbatim, rounded
+from crib.backends.images.stage import Stage
+from crib.wire.erofs import BLOCK_SIZES, SUPERBLOCK_OFFSET, Metadata, metadata
+from crib.wire.erofs_tree import LayerTree, LayoutError, Node
+from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
+from crib.wire.tar_member import Member
+
+RATIO_GRACE = 64 << 20
+"""Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
+
+_PIECE = 1 << 20
+_DIGESTS = ("sha256", "sha384", "sha512")
+
+
+class LayerError(ValueError):
+    """The blob is not the layer it should be, or breaks a limit; nothing is left of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerClaims:
+    """What the manifest and the image config say of a layer; an empty digest or None is not checked.
+
+    Digests are ``algorithm:hex`` (OCI image specification, descriptor). ``size`` is the blob's, in bytes.
+    """
+
+    blob_digest: str = ""
+    size: int | None = None
+    diff_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOptions:
+    """How to write a layer, and its limits.
+
+    ``max_bytes`` bounds the unpacked tar and, apart from that, the expanded sparse members. ``max_ratio``:
+    beyond ``RATIO_GRACE`` the unpacked bytes may be at most so many times the blob's size (the claimed one,
+    else what was read so far).
+    ``sync``: fsync the file before returning (the directory is the caller's). ``absolute_names``: take names
+    that begin with "/" from the layer's root instead of refusing the layer.
+    """
+
+    block_size: int = 512
+    max_bytes: int = 128 << 30
+    max_ratio: int = 100
+    max_members: int = MAX_MEMBERS
+    sync: bool = False
+    absolute_names: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """A layer's file as it was written; sizes in bytes, digests as ``algorithm:hex``."""
+
+    blob_digest: str
+    diff_id: str
+    blob_size: int
+    tar_size: int
+    file_size: int
+    inodes: int
+
+
+def write_layer(
+    source: Iterable[bytes], path: str, claims: LayerClaims, options: LayerOptions | None = None
+) -> LayerFacts:
+    """Write the layer whose blob comes from ``source`` (tar, gzip or zstd) to ``path``, which must not exist.
+
+    Raises LayerError when the blob is damaged, breaks a limit or is not what ``claims`` says; OSError with
+    the file name for the disk; whatever ``source`` raises. In every such case there is no file afterwards.
+    """
+    options = options or LayerOptions()
+    if options.block_size not in BLOCK_SIZES:
+        raise ValueError(f"block size {options.block_size}, must be one of {BLOCK_SIZES}")
+    # Not inside the try: a file that was there before is not ours to remove.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            return _LayerWriter(LayerFile(descriptor, path), claims, options).write(source)
+        except (TarError, LayoutError, InflateError) as error:
+            raise LayerError(f"layer {claims.blob_digest or path}: {error}") from error
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        raise
+
+
+class _LayerWriter:
+    def __init__(self, file: LayerFile, claims: LayerClaims, options: LayerOptions) -> None:
+        self._file = file
+        self._claims = claims
+        self._options = options
+        self._label = f"layer {claims.blob_digest}" if claims.blob_digest else "layer"
+        self._blob_hash = _hasher(claims.blob_digest)
+        self._tar_hash = _hasher(claims.diff_id)
+        self._blob_size = 0
+        self._tar_size = 0
+        self._inflater = Inflater()
+        self._reader = TarReader(options.max_members)
+        self._tree = LayerTree(absolute=options.absolute_names, max_inodes=options.max_members)
+        self._sparse: list[tuple[Node, Member]] = []
+        self._placement = Padded() if options.block_size > 512 else Verbatim()
+
+    def write(self, source: Iterable[bytes]) -> LayerFacts:
+        with Stage("layer-hash") as hashing, Stage("layer-write") as writing:
+            for piece in _gathered(self._unpacked(source, hashing)):
+                self._tar_size += len(piece)
+                self._check_growth()
+                hashing.put(self._tar_hash.update, piece)
+                self._take(piece, writing)
+            hashing.finish()
+            blob_digest, diff_id = self._verified()
+            self._reader.end()
+            writing.finish()
+        offset = self._expand_sparse()
+        layout = metadata(self._tree.root, rounded(offset), self._options.block_size)
+        self._finish(layout)
+        return LayerFacts(
+            blob_digest, diff_id, self._blob_size, self._tar_size, layout.file_size, layout.inodes
+        )
+
+    def _unpacked(self, source: Iterable[bytes], hashing: Stage) -> Iterator[bytes]:
+        unhashed = b""
+        for data in source:
+            self._blob_size += len(data)
+            if self._claims.size is not None and self._blob_size > self._claims.size:
+                raise LayerError(
+                    f"{self._label}: the blob has more than the {self._claims.size} bytes claimed"
+                )
+            pieces = self._inflater.feed(data)
+            # The inflater knows the format once it was asked for the first piece.
+            first = next(pieces, None)
+            unhashed += data
+            if self._inflater.format:
+                if self._hashes_blob():
+                    hashing.put(self._blob_hash.update, unhashed)
+                unhashed = b""
+            if first is not None:
+                yield first
+            yield from pieces
+        if self._claims.size is not None and self._blob_size != self._claims.size:
+            raise LayerError(
+                f"{self._label}: the blob has {self._blob_size} bytes, {self._claims.size} are claimed"
+            )
+        yield from self._inflater.end()
+        if self._hashes_blob():
+            hashing.put(self._blob_hash.update, unhashed)
+
+    def _hashes_blob(self) -> bool:
+        """A plain tar is hashed once: its digest is its diff id."""
+        return self._inflater.format != "tar" or self._blob_hash.name != self._tar_hash.name
+
+    def _check_growth(self) -> None:
+        if self._tar_size > self._options.max_bytes:
+            raise LayerError(f"{self._label}: it unpacks to more than {self._options.max_bytes} bytes")
+        blob_size = self._claims.size if self._claims.size is not None else self._blob_size
+        allowed = max(RATIO_GRACE, self._options.max_ratio * blob_size)
+        if self._tar_size > allowed:
+            raise LayerError(
+                f"{self._label}: {blob_size} bytes unpack to more than {allowed},"
+                f" the ratio {self._options.max_ratio} is the limit"
+            )
+
+    def _take(self, piece: bytes, writing: Stage) -> None:
+        """Read the headers in this piece of the tar, and have its data written."""
+        members = self._reader.receive_data(piece)
+        for member in members:
+            offset = self._placement.place(member)
+            node = self._tree.add(member, offset)
+            if node is not None and member.sparse is not None:
+                self._sparse.append((node, member))
+        at = self._placement.written
+        data = self._placement.data(piece)
+        if data:
+            writing.put(partial(self._file.write, at), data)
+
+    def _verified(self) -> tuple[str, str]:
+        claims = self._claims
+        diff_id = f"{self._tar_hash.name}:{self._tar_hash.hexdigest()}"
+        blob_digest = (
+            f"{self._blob_hash.name}:{self._blob_hash.hexdigest()}" if self._hashes_blob() else diff_id
+        )
+        if claims.blob_digest and blob_digest != claims.blob_digest:
+            raise LayerError(f"{self._label}: the blob's digest is {blob_digest}")
+        if claims.diff_id and diff_id != claims.diff_id:
+            raise LayerError(f"{self._label}: it unpacks to {diff_id}, claimed is {claims.diff_id}")
+        return blob_digest, diff_id
+
+    def _expand_sparse(self) -> int:
+        """Write sparse members out behind the data, holes as holes; return where the data ends."""
+        end = self._placement.written
+        expanded = 0
+        for node, member in self._sparse:
+            expanded += member.size
+            if expanded > self._options.max_bytes:
+                raise LayerError(
+                    f"{self._label}: its sparse files expand to more than {self._options.max_bytes} bytes"
+                )
+            source = node.offset
+            node.offset = start = rounded(end)
+            for extent in member.sparse or ():
+                self._file.copy(source, start + extent.offset, extent.length)
+                source += extent.length
+            end = start + member.size
+        return end
+
+    def _finish(self, layout: Metadata) -> None:
+        self._file.write(layout.offset, layout.body)
+        self._file.write(SUPERBLOCK_OFFSET, layout.superblock)
+        if self._options.sync:
+            self._file.sync()
+
+
+def _hasher(digest: str) -> hashlib._Hash:
+    algorithm = digest.partition(":")[0] if digest else "sha256"
+    if algorithm not in _DIGESTS:
+        raise LayerError(f"layer {digest}: digest algorithm {algorithm!r} is not one of {_DIGESTS}")
+    return hashlib.new(algorithm)
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about 1 MiB, so that threads hand over few."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(waiting) if len(waiting) > 1 else piece
+            waiting = []
+            size = 0
+    if waiting:
+        yield b"".join(waiting)

@@ -1,0 +1,162 @@
+"""Layers in the tree: each mounted once, read-only, below one private place, and shared by all containers.
+
+The mounts are nosuid and nodev: an overlay looks at its own flags for both, so set-uid programs and device nodes of an
+image work as the container's root mount says, and nobody can use them through the layer itself. An overlay keeps a layer's
+superblock alive by itself, so unmounting a layer never disturbs a running container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Collection, Iterable, Sequence
+
+from crib.host import loop_devices, mounts
+from crib.model.errors import Broken, NotFound
+from crib.model.facts import LayerMounting
+from crib.model.ids import Digest, is_digest
+from crib.model.paths import Paths
+
+_log = logging.getLogger(__name__)
+
+
+class LayerMounts:
+    """All layer mounts of one daemon. Made once, before anything is acquired; recognises what an earlier daemon left."""
+
+    def __init__(self, paths: Paths, mounting: LayerMounting) -> None:
+        self._paths = paths
+        self._mounting = mounting
+        self._mounted: dict[str, Digest] = {}
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        prepare_root(paths)
+        self._recover()
+
+    @property
+    def mounting(self) -> LayerMounting:
+        """How layers are mounted."""
+        return self._mounting
+
+    async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
+        """Mount what is not mounted yet; the mount points in the same order (lowest first).
+
+        NotFound when a layer is not on disk, Broken when the kernel refuses its file. Callers that want the same layer
+        at once share one mount; one that is cancelled leaves the others waiting.
+        """
+        waiting = [future for layer in layers if (future := self._begin(layer)) is not None]
+        # All of them end before an error is raised, so that no mount appears after the caller was told.
+        results = await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [self._paths.layer_mount(layer) for layer in layers]
+
+    def _begin(self, layer: Digest) -> asyncio.Future[None] | None:
+        if not is_digest(layer):
+            raise Broken(f"{layer!r} is not the digest of a layer")
+        target = self._paths.layer_mount(layer)
+        mounted = self._mounted.get(target)
+        if mounted == layer:
+            return None
+        if mounted is not None:
+            raise Broken(f"layers {mounted} and {layer} share the mount point {target}")
+        if (under_way := self._under_way.get(target)) is not None:
+            return under_way
+        future = asyncio.get_running_loop().run_in_executor(None, self._mount, layer, target)
+        self._under_way[target] = future
+        future.add_done_callback(lambda done: self._ended(layer, target, done))
+        return future
+
+    def _ended(self, layer: Digest, target: str, future: asyncio.Future[None]) -> None:
+        self._under_way.pop(target, None)
+        if not future.cancelled() and future.exception() is None:
+            self._mounted[target] = layer
+
+    def _mount(self, layer: Digest, target: str) -> None:
+        source = self._paths.layer_file(layer)
+        try:
+            os.makedirs(target, mode=0o755, exist_ok=True)
+            mount_layer(source, target, self._mounting)
+        except FileNotFoundError as error:
+            raise NotFound(f"layer {layer} is not on disk: {source}") from error
+        except OSError as error:
+            raise Broken(f"mount of layer {layer} at {target} failed: {error}") from error
+
+    async def unmount(self, layers: Collection[Digest]) -> Sequence[Digest]:
+        """Unmount these layers; those that are in use (EBUSY) stay and are left out of the answer."""
+        return await asyncio.to_thread(self._unmount, list(layers))
+
+    def _unmount(self, layers: Iterable[Digest]) -> list[Digest]:
+        gone = []
+        for layer in layers:
+            target = self._paths.layer_mount(layer)
+            if target in self._under_way or self._mounted.get(target, layer) != layer:
+                continue
+            try:
+                while mounts.unmount(target):
+                    pass
+                os.rmdir(target)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise Broken(f"unmount of layer {layer} failed: {error}") from error
+                _log.info("layer %s stays mounted at %s: it is in use", layer, target)
+                continue
+            self._mounted.pop(target, None)
+            gone.append(layer)
+        return gone
+
+    async def unmount_all(self) -> None:
+        """Unmount every layer and the place itself: for a clean end, when no container runs."""
+        await asyncio.to_thread(mounts.unmount_tree, self._paths.layer_mounts)
+        self._mounted.clear()
+
+    def _recover(self) -> None:
+        """Take over what is mounted already; what we cannot tell the layer of is unmounted."""
+        root = os.path.realpath(self._paths.layer_mounts)
+        for entry in mounts.mounts_below(root):
+            if entry.path == root:
+                continue
+            layer = self._layer_of(entry.source)
+            if layer is not None and os.path.basename(self._paths.layer_mount(layer)) == os.path.basename(
+                entry.path
+            ):
+                self._mounted[self._paths.layer_mount(layer)] = layer
+            else:
+                mounts.unmount(entry.path, lazy=True)
+
+    def _layer_of(self, source: str) -> Digest | None:
+        if source.startswith("/dev/loop"):
+            try:
+                with open(
+                    f"/sys/block/{os.path.basename(source)}/loop/backing_file", encoding="utf-8"
+                ) as file:
+                    source = file.read().strip()
+            except OSError:
+                return None
+        name = os.path.basename(source)
+        digest = f"sha256:{name.removesuffix('.erofs')}"
+        return Digest(digest) if name.endswith(".erofs") and is_digest(digest) else None
+
+
+def prepare_root(paths: Paths) -> None:
+    """Make the place that layers are mounted below: a mount of its own, private and unbindable; safe to repeat."""
+    os.makedirs(paths.layer_mounts, mode=0o711, exist_ok=True)
+    try:
+        mounts.make_private_root(paths.layer_mounts)
+    except OSError as error:
+        raise Broken(f"{paths.layer_mounts} cannot be made a private mount: {error}") from error
+
+
+def mount_layer(source: str, target: str, mounting: LayerMounting) -> None:
+    """Mount one layer's file as the probe found it to work; OSError when the kernel refuses."""
+    if mounting.method == "loop":
+        # A device's blocks must not be larger than the image's.
+        with loop_devices.attached_loop(
+            source, direct_io=mounting.direct_io, block_size=mounting.block_size
+        ) as device:
+            mounts.perform(mounts.Erofs(target, device.path))
+        return
+    mounts.perform(mounts.Erofs(target, source, direct_io=mounting.direct_io))

@@ -1,0 +1,100 @@
+"""How layers can be mounted here, found out by mounting a tiny one; kernel versions tell nothing reliable.
+
+The image lies in the data root itself, because what works depends on the file system below it: on overlayfs or tmpfs a
+file cannot be mounted without a loop device even where the kernel could.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+
+from crib.backends.images.mounts import mount_layer, prepare_root
+from crib.host import files, mounts
+from crib.model.errors import Broken
+from crib.model.facts import LayerMounting
+from crib.model.paths import Paths
+from crib.model.settings import ImageSettings
+from crib.wire import erofs
+from crib.wire.erofs_tree import LayerTree
+from crib.wire.tar_member import Kind, Member
+
+_METHODS = ("file", "loop")
+_CONTENT = bytes(range(256)) * 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    mounting: LayerMounting
+    problem: str
+
+
+def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
+    """The first way that works: file before loop, 512-byte blocks before 4096, direct I/O where it reads well.
+
+    Settings may force the method and the block size. Takes some 10 ms and blocks. Broken when nothing works; its message
+    says what was tried and what to do.
+    """
+    os.makedirs(paths.layers, mode=0o700, exist_ok=True)
+    prepare_root(paths)
+    methods = _METHODS if settings.mount_method == "auto" else (settings.mount_method,)
+    blocks = erofs.BLOCK_SIZES if settings.block_size == 0 else (settings.block_size,)
+    problems: list[str] = []
+    for block_size in blocks:
+        for method in methods:
+            for direct_io in (True, False):
+                problem = _try(paths, LayerMounting(method, block_size, direct_io))
+                if problem is None:
+                    detail = "; ".join(problems)
+                    return LayerMounting(method, block_size, direct_io, detail)
+                problems.append(f"{method}, {block_size} bytes{', direct' if direct_io else ''}: {problem}")
+    raise Broken(
+        f"no way to mount EROFS layers in {paths.data} works: {'; '.join(problems)}; load the module (modprobe erofs) "
+        "and, for loop devices, the module loop, or use a kernel that is built with CONFIG_EROFS_FS"
+    )
+
+
+def _try(paths: Paths, mounting: LayerMounting) -> str | None:
+    """None when a file with content at an odd block is read back right, or what went wrong."""
+    target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
+    source = os.path.join(paths.layers, f".{os.path.basename(target)}")
+    try:
+        files.atomic_write(source, _image(mounting.block_size), 0o600)
+        mount_layer(source, target, mounting)
+        return _read_back(f"{target}/probe")
+    except OSError as error:
+        return str(error.strerror or error)
+    finally:
+        mounts.unmount(target, lazy=True)
+        os.rmdir(target)
+        if os.path.lexists(source):
+            os.unlink(source)
+
+
+def _read_back(path: str) -> str | None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.pread(fd, len(_CONTENT) + 1, 0) != _CONTENT:
+            return "the content read back differs"
+        # Programs are mapped, which reads pages another way.
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as mapped:
+            return None if mapped[:] == _CONTENT else "the content mapped differs"
+    finally:
+        os.close(fd)
+
+
+def _image(block_size: int) -> bytes:
+    """An image of one file whose data begins at an offset that is a multiple of its block size and of nothing more."""
+    start = erofs.DATA_OFFSET + block_size
+    tree = LayerTree()
+    tree.add(Member(b"probe", Kind.FILE, 0o444, 0, 0, 0, 0, len(_CONTENT), start, len(_CONTENT)), start)
+    end = start + len(_CONTENT)
+    offset = end + (-end % erofs.DATA_OFFSET)
+    metadata = erofs.metadata(tree.root, offset, block_size)
+    image = bytearray(offset)
+    image[start:end] = _CONTENT
+    image += metadata.body
+    image[erofs.SUPERBLOCK_OFFSET : erofs.SUPERBLOCK_OFFSET + len(metadata.superblock)] = metadata.superblock
+    return bytes(image)

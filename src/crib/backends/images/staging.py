@@ -1,0 +1,156 @@
+"""Where the worker leaves layers, and how the daemon takes them over without believing the worker."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crib.backends.images.messages import staged_name
+from crib.host import files
+from crib.model.errors import Broken, Unavailable
+from crib.model.ids import Digest, is_digest
+from crib.model.image import Layer
+from crib.model.paths import Paths
+from crib.wire.erofs import SUPERBLOCK_OFFSET
+
+_MAGIC = bytes.fromhex("e2e1f5e0")
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUser:
+    """Who the worker runs as."""
+
+    uid: int
+    gid: int
+
+
+def worker_user(name: str) -> WorkerUser:
+    """The unprivileged user of that name; our own where we are not root. Unavailable when there is none."""
+    if os.geteuid() != 0:
+        return WorkerUser(os.geteuid(), os.getegid())
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise Unavailable(f"images.worker_user: there is no user {name!r} for the image worker") from None
+    if entry.pw_uid == 0:
+        raise Unavailable(f"images.worker_user: {name!r} is root, the image worker must not be")
+    return WorkerUser(entry.pw_uid, entry.pw_gid)
+
+
+class Staging:
+    """The staging directory and the way from there into the layers directory; every call blocks."""
+
+    def __init__(self, paths: Paths, user: WorkerUser) -> None:
+        self._paths = paths
+        self._user = user
+
+    @property
+    def user(self) -> WorkerUser:
+        """Who owns what lies there."""
+        return self._user
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._paths.staging
+
+    def prepare(self) -> None:
+        """Make the directory, the worker's alone, and remove what an earlier worker left in it."""
+        path = self._paths.staging
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        for name in os.listdir(path):
+            files.remove_tree(f"{path}/{name}")
+        os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
+        os.chmod(path, 0o700)
+
+    def discard(self, layers: Iterable[Digest]) -> None:
+        """Remove staged layers that nobody will take over."""
+        for layer in layers:
+            if is_digest(layer):
+                files.remove_tree(f"{self._paths.staging}/{staged_name(layer)}")
+
+    def adopt(self, layers: Iterable[Layer]) -> dict[Digest, int]:
+        """Take over the staged layers that we do not have; the size of each layer's file.
+
+        Broken when a staged file is missing or is not what the worker said; it is removed then.
+        """
+        sizes: dict[Digest, int] = {}
+        moved = False
+        for layer in layers:
+            if layer.diff_id in sizes:
+                continue
+            try:
+                sizes[layer.diff_id] = os.stat(self._paths.layer_file(layer.diff_id)).st_size
+                self.discard([layer.diff_id])
+            except FileNotFoundError:
+                sizes[layer.diff_id] = self._take(layer)
+                moved = True
+        if moved:
+            files.sync_directory(self._paths.layers)
+        return sizes
+
+    def _take(self, layer: Layer) -> int:
+        staged = f"{self._paths.staging}/{staged_name(layer.diff_id)}"
+        incoming = f"{self._paths.layers}/.{staged_name(layer.diff_id)}.incoming"
+        try:
+            # First out of the worker's reach: what is checked afterwards is what stays.
+            os.rename(staged, incoming)
+        except FileNotFoundError:
+            raise Broken(
+                f"layer {layer.diff_id} is missing: the image worker did not leave {staged}"
+            ) from None
+        try:
+            size = self._inspect(incoming, layer)
+            os.rename(incoming, self._paths.layer_file(layer.diff_id))
+        except BaseException:
+            files.remove_tree(incoming)
+            raise
+        return size
+
+    def _inspect(self, path: str, layer: Layer) -> int:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._check_status(os.fstat(fd), layer)
+            os.fchown(fd, os.geteuid(), os.getegid())
+            os.fchmod(fd, 0o400)
+            # Nobody new can open it for writing now; a writer that is there already makes the lease fail.
+            _check_no_writer(fd, layer)
+            status = os.fstat(fd)
+            self._check_shape(fd, status, layer)
+            os.fsync(fd)
+            return status.st_size
+        finally:
+            os.close(fd)
+
+    def _check_status(self, status: os.stat_result, layer: Layer) -> None:
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != self._user.uid or status.st_nlink != 1:
+            raise Broken(
+                f"staged layer {layer.diff_id} is not a file of the image worker alone (mode "
+                f"{status.st_mode:o}, uid {status.st_uid}, {status.st_nlink} links)"
+            )
+
+    @staticmethod
+    def _check_shape(fd: int, status: os.stat_result, layer: Layer) -> None:
+        magic = os.pread(fd, len(_MAGIC), SUPERBLOCK_OFFSET)
+        if status.st_nlink != 1 or status.st_size != layer.size or status.st_size % _BLOCK or magic != _MAGIC:
+            raise Broken(
+                f"staged layer {layer.diff_id} is not the EROFS file of {layer.size} bytes that the worker "
+                f"announced ({status.st_size} bytes, {status.st_nlink} links, magic {magic.hex()})"
+            )
+
+
+def _check_no_writer(fd: int, layer: Layer) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise Broken(f"staged layer {layer.diff_id} is still open for writing") from None
+        if error.errno != errno.EINVAL:  # EINVAL: this file system has no leases
+            raise

@@ -1,0 +1,234 @@
+"""The daemon's end of the image worker: started with the first request, ended when idle, replaced when it dies.
+
+No request outlives its worker: when the worker goes away, those under way fail with Unavailable, and the next one starts
+a new worker. Whatever a worker says is checked by whoever uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import crib
+from crib.backends.images.failures import raised
+from crib.backends.images.messages import (
+    Cancel,
+    Channel,
+    Done,
+    Failed,
+    File,
+    Import,
+    NeedFile,
+    Pull,
+    Step,
+    ToDaemon,
+    daemon_decoder,
+)
+from crib.backends.images.staging import Staging
+from crib.host import libc, processes
+from crib.model.errors import Broken, Unavailable
+from crib.model.image import FetchedImage, Progress
+
+_log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
+_END_SECONDS = 5.0
+_LAYOUT_FILE = re.compile(r"oci-layout|index\.json|manifest\.json|blobs/sha256/[0-9a-f]{64}")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_KEPT_VARIABLES = frozenset(
+    (
+        *("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *(*_PROXIES, *(name.upper() for name in _PROXIES)),
+    )
+)
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request under way; `directory` is the layout directory that the worker may ask files of."""
+
+    subject: str
+    result: asyncio.Future[tuple[FetchedImage, ...]]
+    progress: Callable[[Progress], None]
+    directory: int | None = None
+
+
+@dataclass(slots=True)
+class _Process:
+    child: processes.Child
+    channel: Channel[ToDaemon]
+
+
+class ImageWorker:
+    """At most one worker process at a time."""
+
+    def __init__(self, staging: Staging, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._staging = staging
+        self._idle_seconds = idle_seconds
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, _Request] = {}
+        self._process: _Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.child.pid if self._process is not None else None
+
+    def new_number(self) -> int:
+        """A number for the next request."""
+        return next(self._numbers)
+
+    async def run(
+        self,
+        message: Pull | Import,
+        subject: str,
+        progress: Callable[[Progress], None],
+        fd: int | None = None,
+    ) -> tuple[FetchedImage, ...]:
+        """Do one request; the layers it lacked are staged then.
+
+        `fd` is the archive of an Import (it is closed here) or the layout directory (it stays the caller's). `subject`
+        begins every error. When the caller is cancelled, the worker is told to stop.
+        """
+        directory = fd if isinstance(message, Import) and message.directory else None
+        process = self._running(pulls=isinstance(message, Pull))
+        request = _Request(subject, asyncio.get_running_loop().create_future(), progress, directory)
+        self._requests[message.id] = request
+        try:
+            process.channel.send(message, None if directory is not None else fd)
+            return await request.result
+        finally:
+            if not request.result.done() or request.result.cancelled():
+                process.channel.send(Cancel(message.id))
+            del self._requests[message.id]
+            self._wind_down()
+
+    async def close(self) -> None:
+        """End the worker and refuse further requests; what is under way fails."""
+        self._closed = True
+        if (process := self._process) is not None:
+            self._lost(process, "the daemon is stopping")
+            await process.child.wait(_END_SECONDS)
+
+    def _running(self, *, pulls: bool) -> _Process:
+        if self._closed:
+            raise Unavailable("the image store is closed")
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._process is None:
+            try:
+                self._staging.prepare()
+                self._process = self._spawn(pulls=pulls)
+            except OSError as error:
+                raise Unavailable(f"image worker could not be started: {error}") from error
+        return self._process
+
+    def _spawn(self, *, pulls: bool) -> _Process:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        user = self._staging.user
+        root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
+        argv = [
+            *(sys.executable, "-I", "-c", _START.format("crib.backends.images.worker_main"), root),
+            *(str(theirs.fileno()), str(user.uid), str(user.gid), str(os.getpid())),
+            *(["pull"] if pulls else []),
+        ]
+        environment = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
+        options = processes.SpawnOptions(
+            stderr=2,
+            pass_fds=(theirs.fileno(),),
+            env={**environment, "NETRC": os.devnull},
+            cwd=self._staging.path,
+            new_session=True,
+        )
+        with theirs:
+            try:
+                child = processes.spawn(argv, options)
+            except BaseException:
+                ours.close()
+                raise
+
+        def closed(reason: str) -> None:
+            self._lost(process, reason)
+
+        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed))
+        _log.debug("image worker started, pid %d", child.pid)
+        return process
+
+    def _lost(self, process: _Process, reason: str) -> None:
+        process.channel.close()
+        process.child.kill()
+        if self._process is not process:
+            return
+        self._process = None
+        for request in self._requests.values():
+            if not request.result.done():
+                request.result.set_exception(
+                    Unavailable(
+                        f"{request.subject}: image worker (pid {process.child.pid}) went away: {reason}"
+                    )
+                )
+
+    def _wind_down(self) -> None:
+        if self._requests or self._process is None or self._idle is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(self._idle_seconds, self._end_idle, self._process)
+
+    def _end_idle(self, process: _Process) -> None:
+        self._idle = None
+        if not self._requests:
+            self._lost(process, "it was idle")
+
+    def _take(self, message: ToDaemon, fd: int | None) -> None:
+        if fd is not None:
+            os.close(fd)  # a worker has nothing to give
+        request = self._requests.get(message.id)
+        if request is None or request.result.done():
+            # Another request may share these layers; then what is left over goes with the next worker.
+            if isinstance(message, Done) and not self._requests:
+                self._staging.discard(layer.diff_id for image in message.images for layer in image.layers)
+            return
+        match message:
+            case Step():
+                request.progress(
+                    Progress(message.stage, message.layer, message.done, message.total, message.host)
+                )
+            case NeedFile(id=number, name=name):
+                self._open_for(number, request, name)
+            case Done(images=images):
+                request.result.set_result(images)
+            case Failed():
+                request.result.set_exception(raised(message, request.subject))
+
+    def _open_for(self, number: int, request: _Request, name: str) -> None:
+        """Open a file of the layout directory that this request is about, and no other."""
+        assert self._process is not None
+        if request.directory is None or not _LAYOUT_FILE.fullmatch(name):
+            request.result.set_exception(
+                Broken(f"image worker asked for {name[:200]!r}, which is not its business")
+            )
+            return
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+        resolve = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS
+        try:
+            fd = libc.openat2(request.directory, name, flags, resolve=resolve)
+        except OSError as error:
+            self._process.channel.send(File(number, name, error.strerror or str(error)))
+            return
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            self._process.channel.send(File(number, name, "not a regular file"))
+            return
+        self._process.channel.send(File(number, name), fd)

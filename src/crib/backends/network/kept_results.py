@@ -1,0 +1,100 @@
+"""What was asked of CNI plugins for each pod, and what they answered, in one file a pod.
+
+Written before ADD and again after it, so that DEL can be run with the same configuration and result
+after a crash, a changed configuration or a reboot. Files are replaced whole; a torn one says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from crib.model.ids import SandboxId, is_id
+from crib.wire import cni
+
+_SUFFIX: Final = ".json"
+FILE_BYTES: Final = 4 << 20
+
+
+class TornFile(Exception):
+    """A kept file cannot be read back."""
+
+
+class _Shape(msgspec.Struct):
+    network: dict[str, Any]
+    interface: str
+    args: dict[str, str]
+    runtime_config: dict[str, Any]
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One pod's attachment; `result` is None until ADD has succeeded."""
+
+    network: cni.NetworkConf
+    interface: str
+    args: Mapping[str, str]
+    runtime_config: Mapping[str, Any]
+    result: Mapping[str, Any] | None = None
+
+
+class KeptResults:
+    """The files of one directory, which is made on first use."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def write(self, pod: SandboxId, kept: Kept) -> None:
+        """Replace the pod's file."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        path = self._path(pod)
+        shape = _Shape(
+            network=dict(kept.network.raw),
+            interface=kept.interface,
+            args=dict(kept.args),
+            runtime_config=dict(kept.runtime_config),
+            result=None if kept.result is None else dict(kept.result),
+        )
+        descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(shape))
+        os.replace(f"{path}.new", path)
+
+    def read(self, pod: SandboxId) -> Kept | None:
+        """The pod's file, None if there is none. Raises TornFile."""
+        path = self._path(pod)
+        try:
+            with open(path, "rb") as file:
+                shape = msgspec.json.decode(file.read(FILE_BYTES), type=_Shape)
+            network = cni.network_from_document(shape.network)
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, cni.MalformedCni) as error:
+            raise TornFile(f"{path}: {error}") from error
+        return Kept(network, shape.interface, shape.args, shape.runtime_config, shape.result)
+
+    def remove(self, pod: SandboxId) -> None:
+        """Forget the pod; none is fine."""
+        try:
+            os.unlink(self._path(pod))
+        except FileNotFoundError:
+            pass
+
+    def pods(self) -> list[SandboxId]:
+        """The pods that have a file."""
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        ids = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+        return [SandboxId(found) for found in ids if is_id(found)]
+
+    def _path(self, pod: SandboxId) -> str:
+        if not is_id(pod):
+            raise ValueError(f"{pod!r} is not a sandbox id")
+        return os.path.join(self._directory, pod + _SUFFIX)

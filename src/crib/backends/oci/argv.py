@@ -1,0 +1,95 @@
+"""Command lines of the OCI runtime and of conmon, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeProgram:
+    """An OCI runtime's command line; crun and runc take the same one. `root` is where it keeps its own state."""
+
+    program: str
+    root: str
+    args: tuple[str, ...] = ()
+
+    def _global(self, *more: str) -> tuple[str, ...]:
+        return (self.program, *self.args, f"--root={self.root}", *more)
+
+    def create(self, container: str, bundle: str, pid_file: str) -> tuple[str, ...]:
+        """Create without a monitor: for a process without output."""
+        return self._global("create", "--bundle", bundle, "--pid-file", pid_file, container)
+
+    def start(self, container: str) -> tuple[str, ...]:
+        """Start what was created."""
+        return self._global("start", container)
+
+    def state(self, container: str) -> tuple[str, ...]:
+        """Print the state (OCI runtime spec, State) as JSON."""
+        return self._global("state", container)
+
+    def delete(self, container: str) -> tuple[str, ...]:
+        """Kill and remove; fine when there is none."""
+        return self._global("delete", "--force", container)
+
+    def exec(self, container: str, process: str, log: str, cgroup: str = "") -> tuple[str, ...]:
+        """Run the command of a process.json; the runtime's own words go to `log`, apart from the command's."""
+        below = ("--cgroup", cgroup) if cgroup else ()
+        return self._global(f"--log={log}", "exec", "--process", process, *below, container)
+
+    def update(self, container: str, resources: str) -> tuple[str, ...]:
+        """Apply the resources (OCI, JSON) in a file."""
+        return self._global("update", "--resources", resources, container)
+
+    def features(self) -> tuple[str, ...]:
+        """Print what it can do (OCI runtime spec, features.md)."""
+        return self._global("features")
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """What conmon needs to know of a container. Without `log_path` nothing is kept."""
+
+    id: str
+    name: str
+    bundle: str
+    pid_file: str
+    short_id: str
+    """Name of the link in the socket directory: short, for the 107 bytes of a socket's path."""
+    log_path: str = ""
+    terminal: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorProgram:
+    """conmon's command line."""
+
+    program: str
+    exit_dir: str
+    socket_dir: str
+
+    def create(self, runtime: RuntimeProgram, runtime_path: str, container: Monitored) -> tuple[str, ...]:
+        """Create a container and stay as its monitor.
+
+        `--sync`: one process fewer, and it is our child. No fsync of logs: it would hold up every exit and rotation.
+        """
+        log = f"k8s-file:{container.log_path}" if container.log_path else "none"
+        return (
+            self.program,
+            *("--sync", "--no-sync-log", "--log-level=error"),
+            *("--cid", container.id),
+            *("--cuuid", container.short_id),
+            *("--name", container.name),
+            *("--runtime", runtime_path),
+            *(f"--runtime-arg={arg}" for arg in (*runtime.args, f"--root={runtime.root}")),
+            *("--bundle", container.bundle),
+            *("--container-pidfile", container.pid_file),
+            *("--exit-dir", self.exit_dir),
+            *("--socket-dir-path", self.socket_dir),
+            *("--log-path", log),
+            *(("--terminal",) if container.terminal else ()),
+            *(("--stdin",) if container.stdin else ()),
+            *(("--leave-stdin-open",) if container.stdin and not container.stdin_once else ()),
+        )

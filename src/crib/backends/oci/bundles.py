@@ -1,0 +1,105 @@
+"""A container's bundle directory: config.json for the runtime, and a note of ours from which it can be torn down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+
+from crib.host.files import atomic_write
+from crib.host.processes import start_time
+from crib.model.ids import ContainerId
+from crib.model.paths import Paths
+from crib.model.sandbox import ProcessIdentity
+from crib.wire import oci_runtime as oci
+
+_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BundleNote:
+    """What was made for a container, written before it is made."""
+
+    handler: str
+    cgroup: str
+    monitor: ProcessIdentity | None = None
+    shared_pids: bool = False
+    """It has no pid namespace of its own, so its first process's end does not end the others."""
+
+
+class Bundles:
+    """Reads and writes bundles by container id."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def pid_file(self, container: ContainerId) -> str:
+        return f"{self._paths.container(container)}/pidfile"
+
+    def make(self, container: ContainerId, note: BundleNote) -> str:
+        """The bundle's directory with the note and an empty root."""
+        bundle = self._paths.container(container)
+        os.makedirs(bundle, mode=0o700, exist_ok=True)
+        self.write_note(container, note)
+        os.makedirs(self._paths.rootfs(container), mode=0o755, exist_ok=True)
+        return bundle
+
+    def write_note(self, container: ContainerId, note: BundleNote) -> None:
+        monitor = [note.monitor.pid, note.monitor.start_time] if note.monitor else None
+        document = {
+            "handler": note.handler,
+            "cgroup": note.cgroup,
+            "monitor": monitor,
+            "sharedPids": note.shared_pids,
+        }
+        atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
+
+    def read_note(self, container: ContainerId) -> BundleNote | None:
+        """None when there is no bundle, or its note is torn."""
+        try:
+            with open(self._note_path(container), "rb") as file:
+                document = json.loads(file.read(65536))
+            monitor = document["monitor"]
+            return BundleNote(
+                handler=str(document["handler"]),
+                cgroup=str(document["cgroup"]),
+                monitor=ProcessIdentity(int(monitor[0]), int(monitor[1])) if monitor else None,
+                shared_pids=bool(document["sharedPids"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def write_spec(self, container: ContainerId, spec: oci.Spec) -> None:
+        # Nobody reads the bundle before the runtime is started with it: no rename needed.
+        with open(f"{self._paths.container(container)}/config.json", "wb") as file:
+            file.write(oci.encode(spec))
+
+    def read_process(self, container: ContainerId) -> oci.Process:
+        """The `process` that the container was made with; OSError or ValueError when it cannot be read."""
+        with open(f"{self._paths.container(container)}/config.json", "rb") as file:
+            return oci.decode_process(file.read(_LIMIT))
+
+    def first_pid(self, container: ContainerId) -> int:
+        """Pid of a container's first process if it runs, else 0: the pid file may be stale, so its cgroup is asked."""
+        with contextlib.suppress(OSError, ValueError):
+            with open(self.pid_file(container), "rb") as file:
+                pid = int(file.read(32))
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+                if f"/{container}" in file.read(65536):
+                    return pid
+        return 0
+
+    def _note_path(self, container: ContainerId) -> str:
+        return f"{self._paths.container(container)}/crib.json"
+
+
+def identity(pid: int) -> ProcessIdentity | None:
+    """The pid with its start time; None when there is no such process."""
+    started = start_time(pid)
+    return None if started is None else ProcessIdentity(pid, started)
+
+
+def is_alive(process: ProcessIdentity | None) -> bool:
+    """Whether that very process is still there (a zombie counts as there: nobody has taken its exit code yet)."""
+    return process is not None and start_time(process.pid) == process.start_time

@@ -1,0 +1,140 @@
+"""Starting conmon, hearing what became of the create, and talking to it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.failures import runtime_words
+from crib.host.capture import Capture
+from crib.host.processes import Child, SpawnOptions, spawn
+from crib.model.errors import Broken
+from crib.wire.conmon import MAX_SYNC_LINE, decode_sync
+
+
+class _SyncPipe:
+    """The pipe on which conmon tells the container's pid: one line, or its end."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd, self.child_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._fd, False)
+        self._data = b""
+        self._line: asyncio.Future[bytes] = self._loop.create_future()
+
+    def start(self) -> None:
+        self._close_child_end()
+        self._loop.add_reader(self._fd, self._read)
+
+    async def line(self, timeout: float) -> bytes:
+        """The first line; empty when conmon ended without one. TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            return await self._line
+
+    def close(self) -> None:
+        self._close_child_end()
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+    def _close_child_end(self) -> None:
+        if self.child_end >= 0:
+            os.close(self.child_end)
+            self.child_end = -1
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._fd, MAX_SYNC_LINE)
+        except BlockingIOError:
+            return
+        self._data += chunk
+        line, newline, _rest = self._data.partition(b"\n")
+        if (newline or not chunk or len(self._data) > MAX_SYNC_LINE) and not self._line.done():
+            self._loop.remove_reader(self._fd)
+            self._line.set_result(line if newline else b"")
+
+
+class Monitors:
+    """Starts a monitor for each container."""
+
+    def __init__(self, program: MonitorProgram, runtime: RuntimeProgram, runtime_path: str) -> None:
+        self._program = program
+        self._runtime = runtime
+        self._runtime_path = runtime_path
+
+    def spawn(self, container: Monitored) -> MonitorStart:
+        """Start conmon, which calls the runtime's create; the result is waited for with `MonitorStart.pid`."""
+        return MonitorStart(
+            self._program.create(self._runtime, self._runtime_path, container),
+            container,
+            self._program.socket_dir,
+        )
+
+
+class MonitorStart:
+    """A conmon that was just started. Close it when its answer has been heard."""
+
+    def __init__(self, argv: tuple[str, ...], container: Monitored, socket_dir: str) -> None:
+        self._container = container
+        self._sync = _SyncPipe()
+        self._words = Capture(MAX_SYNC_LINE)
+        try:
+            self.child: Child = spawn(
+                argv,
+                SpawnOptions(
+                    stderr=self._words.child_end,
+                    pass_fds=(self._sync.child_end,),
+                    # conmon keeps the environment of the daemon for days and gives it to the runtime: only what is needed.
+                    env={
+                        "PATH": os.environ.get("PATH", os.defpath),
+                        "_OCI_SYNCPIPE": str(self._sync.child_end),
+                        "TMPDIR": socket_dir,
+                    },
+                    # An `oom` file is written to the working directory.
+                    cwd=container.bundle,
+                ),
+            )
+        except BaseException:
+            self.close()
+            raise
+        self._sync.start()
+        self._words.start()
+
+    async def pid(self, timeout: float) -> int:
+        """Pid of the container's first process; Broken, in the runtime's words, when it could not be created."""
+        what = f"create of container {self._container.id}"
+        try:
+            line = await self._sync.line(timeout)
+        except TimeoutError:
+            self.child.kill()
+            raise Broken(f"{what}: conmon and the runtime did not answer within {timeout:.0f} s") from None
+        if not line:
+            words = runtime_words(self._words.finish().decode("utf-8", "replace"))
+            raise Broken(f"{what}: conmon ended without an answer: {words}")
+        try:
+            answer = decode_sync(line)
+        except ValueError as error:
+            raise Broken(f"{what}: {error}") from error
+        if answer.pid <= 0:
+            raise Broken(f"{what}: {runtime_words(answer.message)}")
+        return answer.pid
+
+    def close(self) -> None:
+        self._sync.close()
+        self._words.__exit__(None, None, None)
+
+
+def tell(bundle: str, command: bytes) -> bool:
+    """Write a command to a monitor's control fifo; False when no monitor reads it any more."""
+    try:
+        fd = os.open(f"{bundle}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.ENOENT}:
+            return False
+        raise
+    try:
+        os.write(fd, command)
+    finally:
+        os.close(fd)
+    return True

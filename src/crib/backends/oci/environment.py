@@ -1,0 +1,122 @@
+"""What all parts of one OCI handler share: programs, paths, facts; found and checked once, when the daemon starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+
+from crib.backends.oci.argv import MonitorProgram, RuntimeProgram
+from crib.backends.oci.failures import trying
+from crib.host.cgroups import Cgroups, detect_layout, expand_slice
+from crib.host.mounts import make_private_root
+from crib.host.processes import ToolMissing, run
+from crib.model.errors import Broken, InvalidRequest
+from crib.model.facts import HandlerFacts, HostFacts
+from crib.model.ids import HandlerName
+from crib.model.paths import Paths
+from crib.model.sandbox import SandboxRecord
+from crib.model.settings import HandlerSettings, Settings
+from crib.wire.oci_runtime import decode_features
+
+OCI_VERSION = "1.0.2"
+"""Written in every spec: what we use of the OCI is in it, and old runtimes refuse what says more (crun 1.8: 1.0.x)."""
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+_CRUN_RRO = (1, 7)
+_RUNC_RRO = (1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class OciEnvironment:
+    """Given to each part of a handler."""
+
+    facts: HandlerFacts
+    settings: Settings
+    paths: Paths
+    host: HostFacts
+    cgroups: Cgroups
+    runtime: RuntimeProgram
+    monitor: MonitorProgram
+
+    def pod_cgroup(self, sandbox: SandboxRecord) -> str:
+        """The cgroup that the pod's containers lie below; ours unless the client names one (CRI cgroup_parent)."""
+        parent = sandbox.config.cgroup_parent
+        if not parent:
+            return f"{self.settings.cgroup_root.rstrip('/')}/{sandbox.id}"
+        try:
+            path = expand_slice(os.path.basename(parent)) if parent.endswith(".slice") else parent
+        except ValueError as error:
+            raise InvalidRequest(str(error), field="config.linux.cgroup_parent") from error
+        path = "/" + path.strip("/")
+        if path == "/" or any(part in ("", ".", "..") or "\0" in part for part in path[1:].split("/")):
+            raise InvalidRequest(
+                f"{parent!r} is not the path of a cgroup", field="config.linux.cgroup_parent"
+            )
+        return path
+
+
+async def open_environment(
+    name: HandlerName, settings: Settings, paths: Paths, host: HostFacts
+) -> OciEnvironment:
+    """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
+    handler = settings.handlers.get(name, HandlerSettings())
+    with trying(f"handler {name}"):
+        program = _find(handler.path or name)
+        conmon = _find(settings.conmon)
+        for directory in (paths.exits, paths.sandboxes, paths.containers, paths.monitor_sockets):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.makedirs(paths.writable_layers, mode=0o700, exist_ok=True)
+        make_private_root(paths.containers)
+        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args)
+        os.makedirs(runtime.root, mode=0o700, exist_ok=True)
+        return OciEnvironment(
+            facts=await probe_handler(name, runtime),
+            settings=settings,
+            paths=paths,
+            host=host,
+            cgroups=Cgroups(detect_layout()),
+            runtime=runtime,
+            monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
+        )
+
+
+def _find(program: str) -> str:
+    # conmon wants a path, and a path does not change when PATH does.
+    found = shutil.which(program)
+    if found is None:
+        raise ToolMissing(program)
+    return os.path.abspath(found)
+
+
+async def probe_handler(name: HandlerName, runtime: RuntimeProgram) -> HandlerFacts:
+    """Ask the runtime what it can do: `features` where it has it, else from its version."""
+    said = (await run((runtime.program, "--version"), timeout=20)).stdout.decode("utf-8", "replace")
+    first = said.splitlines()[0] if said else ""
+    match = _VERSION.search(first)
+    if match is None:
+        raise Broken(
+            f"handler {name}: {runtime.program} --version says {first!r}, which has no version in it"
+        )
+    number = (int(match[1]), int(match[2]))
+    is_crun = "crun" in first
+    recursive = number >= (_CRUN_RRO if is_crun else _RUNC_RRO)
+    idmapped = is_crun and number >= (1, 9)
+    answer = await run(runtime.features(), timeout=20)
+    if answer.exit_code == 0:
+        try:
+            features = decode_features(answer.stdout)
+        except ValueError as error:
+            raise Broken(f"handler {name}: {runtime.program} features is not understood: {error}") from error
+        recursive = "rro" in (features.mount_options or ())
+        extensions = features.linux.mount_extensions if features.linux is not None else None
+        idmapped = extensions is not None and extensions.idmap.enabled
+    return HandlerFacts(
+        name=name,
+        program=runtime.program,
+        version=first.rsplit(" ", 1)[-1],
+        oci_version=OCI_VERSION,
+        recursive_read_only=recursive,
+        user_namespaces=False,
+        idmapped_mounts=idmapped,
+    )

@@ -1,0 +1,46 @@
+"""The border: what goes wrong in files, mounts and programs becomes one of our errors that says what was tried."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+
+from crib.host.processes import Completed, ProgramFailed, ToolMissing
+from crib.model.errors import Broken, Exhausted
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
+_RUNC_LINE = re.compile(r'^time="[^"]*" level=\S+ msg="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
+_LONGEST = 2000
+
+
+@contextlib.contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Run a piece of work; `what` (lower-case, with the id) begins the message of what it raises."""
+    try:
+        yield
+    except ToolMissing as error:
+        raise Broken(f"{what}: {error.tool}: {error.strerror}") from error
+    except ProgramFailed as error:
+        raise Broken(f"{what}: {error}") from error
+    except OSError as error:
+        text = f"{what}: {error.filename}: {error.strerror}" if error.filename else f"{what}: {error}"
+        raise (Exhausted(text) if error.errno in _FULL else Broken(text)) from error
+
+
+def runtime_words(text: str) -> str:
+    """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters."""
+    plain = _RUNC_LINE.sub(lambda match: match[1].replace('\\"', '"'), _TIME_STAMP.sub("", text))
+    return plain.strip()[-_LONGEST:] or "it said nothing"
+
+
+def checked(what: str, completed: Completed) -> Completed:
+    """The result of a runtime's command, or Broken with the runtime's own words."""
+    if completed.timed_out:
+        raise Broken(f"{what}: {completed.argv[0]} did not answer within {completed.duration:.0f} s")
+    if completed.exit_code != 0:
+        words = runtime_words(completed.stderr.decode("utf-8", "replace"))
+        raise Broken(f"{what}: {words} (exit code {completed.exit_code} of {completed.argv[0]})")
+    return completed

@@ -1,0 +1,175 @@
+"""The Handler port by an OCI runtime and conmon: each method hands its work to the part that knows how."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+
+from crib.backends.oci.bundles import Bundles, is_alive
+from crib.backends.oci.conmon import tell
+from crib.backends.oci.containers import Containers, Request
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.exec import Commands
+from crib.backends.oci.exits import Exits
+from crib.backends.oci.failures import checked, trying
+from crib.backends.oci.pods import Pods
+from crib.backends.oci.rootfs import LayerMounts
+from crib.backends.oci.strays import find_strays
+from crib.backends.oci.usage import UsageReader
+from crib.host.cgroup_stats import StatsReader
+from crib.host.inotify import MOVED_TO, DirectoryWatcher
+from crib.host.mounts import unmount_tree
+from crib.host.processes import open_pidfd, run
+from crib.model.container import ContainerRecord, ExecCommand, ExecResult, Exit
+from crib.model.errors import Broken, WrongState
+from crib.model.facts import HandlerFacts
+from crib.model.ids import ContainerId, SandboxId
+from crib.model.image import ImageConfig
+from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.stats import ContainerUsage, PodUsage
+from crib.ports import CreatedContainer, Observation, StageTimer
+from crib.wire.conmon import REOPEN_LOG
+from crib.wire.oci_runtime import decode_state
+
+_REOPEN_TIME = 5.0
+
+
+class OciHandler:
+    """See ports.Handler; made with `open_environment`."""
+
+    def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
+        self._env = environment
+        self._paths = environment.paths
+        stats = StatsReader(environment.cgroups.layout)
+        self._bundles = Bundles(environment.paths)
+        self._pods = Pods(environment)
+        self._containers = Containers(environment, self._bundles, layers)
+        self._commands = Commands(environment, self._bundles)
+        self._exits = Exits(environment, self._bundles, stats)
+        self._usage = UsageReader(environment.paths, stats)
+
+    @property
+    def facts(self) -> HandlerFacts:
+        return self._env.facts
+
+    async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        return await self._pods.prepare(record, stage)
+
+    async def stop_pod(self, record: SandboxRecord) -> None:
+        await self._pods.stop(record)
+
+    async def remove_pod(self, record: SandboxRecord) -> None:
+        await self._pods.remove(record)
+        self._usage.forget_cgroup(self._env.pod_cgroup(record))
+
+    def netns_path(self, record: SandboxRecord) -> str:
+        return "" if record.config.host_network else self._paths.namespace(record.id, "net")
+
+    async def create(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
+    ) -> CreatedContainer:
+        return await self._containers.create(Request(record, sandbox, image), stage)
+
+    async def start(self, record: ContainerRecord) -> None:
+        what = f"start of container {record.id}"
+        with trying(what):
+            limit = self._env.settings.verb_timeout
+            checked(what, await run(self._env.runtime.start(record.id), timeout=limit))
+
+    async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
+        with trying(f"signal {signum} to container {record.id}"):
+            if everyone and (note := self._bundles.read_note(record.id)) is not None:
+                for pid in self._env.cgroups.pids(note.cgroup):
+                    _send(ProcessIdentity(pid, -1), signum)
+            elif record.process is not None:
+                _send(record.process, signum)
+
+    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
+        return await self._commands.run_sync(record, command)
+
+    async def reopen_log(self, record: ContainerRecord) -> None:
+        """Returns once the new file is in place. A container without a log has nothing to do."""
+        if not record.log_path:
+            return
+        what = f"reopening the log of container {record.id}"
+        directory, name = os.path.split(record.log_path)
+        with trying(what), DirectoryWatcher([directory], MOVED_TO) as watcher:
+            if not tell(self._paths.container(record.id), REOPEN_LOG):
+                raise WrongState(f"{what}: its monitor has ended")
+            try:
+                async with asyncio.timeout(_REOPEN_TIME):
+                    async for event in watcher:
+                        if event.name == name or event.lost:
+                            return
+            except TimeoutError:
+                raise Broken(f"{what}: the monitor made no new {record.log_path}") from None
+
+    async def delete(self, record: ContainerRecord) -> None:
+        note = self._bundles.read_note(record.id)
+        await self._containers.delete(record.id)
+        self._usage.forget(record.id, note.cgroup if note is not None else "")
+
+    def exits(self) -> AsyncIterator[Exit]:
+        return self._exits.stream()
+
+    async def observe(self, record: ContainerRecord) -> Observation:
+        monitor_alive = is_alive(record.monitor)
+        status = "gone"
+        if os.path.isdir(f"{self._env.runtime.root}/{record.id}"):
+            with trying(f"looking at container {record.id}"):
+                limit = self._env.settings.verb_timeout
+                completed = await run(self._env.runtime.state(record.id), timeout=limit)
+            if completed.exit_code == 0:
+                try:
+                    status = decode_state(completed.stdout).status
+                except ValueError as error:
+                    raise Broken(f"looking at container {record.id}: {error}") from error
+        return Observation(status, self._exits.read(record.id), monitor_alive)
+
+    async def pod_alive(self, record: SandboxRecord) -> bool:
+        return self._pods.alive(record)
+
+    async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
+        cgroup = f"{self._env.pod_cgroup(sandbox)}/{record.id}"
+        with trying(f"usage of container {record.id}"):
+            return ContainerUsage(self._usage.cgroup(cgroup), await self._usage.writable_layer(record.id))
+
+    async def pod_usage(self, record: SandboxRecord) -> PodUsage:
+        usage = self._usage.cgroup(self._env.pod_cgroup(record))
+        return PodUsage(usage, at=time.time_ns())
+
+    async def sweep(
+        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
+    ) -> Sequence[str]:
+        strays = find_strays(self._env, frozenset(sandboxes), frozenset(containers))
+        for container in strays.containers:
+            await self._containers.delete(container)
+        for sandbox in strays.sandboxes:
+            await self._pods.remove_unknown(sandbox)
+        return [
+            *(f"container {container}" for container in strays.containers),
+            *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
+        ]
+
+    async def dismantle(self) -> None:
+        with trying("unmounting what all containers share"):
+            unmount_tree(self._paths.containers)
+            unmount_tree(self._paths.sandboxes)
+
+
+def _send(process: ProcessIdentity, signum: int) -> None:
+    """Signal one process if it is still that one; the descriptor is opened first, so the check holds afterwards."""
+    try:
+        pidfd = open_pidfd(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if process.start_time < 0 or is_alive(process):
+            signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,77 @@
+"""The infra process of pods that share their pids: catatonit as pid 1, which reaps orphans and does nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from crib.host.files import atomic_write
+from crib.host.processes import ToolMissing
+from crib.model.facts import HostFacts
+from crib.model.paths import Paths
+from crib.model.sandbox import NamespaceMode, SandboxRecord
+from crib.ocispec.process import oom_score_adj
+from crib.wire import oci_runtime as oci
+
+_PROGRAM_LIMIT = 64 << 20
+_NOBODY = 65535
+_OOM_SCORE = -998
+"""As the kubelet gives its own pod infrastructure: the last to go."""
+
+
+def install_infra(paths: Paths, catatonit: str) -> str:
+    """The root that all infra processes share, with one static program in it; made when it is not there. Blocks."""
+    root = paths.infra_root
+    target = f"{root}/catatonit"
+    if not os.path.exists(target):
+        found = shutil.which(catatonit)
+        if found is None:
+            raise ToolMissing(catatonit)
+        for name in ("proc", "dev"):
+            os.makedirs(f"{root}/{name}", mode=0o755, exist_ok=True)
+        with open(found, "rb") as file:
+            atomic_write(target, file.read(_PROGRAM_LIMIT), 0o555)
+    return root
+
+
+def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, cgroup: str) -> oci.Spec:
+    """Its config.json: no capabilities, a read-only root, the pod's namespaces and a new one for pids."""
+    config = record.config
+    user = config.security.run_as_user if config.security.run_as_user is not None else _NOBODY
+    group = config.security.run_as_group if config.security.run_as_group is not None else user
+    namespaces = [oci.Namespace(type="pid"), oci.Namespace(type="mount")]
+    joined = []
+    if not config.host_network:
+        joined += [("network", "net"), ("uts", "uts")]
+    if config.security.namespaces.ipc != NamespaceMode.NODE:
+        joined.append(("ipc", "ipc"))
+    namespaces += [oci.Namespace(type=kind, path=paths.namespace(record.id, name)) for kind, name in joined]
+    return oci.Spec(
+        oci_version="1.0.2",
+        process=oci.Process(
+            user=oci.User(uid=user, gid=group),
+            args=("/catatonit", "-P"),
+            cwd="/",
+            capabilities=oci.Capabilities(),
+            no_new_privileges=True,
+            oom_score_adj=oom_score_adj(_OOM_SCORE, host),
+        ),
+        root=oci.Root(path=root, readonly=True),
+        mounts=(
+            oci.Mount(
+                destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev", "ro")
+            ),
+            # Without it the runtime would make its default device nodes in the root that all pods share.
+            oci.Mount(
+                destination="/dev",
+                type="tmpfs",
+                source="tmpfs",
+                options=("nosuid", "noexec", "mode=755", "size=64k"),
+            ),
+        ),
+        linux=oci.Linux(
+            namespaces=tuple(namespaces),
+            cgroups_path=cgroup,
+            resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
+        ),
+    )

@@ -1,0 +1,84 @@
+"""The files that a pod's containers share: hosts, hostname, resolv.conf."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from crib.host.files import atomic_write
+from crib.model.errors import InvalidRequest
+from crib.model.paths import Paths
+from crib.model.sandbox import DnsConfig, SandboxConfig, SandboxRecord
+
+_HOST_FILE_LIMIT = 1 << 20
+_MAX_HOSTNAME = 64
+_MAX_LINES = 1000
+
+
+def check_pod_files(config: SandboxConfig) -> None:
+    """Refuse what cannot be written: names and DNS entries are single words, as the files' format has it."""
+    if len(os.fsencode(config.hostname)) > _MAX_HOSTNAME or _not_a_word(config.hostname):
+        raise InvalidRequest(
+            f"{config.hostname[:80]!r} is not one word of at most {_MAX_HOSTNAME} bytes",
+            field="config.hostname",
+        )
+    dns = config.dns or DnsConfig()
+    for part, values in (("servers", dns.servers), ("searches", dns.searches), ("options", dns.options)):
+        if len(values) > _MAX_LINES:
+            raise InvalidRequest(f"more than {_MAX_LINES} entries", field=f"config.dns_config.{part}")
+        for position, value in enumerate(values):
+            if not value or _not_a_word(value):
+                raise InvalidRequest(
+                    f"{value!r} is not one word", field=f"config.dns_config.{part}[{position}]"
+                )
+
+
+def _not_a_word(text: str) -> bool:
+    return any(char.isspace() or char == "\0" for char in text)
+
+
+def write_pod_files(paths: Paths, record: SandboxRecord) -> None:
+    """Write all three below the sandbox's directory, which exists."""
+    config = record.config
+    hostname = socket.gethostname() if config.host_network else config.hostname
+    atomic_write(paths.etc(record.id, "hostname"), f"{hostname}\n".encode())
+    atomic_write(paths.etc(record.id, "resolv.conf"), _resolv_conf(config.dns or DnsConfig()))
+    write_hosts(paths, record)
+
+
+def write_hosts(paths: Paths, record: SandboxRecord) -> None:
+    """Write the hosts file if it is not there as it should be: the pod's addresses are known only after the network is."""
+    wanted = _host_file("/etc/hosts") if record.config.host_network else _hosts(record)
+    path = paths.etc(record.id, "hosts")
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if file.read(_HOST_FILE_LIMIT) == wanted:
+            return
+    atomic_write(path, wanted)
+
+
+def _hosts(record: SandboxRecord) -> bytes:
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "ff02::1\tip6-allnodes"]
+    addresses = record.network.addresses if record.network is not None else ()
+    if record.config.hostname:
+        lines += [f"{address}\t{record.config.hostname}" for address in addresses]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _resolv_conf(dns: DnsConfig) -> bytes:
+    if not (dns.servers or dns.searches or dns.options):
+        return _host_file("/etc/resolv.conf")
+    lines = [f"nameserver {server}" for server in dns.servers]
+    if dns.searches:
+        lines.append("search " + " ".join(dns.searches))
+    if dns.options:
+        lines.append("options " + " ".join(dns.options))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _host_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HOST_FILE_LIMIT)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,164 @@
+"""What a container takes from the host: sources of its mounts, device nodes, seccomp profiles. All of it may block."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from crib.host.mount_table import MountEntry, read_mounts
+from crib.model.container import ContainerConfig, Device, MountPropagation
+from crib.model.errors import InvalidRequest
+from crib.model.sandbox import ProfileType, SecurityProfile
+from crib.ocispec.inputs import HostDevice
+
+REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev", "/proc", "/sys"})
+"""Never made as a directory when missing: that would break the node, not help the pod."""
+_PROFILE_LIMIT = 4 << 20
+_MAX_DEVICES = 10_000
+_NOT_OURS = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx")  # noqa: S108 - the runtime makes these
+
+
+def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
+    """Make missing host paths (`missing` = "create"), or refuse them; refuse propagation that the source cannot give."""
+    table: list[MountEntry] | None = None
+    for position, mount in enumerate(config.mounts):
+        field = f"config.mounts[{position}]"
+        if mount.image or not mount.host_path.startswith("/"):
+            continue  # refused by the recipe, with its reason
+        try:
+            os.stat(mount.host_path)
+        except FileNotFoundError:
+            _make_source(mount.host_path, f"{field}.host_path", missing)
+        except (OSError, ValueError) as error:
+            text = f"{mount.host_path} cannot be used: {error}"
+            raise InvalidRequest(text, field=f"{field}.host_path") from error
+        if mount.propagation != MountPropagation.PRIVATE:
+            table = table if table is not None else read_mounts()
+            _check_propagation(mount.host_path, mount.propagation, table, f"{field}.propagation")
+
+
+def _make_source(path: str, field: str, missing: str) -> None:
+    if missing != "create":
+        raise InvalidRequest(f"{path} does not exist", field=field)
+    if os.path.normpath(path) in REFUSED_SOURCES:
+        raise InvalidRequest(f"{path} does not exist and is never made", field=field)
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path} does not exist and cannot be made: {error.strerror}", field=field
+        ) from error
+
+
+def _check_propagation(path: str, wanted: MountPropagation, table: list[MountEntry], field: str) -> None:
+    real = os.path.realpath(path)
+    covering = None
+    for entry in table:  # later entries cover earlier ones
+        inside = real == entry.path or real.startswith(f"{entry.path.rstrip('/')}/")
+        if inside and (covering is None or len(entry.path) >= len(covering.path)):
+            covering = entry
+    if covering is None or covering.shared:
+        return
+    slave = any(tag.startswith("master:") for tag in covering.propagation)
+    if wanted == MountPropagation.HOST_TO_CONTAINER and slave:
+        return
+    raise InvalidRequest(
+        f"{path} is on the mount {covering.path}, which is not shared: mounts cannot travel there",
+        field=field,
+    )
+
+
+def find_devices(config: ContainerConfig) -> tuple[HostDevice, ...]:
+    """`config.devices`, and every node of the host for a privileged container."""
+    found = {}
+    if config.security.privileged:
+        for device in _all_host_devices():
+            found[device.path] = device
+    for position, asked in enumerate(config.devices):
+        for device in _asked_for(asked, f"config.devices[{position}]"):
+            found[device.path] = device
+    if len(found) > _MAX_DEVICES:
+        raise InvalidRequest(
+            f"{len(found)} device nodes are more than {_MAX_DEVICES}", field="config.devices"
+        )
+    return tuple(found.values())
+
+
+def _asked_for(asked: Device, field: str) -> Iterator[HostDevice]:
+    target = asked.container_path or asked.host_path
+    if not target.startswith("/") or ".." in target.split("/"):
+        raise InvalidRequest(f"{target!r} is not an absolute path", field=f"{field}.container_path")
+    try:
+        status = os.stat(asked.host_path)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{asked.host_path}: {error}", field=f"{field}.host_path") from error
+    if stat.S_ISDIR(status.st_mode):
+        for path, inner in _nodes_below(asked.host_path):
+            yield _device(
+                f"{target.rstrip('/')}{path.removeprefix(asked.host_path.rstrip('/'))}",
+                inner,
+                asked.permissions,
+            )
+    elif _is_device(status):
+        yield _device(target, status, asked.permissions or "rwm")
+    else:
+        raise InvalidRequest(f"{asked.host_path} is not a device", field=f"{field}.host_path")
+
+
+def _all_host_devices() -> Iterator[HostDevice]:
+    for path, status in _nodes_below("/dev"):
+        yield _device(path, status, "rwm")
+
+
+def _nodes_below(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    waiting = [top]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.path in _NOT_OURS or entry.is_symlink():
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if _is_device(status):
+                        yield entry.path, status
+        except OSError:  # a node that went away meanwhile
+            continue
+
+
+def _is_device(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+
+
+def _device(path: str, status: os.stat_result, permissions: str) -> HostDevice:
+    return HostDevice(
+        path=path,
+        kind="b" if stat.S_ISBLK(status.st_mode) else "c",
+        major=os.major(status.st_rdev),
+        minor=os.minor(status.st_rdev),
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        permissions=permissions,
+    )
+
+
+def read_seccomp_profile(profile: SecurityProfile | None) -> bytes | None:
+    """Content of a localhost profile; None when none is named. InvalidRequest when it cannot be read."""
+    if profile is None or profile.kind != ProfileType.LOCALHOST:
+        return None
+    field = "config.linux.security_context.seccomp.localhost_ref"
+    path = profile.localhost_ref.removeprefix("localhost/")
+    if not path.startswith("/"):
+        raise InvalidRequest(f"{path!r} is not an absolute path", field=field)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_PROFILE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"profile {path} cannot be read: {error}", field=field) from error
+    if len(data) > _PROFILE_LIMIT:
+        raise InvalidRequest(f"profile {path} is longer than {_PROFILE_LIMIT} bytes", field=field)
+    return data

@@ -1,0 +1,79 @@
+"""What containers and pods use: cgroup counters, and the space of writable layers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from crib.host.cgroup_stats import StatsReader
+from crib.host.files import disk_usage
+from crib.model.ids import ContainerId
+from crib.model.image import FilesystemUsage
+from crib.model.paths import Paths
+from crib.model.stats import CgroupUsage, CpuUsage, MemoryUsage
+
+_DISK_PAUSE = 10.0
+"""Seconds for which a measured writable layer counts as fresh: the kubelet asks every 10 to 15 s."""
+_MAX_INODES = 2_000_000
+
+
+class UsageReader:
+    """Reads usage; remembers the last reading of each for rates. `forget` what is gone."""
+
+    def __init__(self, paths: Paths, stats: StatsReader) -> None:
+        self._paths = paths
+        self._stats = stats
+        self._last_cpu: dict[str, CpuUsage] = {}
+        self._disks: dict[ContainerId, tuple[float, FilesystemUsage]] = {}
+
+    def cgroup(self, path: str) -> CgroupUsage:
+        """The cgroup's counters now; all None when it is gone."""
+        try:
+            stats = self._stats.read(path)
+        except OSError:
+            return CgroupUsage()
+        at = time.time_ns()
+        cpu = None if stats.cpu_ns is None else self._cpu(path, at, stats.cpu_ns)
+        memory = None
+        if stats.memory is not None:
+            found = stats.memory
+            memory = MemoryUsage(
+                at=at,
+                usage=found.usage,
+                working_set=found.working_set,
+                rss=found.rss,
+                page_faults=found.page_faults,
+                major_page_faults=found.major_page_faults,
+                available=None if found.limit is None else max(0, found.limit - found.working_set),
+            )
+        return CgroupUsage(cpu=cpu, memory=memory, processes=stats.pids)
+
+    async def writable_layer(self, container: ContainerId) -> FilesystemUsage:
+        """Space of a container's own files, measured again after 10 s at the earliest."""
+        now = time.monotonic()
+        known = self._disks.get(container)
+        if known is not None and now - known[0] < _DISK_PAUSE:
+            return known[1]
+        path = f"{self._paths.writable_layer(container)}/upper"
+        usage = await asyncio.to_thread(disk_usage, path, _MAX_INODES)
+        found = FilesystemUsage(self._paths.writable_layers, usage.bytes, usage.inodes, time.time_ns())
+        self._disks[container] = (now, found)
+        return found
+
+    def forget(self, container: ContainerId, cgroup: str) -> None:
+        """Drop what is remembered of a container."""
+        self._disks.pop(container, None)
+        self.forget_cgroup(cgroup)
+
+    def forget_cgroup(self, cgroup: str) -> None:
+        """Drop what is remembered of a cgroup."""
+        self._last_cpu.pop(cgroup, None)
+
+    def _cpu(self, path: str, at: int, usage: int) -> CpuUsage:
+        last = self._last_cpu.get(path)
+        rate = None
+        if last is not None and at > last.at and usage >= last.usage:
+            rate = (usage - last.usage) * 1_000_000_000 // (at - last.at)
+        reading = CpuUsage(at, usage, rate)
+        self._last_cpu[path] = reading
+        return reading

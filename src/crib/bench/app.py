@@ -1,0 +1,3 @@
+"""bench"""
+import typer
+def bench() -> None: ...

@@ -1,0 +1,229 @@
+"""The commands of `crib`, their help, and how the program ends (0 done, 1 failed, 2 wrong usage)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from crib import __version__
+from crib.cli import options as args
+from crib.cli.command import command
+from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CommandError, Session, quiet, say
+
+DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
+_RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Look at pods", "Images", "The node"
+
+app = typer.Typer(
+    name="crib",
+    help="Run Kubernetes pods on this node, look at them, and see where their milliseconds go.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"crib {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    ctx: typer.Context,
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            "--endpoint", "-e", envvar="CRIB_ENDPOINT", help="The runtime's socket; any CRI runtime's."
+        ),
+    ] = DEFAULT_ENDPOINT,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 120.0,
+    pods_dir: Annotated[
+        str, typer.Option(envvar=PODS_DIR_VARIABLE, help="Where `crib run` keeps volumes and logs of pods.")
+    ] = DEFAULT_PODS_DIR,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    ctx.obj = Session(endpoint, os.path.abspath(pods_dir), timeout)
+
+
+@command(app, args.RunOptions, _RUN)
+def run(session: Session, options: args.RunOptions) -> None:
+    """Run the pods of a Kubernetes manifest.
+
+    Takes v1 Pods (several documents, or a List): pulls what is missing, makes the sandbox, runs the init
+    containers in order, starts the containers. A field that Kubernetes does not know, or that only a kubelet
+    can honour, is refused; one without effect here is accepted with a note. Containers are not restarted
+    when they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's own.
+
+    crib run web.yaml && crib logs -f web
+    """
+    from crib.cli import run as work
+
+    session.run(work.run(session, options))
+
+
+@command(app, args.StopOptions, _RUN)
+def stop(session: Session, options: args.StopOptions) -> None:
+    """Stop pods: the stop signal, the grace period, then SIGKILL. Logs and volumes stay until crib rm."""
+    from crib.cli import lifecycle
+
+    session.run(lifecycle.stop(session, options))
+
+
+@command(app, args.RmOptions, _RUN)
+def rm(session: Session, options: args.RmOptions) -> None:
+    """Remove pods with their containers, logs and emptyDir volumes."""
+    from crib.cli import lifecycle
+
+    session.run(lifecycle.remove(session, options))
+
+
+@command(app, args.PodsOptions, _LOOK)
+def pods(session: Session, options: args.PodsOptions) -> None:
+    """List pods."""
+    from crib.cli import listing
+
+    session.run(listing.pods(session, options))
+
+
+@command(app, args.PsOptions, _LOOK)
+def ps(session: Session, options: args.PsOptions) -> None:
+    """List containers."""
+    from crib.cli import listing
+
+    session.run(listing.containers(session, options))
+
+
+@command(app, args.LogsOptions, _LOOK)
+def logs(session: Session, options: args.LogsOptions) -> None:
+    """Show what a container wrote; its standard error goes to standard error."""
+    from crib.cli import logs as work
+
+    session.run(work.logs(session, options))
+
+
+@command(app, args.ExecOptions, _LOOK, name="exec")
+def exec_(session: Session, options: args.ExecOptions) -> None:
+    """Run a command in a container and end with its exit code.
+
+    Standard input is not attached yet, there is no terminal, and the output comes when the command has ended.
+
+    crib exec web -c server -- ls -l /www
+    """
+    from crib.cli import execute
+
+    raise typer.Exit(session.run(execute.execute(session, options)))
+
+
+@command(app, args.InspectOptions, _LOOK)
+def inspect(session: Session, options: args.InspectOptions) -> None:
+    """Show everything about a pod, a container or an image."""
+    from crib.cli import inspection
+
+    session.run(inspection.inspect(session, options))
+
+
+@command(app, args.TimelineOptions, _LOOK)
+def timeline(session: Session, options: args.TimelineOptions) -> None:
+    """Show where the milliseconds of a pod's start went, stage by stage."""
+    from crib.cli import timeline as work
+
+    session.run(work.timeline(session, options))
+
+
+@command(app, args.ImagesOptions, _IMAGES)
+def images(session: Session, options: args.ImagesOptions) -> None:
+    """List images."""
+    from crib.cli import listing
+
+    session.run(listing.images(session, options))
+
+
+@command(app, args.PullOptions, _IMAGES)
+def pull(session: Session, options: args.PullOptions) -> None:
+    """Pull images and write their ids."""
+    from crib.cli import images as work
+
+    session.run(work.pull(session, options))
+
+
+@command(app, args.ImportOptions, _IMAGES, name="import")
+def import_(session: Session, options: args.ImportOptions) -> None:
+    """Import images from an archive on this node and write their names."""
+    from crib.cli import images as work
+
+    session.run(work.import_archive(session, options))
+
+
+@command(app, args.RmiOptions, _IMAGES)
+def rmi(session: Session, options: args.RmiOptions) -> None:
+    """Remove images."""
+    from crib.cli import images as work
+
+    session.run(work.remove(session, options))
+
+
+@command(app, args.InfoOptions, _NODE)
+def info(session: Session, options: args.InfoOptions) -> None:
+    """Show whether the runtime is ready, and what it found on this node."""
+    from crib.cli import info as work
+
+    session.run(work.info(session, options))
+
+
+# programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
+app.command("bench", rich_help_panel=_NODE)(importlib.import_module("crib.bench.app").bench)
+
+
+def main() -> None:
+    """The entry point of the program `crib`."""
+    quiet()
+    if len(sys.argv) > 1:
+        sys.exit(_ending(sys.argv[1:]))
+    _ending(["--help"])
+    sys.exit(2)
+
+
+def _ending(arguments: list[str]) -> int:
+    """Run the command; every expected failure becomes one line on standard error and an exit code."""
+    try:
+        result = app(arguments, prog_name="crib", standalone_mode=False)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has gone; nothing more can be said, and Python must not try at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        if message:
+            say(f"crib: {message}")
+        return int(getattr(error, "exit_code", 1))
+    return result if isinstance(result, int) else 0
+
+
+def _message(error: Exception) -> str | None:
+    """The line for an expected failure; None for what is a fault of this program."""
+    if isinstance(error, CommandError):
+        return str(error)
+    if hasattr(error, "format_message"):  # what typer raises for wrong usage; its classes are private
+        text = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        return f"{text} (see {context.command_path} --help)" if text and context else text
+    from crib.cli.manifest.fields import ManifestError
+    from crib.client import ClientError
+
+    if isinstance(error, (ClientError, ManifestError)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return " ".join(f"{error.strerror or error} {error.filename or ''}".split())
+    return None

@@ -1,0 +1,85 @@
+"""`crib info`: is the runtime ready, what can it do, what did it find."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crib.cli.options import Format
+from crib.cli.output import age, as_dict, clean, document
+from crib.client.errors import NotOffered
+from crib.stubs.node.v1.node_pb2 import InfoRequest, InfoResponse
+from crib.stubs.runtime.v1.api_pb2 import StatusRequest, StatusResponse, VersionRequest, VersionResponse
+
+if TYPE_CHECKING:
+    from crib.cli.options import InfoOptions
+    from crib.cli.session import Session
+
+
+async def info(session: Session, options: InfoOptions) -> None:
+    """Show Version, Status and, from a crib, what its Node service says."""
+    node: InfoResponse | None = None
+    async with session.connect() as connection:
+        version = await connection.call(connection.runtime.Version, VersionRequest())
+        status = await connection.call(connection.runtime.Status, StatusRequest())
+        try:
+            node = await connection.call(connection.node.Info, InfoRequest())
+        except NotOffered:
+            pass  # another CRI runtime: what the CRI says is all there is
+    if options.output is not Format.TABLE:
+        found = {"version": as_dict(version), "status": as_dict(status)}
+        if node is not None:
+            found["node"] = as_dict(node)
+        document(found, options.output)
+        return
+    lines = [("endpoint", connection.endpoint), *_runtime(version, status)]
+    if node is not None:
+        lines += _node(node)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {clean(value)}")
+
+
+def _runtime(version: VersionResponse, status: StatusResponse) -> list[tuple[str, str]]:
+    lines = [
+        ("runtime", f"{version.runtime_name} {version.runtime_version} (CRI {version.runtime_api_version})")
+    ]
+    for condition in status.status.conditions:
+        why = " ".join(part for part in (condition.reason, condition.message) if part)
+        state = "yes" if condition.status else "no"
+        lines.append((condition.type, f"{state}: {why}" if why else state))
+    for handler in status.runtime_handlers:
+        can = [
+            word
+            for word, has in (
+                ("recursive read-only mounts", handler.features.recursive_read_only_mounts),
+                ("user namespaces", handler.features.user_namespaces),
+            )
+            if has
+        ]
+        lines.append((f"handler {handler.name or '(default)'}", ", ".join(can) or "-"))
+    return lines
+
+
+def _node(node: InfoResponse) -> list[tuple[str, str]]:
+    mounts = node.layer_mounts
+    layers = f"{mounts.method}, blocks of {mounts.block_size}" if mounts.block_size else mounts.method
+    layers += ", direct" if mounts.directio else ""
+    layers += f" ({mounts.reason})" if mounts.reason else ""
+    counts = node.counts
+    lines = [
+        ("up", age(node.started_at) if node.started_at else "-"),
+        ("state, data", f"{node.state_root}, {node.data_root}"),
+        ("network", node.network_mode),
+        ("cgroups", f"v{node.cgroup_version}, driver {node.cgroup_driver}"),
+        ("layers", layers),
+        ("pods", f"{counts.sandboxes} ({counts.sandboxes_ready} ready)"),
+        ("containers", f"{counts.containers} ({counts.containers_running} running)"),
+        ("images", f"{counts.images} in {counts.layers} layers"),
+    ]
+    for handler in node.handlers:
+        mark = ", default" if handler.default_handler else ""
+        lines.append((f"runs {handler.name}", f"{handler.program} ({handler.kind}{mark})"))
+    for program in node.programs:
+        lines.append((f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip()))
+    lines += [(name, node.facts[name]) for name in sorted(node.facts)]
+    return lines

@@ -1,0 +1,89 @@
+"""`crib stop` and `crib rm`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crib.cli import volumes
+from crib.cli.manifest.container import GRACE
+from crib.cli.manifest.plan import Dirs
+from crib.cli.manifest.pod import DEFAULT_GRACE
+from crib.cli.session import CommandError, say
+from crib.client import ClientError, lookup
+from crib.client import pods as client_pods
+from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from crib.cli.options import RmOptions, StopOptions
+    from crib.cli.session import Session
+    from crib.client import Connection
+    from crib.stubs.runtime.v1.api_pb2 import PodSandbox
+
+MAX_GRACE = 24 * 3600
+
+
+async def stop(session: Session, options: StopOptions) -> None:
+    """Stop each pod with its grace period, or with the one of the command line."""
+
+    async def one(connection: Connection, pod: PodSandbox) -> None:
+        grace = options.time if options.time is not None else await grace_of(connection, pod)
+        await client_pods.stop(connection, pod.id, grace)
+
+    await _each(session, options.pods, "stopped", one)
+
+
+async def remove(session: Session, options: RmOptions) -> None:
+    """Remove each pod and what `crib run` made for it on the node."""
+    if bool(options.pods) == options.every:
+        raise CommandError("name the pods to remove, or give --all", exit_code=2)
+    dirs = Dirs(session.pods_dir)
+
+    async def one(connection: Connection, pod: PodSandbox) -> None:
+        if pod.state == SANDBOX_READY and not options.force:
+            raise ClientError(f"pod {lookup.pod_label(pod)} runs; stop it first, or give --force")
+        await remove_pod(connection, pod, dirs)
+
+    await _each(session, options.pods, "removed", one)
+
+
+async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:
+    """Kill and remove a pod, then its files on the node."""
+    if pod.state == SANDBOX_READY:
+        await client_pods.stop(connection, pod.id, grace=0)
+    await client_pods.remove(connection, pod.id)
+    volumes.remove(dirs, pod.metadata.uid)
+
+
+async def grace_of(connection: Connection, pod: PodSandbox) -> int:
+    """The pod's grace period in seconds, as its containers' annotations keep it."""
+    for container in await lookup.containers(connection, pod.id):
+        text = container.annotations.get(GRACE, "")
+        if text.isdecimal():
+            return min(int(text), MAX_GRACE)
+    return DEFAULT_GRACE
+
+
+async def _each(
+    session: Session,
+    names: list[str] | None,
+    done: str,
+    work: Callable[[Connection, PodSandbox], Awaitable[None]],
+) -> None:
+    """Do `work` for each named pod (None: all); goes on after a failure, and fails at the end."""
+    failed = 0
+    async with session.connect() as connection:
+        everything = await lookup.pods(connection)
+        wanted = names if names else [pod.id for pod in everything]
+        for name in wanted:
+            try:
+                pod = lookup.pick_pod(everything, name)
+                await work(connection, pod)
+            except (ClientError, OSError) as error:
+                say(f"crib: {error}")
+                failed += 1
+            else:
+                print(f"{done} {lookup.pod_label(pod)}", flush=True)
+    if failed:
+        raise CommandError(f"{failed} of {len(wanted)} pods were not {done}")

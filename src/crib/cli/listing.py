@@ -1,0 +1,143 @@
+"""`crib pods`, `crib ps`, `crib images`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from crib.cli.options import Format
+from crib.cli.output import age, as_dict, document, short_id, size, table
+from crib.client import ClientError, lookup
+from crib.client import images as client_images
+from crib.client import pods as client_pods
+from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER_CREATED,
+    CONTAINER_EXITED,
+    CONTAINER_RUNNING,
+    SANDBOX_READY,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from crib.cli.options import ImagesOptions, PodsOptions, PsOptions
+    from crib.cli.session import Session
+    from crib.client import Connection
+    from crib.stubs.runtime.v1.api_pb2 import Container
+
+_AT_ONCE = 16
+"""Status calls in flight: enough to hide their latency, few enough to leave the runtime to others."""
+_STATES = {CONTAINER_CREATED: "Created", CONTAINER_RUNNING: "Running", CONTAINER_EXITED: "Exited"}
+
+
+async def _all(calls: list[Awaitable[str]]) -> list[str]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(call: Awaitable[str]) -> str:
+        async with gate:
+            return await call
+
+    return await asyncio.gather(*(one(call) for call in calls))
+
+
+async def pods(session: Session, options: PodsOptions) -> None:
+    """Sandboxes, newest first, with addresses and how many of their containers run."""
+    async with session.connect() as connection:
+        found = [
+            pod for pod in await lookup.pods(connection) if options.namespace in ("", pod.metadata.namespace)
+        ]
+        if options.output is not Format.TABLE:
+            document([as_dict(pod) for pod in found], options.output)
+            return
+        containers = await lookup.containers(connection)
+        addresses = await _all([_address(connection, pod.id) for pod in found])
+    total = Counter(container.pod_sandbox_id for container in containers)
+    running = Counter(c.pod_sandbox_id for c in containers if c.state == CONTAINER_RUNNING)
+    rows = [
+        (
+            short_id(pod.id),
+            pod.metadata.namespace,
+            pod.metadata.name,
+            "Ready" if pod.state == SANDBOX_READY else "NotReady",
+            f"{running[pod.id]}/{total[pod.id]}",
+            address,
+            age(pod.created_at),
+            pod.runtime_handler or "-",
+        )
+        for pod, address in zip(found, addresses, strict=True)
+    ]
+    table(("POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"), rows)
+
+
+async def _address(connection: Connection, pod_id: str) -> str:
+    try:
+        return (await client_pods.sandbox_status(connection, pod_id)).network.ip or "-"
+    except ClientError:
+        return "-"  # removed since the list was made
+
+
+async def containers(session: Session, options: PsOptions) -> None:
+    """Containers that run (or all), newest first."""
+    async with session.connect() as connection:
+        pods_by_id = {pod.id: pod for pod in await lookup.pods(connection)}
+        pod_id = lookup.pick_pod(list(pods_by_id.values()), options.pod).id if options.pod else ""
+        found = [
+            container
+            for container in reversed(await lookup.containers(connection, pod_id))
+            if options.every or container.state == CONTAINER_RUNNING
+        ]
+        if options.output is not Format.TABLE:
+            document([as_dict(container) for container in found], options.output)
+            return
+        states = await _all([_state(connection, container) for container in found])
+    rows = []
+    for container, state in zip(found, states, strict=True):
+        pod = pods_by_id.get(container.pod_sandbox_id)
+        rows.append(
+            (
+                short_id(container.id),
+                f"{pod.metadata.namespace}/{pod.metadata.name}"
+                if pod
+                else short_id(container.pod_sandbox_id),
+                container.metadata.name,
+                state,
+                age(container.created_at),
+                container.image.user_specified_image or container.image.image or short_id(container.image_id),
+            )
+        )
+    table(("CONTAINER", "POD", "NAME", "STATE", "AGE", "IMAGE"), rows)
+
+
+async def _state(connection: Connection, container: Container) -> str:
+    word = _STATES.get(container.state, "Unknown")
+    if container.state != CONTAINER_EXITED:
+        return word
+    try:
+        status = await client_pods.container_status(connection, container.id)
+    except ClientError:
+        return word  # removed since the list was made
+    reason = f", {status.reason}" if status.reason not in ("", "Completed", "Error") else ""
+    return f"{word} ({status.exit_code}{reason})"
+
+
+async def images(session: Session, options: ImagesOptions) -> None:
+    """Images by name; one with several names has a row for each."""
+    async with session.connect() as connection:
+        found = await client_images.list_images(connection)
+    if options.output is not Format.TABLE:
+        document([as_dict(image) for image in found], options.output)
+        return
+    rows = []
+    for image in found:
+        names = list(image.repo_tags) or [name.split("@")[0] for name in image.repo_digests] or ["<none>"]
+        digests = {name.split("@")[0]: name.split("@")[-1] for name in image.repo_digests}
+        for name in names:
+            row = [name, short_id(image.id), size(image.size), "yes" if image.pinned else ""]
+            if options.digests:
+                row.insert(1, digests.get(name.rpartition(":")[0], "-"))
+            rows.append(row)
+    columns = ["NAME", "IMAGE", "SIZE", "PINNED"]
+    if options.digests:
+        columns.insert(1, "DIGEST")
+    table(columns, rows)

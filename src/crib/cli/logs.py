@@ -1,0 +1,82 @@
+"""`crib logs`: a container's log file as the lines that were written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from crib.cli.session import CommandError
+from crib.client import ClientError, events, lookup
+from crib.client import logs as client_logs
+from crib.client import pods as client_pods
+from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED
+from crib.wire.crilog import parse_time
+
+if TYPE_CHECKING:
+    from crib.cli.options import LogsOptions
+    from crib.cli.session import Session
+    from crib.client import Connection
+    from crib.wire.crilog import LogLine
+
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def since_time(text: str, now_ns: int) -> int:
+    """`--since` as nanoseconds since the epoch: a duration before now, or an RFC 3339 time."""
+    if not text:
+        return 0
+    if match := _DURATION.fullmatch(text):
+        return now_ns - int(match[1]) * _SECONDS[match[2]] * 10**9
+    try:
+        return parse_time(text.encode())
+    except ValueError:
+        raise CommandError(
+            f"--since {text!r} is neither such as 90s, 10m, 2h nor an RFC 3339 time", 2
+        ) from None
+
+
+async def logs(session: Session, options: LogsOptions) -> None:
+    """Write the lines; with --follow until the container has exited or is gone."""
+    wanted = client_logs.Wanted(options.tail, since_time(options.since, time.time_ns()))
+    async with session.connect() as connection:
+        found = await lookup.find_container(connection, options.target, options.container)
+        status = await client_pods.container_status(connection, found.container.id)
+        if not options.follow or status.state == CONTAINER_EXITED:
+            for line in client_logs.read(status.log_path, wanted):
+                _write(line, timestamps=options.timestamps)
+            return
+        await _follow(connection, status.id, status.log_path, wanted, timestamps=options.timestamps)
+
+
+async def _follow(
+    connection: Connection, container_id: str, path: str, wanted: client_logs.Wanted, *, timestamps: bool
+) -> None:
+    exited = asyncio.Event()
+
+    async def watch() -> None:
+        try:
+            await events.wait_exited(connection, container_id)
+        except ClientError:
+            pass  # removed, or the runtime has gone: nobody writes any more that we would hear of
+        exited.set()
+
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(watch())
+        async for line in client_logs.follow(path, wanted, ended=exited.is_set):
+            _write(line, timestamps=timestamps)
+        watcher.cancel()
+
+
+def _write(line: LogLine, *, timestamps: bool) -> None:
+    out = sys.stderr.buffer if line.stream == "stderr" else sys.stdout.buffer
+    prefix = ""
+    if timestamps:
+        seconds, rest = divmod(line.at, 10**9)
+        prefix = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z "
+    out.write(prefix.encode() + line.content + b"\n")
+    out.flush()

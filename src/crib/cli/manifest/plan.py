@@ -1,0 +1,120 @@
+"""What a manifest comes to: plain values that `crib.cli.run` carries out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+HOST_PATH_TYPES = (
+    "",
+    "DirectoryOrCreate",
+    "Directory",
+    "FileOrCreate",
+    "File",
+    "Socket",
+    "CharDevice",
+    "BlockDevice",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostDns:
+    """The host's /etc/resolv.conf, for pods that add to it."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dirs:
+    """Where `crib run` keeps what belongs to pods: volumes and logs, below `root`/UID."""
+
+    root: str
+
+    def pod(self, uid: str) -> str:
+        return os.path.join(self.root, uid)
+
+    def logs(self, uid: str) -> str:
+        return os.path.join(self.pod(uid), "logs")
+
+    def volume(self, uid: str, name: str) -> str:
+        return os.path.join(self.pod(uid), "volumes", name)
+
+    def sub_path(self, uid: str, container: str, index: int) -> str:
+        return os.path.join(self.pod(uid), "subpaths", container, str(index))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a translation needs to know of the node. `memory` is the node's RAM in bytes."""
+
+    dirs: Dirs
+    memory: int
+    dns: HostDns = HostDns()
+    seccomp_root: str = "/var/lib/kubelet/seccomp"
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit)."""
+
+    name: str
+    kind: Literal["emptyDir", "hostPath", "image"]
+    path: str = ""
+    host_type: str = ""
+    memory: bool = False
+    size: int = 0
+    image: str = ""
+    pull: PullPolicy = "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True)
+class SubPathPlan:
+    """A mount of a part of a volume: `inside` below `volume` is bound to `target`, which is then mounted."""
+
+    mount: int  # index in the container's mounts
+    volume: str
+    inside: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """A container. A sidecar is an init container that keeps running (restartPolicy: Always)."""
+
+    name: str
+    image: str
+    pull: PullPolicy
+    config: ContainerConfig
+    must_not_be_root: bool = False
+    sidecar: bool = False
+    sub_paths: tuple[SubPathPlan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """A pod: the sandbox's configuration, its containers in order, and notes for the person."""
+
+    name: str
+    namespace: str
+    uid: str
+    directory: str
+    sandbox: PodSandboxConfig
+    handler: str
+    init_containers: tuple[ContainerPlan, ...]
+    containers: tuple[ContainerPlan, ...]
+    volumes: tuple[VolumePlan, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def every_container(self) -> tuple[ContainerPlan, ...]:
+        return self.init_containers + self.containers

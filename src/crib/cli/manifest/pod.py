@@ -1,0 +1,201 @@
+"""A Pod document to a `PodPlan`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from crib.cli.manifest import security, shapes
+from crib.cli.manifest.container import PodParts, container_plan, read_amounts
+from crib.cli.manifest.fields import ManifestError, Node
+from crib.cli.manifest.names import check_label, check_subdomain, is_uid
+from crib.cli.manifest.plan import PodPlan, Site
+from crib.cli.manifest.volumes import volume_plans
+from crib.stubs.runtime.v1.api_pb2 import (
+    NODE,
+    SCTP,
+    TCP,
+    UDP,
+    DNSConfig,
+    LinuxPodSandboxConfig,
+    PodSandboxConfig,
+    PodSandboxMetadata,
+    PortMapping,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crib.cli.manifest.plan import ContainerPlan
+
+DEFAULT_GRACE = 30
+MAX_CONTAINERS = 100
+_PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+_DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+
+
+def pod_plan(document: Node, site: Site, new_uid: Callable[[], str]) -> PodPlan:
+    """Translate one pod. `new_uid` names a pod that has no uid of its own."""
+    document.check(shapes.DOCUMENT)
+    metadata, spec = document.child("metadata"), document.child("spec")
+    if metadata is None or spec is None:
+        missing = "metadata" if metadata is None else "spec"
+        raise ManifestError(document.at(missing), "is required")
+    metadata.check(shapes.METADATA)
+    spec.check(shapes.POD_SPEC)
+    identity = _identity(metadata, new_uid)
+    parts = _parts(spec, site, identity)
+    init, main = _containers(spec, parts)
+    _note_pod_fields(spec)
+    plans = [plan.config for plan in init + main]
+    sandbox = PodSandboxConfig(
+        metadata=identity,
+        hostname=_hostname(spec, identity.name),
+        log_directory=site.dirs.logs(identity.uid),
+        dns_config=_dns(spec, site),
+        port_mappings=_ports(spec),
+        labels={**metadata.mapping("labels"), **parts.identity},
+        annotations=metadata.mapping("annotations"),
+        linux=LinuxPodSandboxConfig(
+            security_context=security.sandbox_security(
+                spec, parts.options, privileged=any(p.linux.security_context.privileged for p in plans)
+            ),
+            sysctls=security.sysctls(spec),
+        ),
+    )
+    return PodPlan(
+        name=identity.name,
+        namespace=identity.namespace,
+        uid=identity.uid,
+        directory=site.dirs.pod(identity.uid),
+        sandbox=sandbox,
+        handler=spec.text("runtimeClassName"),
+        init_containers=init,
+        containers=main,
+        volumes=tuple(parts.volumes.values()),
+        notes=document.notes.all(),
+    )
+
+
+def _identity(metadata: Node, new_uid: Callable[[], str]) -> PodSandboxMetadata:
+    uid = metadata.text("uid") or new_uid()
+    if not is_uid(uid):
+        raise ManifestError(metadata.at("uid"), f"{uid!r} must be at most 64 letters, digits and '-'")
+    name = check_subdomain(metadata, "name")
+    return PodSandboxMetadata(name=name, uid=uid, namespace=check_label(metadata, "namespace", "default"))
+
+
+def _parts(spec: Node, site: Site, identity: PodSandboxMetadata) -> PodParts:
+    parts = PodParts(spec, site, identity.uid, security.namespaces(spec))
+    parts.volumes = volume_plans(spec, site.dirs, identity.uid)
+    grace = spec.number("terminationGracePeriodSeconds", 0, 2**31 - 1)
+    parts.grace = DEFAULT_GRACE if grace is None else grace
+    parts.identity = {
+        "io.kubernetes.pod.name": identity.name,
+        "io.kubernetes.pod.namespace": identity.namespace,
+        "io.kubernetes.pod.uid": identity.uid,
+    }
+    return parts
+
+
+def _containers(spec: Node, parts: PodParts) -> tuple[tuple[ContainerPlan, ...], tuple[ContainerPlan, ...]]:
+    init, main = spec.children("initContainers"), spec.children("containers")
+    if not main:
+        raise ManifestError(spec.at("containers"), "needs at least one container")
+    if len(init) + len(main) > MAX_CONTAINERS:
+        raise ManifestError(spec.at("containers"), f"has more than {MAX_CONTAINERS} containers")
+    for node in init + main:
+        read_amounts(node, parts)
+    return (
+        tuple(container_plan(node, parts, init=True) for node in init),
+        tuple(container_plan(node, parts, init=False) for node in main),
+    )
+
+
+def _note_pod_fields(spec: Node) -> None:
+    policy = spec.choice("restartPolicy", ("Always", "OnFailure", "Never"), "Never")
+    if policy != "Never":
+        spec.notes.add(
+            spec.at("restartPolicy"), f"{policy} has no effect: crib run does not restart containers"
+        )
+    os_node = spec.child("os")
+    if os_node is not None:
+        os_node.check(shapes.POD_OS)
+        if os_node.need_text("name") != "linux":
+            raise ManifestError(os_node.at("name"), "not supported: crib runs Linux pods only")
+
+
+def _hostname(spec: Node, pod_name: str) -> str:
+    if spec.flag("hostNetwork"):
+        return ""
+    if spec.has("hostname"):
+        return check_label(spec, "hostname")
+    return pod_name[:63].rstrip("-.")  # as a kubelet shortens it
+
+
+def _dns(spec: Node, site: Site) -> DNSConfig | None:
+    policy = spec.choice("dnsPolicy", _DNS_POLICIES, "ClusterFirst")
+    node = spec.child("dnsConfig")
+    if policy.startswith("ClusterFirst") and spec.has("dnsPolicy"):
+        spec.notes.add(spec.at("dnsPolicy"), f"{policy} is taken as Default: there is no cluster's DNS here")
+    if node is None:
+        if policy == "None":
+            raise ManifestError(spec.at("dnsConfig"), "is required with dnsPolicy: None")
+        return None
+    node.check(shapes.DNS)
+    servers = node.texts("nameservers")
+    for index, server in enumerate(servers):
+        _check_address(server, f"{node.at('nameservers')}[{index}]")
+    if policy == "None" and not servers:
+        raise ManifestError(node.at("nameservers"), "needs at least one with dnsPolicy: None")
+    own = DNSConfig(servers=servers, searches=node.texts("searches"), options=_dns_options(node))
+    if policy == "None":
+        return own
+    host = DNSConfig(servers=site.dns.servers, searches=site.dns.searches, options=site.dns.options)
+    host.MergeFrom(own)
+    return host
+
+
+def _dns_options(node: Node) -> list[str]:
+    found = []
+    for option in node.children("options"):
+        option.check(shapes.DNS_OPTION)
+        name, value = option.need_text("name"), option.text("value")
+        found.append(f"{name}:{value}" if value else name)
+    return found
+
+
+def _ports(spec: Node) -> list[PortMapping]:
+    """Ports of all containers; on the host's network they are open as they are and nothing is mapped."""
+    found: list[PortMapping] = []
+    on_host = security.namespaces(spec).network == NODE
+    for container in spec.children("initContainers") + spec.children("containers"):
+        for node in container.children("ports"):
+            port = _port(node, on_host=on_host)
+            same = (other for other in found if port.host_port and other.host_port == port.host_port)
+            if any(o.protocol == port.protocol and o.host_ip == port.host_ip for o in same):
+                raise ManifestError(node.at("hostPort"), f"{port.host_port} is there twice")
+            if port not in found:
+                found.append(port)
+    return [] if on_host else found
+
+
+def _port(node: Node, *, on_host: bool) -> PortMapping:
+    node.check(shapes.PORT)
+    inside = node.number("containerPort", 1, 65535)
+    if inside is None:
+        raise ManifestError(node.at("containerPort"), "is required")
+    outside = node.number("hostPort", 1, 65535) or 0
+    if on_host and outside not in (0, inside):
+        raise ManifestError(node.at("hostPort"), "must equal containerPort on the host's network")
+    if address := node.text("hostIP"):
+        _check_address(address, node.at("hostIP"))
+    protocol = _PROTOCOLS[node.choice("protocol", tuple(_PROTOCOLS), "TCP")]
+    return PortMapping(protocol=protocol, container_port=inside, host_port=outside, host_ip=address)
+
+
+def _check_address(address: str, where: str) -> None:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ManifestError(where, f"{address!r} is not an IP address") from None

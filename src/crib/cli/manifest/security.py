@@ -1,0 +1,216 @@
+"""Security contexts of pods and containers, with the defaults that a kubelet fills in.
+
+One default differs on purpose: without a seccompProfile a container gets the runtime's own profile, as with
+a kubelet that runs with `--seccomp-default`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from crib.cli.manifest import shapes
+from crib.cli.manifest.fields import ManifestError, Node
+from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER,
+    NODE,
+    POD,
+    Capability,
+    Int64Value,
+    LinuxContainerSecurityContext,
+    LinuxSandboxSecurityContext,
+    Merge,
+    NamespaceOption,
+    SecurityProfile,
+    SELinuxOption,
+    Strict,
+)
+
+if TYPE_CHECKING:
+    from crib.cli.manifest.plan import Site
+    from crib.stubs.runtime.v1.api_pb2 import SupplementalGroupsPolicy
+
+MAX_ID = 2**31 - 1
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_TYPES = {
+    "RuntimeDefault": SecurityProfile.RuntimeDefault,
+    "Unconfined": SecurityProfile.Unconfined,
+    "Localhost": SecurityProfile.Localhost,
+}
+
+
+def namespaces(spec: Node) -> NamespaceOption:
+    """Whose namespaces the pod's containers run in."""
+    host_pid = bool(spec.flag("hostPID"))
+    share = bool(spec.flag("shareProcessNamespace"))
+    if host_pid and share:
+        raise ManifestError(spec.at("shareProcessNamespace"), "cannot be had together with hostPID")
+    if spec.flag("hostUsers") is False:
+        raise ManifestError(spec.at("hostUsers"), "not supported: a kubelet gives out the ranges of ids")
+    return NamespaceOption(
+        network=NODE if spec.flag("hostNetwork") else POD,
+        pid=NODE if host_pid else POD if share else CONTAINER,
+        ipc=NODE if spec.flag("hostIPC") else POD,
+    )
+
+
+def sandbox_security(
+    spec: Node, options: NamespaceOption, *, privileged: bool
+) -> LinuxSandboxSecurityContext:
+    """The sandbox's own context. `privileged`: whether any of the containers is."""
+    found = LinuxSandboxSecurityContext(
+        namespace_options=options, privileged=privileged, seccomp=SecurityProfile()
+    )
+    pod = spec.child("securityContext")
+    if pod is None:
+        return found
+    pod.check(shapes.POD_SECURITY)
+    if (user := _id(pod, "runAsUser")) is not None:
+        found.run_as_user.CopyFrom(user)
+        if (group := _id(pod, "runAsGroup")) is not None:
+            found.run_as_group.CopyFrom(group)
+    found.supplemental_groups.extend(pod.numbers("supplementalGroups"))
+    found.supplemental_groups_policy = _groups_policy(pod)
+    if (selinux := _selinux(pod)) is not None:
+        found.selinux_options.CopyFrom(selinux)
+    return found
+
+
+def sysctls(spec: Node) -> dict[str, str]:
+    """The pod's sysctls by name."""
+    found: dict[str, str] = {}
+    pod = spec.child("securityContext")
+    for node in pod.children("sysctls") if pod else []:
+        node.check(shapes.SYSCTL)
+        name = node.need_text("name").replace("/", ".")
+        if name in found:
+            raise ManifestError(node.at("name"), f"sysctl {name!r} is there twice")
+        found[name] = node.text("value")
+    return found
+
+
+def must_not_be_root(spec: Node, container: Node) -> bool:
+    """Whether runAsNonRoot holds for a container; refuses a context that contradicts itself."""
+    for node in (container.child("securityContext"), spec.child("securityContext")):
+        if node is not None and (value := node.flag("runAsNonRoot")) is not None:
+            user = _effective(spec, container, "runAsUser")
+            if value and user is not None and user.value == 0:
+                raise ManifestError(node.at("runAsNonRoot"), "contradicts runAsUser: 0")
+            return value
+    return False
+
+
+def container_security(
+    spec: Node, container: Node, options: NamespaceOption, site: Site
+) -> LinuxContainerSecurityContext:
+    """A container's context: its own fields, then the pod's, then the defaults."""
+    own = container.child("securityContext") or Node({}, container.at("securityContext"), container.notes)
+    own.check(shapes.CONTAINER_SECURITY)
+    privileged = bool(own.flag("privileged"))
+    pod = spec.child("securityContext")
+    unmasked = own.choice("procMount", ("Default", "Unmasked"), "Default") == "Unmasked" or privileged
+    found = LinuxContainerSecurityContext(
+        capabilities=_capabilities(own),
+        privileged=privileged,
+        namespace_options=options,
+        run_as_user=_effective(spec, container, "runAsUser"),
+        run_as_group=_effective(spec, container, "runAsGroup"),
+        readonly_rootfs=bool(own.flag("readOnlyRootFilesystem")),
+        supplemental_groups=pod.numbers("supplementalGroups") if pod else [],
+        supplemental_groups_policy=_groups_policy(pod),
+        no_new_privs=_no_new_privs(own, privileged=privileged),
+        masked_paths=() if unmasked else MASKED_PATHS,
+        readonly_paths=() if unmasked else READONLY_PATHS,
+        selinux_options=_selinux(own) or (_selinux(pod) if pod else None),
+    )
+    seccomp = _profile(own, "seccompProfile", site.seccomp_root)
+    if seccomp is None and pod is not None:
+        seccomp = _profile(pod, "seccompProfile", site.seccomp_root)
+    if seccomp is None:
+        default = SecurityProfile.Unconfined if privileged else SecurityProfile.RuntimeDefault
+        seccomp = SecurityProfile(profile_type=default)
+    found.seccomp.CopyFrom(seccomp)
+    apparmor = _profile(own, "appArmorProfile", "") or (_profile(pod, "appArmorProfile", "") if pod else None)
+    if apparmor is not None:
+        found.apparmor.CopyFrom(apparmor)
+    return found
+
+
+def _effective(spec: Node, container: Node, name: str) -> Int64Value | None:
+    for node in (container.child("securityContext"), spec.child("securityContext")):
+        if node is not None and (value := _id(node, name)) is not None:
+            return value
+    return None
+
+
+def _id(node: Node, name: str) -> Int64Value | None:
+    value = node.number(name, 0, MAX_ID)
+    return None if value is None else Int64Value(value=value)
+
+
+def _groups_policy(pod: Node | None) -> SupplementalGroupsPolicy.ValueType:
+    word = pod.choice("supplementalGroupsPolicy", ("Merge", "Strict"), "Merge") if pod else "Merge"
+    return Strict if word == "Strict" else Merge
+
+
+def _capabilities(own: Node) -> Capability | None:
+    node = own.child("capabilities")
+    if node is None:
+        return None
+    node.check(shapes.CAPABILITIES)
+    return Capability(add_capabilities=node.texts("add"), drop_capabilities=node.texts("drop"))
+
+
+def _no_new_privs(own: Node, *, privileged: bool) -> bool:
+    if own.flag("allowPrivilegeEscalation") is not False:
+        return False
+    where = own.at("allowPrivilegeEscalation")
+    if privileged:
+        raise ManifestError(where, "cannot be false for a privileged container")
+    capabilities = own.child("capabilities")
+    added = capabilities.texts("add") if capabilities else []
+    if any(name.upper().removeprefix("CAP_") == "SYS_ADMIN" for name in added):
+        raise ManifestError(where, "cannot be false with the capability SYS_ADMIN")
+    return True
+
+
+def _profile(owner: Node, name: str, root: str) -> SecurityProfile | None:
+    node = owner.child(name)
+    if node is None:
+        return None
+    node.check(shapes.PROFILE)
+    word = node.choice("type", tuple(_TYPES), "")
+    local = node.text("localhostProfile")
+    if (word == "Localhost") != bool(local):
+        raise ManifestError(node.at("localhostProfile"), "goes with type: Localhost, and only with it")
+    if local and root:
+        if local.startswith("/") or ".." in local.split("/"):
+            raise ManifestError(
+                node.at("localhostProfile"), f"{local!r} must be a relative path without '..'"
+            )
+        local = posixpath.join(root, local)
+    return SecurityProfile(profile_type=_TYPES[word], localhost_ref=local)
+
+
+def _selinux(owner: Node) -> SELinuxOption | None:
+    node = owner.child("seLinuxOptions")
+    if node is None:
+        return None
+    node.check(shapes.SELINUX)
+    return SELinuxOption(
+        user=node.text("user"), role=node.text("role"), type=node.text("type"), level=node.text("level")
+    )

@@ -1,0 +1,132 @@
+"""What Kubernetes knows in a Pod (core v1, 1.36): used, refused with a reason, or noted as without effect.
+
+Refused is what would change what the pod does without anybody saying so. Noted is what has no effect on one
+node, or what only says how a kubelet should look after a pod that runs.
+"""
+
+from __future__ import annotations
+
+from crib.cli.manifest.fields import Shape
+
+_KUBELET = "it needs a kubelet"
+_NO_SCHEDULER = "no effect: there is no scheduler here"
+_PROBE = "not run: probes are a kubelet's work"
+_API = "it needs a Kubernetes API server"
+_NOT_YET = "crib run does not do it yet"
+_WINDOWS = "crib runs Linux pods only"
+
+
+def _shape(used: str, refused: dict[str, str] | None = None, noted: dict[str, str] | None = None) -> Shape:
+    return Shape(frozenset(used.split()), refused or {}, noted or {})
+
+
+def _each(names: str, reason: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), reason)
+
+
+DOCUMENT = _shape(
+    "apiVersion kind metadata spec",
+    noted={"status": "ignored: it is what a cluster said of the pod"},
+)
+LIST = _shape("apiVersion kind items", noted={"metadata": "ignored"})
+METADATA = _shape(
+    "name namespace labels annotations uid",
+    {"generateName": f"{_API}; give the pod a name"},
+    _each(
+        "creationTimestamp deletionTimestamp deletionGracePeriodSeconds resourceVersion generation "
+        "managedFields selfLink finalizers ownerReferences",
+        "ignored: an API server's own field",
+    ),
+)
+POD_SPEC = _shape(
+    "containers initContainers volumes restartPolicy terminationGracePeriodSeconds hostNetwork hostPID "
+    "hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig runtimeClassName hostUsers "
+    "os",
+    {
+        "ephemeralContainers": _API,
+        "activeDeadlineSeconds": _KUBELET,
+        "automountServiceAccountToken": _API,
+        "imagePullSecrets": f"{_API}; give the credentials to the daemon",
+        "subdomain": "it needs a cluster's DNS",
+        "setHostnameAsFQDN": "it needs a cluster's DNS",
+        "hostnameOverride": _NOT_YET,
+        "hostAliases": "/etc/hosts is written by a kubelet",
+        "resourceClaims": _KUBELET,
+        "resources": f"pod-level resources: {_NOT_YET}",
+        "workloadRef": _API,
+        "schedulingGates": _API,
+    },
+    {
+        **_each(
+            "nodeSelector nodeName affinity schedulerName tolerations priorityClassName priority overhead "
+            "preemptionPolicy topologySpreadConstraints",
+            _NO_SCHEDULER,
+        ),
+        "readinessGates": "no effect: nobody asks whether the pod is ready",
+        "serviceAccountName": "no effect: no token is mounted",
+        "serviceAccount": "no effect: no token is mounted",
+        "enableServiceLinks": "no effect: there are no services here",
+    },
+)
+CONTAINER = _shape(
+    "name image imagePullPolicy command args env workingDir ports resources volumeMounts securityContext "
+    "stdin stdinOnce tty lifecycle restartPolicy",
+    {
+        "envFrom": f"configMap and secret: {_API}",
+        "volumeDevices": "block volumes: they need a kubelet",
+        "restartPolicyRules": _KUBELET,
+    },
+    {
+        "livenessProbe": _PROBE,
+        "readinessProbe": _PROBE,
+        "startupProbe": _PROBE,
+        "terminationMessagePath": "no effect: nobody reads the message",
+        "terminationMessagePolicy": "no effect: nobody reads the message",
+        "resizePolicy": "no effect: crib run does not resize",
+    },
+)
+ENV = _shape("name value", {"valueFrom": f"{_API}; give a value"})
+PORT = _shape("name containerPort hostPort protocol hostIP")
+LIFECYCLE = _shape("stopSignal", {"postStart": f"hooks: {_KUBELET}", "preStop": f"hooks: {_KUBELET}"})
+RESOURCES = _shape("requests limits", {"claims": _KUBELET})
+VOLUME_MOUNT = _shape(
+    "name mountPath readOnly subPath mountPropagation recursiveReadOnly",
+    {"subPathExpr": f"{_NOT_YET}; use subPath"},
+)
+CONTAINER_SECURITY = _shape(
+    "runAsUser runAsGroup runAsNonRoot privileged readOnlyRootFilesystem capabilities "
+    "allowPrivilegeEscalation seccompProfile appArmorProfile seLinuxOptions procMount",
+    {"windowsOptions": _WINDOWS},
+)
+POD_SECURITY = _shape(
+    "runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy sysctls seccompProfile "
+    "appArmorProfile seLinuxOptions",
+    {
+        "fsGroup": "the owner of volumes is set by a kubelet",
+        "fsGroupChangePolicy": "the owner of volumes is set by a kubelet",
+        "seLinuxChangePolicy": _KUBELET,
+        "windowsOptions": _WINDOWS,
+    },
+)
+CAPABILITIES = _shape("add drop")
+PROFILE = _shape("type localhostProfile")
+SELINUX = _shape("user role type level")
+SYSCTL = _shape("name value")
+DNS = _shape("nameservers searches options")
+DNS_OPTION = _shape("name value")
+POD_OS = _shape("name")
+_STORAGE = (
+    "awsElasticBlockStore azureDisk azureFile cephfs cinder csi ephemeral fc flexVolume flocker "
+    "gcePersistentDisk gitRepo glusterfs iscsi nfs persistentVolumeClaim photonPersistentDisk portworxVolume "
+    "quobyte rbd scaleIO storageos vsphereVolume"
+)
+VOLUME = _shape(
+    "name emptyDir hostPath image",
+    {
+        **_each(_STORAGE, _KUBELET),
+        **_each("configMap secret projected downwardAPI", _KUBELET),
+    },
+)
+EMPTY_DIR = _shape("medium sizeLimit")
+HOST_PATH = _shape("path type")
+IMAGE_VOLUME = _shape("reference pullPolicy")

@@ -1,0 +1,179 @@
+"""The arguments of each command, as values; their help texts are for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Write the result as table, json or yaml.")]
+_Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="POD|CONTAINER",
+        help="A pod (NAME, NAMESPACE/NAME or the beginning of its id) or the beginning of a container's id.",
+    ),
+]
+_Container = Annotated[
+    str, typer.Option("--container", "-c", metavar="NAME", help="Which of the pod's containers.")
+]
+_Pods = Annotated[
+    list[str],
+    typer.Argument(metavar="POD...", help="NAME, NAMESPACE/NAME or the beginning of an id."),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    manifests: Annotated[
+        list[str],
+        typer.Argument(metavar="MANIFEST...", help="Files with Kubernetes pods; - is standard input."),
+    ]
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
+    ] = False
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave a pod that failed to start as it is, to look at it.")
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the manifest and show the CRI requests; make nothing.")
+    ] = False
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class PodsOptions:
+    output: _Output = Format.TABLE
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
+    ] = ""
+
+
+@dataclass(frozen=True)
+class PsOptions:
+    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="Only containers of this pod.")] = None
+    every: Annotated[bool, typer.Option("--all", "-a", help="Also containers that do not run.")] = False
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class LogsOptions:
+    target: _Target
+    container: _Container = ""
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until the container has exited.")
+    ] = False
+    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
+        None
+    )
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", metavar="TIME", help="Only lines since 90s, 10m, 2h ago, or an RFC 3339 time."
+        ),
+    ] = ""
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class ExecOptions:
+    target: _Target
+    words: Annotated[
+        list[str], typer.Argument(metavar="COMMAND [ARGS]...", help="The program; put -- before it.")
+    ]
+    container: _Container = ""
+    timeout: Annotated[
+        int,
+        typer.Option("--timeout", min=0, metavar="SECONDS", help="End the command after so long; 0: never."),
+    ] = 0
+
+
+@dataclass(frozen=True)
+class StopOptions:
+    pods: _Pods
+    time: Annotated[
+        int | None,
+        typer.Option(
+            "--time",
+            "-t",
+            min=0,
+            metavar="SECONDS",
+            help="Wait so long before SIGKILL; without it what the pod says.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RmOptions:
+    pods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[POD...]", help="NAME, NAMESPACE/NAME or the beginning of an id."),
+    ] = None
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also pods that run: kill them first.")] = False
+    every: Annotated[bool, typer.Option("--all", "-a", help="Every pod.")] = False
+
+
+@dataclass(frozen=True)
+class ImagesOptions:
+    output: _Output = Format.TABLE
+    digests: Annotated[bool, typer.Option("--digests", help="Show digests too.")] = False
+
+
+@dataclass(frozen=True)
+class PullOptions:
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="For example docker.io/library/nginx:1.27.")
+    ]
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    path: Annotated[
+        str, typer.Argument(metavar="ARCHIVE", help="An OCI layout (tar or directory) or a docker-archive.")
+    ]
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Give the image this name instead of those in the archive."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RmiOptions:
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Names, digests or the beginnings of ids.")
+    ]
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    target: Annotated[
+        str, typer.Argument(metavar="POD|CONTAINER|IMAGE", help="A name or the beginning of an id.")
+    ]
+    container: _Container = ""
+    output: Annotated[Format, typer.Option("--output", "-o", help="json or yaml.")] = Format.YAML
+
+
+@dataclass(frozen=True)
+class TimelineOptions:
+    pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    output: _Output = Format.TABLE

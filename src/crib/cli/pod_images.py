@@ -1,0 +1,76 @@
+"""The images of a pod: used when they are here, pulled when not, as each container's policy says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crib.cli import progress
+from crib.cli.session import CommandError
+from crib.client import images
+from crib.client.errors import RuntimeFailure
+from crib.stubs.runtime.v1.api_pb2 import Image, ImageSpec
+
+if TYPE_CHECKING:
+    from crib.cli.manifest import ContainerPlan, PodPlan
+    from crib.cli.manifest.plan import PullPolicy
+    from crib.client import Connection
+
+
+class PodImages:
+    """Brings a pod's images and writes into its containers' configurations what they decide."""
+
+    def __init__(self, connection: Connection, plan: PodPlan) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._pulled: set[str] = set()
+
+    async def bring(self) -> None:
+        """Every image once. CommandError names the container whose image cannot be had."""
+        for volume in self._plan.volumes:
+            if volume.kind == "image":
+                image = await self._one(volume.image, volume.pull, f"volume {volume.name}")
+                self._mount(volume.image, image)
+        for container in self._plan.every_container():
+            image = await self._one(container.image, container.pull, f"container {container.name}")
+            container.config.image.image = image.id
+            apply_user(container, image)
+
+    async def _one(self, name: str, policy: PullPolicy, whose: str) -> Image:
+        image = await images.find(self._connection, name)
+        if image is not None and (policy != "Always" or name in self._pulled):
+            return image
+        if policy == "Never":
+            raise CommandError(
+                f"pod {self._plan.label}: {whose}: image {name} is not here and its policy is Never"
+            )
+        await progress.pull(self._connection, name)
+        self._pulled.add(name)
+        image = await images.find(self._connection, name)
+        if image is None:
+            raise RuntimeFailure(f"image {name} was pulled and is not here")
+        return image
+
+    def _mount(self, name: str, image: Image) -> None:
+        for container in self._plan.every_container():
+            for mount in container.config.mounts:
+                if mount.HasField("image") and mount.image.image == name:
+                    mount.image.CopyFrom(ImageSpec(image=image.id, user_specified_image=name))
+
+
+def apply_user(container: ContainerPlan, image: Image) -> None:
+    """Say the image's user where the manifest names none, and check runAsNonRoot, as a kubelet does."""
+    context = container.config.linux.security_context
+    if not context.HasField("run_as_user"):
+        if image.HasField("uid"):
+            context.run_as_user.CopyFrom(image.uid)
+        elif image.username:
+            context.run_as_username = image.username
+        else:
+            context.run_as_user.value = 0  # an image that names no user runs as root
+    if not container.must_not_be_root:
+        return
+    where = f"container {container.name}: runAsNonRoot"
+    if context.run_as_username:
+        raise CommandError(f"{where}: the image's user {context.run_as_username!r} is a name; set runAsUser")
+    if context.run_as_user.value == 0:
+        raise CommandError(f"{where}: the image runs as root; set runAsUser")

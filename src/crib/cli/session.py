@@ -1,0 +1,69 @@
+"""What holds for one run of the command line: the endpoint, where pods' files are, and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from crib.client import Connection
+
+Result = TypeVar("Result")
+DEFAULT_PODS_DIR = "/var/lib/crib/pods"
+PODS_DIR_VARIABLE = "CRIB_PODS_DIR"
+
+
+class CommandError(Exception):
+    """The command could not do it; the message is one line for a person. `exit_code` is the program's."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The global options. `timeout` is in seconds, for calls that have none of their own."""
+
+    endpoint: str
+    pods_dir: str = DEFAULT_PODS_DIR
+    timeout: float = 120.0
+
+    def connect(self) -> Connection:
+        """A connection to the endpoint, to be used as a context manager."""
+        from crib.client import Connection
+
+        return Connection(self.endpoint, timeout=self.timeout)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a command's coroutine; SIGTERM ends it as Ctrl-C does, so that it can clean up."""
+        return asyncio.run(_with_termination(work))
+
+
+async def _with_termination(work: Coroutine[Any, Any, Result]) -> Result:
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    assert me is not None
+    loop.add_signal_handler(signal.SIGTERM, me.cancel)
+    try:
+        return await work
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def say(message: str) -> None:
+    """A line for the person, on standard error, so that standard output stays for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def quiet() -> None:
+    """Keep gRPC's own log lines and fork handlers out of a command line; called before grpc is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -1,0 +1,129 @@
+"""A pod's files on the node: volumes, logs, bound parts of volumes; made for `crib run`, removed by `crib rm`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from crib.cli import mounts
+from crib.cli.manifest.names import is_uid
+from crib.cli.session import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crib.cli.manifest import ContainerPlan, Dirs, PodPlan, VolumePlan
+    from crib.cli.manifest.plan import SubPathPlan
+
+_IS_TYPE: dict[str, Callable[[int], bool]] = {
+    "Directory": stat.S_ISDIR,
+    "DirectoryOrCreate": stat.S_ISDIR,
+    "File": stat.S_ISREG,
+    "FileOrCreate": stat.S_ISREG,
+    "Socket": stat.S_ISSOCK,
+    "CharDevice": stat.S_ISCHR,
+    "BlockDevice": stat.S_ISBLK,
+}
+
+
+def check(plan: PodPlan) -> None:
+    """Refuse host paths that are not what the manifest says, before anything is made."""
+    for volume in plan.volumes:
+        if volume.kind == "hostPath":
+            _check_host_path(plan, volume)
+    if os.path.lexists(plan.directory):
+        raise CommandError(
+            f"pod {plan.label}: {plan.directory} is left over from a pod with this uid; remove it"
+        )
+
+
+def _check_host_path(plan: PodPlan, volume: VolumePlan) -> None:
+    is_type = _IS_TYPE.get(volume.host_type)
+    if is_type is None:
+        return
+    try:
+        mode = os.stat(volume.path).st_mode
+    except FileNotFoundError:
+        if volume.host_type.endswith("OrCreate"):
+            return
+        raise CommandError(
+            f"pod {plan.label}: volume {volume.name}: {volume.path} does not exist, type {volume.host_type} needs it"
+        ) from None
+    if not is_type(mode):
+        wanted = volume.host_type.removesuffix("OrCreate")
+        raise CommandError(f"pod {plan.label}: volume {volume.name}: {volume.path} is no {wanted}")
+
+
+def make(plan: PodPlan) -> None:
+    """Make the pod's directory with its volumes and log directories. OSError names the path."""
+    os.makedirs(os.path.dirname(plan.directory), mode=0o755, exist_ok=True)
+    os.mkdir(plan.directory, 0o750)
+    for volume in plan.volumes:
+        if volume.kind == "emptyDir":
+            os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
+            os.mkdir(volume.path)
+            os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
+            if volume.memory:
+                mounts.mount_tmpfs(volume.path, volume.size)
+        elif volume.host_type == "DirectoryOrCreate":
+            os.makedirs(volume.path, mode=0o755, exist_ok=True)
+        elif volume.host_type == "FileOrCreate":
+            os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    for container in plan.every_container():
+        os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
+
+
+def bind_sub_paths(plan: ContainerPlan) -> None:
+    """Bind the parts of volumes that a container mounts, just before it is created.
+
+    Each name is opened below its parent without following a symbolic link (a container may have left one that
+    leads out of the volume), and what was opened is bound, so nothing can be exchanged in between.
+    """
+    for part in plan.sub_paths:
+        try:
+            _bind(part)
+        except OSError as error:
+            where = f"container {plan.name}: subPath {part.inside} of {part.volume}"
+            raise CommandError(f"{where}: {error.strerror} (symbolic links are not followed)") from error
+
+
+def _bind(part: SubPathPlan) -> None:
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    current = os.open(part.volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        names = part.inside.split("/")
+        for position, name in enumerate(names):
+            try:
+                step = os.open(name, flags, dir_fd=current)
+            except FileNotFoundError:
+                os.mkdir(name, 0o755, dir_fd=current)
+                step = os.open(name, flags, dir_fd=current)
+            os.close(current)
+            current = step
+            mode = os.fstat(current).st_mode
+            is_last = position == len(names) - 1
+            if not stat.S_ISDIR(mode) and not (is_last and stat.S_ISREG(mode)):
+                raise NotADirectoryError(20, f"{name} is no directory")
+        os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
+        if stat.S_ISDIR(os.fstat(current).st_mode):
+            os.mkdir(part.target)
+        else:
+            os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        mounts.bind_descriptor(current, part.target)
+    finally:
+        os.close(current)
+
+
+def remove(dirs: Dirs, uid: str) -> None:
+    """Remove what `make` and `bind_sub_paths` made for a pod. Fine when there is nothing.
+
+    The path comes from our own option and the uid, never from what a pod says of itself. Nothing is deleted
+    while something is still mounted below: it may be the host's.
+    """
+    directory = dirs.pod(uid)
+    if not is_uid(uid) or not os.path.isdir(directory) or os.path.islink(directory):
+        return
+    mounts.unmount_below(os.path.realpath(directory))
+    shutil.rmtree(directory)

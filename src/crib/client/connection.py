@@ -1,0 +1,153 @@
+"""One connection to a runtime's socket, with the CRI's two services and crib's own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from crib.client.errors import ClientError, Unavailable, from_rpc
+from crib.stubs.node.v1 import node_pb2_grpc
+from crib.stubs.runtime.v1 import api_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from crib.stubs.node.v1.node_pb2_grpc import NodeAsyncStub
+    from crib.stubs.runtime.v1.api_pb2_grpc import ImageServiceAsyncStub, RuntimeServiceAsyncStub
+
+DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
+ENDPOINT_VARIABLE = "CRIB_ENDPOINT"
+MAX_MESSAGE = 16 << 20
+"""Bytes of one message in either direction: what kubelets allow."""
+DEFAULT_TIMEOUT = 120.0
+"""Seconds for a call that names none: a kubelet's own runtime request time-out."""
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+def default_endpoint() -> str:
+    """What `CRIB_ENDPOINT` says, else the socket of a daemon with default settings."""
+    return os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+
+
+def normal_endpoint(endpoint: str) -> str:
+    """`endpoint` as gRPC wants it: a bare absolute path becomes `unix://PATH`.
+
+    Raises ClientError for anything that is not a unix socket: a runtime is served nowhere else.
+    """
+    if endpoint.startswith("/"):
+        return f"unix://{endpoint}"
+    if endpoint.startswith("unix:") and socket_path(endpoint).startswith("/"):
+        return f"unix://{socket_path(endpoint)}"
+    raise ClientError(f"endpoint {endpoint!r} is neither unix:///PATH nor an absolute path")
+
+
+def socket_path(endpoint: str) -> str:
+    """The path of the socket behind a `unix:` endpoint."""
+    path = endpoint.removeprefix("unix:")
+    return path[2:] if path.startswith("//") else path
+
+
+class Connection:
+    """Both of the CRI's services and crib's Node service at one endpoint.
+
+    Use it as an async context manager, and make calls through `call` and `stream`, which turn gRPC's errors
+    into the tree of `crib.client.errors`:
+
+        async with Connection() as crib:
+            version = await crib.call(crib.runtime.Version, VersionRequest())
+
+    The channel connects at the first call. `timeout` is in seconds, for calls that name none.
+    """
+
+    runtime: RuntimeServiceAsyncStub
+    image: ImageServiceAsyncStub
+    node: NodeAsyncStub
+
+    def __init__(self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.endpoint = normal_endpoint(endpoint or default_endpoint())
+        self.timeout = timeout
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_send_message_length", MAX_MESSAGE),
+            # proxies of the environment must not catch a unix socket
+            ("grpc.enable_http_proxy", 0),
+            # two connections of one program to one socket are measured apart from each other
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        self._channel = grpc.aio.insecure_channel(self.endpoint, options=options)
+        self.runtime = api_pb2_grpc.RuntimeServiceStub(self._channel)
+        self.image = api_pb2_grpc.ImageServiceStub(self._channel)
+        self.node = node_pb2_grpc.NodeStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        self._check_socket()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection and every call on it."""
+        await self._channel.close(None)
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout: float | None = None,
+    ) -> _Response:
+        """Make one call. `timeout` is in seconds; 0 waits for ever. Raises ClientError."""
+        limit = self.timeout if timeout is None else timeout or None
+        try:
+            return await method(request, timeout=limit)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.endpoint, _name_of(request)) from error
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout: float | None = None,
+    ) -> AsyncIterator[_Response]:
+        """Yield a call's messages as they come. Without a `timeout` (seconds) it may last for ever."""
+        call = method(request, timeout=timeout)
+        try:
+            async for message in call:
+                yield message
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.endpoint, _name_of(request)) from error
+        finally:
+            call.cancel()
+
+    def _check_socket(self) -> None:
+        """Say at once what gRPC would say after a while, and less clearly."""
+        path = socket_path(self.endpoint)
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            raise Unavailable(f"no runtime answers at {self.endpoint}: there is no such socket") from None
+        except PermissionError:
+            raise Unavailable(f"no access to {self.endpoint}: permission denied") from None
+        except OSError as error:
+            raise Unavailable(f"no access to {self.endpoint}: {error.strerror}") from error
+        if not stat.S_ISSOCK(mode):
+            raise Unavailable(f"{self.endpoint} is not a socket")
+        if not os.access(path, os.W_OK):
+            raise Unavailable(f"no access to {self.endpoint}: permission denied")
+
+
+def _name_of(request: object) -> str:
+    """Requests are named for their calls: VersionRequest, PullProgressRequest."""
+    return type(request).__name__.removesuffix("Request")

@@ -1,0 +1,131 @@
+"""Finding a pod, container or image by what a person types: a name or the beginning of an id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crib.client.errors import Ambiguous, NotFound
+from crib.stubs.runtime.v1.api_pb2 import (
+    SANDBOX_READY,
+    Container,
+    ContainerFilter,
+    ListContainersRequest,
+    ListPodSandboxRequest,
+    PodSandbox,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crib.client.connection import Connection
+
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""The pod annotation that names the container meant when none is named."""
+SHOWN = 10
+"""How many candidates an error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pod, and one of its containers when one was named or meant."""
+
+    pod: PodSandbox
+    container: Container
+
+
+async def pods(connection: Connection) -> list[PodSandbox]:
+    """Every sandbox, newest first."""
+    reply = await connection.call(connection.runtime.ListPodSandbox, ListPodSandboxRequest())
+    return sorted(reply.items, key=lambda pod: pod.created_at, reverse=True)
+
+
+async def containers(connection: Connection, pod_id: str = "") -> list[Container]:
+    """Every container (of one sandbox), oldest first."""
+    request = ListContainersRequest(filter=ContainerFilter(pod_sandbox_id=pod_id))
+    reply = await connection.call(connection.runtime.ListContainers, request)
+    return sorted(reply.containers, key=lambda container: container.created_at)
+
+
+def pick_pod(candidates: list[PodSandbox], name: str) -> PodSandbox:
+    """The one that `name` means: NAME, NAMESPACE/NAME, or the beginning of an id.
+
+    Of several sandboxes of one pod (attempts) the ready one is meant, else the newest. Raises NotFound or
+    Ambiguous.
+    """
+    namespace, _, short = name.rpartition("/")
+    named = [
+        pod
+        for pod in candidates
+        if pod.metadata.name == short and (not namespace or pod.metadata.namespace == namespace)
+    ]
+    if named:
+        if len({(pod.metadata.namespace, pod.metadata.uid) for pod in named}) > 1:
+            raise Ambiguous(f"{name!r} is the name of more than one pod: {_list(map(pod_label, named))}")
+        return min(named, key=lambda pod: (pod.state != SANDBOX_READY, -pod.created_at))
+    by_id = [pod for pod in candidates if name and pod.id.startswith(name)]
+    if not by_id:
+        raise NotFound(f"there is no pod {name!r}")
+    if len(by_id) > 1:
+        raise Ambiguous(f"{name!r} begins the ids of more than one pod: {_list(map(pod_label, by_id))}")
+    return by_id[0]
+
+
+async def find_pod(connection: Connection, name: str) -> PodSandbox:
+    """`pick_pod` among all sandboxes of the runtime."""
+    return pick_pod(await pods(connection), name)
+
+
+async def find_container(connection: Connection, target: str, name: str = "") -> Found:
+    """The container that a person means.
+
+    `target` is a pod as in `pick_pod`, or the beginning of a container's id; `name` picks one of a pod's
+    containers. Without it a pod's only container is meant, or the one its annotation names as the default.
+    """
+    everything = await pods(connection)
+    try:
+        pod = pick_pod(everything, target)
+    except Ambiguous:
+        raise
+    except NotFound:
+        return await _by_container_id(connection, everything, target)
+    return Found(pod, _pick_container(await containers(connection, pod.id), pod, name))
+
+
+async def _by_container_id(connection: Connection, everything: list[PodSandbox], target: str) -> Found:
+    fitting = [found for found in await containers(connection) if target and found.id.startswith(target)]
+    if not fitting:
+        raise NotFound(f"there is no pod or container {target!r}")
+    if len(fitting) > 1:
+        labels = (f"{found.metadata.name} ({found.id[:12]})" for found in fitting)
+        raise Ambiguous(f"{target!r} begins the ids of more than one container: {_list(labels)}")
+    for pod in everything:
+        if pod.id == fitting[0].pod_sandbox_id:
+            return Found(pod, fitting[0])
+    raise NotFound(f"the pod of container {fitting[0].id[:12]} is gone")
+
+
+def _pick_container(candidates: list[Container], pod: PodSandbox, name: str) -> Container:
+    latest = {found.metadata.name: found for found in candidates}  # the last attempt of each wins
+    wanted = name or pod.annotations.get(DEFAULT_CONTAINER, "")
+    if wanted in latest:
+        return latest[wanted]
+    names = ", ".join(latest) or "none"
+    if name:
+        raise NotFound(f"pod {pod_label(pod)} has no container {name!r}; it has: {names}")
+    if len(latest) == 1:
+        return next(iter(latest.values()))
+    if not latest:
+        raise NotFound(f"pod {pod_label(pod)} has no containers")
+    raise Ambiguous(f"pod {pod_label(pod)} has more than one container; name one of: {names}")
+
+
+def pod_label(pod: PodSandbox) -> str:
+    """How a pod is named to people: NAMESPACE/NAME (short id)."""
+    return f"{pod.metadata.namespace}/{pod.metadata.name} ({pod.id[:12]})"
+
+
+def _list(labels: Iterable[str]) -> str:
+    shown = list(labels)
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more

@@ -1,0 +1,167 @@
+"""cribd: wires all rooms, starts them in order, stops them in reverse.
+
+Order of start: locks, settings' directories, database, facts, backends, node; then the socket opens with
+every call but Version answered UNAVAILABLE; then recovery; then the gate opens and the service manager is
+told. On SIGTERM or SIGINT the gate shuts, verbs under way get a grace, and the containers go on running.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it is imported
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+from crib import __version__
+from crib.api.interceptors import request_id
+from crib.api.server import Server
+from crib.backends.host_facts import read_host_facts
+from crib.backends.images.probe import probe_mounting
+from crib.backends.images.store import LayerStore
+from crib.backends.network.networks import open_network
+from crib.backends.oci.handlers import open_handlers
+from crib.backends.records.database import Database
+from crib.backends.records.rows import SqliteRecords
+from crib.config import DEFAULT_PATH, ConfigError, load
+from crib.engine.core import Ports
+from crib.engine.node import Node
+from crib.host import cgroups, processes
+from crib.host.notify import notify
+from crib.model.errors import Broken, CribError
+from crib.model.paths import Paths
+from crib.model.settings import Settings
+from crib.observe import logs
+
+log = logging.getLogger(__name__)
+
+GRACE = 10.0
+"""Seconds that verbs under way get when the daemon stops."""
+
+
+class Daemon:
+    """One cribd: owns the parts, and the order in which they live."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._paths = Paths(settings.data, settings.state)
+        self._ends = contextlib.AsyncExitStack()
+
+    async def open_node(self) -> Node:
+        """Everything behind the door, before recovery."""
+        settings, paths = self._settings, self._paths
+        self._make_directories()
+        for path in paths.locks:
+            self._ends.enter_context(_locked(path))
+        self._adopt_orphans()
+        database = Database(paths.database)
+        self._ends.callback(database.close)
+        layout = cgroups.detect_layout()
+        facts = read_host_facts(layout)
+        mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+        store = LayerStore(paths, settings.images, mounting)
+        ports = Ports(
+            handlers=await open_handlers(settings, paths, facts, store.mounts),
+            networks=open_network(settings.network, paths, database.connection),
+            images=store,
+            records=SqliteRecords(database),
+            clock=time.time_ns,
+        )
+        node = Node(settings, facts, ports)
+        node.keeper.serve("checkpoints", database.checkpoint_forever())
+        self._ends.push_async_callback(node.close, GRACE)
+        return node
+
+    async def serve(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        async with self._ends:
+            began = time.monotonic()
+            node = await self.open_node()
+            server = Server(node, __version__)
+            await server.start()
+            self._ends.push_async_callback(server.stop, GRACE)
+            await node.start()
+            server.gate.open()
+            notify("READY=1")
+            log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
+            await stopping.wait()
+            notify("STOPPING=1")
+            log.info("stopping")
+
+    async def wipe(self) -> None:
+        """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
+        async with self._ends:
+            node = await self.open_node()
+            await node.start()
+            failures = await node.wipe()
+            if failures:
+                raise Broken("; ".join(failures))
+
+    def _make_directories(self) -> None:
+        settings, paths = self._settings, self._paths
+        os.makedirs(settings.data, mode=0o700, exist_ok=True)
+        os.makedirs(settings.state, mode=0o750, exist_ok=True)
+        for path in paths.directories:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def _adopt_orphans(self) -> None:
+        """Monitors and stray processes of containers come to us when their parent ends, not to a slow init."""
+        processes.become_subreaper()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        processes.reap_orphans()
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket)."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        yield
+    except BlockingIOError as error:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        raise Broken(f"another cribd (pid {holder}) holds {path}") from error
+    finally:
+        os.close(fd)
+
+
+def main() -> None:
+    """The program `cribd`."""
+    parser = argparse.ArgumentParser("cribd", description="Kubernetes container runtime (CRI) daemon.")
+    parser.add_argument("--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)")
+    parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
+    parser.add_argument(
+        "--wipe",
+        action="store_true",
+        help="with no cribd running: remove all pods, mounts, the bridge and its rules, then end",
+    )
+    parser.add_argument("--version", action="version", version=f"cribd {__version__}")
+    options = parser.parse_args()
+    try:
+        settings = load(options.config, required=options.config != DEFAULT_PATH)
+        if options.check_config:
+            return
+        logs.set_up(settings.log, request_id)
+        daemon = Daemon(settings)
+        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+    except (ConfigError, CribError, OSError) as error:
+        sys.exit(f"cribd: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""CreateContainer: a root, an OCI spec, a monitor, and a first process that waits to be started.
+
+look up   the sandbox (READY), the image; a container of the same name (joined, returned, or refused)
+intend    row CREATING, holding the image's layers from now on
+act       handler.create
+tell      row CREATED; event CREATED
+✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from crib.engine.containers.teardown import teardown_container
+from crib.engine.core import Core
+from crib.engine.images.catalogue import Catalogue
+from crib.engine.joins import Joins
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.differences import differing_fields
+from crib.model.errors import AlreadyExists, CribError, InvalidRequest, NotFound
+from crib.model.events import EventType
+from crib.model.ids import ContainerId, SandboxId, new_container_id
+from crib.model.image import ImageRecord
+from crib.model.lifecycle import is_listed, move_container, move_sandbox
+from crib.model.sandbox import SandboxRecord
+from crib.model.signals import stop_signal
+
+
+class CreateContainer:
+    """The verb; one object for the daemon's life, as it knows which creations are under way."""
+
+    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+        self._core = core
+        self._catalogue = catalogue
+        self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
+
+    async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
+        """Create a container; equal requests join the one that is under way or get its id."""
+        core = self._core
+        sandbox = core.sandbox(sandbox_text)
+        key = (sandbox.id, config.name, config.attempt)
+        known = self._joins.running(key)
+        if known is None and (row := core.containers.named(key)) is not None and is_listed(row):
+            known = row.config
+            if row.process is not None and row.state is not ContainerState.UNKNOWN:
+                _refuse_difference(config, known)
+                return row.id
+        if isinstance(known, ContainerConfig):
+            _refuse_difference(config, known)
+        return await self._joins.join(key, config, lambda: self._create(sandbox.id, config))
+
+    async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
+        core = self._core
+        if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
+            await teardown_container(core, known)  # of an earlier try whose own teardown failed
+        sandbox = core.sandbox(sandbox_id)
+        move_sandbox(sandbox, "create container")
+        image = self._catalogue.find(config.image)
+        if image is None:
+            raise NotFound(f"image {config.image!r} is not here: pull it first")
+        record = core.containers.put(self._record(sandbox, config, image))
+        stage = core.timeline.of(sandbox_id)
+        with stage("CreateContainer", config.name):
+            try:
+                # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
+                async with core.locks.of(record.id):
+                    created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
+                    made = replace(
+                        record, process=created.process, monitor=created.monitor, user=created.user
+                    )
+                    record = core.containers.put(replace(made, state=move_container(record, "create")))
+            except BaseException:
+                with suppress(CribError):  # the row stays and says why; the first error is the one to tell
+                    await teardown_container(core, record)
+                raise
+        core.tell(EventType.CREATED, record.id, sandbox_id)
+        return record.id
+
+    def _record(self, sandbox: SandboxRecord, config: ContainerConfig, image: ImageRecord) -> ContainerRecord:
+        log_path = ""
+        if config.log_path:
+            if not sandbox.config.log_directory:
+                raise InvalidRequest(
+                    f"is {config.log_path!r}, but the pod has no log_directory", field="config.log_path"
+                )
+            log_path = f"{sandbox.config.log_directory}/{config.log_path}"
+        return ContainerRecord(
+            id=new_container_id(),
+            sandbox_id=sandbox.id,
+            config=config,
+            state=ContainerState.CREATING,
+            created_at=self._core.clock(),
+            image_id=image.id,
+            image_ref=self._catalogue.reference(image, config.user_specified_image or config.image),
+            layers=tuple(layer.diff_id for layer in image.layers),
+            log_path=log_path,
+            stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),
+            resources=config.resources,
+        )
+
+
+def _refuse_difference(wanted: ContainerConfig, known: ContainerConfig) -> None:
+    """A name is taken by one config only."""
+    differences = differing_fields(wanted, known)
+    if differences:
+        raise AlreadyExists(
+            f"container {wanted.name} (attempt {wanted.attempt}) exists in this pod with a different "
+            + ", ".join(differences)
+        )

@@ -1,0 +1,27 @@
+"""RemoveContainer: by force where it still runs. Succeeds for what is not there, as the CRI says."""
+
+from __future__ import annotations
+
+from crib.engine.containers.stop import kill_container
+from crib.engine.containers.teardown import teardown_container
+from crib.engine.core import Core
+from crib.engine.joins import Joins
+from crib.model.container import ContainerRecord
+from crib.model.lifecycle import is_listed
+
+
+class RemoveContainer:
+    """Kills, then removes every trace but the log."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._joins: Joins[None] = Joins(core.keeper, "remove container")
+
+    async def __call__(self, text: str) -> None:
+        record = self._core.containers.find(text)
+        if record is not None and is_listed(record):
+            await self._joins.join(record.id, record, lambda: self._remove(record))
+
+    async def _remove(self, record: ContainerRecord) -> None:
+        await kill_container(self._core, record.id)
+        await teardown_container(self._core, record)

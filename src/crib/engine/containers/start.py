@@ -1,0 +1,58 @@
+"""StartContainer: the created first process runs the container's command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crib.engine.core import Core
+from crib.engine.joins import Joins
+from crib.model.container import ContainerState
+from crib.model.errors import CribError, WrongState
+from crib.model.events import EventType
+from crib.model.ids import ContainerId
+from crib.model.lifecycle import move_container
+from crib.model.sandbox import SandboxState
+
+START_FAILED = 128
+"""Exit code of a container that never ran (as the peers report it)."""
+
+
+class StartContainer:
+    """Starts a created container; a second call while the first runs joins it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._joins: Joins[None] = Joins(core.keeper, "start container")
+
+    async def __call__(self, text: str) -> None:
+        record = self._core.container(text)
+        await self._joins.join(record.id, record, lambda: self._start(record.id))
+
+    async def _start(self, container: ContainerId) -> None:
+        core = self._core
+        async with core.locks.of(container):
+            record = core.container(container)
+            state = move_container(record, "start")
+            sandbox = core.sandbox(record.sandbox_id)
+            if sandbox.state is not SandboxState.READY:
+                raise WrongState(
+                    f"cannot start container {container}: its sandbox {sandbox.id} is {sandbox.state}"
+                )
+            try:
+                with core.timeline.of(sandbox.id)("StartContainer", record.config.name):
+                    await core.handler_of(sandbox).start(record)
+            except CribError as error:
+                core.containers.put(
+                    replace(
+                        record,
+                        state=ContainerState.EXITED,
+                        finished_at=core.clock(),
+                        exit_code=START_FAILED,
+                        reason="StartError",
+                        message=str(error),
+                    )
+                )
+                core.tell_exited(container)
+                raise
+            core.containers.put(replace(record, state=state, started_at=core.clock()))
+        core.tell(EventType.STARTED, container, record.sandbox_id)

@@ -1,0 +1,94 @@
+"""StopContainer: the stop signal, a grace, then SIGKILL to everything in the container."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from crib.engine.containers.exits import record_exit
+from crib.engine.core import Core
+from crib.model.container import ContainerRecord, ContainerState, Exit
+from crib.model.errors import Broken
+from crib.model.ids import ContainerId
+from crib.model.lifecycle import is_listed, move_container
+from crib.ports import Handler
+
+KILL_BOUND = 30.0
+"""Seconds that a killed container may take to be gone (a process in uninterruptible sleep takes longer)."""
+MAX_GRACE = 365 * 24 * 3600
+
+
+class StopContainer:
+    """Succeeds for what is not there or has exited, as the CRI says."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._signalled: set[ContainerId] = set()
+        """Had their stop signal: many programs take a second one for an order to drop everything."""
+
+    async def __call__(self, text: str, grace: float) -> None:
+        """`grace`: seconds between the stop signal and SIGKILL; 0 kills at once."""
+        record = self._core.containers.find(text)
+        if record is None or not is_listed(record):
+            return
+        work = self._stop(record.id, min(grace, MAX_GRACE))
+        # Not joined: a second call may come with a shorter grace, and then that is the one that counts.
+        await asyncio.shield(self._core.keeper.start(f"stop container {record.id}", work))
+
+    async def _stop(self, container: ContainerId, grace: float) -> None:
+        core = self._core
+        async with core.locks.of(container):  # a create or start under way comes first
+            record = core.containers.get(container)
+            if record is None or record.state is ContainerState.EXITED:
+                return
+            move_container(record, "stop")
+        if grace > 0 and record.state is ContainerState.RUNNING:
+            exited = core.exited(container)
+            await self._signal_once(record)
+            if await _happens(exited, grace):
+                self._signalled.discard(container)
+                return
+        await kill_container(core, container)
+        self._signalled.discard(container)
+
+    async def _signal_once(self, record: ContainerRecord) -> None:
+        if record.id in self._signalled:
+            return
+        self._signalled.add(record.id)
+        try:
+            await _handler(self._core, record).signal(record, record.stop_signal)
+        except BaseException:
+            self._signalled.discard(record.id)
+            raise
+
+
+async def kill_container(core: Core, container: ContainerId) -> None:
+    """SIGKILL everything in the container and wait until its exit is recorded."""
+    async with core.locks.of(container):
+        record = core.containers.get(container)
+        if record is None or record.process is None or record.state is ContainerState.EXITED:
+            return
+        exited = core.exited(container)
+    handler = _handler(core, record)
+    await handler.signal(record, signal.SIGKILL, everyone=True)
+    if await _happens(exited, KILL_BOUND):
+        return
+    seen = await handler.observe(record)
+    if seen.status not in ("stopped", "gone"):
+        raise Broken(f"container {container} is still {seen.status} {KILL_BOUND:.0f} s after SIGKILL")
+    lost = Exit(container, 255, core.clock(), lost=True)
+    await record_exit(core, seen.exit or lost)
+
+
+def _handler(core: Core, record: ContainerRecord) -> Handler:
+    sandbox = core.sandboxes.get(record.sandbox_id)
+    return core.handler("" if sandbox is None else sandbox.handler)[1]
+
+
+async def _happens(event: asyncio.Event, within: float) -> bool:
+    try:
+        async with asyncio.timeout(within):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""What the verbs share: tables, locks, ports, events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from crib.engine.events import EventBus
+from crib.engine.keeper import TaskKeeper
+from crib.engine.tables import Table
+from crib.engine.timeline import Timeline
+from crib.model.container import ContainerRecord
+from crib.model.errors import InvalidRequest, NotFound
+from crib.model.events import ContainerEvent, EventType
+from crib.model.facts import HostFacts
+from crib.model.ids import ContainerId, HandlerName, SandboxId
+from crib.model.lifecycle import is_listed
+from crib.model.sandbox import SandboxRecord
+from crib.model.settings import Settings
+from crib.ports import Clock, Handler, Images, PodNetwork, PodNetworks, Records
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The hands that the daemon gave us."""
+
+    handlers: Mapping[HandlerName, Handler]
+    networks: PodNetworks
+    images: Images
+    records: Records
+    clock: Clock
+
+
+class Locks:
+    """One lock for each noun, there as long as somebody holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, key: str) -> asyncio.Lock:
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+
+def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int]:
+    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata)."""
+    meta = record.config.metadata
+    return (meta.namespace, meta.name, meta.uid, meta.attempt)
+
+
+def container_name(record: ContainerRecord) -> tuple[str, str, int]:
+    """What makes two CreateContainer calls the same container (CRI ContainerMetadata, in its sandbox)."""
+    return (record.sandbox_id, record.config.name, record.config.attempt)
+
+
+class Core:
+    """Shared by every verb. Lock order: a sandbox's before its containers'."""
+
+    def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
+        self.settings = settings
+        self.facts = facts
+        self.ports = ports
+        self.clock = ports.clock
+        self.keeper = TaskKeeper()
+        self.events = EventBus()
+        self.timeline = Timeline(ports.clock)
+        self.locks = Locks()
+        records = ports.records
+        self.sandboxes: Table[SandboxRecord] = Table(
+            sandbox_name, records.put_sandbox, lambda row: records.delete_sandbox(row.id)
+        )
+        self.containers: Table[ContainerRecord] = Table(
+            container_name,
+            records.put_container,
+            lambda row: records.delete_container(row.id),
+            group_of=lambda row: row.sandbox_id,
+        )
+        self._exits: dict[ContainerId, asyncio.Event] = {}
+
+    def handler(self, name: str) -> tuple[HandlerName, Handler]:
+        """The handler of that name, the default one for an empty name."""
+        wanted = HandlerName(name or self.settings.default_handler)
+        handler = self.ports.handlers.get(wanted)
+        if handler is None:
+            known = ", ".join(sorted(self.ports.handlers)) or "none"
+            raise InvalidRequest(
+                f"no handler {wanted!r} is configured here (there is: {known})", field="runtime_handler"
+            )
+        return wanted, handler
+
+    def handler_of(self, record: SandboxRecord) -> Handler:
+        """The handler that made this sandbox."""
+        return self.handler(record.handler)[1]
+
+    def sandbox(self, text: str) -> SandboxRecord:
+        """A sandbox that callers may see, by id or a beginning of it; NotFound."""
+        record = self.sandboxes.find(text)
+        if record is None or not is_listed(record):
+            raise NotFound(f"there is no pod sandbox {text!r}")
+        return record
+
+    def container(self, text: str) -> ContainerRecord:
+        """A container that callers may see, by id or a beginning of it; NotFound."""
+        record = self.containers.find(text)
+        if record is None or not is_listed(record):
+            raise NotFound(f"there is no container {text!r}")
+        return record
+
+    def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
+        """Every container of the sandbox, the half-made ones too."""
+        return self.containers.members(sandbox)
+
+    def pod_network(self, record: SandboxRecord) -> PodNetwork:
+        """What the network is told of this pod."""
+        config, dns = record.config, record.config.dns
+        return PodNetwork(
+            id=record.id,
+            metadata=config.metadata,
+            netns=self.handler_of(record).netns_path(record),
+            port_mappings=config.port_mappings,
+            annotations=tuple(sorted(config.annotations.items())),
+            dns_servers=dns.servers if dns else (),
+            dns_searches=dns.searches if dns else (),
+            dns_options=dns.options if dns else (),
+            cgroup_parent=config.cgroup_parent,
+        )
+
+    def exited(self, container: ContainerId) -> asyncio.Event:
+        """Set when the container's exit has been recorded. Ask before sending the signal."""
+        return self._exits.setdefault(container, asyncio.Event())
+
+    def tell_exited(self, container: ContainerId) -> None:
+        event = self._exits.pop(container, None)
+        if event is not None:
+            event.set()
+
+    def tell(self, kind: EventType, subject: str, sandbox: SandboxId) -> None:
+        """Publish an event with the states as they are now."""
+        containers = tuple(row for row in self.containers_of(sandbox) if is_listed(row))
+        event = ContainerEvent(subject, kind, self.clock(), self.sandboxes.get(sandbox), containers)
+        self.events.publish(event)

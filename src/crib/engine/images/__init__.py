@@ -1,0 +1,1 @@
+"""Verbs of images: pull, import, remove; and the catalogue of those that are here."""

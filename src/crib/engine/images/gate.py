@@ -1,0 +1,39 @@
+"""Keeps sweeps of unreferenced layers apart from pulls and imports.
+
+A layer that was just fetched belongs to no image yet; a sweep at that moment would take it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+
+class StoreGate:
+    """Any number may fill at once; a sweep waits until nobody does, or is done by the last one to leave."""
+
+    def __init__(self, sweep: Callable[[], Awaitable[object]]) -> None:
+        self._sweep = sweep
+        self._sweeping = asyncio.Lock()
+        self._filling = 0
+        self._wanted = False
+
+    @asynccontextmanager
+    async def filling(self) -> AsyncIterator[None]:
+        """Held from before layers are looked for until the image that owns them is recorded."""
+        async with self._sweeping:
+            self._filling += 1
+        try:
+            yield
+        finally:
+            self._filling -= 1
+            if self._wanted and not self._filling:
+                await self.sweep()
+
+    async def sweep(self) -> None:
+        """Sweep now, or leave it to the last of those who fill."""
+        async with self._sweeping:
+            self._wanted = self._filling > 0
+            if not self._wanted:
+                await self._sweep()

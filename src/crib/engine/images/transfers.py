@@ -1,0 +1,52 @@
+"""Progress of pulls and imports that are under way, for anybody who wants to watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from crib.model.image import ImageRecord, Progress
+
+UPDATE_INTERVAL = 0.1
+"""Seconds between two updates to one watcher."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferUpdate:
+    """How far each layer is; `images` is filled in the last update."""
+
+    layers: tuple[Progress, ...]
+    images: tuple[ImageRecord, ...] = ()
+    finished: bool = False
+
+
+class Transfer:
+    """One pull or import: progress comes in by `sink`, watchers read `updates`."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, Progress] = {}
+        self._watchers: set[asyncio.Event] = set()
+
+    def sink(self, progress: Progress) -> None:
+        """The ports' ProgressSink."""
+        self._layers[progress.layer] = progress
+        for watcher in self._watchers:
+            watcher.set()
+
+    async def updates(self, work: asyncio.Future[tuple[ImageRecord, ...]]) -> AsyncIterator[TransferUpdate]:
+        """Yield after changes until `work` is done; then its images, or its error is raised."""
+        news = asyncio.Event()
+        news.set()
+        self._watchers.add(news)
+        try:
+            waiting = asyncio.shield(work)
+            waiting.add_done_callback(lambda _: news.set())
+            while not waiting.done():
+                await news.wait()
+                news.clear()
+                yield TransferUpdate(tuple(self._layers.values()))
+                await asyncio.wait([waiting], timeout=UPDATE_INTERVAL)
+            yield TransferUpdate(tuple(self._layers.values()), images=await waiting, finished=True)
+        finally:
+            self._watchers.discard(news)

@@ -1,0 +1,151 @@
+"""The node as the doors see it: nouns with their verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from crib.engine.containers.create import CreateContainer
+from crib.engine.containers.execute import ExecSync, ReopenLog
+from crib.engine.containers.exits import watch_exits
+from crib.engine.containers.remove import RemoveContainer
+from crib.engine.containers.start import StartContainer
+from crib.engine.containers.stop import StopContainer
+from crib.engine.core import Core, Ports
+from crib.engine.images.catalogue import Catalogue
+from crib.engine.images.verbs import ImageVerbs
+from crib.engine.recovery.recover import recover
+from crib.engine.sandboxes.run import RunSandbox
+from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
+from crib.engine.stats import Stats
+from crib.engine.status import NodeStatus, node_status
+from crib.model.container import ContainerRecord
+from crib.model.errors import CribError
+from crib.model.events import Stage
+from crib.model.facts import HostFacts
+from crib.model.ids import SandboxId
+from crib.model.image import ImageRecord
+from crib.model.lifecycle import is_listed
+from crib.model.sandbox import SandboxRecord
+from crib.model.settings import Settings
+
+
+class Sandboxes:
+    """Pod sandboxes. `get` raises NotFound."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.run = RunSandbox(core)
+        self.stop = StopSandbox(core)
+        self.remove = RemoveSandbox(core)
+        self.get = core.sandbox
+
+    def list(self) -> Iterator[SandboxRecord]:
+        """Those that callers may see."""
+        return (row for row in self._core.sandboxes if is_listed(row))
+
+
+class Containers:
+    """Containers. `get` raises NotFound."""
+
+    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+        self._core = core
+        self.create = CreateContainer(core, catalogue)
+        self.start = StartContainer(core)
+        self.stop = StopContainer(core)
+        self.remove = RemoveContainer(core)
+        self.exec_sync = ExecSync(core)
+        self.reopen_log = ReopenLog(core)
+        self.get = core.container
+
+    def list(self) -> Iterator[ContainerRecord]:
+        """Those that callers may see."""
+        return (row for row in self._core.containers if is_listed(row))
+
+    def of_sandbox(self, sandbox: SandboxId) -> Iterator[ContainerRecord]:
+        return (row for row in self._core.containers_of(sandbox) if is_listed(row))
+
+
+class ImageStore:
+    """Images."""
+
+    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        verbs = ImageVerbs(core, catalogue)
+        self.pull = verbs.pull
+        self.follow_pull = verbs.follow_pull
+        self.import_archive = verbs.import_archive
+        self.remove = verbs.remove
+        self.fs_usage = verbs.fs_usage
+        self.sweep = verbs.sweep
+
+    def status(self, text: str) -> ImageRecord | None:
+        """By id, name or digest; None when it is not here."""
+        return self._catalogue.find(text)
+
+    def list(self) -> Iterator[ImageRecord]:
+        return iter(self._catalogue)
+
+
+class Node:
+    """Everything that a door may ask for."""
+
+    def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
+        self._core = Core(settings, facts, ports)
+        self._catalogue = Catalogue(ports.records, ports.clock)
+        self.settings = settings
+        self.keeper = self._core.keeper
+        self.events = self._core.events
+        self.sandboxes = Sandboxes(self._core)
+        self.containers = Containers(self._core, self._catalogue)
+        self.images = ImageStore(self._core, self._catalogue)
+        self.stats = Stats(self._core)
+
+    @property
+    def cgroup_driver(self) -> str:
+        """CRI RuntimeConfig: `cgroupfs` until the systemd driver is built."""
+        return "cgroupfs"
+
+    async def start(self) -> None:
+        """Read the records, bring them and the world together, then watch for exits. The gate opens after this."""
+        rows = self._core.ports.records.load()
+        self._core.sandboxes.fill(rows.sandboxes)
+        self._core.containers.fill(rows.containers)
+        self._catalogue.fill(rows.images)
+        await recover(self._core)
+        await self.images.sweep()
+        for name, handler in self._core.ports.handlers.items():
+            self.keeper.serve(f"exits of {name}", watch_exits(self._core, handler))
+
+    async def close(self, grace: float) -> None:
+        """Let verbs finish within `grace` seconds. Containers go on running."""
+        self.events.close()
+        await self.keeper.close(grace)
+        await self._core.ports.images.close()
+        await self._core.ports.networks.close()
+
+    async def wipe(self) -> Sequence[str]:
+        """Remove every pod and everything that pods share on this host; says what could not be removed."""
+        failures: list[str] = []
+        for record in self.sandboxes.list():
+            try:
+                await self.sandboxes.remove(record.id)
+            except CribError as error:
+                failures.append(str(error))
+        if not failures:
+            for handler in self._core.ports.handlers.values():
+                await handler.dismantle()
+            await self._core.ports.networks.dismantle()
+            await self._core.ports.images.dismantle()
+        return failures
+
+    async def status(self) -> NodeStatus:
+        return await node_status(self._core, len(self._catalogue))
+
+    async def configure_network(self, pod_cidr: str) -> None:
+        """CRI UpdateRuntimeConfig."""
+        await self._core.ports.networks.configure(pod_cidr)
+
+    def timeline(self, text: str) -> Sequence[Stage]:
+        """Where the time of this pod's start went; also for a pod that was removed lately."""
+        known = self._core.sandboxes.find(text)
+        return self._core.timeline.stages(known.id if known else SandboxId(text))

@@ -1,0 +1,1 @@
+"""Verbs of the pod sandbox: run, stop, remove. Begin with `run`."""

@@ -1,0 +1,101 @@
+"""RunPodSandbox: a pod's namespaces, files and network, ready for containers.
+
+look up   the handler; a sandbox of the same name (joined, returned, or refused)
+intend    row CREATING: from here on the teardown finds everything by the id
+act       handler.prepare_pod, networks.attach
+tell      row READY; events CREATED and STARTED
+✗         teardown_sandbox: row gone, or NOT_READY with its reason if a step of that failed too
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crib.engine.core import Core, sandbox_name
+from crib.engine.joins import Joins
+from crib.engine.sandboxes.teardown import teardown_sandbox
+from crib.model.differences import differing_fields
+from crib.model.errors import AlreadyExists
+from crib.model.events import EventType
+from crib.model.ids import SandboxId, new_sandbox_id
+from crib.model.lifecycle import move_sandbox
+from crib.model.sandbox import SandboxConfig, SandboxRecord, SandboxState
+from crib.ports import Handler
+
+
+class RunSandbox:
+    """The verb; one object for the daemon's life, as it knows which runs are under way."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._joins: Joins[SandboxId] = Joins(core.keeper, "run sandbox")
+
+    async def __call__(self, config: SandboxConfig, handler: str) -> SandboxId:
+        """Run a sandbox; equal requests join the one that is under way or get its id."""
+        name, chosen = self._core.handler(handler)
+        record = SandboxRecord(
+            id=new_sandbox_id(),
+            config=config,
+            handler=name,
+            state=SandboxState.CREATING,
+            created_at=self._core.clock(),
+            boot_id=self._core.facts.boot_id,
+        )
+        key = sandbox_name(record)
+        known = self._joins.running(key) or self._core.sandboxes.named(key)
+        if isinstance(known, SandboxRecord):
+            _refuse_difference(record, known)
+            if known.state is SandboxState.READY:
+                return known.id
+        return await self._joins.join(key, record, lambda: self._run(record, chosen))
+
+    async def _run(self, record: SandboxRecord, handler: Handler) -> SandboxId:
+        core = self._core
+        await self._clear(record)
+        stage = core.timeline.of(record.id)
+        with stage("RunPodSandbox", record.config.metadata.name):
+            core.sandboxes.put(record)
+            try:
+                infra = await handler.prepare_pod(record, stage)
+                record = core.sandboxes.put(replace(record, infra=infra))
+                if not record.config.host_network:
+                    attachment = await core.ports.networks.attach(core.pod_network(record), stage)
+                    record = replace(record, network=attachment)
+                record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
+            except BaseException as error:
+                await teardown_sandbox(core, record, f"run failed: {error}")
+                raise
+        core.tell(EventType.CREATED, record.id, record.id)
+        core.tell(EventType.STARTED, record.id, record.id)
+        return record.id
+
+    async def _clear(self, record: SandboxRecord) -> None:
+        """Finish the teardown of an earlier try that failed; a sandbox that was stopped keeps its name."""
+        core = self._core
+        earlier = core.sandboxes.named(sandbox_name(record))
+        if earlier is None:
+            return
+        async with core.locks.of(earlier.id):  # a stop or remove under way comes first
+            known = core.sandboxes.get(earlier.id)
+            if known is None:
+                return
+            if known.state is SandboxState.NOT_READY and not known.reason:
+                raise AlreadyExists(
+                    f"pod sandbox {known.id} has this name, uid and attempt and is stopped: remove it first"
+                )
+            failures = await teardown_sandbox(core, known, "")
+            if failures:
+                raise AlreadyExists(
+                    f"pod sandbox {known.id} of an earlier try could not be removed: {'; '.join(failures)}"
+                )
+
+
+def _refuse_difference(wanted: SandboxRecord, known: SandboxRecord) -> None:
+    """A name is taken by one config only."""
+    differences = differing_fields(wanted.config, known.config)
+    if wanted.handler != known.handler:
+        differences = (*differences, "runtime_handler")
+    if differences:
+        raise AlreadyExists(
+            f"pod {'/'.join(map(str, sandbox_name(wanted)))} exists with a different {', '.join(differences)}"
+        )

@@ -1,0 +1,64 @@
+"""StopPodSandbox and RemovePodSandbox. Both succeed for what is not there, as the CRI says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crib.engine.core import Core
+from crib.engine.joins import Joins
+from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
+from crib.model.errors import Broken
+from crib.model.events import EventType
+from crib.model.ids import SandboxId
+from crib.model.lifecycle import is_listed, move_sandbox
+
+
+class StopSandbox:
+    """Ends the pod's containers by force, gives back its network; the record stays until it is removed."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._joins: Joins[None] = Joins(core.keeper, "stop sandbox")
+
+    async def __call__(self, text: str) -> None:
+        record = self._core.sandboxes.find(text)
+        if record is not None and is_listed(record):
+            await self._joins.join(record.id, record, lambda: self._stop(record.id))
+
+    async def _stop(self, sandbox: SandboxId) -> None:
+        core = self._core
+        async with core.locks.of(sandbox):
+            record = core.sandboxes.get(sandbox)
+            if record is None or record.released:
+                return
+            state = move_sandbox(record, "stop")
+            # Recorded first: from here on no container is created in it, also after a crash.
+            record = core.sandboxes.put(replace(record, state=state))
+            released = await release_sandbox(core, record)
+            core.sandboxes.put(replace(released, reason=""))
+        core.tell(EventType.STOPPED, sandbox, sandbox)
+
+
+class RemoveSandbox:
+    """Removes the pod and whatever is left of its containers, by force where they still run."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._joins: Joins[None] = Joins(core.keeper, "remove sandbox")
+
+    async def __call__(self, text: str) -> None:
+        record = self._core.sandboxes.find(text)
+        if record is not None and is_listed(record):
+            await self._joins.join(record.id, record, lambda: self._remove(record.id))
+
+    async def _remove(self, sandbox: SandboxId) -> None:
+        core = self._core
+        async with core.locks.of(sandbox):
+            record = core.sandboxes.get(sandbox)
+            if record is None:
+                return
+            record = core.sandboxes.put(replace(record, state=move_sandbox(record, "remove")))
+            failures = await teardown_sandbox(core, record, "")
+            if failures:
+                raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
+        core.tell(EventType.DELETED, sandbox, sandbox)

@@ -1,0 +1,76 @@
+"""The one teardown of a sandbox: run by the failed verb, by stop, by remove and by recovery.
+
+It goes by the record alone, and running it twice does no harm. If a step fails the rest is still tried;
+the row then stays, NOT_READY with its reason, for the next try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from crib.engine.containers.stop import kill_container
+from crib.engine.containers.teardown import teardown_container
+from crib.engine.core import Core
+from crib.model.container import ContainerState
+from crib.model.errors import Broken, CribError
+from crib.model.sandbox import SandboxRecord, SandboxState
+
+log = logging.getLogger(__name__)
+
+
+async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
+    """End the containers, give back the network, unpin the namespaces; the record stays, NOT_READY.
+
+    Raises Broken with what failed, after everything was tried; the record then holds the reason.
+    """
+    if record.released:
+        return record
+    failures: list[str] = []
+    running = [
+        row
+        for row in core.containers_of(record.id)
+        if row.state not in (ContainerState.EXITED, ContainerState.REMOVING)
+    ]
+    await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
+    if not record.config.host_network:
+        await _try(failures, core.ports.networks.detach(core.pod_network(record)))
+    await _try(failures, core.handler_of(record).stop_pod(record))
+    if failures:
+        reason = "; ".join(failures)
+        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        raise Broken(f"stopping pod sandbox {record.id}: {reason}")
+    return replace(record, state=SandboxState.NOT_READY, released=True, infra=None)
+
+
+async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> list[str]:
+    """Remove every trace of the sandbox; returns what failed (the row then stays, NOT_READY)."""
+    failures: list[str] = []
+    try:
+        record = await release_sandbox(core, record)
+        for row in core.containers_of(record.id):
+            await _try(failures, teardown_container(core, row))
+        if not failures:
+            await _try(failures, core.handler_of(record).remove_pod(record))
+    except CribError as error:
+        failures.append(str(error))
+    if failures:
+        kept = "; ".join(filter(None, (reason, *failures)))
+        log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
+        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=kept))
+    else:
+        core.sandboxes.remove(record)
+    return failures
+
+
+async def _try(failures: list[str], step: Awaitable[object]) -> None:
+    """Note a failure and go on: one step must not keep the others from their work."""
+    try:
+        await step
+    except CribError as error:
+        failures.append(str(error))
+    except Exception as error:
+        log.exception("teardown step failed in a way that it should not")
+        failures.append(f"{type(error).__name__}: {error}")

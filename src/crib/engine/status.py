@@ -1,0 +1,46 @@
+"""How the node is: CRI Status, and what `crib info` tells beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crib.engine.core import Core
+from crib.model.container import ContainerState
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.ids import HandlerName
+from crib.model.sandbox import SandboxState
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One answer to Status."""
+
+    runtime: Readiness
+    network: Readiness
+    handlers: Mapping[HandlerName, HandlerFacts]
+    default_handler: HandlerName
+    host: HostFacts
+    mounting: LayerMounting
+    counts: Mapping[str, int]
+
+
+async def node_status(core: Core, images: int) -> NodeStatus:
+    """Ask the parts how they are."""
+    missing: Sequence[str] = [] if core.ports.handlers else ["no handler can be used"]
+    runtime = Readiness(True) if not missing else Readiness(False, "NoHandler", "; ".join(missing))
+    return NodeStatus(
+        runtime=runtime,
+        network=await core.ports.networks.readiness(),
+        handlers={name: handler.facts for name, handler in core.ports.handlers.items()},
+        default_handler=HandlerName(core.settings.default_handler),
+        host=core.facts,
+        mounting=core.ports.images.mounting,
+        counts={
+            "sandboxes": len(core.sandboxes),
+            "sandboxes_ready": sum(row.state is SandboxState.READY for row in core.sandboxes),
+            "containers": len(core.containers),
+            "containers_running": sum(row.state is ContainerState.RUNNING for row in core.containers),
+            "images": images,
+        },
+    )

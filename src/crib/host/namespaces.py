@@ -1,0 +1,204 @@
+"""Namespaces without a process in them: made by a thread that ends, held by bind mounts, entered by threads
+that end.
+
+A thread that changed a namespace is of no use to anybody else, so each piece of work gets a fresh thread and
+never one of an executor (namespaces(7): network, IPC and UTS namespaces belong to the thread; user and pid
+namespaces cannot be made or entered in this way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+from crib.host import libc
+
+Kind = Literal["net", "ipc", "uts", "mnt", "cgroup"]
+
+_FLAGS: dict[str, int] = {
+    "net": libc.CLONE_NEWNET,
+    "ipc": libc.CLONE_NEWIPC,
+    "uts": libc.CLONE_NEWUTS,
+    "mnt": libc.CLONE_NEWNS,
+    "cgroup": libc.CLONE_NEWCGROUP,
+}
+_PINNED_KINDS = frozenset({"net", "ipc", "uts", "cgroup"})
+
+T = TypeVar("T")
+
+
+def pin_namespaces(
+    kinds: Sequence[Kind],
+    directory: str,
+    *,
+    hostname: str | None = None,
+    inside: Callable[[], None] | None = None,
+) -> dict[Kind, str]:
+    """Make new namespaces and pin each at `directory`/KIND; blocks for about a millisecond.
+
+    `hostname` is set in the new UTS namespace. `inside` runs in the thread that is inside all of them: the
+    place for sysctls and for bringing loopback up. When anything fails nothing is left pinned, and the error
+    is raised. FileExistsError when a pin is there already. `directory` should lie below a private mount
+    (`mounts.make_private_root`, unbindable), or other mount namespaces keep the pins alive.
+    """
+    return _in_thread(lambda: _pin(kinds, directory, hostname, inside))
+
+
+async def pin_namespaces_async(
+    kinds: Sequence[Kind],
+    directory: str,
+    *,
+    hostname: str | None = None,
+    inside: Callable[[], None] | None = None,
+) -> dict[Kind, str]:
+    """`pin_namespaces` without holding up the loop. When cancelled it waits for the thread, then unpins."""
+    made: dict[Kind, str] = {}
+
+    def work() -> None:
+        made.update(_pin(kinds, directory, hostname, inside))
+
+    try:
+        await _in_thread_async(work)
+    except asyncio.CancelledError:
+        for path in made.values():
+            unpin(path)
+        raise
+    return made
+
+
+def unpin(path: str) -> None:
+    """Let go of a pinned namespace and remove its file; safe to repeat. It ends with its last user."""
+    with contextlib.suppress(FileNotFoundError):
+        while _detach(path):
+            pass
+        os.unlink(path)
+
+
+def run_in_namespace(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
+    """Run `work` in a thread inside a namespace (a path, or a descriptor of it) and return its result.
+
+    Blocks for as long as `work` does. What it raises is raised here. Sockets and descriptors made inside stay
+    usable.
+    """
+    return _in_thread(lambda: _enter_and_run(namespace, kind, work))
+
+
+async def run_in_namespace_async(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
+    """`run_in_namespace` without holding up the loop; when cancelled it still waits for the thread to end."""
+    return await _in_thread_async(lambda: _enter_and_run(namespace, kind, work))
+
+
+def _pin(
+    kinds: Sequence[Kind], directory: str, hostname: str | None, inside: Callable[[], None] | None
+) -> dict[Kind, str]:
+    if not kinds or not _PINNED_KINDS.issuperset(kinds):
+        raise ValueError(f"namespaces that can be pinned are {sorted(_PINNED_KINDS)}, not {list(kinds)}")
+    if hostname is not None and "uts" not in kinds:
+        raise ValueError("a host name needs a new UTS namespace")
+    flags = 0
+    for kind in kinds:
+        flags |= _FLAGS[kind]
+    libc.unshare(flags)
+    if hostname is not None:
+        libc.sethostname(hostname)
+    if inside is not None:
+        inside()
+    pinned: dict[Kind, str] = {}
+    try:
+        for kind in kinds:
+            path = f"{directory}/{kind}"
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+            pinned[kind] = path
+            libc.mount(f"/proc/thread-self/ns/{kind}", path, None, libc.MS_BIND)
+    except BaseException:
+        for path in pinned.values():
+            unpin(path)
+        raise
+    return pinned
+
+
+def _detach(path: str) -> bool:
+    try:
+        libc.umount2(path, libc.MNT_DETACH | libc.UMOUNT_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # not a mount (any more)
+            return False
+        raise
+    return True
+
+
+def _enter_and_run(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
+    if kind not in _FLAGS:
+        raise ValueError(f"a thread cannot enter a namespace of the kind {kind!r}")
+    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC) if isinstance(namespace, str) else namespace
+    try:
+        if kind == "mnt":
+            # The kernel wants the thread to have a root and a working directory of its own first.
+            libc.unshare(libc.CLONE_FS)
+        try:
+            libc.setns(fd, _FLAGS[kind])
+        except OSError as error:
+            text = f"entering the {kind} namespace failed: {error.strerror}"
+            raise OSError(error.errno, text, str(namespace)) from error
+    finally:
+        if fd is not namespace:
+            os.close(fd)
+    return work()
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # handed to the caller, whatever it is
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="namespace", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # or the traceback and this frame keep each other alive
+    return results[0]
+
+
+async def _in_thread_async(work: Callable[[], T]) -> T:
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def body() -> None:
+        tell: Callable[[], None]
+        try:
+            tell = functools.partial(outcome.set_result, work())
+        except BaseException as error:  # handed to the caller, whatever it is
+            tell = functools.partial(outcome.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
+            loop.call_soon_threadsafe(tell)
+
+    threading.Thread(target=body, name="namespace", daemon=True).start()
+    cancelled: asyncio.CancelledError | None = None
+    while not outcome.done():
+        try:
+            await asyncio.shield(outcome)
+        except asyncio.CancelledError as error:
+            # The thread cannot be stopped, and must not act after its caller has cleaned up.
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        outcome.exception()  # retrieved, or the loop would log it as lost
+        raise cancelled
+    return outcome.result()

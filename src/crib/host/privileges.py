@@ -1,0 +1,65 @@
+"""Giving up what a process that reads hostile input must not have; there is no way back."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+from crib.host import libc
+
+_PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_LAST_CAPABILITY = 63
+
+_ulong = ctypes.c_ulong
+_prctl = libc._function("prctl", ctypes.c_int, _ulong, _ulong, _ulong, _ulong)
+
+
+def drop_privileges(uid: int, gid: int) -> None:
+    """Become `uid` and `gid` without groups, without any capability, and never get new ones by exec.
+
+    For the whole process, which must not have started a thread yet. A process that is not root keeps its user and still
+    loses the rest. OSError when anything that matters is refused.
+    """
+    if os.geteuid() == 0:
+        for capability in range(_LAST_CAPABILITY + 1):
+            if _prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
+                _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        # Leaving uid 0 clears the permitted, effective and ambient sets (capabilities(7)).
+        os.setresuid(uid, uid, uid)
+        if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+            raise OSError(1, f"cannot become user {uid}")
+    _checked(_prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "clear the ambient capabilities")
+    _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "set no_new_privs")
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the thread that started this process ends; at once when `parent` is gone already.
+
+    Call it after `drop_privileges`: the kernel forgets it when the user changes.
+    """
+    _checked(_prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "set the parent death signal")
+    if os.getppid() != parent:
+        raise ProcessLookupError(3, f"parent {parent} is gone")
+
+
+def limit(descriptors: int) -> None:
+    """No core dumps, and at most so many open descriptors."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    bound = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (bound, bound))
+
+
+def _checked(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot {what}: {os.strerror(number)}")

@@ -1,0 +1,370 @@
+"""The one door for programs: start them, wait for them, bound them, and reap what they leave behind.
+
+Programs are started with `subprocess.Popen` (without `preexec_fn`, so that it uses vfork and costs a
+millisecond at any memory size) and waited for by pidfd on the event loop. A child's exit is collected here
+and nowhere else: every started child is registered, and `reap_orphans` collects only children that are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crib.host import libc
+from crib.host.capture import Capture, Feed
+
+_log = logging.getLogger(__name__)
+
+_KILL_GRACE = 5.0
+_STDERR_TAIL = 2000
+
+_HINTS = {
+    "conmon": "install the package conmon",
+    "crun": "install the package crun, or name another OCI runtime in the configuration",
+    "runc": "install the package runc, or name another OCI runtime in the configuration",
+    "catatonit": "install the package catatonit",
+    "criu": "install the package criu",
+    "mkfs.erofs": "install the package erofs-utils",
+}
+
+
+class ToolMissing(FileNotFoundError):
+    """A program is not installed; `tool` is its name, `hint` what to do."""
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+        self.hint = _HINTS.get(os.path.basename(tool), "install it, or put its directory on PATH")
+        super().__init__(2, f"program not found; {self.hint}", tool)
+
+
+class ProgramFailed(Exception):
+    """A program ended with another exit code than 0, or was ended at its time limit."""
+
+    def __init__(self, completed: Completed) -> None:
+        self.completed = completed
+        how = "timed out" if completed.timed_out else f"exit code {completed.exit_code}"
+        words = completed.stderr[-_STDERR_TAIL:].decode("utf-8", "replace").strip()
+        super().__init__(f"{completed.argv[0]} failed ({how}): {words or 'it said nothing'}")
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a program ended.
+
+    `exit_code` is negative for a signal, as in `subprocess`. `duration` is in seconds. `truncated` says that
+    one of the outputs was longer than its limit; what is kept is the beginning.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration: float
+    timed_out: bool = False
+    truncated: bool = False
+
+    def check(self) -> Completed:
+        """Itself, or ProgramFailed."""
+        if self.exit_code != 0 or self.timed_out:
+            raise ProgramFailed(self)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What is seldom needed for `run`; `output_limit` is in bytes for each of stdout and stderr.
+
+    With `new_session` the program leads a process group of its own and a time-out kills the whole group.
+    """
+
+    cwd: str | None = None
+    output_limit: int = 1 << 20
+    new_session: bool = True
+    pass_fds: tuple[int, ...] = ()
+    merge_stderr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnOptions:
+    """How a long-running program is started: descriptors (None is /dev/null), environment, working directory.
+
+    The descriptors stay the caller's, who closes its copies.
+    """
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    pass_fds: tuple[int, ...] = ()
+    env: Mapping[str, str] | None = None
+    cwd: str | None = None
+    new_session: bool = False
+
+
+_RUN_DEFAULTS = RunOptions()
+_SPAWN_DEFAULTS = SpawnOptions()
+
+# Between the fork and the entry in `_children` a reaper in another thread would take the child for an orphan.
+_children_lock = threading.Lock()
+_children: dict[int, Child] = {}
+
+
+class Child:
+    """A started program. The loop it was started on collects its exit, whether or not anybody waits."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], argv: tuple[str, ...], leads_group: bool) -> None:
+        self.argv = argv
+        self.pid = popen.pid
+        self.pidfd = os.pidfd_open(popen.pid)
+        self.started = time.monotonic()
+        self._popen = popen
+        self._leads_group = leads_group
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(self.pidfd, self._collect)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._popen.returncode
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """The exit code; TimeoutError after `timeout` seconds, which leaves the program running."""
+        async with asyncio.timeout(timeout):
+            return await asyncio.shield(self._exited)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal; False when it has ended already."""
+        if self._popen.returncode is not None:
+            return False
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill(self) -> bool:
+        """End it, and its process group if it leads one; False when it has ended already."""
+        if self._popen.returncode is not None:
+            return False
+        if self._leads_group:
+            # The number cannot belong to another group: the leader is not reaped before `_collect`.
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                return self.signal(signal.SIGKILL)
+            return True
+        return self.signal(signal.SIGKILL)
+
+    def _collect(self) -> None:
+        self._loop.remove_reader(self.pidfd)
+        with _children_lock:
+            code = self._popen.wait()
+            _children.pop(self.pid, None)
+        os.close(self.pidfd)
+        if not self._exited.done():
+            self._exited.set_result(code)
+
+
+def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child:
+    """Start a program (1 ms) from the running loop's thread.
+
+    ToolMissing when it is not installed; OSError when it, or its working directory, cannot be used.
+    """
+    command = tuple(argv)
+    with _children_lock:
+        try:
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL if options.stdin is None else options.stdin,
+                stdout=subprocess.DEVNULL if options.stdout is None else options.stdout,
+                stderr=subprocess.DEVNULL if options.stderr is None else options.stderr,
+                env=options.env,
+                cwd=options.cwd,
+                pass_fds=options.pass_fds,
+                start_new_session=options.new_session,
+            )
+        except FileNotFoundError as error:
+            # The kernel gives the same errno for a missing working directory and for a script's missing
+            # interpreter.
+            if (options.cwd is not None and error.filename == options.cwd) or os.path.exists(command[0]):
+                raise
+            raise ToolMissing(command[0]) from error
+        try:
+            child = Child(popen, command, options.new_session)
+        except BaseException:
+            # No descriptor left for its pidfd: without one nobody could ever wait for it.
+            popen.kill()
+            popen.wait()
+            raise
+        _children[popen.pid] = child
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("started %s (pid %d)", shlex.join(command), child.pid)
+    return child
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout: float = 60.0,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    options: RunOptions = _RUN_DEFAULTS,
+) -> Completed:
+    """Run a program to its end and return what it said; a failing exit code is a result, not an error.
+
+    After `timeout` seconds it is killed (with its process group) and the result says `timed_out`. It is over
+    when the program itself has ended: output of a process that it left in the background is not waited for.
+    ToolMissing when it is not installed; TimeoutError when it does not die even from SIGKILL within 5 s.
+    """
+    started = time.monotonic()
+    with Capture(options.output_limit) as out, Capture(options.output_limit) as err, Feed(stdin) as feed:
+        child = spawn(
+            argv,
+            SpawnOptions(
+                stdin=feed.child_end,
+                stdout=out.child_end,
+                stderr=out.child_end if options.merge_stderr else err.child_end,
+                pass_fds=options.pass_fds,
+                env=env,
+                cwd=options.cwd,
+                new_session=options.new_session,
+            ),
+        )
+        try:
+            for pipe in (out, err, feed):
+                pipe.start()
+            timed_out = await _wait_or_kill(child, timeout)
+        finally:
+            child.kill()
+        completed = Completed(
+            argv=child.argv,
+            exit_code=await child.wait(),
+            stdout=out.finish(),
+            stderr=err.finish(),
+            duration=time.monotonic() - started,
+            timed_out=timed_out,
+            truncated=out.truncated or err.truncated,
+        )
+    if _log.isEnabledFor(logging.DEBUG):
+        words = "timed out" if timed_out else f"exit code {completed.exit_code}"
+        _log.debug("ran %s: %s in %.1f ms", shlex.join(child.argv), words, completed.duration * 1000)
+    return completed
+
+
+async def _wait_or_kill(child: Child, timeout: float) -> bool:
+    try:
+        await child.wait(timeout)
+    except TimeoutError:
+        if child.exit_code is not None:
+            return False
+        child.kill()
+        try:
+            await child.wait(_KILL_GRACE)
+        except TimeoutError:
+            text = f"{child.argv[0]} (pid {child.pid}) is alive {_KILL_GRACE:.0f} s after SIGKILL"
+            raise TimeoutError(text) from None
+        return True
+    return False
+
+
+def open_pidfd(pid: int) -> int:
+    """A pidfd for any process; ProcessLookupError when there is none. The caller closes it."""
+    return os.pidfd_open(pid)
+
+
+async def wait_pidfd(pidfd: int, timeout: float | None = None) -> bool:
+    """Wait until the process behind `pidfd` has ended, child or not; False after `timeout` seconds."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    own_fd = os.dup(pidfd)  # the loop keeps one callback a descriptor, and others may be waiting too
+
+    def wake() -> None:
+        loop.remove_reader(own_fd)
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(own_fd, wake)
+    try:
+        async with asyncio.timeout(timeout):
+            await ended
+    except TimeoutError:
+        return ended.done() and not ended.cancelled()
+    finally:
+        loop.remove_reader(own_fd)
+        os.close(own_fd)
+    return True
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot (proc(5), stat field 22); None when it is gone.
+
+    A pid with its start time names one process for as long as the machine is up.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read(4096)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the program's name, which may hold spaces and parentheses.
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans of all descendants from now on; they are collected with `reap_orphans`."""
+    libc.set_child_subreaper()
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """An adopted child that ended; `exit_code` is negative for a signal."""
+
+    pid: int
+    exit_code: int
+
+
+def reap_orphans() -> list[Reaped]:
+    """Collect the adopted children that have ended; never those that were started here. To be called on
+    SIGCHLD.
+
+    A child of ours that ended hides others from the kernel's cheap answer; then the list of children is read.
+    """
+    reaped: list[Reaped] = []
+    with _children_lock:
+        while (found := _peek(os.P_ALL, 0)) is not None:
+            if found in _children:
+                reaped += [_reap(pid) for pid in _adopted() if _peek(os.P_PID, pid) is not None]
+                break
+            reaped.append(_reap(found))
+    return reaped
+
+
+def _peek(kind: int, pid: int) -> int | None:
+    """The pid of an ended child, which stays uncollected."""
+    try:
+        found = os.waitid(kind, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _reap(pid: int) -> Reaped:
+    return Reaped(pid, os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1]))
+
+
+def _adopted() -> list[int]:
+    pids: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", "rb") as file:
+                pids += [int(word) for word in file.read().split()]
+        except (FileNotFoundError, ProcessLookupError):  # a thread that ended, or a kernel without the file
+            continue
+    return [pid for pid in pids if pid not in _children]

@@ -1,0 +1,76 @@
+"""Every failure that may leave the daemon, as one tree; `api.errors` maps each to a gRPC code.
+
+    CribError                  code
+    ├── InvalidRequest         INVALID_ARGUMENT     the caller's request is wrong; `field` names where
+    ├── NotFound               NOT_FOUND            the id or name is not known here
+    ├── AlreadyExists          ALREADY_EXISTS       the name is taken by something different
+    ├── WrongState             FAILED_PRECONDITION  the noun is in a state that does not allow the verb
+    ├── Exhausted              RESOURCE_EXHAUSTED   a limit of ours or of the host was reached
+    ├── TimedOut               DEADLINE_EXCEEDED    a time-out that the caller named has passed
+    ├── Unavailable            UNAVAILABLE          not now: starting, stopping, or a peer is away
+    ├── NotBuilt               UNIMPLEMENTED        this daemon does not offer it
+    └── Broken                 INTERNAL             the host, a program or a file did not do as it must
+
+Messages are lower-case without a full stop and say what was tried and on which id or path. `reason` is
+one of the CRI's own words (cri-api pkg/errors, e.g. `RegistryUnavailable`) that the kubelet looks for.
+"""
+
+from __future__ import annotations
+
+
+class CribError(Exception):
+    """The root of the tree; never raised itself."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}" if self.reason else self.message
+
+
+class InvalidRequest(CribError):
+    """The request is wrong. `field` is the path of the CRI field, e.g. `config.metadata.name`."""
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message, reason=reason)
+        self.field = field
+
+
+class NotFound(CribError):
+    """An id, name or image reference that is not known here."""
+
+
+class AlreadyExists(CribError):
+    """The name is taken by something that differs; the message names the difference."""
+
+
+class WrongState(CribError):
+    """The verb is not legal in the state that the noun is in (see `lifecycle`)."""
+
+
+class Exhausted(CribError):
+    """A limit (ours or the host's) was reached; the message names the limit."""
+
+
+class TimedOut(CribError):
+    """A time-out that the caller set has passed."""
+
+
+class Unavailable(CribError):
+    """Not possible now; trying again later may succeed."""
+
+
+class NotBuilt(CribError):
+    """This daemon does not offer it."""
+
+
+class Broken(CribError):
+    """The host, a program or a file did not do what it must; the cause is in the message."""
+
+
+REGISTRY_UNAVAILABLE = "RegistryUnavailable"
+SIGNATURE_VALIDATION_FAILED = "SignatureValidationFailed"
+RRO_UNSUPPORTED = "RROUnsupported"
+IMAGE_VOLUME_MOUNT_FAILED = "ImageVolumeMountFailed"

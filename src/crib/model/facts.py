@@ -1,0 +1,72 @@
+"""What is known of the host, a handler and a root file system: read once, then passed to pure recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Found out once, when the daemon starts."""
+
+    kernel: str
+    boot_id: str
+    architecture: str
+    """As OCI names it: amd64, arm64."""
+    cgroup_layout: str
+    """`v1`, `hybrid` (v1 controllers beside an empty v2 tree) or `v2`."""
+    cgroup_controllers: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    """CAP_… names in the daemon's bounding set: none other can be given to a container."""
+    oom_score_adj: int
+    """The daemon's own: without CAP_SYS_RESOURCE nobody may go below it (proc(5))."""
+    may_lower_oom: bool
+    apparmor: bool
+    selinux: bool
+    seccomp: bool
+    idmapped_mounts: bool
+    memory_bytes: int
+    swap_accounting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFacts:
+    """What one handler says that it can do (its `features` command, or a probe)."""
+
+    name: str
+    program: str
+    version: str
+    oci_version: str
+    """The `ociVersion` that specs for it carry."""
+    recursive_read_only: bool
+    user_namespaces: bool
+    idmapped_mounts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RootfsFacts:
+    """Read from a container's root without following a link out of it, each at most 1 MiB."""
+
+    passwd: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMounting:
+    """How layers are mounted here, as the probe found it."""
+
+    method: str
+    """`file` (file-backed EROFS), `loop` (EROFS on a loop device)."""
+    block_size: int
+    """512 or 4096."""
+    direct_io: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A condition of Status: ready, or the reason (one CamelCase word) and message why not."""
+
+    ready: bool
+    reason: str = ""
+    message: str = ""

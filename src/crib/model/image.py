@@ -1,0 +1,153 @@
+"""Images: references, configurations, layers, records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crib.model.errors import InvalidRequest
+from crib.model.ids import Digest, ImageId
+
+_NAME = re.compile(
+    r"(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
+    r"(?P<path>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_NAME = 255
+"""Longest repository name in characters (OCI distribution spec, as every registry enforces it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """A full image name: where it is kept, which repository, and which manifest of it.
+
+    Parsed once, at the door; `str()` gives the canonical form (OCI distribution spec, Pulling manifests).
+    """
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
+    """Parse an image name as docker, containerd and CRI-O do: `docker.io` and `latest` where none is given.
+
+    Raises InvalidRequest, which names `field`, for anything that is no reference.
+    """
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise InvalidRequest(f"{text!r} has a digest that is not sha256 and 64 hex digits", field=field)
+    tag = ""
+    colon = rest.rfind(":")
+    if colon > rest.rfind("/"):
+        rest, tag = rest[:colon], rest[colon + 1 :]
+        if not _TAG.fullmatch(tag):
+            raise InvalidRequest(f"{text!r} has a tag that is not valid", field=field)
+    first, slash, remainder = rest.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        rest = f"docker.io/{rest}" if slash else f"docker.io/library/{rest}"
+    elif first in ("index.docker.io", "registry-1.docker.io"):
+        rest = f"docker.io/{remainder}"
+    match = _NAME.fullmatch(rest)
+    if match is None or match["host"] is None or len(rest) > MAX_NAME:
+        raise InvalidRequest(f"{text!r} is not an image reference", field=field)
+    if not tag and not digest:
+        tag = "latest"
+    return ImageReference(match["host"], match["path"], tag, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer as we keep it: an EROFS file named by its diff id (OCI image spec, Layer DiffID)."""
+
+    diff_id: Digest
+    blob_digest: Digest
+    """Digest of the blob as it was pulled (compressed), or the diff id after an import of plain tars."""
+    size: int
+    """Bytes of the layer's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What running a container needs of the image's config (OCI image spec, config.md)."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
+    os: str = "linux"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image that can run: all of its layers are on disk before this is written."""
+
+    id: ImageId
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    """Lowest first."""
+    tags: tuple[str, ...] = ()
+    """NAME:TAG, canonical (CRI Image.repo_tags)."""
+    digests: tuple[str, ...] = ()
+    """NAME@sha256:… of manifests (CRI Image.repo_digests)."""
+    created_at: int = 0
+    """When it came here, not when it was built."""
+    pinned: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk of all its layers."""
+        return sum(layer.size for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedImage:
+    """What a pull or an import found, before it has a record: its layers are on disk and synced."""
+
+    id: ImageId
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    manifest_digest: Digest | None
+    """None when the archive has no manifest of a registry's kind (docker save)."""
+    names: tuple[str, ...] = ()
+    """Names that the archive gives it, canonical NAME:TAG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one layer is. `done` of `total` bytes; total 0 when it is not known."""
+
+    stage: str
+    """One of: resolving, downloading, importing, verifying, done."""
+    layer: str = ""
+    done: int = 0
+    total: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemUsage:
+    """Space that a directory takes (CRI FilesystemUsage)."""
+
+    mountpoint: str
+    used_bytes: int
+    inodes_used: int
+    at: int

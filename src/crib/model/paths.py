@@ -1,0 +1,135 @@
+"""Every path of ours, born here: from the two roots and an id.
+
+DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
+├── crib.db        records                ├── crib.sock
+├── layers/        DIFFID.erofs           ├── lock
+├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
+└── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
+                                          ├── s/SHORT/         conmon's sockets (short: 107 bytes)
+                                          ├── sandboxes/ID     ns/net ns/ipc ns/uts, shm/, etc files
+                                          └── containers/ID    config.json, rootfs/, pid files
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crib.model.ids import ContainerId, Digest, SandboxId
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """`data` survives a reboot, `state` need not."""
+
+    data: str
+    state: str
+
+    @property
+    def database(self) -> str:
+        return f"{self.data}/crib.db"
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Held by the daemon: neither root may have two."""
+        return (f"{self.data}/lock", f"{self.state}/lock")
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Made at start, for root only. Staging is made by the worker's owner, with the worker's rights."""
+        return (
+            self.layers,
+            self.network,
+            self.writable_layers,
+            self.layer_mounts,
+            self.exits,
+            self.sandboxes,
+            self.containers,
+            self.monitor_sockets,
+            self.runtime_root,
+        )
+
+    @property
+    def layers(self) -> str:
+        return f"{self.data}/layers"
+
+    @property
+    def staging(self) -> str:
+        return f"{self.data}/staging"
+
+    @property
+    def network(self) -> str:
+        """Kept results of CNI plugins: they must outlive a reboot, as the plugins' own files do."""
+        return f"{self.data}/network"
+
+    @property
+    def layer_mounts(self) -> str:
+        return f"{self.state}/layers"
+
+    @property
+    def exits(self) -> str:
+        return f"{self.state}/exits"
+
+    @property
+    def sandboxes(self) -> str:
+        return f"{self.state}/sandboxes"
+
+    @property
+    def containers(self) -> str:
+        return f"{self.state}/containers"
+
+    @property
+    def writable_layers(self) -> str:
+        return f"{self.data}/containers"
+
+    @property
+    def monitor_sockets(self) -> str:
+        return f"{self.state}/s"
+
+    @property
+    def runtime_root(self) -> str:
+        """The OCI runtime's own state (crun --root)."""
+        return f"{self.state}/runtime"
+
+    @property
+    def infra_root(self) -> str:
+        """Root of the infra processes of pods that share their pids: one static program."""
+        return f"{self.state}/infra"
+
+    def monitor_link(self, container: ContainerId) -> str:
+        """conmon's link to the bundle, through which the attach socket is reached in under 107 bytes."""
+        return f"{self.monitor_sockets}/{container[:20]}"
+
+    def layer_file(self, diff_id: Digest) -> str:
+        return f"{self.layers}/{diff_id.removeprefix('sha256:')}.erofs"
+
+    def layer_mount(self, diff_id: Digest) -> str:
+        """Short on purpose: the options of one overlay mount must fit into a page on older kernels."""
+        return f"{self.layer_mounts}/{diff_id.removeprefix('sha256:')[:20]}"
+
+    def sandbox(self, sandbox: SandboxId) -> str:
+        return f"{self.sandboxes}/{sandbox}"
+
+    def namespace(self, sandbox: SandboxId, kind: str) -> str:
+        """`kind` as under /proc/PID/ns: net, ipc, uts, user, pid."""
+        return f"{self.sandboxes}/{sandbox}/ns/{kind}"
+
+    def shm(self, sandbox: SandboxId) -> str:
+        return f"{self.sandboxes}/{sandbox}/shm"
+
+    def etc(self, sandbox: SandboxId, name: str) -> str:
+        """`name` is one of hosts, hostname, resolv.conf."""
+        return f"{self.sandboxes}/{sandbox}/{name}"
+
+    def container(self, container: ContainerId) -> str:
+        """The OCI bundle."""
+        return f"{self.containers}/{container}"
+
+    def rootfs(self, container: ContainerId) -> str:
+        return f"{self.containers}/{container}/rootfs"
+
+    def writable_layer(self, container: ContainerId) -> str:
+        """Holds `upper` and `work` of the container's overlay."""
+        return f"{self.writable_layers}/{container}"
+
+    def exit_file(self, container: ContainerId) -> str:
+        return f"{self.exits}/{container}"

@@ -1,0 +1,1 @@
+"""What the daemon tells of itself: its log. It reads; it never changes what it watches."""

@@ -1,0 +1,104 @@
+"""What runs: arguments, environment, working directory, terminal; and the same for a command run later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from crib.model.container import ContainerConfig
+from crib.model.errors import InvalidRequest
+from crib.model.facts import HostFacts
+from crib.model.image import ImageConfig
+from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.security import apparmor_profile, capabilities, selinux_label
+from crib.ocispec.user import container_user
+from crib.wire import oci_runtime as oci
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OOM_RANGE = range(-1000, 1001)
+
+
+def container_process(inputs: ContainerInputs) -> oci.Process:
+    """The `process` of config.json."""
+    config = inputs.config
+    return oci.Process(
+        user=container_user(config.security, inputs.image, inputs.rootfs),
+        args=process_args(config, inputs.image),
+        cwd=working_directory(config, inputs.image),
+        terminal=config.tty,
+        env=environment(inputs),
+        capabilities=capabilities(inputs),
+        no_new_privileges=config.security.no_new_privs,
+        oom_score_adj=oom_score_adj(config.resources.oom_score_adj, inputs.host),
+        apparmor_profile=apparmor_profile(inputs),
+        selinux_label=selinux_label(inputs),
+    )
+
+
+def exec_process(process: oci.Process, argv: Sequence[str], *, terminal: bool = False) -> oci.Process:
+    """process.json of a command run in the container: as its first process, with other arguments."""
+    if not argv or not argv[0]:
+        raise InvalidRequest("a command to run is needed", field="cmd")
+    env = process.env
+    if terminal and not any(value.startswith("TERM=") for value in env):
+        env = (*env, "TERM=xterm")
+    return msgspec.structs.replace(process, args=tuple(argv), terminal=terminal, env=env)
+
+
+def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
+    """The CRI's rule: `command` stands for ENTRYPOINT and takes CMD away with it, `args` stands for CMD."""
+    if config.command:
+        args = (*config.command, *config.args)
+    else:
+        args = (*image.entrypoint, *(config.args or image.cmd))
+    if not args or not args[0]:
+        raise InvalidRequest(
+            f"neither the container nor image {config.image} names a command", field="config.command"
+        )
+    for position, arg in enumerate(args):
+        if "\0" in arg:
+            raise InvalidRequest(f"argument {position} holds a NUL byte", field="config.command")
+    return args
+
+
+def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
+    """`working_dir`, else the image's, else the root; always absolute."""
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidRequest(f"{config.working_dir!r} is not absolute", field="config.working_dir")
+    directory = config.working_dir or image.working_dir or "/"
+    if "\0" in directory:
+        raise InvalidRequest("a path cannot hold a NUL byte", field="config.working_dir")
+    return os.path.normpath(f"/{directory.lstrip('/')}")
+
+
+def environment(inputs: ContainerInputs) -> tuple[str, ...]:
+    """Defaults, then the image's, then the container's; the last one to name a variable wins, in the first's place."""
+    sandbox = inputs.sandbox.config
+    hostname = inputs.default_hostname if sandbox.host_network else sandbox.hostname
+    merged = dict([_split(DEFAULT_PATH)])
+    if hostname:
+        merged["HOSTNAME"] = hostname
+    if inputs.config.tty:
+        merged["TERM"] = "xterm"
+    merged.update(_split(entry) for entry in inputs.image.env)
+    for position, (key, value) in enumerate(inputs.config.envs):
+        if not key or "=" in key or "\0" in key or b"\0" in value:
+            raise InvalidRequest(f"{key!r} cannot be set", field=f"config.envs[{position}]")
+        merged[key] = value.decode("utf-8", "surrogateescape")
+    return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def _split(entry: str) -> tuple[str, str]:
+    key, _, value = entry.partition("=")
+    return key, value
+
+
+def oom_score_adj(wanted: int, host: HostFacts) -> int:
+    """What was asked for, raised to the daemon's own where the host lets nobody go below it."""
+    if wanted not in _OOM_RANGE:
+        raise InvalidRequest(
+            f"{wanted} is not within -1000 and 1000", field="config.linux.resources.oom_score_adj"
+        )
+    return wanted if host.may_lower_oom else max(wanted, host.oom_score_adj)

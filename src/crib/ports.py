@@ -1,0 +1,234 @@
+"""The seams, on one page: what the verbs (engine) need of the hands (backends).
+
+Each port has a fake under tests/fakes that passes the same contract suite as the real thing. An
+implementation turns whatever goes wrong into a `CribError` that names what was tried. Every removing or
+stopping method is idempotent: what is not there counts as removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
+from crib.model.facts import HandlerFacts, LayerMounting, Readiness
+from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
+from crib.model.image import FetchedImage, FilesystemUsage, ImageConfig, ImageRecord, ImageReference, Progress
+from crib.model.sandbox import NetworkAttachment, PodMetadata, PortMapping, ProcessIdentity, SandboxRecord
+from crib.model.stats import ContainerUsage, InterfaceUsage, PodUsage
+
+Clock = Callable[[], int]
+"""Nanoseconds since the epoch; tests turn it by hand."""
+
+StageTimer = Callable[[str, str], AbstractContextManager[object]]
+"""Gives the context manager that times one stage, by name and subject, of a pod's start (engine.timeline)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedContainer:
+    """What Handler.create made: the first process waits to be started."""
+
+    process: ProcessIdentity
+    monitor: ProcessIdentity
+    user: ContainerUser
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the world says of a container, for recovery."""
+
+    status: str
+    """The runtime's word: created, running, stopped, or `gone`."""
+    exit: Exit | None
+    monitor_alive: bool
+
+
+class Handler(Protocol):
+    """Runs pods and containers of one RuntimeClass handler."""
+
+    @property
+    def facts(self) -> HandlerFacts: ...
+
+    async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
+
+        Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
+        """
+        ...
+
+    async def stop_pod(self, record: SandboxRecord) -> None:
+        """End the infra process, unpin the namespaces, unmount shm."""
+        ...
+
+    async def remove_pod(self, record: SandboxRecord) -> None:
+        """`stop_pod`, then the pod's files, and its cgroup if we made it."""
+        ...
+
+    def netns_path(self, record: SandboxRecord) -> str:
+        """Where the pod's network namespace is pinned."""
+        ...
+
+    async def create(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
+    ) -> CreatedContainer:
+        """Mount the root, write the bundle, run monitor and runtime's create. `record` is CREATING."""
+        ...
+
+    async def start(self, record: ContainerRecord) -> None: ...
+
+    async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
+        """Signal the first process, or every process of the container. Gone already is fine."""
+        ...
+
+    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
+        """Run a command to its end; TimedOut when its time-out passed (all of its processes are killed)."""
+        ...
+
+    async def reopen_log(self, record: ContainerRecord) -> None: ...
+
+    async def delete(self, record: ContainerRecord) -> None:
+        """Kill what is left, unmount the root, remove bundle, writable layer, exit file, sockets, cgroup."""
+        ...
+
+    def exits(self) -> AsyncIterator[Exit]:
+        """First the exits that are on file, then new ones as they happen; ends never."""
+        ...
+
+    async def observe(self, record: ContainerRecord) -> Observation: ...
+
+    async def pod_alive(self, record: SandboxRecord) -> bool:
+        """Whether the pod's namespaces (and infra process) are there."""
+        ...
+
+    async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage: ...
+
+    async def pod_usage(self, record: SandboxRecord) -> PodUsage:
+        """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
+        ...
+
+    async def sweep(
+        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
+    ) -> Sequence[str]:
+        """Remove whatever of ours belongs to none of these; says what was removed."""
+        ...
+
+    async def dismantle(self) -> None:
+        """Undo what was set up for all pods. Called when there is no pod left, by a wipe."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetwork:
+    """What a network needs to know of a pod."""
+
+    id: SandboxId
+    metadata: PodMetadata
+    netns: str
+    """Path of the pinned namespace; it may be gone already when detaching."""
+    port_mappings: tuple[PortMapping, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    dns_servers: tuple[str, ...] = ()
+    dns_searches: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    cgroup_parent: str = ""
+
+
+class PodNetworks(Protocol):
+    """Attaches pods to their network: the built-in bridge, or CNI."""
+
+    async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment: ...
+
+    async def detach(self, pod: PodNetwork) -> None:
+        """Give back addresses, ports and interfaces. Safe when nothing or only half was attached."""
+        ...
+
+    async def readiness(self) -> Readiness: ...
+
+    async def configure(self, pod_cidr: str) -> None:
+        """CRI UpdateRuntimeConfig: the node's pod range is now known."""
+        ...
+
+    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]: ...
+
+    async def sweep(self, known: Collection[SandboxId]) -> Sequence[str]:
+        """Release whatever is held for pods that are not known; says what was released."""
+        ...
+
+    async def dismantle(self) -> None:
+        """Remove what all pods share (bridge, rules). Called when there is no pod left, by a wipe."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of sockets and threads; pods stay attached."""
+        ...
+
+
+ProgressSink = Callable[[Progress], None]
+
+
+class Images(Protocol):
+    """The image store and the worker that fills it."""
+
+    @property
+    def mounting(self) -> LayerMounting: ...
+
+    async def pull(self, reference: ImageReference, progress: ProgressSink) -> FetchedImage:
+        """Resolve and fetch; layers that are here are not fetched again. New ones are synced."""
+        ...
+
+    async def import_archive(self, path: str, progress: ProgressSink) -> Sequence[FetchedImage]:
+        """Read an OCI layout directory, an OCI archive or a `docker save` archive."""
+        ...
+
+    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
+        """Remove layers that are not in `keep` (unmounting them) and stale staging files."""
+        ...
+
+    async def usage(self) -> FilesystemUsage:
+        """Space taken by layers and records."""
+        ...
+
+    async def writable_usage(self) -> FilesystemUsage:
+        """Space taken by the containers' writable layers together."""
+        ...
+
+    async def dismantle(self) -> None:
+        """Unmount every layer. Called when there is no container left, by a wipe."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AllRecords:
+    """Everything that is kept, as read at start."""
+
+    sandboxes: Sequence[SandboxRecord]
+    containers: Sequence[ContainerRecord]
+    images: Sequence[ImageRecord]
+
+
+class Records(Protocol):
+    """Durable rows. Writes are done when the call returns."""
+
+    def load(self) -> AllRecords:
+        """Read all rows; one that cannot be read is set aside and logged, never fatal."""
+        ...
+
+    def put_sandbox(self, record: SandboxRecord) -> None: ...
+
+    def delete_sandbox(self, sandbox: SandboxId) -> None: ...
+
+    def put_container(self, record: ContainerRecord) -> None: ...
+
+    def delete_container(self, container: ContainerId) -> None: ...
+
+    async def put_image(self, record: ImageRecord) -> None:
+        """Synced to disk: after a power cut no image is listed whose layers are not there."""
+        ...
+
+    async def delete_image(self, image: ImageId) -> None: ...
+
+    def close(self) -> None: ...

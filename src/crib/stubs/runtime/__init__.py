@@ -1,0 +1,1 @@
+"""The Kubernetes Container Runtime Interface; one package a version."""

@@ -1,0 +1,297 @@
+"""Documents that describe images: OCI and Docker manifests, indexes, configs, layouts and `docker save` lists.
+
+Sources: OCI image spec 1.1 (manifest.md, image-index.md, config.md, image-layout.md, annotations.md), Docker's image
+manifest version 2 schema 2, and the `manifest.json` of `docker save`. Every function takes bytes that may be hostile and
+raises `ImageFormatError`, which says what is wrong with which document; nothing here reads or writes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+ACCEPTED = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+"""What a request for a manifest says that it takes (distribution spec, Pulling manifests)."""
+
+_LAYER_TYPES = {
+    "application/vnd.oci.image.layer.v1.tar": "",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
+}
+_FOREIGN_LAYER = re.compile(
+    r"application/vnd\.oci\.image\.layer\.nondistributable\.v1\.tar(\+gzip|\+zstd)?"
+    r"|application/vnd\.docker\.image\.rootfs\.foreign\.diff\.tar(\.gzip|\.zstd)?"
+)
+
+MAX_DOCUMENT = 8 << 20
+"""Bytes of one manifest, index or config at most; registries take 4 MiB."""
+MAX_LAYERS = 500
+"""Layers of one image at most: overlayfs takes no more (OVL_MAX_STACK)."""
+
+NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_ATTESTATION = "vnd.docker.reference.type"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class ImageFormatError(ValueError):
+    """A document is not what it must be; the text says which one and why."""
+
+
+class Platform(msgspec.Struct, frozen=True):
+    """What a manifest runs on (image-index.md, platform)."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
+    """A reference to a blob (descriptor.md)."""
+
+    media_type: str
+    digest: str
+    size: int
+    urls: tuple[str, ...] | None = None
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that an archive's index gives it, or an empty text (annotations.md)."""
+        annotations = self.annotations or {}
+        return next((annotations[key] for key in NAME_ANNOTATIONS if annotations.get(key)), "")
+
+    @property
+    def is_attestation(self) -> bool:
+        """Whether it is a builder's attestation and no image that can run."""
+        return _ATTESTATION in (self.annotations or {})
+
+
+class Manifest(msgspec.Struct, frozen=True, rename="camel"):
+    """An image of one platform (manifest.md)."""
+
+    schema_version: int
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    media_type: str = ""
+
+
+class Index(msgspec.Struct, frozen=True, rename="camel"):
+    """A list of manifests (image-index.md)."""
+
+    schema_version: int
+    manifests: tuple[Descriptor, ...]
+    media_type: str = ""
+
+
+class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
+    """What the image says of running it (config.md, config); null stands for absent everywhere."""
+
+    user: str | None = None
+    env: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    volumes: dict[str, object] | None = None
+    working_dir: str | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str | None = None
+
+
+class RootFs(msgspec.Struct, frozen=True):
+    """The layers by the digest of their tar, lowest first (config.md, rootfs)."""
+
+    type: str = "layers"
+    diff_ids: tuple[str, ...] | None = None
+
+
+class ConfigDocument(msgspec.Struct, frozen=True):
+    """The image config; its digest is the image's id."""
+
+    architecture: str
+    os: str
+    rootfs: RootFs
+    config: RunConfig | None = None
+    variant: str = ""
+
+
+class SavedImage(msgspec.Struct, frozen=True, rename="pascal"):
+    """One entry of the `manifest.json` that `docker save` writes; the texts are paths in the archive."""
+
+    config: str
+    layers: tuple[str, ...]
+    repo_tags: tuple[str, ...] | None = None
+
+
+class Layout(msgspec.Struct, frozen=True, rename="camel"):
+    """The `oci-layout` file (image-layout.md)."""
+
+    image_layout_version: str
+
+
+class _AnyManifest(msgspec.Struct, frozen=True, rename="camel"):
+    """Only enough of a manifest to see what it claims to be."""
+
+    schema_version: int = 0
+    media_type: str = ""
+    config: object = None
+    layers: object = None
+    manifests: object = None
+    fs_layers: object = None
+
+
+_Shape = TypeVar("_Shape")
+
+
+def _decode(data: bytes, shape: type[_Shape], what: str) -> _Shape:
+    if len(data) > MAX_DOCUMENT:
+        raise ImageFormatError(f"{what} has {len(data)} bytes, more than {MAX_DOCUMENT}")
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ImageFormatError(f"{what} is malformed: {error}") from error
+
+
+def is_digest(text: str) -> bool:
+    """Whether the text is a sha256 digest: no other algorithm is taken."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
+    """A manifest or an index.
+
+    `media_type` is what the registry or descriptor said of it, empty when nothing did. A document that can be read as
+    both, or whose own media type says otherwise, is refused (CVE-2021-41190).
+    """
+    claim = _decode(data, _AnyManifest, what)
+    if claim.schema_version == 1 or claim.fs_layers is not None:
+        raise ImageFormatError(
+            f"{what} is a Docker schema 1 manifest, which is not supported; push the image anew"
+        )
+    if claim.schema_version != 2:
+        raise ImageFormatError(f"{what} has schemaVersion {claim.schema_version} where 2 is expected")
+    if claim.manifests is not None and (claim.config is not None or claim.layers is not None):
+        raise ImageFormatError(f"{what} has both manifests and layers or config, so it can be read two ways")
+    known = {text for text in (media_type, claim.media_type) if text in INDEX_TYPES | MANIFEST_TYPES}
+    if claim.media_type and claim.media_type not in known:
+        raise ImageFormatError(f"{what} has media type {claim.media_type!r}, which is no image")
+    if known & (MANIFEST_TYPES if claim.manifests is not None else INDEX_TYPES):
+        raise ImageFormatError(f"{what} is said to be {', '.join(sorted(known))} but has other fields")
+    if claim.manifests is not None:
+        index = _decode(data, Index, what)
+        _check_descriptors(index.manifests, what)
+        return index
+    manifest = _decode(data, Manifest, what)
+    _check_manifest(manifest, what)
+    return manifest
+
+
+def _check_descriptors(descriptors: tuple[Descriptor, ...], what: str) -> None:
+    for descriptor in descriptors:
+        if not is_digest(descriptor.digest):
+            raise ImageFormatError(
+                f"{what} has digest {descriptor.digest!r}, which is not sha256 and 64 hex digits"
+            )
+        if descriptor.size < 0:
+            raise ImageFormatError(f"{what} has a negative size for {descriptor.digest}")
+
+
+def _check_manifest(manifest: Manifest, what: str) -> None:
+    _check_descriptors((manifest.config, *manifest.layers), what)
+    if len(manifest.layers) > MAX_LAYERS:
+        raise ImageFormatError(f"{what} has {len(manifest.layers)} layers, more than {MAX_LAYERS}")
+    if manifest.config.media_type not in CONFIG_TYPES:
+        raise ImageFormatError(
+            f"{what} has a config of type {manifest.config.media_type!r}, so it is no image to run"
+        )
+    if manifest.config.size > MAX_DOCUMENT:
+        raise ImageFormatError(
+            f"{what} has a config of {manifest.config.size} bytes, more than {MAX_DOCUMENT}"
+        )
+    for layer in manifest.layers:
+        layer_compression(layer, what)
+
+
+def layer_compression(layer: Descriptor, what: str) -> str:
+    """How a layer says that it is compressed: gzip, zstd or an empty text."""
+    if layer.urls or _FOREIGN_LAYER.fullmatch(layer.media_type):
+        raise ImageFormatError(f"{what} has the foreign layer {layer.digest}, which is not supported")
+    compression = _LAYER_TYPES.get(layer.media_type)
+    if compression is None:
+        raise ImageFormatError(f"{what} has a layer of type {layer.media_type!r}, which is not supported")
+    return compression
+
+
+def parse_config(data: bytes, what: str) -> ConfigDocument:
+    """An image config; each diff id is a valid digest."""
+    document = _decode(data, ConfigDocument, what)
+    diff_ids = document.rootfs.diff_ids or ()
+    if len(diff_ids) > MAX_LAYERS:
+        raise ImageFormatError(f"{what} has {len(diff_ids)} layers, more than {MAX_LAYERS}")
+    for diff_id in diff_ids:
+        if not is_digest(diff_id):
+            raise ImageFormatError(f"{what} has diff id {diff_id!r}, which is not sha256 and 64 hex digits")
+    return document
+
+
+def parse_saved_images(data: bytes, what: str) -> tuple[SavedImage, ...]:
+    """The `manifest.json` of a `docker save` archive."""
+    return _decode(data, tuple[SavedImage, ...], what)
+
+
+def parse_layout(data: bytes, what: str) -> None:
+    """Check the `oci-layout` file: version 1 is the only one there is."""
+    version = _decode(data, Layout, what).image_layout_version
+    if not version.startswith("1."):
+        raise ImageFormatError(f"{what} has layout version {version!r} where 1 is expected")
+
+
+def oci_architecture(machine: str) -> str:
+    """OCI's name for what uname(2) calls `machine`; the same text where they agree."""
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def platform_matches(platform: Platform | None, architecture: str) -> bool:
+    """Whether a node of `architecture` runs it. No platform counts as a match: the config tells later."""
+    if platform is None or (not platform.architecture and not platform.os):
+        return True
+    if platform.os != "linux" or platform.architecture != architecture:
+        return False
+    # arm64 nodes run v8, which may be left out; amd64 variants name newer instructions that a node may lack.
+    return platform.variant in ({"", "v8"} if architecture == "arm64" else {"", "v1"})
+
+
+def choose_manifest(index: Index, architecture: str, what: str) -> Descriptor:
+    """The first manifest of the index that a node of `architecture` runs (image-index.md: the first match wins)."""
+    images = [entry for entry in index.manifests if not entry.is_attestation]
+    named = [entry for entry in images if entry.platform is not None]
+    for entry in named or images:
+        if entry.media_type in MANIFEST_TYPES | INDEX_TYPES and platform_matches(
+            entry.platform, architecture
+        ):
+            return entry
+    offered = sorted(
+        {f"{p.os}/{p.architecture}{'/' + p.variant if p.variant else ''}" for p in _platforms(images)}
+    )
+    raise ImageFormatError(
+        f"{what} has nothing for linux/{architecture}, only {', '.join(offered[:20]) or 'nothing'}"
+    )
+
+
+def _platforms(entries: list[Descriptor]) -> list[Platform]:
+    return [entry.platform for entry in entries if entry.platform is not None]

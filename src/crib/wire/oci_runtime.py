@@ -1,0 +1,253 @@
+"""The OCI runtime's documents: config.json, `state`, `features` and process.json (OCI runtime spec 1.0 to 1.2).
+
+Only the fields that we write or read. A field that has its default is left out of the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+
+class Shape(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The root of all shapes: camelCase on the wire, unknown fields ignored when read."""
+
+
+class User(Shape, frozen=True):
+    """config.md, User: numbers only; names are looked up before."""
+
+    uid: int = msgspec.field(name="uid")
+    gid: int = msgspec.field(name="gid")
+    additional_gids: tuple[int, ...] = ()
+
+
+class Capabilities(Shape, frozen=True):
+    """config.md, capabilities: names with the CAP_ prefix."""
+
+    bounding: tuple[str, ...] = ()
+    effective: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    inheritable: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+
+class Process(Shape, frozen=True):
+    """config.md, Process; also the whole of process.json for `exec`."""
+
+    user: User
+    args: tuple[str, ...]
+    cwd: str
+    terminal: bool = False
+    env: tuple[str, ...] = ()
+    capabilities: Capabilities | None = None
+    no_new_privileges: bool = False
+    oom_score_adj: int | None = None
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+
+
+class Root(Shape, frozen=True):
+    """config.md, Root."""
+
+    path: str
+    readonly: bool = False
+
+
+class Mount(Shape, frozen=True):
+    """config.md, Mounts."""
+
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+class Namespace(Shape, frozen=True):
+    """config-linux.md, Namespaces: without a path a new one is made."""
+
+    type: str
+    path: str = ""
+
+
+class Device(Shape, frozen=True):
+    """config-linux.md, Devices: a node to make in the container."""
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    file_mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+class DeviceRule(Shape, frozen=True, omit_defaults=False):
+    """config-linux.md, Allowed Device list; null major or minor stands for all."""
+
+    allow: bool
+    access: str = "rwm"
+    type: str = "a"
+    major: int | None = None
+    minor: int | None = None
+
+
+class Memory(Shape, frozen=True):
+    """config-linux.md, Memory: bytes."""
+
+    limit: int | None = None
+    swap: int | None = None
+
+
+class Cpu(Shape, frozen=True):
+    """config-linux.md, CPU: shares, microseconds, lists of CPUs and memory nodes."""
+
+    shares: int | None = None
+    quota: int | None = None
+    period: int | None = None
+    cpus: str = ""
+    mems: str = ""
+
+
+class HugepageLimit(Shape, frozen=True):
+    """config-linux.md, Huge page limits: bytes of one page size."""
+
+    page_size: str
+    limit: int
+
+
+class Resources(Shape, frozen=True):
+    """config-linux.md, Control groups."""
+
+    devices: tuple[DeviceRule, ...] = ()
+    memory: Memory | None = None
+    cpu: Cpu | None = None
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    unified: dict[str, str] = {}
+
+
+class SeccompArg(Shape, frozen=True, omit_defaults=False):
+    """config-linux.md, Seccomp: a condition on one argument."""
+
+    index: int
+    value: int
+    op: str
+    value_two: int = 0
+
+
+class SeccompRule(Shape, frozen=True):
+    """config-linux.md, Seccomp: what to do on these system calls."""
+
+    names: tuple[str, ...]
+    action: str
+    errno_ret: int | None = None
+    args: tuple[SeccompArg, ...] = ()
+
+
+class Seccomp(Shape, frozen=True):
+    """config-linux.md, Seccomp."""
+
+    default_action: str
+    default_errno_ret: int | None = None
+    architectures: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    syscalls: tuple[SeccompRule, ...] = ()
+
+
+class Linux(Shape, frozen=True):
+    """config-linux.md."""
+
+    namespaces: tuple[Namespace, ...] = ()
+    cgroups_path: str = ""
+    resources: Resources | None = None
+    devices: tuple[Device, ...] = ()
+    rootfs_propagation: str = ""
+    seccomp: Seccomp | None = None
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    mount_label: str = ""
+
+
+class Spec(Shape, frozen=True):
+    """config.json of a bundle."""
+
+    oci_version: str
+    process: Process
+    root: Root
+    linux: Linux
+    mounts: tuple[Mount, ...] = ()
+    annotations: dict[str, str] = {}
+
+
+class State(Shape, frozen=True):
+    """runtime.md, State: what `state` prints."""
+
+    id: str
+    status: str
+    pid: int = 0
+
+
+class MountExtensions(Shape, frozen=True):
+    """features-linux.md, mount extensions."""
+
+    class IdMap(Shape, frozen=True):
+        """Whether id-mapped mounts are known."""
+
+        enabled: bool = False
+
+    idmap: IdMap = IdMap()
+
+
+class LinuxFeatures(Shape, frozen=True):
+    """features-linux.md."""
+
+    namespaces: tuple[str, ...] | None = None
+    mount_extensions: MountExtensions | None = None
+
+
+class Features(Shape, frozen=True):
+    """features.md: what `features` prints."""
+
+    oci_version_max: str
+    oci_version_min: str = ""
+    mount_options: tuple[str, ...] | None = None
+    linux: LinuxFeatures | None = None
+
+
+def encode(document: Shape) -> bytes:
+    """The document as JSON.
+
+    Text that holds bytes which are not UTF-8 (as lone surrogates, `os.fsdecode`) is written as those bytes: the runtimes in C
+    hand them on unchanged.
+    """
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        built: Any = msgspec.to_builtins(document)
+        return json.dumps(built, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def decode_state(data: bytes) -> State:
+    """What `state` printed; ValueError when it is something else."""
+    return msgspec.json.decode(data, type=State)
+
+
+def decode_features(data: bytes) -> Features:
+    """What `features` printed; ValueError when it is something else."""
+    return msgspec.json.decode(data, type=Features)
+
+
+def decode_process(data: bytes) -> Process:
+    """The `process` of a config.json that we wrote ourselves."""
+
+    return msgspec.json.decode(data.decode("utf-8", "surrogateescape"), type=_SpecProcess).process
+
+
+def decode_seccomp(data: bytes) -> Seccomp:
+    """A seccomp profile in the OCI's shape; ValueError (with the place) when it is not one."""
+    return msgspec.json.decode(data, type=Seccomp)
+
+
+class _SpecProcess(Shape, frozen=True):
+    process: Process

@@ -1,0 +1,112 @@
+"""The walls of the house: who imports whom, how large things are, where waiting is allowed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "crib"
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 5
+
+ALLOWED_MODULES: dict[str, int] = {}
+"""Modules over the limit and their length. This list only shrinks."""
+ALLOWED_FUNCTIONS: dict[str, int] = {}
+"""Functions over a limit (`file:function`). This list only shrinks."""
+
+BANNED_NAMES = {"util", "utils", "helpers", "helper", "common", "manager", "misc"}
+ROOMS_WITHOUT_WAITING = ("model", "wire", "ocispec")
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if "stubs" not in path.relative_to(SOURCE).parts)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def body_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the function without its docstring."""
+    length = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        length -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return length
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    arguments = node.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def is_a_command(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A command line's options are its parameters: typer reads them from the signature."""
+    return any(
+        isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute) and item.func.attr in ("command", "callback")
+        for item in node.decorator_list
+    )
+
+
+def test_arrows_between_rooms_are_those_of_the_drawing() -> None:
+    program = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_module_is_longer_than_the_limit_but_those_on_the_list() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in modules()}
+    too_long = {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
+    assert too_long.keys() == ALLOWED_MODULES.keys(), "the list may only shrink, and what became good is taken off"
+    assert all(length <= ALLOWED_MODULES[name] for name, length in too_long.items()), too_long
+
+
+def test_no_function_is_longer_or_wider_than_the_limit_but_those_on_the_list() -> None:
+    found = {}
+    for path in modules():
+        for node in functions(path):
+            wide = parameters(node) > MOST_PARAMETERS and not is_a_command(node)
+            if body_length(node) > LONGEST_FUNCTION or wide:
+                found[f"{name_of(path)}:{node.name}"] = max(body_length(node), parameters(node))
+    assert found.keys() == ALLOWED_FUNCTIONS.keys(), found
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    assert [name_of(path) for path in modules() if path.stem in BANNED_NAMES] == []
+
+
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_WAITING)
+def test_rooms_without_input_and_output_do_not_wait(room: str) -> None:
+    waiting = [
+        f"{name_of(path)}:{node.name}"
+        for path in modules()
+        if path.is_relative_to(SOURCE / room)
+        for node in functions(path)
+        if isinstance(node, ast.AsyncFunctionDef)
+    ]
+    assert waiting == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [name_of(path) for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+def test_tasks_are_started_by_their_keeper_only() -> None:
+    """ruff bans asyncio.create_task; the loop's own method is the way around it that must not spread."""
+    users = [name_of(path) for path in modules() if "loop().create_task(" in path.read_text()]
+    assert users == ["engine/keeper.py"]

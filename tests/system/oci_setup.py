@@ -1,0 +1,190 @@
+"""A private OCI handler for tests: its own roots below a temporary directory, its own cgroup, a busybox root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crib.backends.oci.environment import OciEnvironment, open_environment
+from crib.backends.oci.handler import OciHandler
+from crib.host.cgroups import detect_layout
+from crib.host.mounts import Tmpfs, perform, unmount_tree
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.facts import HostFacts
+from crib.model.ids import Digest, HandlerName, ImageId, new_container_id, new_sandbox_id
+from crib.model.image import ImageConfig
+from crib.model.paths import Paths
+from crib.model.sandbox import (
+    NamespaceMode,
+    NamespaceOptions,
+    PodMetadata,
+    PodSecurity,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+)
+from crib.model.settings import HandlerSettings, Settings
+
+_CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
+    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
+    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
+    "CHECKPOINT_RESTORE",
+)
+"""capability.h, in the order of their numbers."""
+
+
+def host_facts() -> HostFacts:
+    """Facts of the machine that the tests run on."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    bounding = int(status["CapBnd"], 16)
+    held = tuple(f"CAP_{name}" for bit, name in enumerate(_CAPABILITIES) if bounding >> bit & 1)
+    layout = detect_layout()
+    return HostFacts(
+        kernel=os.uname().release,
+        boot_id="",
+        architecture={"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+        cgroup_layout=layout.mode,
+        cgroup_controllers=tuple(layout.controllers) or tuple(layout.unified_controllers),
+        capabilities=held,
+        oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
+        may_lower_oom="CAP_SYS_RESOURCE" in held,
+        apparmor=False,
+        selinux=False,
+        seccomp=True,
+        idmapped_mounts=True,
+        memory_bytes=0,
+        swap_accounting=os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
+    )
+
+
+class PlainLayers:
+    """A layer is a directory, named by its digest."""
+
+    def __init__(self, directories: dict[Digest, str]) -> None:
+        self._directories = directories
+
+    async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
+        return [self._directories[layer] for layer in layers]
+
+
+class NoStage:
+    """Times nothing."""
+
+    def __call__(self, name: str, subject: str) -> NoStage:
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+STAGE = NoStage()
+LAYER = Digest("sha256:" + "b" * 64)
+
+
+def make_busybox_root(root: str) -> None:
+    """A root with a static busybox under the names that the tests use."""
+    for name in ("bin", "etc", "tmp", "proc", "sys", "dev"):
+        os.makedirs(f"{root}/{name}")
+    os.chmod(f"{root}/tmp", 0o1777)
+    shutil.copy("/bin/busybox", f"{root}/bin/busybox")
+    for applet in (
+        *("sh", "true", "false", "sleep", "cat", "echo", "id", "env", "ls", "hostname", "setsid", "head", "pwd"),
+        *("ps", "mount", "touch", "stat", "dd", "yes", "kill", "grep", "wc", "mkdir", "tail", "test", "printf"),
+    ):
+        os.symlink("busybox", f"{root}/bin/{applet}")
+    with open(f"{root}/etc/passwd", "w") as file:
+        file.write("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\n")
+    with open(f"{root}/etc/group", "w") as file:
+        file.write("root:x:0:\nalice:x:1001:\nwheel:x:10:alice\n")
+
+
+@dataclass
+class OciLab:
+    """A handler with what it needs, and short ways to make records."""
+
+    handler: OciHandler
+    environment: OciEnvironment
+    paths: Paths
+    logs: str
+
+    def sandbox(
+        self,
+        *,
+        pid: NamespaceMode = NamespaceMode.CONTAINER,
+        network: NamespaceMode = NamespaceMode.POD,
+        ipc: NamespaceMode = NamespaceMode.POD,
+        **config: object,
+    ) -> SandboxRecord:
+        return SandboxRecord(
+            id=new_sandbox_id(),
+            config=SandboxConfig(
+                metadata=PodMetadata("pod", "uid", "default"),
+                hostname="pod-host",
+                log_directory=self.logs,
+                security=PodSecurity(namespaces=NamespaceOptions(network, pid, ipc)),
+                **config,  # type: ignore[arg-type]
+            ),
+            handler=HandlerName(self.environment.facts.name),
+            state=SandboxState.CREATING,
+            created_at=time.time_ns(),
+            boot_id="",
+        )
+
+    def container(self, sandbox: SandboxRecord, config: ContainerConfig, *, log: bool = True) -> ContainerRecord:
+        container = new_container_id()
+        return ContainerRecord(
+            id=container,
+            sandbox_id=sandbox.id,
+            config=config,
+            state=ContainerState.CREATING,
+            created_at=time.time_ns(),
+            image_id=ImageId("sha256:" + "a" * 64),
+            image_ref="busybox",
+            layers=(LAYER,),
+            log_path=f"{self.logs}/{container}.log" if log else "",
+        )
+
+    async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
+        made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
+        return replace(record, process=made.process, monitor=made.monitor, user=made.user)
+
+
+@contextlib.asynccontextmanager
+async def oci_lab(program: str = "crun", **settings: object) -> AsyncIterator[OciLab]:
+    """A lab whose state and data lie on a tmpfs of their own, as /run does on a node; all of it goes at the end."""
+    top = tempfile.mkdtemp(prefix="crib-oci-")
+    perform(Tmpfs(top, 512 << 20, mode=0o755))
+    lower, logs = f"{top}/lower", f"{top}/logs"
+    os.makedirs(lower)
+    os.makedirs(logs)
+    make_busybox_root(lower)
+    paths = Paths(data=f"{top}/data", state=f"{top}/run")
+    cgroup_root = f"/crib-test-{os.path.basename(top)}"
+    options = Settings(
+        data=paths.data,
+        state=paths.state,
+        cgroup_root=cgroup_root,
+        verb_timeout=30,
+        handlers={program: HandlerSettings()},
+        **settings,  # type: ignore[arg-type]
+    )
+    environment = await open_environment(HandlerName(program), options, paths, host_facts())
+    try:
+        yield OciLab(OciHandler(environment, PlainLayers({LAYER: lower})), environment, paths, logs)
+    finally:
+        await environment.cgroups.kill(cgroup_root)
+        await environment.cgroups.remove(cgroup_root)
+        unmount_tree(top)
+        shutil.rmtree(top)

@@ -1,0 +1,451 @@
+"""The OCI handler with real crun and conmon: pods and containers from the first file to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from crib.backends.oci.bundles import is_alive
+from crib.host.mount_table import mounts_below
+from crib.model.container import (
+    Capabilities,
+    ContainerConfig,
+    ContainerRecord,
+    ContainerSecurity,
+    Device,
+    ExecCommand,
+    Exit,
+    Mount,
+)
+from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, WrongState
+from crib.model.ids import new_container_id, new_sandbox_id
+from crib.model.sandbox import (
+    DnsConfig,
+    NamespaceMode,
+    NamespaceOptions,
+    NetworkAttachment,
+    ProfileType,
+    Resources,
+    SandboxRecord,
+    SecurityProfile,
+)
+from tests.system.oci_setup import STAGE, OciLab, oci_lab
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+FOREVER = ("sleep", "1000")
+OWN_PIDS = NamespaceOptions(pid=NamespaceMode.CONTAINER)
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[OciLab]:
+    async with oci_lab() as made:
+        yield made
+
+
+def config(*command: str, **fields: object) -> ContainerConfig:
+    fields.setdefault("security", ContainerSecurity(namespaces=OWN_PIDS))
+    return ContainerConfig(name="main", image="busybox", command=command, **fields)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
+    """A prepared pod; at the end it is removed, and nothing of it may be left."""
+    record = lab.sandbox(**fields)  # type: ignore[arg-type]
+    try:
+        infra = await lab.handler.prepare_pod(record, STAGE)
+        yield replace(record, infra=infra)
+    finally:
+        await lab.handler.remove_pod(record)
+        assert_nothing_left(lab)
+
+
+@contextlib.asynccontextmanager
+async def running(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> AsyncIterator[ContainerRecord]:
+    record = lab.container(sandbox, wanted)
+    try:
+        record = await lab.create(record, sandbox)
+        await lab.handler.start(record)
+        yield record
+    finally:
+        await lab.handler.delete(record)
+
+
+async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> tuple[Exit, str]:
+    """Run a container until it ends; its exit and what it logged."""
+    exits = lab.handler.exits()
+    async with running(lab, sandbox, wanted) as record, asyncio.timeout(20):
+        async for found in exits:
+            if found.id == record.id:
+                with open(record.log_path) as file:
+                    return found, "".join(line.split(" ", 3)[3] for line in file)
+    raise AssertionError("no exit")
+
+
+async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
+    result = await lab.handler.exec_sync(record, ExecCommand(argv, timeout=20))
+    assert result.exit_code == 0, result
+    return result.stdout.decode()
+
+
+def assert_nothing_left(lab: OciLab) -> None:
+    paths = lab.paths
+    for directory in (paths.sandboxes, paths.containers, paths.writable_layers, paths.exits, paths.monitor_sockets):
+        assert os.listdir(directory) == []
+    assert os.listdir(lab.environment.runtime.root) == []
+    assert [entry.path for entry in mounts_below(paths.state)] == [paths.containers]
+    for directory in lab.environment.cgroups.directories(lab.environment.settings.cgroup_root):
+        if os.path.isdir(directory):
+            assert [entry.name for entry in os.scandir(directory) if entry.is_dir()] == []
+
+
+async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -> None:
+    script = "echo out; echo err >&2; trap 'exit 7' TERM; echo ready; while true; do sleep 0.02; done"
+    async with pod(lab) as sandbox:
+        exits = lab.handler.exits()
+        async with running(lab, sandbox, config("sh", "-c", script)) as record:
+            assert (await lab.handler.observe(record)).status == "running"
+            assert record.user is not None and record.user.uid == 0
+            await until_logged(record, "ready")
+            await lab.handler.signal(record, signal.SIGTERM)
+            async with asyncio.timeout(10):
+                found = await anext(exits)
+            assert (found.id, found.code, found.oom_killed) == (record.id, 7, False)
+            with open(record.log_path) as file:
+                lines = [line.rstrip("\n").split(" ", 1)[1] for line in file]
+            assert sorted(lines) == ["stderr F err", "stdout F out", "stdout F ready"]
+            observed = await lab.handler.observe(record)
+            assert observed.status == "stopped"
+            assert observed.exit == found
+        assert (await lab.handler.observe(record)).status == "gone"
+        await lab.handler.delete(record)
+
+
+async def until_logged(record: ContainerRecord, text: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with open(record.log_path) as file:
+                if text in file.read():
+                    return
+            await asyncio.sleep(0.005)
+
+
+async def test_exits_on_file_are_told_first(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config("true")) as record:
+        assert record.monitor is not None
+        async with asyncio.timeout(10):
+            while is_alive(record.monitor):
+                await asyncio.sleep(0.005)
+            assert (await anext(lab.handler.exits())).id == record.id
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(("nosuch",), "nosuch"), (("/etc",), "/etc"), (("/etc/passwd",), "/etc/passwd")],
+)
+async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
+    lab: OciLab, command: tuple[str, ...], words: str
+) -> None:
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config(*command))
+        with pytest.raises(Broken, match=words):
+            await lab.create(record, sandbox)
+            await lab.handler.start(record)
+        await lab.handler.delete(record)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        config("true", mounts=(Mount("/x", "/nonexistent-parent/proc/x\0"),)),
+        config("true", mounts=(Mount("/", "/tmp"),)),
+        config("true", mounts=(Mount("/x", "/etc/hostname/below"),)),
+        config("true", mounts=(Mount("/x", "/tmp", recursive_read_only=True),)),
+        config("true", devices=(Device("/dev/x", "/dev/nosuch"),)),
+        config("true", working_dir="/etc/passwd"),
+        config("true", security=ContainerSecurity(run_as_username="nobody-here")),
+        config("true", security=ContainerSecurity(run_as_group=5)),
+        config("true", security=ContainerSecurity(seccomp=SecurityProfile(ProfileType.LOCALHOST, "/nosuch.json"))),
+        config("true", resources=Resources(unified={"memory.high": "1"})),
+        config(),
+    ],
+)
+async def test_bad_requests_name_the_field_and_leave_nothing(lab: OciLab, wanted: ContainerConfig) -> None:
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, wanted)
+        with pytest.raises(InvalidRequest) as caught:
+            await lab.create(record, sandbox)
+        assert caught.value.field.startswith("config.")
+        await lab.handler.delete(record)
+
+
+async def test_deleting_a_container_that_was_never_made_is_fine(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        await lab.handler.delete(lab.container(sandbox, config("true")))
+    await lab.handler.remove_pod(sandbox)
+    await lab.handler.stop_pod(sandbox)
+
+
+async def test_running_container_is_deleted_with_its_monitor(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        async with running(lab, sandbox, config(*FOREVER)) as record:
+            pass
+        assert not is_alive(record.process)
+        assert not is_alive(record.monitor)
+
+
+async def test_exec_gives_code_and_both_outputs(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        command = ExecCommand(("sh", "-c", "echo out; echo err >&2; exit 3"))
+        result = await lab.handler.exec_sync(record, command)
+        assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
+        result = await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", "kill -9 $$")))
+        assert result.exit_code == 137
+        with pytest.raises(Broken, match="nosuch"):
+            await lab.handler.exec_sync(record, ExecCommand(("nosuch",)))
+
+
+async def test_exec_output_is_bounded(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        command = ExecCommand(("dd", "if=/dev/zero", "bs=1M", "count=3"), output_limit=1 << 20)
+        result = await lab.handler.exec_sync(record, command)
+        assert (result.exit_code, len(result.stdout)) == (0, 1 << 20)
+
+
+async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        script = "setsid sleep 777 & setsid sleep 777 & sleep 777"
+        with pytest.raises(TimedOut):
+            await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", script), timeout=0.3))
+        assert "777" not in await output(lab, record, "ps")
+        assert is_alive(record.process)
+
+
+async def test_exec_does_not_wait_for_a_child_that_holds_the_pipe(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(5):
+        command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=30)
+        assert (await lab.handler.exec_sync(record, command)).stdout == b"done\n"
+
+
+async def test_exec_in_a_container_that_ended_is_the_wrong_state(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config("true")) as record:
+        async with asyncio.timeout(10):
+            await anext(lab.handler.exits())
+        with pytest.raises(WrongState):
+            await lab.handler.exec_sync(record, ExecCommand(("true",)))
+
+
+async def test_memory_kill_is_told_as_such(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        wanted = config("sh", "-c", "x=$(yes aaaaaaaa)", resources=Resources(memory_limit_in_bytes=16 << 20))
+        found, _log = await run_to_end(lab, sandbox, wanted)
+        assert found.oom_killed
+        assert found.code != 0
+
+
+async def test_log_is_reopened(lab: OciLab) -> None:
+    script = "trap 'echo second' USR1; echo first; while true; do sleep 0.02; done"
+    async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
+        await until_logged(record, "first")
+        os.rename(record.log_path, f"{record.log_path}.1")
+        await lab.handler.reopen_log(record)
+        assert os.path.getsize(record.log_path) == 0
+        await lab.handler.signal(record, signal.SIGUSR1)
+        await until_logged(record, "second")
+
+
+async def test_shared_pids_have_an_infra_process_and_the_rest_dies_with_the_first(lab: OciLab) -> None:
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        assert is_alive(sandbox.infra)
+        assert await lab.handler.pod_alive(sandbox)
+        shared = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
+        async with running(lab, sandbox, config(*FOREVER, security=shared)) as one:
+            assert "catatonit" in await output(lab, one, "ps")
+            script = "setsid sleep 555 & sleep 0.1"
+            await run_to_end(lab, sandbox, config("sh", "-c", script, security=shared))
+            assert "555" not in await output(lab, one, "ps")
+        await lab.handler.stop_pod(sandbox)
+        assert not await lab.handler.pod_alive(sandbox)
+        assert not is_alive(sandbox.infra)
+
+
+async def test_target_namespace_sees_the_other_container(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config("sleep", "1234")) as target:
+        namespaces = NamespaceOptions(pid=NamespaceMode.TARGET, target_id=target.id)
+        found, log = await run_to_end(
+            lab, sandbox, config("ps", security=ContainerSecurity(namespaces=namespaces))
+        )
+        assert found.code == 0
+        assert "sleep 1234" in log
+
+
+async def test_pod_files_hostname_and_shm_are_there(lab: OciLab) -> None:
+    dns = DnsConfig(("10.0.0.10",), ("svc.local", "local"), ("ndots:5",))
+    async with pod(lab, dns=dns) as made:
+        sandbox = replace(made, network=NetworkAttachment(("10.1.2.3",)))
+        script = (
+            "hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts; echo $HOSTNAME; stat -c %a /dev/shm;"
+            "grep ' /dev/shm ' /proc/mounts"
+        )
+        found, log = await run_to_end(lab, sandbox, config("sh", "-c", script))
+        assert found.code == 0
+        lines = log.splitlines()
+        assert lines[:5] == ["pod-host", "pod-host", "nameserver 10.0.0.10", "search svc.local local", "options ndots:5"]
+        assert "10.1.2.3\tpod-host" in lines
+        assert "1777" in lines
+        assert "noexec" in lines[-1]
+
+
+async def test_sysctls_of_the_pod_are_set_and_others_refused(lab: OciLab) -> None:
+    good = {"net.ipv4.ip_unprivileged_port_start": "81", "kernel.shm_rmid_forced": "1"}
+    async with pod(lab, sysctls=good) as sandbox:
+        script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced"
+        _exit, log = await run_to_end(lab, sandbox, config("sh", "-c", script))
+        assert log.split() == ["81", "1"]
+    for bad in ({"vm.swappiness": "1"}, {"net.ipv4.nosuch": "1"}, {"net.ipv4.ip_forward": "x\ny"}, {"../x": "1"}):
+        with pytest.raises(InvalidRequest, match=r"config\.linux\.sysctls"):
+            async with pod(lab, sysctls=bad):
+                pass
+
+
+async def test_host_namespaces_make_no_pins(lab: OciLab) -> None:
+    node = NamespaceMode.NODE
+    async with pod(lab, network=node, ipc=node, pid=node) as sandbox:
+        assert os.listdir(f"{lab.paths.sandbox(sandbox.id)}/ns") == []
+        assert lab.handler.netns_path(sandbox) == ""
+        security = ContainerSecurity(namespaces=NamespaceOptions(node, node, node))
+        _exit, log = await run_to_end(lab, sandbox, config("hostname", security=security))
+        assert log.strip() == os.uname().nodename
+
+
+async def test_identity_environment_and_directory_are_as_asked(lab: OciLab) -> None:
+    security = ContainerSecurity(
+        namespaces=OWN_PIDS, run_as_username="alice", supplemental_groups=(4242,), readonly_rootfs=True
+    )
+    wanted = config(
+        *("sh", "-c", "id; pwd; env; touch /x || echo refused"),
+        working_dir="/made/here",
+        envs=(("NAME", "value ü".encode()),),
+        security=security,
+    )
+    async with pod(lab) as sandbox:
+        found, log = await run_to_end(lab, sandbox, wanted)
+        assert found.code == 0
+        assert "uid=1000(alice) gid=1001(alice)" in log
+        for text in ("4242", "wheel", "/made/here", "NAME=value ü", "refused"):
+            assert text in log
+
+
+async def test_privileged_container_gets_what_the_host_can_give(lab: OciLab) -> None:
+    privileged = ContainerSecurity(namespaces=OWN_PIDS, privileged=True)
+    script = "mkdir /m && mount -t tmpfs t /m && test -e /dev/loop-control && touch /sys/fs/cgroup/x 2>&1; echo $?"
+    async with pod(lab) as sandbox:
+        _exit, log = await run_to_end(lab, sandbox, config("sh", "-c", script, security=privileged))
+        assert log.strip().endswith(("0", "1"))
+        assert "Read-only" not in log
+        every = ContainerSecurity(namespaces=OWN_PIDS, capabilities=Capabilities(add=("ALL",)))
+        found, _log = await run_to_end(lab, sandbox, config("true", security=every))
+        assert found.code == 0
+
+
+async def test_default_seccomp_lets_programs_run_and_refuses_namespaces(lab: OciLab) -> None:
+    default = SecurityProfile(ProfileType.RUNTIME_DEFAULT)
+    caps = Capabilities(add=("SYS_ADMIN",))
+    async with pod(lab) as sandbox:
+        for capabilities, expected in ((Capabilities(), "Operation not permitted"), (caps, "")):
+            security = ContainerSecurity(namespaces=OWN_PIDS, seccomp=default, capabilities=capabilities)
+            found, log = await run_to_end(
+                lab, sandbox, config("sh", "-c", "hostname other && hostname", security=security)
+            )
+            assert expected in log
+            assert (found.code == 0) is (expected == "")
+
+
+async def test_mounts_are_made_safely(lab: OciLab) -> None:
+    shared = f"{lab.logs}/volume"
+    os.makedirs(f"{shared}/inner")
+    mounts = (
+        Mount("/vol/inner/deep", f"{shared}/made-by-us"),
+        Mount("/vol", shared),
+        Mount("/ro", shared, readonly=True, recursive_read_only=True),
+        Mount("/etc/hosts", f"{lab.paths.data}/hosts"),
+    )
+    with open(f"{lab.paths.data}/hosts", "w") as file:
+        file.write("mine\n")
+    script = "echo x > /vol/inner/deep/file; cat /etc/hosts; touch /ro/y || echo refused"
+    async with pod(lab) as sandbox:
+        found, log = await run_to_end(lab, sandbox, config("sh", "-c", script, mounts=mounts))
+        assert found.code == 0
+        assert log.startswith("mine\n")
+        assert "refused" in log
+        assert os.path.exists(f"{shared}/made-by-us/file")
+
+
+async def test_terminal_and_stdin_are_set_up(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        script = "test -t 1 && echo terminal $TERM"
+        _exit, log = await run_to_end(lab, sandbox, config("sh", "-c", script, tty=True, stdin=True))
+        assert log.strip() == "terminal xterm"
+
+
+async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
+    """CVE-2021-30465 and its kin: what an image links to is resolved inside of it."""
+    (layer,) = await lab.handler._containers._layers.acquire(("sha256:" + "b" * 64,))  # type: ignore[arg-type]
+    escape = f"{lab.logs}/escape"
+    os.symlink(escape, f"{layer}/link")
+    os.rename(f"{layer}/etc/passwd", f"{layer}/etc/real")
+    os.symlink("/etc/real", f"{layer}/etc/passwd")
+    async with pod(lab) as sandbox:
+        wanted = config(
+            "id", "-un", working_dir="/tmp", security=ContainerSecurity(run_as_username="alice", namespaces=OWN_PIDS)
+        )
+        found, log = await run_to_end(lab, sandbox, wanted)
+        assert (found.code, log.strip()) == (0, "alice")
+        record = lab.container(sandbox, config("true", working_dir="/link/inner"))
+        with contextlib.suppress(CribError):
+            await lab.create(record, sandbox)
+        await lab.handler.delete(record)
+    assert not os.path.exists(escape)
+
+
+async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None:
+    async with pod(lab) as kept, running(lab, kept, config(*FOREVER)) as known:
+        stray_pod = lab.sandbox(pid=NamespaceMode.POD)
+        infra = await lab.handler.prepare_pod(stray_pod, STAGE)
+        stray_pod = replace(stray_pod, infra=infra)
+        stray = await lab.create(lab.container(stray_pod, config(*FOREVER)), stray_pod)
+        open(lab.paths.exit_file(new_container_id()), "w").close()
+        os.makedirs(lab.paths.sandbox(new_sandbox_id()))
+        removed = await lab.handler.sweep({kept.id}, {known.id})
+        assert len(removed) == 4
+        assert f"container {stray.id}" in removed
+        assert not is_alive(stray.process)
+        assert not is_alive(infra)
+        assert (await lab.handler.observe(known)).status == "running"
+        assert list(await lab.handler.sweep({kept.id}, {known.id})) == []
+
+
+async def test_usage_is_read(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        await output(lab, record, "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=2")
+        usage = await lab.handler.container_usage(record, sandbox)
+        assert usage.cgroup.cpu is not None and usage.cgroup.cpu.usage > 0
+        assert usage.cgroup.memory is not None and usage.cgroup.memory.usage > 0
+        assert usage.writable_layer is not None and usage.writable_layer.used_bytes >= 2 << 20
+        again = await lab.handler.container_usage(record, sandbox)
+        assert again.cgroup.cpu is not None and again.cgroup.cpu.nano_cores is not None
+        assert (await lab.handler.pod_usage(sandbox)).cgroup.memory is not None
+
+
+async def test_runc_is_a_handler_too() -> None:
+    async with oci_lab("runc") as lab, pod(lab) as sandbox:
+        found, log = await run_to_end(lab, sandbox, config("echo", "hello"))
+        assert (found.code, log) == (0, "hello\n")
+        async with running(lab, sandbox, config(*FOREVER)) as record:
+            assert await output(lab, record, "echo", "exec") == "exec\n"

@@ -1,0 +1,161 @@
+"""The files around CNI plugins: configurations, kept results, what a pod tells plugins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crib.backends.network.conf_dir import ConfDirectory, NoNetworkConf
+from crib.backends.network.kept_results import Kept, KeptResults, TornFile
+from crib.backends.network.plugins import Plugins
+from crib.backends.network.runtime_config import parse_rate, plugin_arguments, runtime_config
+from crib.model.errors import Broken, InvalidRequest
+from crib.model.ids import SandboxId, new_sandbox_id
+from crib.model.sandbox import PodMetadata, PortMapping, Protocol
+from crib.ports import PodNetwork
+from crib.wire import cni
+
+POD = SandboxId("ab" * 32)
+
+
+def write(directory: Path, name: str, network: str) -> None:
+    document = {"cniVersion": "1.0.0", "name": network, "plugins": [{"type": "bridge"}]}
+    (directory / name).write_text(json.dumps(document), encoding="utf-8")
+
+
+def pod(**changes: Any) -> PodNetwork:
+    return PodNetwork(POD, PodMetadata("web", "u-1", "shop"), "/run/ns", **changes)
+
+
+def test_the_lexically_first_valid_file_is_the_network(tmp_path: Path) -> None:
+    (tmp_path / "00-broken.conflist").write_text("{", encoding="utf-8")
+    (tmp_path / "05-notes.txt").write_text("{}", encoding="utf-8")
+    (tmp_path / "06-dir.conf").mkdir()
+    (tmp_path / "07-gone.conf").symlink_to(tmp_path / "nowhere")
+    write(tmp_path, "20-second.conflist", "second")
+    write(tmp_path, "10-first.conflist", "first")
+    assert ConfDirectory(str(tmp_path)).current().name == "first"
+
+
+def test_a_changed_added_or_removed_file_is_seen_at_the_next_use(tmp_path: Path) -> None:
+    write(tmp_path, "10-a.conflist", "one")
+    directory = ConfDirectory(str(tmp_path))
+    first = directory.current()
+    assert directory.current() is first
+    write(tmp_path, "10-a.conflist", "another")
+    assert directory.current().name == "another"
+    write(tmp_path, "05-a.conflist", "earlier")
+    assert directory.current().name == "earlier"
+    (tmp_path / "05-a.conflist").unlink()
+    assert directory.current().name == "another"
+
+
+def test_without_a_valid_file_each_problem_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NoNetworkConf, match="cannot read"):
+        ConfDirectory(str(tmp_path / "none")).current()
+    directory = ConfDirectory(str(tmp_path))
+    with pytest.raises(NoNetworkConf, match="no network configuration"):
+        directory.current()
+    (tmp_path / "10-a.conf").write_text('{"name":"a","type":"../sh"}', encoding="utf-8")
+    with pytest.raises(NoNetworkConf, match=r"10-a\.conf: .*type"):
+        directory.current()
+
+
+def kept(result: dict[str, Any] | None = None) -> Kept:
+    network = cni.parse_network(b'{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"bridge","own":1}]}')
+    return Kept(network, "eth0", {"K8S_POD_NAME": "web"}, {"portMappings": []}, result)
+
+
+def test_what_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
+    results = KeptResults(str(tmp_path / "kept"))
+    assert results.read(POD) is None
+    assert results.pods() == []
+    results.write(POD, kept())
+    results.write(POD, kept({"ips": [{"address": "10.0.0.2/24"}]}))
+    assert results.read(POD) == kept({"ips": [{"address": "10.0.0.2/24"}]})
+    assert results.pods() == [POD]
+    results.remove(POD)
+    results.remove(POD)
+    assert results.pods() == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{}", b'{"network":{},"interface":"","args":{},"runtime_config":{}}']
+)
+def test_a_torn_file_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{POD}.json").write_bytes(content)
+    with pytest.raises(TornFile, match=POD):
+        KeptResults(str(tmp_path)).read(POD)
+
+
+def test_only_a_sandbox_id_may_become_a_file_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sandbox id"):
+        KeptResults(str(tmp_path)).read(SandboxId("../etc"))
+    (tmp_path / "notes.json").touch()
+    assert KeptResults(str(tmp_path)).pods() == []
+
+
+def test_a_pod_tells_plugins_its_name_in_the_usual_words() -> None:
+    assert plugin_arguments(pod()) == {
+        "IgnoreUnknown": "1",
+        "K8S_POD_NAMESPACE": "shop",
+        "K8S_POD_NAME": "web",
+        "K8S_POD_INFRA_CONTAINER_ID": POD,
+        "K8S_POD_UID": "u-1",
+    }
+
+
+def test_a_pod_that_asks_for_nothing_has_no_runtime_config() -> None:
+    assert runtime_config(pod(port_mappings=(PortMapping(80),)), "") == {}
+
+
+def test_every_capability_is_filled_from_the_pod() -> None:
+    full = pod(
+        port_mappings=(PortMapping(53, 1053, Protocol.UDP, "10.0.0.1"),),
+        annotations=(("kubernetes.io/egress-bandwidth", "1Mi"), ("a", "b")),
+        dns_servers=("10.96.0.10",),
+        dns_options=("ndots:5",),
+        cgroup_parent="/kubepods/pod1",
+    )
+    assert runtime_config(full, "10.1.0.0/24,fd00::/64") == {
+        "portMappings": [{"hostPort": 1053, "containerPort": 53, "protocol": "udp", "hostIP": "10.0.0.1"}],
+        "bandwidth": {"egressRate": 1 << 20, "egressBurst": 2147483647},
+        "dns": {"servers": ["10.96.0.10"], "options": ["ndots:5"]},
+        "ipRanges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00::/64"}]],
+        "io.kubernetes.cri.pod-annotations": {"kubernetes.io/egress-bandwidth": "1Mi", "a": "b"},
+        "cgroupPath": "/kubepods/pod1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("10M", 10_000_000), ("1.5Gi", 1_610_612_736), ("2e6", 2_000_000), ("1000", 1000), ("5000000m", 5000)],
+)
+def test_bandwidth_is_a_quantity(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "10X", "-1M", "1", "2P", "1e99", "NaN", "10 M"])
+def test_bandwidth_that_is_no_sensible_quantity_is_refused_naming_the_annotation(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="ingress-bandwidth"):
+        runtime_config(pod(annotations=(("kubernetes.io/ingress-bandwidth", text),)), "")
+
+
+def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    for directory in (first, second):
+        directory.mkdir()
+        (directory / "bridge").touch()
+    (second / "bridge").chmod(0o755)
+    plugins = Plugins((str(first), str(second)), 1.0)
+    assert plugins.find("bridge") == str(second / "bridge")
+    with pytest.raises(Broken, match="portmap is in none of"):
+        plugins.find("portmap")
+
+
+def test_ids_of_ours_are_container_ids_that_cni_takes() -> None:
+    attachment = cni.Attachment(new_sandbox_id(), "", "eth0", {})
+    assert cni.environment("DEL", attachment, ())["CNI_NETNS"] == ""

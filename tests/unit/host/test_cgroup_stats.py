@@ -1,0 +1,108 @@
+"""Numbers of cgroups, from files as kernels write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crib.host.cgroup_stats import CgroupStats, MemoryStats, Pressure, PressureStats, StatsReader
+from crib.host.cgroups import CgroupLayout
+
+
+def _write(directory: Path, **files: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (directory / name.replace("__", ".")).write_text(text)
+
+
+V1_STAT = """cache 5
+rss 1
+inactive_file 1
+hierarchical_memory_limit 67108864
+hierarchical_memsw_limit 100663296
+total_cache 4096
+total_rss 8192
+total_swap 12288
+total_pgfault 77
+total_pgmajfault 3
+total_inactive_file 1000
+total_active_file 5
+"""
+
+
+def _v1(tmp_path: Path) -> StatsReader:
+    trees = {name: str(tmp_path / name) for name in ("cpuacct", "memory", "pids")}
+    return StatsReader(CgroupLayout("v1", trees, None, frozenset()))
+
+
+def test_v1_numbers(tmp_path: Path) -> None:
+    _write(tmp_path / "cpuacct/a", cpuacct__usage="123456789\n")
+    _write(tmp_path / "pids/a", pids__current="4\n")
+    _write(
+        tmp_path / "memory/a",
+        memory__stat=V1_STAT,
+        memory__usage_in_bytes="20000\n",
+        memory__oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+    )
+    memory = MemoryStats(
+        usage=20000,
+        working_set=19000,
+        rss=8192,
+        page_faults=77,
+        major_page_faults=3,
+        limit=67108864,
+        swap_usage=12288,
+        swap_limit=33554432,
+        oom_kills=2,
+    )
+    assert _v1(tmp_path).read("/a") == CgroupStats(cpu_ns=123456789, memory=memory, pids=4)
+    assert _v1(tmp_path).oom_kills("/a") == 2
+    assert _v1(tmp_path).oom_kills("/gone") == 0
+
+
+def test_v1_without_a_limit_and_with_less_usage_than_cache(tmp_path: Path) -> None:
+    _write(
+        tmp_path / "memory/a",
+        memory__stat="hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file 30000\n",
+        memory__usage_in_bytes="20000\n",
+    )
+    layout = CgroupLayout("v1", {"memory": str(tmp_path / "memory")}, None, frozenset())
+    stats = StatsReader(layout).read("/a")
+    assert stats.cpu_ns is None
+    assert stats.pids is None
+    assert stats.memory is not None
+    assert (stats.memory.limit, stats.memory.swap_limit, stats.memory.working_set) == (None, None, 0)
+
+
+def test_a_cgroup_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _v1(tmp_path).read("/gone")
+    layout = CgroupLayout("v2", {}, str(tmp_path), frozenset())
+    with pytest.raises(FileNotFoundError):
+        StatsReader(layout).read("/gone")
+    assert StatsReader(layout).oom_kills("/gone") == 0
+
+
+def test_v2_numbers_and_pressure(tmp_path: Path) -> None:
+    some = "some avg10=1.50 avg60=0.25 avg300=0.00 total=12345\n"
+    full = "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
+    _write(
+        tmp_path / "a",
+        cpu__stat="usage_usec 5000\nuser_usec 1\nsystem_usec 2\n",
+        cpu__pressure=some,
+        io__pressure=some + full,
+        pids__current="9\n",
+        memory__current="50000\n",
+        memory__stat="anon 111\nfile 2\ninactive_anon 9\ninactive_file 10000\npgfault 5\npgmajfault 1\n",
+        memory__max="max\n",
+        memory__swap__current="10\n",
+        memory__swap__max="4096\n",
+        memory__events="low 0\nhigh 0\nmax 0\noom 3\noom_kill 2\noom_group_kill 0\n",
+    )
+    stats = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset())).read("/a")
+    assert stats.cpu_ns == 5_000_000
+    assert stats.pids == 9
+    assert stats.cpu_pressure == PressureStats(Pressure(1.5, 0.25, 0.0, 12345), None)
+    assert stats.io_pressure == PressureStats(Pressure(1.5, 0.25, 0.0, 12345), Pressure(0, 0, 0, 7))
+    assert stats.memory == MemoryStats(50000, 40000, 111, 5, 1, None, 10, 4096, 2)

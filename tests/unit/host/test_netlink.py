@@ -1,0 +1,101 @@
+"""Netlink messages: lengths are believed only as far as the bytes go."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crib.host import links, netlink
+
+
+def message(kind: int, body: bytes, sequence: int = 1, length: int | None = None) -> bytes:
+    total = 16 + len(body) if length is None else length
+    return struct.pack("=IHHII", total, kind, 0, sequence, 0) + body + bytes(-len(body) % 4)
+
+
+@given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=40), max_size=8))
+def test_attributes_come_back_as_they_were_packed(attributes: dict[int, bytes]) -> None:
+    packed = b"".join(netlink.attribute(kind, value) for kind, value in attributes.items())
+    assert netlink.parse_attributes(packed) == attributes
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_parse_as_attributes_or_are_refused(data: bytes) -> None:
+    try:
+        found = netlink.parse_attributes(data)
+    except netlink.MalformedMessage:
+        return
+    assert sum(len(value) for value in found.values()) <= len(data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_split_into_messages_or_are_refused(data: bytes) -> None:
+    try:
+        found = list(netlink.split_messages(data))
+    except netlink.MalformedMessage:
+        return
+    assert sum(16 + len(body) for *_, body in found) <= len(data)
+
+
+@pytest.mark.parametrize("length", [0, 3, 9, 0xFFFF])
+def test_an_attribute_longer_than_its_message_or_shorter_than_its_header_is_refused(length: int) -> None:
+    with pytest.raises(netlink.MalformedMessage):
+        netlink.parse_attributes(struct.pack("=HH", length, 1) + b"abcd")
+
+
+@pytest.mark.parametrize("length", [0, 15, 21, 0xFFFFFFFF])
+def test_a_message_whose_length_does_not_fit_is_refused(length: int) -> None:
+    with pytest.raises(netlink.MalformedMessage):
+        list(netlink.split_messages(message(2, b"abcd", length=length)))
+
+
+def test_two_messages_in_one_datagram_are_both_found() -> None:
+    found = list(netlink.split_messages(message(16, b"abc") + message(3, b"", sequence=2)))
+    assert [(kind, sequence, body) for kind, _, sequence, body in found] == [(16, 1, b"abc"), (3, 2, b"")]
+
+
+def test_an_attribute_that_does_not_fit_its_length_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        netlink.attribute(1, bytes(0x10000))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a" * 16, "a/b", "a b", "a:b", "\N{SNOWMAN}" * 6])
+def test_a_name_that_no_interface_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="interface name"):
+        links.check_interface_name(name)
+
+
+@pytest.mark.parametrize("mac", ["", "00:11:22:33:44", "00:11:22:33:44:55:66", "zz:11:22:33:44:55"])
+def test_a_mac_that_is_not_six_bytes_is_refused(mac: str) -> None:
+    with pytest.raises(ValueError):
+        links.mac_bytes(mac)
+
+
+def test_an_interface_that_is_not_there_is_named_in_the_error() -> None:
+    with netlink.Netlink() as socket, pytest.raises(OSError, match="look up interface") as caught:
+        links.get_link(socket, "no-such-link")
+    assert caught.value.filename == "no-such-link"
+
+
+def test_loopback_is_listed_with_its_address_and_counters() -> None:
+    with netlink.Netlink() as socket:
+        loopback = links.get_link(socket, "lo")
+        assert loopback in links.list_links(socket)
+        assert IPv4Interface("127.0.0.1/8") in links.list_addresses(socket, loopback)
+        assert links.link_statistics(socket, "lo").name == "lo"
+
+
+def test_a_request_is_refused_without_harm_to_the_next_one() -> None:
+    with netlink.Netlink() as socket:
+        with pytest.raises(OSError):
+            links.set_link_mtu(socket, "no-such-link", 1500)
+        assert links.get_link(socket, "lo").index == links.LOOPBACK_INDEX
+
+
+def test_a_pod_interface_says_what_it_is_for() -> None:
+    interface = links.PodInterface("eth0", IPv4Interface("10.0.0.2/24"), IPv4Address("10.0.0.1"))
+    assert interface.gateway in interface.address.network

@@ -1,0 +1,59 @@
+"""nftables without a kernel: names, answers and errors."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from crib.host import nftables
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a b", "a;b", "a}", "a" * 32, "crib-x", 'a"'])
+def test_a_table_name_that_could_mean_something_else_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="table name"):
+        nftables.check_table_name(name)
+
+
+def test_a_plain_table_name_is_taken() -> None:
+    assert nftables.check_table_name("crib_1a2b") == "crib_1a2b"
+
+
+@pytest.mark.parametrize(
+    ("side", "fields"),
+    [
+        ("tcp", ("tcp",)),
+        ({"concat": [6, 8080]}, ("6", "8080")),
+        ({"elem": {"val": {"concat": ["10.0.0.1", 80]}, "comment": "x"}}, ("10.0.0.1", "80")),
+    ],
+)
+def test_the_fields_of_an_element_are_found_in_each_of_its_forms(side: Any, fields: tuple[str, ...]) -> None:
+    assert nftables._fields(side) == fields
+
+
+@pytest.mark.parametrize(
+    ("message", "number"),
+    [
+        ("Error: Could not process rule: No such file or directory\ndelete …", errno.ENOENT),
+        ("Error: Could not process rule: File exists", errno.EEXIST),
+        ("Error: syntax error, unexpected }", errno.EINVAL),
+        ("", errno.EINVAL),
+    ],
+)
+def test_a_refusal_carries_the_errno_and_the_first_line(message: str, number: int) -> None:
+    error = nftables._refusal(message, "crib_test", "install rules")
+    assert error.errno == number
+    assert error.filename == "crib_test"
+    assert "install rules" in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("output", [b"not json", b"[]", b'{"nftables": 1}'])
+def test_output_of_another_shape_is_refused(output: bytes) -> None:
+    with pytest.raises(nftables.NftablesError):
+        nftables._objects(output, "crib_test", "list map")
+
+
+def test_no_output_is_no_objects() -> None:
+    assert nftables._objects(b"", "crib_test", "add element") == []

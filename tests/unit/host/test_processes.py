@@ -1,0 +1,236 @@
+"""The one door for programs: results, bounds, and what happens to children."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from crib.host import processes
+from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
+
+
+async def test_run_returns_both_outputs_and_the_exit_code() -> None:
+    result = await run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
+    assert not result.timed_out
+    assert not result.truncated
+    assert 0 < result.duration < 10
+
+
+async def test_check_raises_with_the_words_of_the_program() -> None:
+    result = await run(["sh", "-c", "echo no such luck >&2; exit 4"])
+    with pytest.raises(ProgramFailed, match=r"sh failed \(exit code 4\): no such luck"):
+        result.check()
+
+
+async def test_input_longer_than_a_pipe_is_fed_whole() -> None:
+    data = os.urandom(1 << 20)
+    result = await run(["cat"], stdin=data, options=RunOptions(output_limit=2 << 20))
+    assert result.stdout == data
+
+
+async def test_a_program_that_does_not_read_its_input_is_no_error() -> None:
+    result = await run(["true"], stdin=b"x" * (1 << 20))
+    assert result.exit_code == 0
+
+
+async def test_output_beyond_the_limit_is_dropped_and_flagged_and_the_program_still_ends() -> None:
+    result = await run(["sh", "-c", "head -c 3000000 /dev/zero"], options=RunOptions(output_limit=1000))
+    assert result.stdout == bytes(1000)
+    assert result.truncated
+    assert result.exit_code == 0
+
+
+async def test_output_of_exactly_the_limit_is_not_flagged() -> None:
+    result = await run(["printf", "12345"], options=RunOptions(output_limit=5))
+    assert result.stdout == b"12345"
+    assert not result.truncated
+
+
+async def test_a_time_out_kills_the_whole_process_group() -> None:
+    read_end, write_end = os.pipe()
+    try:
+        script = "sleep 1000 & echo $!; exec sleep 1000"
+        result = await run(["sh", "-c", script], timeout=0.3, options=RunOptions(pass_fds=(write_end,)))
+        assert result.timed_out
+        assert result.exit_code == -signal.SIGKILL
+        assert result.stdout.strip().isdigit()
+        os.close(write_end)
+        write_end = -1
+        # The pipe ends only when every process that inherited it is gone.
+        assert await asyncio.wait_for(asyncio.to_thread(os.read, read_end, 1), 10) == b""
+    finally:
+        os.close(read_end)
+        if write_end >= 0:
+            os.close(write_end)
+
+
+async def test_a_background_process_that_keeps_the_output_open_is_not_waited_for() -> None:
+    started = time.monotonic()
+    result = await run(["sh", "-c", "sleep 30 & echo $!"], timeout=20)
+    try:
+        assert time.monotonic() - started < 10
+        assert result.exit_code == 0
+        assert not result.timed_out
+    finally:
+        os.kill(int(result.stdout), signal.SIGKILL)
+
+
+async def test_a_background_process_that_writes_for_ever_cannot_hold_up_the_result() -> None:
+    result = await run(["sh", "-c", "yes & echo $! >&2"], timeout=20, options=RunOptions(output_limit=100))
+    os.kill(int(result.stderr), signal.SIGKILL)
+    assert result.exit_code == 0
+
+
+async def test_cancelling_run_kills_the_program() -> None:
+    read_end, write_end = os.pipe()
+    options = RunOptions(pass_fds=(write_end,))
+    task = asyncio.ensure_future(run(["sleep", "1000"], options=options))
+    await asyncio.sleep(0)
+    os.close(write_end)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.wait_for(asyncio.to_thread(os.read, read_end, 1), 10) == b""
+    os.close(read_end)
+
+
+async def test_a_missing_program_is_named_with_what_to_do() -> None:
+    with pytest.raises(ToolMissing) as caught:
+        await run(["conmon-that-is-not-there"])
+    assert caught.value.tool == "conmon-that-is-not-there"
+    assert "PATH" in caught.value.hint
+    assert ToolMissing("/usr/bin/conmon").hint == "install the package conmon"
+
+
+async def test_a_missing_working_directory_is_not_taken_for_a_missing_program() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        await run(["true"], options=RunOptions(cwd="/nowhere"))
+    assert not isinstance(caught.value, ToolMissing)
+    assert caught.value.filename == "/nowhere"
+
+
+async def test_stderr_can_be_merged_and_the_environment_given() -> None:
+    options = RunOptions(merge_stderr=True, cwd="/")
+    result = await run(["sh", "-c", "echo $A >&2; pwd"], env={"A": "b", "PATH": "/bin"}, options=options)
+    assert result.stdout == b"b\n/\n"
+    assert result.stderr == b""
+
+
+async def test_the_log_line_can_be_pasted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "crib.host.processes")
+    await run(["printf", "%s", "a b"])
+    assert any("printf %s 'a b': exit code 0" in record.getMessage() for record in caplog.records)
+
+
+async def test_many_programs_at_once_lose_nothing() -> None:
+    results = await asyncio.gather(*(run(["sh", "-c", f"echo {n}; exit {n}"]) for n in range(40)))
+    assert [result.exit_code for result in results] == list(range(40))
+    assert [int(result.stdout) for result in results] == list(range(40))
+
+
+async def test_no_descriptor_is_left_open() -> None:
+    await run(["true"], stdin=b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        await run(["sh", "-c", "echo a; echo b >&2"], stdin=b"x")
+    with pytest.raises(ToolMissing):
+        await run(["not-there-at-all"], stdin=b"x")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_spawned_child_can_be_waited_for_by_many_and_signalled() -> None:
+    child = spawn(["sleep", "1000"])
+    assert child.exit_code is None
+    with pytest.raises(TimeoutError):
+        await child.wait(0.01)
+    waiters = asyncio.gather(child.wait(), child.wait())
+    assert child.signal(signal.SIGTERM)
+    assert list(await waiters) == [-signal.SIGTERM, -signal.SIGTERM]
+    assert child.exit_code == -signal.SIGTERM
+    assert not child.signal(signal.SIGTERM)
+    assert not child.kill()
+
+
+async def test_a_spawned_child_gets_the_descriptors_it_is_given() -> None:
+    read_end, write_end = os.pipe()
+    child = spawn(["sh", "-c", f"echo hello >/proc/self/fd/{write_end}"], SpawnOptions(pass_fds=(write_end,)))
+    os.close(write_end)
+    assert await child.wait(10) == 0
+    assert os.read(read_end, 100) == b"hello\n"
+    os.close(read_end)
+
+
+async def test_a_pidfd_tells_the_end_to_all_who_wait() -> None:
+    child = spawn(["sleep", "1000"])
+    pidfd = processes.open_pidfd(child.pid)
+    try:
+        assert not await processes.wait_pidfd(pidfd, 0.01)
+        waiting = asyncio.gather(processes.wait_pidfd(pidfd, 10), processes.wait_pidfd(pidfd, 10))
+        await asyncio.sleep(0)
+        child.kill()
+        assert list(await waiting) == [True, True]
+    finally:
+        os.close(pidfd)
+    await child.wait(10)
+    with pytest.raises(ProcessLookupError):
+        processes.open_pidfd(child.pid)
+
+
+async def test_the_start_time_names_a_process() -> None:
+    child = spawn(["sleep", "1000"])
+    started = processes.start_time(child.pid)
+    assert started is not None
+    assert started >= (processes.start_time(os.getpid()) or 0)
+    child.kill()
+    await child.wait(10)
+    assert processes.start_time(child.pid) is None
+
+
+_REAPER_SCRIPT = """
+import asyncio, os, signal, sys
+from crib.host import processes
+
+async def main():
+    processes.become_subreaper()
+    loop = asyncio.get_running_loop()
+    reaped, enough = {}, asyncio.Event()
+    def on_sigchld():
+        for one in processes.reap_orphans():
+            reaped[one.pid] = one.exit_code
+        if len(reaped) >= 30:
+            enough.set()
+    loop.add_signal_handler(signal.SIGCHLD, on_sigchld)
+    script = "(sh -c 'exit 7' &) ; exit 5"
+    results = await asyncio.gather(*(processes.run(["sh", "-c", script]) for _ in range(30)))
+    assert [result.exit_code for result in results] == [5] * 30, results
+    await asyncio.wait_for(enough.wait(), 20)
+    assert set(reaped.values()) == {7}, reaped
+    assert processes.reap_orphans() == []
+    child = processes.spawn(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert processes.reap_orphans() == []
+    assert await child.wait(10) == 0
+    print("all reaped")
+
+asyncio.run(main())
+"""
+
+
+def test_orphans_are_reaped_and_never_the_children_that_are_waited_for() -> None:
+    # In a process of its own: being a subreaper would change what other tests see.
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _REAPER_SCRIPT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.stdout == b"all reaped\n", result.stderr.decode()

@@ -1,0 +1,167 @@
+"""Settings from TOML: strict, with file, line and nearest key in every refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from crib.config import MAX_BYTES, ConfigError, load, parse
+from crib.model.settings import HandlerSettings, Settings
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load(str(tmp_path / "config.toml")) == Settings()
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(str(tmp_path / "config.toml"), required=True)
+
+
+def test_every_kind_of_value_is_taken() -> None:
+    settings = parse(
+        """
+        data = "/data"
+        verb_timeout = 5
+        default_handler = "runc"
+        [log]
+        level = "debug"
+        [network]
+        mode = "bridge"
+        cni_bin_dirs = ["/a", "/b"]
+        [images.mirrors]
+        "docker.io" = ["http://mirror:5000"]
+        [handlers.runc]
+        path = "/usr/sbin/runc"
+        args = ["--systemd-cgroup"]
+        """
+    )
+    assert settings.data == "/data"
+    assert (settings.verb_timeout, type(settings.verb_timeout)) == (5.0, float)
+    assert settings.log.level == "debug"
+    assert settings.network.cni_bin_dirs == ("/a", "/b")
+    assert settings.network.subnet == Settings().network.subnet
+    assert settings.images.mirrors == {"docker.io": ("http://mirror:5000",)}
+    assert settings.handlers == {"runc": HandlerSettings("/usr/sbin/runc", ("--systemd-cgroup",))}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('dta = "/x"', "c.toml:1: unknown key dta, did you mean data?"),
+        ('\n[network]\nmood = "cni"', "c.toml:3: unknown key network.mood, did you mean network.mode?"),
+        ('network.mood = "cni"', "c.toml:1: unknown key network.mood, did you mean network.mode?"),
+        ("# network\n[netwrk]\n", "c.toml:2: unknown key netwrk, did you mean network?"),
+        ("[zzzzzz]\n", "c.toml:1: unknown key zzzzzz"),
+        ('\n[handlers.crun]\n"pth" = "/x"', "c.toml:3: unknown key handlers.crun.pth"),
+        ("handlers = {crun = {pth = 1}}", "c.toml:1: unknown key handlers.crun.pth"),
+        ("data = 1", "c.toml:1: data must be a string"),
+        ('verb_timeout = "5"', "c.toml:1: verb_timeout must be a number"),
+        ("verb_timeout = true", "c.toml:1: verb_timeout must be a number"),
+        ("verb_timeout = nan", "c.toml:1: verb_timeout is nan"),
+        ("verb_timeout = inf", "c.toml:1: verb_timeout must be a finite number"),
+        ("[images]\nparallel_layers = 1.5", "c.toml:2: images.parallel_layers must be an integer"),
+        ("[images]\nparallel_layers = 0", "c.toml:2: images.parallel_layers is 0, and must be at least 1"),
+        ("log = 3", "c.toml:1: log must be a table"),
+        ("[images]\ninsecure = 'x'", "c.toml:2: images.insecure must be an array"),
+        ("[images]\ninsecure = [1]", "c.toml:2: images.insecure must be a string"),
+        ("[images.mirrors]\nx = 1", "c.toml:2: images.mirrors.x must be an array"),
+        ("[log]\nlevel = 'loud'", "c.toml:2: log.level is 'loud', and must be one of 'debug'"),
+        ("[images]\nblock_size = 1024", "c.toml:2: images.block_size is 1024"),
+        ("data = 'relative'", "c.toml:1: data is 'relative', and must be an absolute path"),
+        ("state = '/run/../x'", "c.toml:1: state is '/run/../x'"),
+        ("socket = 'x.sock'", "c.toml:1: socket is 'x.sock', and must be an absolute path"),
+        ('data = "/a\\u0000"', "c.toml:1: data has control characters"),
+        ("[network]\nbridge = 'a-name-that-is-long'", "c.toml:2: network.bridge is"),
+        ("[network]\nsubnet = '10.88.0.1/16'", "c.toml:2: network.subnet is"),
+        ("[handlers.'A b']\n", "c.toml:1: handlers.A b: a handler's name"),
+        ("default_handler = 'kata'", "c.toml: default_handler is 'kata', which is not among the handlers"),
+        (f"socket = '/{'x' * 110}'", "more than 107 bytes"),
+        ("data = '/run/crib'", "data and state are the same directory"),
+        ("data = ", "c.toml: Invalid value"),
+        ("data = '/a'\ndata = '/b'", "c.toml: Cannot overwrite a value"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "c.toml")
+    assert message in str(caught.value)
+
+
+def test_later_files_replace_only_the_keys_that_they_name(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "config.toml").write_text('data = "/one"\n[network]\nmode = "bridge"\nmtu = 1400\n')
+    (tmp_path / "conf.d" / "20-b.toml").write_text('data = "/three"\n')
+    (tmp_path / "conf.d" / "10-a.toml").write_text('data = "/two"\n[network]\nmtu = 9000\n')
+    (tmp_path / "conf.d" / "ignored.txt").write_text("nonsense")
+    settings = load(str(tmp_path / "config.toml"))
+    assert settings.data == "/three"
+    assert (settings.network.mode, settings.network.mtu) == ("bridge", 9000)
+
+
+def test_a_refusal_names_the_file_in_conf_d(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    wrong = tmp_path / "conf.d" / "10-a.toml"
+    wrong.write_text("\ndata = 1\n")
+    with pytest.raises(ConfigError, match=re.escape(f"{wrong}:2: data must be a string")):
+        load(str(tmp_path / "config.toml"))
+
+
+def test_a_file_is_bounded_and_must_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="larger than"):
+        load(str(path))
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(str(path))
+
+
+def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every dotted key and its default."""
+    found: list[tuple[str, Any]] = []
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint):
+            found += keys(hint, f"{name}.")
+        elif get_origin(hint) is not tuple and dataclasses.is_dataclass((get_args(hint) or (0, 0))[-1]):
+            found += keys(get_args(hint)[-1], f"{name}.NAME.")
+        else:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            found.append((name, default))
+    return found
+
+
+def shown(default: Any) -> str:
+    """A default as the document writes it."""
+    if isinstance(default, str):
+        return f'`"{default}"`'
+    if isinstance(default, tuple):
+        return "`[" + ", ".join(f'"{item}"' for item in default) + "]`"
+    if isinstance(default, dict):
+        return "`{}`"
+    return f"`{default}`"
+
+
+@pytest.mark.parametrize(("name", "default"), keys(Settings))
+def test_every_key_is_documented_with_its_default(name: str, default: Any) -> None:
+    rows = [row for row in DOCUMENT.read_text().splitlines() if row.startswith(f"| `{name}` |")]
+    assert len(rows) == 1, f"docs/configuration.md has {len(rows)} rows for {name}"
+    assert rows[0].split("|")[3].strip() == shown(default)
+
+
+def test_the_document_lists_no_key_that_is_gone() -> None:
+    listed = re.findall(r"^\| `([a-zA-Z_.]+)` \|", DOCUMENT.read_text(), re.M)
+    assert sorted(listed) == sorted(name for name, _ in keys(Settings))
+
+
+def test_the_example_in_the_document_is_valid() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.S)
+    assert parse(example) != Settings()
