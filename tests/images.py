@@ -1,4 +1,4 @@
-"""Makes container images for tests and the demonstration: small, from busybox, in every form that images come in.
+"""Makes container images for tests and demonstrations: small, from busybox, in every form that they come in.
 
     image = busybox_image()
     write_layout(path, [image])           # an OCI layout directory
@@ -117,11 +117,15 @@ def layer_tar(entries: Sequence[Entry]) -> bytes:
 
 
 def busybox_tar() -> bytes:
-    """A root file system: the static busybox of this machine, its applets, /etc/passwd and the usual directories."""
+    """A root file system: this machine's static busybox, its applets, /etc/passwd, the usual directories."""
     program = shutil.which("busybox")
     if program is None:
         raise FileNotFoundError("busybox is missing: install the package busybox-static")
-    passwd = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n"
+    passwd = (
+        b"root:x:0:0:root:/root:/bin/sh\n"
+        b"nobody:x:65534:65534:nobody:/:/bin/false\n"
+        b"user:x:1000:1000::/home:/bin/sh\n"
+    )
     entries = [
         directory(name) for name in ("bin", "etc", "dev", "proc", "sys", "run", "root", "home", "var", "usr")
     ]
@@ -267,7 +271,7 @@ def saved_files(images: Sequence[BuiltImage]) -> dict[str, bytes]:
 
 
 def docker_layout_files(images: Sequence[BuiltImage]) -> dict[str, bytes]:
-    """What Docker 25 and later save: an OCI layout with a manifest.json beside it that points into the blobs."""
+    """What Docker 25 and later save: an OCI layout with a manifest.json that points into its blobs."""
     unnamed = [BuiltImage(image.layers, image.config, (), image.architecture) for image in images]
     files = layout_files(unnamed)
     entries = [

@@ -1,4 +1,4 @@
-"""A real registry (docker-registry) on a free loopback port with a temporary root, for as long as a block lasts."""
+"""A real registry (docker-registry) on a free loopback port, for as long as a block lasts."""
 
 from __future__ import annotations
 

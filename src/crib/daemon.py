@@ -143,7 +143,9 @@ def _locked(path: str) -> Iterator[None]:
 def main() -> None:
     """The program `cribd`."""
     parser = argparse.ArgumentParser("cribd", description="Kubernetes container runtime (CRI) daemon.")
-    parser.add_argument("--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)")
+    parser.add_argument(
+        "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
+    )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
     parser.add_argument(
         "--wipe",

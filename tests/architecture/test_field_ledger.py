@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from crib.api.calls import Call, nothing
@@ -28,7 +28,10 @@ NOWHERE = cast(Node, object())
 RUNTIME = RuntimeService(NOWHERE, "1").calls()
 IMAGES = ImageService(NOWHERE).calls()
 NODE = NodeService(NOWHERE, "1").calls()
-SERVICES: list[tuple[ServiceDescriptor, dict[str, Call]]] = [
+Descriptor = Any  # of a message or service; protobuf's own classes and their types differ by backend
+Field = Any  # a FieldDescriptor
+
+SERVICES: list[tuple[Descriptor, dict[str, Call]]] = [
     (api_pb2.DESCRIPTOR.services_by_name["RuntimeService"], RUNTIME),
     (api_pb2.DESCRIPTOR.services_by_name["ImageService"], IMAGES),
     (node_pb2.DESCRIPTOR.services_by_name["Node"], NODE),
@@ -91,11 +94,11 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
-def key(field: FieldDescriptor) -> str:
+def key(field: Field) -> str:
     return f"{field.containing_type.name}.{field.name}"
 
 
-def is_map(field: FieldDescriptor) -> bool:
+def is_map(field: Field) -> bool:
     return bool(field.message_type and field.message_type.GetOptions().map_entry)
 
 
@@ -124,7 +127,7 @@ def fill(message: Message, chosen: dict[str, Any], place: str = "") -> Message:
     return message
 
 
-def plain(field: FieldDescriptor) -> Any:
+def plain(field: Field) -> Any:
     kinds = {
         FieldDescriptor.CPPTYPE_STRING: b"value" if field.type == FieldDescriptor.TYPE_BYTES else "value",
         FieldDescriptor.CPPTYPE_BOOL: True,
@@ -144,7 +147,7 @@ class Spy:
         self._message = message
         self._seen = seen
 
-    def HasField(self, name: str) -> bool:
+    def HasField(self, name: str) -> bool:  # noqa: N802  protobuf names it so
         return self._message.HasField(name)
 
     def __getattr__(self, name: str) -> Any:
@@ -171,7 +174,7 @@ def read_fields() -> set[str]:
     return seen
 
 
-def reachable(message: Descriptor) -> Iterator[FieldDescriptor]:
+def reachable(message: Descriptor) -> Iterator[Field]:
     """Fields of a request, and of its parts that are not listed as unread."""
     for field in message.fields:
         yield field
@@ -206,7 +209,7 @@ def test_every_listed_field_is_one_of_a_request() -> None:
     assert all(NOT_BUILT.values())
 
 
-def leaves(message: Message) -> Iterator[tuple[str, tuple[str, ...], FieldDescriptor]]:
+def leaves(message: Message) -> Iterator[tuple[str, tuple[str, ...], Field]]:
     """Every field that is not a message and can be changed, as (key, path, field)."""
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
@@ -239,7 +242,7 @@ def change(message: Message, path: tuple[str, ...]) -> Message:
     return changed
 
 
-def other(field: FieldDescriptor, value: Any) -> Any:
+def other(field: Field, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

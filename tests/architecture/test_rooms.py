@@ -43,7 +43,11 @@ def body_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of the function without its docstring."""
     length = (node.end_lineno or node.lineno) - node.lineno + 1
     first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         length -= (first.end_lineno or first.lineno) - first.lineno + 1
     return length
 
@@ -57,7 +61,9 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def is_a_command(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """A command line's options are its parameters: typer reads them from the signature."""
     return any(
-        isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute) and item.func.attr in ("command", "callback")
+        isinstance(item, ast.Call)
+        and isinstance(item.func, ast.Attribute)
+        and item.func.attr in ("command", "callback")
         for item in node.decorator_list
     )
 
@@ -71,7 +77,9 @@ def test_arrows_between_rooms_are_those_of_the_drawing() -> None:
 def test_no_module_is_longer_than_the_limit_but_those_on_the_list() -> None:
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in modules()}
     too_long = {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
-    assert too_long.keys() == ALLOWED_MODULES.keys(), "the list may only shrink, and what became good is taken off"
+    assert too_long.keys() == ALLOWED_MODULES.keys(), (
+        "the list may only shrink, and what became good is taken off"
+    )
     assert all(length <= ALLOWED_MODULES[name] for name, length in too_long.items()), too_long
 
 

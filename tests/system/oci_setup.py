@@ -1,4 +1,7 @@
-"""A private OCI handler for tests: its own roots below a temporary directory, its own cgroup, a busybox root."""
+"""A private OCI handler for tests.
+
+Its own roots below a temporary directory, its own cgroup, a busybox root.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,35 @@ from crib.model.settings import HandlerSettings, Settings
 
 _CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
-    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
-    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
+    *(
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+    ),
+    *(
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+    ),
+    *(
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+    ),
     *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
     "CHECKPOINT_RESTORE",
 )
@@ -44,7 +73,9 @@ _CAPABILITIES = (
 
 def host_facts() -> HostFacts:
     """Facts of the machine that the tests run on."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    status = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
+    )
     bounding = int(status["CapBnd"], 16)
     held = tuple(f"CAP_{name}" for bit, name in enumerate(_CAPABILITIES) if bounding >> bit & 1)
     layout = detect_layout()
@@ -100,8 +131,36 @@ def make_busybox_root(root: str) -> None:
     os.chmod(f"{root}/tmp", 0o1777)
     shutil.copy("/bin/busybox", f"{root}/bin/busybox")
     for applet in (
-        *("sh", "true", "false", "sleep", "cat", "echo", "id", "env", "ls", "hostname", "setsid", "head", "pwd"),
-        *("ps", "mount", "touch", "stat", "dd", "yes", "kill", "grep", "wc", "mkdir", "tail", "test", "printf"),
+        *(
+            "sh",
+            "true",
+            "false",
+            "sleep",
+            "cat",
+            "echo",
+            "id",
+            "env",
+            "ls",
+            "hostname",
+            "setsid",
+            "head",
+            "pwd",
+        ),
+        *(
+            "ps",
+            "mount",
+            "touch",
+            "stat",
+            "dd",
+            "yes",
+            "kill",
+            "grep",
+            "wc",
+            "mkdir",
+            "tail",
+            "test",
+            "printf",
+        ),
     ):
         os.symlink("busybox", f"{root}/bin/{applet}")
     with open(f"{root}/etc/passwd", "w") as file:
@@ -142,7 +201,9 @@ class OciLab:
             boot_id="",
         )
 
-    def container(self, sandbox: SandboxRecord, config: ContainerConfig, *, log: bool = True) -> ContainerRecord:
+    def container(
+        self, sandbox: SandboxRecord, config: ContainerConfig, *, log: bool = True
+    ) -> ContainerRecord:
         container = new_container_id()
         return ContainerRecord(
             id=container,
@@ -163,7 +224,10 @@ class OciLab:
 
 @contextlib.asynccontextmanager
 async def oci_lab(program: str = "crun", **settings: object) -> AsyncIterator[OciLab]:
-    """A lab whose state and data lie on a tmpfs of their own, as /run does on a node; all of it goes at the end."""
+    """A lab whose state and data lie on a tmpfs of their own, as /run does on a node.
+
+    All of it goes at the end.
+    """
     top = tempfile.mkdtemp(prefix="crib-oci-")
     perform(Tmpfs(top, 512 << 20, mode=0o755))
     lower, logs = f"{top}/lower", f"{top}/logs"

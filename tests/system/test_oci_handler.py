@@ -8,11 +8,14 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from crib.backends.oci.bundles import is_alive
+from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import mounts_below
+from crib.host.processes import wait_pidfd
 from crib.model.container import (
     Capabilities,
     ContainerConfig,
@@ -39,6 +42,7 @@ from tests.system.oci_setup import STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
+MODIFY = 0x2  # IN_MODIFY
 FOREVER = ("sleep", "1000")
 OWN_PIDS = NamespaceOptions(pid=NamespaceMode.CONTAINER)
 
@@ -67,7 +71,9 @@ async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
 
 
 @contextlib.asynccontextmanager
-async def running(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> AsyncIterator[ContainerRecord]:
+async def running(
+    lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig
+) -> AsyncIterator[ContainerRecord]:
     record = lab.container(sandbox, wanted)
     try:
         record = await lab.create(record, sandbox)
@@ -83,8 +89,7 @@ async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfi
     async with running(lab, sandbox, wanted) as record, asyncio.timeout(20):
         async for found in exits:
             if found.id == record.id:
-                with open(record.log_path) as file:
-                    return found, "".join(line.split(" ", 3)[3] for line in file)
+                return found, "".join(line.split(" ", 3)[3] for line in logged(record))
     raise AssertionError("no exit")
 
 
@@ -96,7 +101,13 @@ async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
 
 def assert_nothing_left(lab: OciLab) -> None:
     paths = lab.paths
-    for directory in (paths.sandboxes, paths.containers, paths.writable_layers, paths.exits, paths.monitor_sockets):
+    for directory in (
+        paths.sandboxes,
+        paths.containers,
+        paths.writable_layers,
+        paths.exits,
+        paths.monitor_sockets,
+    ):
         assert os.listdir(directory) == []
     assert os.listdir(lab.environment.runtime.root) == []
     assert [entry.path for entry in mounts_below(paths.state)] == [paths.containers]
@@ -111,14 +122,14 @@ async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -
         exits = lab.handler.exits()
         async with running(lab, sandbox, config("sh", "-c", script)) as record:
             assert (await lab.handler.observe(record)).status == "running"
-            assert record.user is not None and record.user.uid == 0
+            assert record.user is not None
+            assert record.user.uid == 0
             await until_logged(record, "ready")
             await lab.handler.signal(record, signal.SIGTERM)
             async with asyncio.timeout(10):
                 found = await anext(exits)
             assert (found.id, found.code, found.oom_killed) == (record.id, 7, False)
-            with open(record.log_path) as file:
-                lines = [line.rstrip("\n").split(" ", 1)[1] for line in file]
+            lines = [line.rstrip("\n").split(" ", 1)[1] for line in logged(record)]
             assert sorted(lines) == ["stderr F err", "stdout F out", "stdout F ready"]
             observed = await lab.handler.observe(record)
             assert observed.status == "stopped"
@@ -128,20 +139,24 @@ async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -
 
 
 async def until_logged(record: ContainerRecord, text: str) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            with open(record.log_path) as file:
-                if text in file.read():
-                    return
-            await asyncio.sleep(0.005)
+    with DirectoryWatcher([os.path.dirname(record.log_path)], MODIFY) as watcher:
+        async with asyncio.timeout(10):
+            while text not in "".join(logged(record)):
+                await watcher.next_events()
+
+
+def logged(record: ContainerRecord) -> list[str]:
+    return Path(record.log_path).read_text().splitlines(keepends=True)
 
 
 async def test_exits_on_file_are_told_first(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config("true")) as record:
         assert record.monitor is not None
+        with contextlib.suppress(ProcessLookupError):  # it may have ended already
+            pidfd = os.pidfd_open(record.monitor.pid)
+            assert await wait_pidfd(pidfd, 10)
+            os.close(pidfd)
         async with asyncio.timeout(10):
-            while is_alive(record.monitor):
-                await asyncio.sleep(0.005)
             assert (await anext(lab.handler.exits())).id == record.id
 
 
@@ -156,7 +171,6 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
         record = lab.container(sandbox, config(*command))
         with pytest.raises(Broken, match=words):
             await lab.create(record, sandbox)
-            await lab.handler.start(record)
         await lab.handler.delete(record)
 
 
@@ -171,7 +185,9 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
         config("true", working_dir="/etc/passwd"),
         config("true", security=ContainerSecurity(run_as_username="nobody-here")),
         config("true", security=ContainerSecurity(run_as_group=5)),
-        config("true", security=ContainerSecurity(seccomp=SecurityProfile(ProfileType.LOCALHOST, "/nosuch.json"))),
+        config(
+            "true", security=ContainerSecurity(seccomp=SecurityProfile(ProfileType.LOCALHOST, "/nosuch.json"))
+        ),
         config("true", resources=Resources(unified={"memory.high": "1"})),
         config(),
     ],
@@ -296,7 +312,13 @@ async def test_pod_files_hostname_and_shm_are_there(lab: OciLab) -> None:
         found, log = await run_to_end(lab, sandbox, config("sh", "-c", script))
         assert found.code == 0
         lines = log.splitlines()
-        assert lines[:5] == ["pod-host", "pod-host", "nameserver 10.0.0.10", "search svc.local local", "options ndots:5"]
+        assert lines[:5] == [
+            "pod-host",
+            "pod-host",
+            "nameserver 10.0.0.10",
+            "search svc.local local",
+            "options ndots:5",
+        ]
         assert "10.1.2.3\tpod-host" in lines
         assert "1777" in lines
         assert "noexec" in lines[-1]
@@ -308,7 +330,12 @@ async def test_sysctls_of_the_pod_are_set_and_others_refused(lab: OciLab) -> Non
         script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced"
         _exit, log = await run_to_end(lab, sandbox, config("sh", "-c", script))
         assert log.split() == ["81", "1"]
-    for bad in ({"vm.swappiness": "1"}, {"net.ipv4.nosuch": "1"}, {"net.ipv4.ip_forward": "x\ny"}, {"../x": "1"}):
+    for bad in (
+        {"vm.swappiness": "1"},
+        {"net.ipv4.nosuch": "1"},
+        {"net.ipv4.ip_forward": "x\ny"},
+        {"../x": "1"},
+    ):
         with pytest.raises(InvalidRequest, match=r"config\.linux\.sysctls"):
             async with pod(lab, sysctls=bad):
                 pass
@@ -344,7 +371,9 @@ async def test_identity_environment_and_directory_are_as_asked(lab: OciLab) -> N
 
 async def test_privileged_container_gets_what_the_host_can_give(lab: OciLab) -> None:
     privileged = ContainerSecurity(namespaces=OWN_PIDS, privileged=True)
-    script = "mkdir /m && mount -t tmpfs t /m && test -e /dev/loop-control && touch /sys/fs/cgroup/x 2>&1; echo $?"
+    script = (
+        "mkdir /m && mount -t tmpfs t /m && test -e /dev/loop-control && touch /sys/fs/cgroup/x 2>&1; echo $?"
+    )
     async with pod(lab) as sandbox:
         _exit, log = await run_to_end(lab, sandbox, config("sh", "-c", script, security=privileged))
         assert log.strip().endswith(("0", "1"))
@@ -352,6 +381,16 @@ async def test_privileged_container_gets_what_the_host_can_give(lab: OciLab) -> 
         every = ContainerSecurity(namespaces=OWN_PIDS, capabilities=Capabilities(add=("ALL",)))
         found, _log = await run_to_end(lab, sandbox, config("true", security=every))
         assert found.code == 0
+
+
+async def test_dropping_all_capabilities_leaves_none(lab: OciLab) -> None:
+    bare = ContainerSecurity(namespaces=OWN_PIDS, capabilities=Capabilities(drop=("ALL",)), no_new_privs=True)
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER, security=bare)) as record:
+        status = await output(lab, record, "cat", "/proc/1/status", "/proc/self/status")
+        assert {line for line in status.splitlines() if line.startswith(("Cap", "NoNewPrivs"))} == {
+            *(f"{name}:\t{0:016x}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
+            "NoNewPrivs:\t1",
+        }
 
 
 async def test_default_seccomp_lets_programs_run_and_refuses_namespaces(lab: OciLab) -> None:
@@ -376,8 +415,7 @@ async def test_mounts_are_made_safely(lab: OciLab) -> None:
         Mount("/ro", shared, readonly=True, recursive_read_only=True),
         Mount("/etc/hosts", f"{lab.paths.data}/hosts"),
     )
-    with open(f"{lab.paths.data}/hosts", "w") as file:
-        file.write("mine\n")
+    Path(lab.paths.data, "hosts").write_text("mine\n")
     script = "echo x > /vol/inner/deep/file; cat /etc/hosts; touch /ro/y || echo refused"
     async with pod(lab) as sandbox:
         found, log = await run_to_end(lab, sandbox, config("sh", "-c", script, mounts=mounts))
@@ -403,7 +441,10 @@ async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
     os.symlink("/etc/real", f"{layer}/etc/passwd")
     async with pod(lab) as sandbox:
         wanted = config(
-            "id", "-un", working_dir="/tmp", security=ContainerSecurity(run_as_username="alice", namespaces=OWN_PIDS)
+            "id",
+            "-un",
+            working_dir="/tmp",
+            security=ContainerSecurity(run_as_username="alice", namespaces=OWN_PIDS),
         )
         found, log = await run_to_end(lab, sandbox, wanted)
         assert (found.code, log.strip()) == (0, "alice")
@@ -420,7 +461,7 @@ async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None
         infra = await lab.handler.prepare_pod(stray_pod, STAGE)
         stray_pod = replace(stray_pod, infra=infra)
         stray = await lab.create(lab.container(stray_pod, config(*FOREVER)), stray_pod)
-        open(lab.paths.exit_file(new_container_id()), "w").close()
+        Path(lab.paths.exit_file(new_container_id())).touch()
         os.makedirs(lab.paths.sandbox(new_sandbox_id()))
         removed = await lab.handler.sweep({kept.id}, {known.id})
         assert len(removed) == 4
@@ -435,11 +476,15 @@ async def test_usage_is_read(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         await output(lab, record, "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=2")
         usage = await lab.handler.container_usage(record, sandbox)
-        assert usage.cgroup.cpu is not None and usage.cgroup.cpu.usage > 0
-        assert usage.cgroup.memory is not None and usage.cgroup.memory.usage > 0
-        assert usage.writable_layer is not None and usage.writable_layer.used_bytes >= 2 << 20
+        assert usage.cgroup.cpu is not None
+        assert usage.cgroup.cpu.usage > 0
+        assert usage.cgroup.memory is not None
+        assert usage.cgroup.memory.usage > 0
+        assert usage.writable_layer is not None
+        assert usage.writable_layer.used_bytes >= 2 << 20
         again = await lab.handler.container_usage(record, sandbox)
-        assert again.cgroup.cpu is not None and again.cgroup.cpu.nano_cores is not None
+        assert again.cgroup.cpu is not None
+        assert again.cgroup.cpu.nano_cores is not None
         assert (await lab.handler.pod_usage(sandbox)).cgroup.memory is not None
 
 

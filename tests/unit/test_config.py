@@ -134,7 +134,7 @@ def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
         elif get_origin(hint) is not tuple and dataclasses.is_dataclass((get_args(hint) or (0, 0))[-1]):
             found += keys(get_args(hint)[-1], f"{name}.NAME.")
         else:
-            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[operator]  # a field without default has a factory
             found.append((name, default))
     return found
 

@@ -6,7 +6,7 @@ is joined from cached parts, with its encoded bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -44,7 +44,16 @@ class Stream:
     run: Callable[[Any], AsyncIterator[Answer | None]]
 
 
-Call: TypeAlias = Read | Verb | Stream
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Answers with any number of messages from memory, without waiting for more than the client."""
+
+    request: type[Message]
+    decode: Callable[[Any], Any]
+    run: Callable[[Any], Iterator[Answer]]
+
+
+Call: TypeAlias = Read | Verb | Stream | Parts
 Calls: TypeAlias = Mapping[str, Call]
 
 

@@ -35,8 +35,9 @@ CODES: dict[type[CribError], grpc.StatusCode] = {
 # only for UNKNOWN (kubelet: cri-client PullImage, image_manager evalCRIPullErr).
 _PULL_REASONS = (REGISTRY_UNAVAILABLE, SIGNATURE_VALIDATION_FAILED)
 
-MAX_DETAILS = 3000
-"""Characters of a status text: it travels in a header, and clients bound those (8 KiB is common)."""
+MAX_DETAILS = 6000
+"""Bytes that a status text may take: percent-encoded in a header, which clients bound at 8 KiB."""
+_CUT = " … (cut) … "
 
 
 def status_of(error: CribError) -> tuple[grpc.StatusCode, str]:
@@ -51,7 +52,21 @@ def status_of(error: CribError) -> tuple[grpc.StatusCode, str]:
 
 def shorten(text: str) -> str:
     """Cut out the middle of what is too long for a header: both ends of an error say something."""
-    if len(text) <= MAX_DETAILS:
+    text = text.encode(errors="replace").decode()  # file names may hold what is no text
+    if 12 * len(text) <= MAX_DETAILS or _size(text) <= MAX_DETAILS:
         return text
-    half = (MAX_DETAILS - 20) // 2
-    return f"{text[:half]} … (cut) … {text[-half:]}"
+    half = MAX_DETAILS // 2 - _size(_CUT)
+    return f"{_beginning(text, half)}{_CUT}{_beginning(text[::-1], half)[::-1]}"
+
+
+def _size(text: str) -> int:
+    """Bytes on the wire: what is not printable ASCII takes three for each byte of UTF-8 (gRPC, HTTP/2)."""
+    return sum(1 if " " <= c <= "~" and c != "%" else 3 * len(c.encode()) for c in text)
+
+
+def _beginning(text: str, size: int) -> str:
+    """As many characters as fit."""
+    end, left = 0, size
+    while end < len(text) and (left := left - _size(text[end])) >= 0:
+        end += 1
+    return text[:end]

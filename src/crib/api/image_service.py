@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Iterator
 
-from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
 from crib.api.streams import EncodedList
 from crib.api.translate import images, info
 from crib.api.translate.images import ImageQuery, PullImage
@@ -26,7 +26,7 @@ class ImageService:
         """Every call by its name."""
         return {
             "ListImages": Read(pb.ListImagesRequest, images.decode_list, self._list),
-            "StreamImages": Stream(pb.StreamImagesRequest, images.decode_list, self._stream),
+            "StreamImages": Parts(pb.StreamImagesRequest, images.decode_list, self._stream),
             "ImageStatus": Read(pb.ImageStatusRequest, images.decode_status, self._status),
             "PullImage": Verb(pb.PullImageRequest, images.decode_pull, self._pull),
             "RemoveImage": Verb(pb.RemoveImageRequest, images.decode_remove, self._remove),
@@ -44,9 +44,8 @@ class ImageService:
         rows = self._chosen(wanted)
         return self._images.some(rows) if wanted else self._images.whole(rows)
 
-    async def _stream(self, wanted: str) -> AsyncIterator[Answer]:
-        for part in self._images.parts(self._chosen(wanted)):
-            yield part
+    def _stream(self, wanted: str) -> Iterator[Answer]:
+        return self._images.parts(self._chosen(wanted))
 
     def _status(self, query: ImageQuery) -> Answer:
         """Empty, and no error, when the image is not here (CRI ImageStatus)."""

@@ -18,9 +18,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from crib.api.calls import Answer, Call, Read, Stream, Verb
+from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
-from crib.model.errors import CribError
+from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Door:
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
         """`name` is the method's, e.g. `PullImage`. `Version` alone is answered before the gate opens."""
         always = name == "Version"
-        if isinstance(call, Stream):
+        if isinstance(call, Stream | Parts):
             return grpc.unary_stream_rpc_method_handler(self._stream(name, call))
         return grpc.unary_unary_rpc_method_handler(self._unary(name, call, always=always))
 
@@ -98,19 +98,24 @@ class Door:
 
         return handle
 
-    def _stream(self, name: str, call: Stream) -> StreamHandler:
-        gate, decode, parse, run = self._gate, call.decode, call.request.FromString, call.run
+    def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
+        gate, decode, parse = self._gate, call.decode, call.request.FromString
 
         async def handle(data: bytes, context: Context) -> None:
             if gate.reason:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, gate.reason)
             began = _begin(name)
             try:
-                async for answer in run(decode(parse(data))):
-                    if answer is None:
-                        await context.send_initial_metadata(())
-                    else:
-                        await context.write(_encoded(answer))
+                value = decode(parse(data))
+                if isinstance(call, Parts):
+                    for part in call.run(value):
+                        await context.write(_encoded(part))
+                else:
+                    async for answer in call.run(value):
+                        if answer is None:
+                            await context.send_initial_metadata(())
+                        else:
+                            await context.write(_encoded(answer))
             except (Exception, asyncio.CancelledError) as error:
                 await _fail(name, began, error, context)
             if began:
@@ -151,7 +156,8 @@ async def _fail(name: str, began: int, error: BaseException, context: Context) -
         log.error("%s failed in a way that it should not", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
-    if log.isEnabledFor(logging.DEBUG):
-        spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
-        log.debug("%s answers %s%s: %s", name, code.name, spent, text)
+    # what the host did wrong is for the administrator, what a caller did wrong for the caller
+    level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
+    spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
+    log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
     await context.abort(code, text)

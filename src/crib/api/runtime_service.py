@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
-from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing, unbuilt
+from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
 from crib.api.streams import EncodedList, element, parts
 from crib.api.translate import containers, events, info, sandboxes, stats, status
 from crib.api.translate.containers import ContainerFilter, CreateContainer, ExecSync, StopContainer
@@ -60,7 +60,7 @@ class RuntimeService:
                 pb.PodSandboxStatusRequest, sandboxes.decode_status, self._sandbox_status
             ),
             "ListPodSandbox": Read(pb.ListPodSandboxRequest, decode_list, self._list_sandboxes),
-            "StreamPodSandboxes": Stream(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
+            "StreamPodSandboxes": Parts(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
         }
 
     def _container_calls(self) -> dict[str, Call]:
@@ -71,7 +71,7 @@ class RuntimeService:
             "StopContainer": Verb(pb.StopContainerRequest, containers.decode_stop, self._stop),
             "RemoveContainer": Verb(pb.RemoveContainerRequest, decode_id, self._remove),
             "ListContainers": Read(pb.ListContainersRequest, decode_list, self._list_containers),
-            "StreamContainers": Stream(pb.StreamContainersRequest, decode_list, self._stream_containers),
+            "StreamContainers": Parts(pb.StreamContainersRequest, decode_list, self._stream_containers),
             "ContainerStatus": Read(
                 pb.ContainerStatusRequest, containers.decode_status, self._container_status
             ),
@@ -155,10 +155,9 @@ class RuntimeService:
             return self._sandboxes.whole(rows)
         return self._sandboxes.some(row for row in rows if wanted.matches(row))
 
-    async def _stream_sandboxes(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
+    def _stream_sandboxes(self, wanted: SandboxFilter | None) -> Iterator[Answer]:
         rows = self._node.sandboxes.list()
-        for part in self._sandboxes.parts(row for row in rows if wanted is None or wanted.matches(row)):
-            yield part
+        return self._sandboxes.parts(row for row in rows if wanted is None or wanted.matches(row))
 
     # containers
 
@@ -184,10 +183,9 @@ class RuntimeService:
             return self._containers.whole(rows)
         return self._containers.some(row for row in rows if wanted.matches(row))
 
-    async def _stream_containers(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
+    def _stream_containers(self, wanted: ContainerFilter | None) -> Iterator[Answer]:
         rows = self._node.containers.list()
-        for part in self._containers.parts(row for row in rows if wanted is None or wanted.matches(row)):
-            yield part
+        return self._containers.parts(row for row in rows if wanted is None or wanted.matches(row))
 
     def _container_status(self, query: StatusQuery) -> Answer:
         record = self._node.containers.get(query.id)

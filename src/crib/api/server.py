@@ -37,6 +37,7 @@ class Server:
     def __init__(self, node: Node, version: str) -> None:
         self.gate = ReadinessGate()
         self._settings = node.settings
+        self._events = node.events
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
         door = Door(self.gate)
         self._register(door, runtime_service.NAME, runtime_service.RuntimeService(node, version).calls())
@@ -68,8 +69,9 @@ class Server:
         log.info("listening on %s", path)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those under way `grace` seconds."""
+        """Take no new calls, and give those under way `grace` seconds; event streams end at once."""
         self.gate.shut("crib is stopping")
+        self._events.close()
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:

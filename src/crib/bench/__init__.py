@@ -1,1 +1,7 @@
-"""bench."""
+"""`crib bench`: what a pod costs on this node, for any CRI runtimes, side by side in one run.
+
+`app.py` has the options, `session.py` the order of things, `lives.py` one pod's life with a stopwatch,
+`floors.py` the same work by crun and conmon alone, `memory.py` many pods at once, `figures.py` medians and
+noise, `report.py` table and JSON. Everything that is made is removed, also after Ctrl-C. Bench goes through
+`crib.client` alone, so that every runtime is asked in the same way.
+"""

@@ -1,3 +1,85 @@
-"""bench"""
+"""The options of `crib bench` and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Protocol
+
 import typer
-def bench() -> None: ...
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+
+class Part(StrEnum):
+    """What can be measured."""
+
+    OPS = "ops"
+    LIFECYCLE = "lifecycle"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--endpoint",
+            "-e",
+            metavar="NAME=unix:///PATH",
+            help="A runtime to measure; give more of them to measure them in turn. Default: crib's own.",
+        ),
+    ] = None
+    image: Annotated[
+        str,
+        typer.Option(
+            help="The containers' image, with sleep and true in it. The default is made from busybox."
+        ),
+    ] = "localhost/crib-bench:latest"
+    number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Pods for the single calls.")] = 30
+    only: Annotated[list[Part] | None, typer.Option(help="Measure only this part.")] = None
+    handler: Annotated[
+        str, typer.Option(help="The RuntimeClass handler to use; NAME=HANDLER for one runtime.")
+    ] = ""
+    pods: Annotated[
+        int, typer.Option(min=0, max=2000, help="Also: memory with so many pods at once; 100 is usual.")
+    ] = 0
+    floors: Annotated[
+        bool, typer.Option("--floors", help="Also: crun and conmon alone, in the same run. Needs root.")
+    ] = False
+    cgroup_parent: Annotated[
+        str, typer.Option(help="The pods' cgroup parent; {uid} is replaced. Default: the runtime decides.")
+    ] = ""
+    pids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pid", metavar="NAME=PID", help="A runtime's process, where its socket does not tell it."
+        ),
+    ] = None
+    json: Annotated[
+        str, typer.Option("--json", metavar="FILE", help="Also write figures and samples there.")
+    ] = ""
+
+
+class Session(Protocol):
+    """What the command line gives: its endpoint, and a way to run a coroutine."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+def bench(session: Session, options: BenchOptions) -> None:
+    """Measure what pods cost here: single calls, whole lives, memory.
+
+    Pods are made as a kubelet makes them: a pid namespace for each container, a memory limit, two mounts, a
+    log file, the runtime's own network. Runtimes are measured in turn, pod by pod, after a warm-up; figures
+    are medians and 99th percentiles. Everything that was made is removed, also after Ctrl-C.
+
+    crib bench -e crib=unix:///run/crib/crib.sock -e containerd=unix:///run/containerd/containerd.sock
+    """
+    from crib.bench import session as work
+
+    session.run(work.run(options, session.endpoint))

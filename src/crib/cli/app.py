@@ -179,7 +179,8 @@ def info(session: Session, options: args.InfoOptions) -> None:
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
-app.command("bench", rich_help_panel=_NODE)(importlib.import_module("crib.bench.app").bench)
+_bench = importlib.import_module("crib.bench.app")
+command(app, _bench.BenchOptions, _NODE)(_bench.bench)
 
 
 def main() -> None:

@@ -39,8 +39,14 @@ def command(
                 )
             )
         entry.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
-        entry.__doc__ = verb.__doc__
+        entry.__doc__ = _paragraphs(verb.__doc__ or "")
         app.command(name or verb.__name__.rstrip("_"), rich_help_panel=panel)(entry)
         return verb
 
     return decorate
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with each paragraph on one line: help is wrapped for the terminal it is shown on."""
+    parts = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in parts)

@@ -79,7 +79,9 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
     for handler in node.handlers:
         mark = ", default" if handler.default_handler else ""
         lines.append((f"runs {handler.name}", f"{handler.program} ({handler.kind}{mark})"))
-    for program in node.programs:
-        lines.append((f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip()))
+    lines += [
+        (f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip())
+        for program in node.programs
+    ]
     lines += [(name, node.facts[name]) for name in sorted(node.facts)]
     return lines

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crib.client import Connection
     from crib.wire.crilog import LogLine
 
-_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -1,6 +1,6 @@
 """The few mounts that `crib run` makes for volumes: a tmpfs, and a part of a volume bound by its descriptor.
 
-The command line is a program outside the daemon and does not share its rooms, so these three calls are its own.
+The command line is a program outside the daemon and does not share its rooms: these three calls are its own.
 """
 
 from __future__ import annotations

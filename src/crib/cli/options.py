@@ -30,7 +30,7 @@ _Container = Annotated[
 ]
 _Pods = Annotated[
     list[str],
-    typer.Argument(metavar="POD...", help="NAME, NAMESPACE/NAME or the beginning of an id."),
+    typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
 ]
 
 
@@ -38,7 +38,7 @@ _Pods = Annotated[
 class RunOptions:
     manifests: Annotated[
         list[str],
-        typer.Argument(metavar="MANIFEST...", help="Files with Kubernetes pods; - is standard input."),
+        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - is standard input."),
     ]
     replace: Annotated[
         bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
@@ -62,7 +62,7 @@ class PodsOptions:
 
 @dataclass(frozen=True)
 class PsOptions:
-    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="Only containers of this pod.")] = None
+    pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
     every: Annotated[bool, typer.Option("--all", "-a", help="Also containers that do not run.")] = False
     output: _Output = Format.TABLE
 
@@ -91,9 +91,7 @@ class LogsOptions:
 @dataclass(frozen=True)
 class ExecOptions:
     target: _Target
-    words: Annotated[
-        list[str], typer.Argument(metavar="COMMAND [ARGS]...", help="The program; put -- before it.")
-    ]
+    words: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program; put -- before it.")]
     container: _Container = ""
     timeout: Annotated[
         int,
@@ -120,7 +118,7 @@ class StopOptions:
 class RmOptions:
     pods: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[POD...]", help="NAME, NAMESPACE/NAME or the beginning of an id."),
+        typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
     ] = None
     force: Annotated[bool, typer.Option("--force", "-f", help="Also pods that run: kill them first.")] = False
     every: Annotated[bool, typer.Option("--all", "-a", help="Every pod.")] = False
@@ -135,7 +133,7 @@ class ImagesOptions:
 @dataclass(frozen=True)
 class PullOptions:
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="For example docker.io/library/nginx:1.27.")
+        list[str], typer.Argument(metavar="IMAGE", help="For example docker.io/library/nginx:1.27.")
     ]
 
 
@@ -155,7 +153,7 @@ class ImportOptions:
 @dataclass(frozen=True)
 class RmiOptions:
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Names, digests or the beginnings of ids.")
+        list[str], typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids.")
     ]
 
 

@@ -112,8 +112,8 @@ class PodStart:
     async def start(self) -> Pod:
         """Do everything; gives the pod when its containers have been started."""
         plan = self._plan
+        volumes.make(plan, self._dirs)
         try:
-            volumes.make(plan)
             await PodImages(self._connection, plan).bring()
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
             for container in plan.init_containers:

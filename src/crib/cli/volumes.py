@@ -1,4 +1,4 @@
-"""A pod's files on the node: volumes, logs, bound parts of volumes; made for `crib run`, removed by `crib rm`."""
+"""A pod's files on the node: volumes, logs, bound parts of volumes, from `crib run` until `crib rm`."""
 
 from __future__ import annotations
 
@@ -48,31 +48,41 @@ def _check_host_path(plan: PodPlan, volume: VolumePlan) -> None:
     except FileNotFoundError:
         if volume.host_type.endswith("OrCreate"):
             return
-        raise CommandError(
-            f"pod {plan.label}: volume {volume.name}: {volume.path} does not exist, type {volume.host_type} needs it"
-        ) from None
+        where = f"pod {plan.label}: volume {volume.name}"
+        raise CommandError(f"{where}: {volume.path} is not there (type {volume.host_type})") from None
     if not is_type(mode):
         wanted = volume.host_type.removesuffix("OrCreate")
         raise CommandError(f"pod {plan.label}: volume {volume.name}: {volume.path} is no {wanted}")
 
 
-def make(plan: PodPlan) -> None:
-    """Make the pod's directory with its volumes and log directories. OSError names the path."""
+def make(plan: PodPlan, dirs: Dirs) -> None:
+    """Make the pod's directory with its volumes and log directories; nothing is left when that fails.
+
+    OSError names the path.
+    """
     os.makedirs(os.path.dirname(plan.directory), mode=0o755, exist_ok=True)
     os.mkdir(plan.directory, 0o750)
-    for volume in plan.volumes:
-        if volume.kind == "emptyDir":
-            os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
-            os.mkdir(volume.path)
-            os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
-            if volume.memory:
-                mounts.mount_tmpfs(volume.path, volume.size)
-        elif volume.host_type == "DirectoryOrCreate":
-            os.makedirs(volume.path, mode=0o755, exist_ok=True)
-        elif volume.host_type == "FileOrCreate":
-            os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    for container in plan.every_container():
-        os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
+    try:
+        for volume in plan.volumes:
+            _make_volume(volume)
+        for container in plan.every_container():
+            os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
+    except BaseException:
+        remove(dirs, plan.uid)
+        raise
+
+
+def _make_volume(volume: VolumePlan) -> None:
+    if volume.kind == "emptyDir":
+        os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
+        os.mkdir(volume.path)
+        os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
+        if volume.memory:
+            mounts.mount_tmpfs(volume.path, volume.size)
+    elif volume.host_type == "DirectoryOrCreate":
+        os.makedirs(volume.path, mode=0o755, exist_ok=True)
+    elif volume.host_type == "FileOrCreate":
+        os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def bind_sub_paths(plan: ContainerPlan) -> None:

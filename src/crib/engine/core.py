@@ -138,8 +138,10 @@ class Core:
         if event is not None:
             event.set()
 
-    def tell(self, kind: EventType, subject: str, sandbox: SandboxId) -> None:
-        """Publish an event with the states as they are now."""
+    def tell(
+        self, kind: EventType, subject: str, sandbox: SandboxId, last: SandboxRecord | None = None
+    ) -> None:
+        """Publish an event with the states as they are now; `last` stands in for a sandbox that is gone."""
         containers = tuple(row for row in self.containers_of(sandbox) if is_listed(row))
-        event = ContainerEvent(subject, kind, self.clock(), self.sandboxes.get(sandbox), containers)
+        event = ContainerEvent(subject, kind, self.clock(), self.sandboxes.get(sandbox) or last, containers)
         self.events.publish(event)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
-from crib.engine.containers.exits import watch_exits
 from crib.engine.containers.remove import RemoveContainer
 from crib.engine.containers.start import StartContainer
 from crib.engine.containers.stop import StopContainer
@@ -106,15 +105,13 @@ class Node:
         return "cgroupfs"
 
     async def start(self) -> None:
-        """Read the records, bring them and the world together, then watch for exits. The gate opens after this."""
+        """Read the records, bring them and the world together, watch for exits. The gate opens after this."""
         rows = self._core.ports.records.load()
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)
         self._catalogue.fill(rows.images)
         await recover(self._core)
         await self.images.sweep()
-        for name, handler in self._core.ports.handlers.items():
-            self.keeper.serve(f"exits of {name}", watch_exits(self._core, handler))
 
     async def close(self, grace: float) -> None:
         """Let verbs finish within `grace` seconds. Containers go on running."""

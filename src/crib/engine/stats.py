@@ -49,7 +49,6 @@ class Stats:
                 figures.append((record, await self._container(record)))
             except CribError:
                 continue  # it ended between the list and the reading
-        self._forget_the_gone()
         return figures
 
     async def pod(self, text: str) -> PodFigures:
@@ -59,7 +58,6 @@ class Stats:
         """Of those that are ready; one that goes away meanwhile is left out."""
         ready = [record for record in records if record.state is SandboxState.READY]
         found = await asyncio.gather(*(self._pod(record) for record in ready), return_exceptions=True)
-        self._forget_the_gone()
         return [figures for figures in found if isinstance(figures, PodFigures)]
 
     async def _container(self, record: ContainerRecord) -> ContainerUsage:
@@ -86,6 +84,7 @@ class Stats:
             if before is not None and cpu.usage >= before.usage:
                 rate = (cpu.usage - before.usage) * 1_000_000_000 // (cpu.at - before.at)
             self._readings[key] = replace(cpu, nano_cores=rate)
+            self._forget_the_gone()
         return replace(usage, cpu=replace(cpu, nano_cores=rate))
 
     def _forget_the_gone(self) -> None:

@@ -55,6 +55,7 @@ _RTEXT_FILTER_SKIP_STATS: Final = 8
 
 _IFA_ADDRESS: Final = 1
 _IFA_LOCAL: Final = 2
+_IFA_LABEL: Final = 3
 _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
 _RT_TABLE_MAIN: Final = 254
@@ -232,23 +233,26 @@ def list_links(netlink: Netlink, *, master: int = 0) -> list[Link]:
     return [link for link in links if not master or link.master == master]
 
 
-def list_all_addresses(netlink: Netlink) -> list[tuple[int, IPv4Interface]]:
-    """The IPv4 addresses of all interfaces with their prefix lengths, by interface index."""
+def list_all_addresses(netlink: Netlink) -> list[tuple[str, IPv4Interface]]:
+    """The IPv4 addresses of all interfaces, each with its interface's name and prefix length."""
     body = _IFADDRMSG.pack(socket.AF_INET, 0, 0, 0, 0)
-    found: list[tuple[int, IPv4Interface]] = []
+    found: list[tuple[str, IPv4Interface]] = []
     for reply in netlink.dump(Request(_RTM_GETADDR, body, "list addresses", "*")):
         if reply.kind != _RTM_NEWADDR or len(reply.body) < _IFADDRMSG.size:
             continue
-        family, prefix, _flags, _scope, index = _IFADDRMSG.unpack_from(reply.body)
-        raw = parse_attributes(reply.body, _IFADDRMSG.size).get(_IFA_LOCAL, b"")
+        family, prefix, *_ = _IFADDRMSG.unpack_from(reply.body)
+        attributes = parse_attributes(reply.body, _IFADDRMSG.size)
+        raw = attributes.get(_IFA_LOCAL, b"")
+        label = attributes.get(_IFA_LABEL, b"").rstrip(b"\0").decode("utf-8", "replace")
         if family == socket.AF_INET and len(raw) == 4:
-            found.append((index, IPv4Interface((raw, prefix))))
+            # The label is the interface's name, with a colon and a word after it for an alias.
+            found.append((label.partition(":")[0], IPv4Interface((raw, prefix))))
     return found
 
 
 def list_addresses(netlink: Netlink, link: Link) -> list[IPv4Interface]:
     """An interface's IPv4 addresses with their prefix lengths."""
-    return [address for index, address in list_all_addresses(netlink) if index == link.index]
+    return [address for name, address in list_all_addresses(netlink) if name == link.name]
 
 
 def delete_link(netlink: Netlink, name: str) -> bool:

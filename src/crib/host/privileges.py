@@ -24,8 +24,8 @@ _prctl = libc._function("prctl", ctypes.c_int, _ulong, _ulong, _ulong, _ulong)
 def drop_privileges(uid: int, gid: int) -> None:
     """Become `uid` and `gid` without groups, without any capability, and never get new ones by exec.
 
-    For the whole process, which must not have started a thread yet. A process that is not root keeps its user and still
-    loses the rest. OSError when anything that matters is refused.
+    For the whole process, which must not have started a thread yet. A process that is not root keeps its
+    user and still loses the rest. OSError when anything that matters is refused.
     """
     if os.geteuid() == 0:
         for capability in range(_LAST_CAPABILITY + 1):

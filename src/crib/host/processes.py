@@ -317,6 +317,17 @@ def start_time(pid: int) -> int | None:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
+def is_running(pid: int, started: int) -> bool:
+    """Whether the process that `pid` and its `start_time` name is there and has not ended (a zombie has)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read(4096)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return int(fields[19]) == started and fields[0] not in {b"Z", b"X"}
+
+
 def become_subreaper() -> None:
     """Adopt the orphans of all descendants from now on; they are collected with `reap_orphans`."""
     libc.set_child_subreaper()

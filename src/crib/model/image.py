@@ -17,6 +17,8 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_NAME = 255
 """Longest repository name in characters (OCI distribution spec, as every registry enforces it)."""
+MAX_TEXT = MAX_NAME + len(":") + 128 + len("@sha256:") + 64
+"""Longest reference: name, tag and digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
 
     Raises InvalidRequest, which names `field`, for anything that is no reference.
     """
+    if len(text) > MAX_TEXT:
+        raise InvalidRequest(f"is longer than {MAX_TEXT} characters", field=field)
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise InvalidRequest(f"{text!r} has a digest that is not sha256 and 64 hex digits", field=field)
@@ -58,9 +62,9 @@ def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
             raise InvalidRequest(f"{text!r} has a tag that is not valid", field=field)
     first, slash, remainder = rest.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost"):
-        rest = f"docker.io/{rest}" if slash else f"docker.io/library/{rest}"
-    elif first in ("index.docker.io", "registry-1.docker.io"):
-        rest = f"docker.io/{remainder}"
+        first, remainder = "docker.io", rest
+    if first in ("docker.io", "index.docker.io", "registry-1.docker.io"):
+        rest = f"docker.io/{remainder}" if "/" in remainder else f"docker.io/library/{remainder}"
     match = _NAME.fullmatch(rest)
     if match is None or match["host"] is None or len(rest) > MAX_NAME:
         raise InvalidRequest(f"{text!r} is not an image reference", field=field)

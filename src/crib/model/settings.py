@@ -22,7 +22,7 @@ class NetworkSettings:
     """`cni` (under a kubelet) or `bridge` (built in, needs no plugin)."""
     bridge: str = "crib0"
     """Name of the built-in bridge, at most 15 characters."""
-    subnet: str = "10.88.0.0/16"
+    subnet: str = "10.203.0.0/16"
     """Range that the built-in bridge hands out; its first address is the gateway."""
     mtu: int = 0
     """0 takes the bridge's default (1500)."""

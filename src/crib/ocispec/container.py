@@ -36,7 +36,8 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
 
 
 def _annotations(inputs: ContainerInputs) -> dict[str, str]:
-    # A user's annotations stay out: OCI runtimes obey some of them (crun's `run.oci.*` weakens the container).
+    # A user's annotations stay out: OCI runtimes obey some of them (crun's `run.oci.*` weakens the
+    # container).
     metadata = inputs.sandbox.config.metadata
     return {
         "io.kubernetes.cri.container-type": "container",

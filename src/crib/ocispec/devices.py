@@ -15,8 +15,8 @@ _CUSTOMARY = (
         for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))
     ),
 )
-"""null, zero, full, random, urandom, tty, console, ptmx, pts: the runtime makes these nodes by itself (config-linux.md,
-Default Devices). Making other nodes is allowed, opening them is not."""
+"""null, zero, full, random, urandom, tty, console, ptmx, pts: the runtime makes these nodes by itself
+(config-linux.md, Default Devices). Making other nodes is allowed, opening them is not."""
 
 
 def device_nodes(inputs: ContainerInputs) -> tuple[oci.Device, ...]:

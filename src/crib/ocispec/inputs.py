@@ -1,4 +1,7 @@
-"""All that a container's OCI spec is made from: read beforehand, so that the recipe needs no files and no clock."""
+"""All that a container's OCI spec is made from.
+
+Read beforehand, so that the recipe needs no files and no clock.
+"""
 
 from __future__ import annotations
 

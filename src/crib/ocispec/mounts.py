@@ -1,4 +1,7 @@
-"""What a container sees mounted: the customary file systems, the pod's files, and what was asked for, in a safe order."""
+"""What a container sees mounted.
+
+The customary file systems, the pod's files, and what was asked for, in a safe order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _MAX_MOUNTS = 10_000
 
 
 def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
-    """Ours, less those that a mount asked for takes the place of; then all of them, parents before what is below."""
+    """Ours, less those that a mount asked for takes the place of.
+
+    Then all of them, parents before what is below.
+    """
     wanted = [_asked_for(inputs, position, mount) for position, mount in enumerate(inputs.config.mounts)]
     if len(wanted) > _MAX_MOUNTS:
         raise InvalidRequest(f"{len(wanted)} mounts are more than {_MAX_MOUNTS}", field="config.mounts")
@@ -100,10 +106,8 @@ def _pod_files(inputs: ContainerInputs) -> list[oci.Mount]:
         for target, source in files
         if source
     ]
-    if inputs.sandbox.config.security.namespaces.ipc == NamespaceMode.NODE:
-        shm = "/dev/shm"  # noqa: S108 - the pod uses the host's IPC, and this is part of it
-    else:
-        shm = pod.shm
+    host_ipc = inputs.sandbox.config.security.namespaces.ipc == NamespaceMode.NODE
+    shm = "/dev/shm" if host_ipc else pod.shm  # noqa: S108 - the host's shm is part of its IPC
     if shm:
         options = ("rbind", "rprivate", "rw", *_STRICT)
         found.append(oci.Mount(destination="/dev/shm", type="bind", source=shm, options=options))  # noqa: S108
@@ -133,8 +137,8 @@ def _check_recursive(inputs: ContainerInputs, mount: Mount, field: str) -> None:
         raise InvalidRequest("it needs private propagation", field=f"{field}.recursive_read_only")
     if not inputs.handler.recursive_read_only:
         raise InvalidRequest(
-            f"handler {inputs.handler.name} ({inputs.handler.program} {inputs.handler.version}) cannot make a mount "
-            "read-only with all that is below it",
+            f"handler {inputs.handler.name} ({inputs.handler.program} {inputs.handler.version}) "
+            "cannot make a mount read-only with all that is below it",
             field=f"{field}.recursive_read_only",
             reason=RRO_UNSUPPORTED,
         )

@@ -9,7 +9,10 @@ from crib.wire import oci_runtime as oci
 
 
 def namespaces(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
-    """Network and IPC are the pod's; UTS follows the network; pid is the container's own choice (CRI NamespaceOption)."""
+    """Network and IPC are the pod's.
+
+    UTS follows the network; pid is the container's own choice (CRI NamespaceOption).
+    """
     pod = inputs.sandbox.config.security.namespaces
     for options in (pod, inputs.config.security.namespaces):
         if options.userns is not None and options.userns.mode != NamespaceMode.NODE:

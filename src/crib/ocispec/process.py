@@ -74,7 +74,10 @@ def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
 
 
 def environment(inputs: ContainerInputs) -> tuple[str, ...]:
-    """Defaults, then the image's, then the container's; the last one to name a variable wins, in the first's place."""
+    """Defaults, then the image's, then the container's.
+
+    The last one to name a variable wins, in the first's place.
+    """
     sandbox = inputs.sandbox.config
     hostname = inputs.default_hostname if sandbox.host_network else sandbox.hostname
     merged = dict([_split(DEFAULT_PATH)])
@@ -86,7 +89,15 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
     for position, (key, value) in enumerate(inputs.config.envs):
         if not key or "=" in key or "\0" in key or b"\0" in value:
             raise InvalidRequest(f"{key!r} cannot be set", field=f"config.envs[{position}]")
-        merged[key] = value.decode("utf-8", "surrogateescape")
+        try:
+            merged[key] = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            # JSON has no way to write such bytes: crun refuses the file, and runc would change the value in
+            # silence.
+            raise InvalidRequest(
+                f"the value of {key} is not UTF-8, and an OCI spec carries nothing else",
+                field=f"config.envs[{position}]",
+            ) from error
     return tuple(f"{key}={value}" for key, value in merged.items())
 
 

@@ -78,7 +78,8 @@ def _hugepages(wanted: Resources, host: HostFacts) -> tuple[oci.HugepageLimit, .
     for size, limit in wanted.hugepage_limits.items():
         if _PAGE_SIZE.fullmatch(size) is None or limit < 0:
             raise InvalidRequest(f"{size!r}: {limit} is no limit", field=f"{_FIELD}.hugepage_limits")
-        # The kubelet sends a limit of 0 for every size; where there is no controller only that can be promised.
+        # The kubelet sends a limit of 0 for every size; where there is no controller only that can be
+        # promised.
         if "hugetlb" in host.cgroup_controllers:
             limits.append(oci.HugepageLimit(page_size=size, limit=limit))
         elif limit:

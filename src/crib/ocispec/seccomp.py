@@ -1,8 +1,9 @@
 """Which system calls a container may make: our own default profile, a profile of the host, or none.
 
-The default profile is a list of what is allowed. What is left out lets a process reach past its namespaces (kexec, module
-loading, mounting, clocks, raw block of the kernel's keyrings, ...) or is a frequent way into the kernel (userfaultfd, bpf,
-perf, io_uring). Capabilities that a container was given bring the calls that they are for.
+The default profile is a list of what is allowed. What is left out lets a process reach past its namespaces
+(kexec, module loading, mounting, clocks, raw block of the kernel's keyrings, ...) or is a frequent way into
+the kernel (userfaultfd, bpf, perf, io_uring). Capabilities that a container was given bring the calls that
+they are for.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def default_profile(granted: frozenset[str], architecture: str) -> oci.Seccomp:
             index=0, value=_NEW_NAMESPACES, op="SCMP_CMP_MASKED_EQ", value_two=0
         )
         rules.append(oci.SeccompRule(names=("clone",), action=_ALLOW, args=(without_namespaces,)))
-        # A filter cannot see the flags of clone3, which are in memory; with ENOSYS the C library goes back to clone.
+        # A filter cannot see the flags of clone3, which are in memory; with ENOSYS the C library goes back
+        # to clone.
         rules.append(oci.SeccompRule(names=("clone3",), action=_ERRNO, errno_ret=_ENOSYS))
     return oci.Seccomp(
         default_action=_ERRNO,

@@ -1,4 +1,7 @@
-"""What a process may do: capabilities, labels, and the paths of /proc and /sys that are hidden or read-only."""
+"""What a process may do.
+
+Capabilities, labels, and the paths of /proc and /sys that are hidden or read-only.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,8 @@ KNOWN_CAPABILITIES = (
 def capabilities(inputs: ContainerInputs) -> oci.Capabilities:
     """Bounding, effective and permitted alike; only what the daemon itself may hand on.
 
-    Inheritable is empty (CVE-2022-24769) but for what is asked for as ambient, which the kernel takes from there.
+    Inheritable is empty (CVE-2022-24769) but for what is asked for as ambient, which the kernel takes from
+    there.
     """
     wanted = inputs.config.security.capabilities
     granted = set(KNOWN_CAPABILITIES if inputs.privileged else DEFAULT_CAPABILITIES)
@@ -109,7 +113,9 @@ def readonly_paths(inputs: ContainerInputs) -> tuple[str, ...]:
 
 
 def apparmor_profile(inputs: ContainerInputs) -> str:
-    """A profile's name. Hosts without AppArmor refuse a profile that was asked for by name, and need none otherwise."""
+    """A profile's name. Hosts without AppArmor refuse a profile that was asked for by name, and need none
+    otherwise.
+    """
     profile = inputs.config.security.apparmor
     if profile is None or inputs.privileged or profile.kind == ProfileType.UNCONFINED:
         return "unconfined" if inputs.host.apparmor and profile is not None else ""

@@ -1,4 +1,6 @@
-"""Who runs: numbers from names, looked up in the container's own passwd and group files (text, read beforehand)."""
+"""Who runs: numbers from names, looked up in the container's own passwd and group files (text, read
+beforehand).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ from crib.model.image import ImageConfig
 from crib.wire import oci_runtime as oci
 
 MAX_ID = 2**31 - 1
-"""Largest uid and gid taken: beyond it programs that hold ids as signed numbers meet root again (CVE-2024-40635)."""
+"""Largest uid and gid taken.
+
+Beyond it programs that hold ids as signed numbers meet root again (CVE-2024-40635).
+"""
 _MERGE = 0
 _MAX_GROUPS = 1024
 _CONTEXT = "config.linux.security_context"
@@ -69,14 +74,12 @@ def parse_group(text: str) -> Iterator[GroupEntry]:
 def container_user(security: ContainerSecurity, image: ImageConfig, rootfs: RootfsFacts) -> oci.User:
     """CRI run_as_user, run_as_username or the image's user, with groups as the policy says (Merge or Strict).
 
-    The primary group is among the additional ones (CVE-2022-36109: else a process could shed it by setgid programs).
+    The primary group is among the additional ones (CVE-2022-36109: else a process could shed it by setgid
+    programs).
     """
     wanted, group, field = _wanted(security, image)
     entry = _find_user(wanted, field, rootfs)
-    if group:
-        gid = _find_group(group, field, rootfs)
-    else:
-        gid = entry.gid
+    gid = _find_group(group, field, rootfs) if group else entry.gid
     groups = {gid: None}
     for position, extra in enumerate(security.supplemental_groups):
         groups[_checked(extra, f"{_CONTEXT}.supplemental_groups[{position}]")] = None
@@ -135,7 +138,10 @@ def _find_group(wanted: str, field: str, rootfs: RootfsFacts) -> int:
 
 
 def _numeric(text: str, field: str) -> int | None:
-    """The id that the text stands for, None for a name; a number that is no id is refused, never taken for a name."""
+    """The id that the text stands for, None for a name.
+
+    A number that is no id is refused, never taken for a name.
+    """
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if not unsigned.isascii() or not unsigned.isdigit():
         return None

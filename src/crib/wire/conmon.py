@@ -44,5 +44,8 @@ def decode_exit(data: bytes) -> int:
 
 
 def resize_terminal(width: int, height: int) -> bytes:
-    """The command that gives the container's terminal a new size; conmon refuses more than 1000 cells a side."""
+    """The command that gives the container's terminal a new size.
+
+    Conmon refuses more than 1000 cells a side.
+    """
     return b"1 %d %d\n" % (max(0, min(height, 1000)), max(0, min(width, 1000)))

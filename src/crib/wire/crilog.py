@@ -3,8 +3,8 @@
     2016-10-06T00:17:09.669794202Z stdout F The content of the line
     2016-10-06T00:17:10.113242941Z stderr P the first part of a long li
 
-A line longer than the writer's buffer is cut into parts tagged P, the last one F. `LineJoiner` takes bytes as they come
-and gives whole lines; it does no I/O.
+A line longer than the writer's buffer is cut into parts tagged P, the last one F. `LineJoiner` takes bytes
+as they come and gives whole lines; it does no I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ MAX_PENDING = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One entry. `at` is nanoseconds since the epoch; `partial` says that the line goes on in the next entry."""
+    """One entry. `at` is nanoseconds since the epoch.
+
+    `partial` says that the line goes on in the next entry.
+    """
 
     at: int
     stream: str

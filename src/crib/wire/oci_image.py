@@ -1,8 +1,10 @@
-"""Documents that describe images: OCI and Docker manifests, indexes, configs, layouts and `docker save` lists.
+"""Documents that describe images: OCI and Docker manifests, indexes, configs, layouts and `docker save`
+lists.
 
-Sources: OCI image spec 1.1 (manifest.md, image-index.md, config.md, image-layout.md, annotations.md), Docker's image
-manifest version 2 schema 2, and the `manifest.json` of `docker save`. Every function takes bytes that may be hostile and
-raises `ImageFormatError`, which says what is wrong with which document; nothing here reads or writes.
+Sources: OCI image spec 1.1 (manifest.md, image-index.md, config.md, image-layout.md, annotations.md),
+Docker's image manifest version 2 schema 2, and the `manifest.json` of `docker save`. Every function takes
+bytes that may be hostile and raises `ImageFormatError`, which says what is wrong with which document;
+nothing here reads or writes.
 """
 
 from __future__ import annotations
@@ -175,8 +177,8 @@ def is_digest(text: str) -> bool:
 def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
     """A manifest or an index.
 
-    `media_type` is what the registry or descriptor said of it, empty when nothing did. A document that can be read as
-    both, or whose own media type says otherwise, is refused (CVE-2021-41190).
+    `media_type` is what the registry or descriptor said of it, empty when nothing did. A document that can
+    be read as both, or whose own media type says otherwise, is refused (CVE-2021-41190).
     """
     claim = _decode(data, _AnyManifest, what)
     if claim.schema_version == 1 or claim.fs_layers is not None:
@@ -277,7 +279,7 @@ def platform_matches(platform: Platform | None, architecture: str) -> bool:
 
 
 def choose_manifest(index: Index, architecture: str, what: str) -> Descriptor:
-    """The first manifest of the index that a node of `architecture` runs (image-index.md: the first match wins)."""
+    """The first manifest of the index that a node of `architecture` runs (image-index.md)."""
     images = [entry for entry in index.manifests if not entry.is_attestation]
     named = [entry for entry in images if entry.platform is not None]
     for entry in named or images:

@@ -1,12 +1,10 @@
-"""The OCI runtime's documents: config.json, `state`, `features` and process.json (OCI runtime spec 1.0 to 1.2).
+"""The OCI runtime's documents: config.json, `state`, `features` and process.json (OCI runtime spec 1.0 to
+1.2).
 
 Only the fields that we write or read. A field that has its default is left out of the JSON.
 """
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 import msgspec
 
@@ -216,16 +214,8 @@ class Features(Shape, frozen=True):
 
 
 def encode(document: Shape) -> bytes:
-    """The document as JSON.
-
-    Text that holds bytes which are not UTF-8 (as lone surrogates, `os.fsdecode`) is written as those bytes: the runtimes in C
-    hand them on unchanged.
-    """
-    try:
-        return msgspec.json.encode(document)
-    except UnicodeEncodeError:
-        built: Any = msgspec.to_builtins(document)
-        return json.dumps(built, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    """The document as JSON; ValueError when a text in it is not Unicode (JSON carries nothing else)."""
+    return msgspec.json.encode(document)
 
 
 def decode_state(data: bytes) -> State:
@@ -239,9 +229,8 @@ def decode_features(data: bytes) -> Features:
 
 
 def decode_process(data: bytes) -> Process:
-    """The `process` of a config.json that we wrote ourselves."""
-
-    return msgspec.json.decode(data.decode("utf-8", "surrogateescape"), type=_SpecProcess).process
+    """The `process` of a config.json; ValueError when there is none."""
+    return msgspec.json.decode(data, type=_SpecProcess).process
 
 
 def decode_seccomp(data: bytes) -> Seccomp:

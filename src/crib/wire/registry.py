@@ -1,4 +1,4 @@
-"""The registry's protocol without its sockets: paths, challenges, error bodies (OCI distribution spec 1.1)."""
+"""The registry's protocol without sockets: paths, challenges, error bodies (OCI distribution spec 1.1)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def parse_token(body: bytes) -> str:
 
 
 def error_text(body: bytes) -> str:
-    """What a registry says went wrong, in one printable line (distribution spec, Error Codes); may be empty."""
+    """What a registry says went wrong, in one printable line (Error Codes); may be empty."""
     try:
         entries = msgspec.json.decode(body, type=_ErrorBody).errors or ()
         text = "; ".join(f"{entry.code}: {entry.message}".strip(": ") for entry in entries[:5])

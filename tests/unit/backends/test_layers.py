@@ -8,7 +8,7 @@ import io
 import os
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ def _bzip2(data: bytes) -> bytes:
     return b"BZh9" + data
 
 
-ENCODINGS = {
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "tar": lambda tar: tar,
     "gzip": gzip.compress,
     "gzip-members": lambda tar: b"".join(gzip.compress(part) for part in pieces(tar, 3000)) + bytes(20),
@@ -164,7 +164,9 @@ def test_a_bad_layer_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
-def test_a_bomb_is_stopped_at_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress) -> None:  # type: ignore[no-untyped-def]
+def test_a_bomb_is_stopped_at_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: Callable[[bytes], bytes]
+) -> None:
     monkeypatch.setattr(layers, "RATIO_GRACE", 1 << 20)
     blob = compress(archive({"zeros": bytes(8 << 20)}))
     with pytest.raises(LayerError, match="the ratio 100 is the limit"):
@@ -218,8 +220,8 @@ def test_sparse_files_are_expanded_within_the_limit(tmp_path: Path) -> None:
         # Once where it was stored, once in its place.
         assert written.count(b"middle") == 2
         assert (written.rindex(b"middle") - 1000) % 4096 == 0
+    options = LayerOptions(max_bytes=len(output.getvalue()))
     with pytest.raises(LayerError, match="sparse files expand to more"):
-        options = LayerOptions(max_bytes=len(output.getvalue()))
         write_layer([output.getvalue()], str(tmp_path / "no"), LayerClaims(), options)
 
 

@@ -1,4 +1,4 @@
-"""The EROFS metadata, read back by a small reader of the on-disk format that shares no code with the writer."""
+"""The EROFS metadata, read back by a small reader of the format that shares no code with the writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tar reader: whatever the cuts, the same members; what tarfile and GNU tar write is read as they meant it."""
+"""The tar reader: whatever the cuts, the same members; what tarfile and GNU tar write is read as meant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def read(archive: bytes, cuts: list[int] | None = None, **options: int) -> list[
     reader = TarReader(**options)
     members = []
     places = sorted({0, len(archive), *(cut % (len(archive) + 1) for cut in cuts or [])})
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         members += reader.receive_data(archive[start:stop])
     reader.end()
     return members
@@ -52,9 +53,7 @@ def info(name: str, kind: Kind = Kind.FILE, **fields: object) -> tarfile.TarInfo
     return entry
 
 
-_text = st.text(
-    st.characters(blacklist_characters="\0/", blacklist_categories=("Cs",)), min_size=1, max_size=60
-)
+_text = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=60)
 _names = st.lists(_text, min_size=1, max_size=5).map("/".join)
 
 

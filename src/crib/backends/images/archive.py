@@ -1,7 +1,7 @@
 """Image archives: OCI layouts (a directory, or a tar of one) and what `docker save` writes.
 
-Everything here runs in the worker and reads hostile input: no member is extracted, names are only looked up, and each
-document is bounded. Errors are `ArchiveError`, which says what is wrong with which member.
+Everything here runs in the worker and reads hostile input: no member is extracted, names are only looked
+up, and each document is bounded. Errors are `ArchiveError`, which says what is wrong with which member.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crib.backends.images.documents import (
@@ -232,7 +232,7 @@ async def _layout_images(source: ArchiveSource, architecture: str) -> list[Found
             continue
         image = await _layout_image(source, entry, architecture)
         names = _names(image.id, found, [entry.name])
-        found[image.id] = FoundImage(image.id, image.config, image.layers, image.manifest_digest, names)
+        found[image.id] = replace(image, names=names)
     if found and not any(image.names for image in found.values()):
         await _add_saved_names(source, found)
     return list(found.values())
@@ -250,7 +250,7 @@ async def _layout_image(source: ArchiveSource, entry: oci_image.Descriptor, arch
                 FoundLayer(layer.diff_id, layer.blob_digest, layer.size, blob_name(layer.place))
                 for layer in image.layers
             )
-            return FoundImage(image.id, image.config, layers, image.manifest_digest)
+            return replace(image, layers=layers)
         entry = oci_image.choose_manifest(document, architecture, what)
     raise ArchiveError(f"indexes are nested too deep at {entry.digest}")
 
@@ -270,7 +270,7 @@ async def _add_saved_names(source: ArchiveSource, found: dict[str, FoundImage]) 
         identity = "sha256:" + posixpath.basename(entry.config).removesuffix(".json")
         if (image := found.get(identity)) is not None:
             names = _names(identity, found, list(entry.repo_tags or ()))
-            found[identity] = FoundImage(image.id, image.config, image.layers, image.manifest_digest, names)
+            found[identity] = replace(image, names=names)
 
 
 async def _saved_images(source: ArchiveSource, architecture: str) -> list[FoundImage]:
@@ -279,7 +279,7 @@ async def _saved_images(source: ArchiveSource, architecture: str) -> list[FoundI
     for entry in entries[:MAX_IMAGES]:
         image = await _saved_image(source, entry, architecture)
         names = _names(image.id, found, list(entry.repo_tags or ()))
-        found[image.id] = FoundImage(image.id, image.config, image.layers, None, names)
+        found[image.id] = replace(image, names=names)
     return list(found.values())
 
 

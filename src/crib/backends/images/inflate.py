@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 _PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -40,9 +40,11 @@ class _Decompressor(Protocol):
 
 class _Gzip:
     def __init__(self) -> None:
-        from isal import isal_zlib
+        from isal import igzip_lib, isal_zlib
 
-        self.errors: tuple[type[Exception], ...] = (isal_zlib.error, EOFError)
+        # isal's stub takes the class for an instance.
+        damage = cast("type[Exception]", igzip_lib.IsalError)
+        self.errors: tuple[type[Exception], ...] = (damage, EOFError)
         self._inner = isal_zlib.decompressobj(31)
         self._full = False
 

@@ -1,7 +1,8 @@
 """What the daemon and the image worker say to each other, and the channel that carries it.
 
-Each message is a 4-byte length (big endian) and a msgpack document; descriptors travel beside it (unix(7), SCM_RIGHTS).
-Both ends bound what they take, because the worker reads hostile input and must not be believed either.
+Each message is a 4-byte length (big endian) and a msgpack document; descriptors travel beside it (unix(7),
+SCM_RIGHTS). Both ends bound what they take, because the worker reads hostile input and must not be
+believed either.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Pull(msgspec.Struct, frozen=True, tag=True):
 
 
 class Import(msgspec.Struct, frozen=True, tag=True):
-    """Import an archive: the file's descriptor comes beside it, or `directory` is true and files are asked for."""
+    """Import an archive: its descriptor comes beside it, or `directory` is true and files are asked for."""
 
     id: int
     directory: bool
@@ -145,8 +146,8 @@ _Incoming = TypeVar("_Incoming")
 class Channel(Generic[_Incoming]):
     """One end of the socket pair, served by the running loop.
 
-    `on_message` gets each message and its descriptor (or None), which it then owns. `on_closed` is called once, with the
-    reason, when the peer closes or misbehaves; not after `close`.
+    `on_message` gets each message and its descriptor (or None), which it then owns. `on_closed` is called
+    once, with the reason, when the peer closes or misbehaves; not after `close`.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Layers in the tree: each mounted once, read-only, below one private place, and shared by all containers.
 
-The mounts are nosuid and nodev: an overlay looks at its own flags for both, so set-uid programs and device nodes of an
-image work as the container's root mount says, and nobody can use them through the layer itself. An overlay keeps a layer's
-superblock alive by itself, so unmounting a layer never disturbs a running container.
+The mounts are nosuid and nodev: an overlay looks at its own flags for both, so set-uid programs and device
+nodes of an image work as the container's root mount says, and nobody can use them through the layer
+itself. An overlay keeps a layer's superblock alive by itself, so unmounting a layer never disturbs a
+running container.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class LayerMounts:
-    """All layer mounts of one daemon. Made once, before anything is acquired; recognises what an earlier daemon left."""
+    """All layer mounts of one daemon; recognises what an earlier daemon left mounted."""
 
     def __init__(self, paths: Paths, mounting: LayerMounting) -> None:
         self._paths = paths
@@ -41,8 +42,8 @@ class LayerMounts:
     async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
         """Mount what is not mounted yet; the mount points in the same order (lowest first).
 
-        NotFound when a layer is not on disk, Broken when the kernel refuses its file. Callers that want the same layer
-        at once share one mount; one that is cancelled leaves the others waiting.
+        NotFound when a layer is not on disk, Broken when the kernel refuses its file. Callers that want
+        the same layer at once share one mount; one that is cancelled leaves the others waiting.
         """
         waiting = [future for layer in layers if (future := self._begin(layer)) is not None]
         # All of them end before an error is raised, so that no mount appears after the caller was told.
@@ -142,7 +143,7 @@ class LayerMounts:
 
 
 def prepare_root(paths: Paths) -> None:
-    """Make the place that layers are mounted below: a mount of its own, private and unbindable; safe to repeat."""
+    """Make the directory of the layer mounts a mount itself, private and unbindable; safe to repeat."""
     os.makedirs(paths.layer_mounts, mode=0o711, exist_ok=True)
     try:
         mounts.make_private_root(paths.layer_mounts)

@@ -1,7 +1,7 @@
 """How layers can be mounted here, found out by mounting a tiny one; kernel versions tell nothing reliable.
 
-The image lies in the data root itself, because what works depends on the file system below it: on overlayfs or tmpfs a
-file cannot be mounted without a loop device even where the kernel could.
+The image lies in the data root itself, because what works depends on the file system below it: on
+overlayfs or tmpfs a file cannot be mounted without a loop device even where the kernel could.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class _Attempt:
 
 
 def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
-    """The first way that works: file before loop, 512-byte blocks before 4096, direct I/O where it reads well.
+    """The first way that works: file before loop, 512-byte blocks before 4096, direct I/O where it reads
+    well.
 
-    Settings may force the method and the block size. Takes some 10 ms and blocks. Broken when nothing works; its message
-    says what was tried and what to do.
+    Settings may force the method and the block size. Takes some 10 ms and blocks. Broken when nothing
+    works; its message says what was tried and what to do.
     """
     os.makedirs(paths.layers, mode=0o700, exist_ok=True)
     prepare_root(paths)
@@ -51,8 +52,8 @@ def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
                     return LayerMounting(method, block_size, direct_io, detail)
                 problems.append(f"{method}, {block_size} bytes{', direct' if direct_io else ''}: {problem}")
     raise Broken(
-        f"no way to mount EROFS layers in {paths.data} works: {'; '.join(problems)}; load the module (modprobe erofs) "
-        "and, for loop devices, the module loop, or use a kernel that is built with CONFIG_EROFS_FS"
+        f"no way to mount EROFS layers in {paths.data} works: {'; '.join(problems)}; load the module "
+        "(modprobe erofs) and, for loop devices, the module loop, or use a kernel built with CONFIG_EROFS_FS"
     )
 
 
@@ -86,7 +87,7 @@ def _read_back(path: str) -> str | None:
 
 
 def _image(block_size: int) -> bytes:
-    """An image of one file whose data begins at an offset that is a multiple of its block size and of nothing more."""
+    """An image of one file; its data begins at a multiple of the block size and of nothing larger."""
     start = erofs.DATA_OFFSET + block_size
     tree = LayerTree()
     tree.add(Member(b"probe", Kind.FILE, 0o444, 0, 0, 0, 0, len(_CONTENT), start, len(_CONTENT)), start)

@@ -1,13 +1,15 @@
 """Reading from registries: which place to ask, tokens, manifests, blobs (OCI distribution spec 1.1, Pulling).
 
-Runs in the worker. Places are asked in order, mirrors before the registry itself; what each of them said is kept for the
-error. aiohttp is imported when the first pull begins, because an import of an archive does not need it.
+Runs in the worker. Places are asked in order, mirrors before the registry itself; what each of them said
+is kept for the error. aiohttp is imported when the first pull begins, because an import of an archive does
+not need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Self
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, NoReturn, Self
 from urllib.parse import urlsplit
 
 from crib.backends.images.documents import FoundImage, image_of, sha256
@@ -108,18 +110,17 @@ class RegistryClient:
         for endpoint in self._endpoints:
             try:
                 data, _ = await self._read(endpoint, path, oci_image.MAX_DOCUMENT)
-                if sha256(data) != descriptor.digest or len(data) != descriptor.size:
-                    raise DamagedFailure(200, f"sent {len(data)} bytes of digest {sha256(data)}")
+                _check_blob(data, descriptor)
                 return data
             except EndpointFailure as failure:
                 failures.append((endpoint, failure))
         raise self._error(f"config {descriptor.digest}", failures)
 
-    async def blob(self, digest: Digest, size: int) -> AsyncIterator[tuple[bytes, str]]:
+    async def blob(self, digest: Digest, size: int) -> AsyncGenerator[tuple[bytes, str], None]:
         """The bytes of a blob, each piece with the host it came from.
 
-        A transfer that breaks off goes on where it was, from the next place that has the blob. At most `size` bytes come;
-        Broken when a place has more. Whoever takes the bytes checks the digest.
+        A transfer that breaks off goes on where it was, from the next place that has the blob. At most
+        `size` bytes come; Broken when a place has more. Whoever takes the bytes checks the digest.
         """
         path = registry.blob_path(self._pull.repository, digest)
         failures: list[tuple[Endpoint, EndpointFailure]] = []
@@ -128,14 +129,16 @@ class RegistryClient:
             endpoint = self._endpoints[attempt % len(self._endpoints)]
             before = done
             try:
-                async for chunk in self._range(endpoint, path, done):
-                    done += len(chunk)
-                    if done > size:
-                        raise Broken(f"{_host(endpoint)} sent more than the {size} bytes of layer {digest}")
-                    yield chunk, _host(endpoint)
+                async with contextlib.aclosing(self._range(endpoint, path, done)) as chunks:
+                    async for chunk in chunks:
+                        done += len(chunk)
+                        if done > size:
+                            text = f"{_host(endpoint)} sent more than the {size} bytes of layer {digest}"
+                            raise Broken(text)
+                        yield chunk, _host(endpoint)
                 if done == size:
                     return
-                raise EndpointFailure(0, f"closed the connection after {done} of {size} bytes")
+                _broke_off(done, size)
             except EndpointFailure as failure:
                 if done > before:
                     failures.clear()
@@ -146,7 +149,7 @@ class RegistryClient:
                     break
         raise self._error(f"layer {digest}", failures)
 
-    async def _range(self, endpoint: Endpoint, path: str, start: int) -> AsyncIterator[bytes]:
+    async def _range(self, endpoint: Endpoint, path: str, start: int) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = await self._get(endpoint, path, headers)
         skip = start if response.status == 200 else 0
@@ -217,7 +220,7 @@ class RegistryClient:
         return True
 
     def _error(self, what: str, failures: list[tuple[Endpoint, EndpointFailure]]) -> CribError:
-        """The one error for all that was tried; the registry itself, the last to be asked, decides its kind."""
+        """The one error for all that was tried; what the registry itself said decides its kind."""
         tried = "; ".join(dict.fromkeys(f"{_host(endpoint)}: {failure}" for endpoint, failure in failures))
         text = f"{what} of {self._pull.name} could not be pulled ({tried})"
         own = self._pull.endpoints[-1]
@@ -235,6 +238,15 @@ def _host(endpoint: Endpoint) -> str:
     return urlsplit(endpoint.url).netloc
 
 
+def _broke_off(done: int, size: int) -> NoReturn:
+    raise EndpointFailure(0, f"closed the connection after {done} of {size} bytes")
+
+
+def _check_blob(data: bytes, descriptor: oci_image.Descriptor) -> None:
+    if sha256(data) != descriptor.digest or len(data) != descriptor.size:
+        raise DamagedFailure(200, f"sent {len(data)} bytes of digest {sha256(data)}")
+
+
 def _check_manifest_digest(data: bytes, reference: str, header: str) -> None:
     digest = sha256(data)
     if oci_image.is_digest(reference) and digest != reference:
@@ -250,9 +262,11 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
         async for chunk in response.content.iter_any():
             data += chunk
             if len(data) > limit:
-                raise EndpointFailure(response.status, f"sent more than {limit} bytes")
+                break
     except Exception as error:
         raise _translated(error) from error
+    if len(data) > limit:
+        raise EndpointFailure(response.status, f"sent more than {limit} bytes")
     return bytes(data)
 
 

@@ -1,7 +1,7 @@
 """The image store: layers on disk, filled by the worker, mounted for containers (port `Images`).
 
-A layer's file is there exactly when the layer is whole and synced, because it is only ever renamed into place. Which
-layers an image needs is the caller's knowledge (its records); `sweep` removes the others.
+A layer's file is there exactly when the layer is whole and synced, because it is only ever renamed into
+place. Which layers an image needs is the caller's knowledge (its records); `sweep` removes the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.worker import ImageWorker
 from crib.host import files
-from crib.host.mounts import unmount_tree
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
@@ -131,7 +130,7 @@ class LayerStore:
 
     async def dismantle(self) -> None:
         """Unmount every layer, and the directory that they are mounted below."""
-        await asyncio.to_thread(unmount_tree, self._paths.layer_mounts)
+        await self.mounts.unmount_all()
 
     async def close(self) -> None:
         """End the worker; layers stay mounted for the containers that run on."""

@@ -1,7 +1,8 @@
-"""Layers on their way to the staging directory: shared by all requests that want them, bounded, and undone on failure.
+"""Layers on their way to the staging directory: shared by the requests that want them, undone on failure.
 
-Runs in the worker. The loop brings bytes (from registries), threads write layers; `ChunkPipe` is between them. Names are
-relative: the staging directory is the worker's working directory, the only place where it may write.
+Runs in the worker. The loop brings bytes (from registries), threads write layers; `ChunkPipe` is between
+them. Names are relative: the staging directory is the worker's working directory, the only place where it
+may write.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -121,7 +122,7 @@ class _Flight:
 
 
 class LayerTransfers:
-    """All layers that the worker is writing. `group` runs the work, so that it outlives a caller that goes away."""
+    """All layers that the worker is writing; `group` runs the work, so that it outlives its first caller."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
@@ -144,7 +145,8 @@ class LayerTransfers:
             try:
                 return await self._wait(flight, listener)
             except Exception:
-                # It went wrong with another request's connections, which may be closed: once more with one's own.
+                # It went wrong with another request's connections, which may be closed: once more with
+                # one's own.
                 if own:
                     raise
 
@@ -180,7 +182,7 @@ class LayerTransfers:
             del self._flights[key]
 
     def release(self, layers: Iterable[Digest], *, handed_over: bool) -> None:
-        """A request is over: with `handed_over` the daemon takes the files, otherwise unclaimed ones are removed."""
+        """A request is over: with `handed_over` the daemon takes its files, else unclaimed ones go."""
         for diff_id in layers:
             name = staged_name(diff_id)
             self._claims[name] -= 1
@@ -209,7 +211,8 @@ class LayerTransfers:
         except BaseException as error:  # whoever waits gets it; the task group must not end for it
             self._forget(flight)
             flight.result.set_exception(error)
-            # Somebody may have given up in the same moment; an error that nobody takes is not worth a log line.
+            # Somebody may have given up in the same moment; an error that nobody takes is not worth a log
+            # line.
             flight.result.exception()
         else:
             flight.result.set_result(layer)
@@ -228,9 +231,10 @@ class LayerTransfers:
         )
         try:
             if isinstance(origin, StreamOrigin):
-                async for chunk, host in origin.stream:
-                    counted.host = host
-                    await pipe.put(chunk)
+                async with contextlib.aclosing(origin.stream) as stream:
+                    async for chunk, host in stream:
+                        counted.host = host
+                        await pipe.put(chunk)
                 pipe.end()
             facts = await asyncio.shield(work)
         except PipeClosed:
@@ -252,7 +256,7 @@ class LayerTransfers:
 class StreamOrigin:
     """A blob that the loop brings, each piece with the host that it came from."""
 
-    stream: AsyncIterator[tuple[bytes, str]]
+    stream: AsyncGenerator[tuple[bytes, str], None]
 
 
 @dataclass(frozen=True, slots=True)

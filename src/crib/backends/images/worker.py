@@ -1,7 +1,8 @@
-"""The daemon's end of the image worker: started with the first request, ended when idle, replaced when it dies.
+"""The daemon's end of the image worker: started with the first request, ended when idle, replaced when it
+dies.
 
-No request outlives its worker: when the worker goes away, those under way fail with Unavailable, and the next one starts
-a new worker. Whatever a worker says is checked by whoever uses it.
+No request outlives its worker: when the worker goes away, those under way fail with Unavailable, and the
+next one starts a new worker. Whatever a worker says is checked by whoever uses it.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class ImageWorker:
     ) -> tuple[FetchedImage, ...]:
         """Do one request; the layers it lacked are staged then.
 
-        `fd` is the archive of an Import (it is closed here) or the layout directory (it stays the caller's). `subject`
-        begins every error. When the caller is cancelled, the worker is told to stop.
+        `fd` is the archive of an Import (it is closed here) or the layout directory (it stays the
+        caller's). `subject` begins every error. When the caller is cancelled, the worker is told to stop.
         """
         directory = fd if isinstance(message, Import) and message.directory else None
         process = self._running(pulls=isinstance(message, Pull))

@@ -1,7 +1,7 @@
 """The image worker: a process without rights that pulls and imports, started and ended by `worker`.
 
-Its working directory is the staging directory, the only place where it may write. It gets requests over a socket pair
-and ends when the daemon closes it.
+Its working directory is the staging directory, the only place where it may write. It gets requests over a
+socket pair and ends when the daemon closes it.
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ class _Worker:
         request.task.add_done_callback(lambda _: self._requests.pop(number, None))
 
     def _closed(self, reason: str) -> None:
-        # Nobody is left to work for; what is half done lies in the staging directory, which the daemon empties.
+        # Nobody is left to work for; what is half done lies in the staging directory, which the daemon
+        # empties.
         os._exit(0)
 
 
@@ -203,7 +204,7 @@ async def _serve(sock: socket.socket) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: descriptor of the socket, uid, gid, the daemon's pid, and `pull` to load what pulls need at once."""
+    """Arguments: the socket's descriptor, uid, gid, the daemon's pid, and `pull` to load what pulls need."""
     descriptor, uid, gid, parent = map(int, arguments[:4])
     if arguments[4:] == ["pull"]:
         # Before the rights are gone: the library may lie where only root reads.

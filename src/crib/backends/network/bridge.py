@@ -245,7 +245,8 @@ class BridgeNetwork:
         name = self._settings.name
         gateway = IPv4Interface((self._addresses.gateway, self._addresses.subnet.prefixlen))
         with Netlink() as netlink:
-            _refuse_overlap(netlink, name, gateway.network)
+            if (name, gateway) not in links.list_all_addresses(netlink):
+                _refuse_overlap(netlink, name, gateway.network)
             try:
                 bridge = links.get_link(netlink, name)
             except OSError as error:
@@ -256,8 +257,7 @@ class BridgeNetwork:
                 _log.info("made bridge %s with %s", name, gateway)
             if not bridge.up:
                 links.set_link_up(netlink, name)
-            if gateway not in links.list_addresses(netlink, bridge):
-                links.ensure_address(netlink, bridge, gateway)
+            links.ensure_address(netlink, bridge, gateway)
         if links.enable_ipv4_forwarding():
             _log.warning("enabled net.ipv4.ip_forward: pods on bridge %s need it", name)
         # Connections from 127.0.0.1 to a host port leave through the bridge; the guard chain of the
@@ -269,10 +269,9 @@ class BridgeNetwork:
 
 def _refuse_overlap(netlink: Netlink, bridge: str, subnet: IPv4Network) -> None:
     """OSError if another interface has an address whose network overlaps: pods would cut it off."""
-    names = {link.index: link.name for link in links.list_links(netlink)}
-    for index, address in links.list_all_addresses(netlink):
-        if names.get(index, bridge) != bridge and address.network.overlaps(subnet):
-            raise OSError(errno.EADDRINUSE, f"subnet {subnet} overlaps {address} of {names[index]}", bridge)
+    for name, address in links.list_all_addresses(netlink):
+        if name != bridge and address.network.overlaps(subnet):
+            raise OSError(errno.EADDRINUSE, f"subnet {subnet} overlaps {address} of {name}", bridge)
 
 
 def _delete_links(names: Sequence[str]) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sqlite3
 
-from crib.backends.network.addresses import AddressBook
+from crib.backends.network.addresses import AddressBook, parse_subnet
 from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
 from crib.backends.network.cni import CniNetwork, CniSettings
 from crib.model.errors import InvalidRequest
@@ -27,7 +26,7 @@ def open_network(settings: NetworkSettings, paths: Paths, connection: sqlite3.Co
             )
         )
     try:
-        subnet = ipaddress.IPv4Network(settings.subnet)
+        subnet = parse_subnet(settings.subnet)
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet") from error
     # The table is named for the bridge, so that two daemons of one host do not share it.

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RuntimeProgram:
-    """An OCI runtime's command line; crun and runc take the same one. `root` is where it keeps its own state."""
+    """An OCI runtime's command line.
+
+    Crun and runc take the same one. `root` is where it keeps its own state.
+    """
 
     program: str
     root: str
@@ -33,7 +36,10 @@ class RuntimeProgram:
         return self._global("delete", "--force", container)
 
     def exec(self, container: str, process: str, log: str, cgroup: str = "") -> tuple[str, ...]:
-        """Run the command of a process.json; the runtime's own words go to `log`, apart from the command's."""
+        """Run the command of a process.json.
+
+        The runtime's own words go to `log`, apart from the command's.
+        """
         below = ("--cgroup", cgroup) if cgroup else ()
         return self._global(f"--log={log}", "exec", "--process", process, *below, container)
 
@@ -54,6 +60,8 @@ class Monitored:
     name: str
     bundle: str
     pid_file: str
+    command: str
+    """What it runs, for messages."""
     short_id: str
     """Name of the link in the socket directory: short, for the 107 bytes of a socket's path."""
     log_path: str = ""
@@ -73,7 +81,8 @@ class MonitorProgram:
     def create(self, runtime: RuntimeProgram, runtime_path: str, container: Monitored) -> tuple[str, ...]:
         """Create a container and stay as its monitor.
 
-        `--sync`: one process fewer, and it is our child. No fsync of logs: it would hold up every exit and rotation.
+        `--sync`: one process fewer, and it is our child. No fsync of logs: it would hold up every exit and
+        rotation.
         """
         log = f"k8s-file:{container.log_path}" if container.log_path else "none"
         return (

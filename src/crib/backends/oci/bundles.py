@@ -1,4 +1,7 @@
-"""A container's bundle directory: config.json for the runtime, and a note of ours from which it can be torn down."""
+"""A container's bundle directory.
+
+Config.json for the runtime, and a note of ours from which it can be torn down.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from crib.host.files import atomic_write
-from crib.host.processes import start_time
+from crib.host.processes import is_running, start_time
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity
@@ -81,7 +84,10 @@ class Bundles:
             return oci.decode_process(file.read(_LIMIT))
 
     def first_pid(self, container: ContainerId) -> int:
-        """Pid of a container's first process if it runs, else 0: the pid file may be stale, so its cgroup is asked."""
+        """Pid of a container's first process if it runs, else 0.
+
+        The pid file may be stale, so its cgroup is asked.
+        """
         with contextlib.suppress(OSError, ValueError):
             with open(self.pid_file(container), "rb") as file:
                 pid = int(file.read(32))
@@ -101,5 +107,5 @@ def identity(pid: int) -> ProcessIdentity | None:
 
 
 def is_alive(process: ProcessIdentity | None) -> bool:
-    """Whether that very process is still there (a zombie counts as there: nobody has taken its exit code yet)."""
-    return process is not None and start_time(process.pid) == process.start_time
+    """Whether that very process is still there and has not ended."""
+    return process is not None and is_running(process.pid, process.start_time)

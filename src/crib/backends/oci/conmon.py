@@ -64,7 +64,10 @@ class Monitors:
         self._runtime_path = runtime_path
 
     def spawn(self, container: Monitored) -> MonitorStart:
-        """Start conmon, which calls the runtime's create; the result is waited for with `MonitorStart.pid`."""
+        """Start conmon, which calls the runtime's create.
+
+        The result is waited for with `MonitorStart.pid`.
+        """
         return MonitorStart(
             self._program.create(self._runtime, self._runtime_path, container),
             container,
@@ -85,7 +88,8 @@ class MonitorStart:
                 SpawnOptions(
                     stderr=self._words.child_end,
                     pass_fds=(self._sync.child_end,),
-                    # conmon keeps the environment of the daemon for days and gives it to the runtime: only what is needed.
+                    # conmon keeps the environment of the daemon for days and gives it to the runtime: only
+                    # what is needed.
                     env={
                         "PATH": os.environ.get("PATH", os.defpath),
                         "_OCI_SYNCPIPE": str(self._sync.child_end),
@@ -102,8 +106,11 @@ class MonitorStart:
         self._words.start()
 
     async def pid(self, timeout: float) -> int:
-        """Pid of the container's first process; Broken, in the runtime's words, when it could not be created."""
-        what = f"create of container {self._container.id}"
+        """Pid of the container's first process.
+
+        Broken, in the runtime's words, when it could not be created.
+        """
+        what = f"create of container {self._container.id} ({self._container.command!r})"
         try:
             line = await self._sync.line(timeout)
         except TimeoutError:

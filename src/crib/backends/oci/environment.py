@@ -1,4 +1,7 @@
-"""What all parts of one OCI handler share: programs, paths, facts; found and checked once, when the daemon starts."""
+"""What all parts of one OCI handler share.
+
+Programs, paths, facts; found and checked once, when the daemon starts.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,12 @@ from crib.model.settings import HandlerSettings, Settings
 from crib.wire.oci_runtime import decode_features
 
 OCI_VERSION = "1.0.2"
-"""Written in every spec: what we use of the OCI is in it, and old runtimes refuse what says more (crun 1.8: 1.0.x)."""
+"""Written in every spec.
+
+What we use of the OCI is in it, and old runtimes refuse what says more (crun 1.8: 1.0.x).
+"""
 _VERSION = re.compile(r"(\d+)\.(\d+)")
-_CRUN_RRO = (1, 7)
+_CRUN_RRO = (1, 4)
 _RUNC_RRO = (1, 1)
 
 
@@ -38,9 +44,14 @@ class OciEnvironment:
     cgroups: Cgroups
     runtime: RuntimeProgram
     monitor: MonitorProgram
+    plain_state: bool = False
+    """The runtime's own state of a container is one directory of plain files (crun)."""
 
     def pod_cgroup(self, sandbox: SandboxRecord) -> str:
-        """The cgroup that the pod's containers lie below; ours unless the client names one (CRI cgroup_parent)."""
+        """The cgroup that the pod's containers lie below.
+
+        Ours unless the client names one (CRI cgroup_parent).
+        """
         parent = sandbox.config.cgroup_parent
         if not parent:
             return f"{self.settings.cgroup_root.rstrip('/')}/{sandbox.id}"
@@ -78,6 +89,7 @@ async def open_environment(
             cgroups=Cgroups(detect_layout()),
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
+            plain_state=os.path.basename(program) == "crun",
         )
 
 

@@ -31,8 +31,8 @@ class Commands:
     async def run_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
         """See Handler.exec_sync.
 
-        A command with a time limit gets a cgroup of its own below the container's, so that all of it can be ended: a child
-        that called setsid(2) is in no process group that we know.
+        A command with a time limit gets a cgroup of its own below the container's, so that all of it can be
+        ended: a child that called setsid(2) is in no process group that we know.
         """
         what = f"exec in container {record.id}"
         name = f"exec-{os.getpid()}-{next(self._serial)}"
@@ -60,7 +60,8 @@ class Commands:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(f"{files}.{ending}")
                 if below:
-                    # What the command left in the background stays, and its cgroup with it until the container goes.
+                    # What the command left in the background stays, and its cgroup with it until the
+                    # container goes.
                     with contextlib.suppress(OSError):
                         await self._env.cgroups.remove(cgroup, timeout=0)
 
@@ -90,10 +91,11 @@ class Commands:
 
 
 def _words(path: str) -> str:
-    """What the runtime itself said, apart from the command."""
+    """What the runtime itself said of a failure, apart from the command; its warnings are left out."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(_WORDS_LIMIT)
+            lines = file.read(_WORDS_LIMIT).splitlines()
     except FileNotFoundError:
         return ""
-    return runtime_words(text) if text.strip() else ""
+    failures = [line for line in lines if " level=" not in line or " level=error " in line]
+    return runtime_words("\n".join(failures)) if failures else ""

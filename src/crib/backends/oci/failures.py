@@ -1,4 +1,6 @@
-"""The border: what goes wrong in files, mounts and programs becomes one of our errors that says what was tried."""
+"""The border: what goes wrong in files, mounts and programs becomes one of our errors that says what was
+tried.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class OciHandler:
 
     async def remove_pod(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        self._usage.forget_cgroup(self._env.pod_cgroup(record))
+        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -133,12 +133,12 @@ class OciHandler:
         return self._pods.alive(record)
 
     async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
-        cgroup = f"{self._env.pod_cgroup(sandbox)}/{record.id}"
+        cgroup = f"{self._pods.cgroup(sandbox)}/{record.id}"
         with trying(f"usage of container {record.id}"):
             return ContainerUsage(self._usage.cgroup(cgroup), await self._usage.writable_layer(record.id))
 
     async def pod_usage(self, record: SandboxRecord) -> PodUsage:
-        usage = self._usage.cgroup(self._env.pod_cgroup(record))
+        usage = self._usage.cgroup(self._pods.cgroup(record))
         return PodUsage(usage, at=time.time_ns())
 
     async def sweep(
@@ -161,7 +161,10 @@ class OciHandler:
 
 
 def _send(process: ProcessIdentity, signum: int) -> None:
-    """Signal one process if it is still that one; the descriptor is opened first, so the check holds afterwards."""
+    """Signal one process if it is still that one.
+
+    The descriptor is opened first, so the check holds afterwards.
+    """
     try:
         pidfd = open_pidfd(process.pid)
     except ProcessLookupError:

@@ -1,4 +1,7 @@
-"""The infra process of pods that share their pids: catatonit as pid 1, which reaps orphans and does nothing else."""
+"""The infra process of pods that share their pids.
+
+Catatonit as pid 1, which reaps orphans and does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _OOM_SCORE = -998
 
 
 def install_infra(paths: Paths, catatonit: str) -> str:
-    """The root that all infra processes share, with one static program in it; made when it is not there. Blocks."""
+    """The root that all infra processes share, with one static program in it.
+
+    Made when it is not there. Blocks.
+    """
     root = paths.infra_root
     target = f"{root}/catatonit"
     if not os.path.exists(target):
@@ -75,3 +81,16 @@ def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, 
             resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
         ),
     )
+
+
+def write_bundle(bundle: str, spec: oci.Spec) -> None:
+    """Make the bundle's directory with its config.json."""
+    os.makedirs(bundle, mode=0o700, exist_ok=True)
+    with open(f"{bundle}/config.json", "wb") as file:
+        file.write(oci.encode(spec))
+
+
+def read_pid(path: str) -> int:
+    """The number in a pid file."""
+    with open(path, encoding="ascii") as file:
+        return int(file.read(32))

@@ -48,7 +48,10 @@ def write_pod_files(paths: Paths, record: SandboxRecord) -> None:
 
 
 def write_hosts(paths: Paths, record: SandboxRecord) -> None:
-    """Write the hosts file if it is not there as it should be: the pod's addresses are known only after the network is."""
+    """Write the hosts file if it is not there as it should be.
+
+    The pod's addresses are known only after the network is.
+    """
     wanted = _host_file("/etc/hosts") if record.config.host_network else _hosts(record)
     path = paths.etc(record.id, "hosts")
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:

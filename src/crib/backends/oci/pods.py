@@ -1,4 +1,7 @@
-"""Pods of the OCI kind: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared."""
+"""Pods of the OCI kind.
+
+A directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 from crib.backends.oci.bundles import identity, is_alive
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import checked, trying
-from crib.backends.oci.infra import infra_spec, install_infra
+from crib.backends.oci.infra import infra_spec, install_infra, read_pid, write_bundle
 from crib.backends.oci.pod_files import check_pod_files, write_pod_files
 from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
@@ -20,7 +23,6 @@ from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxConfig, SandboxRecord
 from crib.ports import StageTimer
-from crib.wire import oci_runtime as oci
 
 SHM_SIZE = 64 << 20
 _KINDS: tuple[Kind, ...] = ("net", "ipc", "uts", "cgroup")
@@ -42,6 +44,8 @@ class Pods:
         with trying(f"preparing sandbox {record.id}"):
             with stage("files", record.id):
                 os.makedirs(f"{self._paths.sandbox(record.id)}/ns", mode=0o711, exist_ok=True)
+                if config.log_directory:
+                    os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
                 write_pod_files(self._paths, record)
                 if config.security.namespaces.ipc != NamespaceMode.NODE:
                     self._mount_shm(record.id)
@@ -57,9 +61,14 @@ class Pods:
 
     async def stop(self, record: SandboxRecord) -> None:
         """End the infra process, let go of namespaces and shm; safe to repeat."""
-        await self._release(
-            record.id, self._own_cgroup(record.id) if not record.config.cgroup_parent else None
-        )
+        await self._release(record.id, self.cgroup(record))
+
+    def cgroup(self, record: SandboxRecord) -> str:
+        """The cgroup that the pod's containers lie below, for looking and tearing down: never refused."""
+        try:
+            return self._env.pod_cgroup(record)
+        except InvalidRequest:  # the pod was refused for its cgroup parent, so nothing was made there
+            return self._own_cgroup(record.id)
 
     async def remove(self, record: SandboxRecord) -> None:
         """`stop`, then files and cgroup; safe to repeat."""
@@ -104,37 +113,38 @@ class Pods:
         hostname = config.hostname if "uts" in kinds and config.hostname else None
         await pin_namespaces_async(kinds, directory, hostname=hostname, inside=inside)
         for kind in kinds:
-            # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
+            # A container that binds all of /run must not get a copy: it would keep the namespace alive
+            # after us.
             set_propagation(f"{directory}/{kind}", "unbindable")
 
     async def _start_infra(self, record: SandboxRecord, cgroup: str) -> ProcessIdentity:
         paths, runtime = self._paths, self._env.runtime
         root = await asyncio.to_thread(install_infra, paths, self._env.settings.catatonit)
         bundle = f"{paths.sandbox(record.id)}/infra"
-        os.makedirs(bundle, mode=0o700, exist_ok=True)
         spec = infra_spec(record, self._env.host, paths, root, f"{cgroup}/{record.id}")
-        with open(f"{bundle}/config.json", "wb") as file:
-            file.write(oci.encode(spec))
+        write_bundle(bundle, spec)
         pid_file = f"{bundle}/pidfile"
         what = f"infra process of sandbox {record.id}"
         limit = self._env.settings.verb_timeout
         checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit))
         checked(what, await run(runtime.start(record.id), timeout=limit))
-        with open(pid_file, encoding="ascii") as text:
-            found = identity(int(text.read(32)))
+        found = identity(read_pid(pid_file))
         if found is None:
             raise Broken(f"{what}: it ended at once")
         return found
 
-    async def _release(self, sandbox: SandboxId, own_cgroup: str | None) -> None:
-        with trying(f"stopping sandbox {sandbox}"):
-            if os.path.isdir(f"{self._env.runtime.root}/{sandbox}"):
-                limit = self._env.settings.verb_timeout
-                checked(
-                    f"stopping sandbox {sandbox}", await run(self._env.runtime.delete(sandbox), timeout=limit)
-                )
-            if own_cgroup is not None:
-                await self._env.cgroups.kill(f"{own_cgroup}/{sandbox}", _KILL_TIME)
+    async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
+        what = f"stopping sandbox {sandbox}"
+        with trying(what):
+            state = f"{self._env.runtime.root}/{sandbox}"
+            if os.path.isdir(state):
+                # Its failing is no failure of ours: what it made is found and removed without it too.
+                await run(self._env.runtime.delete(sandbox), timeout=self._env.settings.verb_timeout)
+            infra_cgroup = f"{pod_cgroup}/{sandbox}"
+            if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
+                raise Broken(f"{what}: the infra process does not die")
+            await self._env.cgroups.remove(infra_cgroup)
+            remove_tree(state)
             for kind in _KINDS:
                 unpin(self._paths.namespace(sandbox, kind))
             while unmount(self._paths.shm(sandbox), lazy=True):
@@ -151,7 +161,10 @@ class Pods:
 
 
 def _kinds(config: SandboxConfig) -> tuple[Kind, ...]:
-    """The namespaces that are the pod's own; its host name goes with its network (the CRI has no word for UTS)."""
+    """The namespaces that are the pod's own.
+
+    Its host name goes with its network (the CRI has no word for UTS).
+    """
     kinds: list[Kind] = []
     if not config.host_network:
         kinds += ["net", "uts"]

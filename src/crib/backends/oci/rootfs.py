@@ -1,4 +1,7 @@
-"""A container's root: image layers below, its writable layer on top; and what is read and made inside, never outside of it."""
+"""A container's root: image layers below, its writable layer on top.
+
+And what is read and made inside, never outside of it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class LayerMounts(Protocol):
 
 
 def mount_root(paths: Paths, container: ContainerId, layers: Sequence[str]) -> str:
-    """Mount the container's root over `layers` (lowest first) and return its path. Blocks; idempotent after a crash."""
+    """Mount the container's root over `layers` (lowest first) and return its path.
+
+    Blocks; idempotent after a crash.
+    """
     root = paths.rootfs(container)
     writable = paths.writable_layer(container)
     os.makedirs(writable, mode=0o700, exist_ok=True)
@@ -61,7 +67,10 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
 
 
 def read_facts(root: str) -> RootfsFacts:
-    """The user database of a root; a file that is missing is empty, one that is not a plain file is refused."""
+    """The user database of a root.
+
+    A file that is missing is empty, one that is not a plain file is refused.
+    """
     return RootfsFacts(passwd=_text(root, "etc/passwd"), group=_text(root, "etc/group"))
 
 

@@ -1,4 +1,7 @@
-"""What a container takes from the host: sources of its mounts, device nodes, seccomp profiles. All of it may block."""
+"""What a container takes from the host.
+
+Sources of its mounts, device nodes, seccomp profiles. All of it may block.
+"""
 
 from __future__ import annotations
 
@@ -20,35 +23,40 @@ _NOT_OURS = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx")
 
 
 def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
-    """Make missing host paths (`missing` = "create"), or refuse them; refuse propagation that the source cannot give."""
+    """Make missing host paths, or refuse them unless `missing` is "create" (setting `missing_host_path`).
+
+    Refuses propagation that a source cannot give, too. Nothing is made unless all of them are fine.
+    """
     table: list[MountEntry] | None = None
+    to_make: list[tuple[str, str]] = []
     for position, mount in enumerate(config.mounts):
         field = f"config.mounts[{position}]"
-        if mount.image or not mount.host_path.startswith("/"):
-            continue  # refused by the recipe, with its reason
+        if mount.image:
+            continue
         try:
             os.stat(mount.host_path)
         except FileNotFoundError:
-            _make_source(mount.host_path, f"{field}.host_path", missing)
+            _check_missing(mount.host_path, f"{field}.host_path", missing)
+            to_make.append((mount.host_path, f"{field}.host_path"))
         except (OSError, ValueError) as error:
             text = f"{mount.host_path} cannot be used: {error}"
             raise InvalidRequest(text, field=f"{field}.host_path") from error
         if mount.propagation != MountPropagation.PRIVATE:
             table = table if table is not None else read_mounts()
             _check_propagation(mount.host_path, mount.propagation, table, f"{field}.propagation")
+    for path, field in to_make:
+        try:
+            os.makedirs(path, mode=0o755, exist_ok=True)
+        except OSError as error:
+            text = f"{path} does not exist and cannot be made: {error.strerror}"
+            raise InvalidRequest(text, field=field) from error
 
 
-def _make_source(path: str, field: str, missing: str) -> None:
+def _check_missing(path: str, field: str, missing: str) -> None:
     if missing != "create":
         raise InvalidRequest(f"{path} does not exist", field=field)
     if os.path.normpath(path) in REFUSED_SOURCES:
         raise InvalidRequest(f"{path} does not exist and is never made", field=field)
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(
-            f"{path} does not exist and cannot be made: {error.strerror}", field=field
-        ) from error
 
 
 def _check_propagation(path: str, wanted: MountPropagation, table: list[MountEntry], field: str) -> None:

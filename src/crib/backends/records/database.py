@@ -78,5 +78,6 @@ class Database:
                 log.warning("checkpoint of %s: %s", self.path, error)
 
     def close(self) -> None:
-        self._durable.close()
+        with self._durable_lock:  # a write that has begun is finished first
+            self._durable.close()
         self.connection.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
 
 from crib.backends.records.database import Database
 from crib.model.container import ContainerRecord
+from crib.model.errors import Broken, Exhausted
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -19,6 +22,19 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+@contextmanager
+def _trying(what: str, key: str) -> Iterator[None]:
+    """Turns what SQLite and the encoder say into errors of ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        kind = Exhausted if full else Broken
+        raise kind(f"database: {what} {key}: {error}") from error
+    except (msgspec.MsgspecError, UnicodeError, OverflowError) as error:
+        raise Broken(f"database: {what} {key}: the record cannot be written: {error}") from error
 
 
 class SqliteRecords:
@@ -44,32 +60,47 @@ class SqliteRecords:
                 found.append(decoder.decode(blob))
             except (msgspec.MsgspecError, ValueError, TypeError) as error:
                 log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
-                with self._connection:
-                    self._connection.execute(
-                        "INSERT INTO unreadable VALUES (?, ?, ?, ?)", (noun, key, blob, str(error))
-                    )
-                    self._connection.execute(f"DELETE FROM {noun} WHERE id = ?", (key,))  # noqa: S608  # a name of ours
+                self._set_aside(noun, key, blob, str(error))
         return found
 
+    def _set_aside(self, noun: str, key: str, blob: bytes, error: str) -> None:
+        with _trying("set aside a row of", noun):
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.execute(
+                    "INSERT INTO unreadable VALUES (?, ?, ?, ?)", (noun, key, blob, error)
+                )
+                self._connection.execute(f"DELETE FROM {noun} WHERE id = ?", (key,))  # noqa: S608  # a name of ours
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                self._connection.execute("ROLLBACK")
+                raise
+
     def put_sandbox(self, record: SandboxRecord) -> None:
-        self._connection.execute("REPLACE INTO sandboxes VALUES (?, ?)", (record.id, _encode(record)))
+        with _trying("write sandbox", record.id):
+            self._connection.execute("REPLACE INTO sandboxes VALUES (?, ?)", (record.id, _encode(record)))
 
     def delete_sandbox(self, sandbox: SandboxId) -> None:
-        self._connection.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox,))
+        with _trying("delete sandbox", sandbox):
+            self._connection.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox,))
 
     def put_container(self, record: ContainerRecord) -> None:
-        self._connection.execute("REPLACE INTO containers VALUES (?, ?)", (record.id, _encode(record)))
+        with _trying("write container", record.id):
+            self._connection.execute("REPLACE INTO containers VALUES (?, ?)", (record.id, _encode(record)))
 
     def delete_container(self, container: ContainerId) -> None:
-        self._connection.execute("DELETE FROM containers WHERE id = ?", (container,))
+        with _trying("delete container", container):
+            self._connection.execute("DELETE FROM containers WHERE id = ?", (container,))
 
     async def put_image(self, record: ImageRecord) -> None:
-        await self._database.execute_durably(
-            "REPLACE INTO images VALUES (?, ?)", (record.id, _encode(record))
-        )
+        with _trying("write image", record.id):
+            await self._database.execute_durably(
+                "REPLACE INTO images VALUES (?, ?)", (record.id, _encode(record))
+            )
 
     async def delete_image(self, image: ImageId) -> None:
-        await self._database.execute_durably("DELETE FROM images WHERE id = ?", (image,))
+        with _trying("delete image", image):
+            await self._database.execute_durably("DELETE FROM images WHERE id = ?", (image,))
 
     def close(self) -> None:
         self._database.close()

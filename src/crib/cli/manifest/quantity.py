@@ -8,7 +8,8 @@ from fractions import Fraction
 
 _QUANTITY = re.compile(
     r"(?P<sign>[+-]?)(?P<number>\d{1,32}(?:\.\d{0,32})?|\.\d{1,32})"
-    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,3}|)"
+    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,3}|)",
+    re.ASCII,
 )
 _SUFFIXES = {
     "": Fraction(1),

@@ -18,7 +18,7 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.joins import Joins
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.differences import differing_fields
-from crib.model.errors import AlreadyExists, CribError, InvalidRequest, NotFound
+from crib.model.errors import AlreadyExists, InvalidRequest, NotFound
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
@@ -71,7 +71,7 @@ class CreateContainer:
                     )
                     record = core.containers.put(replace(made, state=move_container(record, "create")))
             except BaseException:
-                with suppress(CribError):  # the row stays and says why; the first error is the one to tell
+                with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)
                 raise
         core.tell(EventType.CREATED, record.id, sandbox_id)

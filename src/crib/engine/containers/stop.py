@@ -66,8 +66,8 @@ async def kill_container(core: Core, container: ContainerId) -> None:
     """SIGKILL everything in the container and wait until its exit is recorded."""
     async with core.locks.of(container):
         record = core.containers.get(container)
-        if record is None or record.process is None or record.state is ContainerState.EXITED:
-            return
+        if record is None or record.process is None or record.finished_at:
+            return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
         exited = core.exited(container)
     handler = _handler(core, record)
     await handler.signal(record, signal.SIGKILL, everyone=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.lifecycle import is_listed, move_container
 
@@ -26,7 +25,7 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
         handler = core.handler("" if sandbox is None else sandbox.handler)[1]
         try:
             await handler.delete(current)
-        except CribError as error:
+        except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
             core.containers.put(
                 replace(current, state=ContainerState.UNKNOWN, reason="RemoveError", message=str(error))
             )

@@ -37,27 +37,21 @@ class Catalogue:
         return len(self._images)
 
     def find(self, text: str) -> ImageRecord | None:
-        """By `sha256:` id, bare id, beginning of an id, NAME[:TAG] or NAME@DIGEST; InvalidRequest for none of these."""
+        """By `sha256:` id, NAME[:TAG], NAME@DIGEST or a beginning of a bare id, in this order.
+
+        `cafe` may be both a name and a beginning. InvalidRequest for a text that is none of these.
+        """
         if text.startswith("sha256:"):
             return self._images.get(ImageId(text))
-        if _HEX.fullmatch(text):
-            found = [row for key, row in self._images.items() if key.startswith(f"sha256:{text}")]
-            if len(found) > 1:
-                raise InvalidRequest(
-                    f"{text} is the beginning of {len(found)} image ids", field="image.image"
-                )
-            if found:
-                return found[0]
-        if len(text) == 64 and _HEX.fullmatch(text):
-            return None
         reference = parse_reference(text)
-        key = (
-            f"{reference.name}@{reference.digest}"
-            if reference.digest
-            else f"{reference.name}:{reference.tag}"
-        )
-        image = self._names.get(key)
-        return None if image is None else self._images.get(image)
+        mark, which = ("@", reference.digest) if reference.digest else (":", reference.tag)
+        named = self._names.get(f"{reference.name}{mark}{which}")
+        if named is not None or not _HEX.fullmatch(text):
+            return None if named is None else self._images.get(named)
+        found = [row for key, row in self._images.items() if key.startswith(f"sha256:{text}")]
+        if len(found) > 1:
+            raise InvalidRequest(f"{text} is the beginning of {len(found)} image ids", field="image.image")
+        return found[0] if found else None
 
     def reference(self, image: ImageRecord, name: str) -> str:
         """NAME@sha256:… of the image under the name that was asked for, or another; else its id."""
@@ -70,7 +64,7 @@ class Catalogue:
         return next((text for text in image.digests if text.startswith(f"{wanted.name}@")), image.digests[0])
 
     async def admit(self, fetched: FetchedImage, references: Iterable[ImageReference]) -> ImageRecord:
-        """Record an image whose layers are on disk, under these names; a tag moves here from another image."""
+        """Record an image whose layers are on disk, under these names; a tag moves here from another."""
         async with self._changes:
             known = self._images.get(fetched.id)
             tags = list(known.tags) if known else []
@@ -100,6 +94,7 @@ class Catalogue:
     async def remove(self, record: ImageRecord) -> None:
         """Forget the image and all of its names."""
         async with self._changes:
+            record = self._images.get(record.id, record)  # it may have got names meanwhile
             await self._records.delete_image(record.id)
             self._images.pop(record.id, None)
             for name in (*record.tags, *record.digests):

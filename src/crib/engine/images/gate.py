@@ -6,8 +6,13 @@ A layer that was just fetched belongs to no image yet; a sweep at that moment wo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+from crib.model.errors import CribError
+
+log = logging.getLogger(__name__)
 
 
 class StoreGate:
@@ -32,8 +37,12 @@ class StoreGate:
                 await self.sweep()
 
     async def sweep(self) -> None:
-        """Sweep now, or leave it to the last of those who fill."""
+        """Sweep now, or leave it to the last of those who fill. A failure is logged: there will be a next."""
         async with self._sweeping:
             self._wanted = self._filling > 0
-            if not self._wanted:
+            if self._wanted:
+                return
+            try:
                 await self._sweep()
+            except CribError as error:
+                log.error("layers that nobody needs could not be removed: %s", error)

@@ -39,8 +39,8 @@ class Transfer:
         news = asyncio.Event()
         news.set()
         self._watchers.add(news)
+        waiting = asyncio.shield(work)
         try:
-            waiting = asyncio.shield(work)
             waiting.add_done_callback(lambda _: news.set())
             while not waiting.done():
                 await news.wait()
@@ -50,3 +50,4 @@ class Transfer:
             yield TransferUpdate(tuple(self._layers.values()), images=await waiting, finished=True)
         finally:
             self._watchers.discard(news)
+            waiting.cancel()  # else a failure that comes after the watcher left is reported as unheard

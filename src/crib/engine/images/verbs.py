@@ -31,7 +31,7 @@ class ImageVerbs:
         self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
 
     async def pull(self, text: str, pod: PodMetadata | None = None) -> ImageRecord:
-        """Pull an image; identical pulls under way are one. `pod` is whose timeline shows it, if it is known."""
+        """Pull an image; identical pulls under way are one. The timeline of `pod` shows it, where known."""
         reference = parse_reference(text)
         sandbox = None
         if pod is not None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
-from crib.engine.containers.exits import record_exit
+from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
@@ -29,29 +28,61 @@ PARALLEL = 16
 
 
 async def recover(core: Core) -> None:
-    """Containers first, then sandboxes, then whatever belongs to no record."""
+    """Containers first, then sandboxes, then whatever belongs to no record. Exits are watched afterwards."""
     limit = asyncio.Semaphore(PARALLEL)
-    await asyncio.gather(
-        *(_bounded(limit, f"container {row.id}", _container(core, row)) for row in core.containers)
-    )
-    await asyncio.gather(
-        *(_bounded(limit, f"pod sandbox {row.id}", _sandbox(core, row)) for row in core.sandboxes)
-    )
-    await _bounded(limit, "what belongs to no record", _sweep(core), bound=6 * BOUND)
+
+    async def container(row: ContainerRecord) -> None:
+        problem = await _bounded(limit, f"container {row.id}", lambda: _container(core, row))
+        if problem:
+            _doubt_container(core, row, problem)
+
+    async def sandbox(row: SandboxRecord) -> None:
+        problem = await _bounded(limit, f"pod sandbox {row.id}", lambda: _sandbox(core, row))
+        if problem:
+            _doubt_sandbox(core, row, problem)
+
+    await asyncio.gather(*(container(row) for row in core.containers))
+    # From here on containers are killed and their exits awaited.
+    for name, handler in core.ports.handlers.items():
+        core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
+    await asyncio.gather(*(sandbox(row) for row in core.sandboxes))
+    await _bounded(limit, "what belongs to no record", lambda: _sweep(core), times=6)
 
 
 async def _bounded(
-    limit: asyncio.Semaphore, what: str, work: Coroutine[Any, Any, None], bound: float = BOUND
-) -> None:
+    limit: asyncio.Semaphore, what: str, work: Callable[[], Awaitable[None]], times: int = 1
+) -> str:
+    """Do the work within `times` the bound of one record; returns what went wrong, or nothing."""
+    bound = times * BOUND
     async with limit:
         try:
             async with asyncio.timeout(bound):
-                await work
+                await work()
         except TimeoutError:
-            log.error("recovering %s took more than %.0f s: it is left as it is", what, bound)
+            problem = f"recovery took more than {bound:.0f} s"
+            log.error("recovering %s: %s", what, problem)
         except Exception as error:
-            trace = None if isinstance(error, CribError) else error
-            log.error("recovering %s: %s", what, error, exc_info=trace)
+            problem = str(error) or type(error).__name__
+            log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
+        else:
+            return ""
+    return problem
+
+
+def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
+    """Nobody knows how it is: shown as UNKNOWN, so that the kubelet removes it."""
+    now = core.containers.get(row.id)
+    if now is not None and now.state not in (ContainerState.EXITED, ContainerState.UNKNOWN):
+        core.containers.put(
+            replace(now, state=ContainerState.UNKNOWN, reason="RecoveryError", message=problem)
+        )
+
+
+def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
+    """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
+    now = core.sandboxes.get(row.id)
+    if now is not None and now.state in (SandboxState.CREATING, SandboxState.REMOVING):
+        core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
 
 
 async def _container(core: Core, record: ContainerRecord) -> None:
@@ -62,12 +93,7 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     now = core.clock()
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
-        try:
-            seen = await core.handler_of(sandbox).observe(record)
-        except CribError as error:
-            core.containers.put(replace(record, state=ContainerState.UNKNOWN, message=str(error)))
-            raise
-        decision = decide(record, seen, now)
+        decision = decide(record, await core.handler_of(sandbox).observe(record), now)
     await _do(core, record, decision)
 
 
@@ -76,7 +102,8 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
         case Action.TEARDOWN:
             await teardown_container(core, record)
         case Action.KEEP_RUNNING:
-            core.containers.put(replace(record, state=ContainerState.RUNNING, started_at=core.clock()))
+            began = record.started_at or core.clock()
+            core.containers.put(replace(record, state=ContainerState.RUNNING, started_at=began))
         case Action.KILL:
             assert decision.exit is not None
             handler = core.handler_of(core.sandbox(record.sandbox_id))
@@ -99,7 +126,8 @@ async def _sandbox(core: Core, record: SandboxRecord) -> None:
     if record.state is SandboxState.READY and alive:
         return
     reason = "" if record.state is SandboxState.NOT_READY else "its namespaces are gone"
-    released = await release_sandbox(core, replace(record, state=SandboxState.NOT_READY))
+    record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+    released = await release_sandbox(core, record)
     core.sandboxes.put(replace(released, reason=reason))
 
 

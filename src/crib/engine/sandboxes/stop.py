@@ -61,4 +61,5 @@ class RemoveSandbox:
             failures = await teardown_sandbox(core, record, "")
             if failures:
                 raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
-        core.tell(EventType.DELETED, sandbox, sandbox)
+        # The kubelet drops events that carry no sandbox: this one would be lost on it.
+        core.tell(EventType.DELETED, sandbox, sandbox, record)

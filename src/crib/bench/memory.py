@@ -1,0 +1,129 @@
+"""Many pods at once: what the daemon and its helpers take of memory, and how lists and exec bear it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from crib.bench.target import WORKLOAD
+from crib.stubs.runtime.v1.api_pb2 import (
+    ContainerFilter,
+    ExecSyncRequest,
+    ListContainersRequest,
+    ListContainerStatsRequest,
+    ListPodSandboxRequest,
+)
+
+if TYPE_CHECKING:
+    from crib.bench.figures import Samples
+    from crib.bench.target import Target
+
+AT_ONCE = 10
+CALLS = 10
+_KIB_PER_MIB = 1024
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process (VmRSS), in MiB; 0 when it is gone."""
+    return _field(f"/proc/{pid}/status", "VmRSS:") / _KIB_PER_MIB
+
+
+def pss_mib(pid: int) -> float:
+    """Its share of memory: pages that it shares count as fractions (smaps_rollup), in MiB."""
+    return _field(f"/proc/{pid}/smaps_rollup", "Pss:") / _KIB_PER_MIB
+
+
+def _field(path: str, name: str) -> int:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(name):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass  # the process ended while it was looked at
+    return 0
+
+
+def processes() -> set[int]:
+    """Every process of this machine."""
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
+
+
+def is_helper(pid: int) -> bool:
+    """Whether a new process is a runtime's helper: not the containers' workload and not a kernel thread."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read(4096).split(b"\0")]
+    except OSError:
+        return False
+    return bool(words[0]) and WORKLOAD[1] not in words
+
+
+async def measure(target: Target, count: int, samples: Samples) -> None:
+    """Bring `count` pods up, look, take them down; one row each in `samples`."""
+    name, pid = target.name, target.pid
+    before = processes()
+    if pid:
+        samples.add("daemon RSS before", "MiB", name, rss_mib(pid))
+    samples.add(f"{count} pods up, concurrency {AT_ONCE}", "pods/s", name, await _up(target, count))
+    if pid:
+        samples.add(f"daemon RSS, {count} pods", "MiB", name, rss_mib(pid))
+        samples.add(f"daemon PSS, {count} pods", "MiB", name, pss_mib(pid))
+    helpers = [each for each in processes() - before if each != os.getpid() and is_helper(each)]
+    helpers_pss = sum(map(pss_mib, helpers))
+    samples.add("helpers' PSS per pod", "MiB", name, helpers_pss / count)
+    samples.add("helper processes per pod", "processes", name, len(helpers) / count)
+    await _calls(target, count, samples)
+    samples.add(f"{count} pods down, concurrency {AT_ONCE}", "pods/s", name, await _down(target))
+
+
+async def _up(target: Target, count: int) -> float:
+    left = iter(range(count))
+
+    async def worker() -> None:
+        for _ in left:
+            await target.start_pod()
+
+    return await _rate(worker, count)
+
+
+async def _down(target: Target) -> float:
+    count = len(target.alive)
+    left = iter(list(target.alive))
+
+    async def worker() -> None:
+        for pod_id in left:
+            await target.remove_pod(pod_id)
+
+    return await _rate(worker, count)
+
+
+async def _rate(worker: Callable[[], Awaitable[None]], count: int) -> float:
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    return count / (time.perf_counter() - began)
+
+
+async def _calls(target: Target, count: int, samples: Samples) -> None:
+    connection = target.connection
+    runtime = connection.runtime
+    one = ListContainersRequest(filter=ContainerFilter(pod_sandbox_id=next(iter(target.alive))))
+    container_id = (await connection.call(runtime.ListContainers, one)).containers[0].id
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "ListContainers": lambda: connection.call(runtime.ListContainers, ListContainersRequest()),
+        "ListPodSandbox": lambda: connection.call(runtime.ListPodSandbox, ListPodSandboxRequest()),
+        "ListContainerStats": lambda: connection.call(
+            runtime.ListContainerStats, ListContainerStatsRequest()
+        ),
+        "ExecSync true": lambda: connection.call(
+            runtime.ExecSync, ExecSyncRequest(container_id=container_id, cmd=["true"], timeout=30)
+        ),
+    }
+    for _ in range(CALLS):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            await call()
+            samples.add(f"{name}, {count} pods", "ms", target.name, (time.perf_counter() - began) * 1000)

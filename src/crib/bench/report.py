@@ -1,0 +1,100 @@
+"""Figures as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+from crib.bench.figures import figures
+
+if TYPE_CHECKING:
+    from crib.bench.figures import Samples
+
+FORMAT = 1
+
+
+def table(samples: Samples, names: list[str]) -> list[str]:
+    """Lines: a row for each metric, median and p99 of each runtime, its ratio to the first."""
+    header = ["metric", "unit"]
+    for position, name in enumerate(names):
+        header.append(f"{name} median (p99)")
+        if position:
+            header.append(f"vs {names[0]}")
+    rows = [header]
+    for (metric, unit), by_name in samples.values.items():
+        rows.append(_row(metric, unit, by_name, names))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _row(metric: str, unit: str, by_name: dict[str, list[float]], names: list[str]) -> list[str]:
+    row = [metric, unit]
+    first = by_name.get(names[0])
+    for position, name in enumerate(names):
+        values = by_name.get(name)
+        row.append(_cell(values))
+        if position:
+            row.append(_ratio(values, first))
+    return row
+
+
+def _cell(values: list[float] | None) -> str:
+    if not values:
+        return "-"
+    found = figures(values)
+    middle = _short(found.median)
+    return f"{middle} ({_short(found.p99)})" if found.count > 2 else middle
+
+
+def _ratio(values: list[float] | None, first: list[float] | None) -> str:
+    if not values or not first or not figures(first).median:
+        return "-"
+    return f"{figures(values).median / figures(first).median:.2f}x"
+
+
+def _short(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def document(samples: Samples, settings: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Everything that was measured, samples too."""
+    results = []
+    for (metric, unit), by_name in samples.values.items():
+        for name, values in by_name.items():
+            found = figures(values)
+            results.append(
+                {
+                    "metric": metric,
+                    "unit": unit,
+                    "runtime": name,
+                    "count": found.count,
+                    "median": round(found.median, 4),
+                    "p99": round(found.p99, 4),
+                    "min": round(found.low, 4),
+                    "max": round(found.high, 4),
+                    "samples": [round(value, 4) for value in values],
+                }
+            )
+    return {
+        "format": FORMAT,
+        "at": int(time.time()),
+        "machine": {
+            "kernel": platform.release(),
+            "architecture": platform.machine(),
+            "cpus": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        },
+        "settings": settings,
+        "results": results,
+        "warnings": warnings,
+    }

@@ -1,0 +1,254 @@
+"""The port `Handler` in memory: pods and containers that a test lives through by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import signal
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
+
+from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
+from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from crib.model.facts import HandlerFacts
+from crib.model.ids import ContainerId, SandboxId
+from crib.model.image import FilesystemUsage, ImageConfig
+from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, PodUsage
+from crib.ports import Clock, CreatedContainer, Observation, StageTimer
+from tests.fakes.failpoints import Failpoints
+
+PROGRAMS = ("sh", "sleep", "true", "false", "echo", "cat")
+_HOST_SYSCTL = re.compile(r"(?!net\.|kernel\.(?:sem|msg|shm)|fs\.mqueue\.).*")
+
+
+@dataclass
+class FakePod:
+    """One pod's world."""
+
+    infra: ProcessIdentity | None
+    alive: bool = True
+
+
+@dataclass
+class FakeContainer:
+    """One container's world."""
+
+    argv: tuple[str, ...]
+    process: ProcessIdentity
+    monitor: ProcessIdentity
+    status: str = "created"
+    monitor_alive: bool = True
+    exit: Exit | None = None
+    signals: list[int] = field(default_factory=list)
+    stubborn: bool = False
+    """Only SIGKILL ends it."""
+    immortal: bool = False
+    """Not even that does."""
+    reopened: int = 0
+
+
+class FakeHandler:
+    """Understands `true`, `false`, `sleep`, and `sh -c` with `exit N`, `kill -N $$`, `echo`, as its programs.
+
+    Failpoints are named as the methods; for the failure of a method after its work was done: `METHOD_late`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.failpoints = Failpoints()
+        self.pods: dict[SandboxId, FakePod] = {}
+        self.containers: dict[ContainerId, FakeContainer] = {}
+        self.cpu_usage: dict[str, int] = {}
+        self.swept: list[str] = []
+        self.dismantled = False
+        self._clock = clock
+        self._news: asyncio.Queue[Exit] = asyncio.Queue()
+        self._pid = 1000
+
+    @property
+    def facts(self) -> HandlerFacts:
+        return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
+
+    # pods
+
+    async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        for name in record.config.sysctls:
+            if _HOST_SYSCTL.fullmatch(name):
+                raise InvalidRequest(f"{name} is not a namespaced sysctl", field="config.linux.sysctls")
+        with stage("namespaces", "pod"):
+            infra = self._process() if record.config.shares_pid else None
+            self.pods[record.id] = FakePod(infra)
+            await self.failpoints.reach("prepare_pod", record.id)
+        return infra
+
+    async def stop_pod(self, record: SandboxRecord) -> None:
+        await self.failpoints.reach("stop_pod", record.id)
+        if pod := self.pods.get(record.id):
+            pod.alive = False
+
+    async def remove_pod(self, record: SandboxRecord) -> None:
+        await self.stop_pod(record)
+        await self.failpoints.reach("remove_pod", record.id)
+        self.pods.pop(record.id, None)
+
+    def netns_path(self, record: SandboxRecord) -> str:
+        return "" if record.config.host_network else f"/run/crib/sandboxes/{record.id}/ns/net"
+
+    async def pod_alive(self, record: SandboxRecord) -> bool:
+        await self.failpoints.reach("pod_alive", record.id)
+        return record.id in self.pods and self.pods[record.id].alive
+
+    # containers
+
+    async def create(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
+    ) -> CreatedContainer:
+        with stage("create", record.config.name):
+            await self.failpoints.reach("create", record.id)
+            if sandbox.id not in self.pods or not self.pods[sandbox.id].alive:
+                raise Broken(f"create of container {record.id}: pod {sandbox.id} has no namespaces")
+            argv = (*(record.config.command or image.entrypoint), *(record.config.args or image.cmd))
+            made = FakeContainer(argv, self._process(), self._process())
+            self.containers[record.id] = made
+            await self.failpoints.reach("create_late", record.id)
+        return CreatedContainer(made.process, made.monitor, ContainerUser(0, 0))
+
+    async def start(self, record: ContainerRecord) -> None:
+        await self.failpoints.reach("start", record.id)
+        container = self._known(record)
+        if container.status != "created":
+            raise Broken(f"start of container {record.id}: it is {container.status}")
+        program = container.argv[0].rsplit("/", 1)[-1] if container.argv else ""
+        if program not in PROGRAMS:
+            raise Broken(f"start of container {record.id}: {program!r}: no such file or directory")
+        container.status = "running"
+        code = _ends_with(container.argv)
+        if code is not None:
+            self.finish(record.id, code)
+        await self.failpoints.reach("start_late", record.id)
+
+    async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
+        await self.failpoints.reach("signal", record.id)
+        container = self.containers.get(record.id)
+        if container is None or container.status not in ("created", "running"):
+            return
+        container.signals.append(signum)
+        if container.immortal or (container.stubborn and signum != signal.SIGKILL):
+            return
+        self.finish(record.id, 128 + signum)
+
+    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
+        await self.failpoints.reach("exec_sync", record.id)
+        container = self._known(record)
+        if container.status != "running":
+            raise WrongState(f"exec in container {record.id}: it is {container.status}")
+        code = _ends_with(command.argv)
+        if code is None:
+            raise TimedOut(f"exec in container {record.id} took more than {command.timeout} s")
+        output = _output_of(command.argv)[: command.output_limit]
+        return ExecResult(code, output, b"")
+
+    async def reopen_log(self, record: ContainerRecord) -> None:
+        await self.failpoints.reach("reopen_log", record.id)
+        self._known(record).reopened += 1
+
+    async def delete(self, record: ContainerRecord) -> None:
+        await self.failpoints.reach("delete", record.id)
+        self.containers.pop(record.id, None)
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        for container in tuple(self.containers.values()):
+            if container.exit is not None:
+                yield container.exit
+        while True:
+            yield await self._news.get()
+
+    async def observe(self, record: ContainerRecord) -> Observation:
+        await self.failpoints.reach("observe", record.id)
+        container = self.containers.get(record.id)
+        if container is None:
+            return Observation("gone", None, False)
+        return Observation(container.status, container.exit, container.monitor_alive)
+
+    async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
+        await self.failpoints.reach("container_usage", record.id)
+        if record.id not in self.containers:
+            raise NotFound(f"container {record.id} has no cgroup")
+        return ContainerUsage(self._usage(record.id), FilesystemUsage("/upper", 4096, 1, self._clock()))
+
+    async def pod_usage(self, record: SandboxRecord) -> PodUsage:
+        await self.failpoints.reach("pod_usage", record.id)
+        return PodUsage(self._usage(record.id), at=self._clock())
+
+    async def sweep(
+        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
+    ) -> Sequence[str]:
+        await self.failpoints.reach("sweep")
+        for container in [key for key in self.containers if key not in containers]:
+            del self.containers[container]
+            self.swept.append(f"container {container}")
+        for sandbox in [key for key in self.pods if key not in sandboxes]:
+            del self.pods[sandbox]
+            self.swept.append(f"sandbox {sandbox}")
+        return self.swept
+
+    async def dismantle(self) -> None:
+        await self.failpoints.reach("dismantle")
+        self.dismantled = True
+
+    # what a test does to the world
+
+    def finish(self, container: ContainerId, code: int, *, oom_killed: bool = False) -> Exit:
+        """The first process ends; the monitor tells of it and ends too."""
+        world = self.containers[container]
+        world.status = "stopped"
+        world.monitor_alive = False
+        world.exit = Exit(container, code, self._clock(), oom_killed=oom_killed)
+        self._news.put_nowait(world.exit)
+        return world.exit
+
+    def vanish(self, container: ContainerId, *, tell: bool = False) -> None:
+        """Process and monitor die and leave no exit file; told as lost, if that is wanted."""
+        world = self.containers[container]
+        world.status, world.monitor_alive, world.exit = "stopped", False, None
+        if tell:
+            self._news.put_nowait(Exit(container, 255, self._clock(), lost=True))
+
+    def restarted(self) -> FakeHandler:
+        """The same world as a daemon sees it that has just started."""
+        again = FakeHandler(self._clock)
+        again.pods, again.containers, again._pid = self.pods, self.containers, self._pid
+        return again
+
+    def _known(self, record: ContainerRecord) -> FakeContainer:
+        container = self.containers.get(record.id)
+        if container is None:
+            raise Broken(f"container {record.id} is not there")
+        return container
+
+    def _process(self) -> ProcessIdentity:
+        self._pid += 1
+        return ProcessIdentity(self._pid, self._pid * 10)
+
+    def _usage(self, key: str) -> CgroupUsage:
+        return CgroupUsage(cpu=CpuUsage(self._clock(), self.cpu_usage.get(key, 0)))
+
+
+def _ends_with(argv: Sequence[str]) -> int | None:
+    """The code that a program ends with at once; None for one that goes on."""
+    program = argv[0].rsplit("/", 1)[-1]
+    if program in ("true", "false", "echo"):
+        return 1 if program == "false" else 0
+    if program != "sh" or len(argv) < 3:
+        return None
+    if match := re.search(r"kill -(\d+) \$\$", argv[2]):
+        return 128 + int(match[1])
+    if match := re.search(r"exit (\d+)", argv[2]):
+        return int(match[1])
+    return None if "sleep" in argv[2] else 0
+
+
+def _output_of(argv: Sequence[str]) -> bytes:
+    words = list(argv) if argv[0].endswith("echo") else shlex.split(argv[-1].split(";")[0])
+    return (" ".join(words[1:]) + "\n").encode() if words and words[0].endswith("echo") else b""

@@ -1,0 +1,59 @@
+"""The port `Records` in memory."""
+
+from __future__ import annotations
+
+from crib.model.container import ContainerRecord
+from crib.model.ids import ContainerId, ImageId, SandboxId
+from crib.model.image import ImageRecord
+from crib.model.sandbox import SandboxRecord
+from crib.ports import AllRecords
+from tests.fakes.failpoints import Failpoints
+
+
+class MemoryRecords:
+    """Rows that live as long as this object: give it to a second engine to play a restart.
+
+    Failpoints: put_sandbox, delete_sandbox, put_container, delete_container, put_image, delete_image.
+    `written` tells each state that was ever written, in order.
+    """
+
+    def __init__(self) -> None:
+        self.failpoints = Failpoints()
+        self.sandboxes: dict[SandboxId, SandboxRecord] = {}
+        self.containers: dict[ContainerId, ContainerRecord] = {}
+        self.images: dict[ImageId, ImageRecord] = {}
+        self.written: list[tuple[str, str]] = []
+
+    def load(self) -> AllRecords:
+        return AllRecords(
+            tuple(self.sandboxes.values()), tuple(self.containers.values()), tuple(self.images.values())
+        )
+
+    def put_sandbox(self, record: SandboxRecord) -> None:
+        self.failpoints.reach_nowait("put_sandbox", record.id)
+        self.sandboxes[record.id] = record
+        self.written.append((record.id, record.state))
+
+    def delete_sandbox(self, sandbox: SandboxId) -> None:
+        self.failpoints.reach_nowait("delete_sandbox", sandbox)
+        self.sandboxes.pop(sandbox, None)
+
+    def put_container(self, record: ContainerRecord) -> None:
+        self.failpoints.reach_nowait("put_container", record.id)
+        self.containers[record.id] = record
+        self.written.append((record.id, record.state))
+
+    def delete_container(self, container: ContainerId) -> None:
+        self.failpoints.reach_nowait("delete_container", container)
+        self.containers.pop(container, None)
+
+    async def put_image(self, record: ImageRecord) -> None:
+        await self.failpoints.reach("put_image", record.id)
+        self.images[record.id] = record
+
+    async def delete_image(self, image: ImageId) -> None:
+        await self.failpoints.reach("delete_image", image)
+        self.images.pop(image, None)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

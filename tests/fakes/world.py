@@ -1,0 +1,182 @@
+"""An engine with fakes for hands: what the tests of the verbs play with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from crib.engine.core import Ports
+from crib.engine.events import Subscription
+from crib.engine.node import Node
+from crib.model.container import ContainerConfig
+from crib.model.events import ContainerEvent
+from crib.model.facts import HostFacts
+from crib.model.ids import ContainerId, HandlerName, SandboxId
+from crib.model.image import ImageConfig
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
+from crib.model.settings import ImageSettings, Settings
+from tests.fakes.clock import ManualClock
+from tests.fakes.handler import FakeContainer, FakeHandler
+from tests.fakes.images import FakeImages, made_image
+from tests.fakes.networks import FakeNetworks
+from tests.fakes.records import MemoryRecords
+
+IMAGE = "docker.io/library/busybox:latest"
+BOUND = 5.0
+"""Seconds that anything awaited in a test may take: it fails then, as something hangs."""
+
+
+def bounded() -> asyncio.Timeout:
+    """Around whatever could hang."""
+    return asyncio.timeout(BOUND)
+
+
+def host_facts(boot_id: str = "boot-1") -> HostFacts:
+    return HostFacts(
+        kernel="6.18",
+        boot_id=boot_id,
+        architecture="amd64",
+        cgroup_layout="v1",
+        cgroup_controllers=("cpu", "memory"),
+        capabilities=("CAP_CHOWN",),
+        oom_score_adj=0,
+        may_lower_oom=True,
+        apparmor=False,
+        selinux=False,
+        seccomp=True,
+        idmapped_mounts=True,
+        memory_bytes=1 << 30,
+        swap_accounting=False,
+    )
+
+
+def pod_config(
+    name: str = "web",
+    *,
+    attempt: int = 0,
+    host_network: bool = False,
+    hostname: str = "",
+    labels: Mapping[str, str] | None = None,
+    sysctls: Mapping[str, str] | None = None,
+) -> SandboxConfig:
+    network = NamespaceMode.NODE if host_network else NamespaceMode.POD
+    return SandboxConfig(
+        metadata=PodMetadata(name, f"uid-{name}", "default", attempt),
+        hostname=hostname,
+        log_directory=f"/var/log/pods/{name}",
+        labels=labels or {},
+        sysctls=sysctls or {},
+        security=PodSecurity(
+            namespaces=NamespaceOptions(network=network, pid=NamespaceMode.CONTAINER),
+        ),
+    )
+
+
+def container_config(
+    name: str = "app", *args: str, attempt: int = 0, image: str = IMAGE, log_path: str = "", stop_signal: int = 0
+) -> ContainerConfig:
+    return ContainerConfig(
+        name=name,
+        image=image,
+        attempt=attempt,
+        args=args or ("sleep", "60"),
+        log_path=log_path,
+        stop_signal=stop_signal,
+    )
+
+
+class World:
+    """One engine. `restarted` gives the next daemon over the same records and the same world."""
+
+    def __init__(self, settings: Settings | None = None, boot_id: str = "boot-1") -> None:
+        self.clock = ManualClock()
+        self.settings = settings or Settings(images=ImageSettings(pull_linger=0.0))
+        self.boot_id = boot_id
+        self.handler = FakeHandler(self.clock)
+        self.networks = FakeNetworks()
+        self.images = FakeImages()
+        self.records = MemoryRecords()
+        self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
+        self.node = self._new_node()
+
+    def _new_node(self) -> Node:
+        ports = Ports(
+            handlers={HandlerName("crun"): self.handler},
+            networks=self.networks,
+            images=self.images,
+            records=self.records,
+            clock=self.clock,
+        )
+        return Node(self.settings, host_facts(self.boot_id), ports)
+
+    async def start(self) -> None:
+        async with bounded():
+            await self.node.start()
+
+    async def close(self) -> None:
+        async with bounded():
+            await self.node.close(0.05)
+
+    async def restarted(self, *, boot_id: str = "", start: bool = True) -> World:
+        """The daemon was killed; what it wrote and what runs is there still. After a reboot nothing runs."""
+        await self.node.keeper.close(0.0)
+        if boot_id and boot_id != self.boot_id:
+            self.boot_id = boot_id
+            self.handler.pods.clear()
+            self.handler.containers.clear()
+        self.handler = self.handler.restarted()
+        self.node = self._new_node()
+        if start:
+            await self.start()
+        return self
+
+    # shortcuts
+
+    async def pod(self, name: str = "web", *, attempt: int = 0) -> SandboxId:
+        async with bounded():
+            return await self.node.sandboxes.run(pod_config(name, attempt=attempt), "")
+
+    async def pulled(self, name: str = IMAGE) -> None:
+        async with bounded():
+            await self.node.images.pull(name)
+
+    async def created(self, pod: SandboxId, name: str = "app", *args: str) -> ContainerId:
+        if self.node.images.status(IMAGE) is None:
+            await self.pulled()
+        async with bounded():
+            return await self.node.containers.create(pod, container_config(name, *args))
+
+    async def running(self, pod: SandboxId, name: str = "app", *args: str) -> ContainerId:
+        container = await self.created(pod, name, *args)
+        async with bounded():
+            await self.node.containers.start(container)
+        return container
+
+    def inside(self, container: ContainerId) -> FakeContainer:
+        return self.handler.containers[container]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the loop turns until it is so; nothing in the fakes takes time, so a few hundred turns are plenty."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come to be")
+
+
+async def turns(number: int = 20) -> None:
+    """Let everything that can go on go on."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def next_events(subscription: Subscription, number: int) -> list[ContainerEvent]:
+    """The next events of a subscription."""
+    found: list[ContainerEvent] = []
+    async with bounded():
+        async for event in subscription.events():
+            found.append(event)
+            if len(found) == number:
+                break
+    return found

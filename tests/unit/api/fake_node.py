@@ -1,0 +1,223 @@
+"""A node whose verbs do what a test tells them, for tests of the door alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from crib.engine.events import EventBus
+from crib.engine.images.transfers import TransferUpdate
+from crib.engine.stats import PodFigures
+from crib.engine.status import NodeStatus
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
+from crib.model.errors import NotFound
+from crib.model.events import Stage
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
+from crib.model.image import FilesystemUsage, ImageConfig, ImageRecord, Layer, Progress
+from crib.model.sandbox import (
+    NetworkAttachment,
+    PodMetadata,
+    ProcessIdentity,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+)
+from crib.model.settings import Settings
+from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, InterfaceUsage, MemoryUsage, PodUsage
+
+
+def sandbox(number: int = 1, **changes: Any) -> SandboxRecord:
+    fields: dict[str, Any] = {
+        "id": SandboxId(f"{number:04x}" + "a" * 60),
+        "config": SandboxConfig(PodMetadata(f"pod{number}", f"uid{number}", "space"), labels={"app": "x"}),
+        "handler": HandlerName("crun"),
+        "state": SandboxState.READY,
+        "created_at": 1000 + number,
+        "boot_id": "boot",
+        "network": NetworkAttachment(("10.88.0.2", "fd00::2")),
+    }
+    return SandboxRecord(**(fields | changes))
+
+
+def container(number: int = 1, **changes: Any) -> ContainerRecord:
+    fields: dict[str, Any] = {
+        "id": ContainerId(f"{number:04x}" + "c" * 60),
+        "sandbox_id": sandbox().id,
+        "config": ContainerConfig(f"ctr{number}", "sha256:" + "1" * 64, user_specified_image="busybox"),
+        "state": ContainerState.RUNNING,
+        "created_at": 2000 + number,
+        "started_at": 3000,
+        "image_id": ImageId("sha256:" + "1" * 64),
+        "image_ref": "docker.io/library/busybox@sha256:" + "2" * 64,
+        "layers": (Digest("sha256:" + "3" * 64),),
+        "log_path": "/var/log/pod/ctr.log",
+        "user": ContainerUser(1000, 1000, (1000,)),
+        "process": ProcessIdentity(42, 99),
+    }
+    return ContainerRecord(**(fields | changes))
+
+
+def image(number: int = 1, **changes: Any) -> ImageRecord:
+    fields: dict[str, Any] = {
+        "id": ImageId(f"sha256:{number:064x}"),
+        "config": ImageConfig(user="1000:1000"),
+        "layers": (Layer(Digest("sha256:" + "3" * 64), Digest("sha256:" + "4" * 64), 4096),),
+        "tags": (f"docker.io/library/image{number}:latest",),
+        "digests": (f"docker.io/library/image{number}@sha256:" + "5" * 64,),
+    }
+    return ImageRecord(**(fields | changes))
+
+
+USAGE = ContainerUsage(
+    CgroupUsage(CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1, None), 3),
+    FilesystemUsage("/d", 1, 2, 7),
+)
+
+
+class FakeNode:
+    """`calls` lists the verbs that were asked for; `raises` fails every verb; `hold` makes them wait."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.events = EventBus()
+        self.cgroup_driver = "cgroupfs"
+        self.calls: list[tuple[Any, ...]] = []
+        self.raises: BaseException | None = None
+        self.hold: asyncio.Event | None = None
+        self.entered = asyncio.Event()
+        self.sandbox_rows = {sandbox().id: sandbox()}
+        self.container_rows = {container().id: container()}
+        self.image_rows = {image().id: image()}
+        self.sandboxes = SimpleNamespace(
+            run=self._verb("run", sandbox().id),
+            stop=self._verb("stop sandbox"),
+            remove=self._verb("remove sandbox"),
+            get=self._get(self.sandbox_rows),
+            list=lambda: iter(tuple(self.sandbox_rows.values())),
+        )
+        self.containers = SimpleNamespace(
+            create=self._verb("create", container().id),
+            start=self._verb("start"),
+            stop=self._verb("stop"),
+            remove=self._verb("remove"),
+            exec_sync=self._verb("exec", ExecResult(3, b"out", b"err")),
+            reopen_log=self._verb("reopen"),
+            get=self._get(self.container_rows),
+            list=lambda: iter(tuple(self.container_rows.values())),
+            of_sandbox=self._of_sandbox,
+        )
+        self.images = SimpleNamespace(
+            pull=self._verb("pull", image()),
+            remove=self._verb("remove image"),
+            fs_usage=self._verb(
+                "usage", (FilesystemUsage("/data", 10, 2, 7), FilesystemUsage("/data", 5, 1, 7))
+            ),
+            status=lambda text: next((i for i in self.image_rows.values() if text in (i.id, *i.tags)), None),
+            list=lambda: iter(tuple(self.image_rows.values())),
+            import_archive=self._import,
+            follow_pull=self._follow,
+        )
+        self.stats = SimpleNamespace(
+            container=self._verb("stats", (container(), USAGE)),
+            containers=self._container_stats,
+            pod=self._verb("pod stats", self._figures(sandbox())),
+            pods=self._pod_stats,
+        )
+
+    def _verb(self, name: str, result: Any = None) -> Any:
+        async def verb(*arguments: Any) -> Any:
+            self.calls.append((name, *arguments))
+            self.entered.set()
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.raises is not None:
+                raise self.raises
+            return result
+
+        return verb
+
+    def _get(self, rows: dict[Any, Any]) -> Any:
+        def get(text: str) -> Any:
+            if self.raises is not None:
+                raise self.raises
+            for key, row in rows.items():
+                if key.startswith(text):
+                    return row
+            raise NotFound(f"there is no {text!r}")
+
+        return get
+
+    def _of_sandbox(self, wanted: SandboxId) -> Iterator[ContainerRecord]:
+        return (row for row in self.container_rows.values() if row.sandbox_id == wanted)
+
+    def _figures(self, record: SandboxRecord) -> PodFigures:
+        interfaces = (InterfaceUsage("lo", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
+        return PodFigures(record, PodUsage(USAGE.cgroup, at=7), interfaces, ((container(), USAGE),))
+
+    async def _container_stats(self, rows: Sequence[ContainerRecord]) -> Any:
+        await asyncio.sleep(0)
+        return [(row, USAGE) for row in rows]
+
+    async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> Any:
+        await asyncio.sleep(0)
+        return [self._figures(row) for row in rows]
+
+    async def _import(self, path: str, names: Sequence[str]) -> AsyncIterator[TransferUpdate]:
+        self.calls.append(("import", path, names))
+        await asyncio.sleep(0)
+        layer = Progress("importing", "sha256:" + "4" * 64, 1, 2)
+        yield TransferUpdate((Progress("importing", done=1, total=9),))
+        yield TransferUpdate((layer,))
+        yield TransferUpdate((layer,), (image(),), finished=True)
+
+    async def _follow(self, text: str, *, start: bool) -> AsyncIterator[TransferUpdate]:
+        self.calls.append(("follow", text, start))
+        await asyncio.sleep(0)
+        if not start:
+            raise NotFound("no pull is under way")
+        layer = Progress("downloading", "sha256:" + "4" * 64, 1, 2, "mirror:5000")
+        yield TransferUpdate((layer,))
+        if self.raises is not None:
+            raise self.raises
+        yield TransferUpdate((layer,), (image(),), finished=True)
+
+    async def status(self) -> NodeStatus:
+        await asyncio.sleep(0)
+        crun = HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, True, False)
+        runc = HandlerFacts("runc", "/usr/sbin/runc", "1.1", "1.0.2", False, False, False)
+        return NodeStatus(
+            runtime=Readiness(True),
+            network=Readiness(False, "NoConflist", "no network configuration in /etc/cni/net.d"),
+            handlers={HandlerName("crun"): crun, HandlerName("runc"): runc},
+            default_handler=HandlerName("crun"),
+            host=HostFacts(
+                kernel="6.1",
+                boot_id="boot",
+                architecture="amd64",
+                cgroup_layout="hybrid",
+                cgroup_controllers=("cpu", "memory"),
+                capabilities=("CAP_CHOWN",),
+                oom_score_adj=0,
+                may_lower_oom=True,
+                apparmor=False,
+                selinux=False,
+                seccomp=True,
+                idmapped_mounts=True,
+                memory_bytes=1 << 30,
+                swap_accounting=False,
+            ),
+            mounting=LayerMounting("file", 512, True),
+            counts={"sandboxes": 1, "containers": 1, "containers_running": 1, "images": 1},
+        )
+
+    async def configure_network(self, pod_cidr: str) -> None:
+        await asyncio.sleep(0)
+        self.calls.append(("configure", pod_cidr))
+
+    def timeline(self, text: str) -> Sequence[Stage]:
+        if not sandbox().id.startswith(text):
+            return ()
+        return (Stage("attach", "bridge", 20, 5, "no address left"), Stage("run", "", 10, 30, "ok"))

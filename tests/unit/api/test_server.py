@@ -1,0 +1,527 @@
+"""The door as a client sees it: a real server on a unix socket, with a fake node behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc import aio
+
+from crib.api.server import RECEIVE_LIMIT, Server
+from crib.api.translate.ledger import NOT_BUILT
+from crib.engine.events import Subscription
+from crib.engine.node import Node
+from crib.model.container import ContainerConfig, ContainerState
+from crib.model.errors import (
+    REGISTRY_UNAVAILABLE,
+    RRO_UNSUPPORTED,
+    AlreadyExists,
+    Broken,
+    Exhausted,
+    InvalidRequest,
+    NotBuilt,
+    NotFound,
+    TimedOut,
+    Unavailable,
+    WrongState,
+)
+from crib.model.events import ContainerEvent, EventType
+from crib.model.settings import Settings
+from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.stubs.runtime.v1 import api_pb2_grpc
+from tests.unit.api.fake_node import FakeNode, container, image, sandbox
+
+BOUND = 10.0
+"""Seconds after which a test has failed; nothing here takes that long."""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> FakeNode:
+    return FakeNode(Settings(data=str(tmp_path / "data"), state=str(tmp_path / "state")))
+
+
+@pytest.fixture
+async def server(node: FakeNode) -> AsyncIterator[Server]:
+    server = Server(cast(Node, node), "9.9")
+    await server.start()
+    server.gate.open()
+    yield server
+    await server.stop(0)
+
+
+@pytest.fixture
+async def client(server: Server, node: FakeNode) -> AsyncIterator[Any]:
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    async with aio.insecure_channel(f"unix:{node.settings.socket_path}", options=options) as channel:
+        yield SimpleNamespace(
+            runtime=api_pb2_grpc.RuntimeServiceStub(channel),
+            images=api_pb2_grpc.ImageServiceStub(channel),
+            node=node_pb2_grpc.NodeStub(channel),
+            channel=channel,
+        )
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_version_names_crib_and_the_api(client: Any) -> None:
+    answer = await client.runtime.Version(pb.VersionRequest())
+    assert (answer.runtime_name, answer.runtime_version, answer.runtime_api_version) == ("crib", "9.9", "v1")
+
+
+async def test_before_the_gate_opens_every_call_but_version_is_unavailable(
+    server: Server, client: Any
+) -> None:
+    server.gate.shut("crib is starting")
+    await client.runtime.Version(pb.VersionRequest())
+    code, text = await refused(client.runtime.Status(pb.StatusRequest()))
+    assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "crib is starting")
+    with pytest.raises(aio.AioRpcError, match="crib is starting"):
+        _ = [part async for part in client.runtime.StreamContainers(pb.StreamContainersRequest())]
+
+
+async def test_status_tells_conditions_handlers_and_features(client: Any) -> None:
+    answer = await client.runtime.Status(pb.StatusRequest(verbose=True))
+    conditions = {c.type: (c.status, c.reason) for c in answer.status.conditions}
+    assert conditions == {"RuntimeReady": (True, ""), "NetworkReady": (False, "NoConflist")}
+    features = {h.name: h.features.recursive_read_only_mounts for h in answer.runtime_handlers}
+    assert features == {"": True, "crun": True, "runc": False}
+    assert answer.features.supplemental_groups_policy
+    assert json.loads(answer.info["info"])["host"]["kernel"] == "6.1"
+
+
+async def test_runtime_config_tells_the_cgroup_driver(client: Any) -> None:
+    answer = await client.runtime.RuntimeConfig(pb.RuntimeConfigRequest())
+    assert answer.linux.cgroup_driver == pb.CGROUPFS
+
+
+async def test_the_pod_cidr_reaches_the_network(client: Any, node: FakeNode) -> None:
+    def request(cidr: str) -> pb.UpdateRuntimeConfigRequest:
+        return pb.UpdateRuntimeConfigRequest(
+            runtime_config=pb.RuntimeConfig(network_config=pb.NetworkConfig(pod_cidr=cidr))
+        )
+
+    await client.runtime.UpdateRuntimeConfig(request("10.1.0.0/24,fd00::/64"))
+    await client.runtime.UpdateRuntimeConfig(request(""))
+    assert node.calls == [("configure", "10.1.0.0/24,fd00::/64")]
+    code, text = await refused(client.runtime.UpdateRuntimeConfig(request("10.1.0/x")))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert text.startswith("runtime_config.network_config.pod_cidr: ")
+
+
+async def test_verbs_get_model_values_and_give_ids(client: Any, node: FakeNode) -> None:
+    runtime = client.runtime
+    config = pb.PodSandboxConfig(metadata=pb.PodSandboxMetadata(name="p", uid="u", namespace="n"))
+    made = await runtime.RunPodSandbox(pb.RunPodSandboxRequest(config=config, runtime_handler="runc"))
+    assert made.pod_sandbox_id == sandbox().id
+    wanted = pb.ContainerConfig(
+        metadata=pb.ContainerMetadata(name="c"), image=pb.ImageSpec(image="busybox"), args=["sh"]
+    )
+    created = await runtime.CreateContainer(
+        pb.CreateContainerRequest(pod_sandbox_id=made.pod_sandbox_id, config=wanted, sandbox_config=config)
+    )
+    await runtime.StartContainer(pb.StartContainerRequest(container_id=created.container_id))
+    await runtime.StopContainer(pb.StopContainerRequest(container_id=created.container_id, timeout=7))
+    await runtime.ReopenContainerLog(pb.ReopenContainerLogRequest(container_id=created.container_id))
+    await runtime.RemoveContainer(pb.RemoveContainerRequest(container_id=created.container_id))
+    await runtime.StopPodSandbox(pb.StopPodSandboxRequest(pod_sandbox_id=made.pod_sandbox_id))
+    await runtime.RemovePodSandbox(pb.RemovePodSandboxRequest(pod_sandbox_id=made.pod_sandbox_id))
+    names = [call[0] for call in node.calls]
+    assert names == ["run", "create", "start", "stop", "reopen", "remove", "stop sandbox", "remove sandbox"]
+    assert node.calls[0][1].metadata.name == "p"
+    assert node.calls[0][2] == "runc"
+    assert node.calls[1][1:3] == (sandbox().id, node.calls[1][2])
+    assert node.calls[1][2].args == ("sh",)
+    assert node.calls[3] == ("stop", container().id, 7)
+
+
+async def test_exec_sync_gives_output_and_exit_code(client: Any, node: FakeNode) -> None:
+    answer = await client.runtime.ExecSync(pb.ExecSyncRequest(container_id="abcd", cmd=["ls"], timeout=3))
+    assert (answer.stdout, answer.stderr, answer.exit_code) == (b"out", b"err", 3)
+    assert node.calls[0][2].argv == ("ls",)
+    assert node.calls[0][2].timeout == 3
+
+
+@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+async def test_calls_that_are_not_built_say_so_by_name(client: Any, name: str) -> None:
+    call = getattr(client.runtime, name)(getattr(pb, f"{name}Request")())
+    if name.startswith("Stream"):
+        call = call.read()
+    code, text = await refused(call)
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+    assert name in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("bad", field="config.x"), grpc.StatusCode.INVALID_ARGUMENT),
+        (NotFound("gone"), grpc.StatusCode.NOT_FOUND),
+        (AlreadyExists("taken"), grpc.StatusCode.ALREADY_EXISTS),
+        (WrongState("not now"), grpc.StatusCode.FAILED_PRECONDITION),
+        (Exhausted("full"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (TimedOut("late"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (Unavailable("away"), grpc.StatusCode.UNAVAILABLE),
+        (NotBuilt("no"), grpc.StatusCode.UNIMPLEMENTED),
+        (Broken("host"), grpc.StatusCode.INTERNAL),
+        (Broken("no rro", reason=RRO_UNSUPPORTED), grpc.StatusCode.INTERNAL),
+        (Unavailable("dns", reason=REGISTRY_UNAVAILABLE), grpc.StatusCode.UNKNOWN),
+    ],
+)
+async def test_an_error_of_the_engine_becomes_its_code_and_text(
+    client: Any, node: FakeNode, error: Exception, code: grpc.StatusCode
+) -> None:
+    node.raises = error
+    request = pb.PullImageRequest(image=pb.ImageSpec(image="busybox"))
+    assert await refused(client.images.PullImage(request)) == (code, str(error))
+
+
+async def test_an_unexpected_error_is_internal_and_logged_with_its_request(
+    client: Any, node: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.raises = ZeroDivisionError("oops")
+    code, text = await refused(client.runtime.StartContainer(pb.StartContainerRequest(container_id="abcd")))
+    assert code == grpc.StatusCode.INTERNAL
+    assert "StartContainer: ZeroDivisionError: oops (request " in text
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.exc_info is not None
+
+
+async def test_a_long_error_is_cut_in_the_middle(client: Any, node: FakeNode) -> None:
+    node.raises = Broken("begin" + "é" * 100_000 + "end")
+    _, text = await refused(client.runtime.StartContainer(pb.StartContainerRequest(container_id="abcd")))
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert len(text) < 4000
+
+
+async def test_bytes_that_are_no_message_are_the_callers_fault(client: Any) -> None:
+    call = client.channel.unary_unary("/runtime.v1.RuntimeService/Status")
+    code, text = await refused(call(b"\xff\xff\xff"))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a message of Status" in text
+
+
+async def test_an_unknown_call_is_unimplemented(client: Any) -> None:
+    code, _ = await refused(client.channel.unary_unary("/runtime.v1.RuntimeService/Nonsense")(b""))
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_request_beyond_the_limit_is_refused(client: Any) -> None:
+    request = pb.ExecSyncRequest(container_id="abcd", cmd=["x" * RECEIVE_LIMIT])
+    code, _ = await refused(client.runtime.ExecSync(request))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_large_answers_get_through(client: Any, node: FakeNode) -> None:
+    big = "x" * 1_000_000
+    for number in range(20):
+        row = container(number)
+        config = ContainerConfig("c", "i", annotations={"big": big})
+        node.container_rows[row.id] = container(number, config=config)
+    answer = await client.runtime.ListContainers(pb.ListContainersRequest())
+    assert len(answer.containers) == 20
+
+
+async def test_a_callers_deadline_ends_its_waiting_with_its_own_error(client: Any, node: FakeNode) -> None:
+    node.hold = asyncio.Event()
+    request = pb.StartContainerRequest(container_id="abcd")
+    code, _ = await refused(client.runtime.StartContainer(request, timeout=0.05))
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    node.hold.set()
+    await client.runtime.StartContainer(request)
+
+
+async def test_work_that_the_daemon_ends_is_unavailable_to_its_caller(client: Any, node: FakeNode) -> None:
+    node.raises = asyncio.CancelledError()
+    code, text = await refused(client.runtime.StartContainer(pb.StartContainerRequest(container_id="abcd")))
+    assert (code, text) == (grpc.StatusCode.UNAVAILABLE, "crib is stopping")
+
+
+async def test_lists_filter_by_id_state_sandbox_and_labels(client: Any, node: FakeNode) -> None:
+    for number in range(2, 5):
+        row = container(number, state=ContainerState.EXITED)
+        node.container_rows[row.id] = row
+
+    async def listed(**wanted: Any) -> list[str]:
+        wanted_filter = pb.ContainerFilter(**wanted)
+        answer = await client.runtime.ListContainers(pb.ListContainersRequest(filter=wanted_filter))
+        return [found.metadata.name for found in answer.containers]
+
+    exited = pb.ContainerStateValue(state=pb.ContainerState.CONTAINER_EXITED)
+    created = pb.ContainerStateValue(state=pb.ContainerState.CONTAINER_CREATED)
+    assert await listed() == ["ctr1", "ctr2", "ctr3", "ctr4"]
+    assert await listed(id=container(2).id) == ["ctr2"]
+    assert await listed(id=container(2).id[:6]) == ["ctr2"]
+    assert await listed(state=exited) == ["ctr2", "ctr3", "ctr4"]
+    assert await listed(state=created) == []
+    assert await listed(state=exited, id="0003") == ["ctr3"]
+    assert await listed(pod_sandbox_id=sandbox().id[:8]) == ["ctr1", "ctr2", "ctr3", "ctr4"]
+    assert await listed(pod_sandbox_id="ffff") == []
+    assert await listed(label_selector={"app": "x"}) == []
+
+
+async def test_sandbox_lists_filter_too(client: Any, node: FakeNode) -> None:
+    async def listed(**wanted: Any) -> int:
+        request = pb.ListPodSandboxRequest(filter=pb.PodSandboxFilter(**wanted))
+        return len((await client.runtime.ListPodSandbox(request)).items)
+
+    ready = pb.PodSandboxStateValue(state=pb.PodSandboxState.SANDBOX_READY)
+    not_ready = pb.PodSandboxStateValue(state=pb.PodSandboxState.SANDBOX_NOTREADY)
+    assert await listed(state=ready, label_selector={"app": "x"}) == 1
+    assert await listed(state=not_ready) == 0
+    assert await listed(label_selector={"app": "y"}) == 0
+    assert await listed(id="0001") == 1
+
+
+async def test_lists_show_a_record_as_it_is_now(client: Any, node: FakeNode) -> None:
+    first = await client.runtime.ListContainers(pb.ListContainersRequest())
+    node.container_rows[container().id] = container(state=ContainerState.EXITED)
+    second = await client.runtime.ListContainers(pb.ListContainersRequest())
+    node.container_rows.clear()
+    third = await client.runtime.ListContainers(pb.ListContainersRequest())
+    assert [c.state for c in first.containers] == [pb.ContainerState.CONTAINER_RUNNING]
+    assert [c.state for c in second.containers] == [pb.ContainerState.CONTAINER_EXITED]
+    assert not third.containers
+
+
+async def test_streamed_lists_hold_the_same_in_bounded_parts(client: Any, node: FakeNode) -> None:
+    for number in range(1, 30):
+        config = ContainerConfig(f"c{number}", "i", annotations={"big": "x" * 100_000})
+        row = container(number, config=config)
+        node.container_rows[row.id] = row
+    whole = await client.runtime.ListContainers(pb.ListContainersRequest())
+    parts = [p async for p in client.runtime.StreamContainers(pb.StreamContainersRequest())]
+    assert len(parts) == 3
+    assert all(part.ByteSize() < 2 << 20 for part in parts)
+    assert [c for part in parts for c in part.containers] == list(whole.containers)
+    pods = [p async for p in client.runtime.StreamPodSandboxes(pb.StreamPodSandboxesRequest())]
+    assert [p.id for part in pods for p in part.pod_sandboxes] == [sandbox().id]
+    stats = [p async for p in client.runtime.StreamContainerStats(pb.StreamContainerStatsRequest())]
+    assert sum(len(part.container_stats) for part in stats) == 29
+    pod_stats = [p async for p in client.runtime.StreamPodSandboxStats(pb.StreamPodSandboxStatsRequest())]
+    assert [s.attributes.id for part in pod_stats for s in part.pod_sandbox_stats] == [sandbox().id]
+    images = [p async for p in client.images.StreamImages(pb.StreamImagesRequest())]
+    assert [i.id for part in images for i in part.images] == [image().id]
+
+
+async def test_an_empty_stream_ends_without_a_message(client: Any, node: FakeNode) -> None:
+    node.container_rows.clear()
+    assert [p async for p in client.runtime.StreamContainers(pb.StreamContainersRequest())] == []
+
+
+async def test_statuses_are_found_by_id_or_its_beginning(client: Any) -> None:
+    pod = await client.runtime.PodSandboxStatus(
+        pb.PodSandboxStatusRequest(pod_sandbox_id="0001", verbose=True)
+    )
+    assert pod.status.id == sandbox().id
+    assert pod.status.network.ip == "10.88.0.2"
+    assert [ip.ip for ip in pod.status.network.additional_ips] == ["fd00::2"]
+    assert [c.id for c in pod.containers_statuses] == [container().id]
+    assert pod.timestamp > 0
+    assert json.loads(pod.info["info"])["timeline"][1]["name"] == "run"
+    request = pb.ContainerStatusRequest(container_id=container().id, verbose=True)
+    status = await client.runtime.ContainerStatus(request)
+    assert status.status.image.image == "busybox"
+    assert json.loads(status.info["info"])["pid"] == 42
+    code, _ = await refused(client.runtime.ContainerStatus(pb.ContainerStatusRequest(container_id="ffff")))
+    assert code == grpc.StatusCode.NOT_FOUND
+    code, text = await refused(client.runtime.ContainerStatus(pb.ContainerStatusRequest()))
+    assert (code, text) == (grpc.StatusCode.INVALID_ARGUMENT, "container_id: is empty")
+
+
+async def test_images_are_listed_pulled_and_removed(client: Any, node: FakeNode) -> None:
+    images, spec = client.images, pb.ImageSpec(image=image().tags[0])
+    listed = await images.ListImages(pb.ListImagesRequest(filter=pb.ImageFilter(image=spec)))
+    assert [found.id for found in listed.images] == [image().id]
+    other = pb.ImageFilter(image=pb.ImageSpec(image="other"))
+    assert not (await images.ListImages(pb.ListImagesRequest(filter=other))).images
+    assert len((await images.ListImages(pb.ListImagesRequest())).images) == 1
+    status = await images.ImageStatus(pb.ImageStatusRequest(image=spec, verbose=True))
+    assert status.image.uid.value == 1000
+    assert "info" in status.info
+    missing = await images.ImageStatus(pb.ImageStatusRequest(image=pb.ImageSpec(image="other")))
+    assert not missing.HasField("image")
+    pod = pb.PodSandboxConfig(metadata=pb.PodSandboxMetadata(name="p", namespace="n", uid="u", attempt=2))
+    pulled = await images.PullImage(pb.PullImageRequest(image=spec, sandbox_config=pod))
+    assert pulled.image_ref == image().id
+    assert node.calls[-1][2].attempt == 2
+    await images.RemoveImage(pb.RemoveImageRequest(image=spec))
+    assert node.calls[-1] == ("remove image", image().tags[0])
+    code, text = await refused(images.RemoveImage(pb.RemoveImageRequest()))
+    assert (code, text) == (grpc.StatusCode.INVALID_ARGUMENT, "image.image: is empty")
+
+
+async def test_image_fs_info_tells_both_file_systems(client: Any) -> None:
+    answer = await client.images.ImageFsInfo(pb.ImageFsInfoRequest())
+    assert answer.image_filesystems[0].used_bytes.value == 10
+    assert answer.container_filesystems[0].fs_id.mountpoint == "/data"
+
+
+async def test_stats_leave_unset_what_is_not_known(client: Any) -> None:
+    one = await client.runtime.ContainerStats(pb.ContainerStatsRequest(container_id="0001"))
+    assert one.stats.cpu.usage_core_nano_seconds.value == 100
+    assert not one.stats.memory.HasField("available_bytes")
+    assert not one.stats.HasField("swap")
+    listed = await client.runtime.ListContainerStats(pb.ListContainerStatsRequest())
+    assert listed.stats[0].attributes.metadata.name == "ctr1"
+    pod = await client.runtime.PodSandboxStats(pb.PodSandboxStatsRequest(pod_sandbox_id="0001"))
+    assert pod.stats.linux.network.default_interface.name == "eth0"
+    assert [i.name for i in pod.stats.linux.network.interfaces] == ["lo"]
+    assert pod.stats.linux.process.process_count.value == 3
+    wanted = pb.PodSandboxStatsFilter(label_selector={"app": "no"})
+    none = await client.runtime.ListPodSandboxStats(pb.ListPodSandboxStatsRequest(filter=wanted))
+    assert not none.stats
+
+
+async def test_events_carry_the_states_of_their_moment(client: Any, node: FakeNode) -> None:
+    async with asyncio.timeout(BOUND):
+        stream = client.runtime.GetContainerEvents(pb.GetEventsRequest())
+        await stream.initial_metadata()  # it comes when the subscription is made
+        exited = container(state=ContainerState.EXITED, exit_code=3)
+        node.events.publish(ContainerEvent(exited.id, EventType.STOPPED, 77, sandbox(), (exited,)))
+        node.events.publish(ContainerEvent(sandbox().id, EventType.DELETED, 78, None, ()))
+        first, second = await stream.read(), await stream.read()
+        assert first.container_event_type == pb.CONTAINER_STOPPED_EVENT
+        assert (first.created_at, first.containers_statuses[0].reason) == (77, "Error")
+        assert first.pod_sandbox_status.id == sandbox().id
+        assert not second.HasField("pod_sandbox_status")
+        stream.cancel()
+
+
+async def test_a_subscriber_that_leaves_is_forgotten(client: Any, node: FakeNode) -> None:
+    gone = asyncio.Event()
+    forget = node.events.unsubscribe
+
+    def unsubscribe(subscription: Subscription) -> None:
+        forget(subscription)
+        gone.set()
+
+    node.events.unsubscribe = unsubscribe  # type: ignore[method-assign]  # a spy
+    async with asyncio.timeout(BOUND):
+        stream = client.runtime.GetContainerEvents(pb.GetEventsRequest())
+        await stream.initial_metadata()
+        stream.cancel()
+        await gone.wait()
+    assert not node.events._subscriptions
+
+
+async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeNode) -> None:
+    info = await client.node.Info(node_pb2.InfoRequest())
+    assert (info.version, info.network_mode, info.cgroup_version) == ("9.9", "cni", 1)
+    assert [h.name for h in info.handlers if h.default_handler] == ["crun"]
+    assert (info.counts.containers_running, info.counts.layers) == (1, 1)
+    assert info.facts["host.seccomp"] == "yes"
+    assert info.started_at > 0
+    found = await client.node.Timeline(node_pb2.TimelineRequest(pod_sandbox_id="0001"))
+    assert found.pod_sandbox_id == sandbox().id
+    assert [(s.name, s.outcome) for s in found.stages] == [
+        ("run", "ok"),
+        ("attach", "failed: no address left"),
+    ]
+    code, _ = await refused(client.node.Timeline(node_pb2.TimelineRequest(pod_sandbox_id="ffff")))
+    assert code == grpc.StatusCode.NOT_FOUND
+
+
+async def test_imports_and_pulls_can_be_followed(client: Any, node: FakeNode) -> None:
+    request = node_pb2.ImportImageRequest(path="/a.tar", names=["a:1"])
+    steps = [step async for step in client.node.ImportImage(request)]
+    assert [step.stage for step in steps] == ["reading", "layer", "done"]
+    assert steps[-1].images[0].image_id == image().id
+    pull = node_pb2.PullProgressRequest(image="busybox", start=True)
+    seen = [step async for step in client.node.PullImageProgress(pull)]
+    assert [step.stage for step in seen] == ["fetching", "done"]
+    assert (seen[0].image, seen[0].host) == ("docker.io/library/busybox:latest", "mirror:5000")
+    assert (seen[-1].finished, seen[-1].image_id) == (True, image().id)
+    node.raises = Unavailable("gone away")
+    failed = [step async for step in client.node.PullImageProgress(pull)]
+    assert (failed[-1].finished, failed[-1].error) == (True, "gone away")
+    code, _ = await refused(
+        client.node.PullImageProgress(node_pb2.PullProgressRequest(image="busybox")).read()
+    )
+    assert code == grpc.StatusCode.NOT_FOUND
+    code, text = await refused(client.node.ImportImage(node_pb2.ImportImageRequest(path="a")).read())
+    assert (code, text) == (grpc.StatusCode.INVALID_ARGUMENT, "path: 'a' is not an absolute path")
+
+
+async def test_the_socket_is_closed_to_others(server: Server, node: FakeNode) -> None:
+    path = node.settings.socket_path
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o750
+
+
+async def test_a_directory_that_is_not_ours_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    settings = Settings(data=str(tmp_path), state=str(tmp_path / "s"), socket=str(shared / "c.sock"))
+    server = Server(cast(Node, FakeNode(settings)), "1")
+    await server.start()
+    try:
+        assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+    finally:
+        await server.stop(0)
+
+
+async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path / "d"), state=str(tmp_path))
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(settings.socket_path)
+    server = Server(cast(Node, FakeNode(settings)), "1")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"unix:{settings.socket_path}") as channel:
+            await api_pb2_grpc.RuntimeServiceStub(channel).Version(pb.VersionRequest())
+    finally:
+        await server.stop(0)
+
+
+async def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    settings = Settings(state=str(tmp_path), socket=f"{tmp_path}/{'x' * 120}")
+    with pytest.raises(Broken, match="at most 107 bytes"):
+        await Server(cast(Node, FakeNode(settings)), "1").start()
+
+
+async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = Settings(data=str(tmp_path), state=str(tmp_path / "file" / "state"))
+    with pytest.raises(Broken, match="cannot listen on"):
+        await Server(cast(Node, FakeNode(settings)), "1").start()
+
+
+async def test_stopping_lets_calls_end_within_the_grace(client: Any, node: FakeNode, server: Server) -> None:
+    node.hold = asyncio.Event()
+    request = pb.StartContainerRequest(container_id="abcd")
+    running = asyncio.ensure_future(_awaited(client.runtime.StartContainer(request)))
+    async with asyncio.timeout(BOUND):
+        await node.entered.wait()
+        stopping = asyncio.ensure_future(server.stop(5))
+        node.hold.set()
+        await running
+        await stopping
+
+
+async def test_stopping_ends_event_streams_without_waiting_for_the_grace(
+    client: Any, node: FakeNode, server: Server
+) -> None:
+    async with asyncio.timeout(BOUND):
+        stream = client.runtime.GetContainerEvents(pb.GetEventsRequest())
+        await stream.initial_metadata()
+        await server.stop(10 * BOUND)
+        assert await stream.read() is aio.EOF
+
+
+async def _awaited(call: Any) -> Any:
+    return await call

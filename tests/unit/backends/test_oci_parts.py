@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
+from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.pod_files import check_pod_files, write_hosts, write_pod_files
+from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
+from crib.host.processes import ToolMissing
+from crib.model.container import ContainerConfig, ContainerSecurity, Device, Mount, MountPropagation
+from crib.model.errors import Broken, Exhausted, InvalidRequest
+from crib.model.ids import ContainerId
+from crib.model.paths import Paths
+from crib.model.sandbox import (
+    DnsConfig,
+    NetworkAttachment,
+    ProcessIdentity,
+    ProfileType,
+    SandboxRecord,
+    SecurityProfile,
+)
+from tests.unit.ocispec.inputs_for_tests import sandbox
+
+ID = ContainerId("c" * 64)
+
+
+def config(**fields: object) -> ContainerConfig:
+    return ContainerConfig(name="c", image="i", **fields)  # type: ignore[arg-type]
+
+
+def test_monitor_is_told_all_it_needs() -> None:
+    runtime = RuntimeProgram("/usr/bin/crun", "/run/crib/runtime/crun", ("--debug",))
+    container = Monitored(ID, "web", "/b", "/b/pidfile", "sh", "short", "/l/0.log", True, True, False)
+    argv = MonitorProgram("/usr/bin/conmon", "/e", "/s").create(runtime, runtime.program, container)
+    for pair in (
+        ("--cid", ID),
+        ("--cuuid", "short"),
+        ("--log-path", "k8s-file:/l/0.log"),
+        ("--exit-dir", "/e"),
+    ):
+        assert argv[argv.index(pair[0]) + 1] == pair[1]
+    assert "--runtime-arg=--debug" in argv
+    assert "--runtime-arg=--root=/run/crib/runtime/crun" in argv
+    assert argv[-3:] == ("--terminal", "--stdin", "--leave-stdin-open")
+    silent = MonitorProgram("conmon", "/e", "/s").create(runtime, "", replace(container, log_path=""))
+    assert silent[silent.index("--log-path") + 1] == "none"
+
+
+def test_runtime_commands() -> None:
+    runtime = RuntimeProgram("crun", "/r")
+    assert runtime.start("x") == ("crun", "--root=/r", "start", "x")
+    assert runtime.exec("x", "p", "l", "sub")[-3:] == ("--cgroup", "sub", "x")
+
+
+def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:
+    bundles = Bundles(Paths(f"{tmp_path}/d", f"{tmp_path}/s"))
+    note = BundleNote("crun", "/a/b", ProcessIdentity(5, 6), shared_pids=True)
+    assert bundles.read_note(ID) is None
+    bundles.make(ID, note)
+    assert bundles.read_note(ID) == note
+    Path(f"{tmp_path}/s/containers/{ID}/crib.json").write_text('{"handler": "crun"')
+    assert bundles.read_note(ID) is None
+
+
+def test_stale_pid_file_names_no_process(tmp_path: Path) -> None:
+    bundles = Bundles(Paths(f"{tmp_path}/d", f"{tmp_path}/s"))
+    bundles.make(ID, BundleNote("crun", "/a"))
+    assert bundles.first_pid(ID) == 0
+    Path(bundles.pid_file(ID)).write_text(str(os.getpid()))
+    assert bundles.first_pid(ID) == 0
+
+
+def test_process_is_known_by_pid_and_start() -> None:
+    found = identity(os.getpid())
+    assert found is not None
+    assert is_alive(found)
+    assert not is_alive(replace(found, start_time=found.start_time + 1))
+    assert not is_alive(None)
+
+
+def test_failures_are_mapped_with_what_was_tried() -> None:
+    with pytest.raises(Broken, match="doing x: /p: Permission denied"), trying("doing x"):
+        raise PermissionError(13, "Permission denied", "/p")
+    with pytest.raises(Exhausted), trying("doing x"):
+        raise OSError(28, "No space left on device", "/p")
+    with pytest.raises(Broken, match="install the package conmon"), trying("doing x"):
+        raise ToolMissing("conmon")
+
+
+def test_runtimes_words_are_cleaned() -> None:
+    assert runtime_words("2023-01-02T03:04:05.6Z: cannot do it\n") == "cannot do it"
+    assert runtime_words('time="2023" level=error msg="exec \\"x\\" failed"\n') == 'exec "x" failed'
+    assert runtime_words("") == "it said nothing"
+    assert len(runtime_words("x" * 5000)) == 2000
+
+
+def pod(tmp_path: Path, **fields: object) -> tuple[Paths, SandboxRecord]:
+    record = sandbox()
+    record = replace(record, config=replace(record.config, **fields))  # type: ignore[arg-type]
+    paths = Paths(f"{tmp_path}/d", f"{tmp_path}/s")
+    os.makedirs(paths.sandbox(record.id))
+    return paths, record
+
+
+def test_pod_files_are_written(tmp_path: Path) -> None:
+    paths, record = pod(tmp_path, dns=DnsConfig(("1.1.1.1",), ("a", "b"), ("ndots:5",)))
+    write_pod_files(paths, record)
+    assert Path(paths.etc(record.id, "hostname")).read_text() == "web-0\n"
+    expected = "nameserver 1.1.1.1\nsearch a b\noptions ndots:5\n"
+    assert Path(paths.etc(record.id, "resolv.conf")).read_text() == expected
+
+
+def test_hosts_learn_the_address_once(tmp_path: Path) -> None:
+    paths, record = pod(tmp_path)
+    write_pod_files(paths, record)
+    path = Path(paths.etc(record.id, "hosts"))
+    assert "web-0" not in path.read_text()
+    attached = replace(record, network=NetworkAttachment(("10.0.0.5", "fd00::5")))
+    write_hosts(paths, attached)
+    assert "10.0.0.5\tweb-0\nfd00::5\tweb-0\n" in path.read_text()
+    before = path.stat().st_ino
+    write_hosts(paths, attached)
+    assert path.stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"hostname": "a b"}, "config.hostname"),
+        ({"hostname": "x" * 65}, "config.hostname"),
+        ({"dns": DnsConfig(("1.1.1.1\nnameserver 6.6.6.6",))}, "config.dns_config.servers[0]"),
+        ({"dns": DnsConfig((), ("ok", ""))}, "config.dns_config.searches[1]"),
+    ],
+)
+def test_lines_cannot_be_smuggled_into_pod_files(fields: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_pod_files(replace(sandbox().config, **fields))  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_missing_host_path_is_made_or_refused(tmp_path: Path) -> None:
+    wanted = config(mounts=(Mount("/m", f"{tmp_path}/a/b"),))
+    with pytest.raises(InvalidRequest, match=re.escape("config.mounts[0].host_path")):
+        prepare_mount_sources(wanted, "error")
+    prepare_mount_sources(wanted, "create")
+    assert Path(tmp_path, "a/b").is_dir()
+
+
+def test_no_path_is_made_when_another_is_refused(tmp_path: Path) -> None:
+    Path(tmp_path, "file").touch()
+    bad = config(mounts=(Mount("/m", f"{tmp_path}/made"), Mount("/n", f"{tmp_path}/file/below")))
+    with pytest.raises(InvalidRequest, match=re.escape("config.mounts[1].host_path")):
+        prepare_mount_sources(bad, "create")
+    assert not Path(tmp_path, "made").exists()
+
+
+def test_propagation_needs_a_shared_source(tmp_path: Path) -> None:
+    private = config(mounts=(Mount("/m", "/proc", propagation=MountPropagation.BIDIRECTIONAL),))
+    with pytest.raises(InvalidRequest, match="not shared"):
+        prepare_mount_sources(private, "create")
+
+
+def test_devices_are_found() -> None:
+    (null,) = find_devices(config(devices=(Device("/dev/nothing", "/dev/null", "r"),)))
+    assert (null.path, null.kind, null.major, null.minor, null.permissions) == (
+        "/dev/nothing",
+        "c",
+        1,
+        3,
+        "r",
+    )
+    every = find_devices(config(security=ContainerSecurity(privileged=True)))
+    assert "/dev/null" in [device.path for device in every]
+    for bad in (Device("/dev/x", "/etc/passwd"), Device("/dev/x", "/dev/nosuch"), Device("x", "/dev/null")):
+        with pytest.raises(InvalidRequest, match=re.escape("config.devices[0]")):
+            find_devices(config(devices=(bad,)))
+
+
+def test_seccomp_profile_is_read_by_absolute_path(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text("{}")
+    assert read_seccomp_profile(SecurityProfile(ProfileType.LOCALHOST, f"localhost/{path}")) == b"{}"
+    assert read_seccomp_profile(None) is None
+    for bad in ("relative.json", f"{tmp_path}/nosuch"):
+        with pytest.raises(InvalidRequest, match="localhost_ref"):
+            read_seccomp_profile(SecurityProfile(ProfileType.LOCALHOST, bad))

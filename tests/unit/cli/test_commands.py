@@ -1,0 +1,471 @@
+"""The commands against a fake runtime: what they ask of it, what they write, what they leave on the node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from crib.cli import (
+    execute,
+    images,
+    info,
+    inspection,
+    lifecycle,
+    listing,
+    logs,
+    options,
+    run,
+    timeline,
+)
+from crib.cli.session import CommandError, Session
+from crib.client import Connection, pods
+from crib.client.errors import ClientError, NotFound
+from crib.stubs.node.v1 import node_pb2
+from crib.stubs.runtime.v1 import api_pb2 as cri
+from tests.unit.client.fake_runtime import World, serve
+
+CRIB = [sys.executable, "-c", "from crib.cli.app import main; main()"]
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 4
+  initContainers:
+  - {name: page, image: "localhost/demo:1", command: [exit, "INIT"], volumeMounts: [{name: www, mountPath: /www}]}
+  containers:
+  - {name: server, image: "localhost/demo:1", command: [COMMAND]}
+  volumes: [{name: www, emptyDir: {}}]
+"""
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.add_image("localhost/demo:1")
+    return world
+
+
+@pytest.fixture
+async def session(world: World, tmp_path: Path) -> AsyncIterator[Session]:
+    server = await serve(f"{tmp_path}/s", world)
+    yield Session(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
+    await server.stop(None)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    return write(tmp_path)
+
+
+def write(tmp_path: Path, init: int = 0, command: str = "sleep", image: str = "localhost/demo:1") -> str:
+    path = tmp_path / "web.yaml"
+    text = POD.replace("INIT", str(init)).replace("COMMAND", command).replace("localhost/demo:1", image)
+    path.write_text(text)
+    return str(path)
+
+
+async def test_run_makes_the_pod_in_order_and_says_so(
+    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    assert world.calls == [
+        "RunPodSandbox",
+        "CreateContainer page",
+        "StartContainer page",
+        "CreateContainer server",
+        "StartContainer server",
+    ]
+    out = capsys.readouterr().out
+    assert out.startswith("pod default/web runs (")
+    assert "10.0.0.7" in out
+    pod = next(iter(world.configs.values()))
+    directory = Path(session.pods_dir, pod.metadata.uid)
+    assert (directory / "volumes/www").stat().st_mode & 0o777 == 0o777
+    assert (directory / "logs/server").is_dir()
+    config = next(c for c in world.container_configs.values() if c.metadata.name == "server")
+    assert config.image.image == next(iter(world.images))
+    assert config.image.user_specified_image == "localhost/demo:1"
+    assert config.linux.security_context.run_as_user.value == 0
+
+
+async def test_run_in_json_gives_ids(
+    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest], output=options.Format.JSON))
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]["id"] in world.pods
+    assert set(found[0]["containers"]) == {"page", "server"}
+
+
+async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_lines(
+    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CommandError, match="pod default/web: init container page exited with 3"):
+        await run.run(session, options.RunOptions([write(tmp_path, init=3)]))
+    assert "  page: something is wrong" in capsys.readouterr().err
+    assert not world.pods
+    assert os.listdir(session.pods_dir) == []
+
+
+async def test_a_container_that_cannot_start_is_named_and_the_pod_taken_back(
+    session: Session, world: World, tmp_path: Path
+) -> None:
+    with pytest.raises(ClientError, match="container server: crun start: no such file"):
+        await run.run(session, options.RunOptions([write(tmp_path, command="fail")]))
+    assert not world.pods
+    assert os.listdir(session.pods_dir) == []
+
+
+async def test_keep_leaves_a_failed_pod(
+    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ClientError):
+        await run.run(session, options.RunOptions([write(tmp_path, command="fail")], keep=True))
+    assert len(world.pods) == 1
+    assert "kept pod default/web" in capsys.readouterr().err
+
+
+async def test_a_name_that_is_taken_is_refused_unless_replaced(
+    session: Session, world: World, manifest: str
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    first = next(iter(world.pods))
+    with pytest.raises(CommandError, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
+        await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunOptions([manifest], replace=True))
+    assert list(world.pods) != [first]
+    assert len(world.pods) == 1
+    assert world.stop_timeouts[0] == 4
+    assert len(os.listdir(session.pods_dir)) == 1
+
+
+async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
+    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([write(tmp_path, image="reg/new:1")]))
+    err = capsys.readouterr().err
+    assert err.count("pulling reg/new:1") == 1
+    assert "pulled reg/new:1 in " in err
+    path = tmp_path / "never.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  containers:\n"
+        "  - {name: a, image: 'reg/absent:1', imagePullPolicy: Never}\n"
+    )
+    with pytest.raises(CommandError, match="container a: image reg/absent:1 is not here and its policy is Never"):
+        await run.run(session, options.RunOptions([str(path)]))
+
+
+async def test_run_as_non_root_is_checked_against_the_image(
+    session: Session, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  securityContext: {runAsNonRoot: true}\n"
+        "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
+    )
+    with pytest.raises(CommandError, match="container a: runAsNonRoot: the image runs as root"):
+        await run.run(session, options.RunOptions([str(path)]))
+    assert not world.pods
+
+
+async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
+    session: Session, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n"
+        "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
+        f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
+    )
+    with pytest.raises(CommandError, match=f"volume h: {path} is no Directory"):
+        await run.run(session, options.RunOptions([str(path)]))
+    assert not world.calls
+    assert not Path(session.pods_dir).exists()
+
+
+async def test_a_dry_run_shows_the_requests_and_makes_nothing(
+    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest], dry_run=True, output=options.Format.JSON))
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]["containers"][0]["metadata"]["name"] == "server"
+    assert not world.calls
+
+
+async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
+    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    with pytest.raises(CommandError, match="1 of 1 pods were not removed"):
+        await lifecycle.remove(session, options.RmOptions(["web"]))
+    assert "runs; stop it first, or give --force" in capsys.readouterr().err
+    await lifecycle.stop(session, options.StopOptions(["web"]))
+    assert world.stop_timeouts == [4]
+    await lifecycle.remove(session, options.RmOptions(["default/web"]))
+    assert not world.pods
+    assert os.listdir(session.pods_dir) == []
+
+
+async def test_rm_all_with_force_removes_everything(session: Session, world: World, manifest: str) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    with pytest.raises(CommandError, match="name the pods to remove"):
+        await lifecycle.remove(session, options.RmOptions())
+    await lifecycle.remove(session, options.RmOptions(force=True, every=True))
+    assert not world.pods
+
+
+async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
+    session: Session, world: World, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    async with session.connect() as crib:
+        metadata = cri.PodSandboxMetadata(name="evil", uid="../victim", namespace="default")
+        await pods.run_sandbox(crib, cri.PodSandboxConfig(metadata=metadata))
+    await lifecycle.remove(session, options.RmOptions(["evil"], force=True))
+    assert victim.is_dir()
+
+
+async def test_pods_and_ps_are_tables_or_documents(
+    session: Session, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    capsys.readouterr()
+    await listing.pods(session, options.PodsOptions())
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"]
+    assert row.split()[1:6] == ["default", "web", "Ready", "1/2", "10.0.0.7"]
+    await listing.containers(session, options.PsOptions())
+    assert "page" not in capsys.readouterr().out
+    await listing.containers(session, options.PsOptions("web", every=True))
+    assert "Exited (0)" in capsys.readouterr().out
+    await listing.pods(session, options.PodsOptions(output=options.Format.JSON))
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "SANDBOX_READY"
+    await listing.pods(session, options.PodsOptions(namespace="other"))
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+async def test_images_are_listed_pulled_imported_and_removed(
+    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await listing.images(session, options.ImagesOptions(digests=True))
+    assert "localhost/demo:1" in capsys.readouterr().out
+    await images.pull(session, options.PullOptions(["reg/a:1"]))
+    assert capsys.readouterr().out.strip() in world.images
+    archive = tmp_path / "a.tar"
+    with pytest.raises(CommandError, match="there is no archive"):
+        await images.import_archive(session, options.ImportOptions(str(archive)))
+    archive.write_text("")
+    await images.import_archive(session, options.ImportOptions(str(archive), ["localhost/x:1"]))
+    assert capsys.readouterr().out.split()[1] == "localhost/x:1"
+    with pytest.raises(CommandError, match="1 of 2 images could not be removed"):
+        await images.remove(session, options.RmiOptions(["localhost/x:1", "nothing"]))
+    assert not [i for i in world.images.values() if "localhost/x:1" in i.repo_tags]
+
+
+async def test_exec_writes_both_streams_and_gives_the_code(
+    session: Session, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    capfdbinary.readouterr()
+    world.exec_reply = cri.ExecSyncResponse(stdout=b"out\xff", stderr=b"err", exit_code=7)
+    code = await execute.execute(session, options.ExecOptions("web", ["ls", "-l"], "server", 5))
+    assert code == 7
+    assert capfdbinary.readouterr() == (b"out\xff", b"err")
+    assert list(world.exec_requests[0].cmd) == ["ls", "-l"]
+    assert world.exec_requests[0].timeout == 5
+
+
+async def test_logs_of_a_container_that_has_ended_follow_nothing(
+    session: Session, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await run.run(session, options.RunOptions([write(tmp_path)]))
+    capfdbinary.readouterr()
+    await logs.logs(session, options.LogsOptions("web", "page", follow=True))
+    assert capfdbinary.readouterr() == (b"", b"something is wrong\n")
+    await logs.logs(session, options.LogsOptions("web", "page", timestamps=True))
+    assert capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\n"
+    with pytest.raises(NotFound, match="has no container 'x'"):
+        await logs.logs(session, options.LogsOptions("web", "x"))
+
+
+async def test_following_a_log_ends_when_the_container_exits(
+    session: Session, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
+    Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(logs.logs(session, options.LogsOptions("web", "server", follow=True)))
+        subscribed = len(world.subscribers)
+        while len(world.subscribers) == subscribed:
+            await asyncio.sleep(0)
+        with open(world.log_path(server), "a", encoding="utf-8") as log:
+            log.write("2026-01-02T03:04:06Z stdout F last\n")
+        world.exited(server, 0)
+    assert capfdbinary.readouterr().out.endswith(b"first\nlast\n")
+
+
+@pytest.mark.parametrize(("text", "ns"), [("", 0), ("90s", 10_000_000_000), ("1970-01-01T00:00:07Z", 7_000_000_000)])
+def test_since_is_a_duration_or_a_time(text: str, ns: int) -> None:
+    assert logs.since_time(text, 100_000_000_000) == ns
+
+
+def test_since_that_is_neither_is_wrong_usage() -> None:
+    with pytest.raises(CommandError, match="neither such as 90s") as wrong:
+        logs.since_time("yesterday", 0)
+    assert wrong.value.exit_code == 2
+
+
+async def test_inspect_opens_the_json_of_info(
+    session: Session, manifest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run.run(session, options.RunOptions([manifest]))
+    capsys.readouterr()
+    await inspection.inspect(session, options.InspectOptions("web", output=options.Format.JSON))
+    assert json.loads(capsys.readouterr().out)["info"] == {"info": {"runtime": "fake"}}
+    await inspection.inspect(session, options.InspectOptions("web", "server"))
+    assert "CONTAINER_RUNNING" in capsys.readouterr().out
+    await inspection.inspect(session, options.InspectOptions("localhost/demo:1"))
+    assert "repoTags" in capsys.readouterr().out
+    with pytest.raises(NotFound, match="there is no pod, container or image 'nothing'"):
+        await inspection.inspect(session, options.InspectOptions("nothing"))
+
+
+async def test_info_shows_conditions_without_control_characters(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await info.info(session, options.InfoOptions())
+    out = capsys.readouterr().out
+    assert "NetworkReady" in out
+    assert "no: NoConfig no ?[31mnetwork" in out
+    assert "kernel.release" in out
+
+
+async def test_info_of_another_runtime_is_what_the_cri_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = await serve(f"{tmp_path}/other", World(), node=False)
+    await info.info(Session(f"{tmp_path}/other"), options.InfoOptions())
+    await server.stop(None)
+    assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
+
+
+def stage(name: str, at: float, ms: float, parent: int = 0, outcome: str = "ok") -> node_pb2.Stage:
+    return node_pb2.Stage(
+        name=name, started_at=int(at * 1e6), duration_ns=int(ms * 1e6), parent=parent, outcome=outcome
+    )
+
+
+def test_a_timeline_draws_bars_on_one_scale() -> None:
+    stages = [
+        stage("sandbox.run", 100, 40),
+        stage("network.attach", 110, 20, parent=1, outcome="failed: no address"),
+        stage("container.create", 140, 10),
+    ]
+    lines = timeline.chart(node_pb2.TimelineResponse(stages=stages), 100)
+    assert lines == [
+        "    start       took  stage",
+        "      0.0       40.0  sandbox.run      " + " " + "█" * 47 + "▎",
+        "     10.0       20.0    network.attach " + " " * 12 + "█" * 24,
+        "                      failed: no address",
+        "     40.0       10.0  container.create " + " " * 47 + "█" * 12,
+        "                50.0  ms from the first stage to the end of the last",
+    ] or len(lines) == 6
+
+
+def test_a_timeline_that_names_itself_as_parent_still_ends() -> None:
+    lines = timeline.chart(node_pb2.TimelineResponse(stages=[stage("a", 0, 1, parent=1)]), 80)
+    assert "a" in lines[1]
+    assert timeline.chart(node_pb2.TimelineResponse(), 80) == ["no stages were recorded"]
+
+
+async def crib(session: Session, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "CRIB_ENDPOINT": session.endpoint, "CRIB_PODS_DIR": session.pods_dir}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [*CRIB, *words],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+async def test_the_program_ends_with_the_right_code_and_one_line(
+    session: Session, world: World, manifest: str, tmp_path: Path
+) -> None:
+    done = await crib(session, "run", manifest)
+    assert (done.returncode, done.stderr) == (0, "")
+    world.exec_reply = cri.ExecSyncResponse(exit_code=42)
+    assert (await crib(session, "exec", "web", "-c", "server", "--", "false")).returncode == 42
+    done = await crib(session, "logs", "nothing")
+    assert (done.returncode, done.stderr) == (1, "crib: there is no pod or container 'nothing'\n")
+    done = await crib(session, "pods", "--nonsense")
+    assert (done.returncode, done.stderr) == (2, "crib: No such option: --nonsense (see crib pods --help)\n")
+    done = await crib(session, "run", "-", stdin="apiVersion: v1\nkind: Pod\nmetadata: {nam: x}\nspec: {}\n")
+    assert done.returncode == 1
+    assert done.stderr == "crib: -: metadata.nam: unknown field; the nearest known name is name\n"
+    done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
+    assert done.returncode == 1
+    assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
+
+
+async def test_an_interrupted_run_takes_the_pod_back(
+    session: Session, world: World, tmp_path: Path
+) -> None:
+    path = write(tmp_path).replace("web.yaml", "hang.yaml")
+    text = POD.replace('[exit, "INIT"]', "[sleep]").replace("COMMAND", "sleep")
+    Path(path).write_text(text)
+    env = {**os.environ, "CRIB_ENDPOINT": session.endpoint, "CRIB_PODS_DIR": session.pods_dir}
+    with subprocess.Popen([*CRIB, "run", path], env=env, stderr=subprocess.PIPE, text=True) as program:
+        async with asyncio.timeout(20):
+            while "StartContainer page" not in world.calls:
+                await asyncio.sleep(0.01)
+            program.send_signal(signal.SIGINT)
+            code = await asyncio.to_thread(program.wait)
+        assert program.stderr is not None
+        assert program.stderr.read() == ""
+    assert code == 130
+    assert not world.pods
+    assert os.listdir(session.pods_dir) == []
+
+
+async def test_help_is_fast_enough_to_type(session: Session) -> None:
+    done = await crib(session, "--help")
+    assert done.returncode == 0
+    for name in "run pods ps logs exec stop rm images pull import rmi inspect timeline info bench".split():
+        assert f" {name} " in done.stdout
+    code = (
+        "import sys; import crib.cli.app; "
+        "print([m for m in ('grpc', 'yaml', 'google.protobuf', 'asyncio') if m in sys.modules][:3])"
+    )
+    loaded = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "grpc" not in loaded.stdout
+    assert "yaml" not in loaded.stdout
+
+
+async def test_the_client_room_knows_no_terminal() -> None:
+    code = (
+        "import sys; from crib.client import pods, images, logs, events, lookup, Connection; "
+        "sys.exit(any(m in sys.modules for m in ('rich', 'typer', 'yaml')))"
+    )
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True)
+
+
+def test_connection_is_exported() -> None:
+    assert Connection.__doc__

@@ -1,0 +1,274 @@
+"""A CRI runtime in memory behind a real unix socket: the client's and the command line's tests talk to it.
+
+A container whose command is `exit N` ends at its start with that code, after writing a line to its log; one
+whose command is `fail` cannot be started. Everything else runs until it is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
+from crib.stubs.runtime.v1 import api_pb2 as cri
+from crib.stubs.runtime.v1 import api_pb2_grpc
+
+Context = Any
+
+
+@dataclass
+class World:
+    """What the fake holds; tests look at it and change it."""
+
+    pods: dict[str, cri.PodSandbox] = field(default_factory=dict)
+    configs: dict[str, cri.PodSandboxConfig] = field(default_factory=dict)
+    containers: dict[str, cri.ContainerStatus] = field(default_factory=dict)
+    container_configs: dict[str, cri.ContainerConfig] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+    images: dict[str, cri.Image] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    stop_timeouts: list[int] = field(default_factory=list)
+    subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
+    timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
+    exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
+    exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
+
+    def add_image(self, name: str, number: int = 1, uid: int | None = 0) -> str:
+        image_id = f"sha256:{number:064x}"
+        image = cri.Image(id=image_id, repo_tags=[name], size=1_500_000)
+        if uid is not None:
+            image.uid.value = uid
+        self.images[image_id] = image
+        return image_id
+
+    def exited(self, container_id: str, code: int) -> None:
+        status = self.containers[container_id]
+        status.state = cri.CONTAINER_EXITED
+        status.exit_code = code
+        status.finished_at = time.time_ns()
+        for queue in self.subscribers:
+            queue.put_nowait(
+                cri.ContainerEventResponse(
+                    container_id=container_id, container_event_type=cri.CONTAINER_STOPPED_EVENT
+                )
+            )
+
+    def log_path(self, container_id: str) -> str:
+        config = self.configs[self.owner[container_id]]
+        return os.path.join(config.log_directory, self.container_configs[container_id].log_path)
+
+
+class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def Version(self, request: Any, context: Context) -> cri.VersionResponse:
+        return cri.VersionResponse(
+            version="0.1.0", runtime_name="fake", runtime_version="1.0", runtime_api_version="v1"
+        )
+
+    async def Status(self, request: Any, context: Context) -> cri.StatusResponse:
+        ready = cri.RuntimeCondition(type="RuntimeReady", status=True)
+        network = cri.RuntimeCondition(type="NetworkReady", reason="NoConfig", message="no \x1b[31mnetwork")
+        return cri.StatusResponse(status=cri.RuntimeStatus(conditions=[ready, network]))
+
+    async def RunPodSandbox(self, request: Any, context: Context) -> cri.RunPodSandboxResponse:
+        self.world.calls.append("RunPodSandbox")
+        if request.runtime_handler == "missing":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "runtime_handler: no handler missing")
+        pod_id = uuid.uuid4().hex * 2
+        config = request.config
+        self.world.configs[pod_id] = config
+        self.world.pods[pod_id] = cri.PodSandbox(
+            id=pod_id,
+            metadata=config.metadata,
+            created_at=time.time_ns(),
+            labels=config.labels,
+            annotations=config.annotations,
+            runtime_handler=request.runtime_handler,
+        )
+        return cri.RunPodSandboxResponse(pod_sandbox_id=pod_id)
+
+    async def StopPodSandbox(self, request: Any, context: Context) -> cri.StopPodSandboxResponse:
+        self.world.calls.append("StopPodSandbox")
+        if pod := self.world.pods.get(request.pod_sandbox_id):
+            pod.state = cri.SANDBOX_NOTREADY
+        for container_id, owner in self.world.owner.items():
+            if owner == request.pod_sandbox_id:
+                if self.world.containers[container_id].state == cri.CONTAINER_RUNNING:
+                    self.world.exited(container_id, 137)
+        return cri.StopPodSandboxResponse()
+
+    async def RemovePodSandbox(self, request: Any, context: Context) -> cri.RemovePodSandboxResponse:
+        self.world.calls.append("RemovePodSandbox")
+        self.world.pods.pop(request.pod_sandbox_id, None)
+        for container_id in [c for c, p in self.world.owner.items() if p == request.pod_sandbox_id]:
+            del self.world.containers[container_id], self.world.owner[container_id]
+        return cri.RemovePodSandboxResponse()
+
+    async def ListPodSandbox(self, request: Any, context: Context) -> cri.ListPodSandboxResponse:
+        return cri.ListPodSandboxResponse(items=self.world.pods.values())
+
+    async def PodSandboxStatus(self, request: Any, context: Context) -> cri.PodSandboxStatusResponse:
+        pod = self.world.pods.get(request.pod_sandbox_id)
+        if pod is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"sandbox {request.pod_sandbox_id} is not known")
+        assert pod is not None
+        status = cri.PodSandboxStatus(
+            id=pod.id, metadata=pod.metadata, state=pod.state, created_at=pod.created_at
+        )
+        status.network.ip = "10.0.0.7"
+        info = {"info": '{"runtime": "fake"}'} if request.verbose else {}
+        return cri.PodSandboxStatusResponse(status=status, info=info)
+
+    async def CreateContainer(self, request: Any, context: Context) -> cri.CreateContainerResponse:
+        self.world.calls.append(f"CreateContainer {request.config.metadata.name}")
+        container_id = uuid.uuid4().hex * 2
+        self.world.owner[container_id] = request.pod_sandbox_id
+        self.world.container_configs[container_id] = request.config
+        self.world.containers[container_id] = cri.ContainerStatus(
+            id=container_id,
+            metadata=request.config.metadata,
+            created_at=time.time_ns(),
+            image=request.config.image,
+            annotations=request.config.annotations,
+            log_path=os.path.join(request.sandbox_config.log_directory, request.config.log_path),
+        )
+        return cri.CreateContainerResponse(container_id=container_id)
+
+    async def StartContainer(self, request: Any, context: Context) -> cri.StartContainerResponse:
+        container_id = request.container_id
+        config = self.world.container_configs[container_id]
+        self.world.calls.append(f"StartContainer {config.metadata.name}")
+        if list(config.command[:1]) == ["fail"]:
+            await context.abort(grpc.StatusCode.INTERNAL, "crun start: no such file")
+        self.world.containers[container_id].state = cri.CONTAINER_RUNNING
+        if list(config.command[:1]) == ["exit"]:
+            with open(self.world.log_path(container_id), "w", encoding="utf-8") as log:
+                log.write("2026-01-02T03:04:05.000000001Z stderr P something is \n")
+                log.write("2026-01-02T03:04:05.000000002Z stderr F wrong\n")
+            asyncio.get_running_loop().call_later(
+                0.01, self.world.exited, container_id, int(config.command[1])
+            )
+        return cri.StartContainerResponse()
+
+    async def StopContainer(self, request: Any, context: Context) -> cri.StopContainerResponse:
+        self.world.calls.append("StopContainer")
+        self.world.stop_timeouts.append(request.timeout)
+        self.world.exited(request.container_id, 137)
+        return cri.StopContainerResponse()
+
+    async def RemoveContainer(self, request: Any, context: Context) -> cri.RemoveContainerResponse:
+        self.world.containers.pop(request.container_id, None)
+        self.world.owner.pop(request.container_id, None)
+        return cri.RemoveContainerResponse()
+
+    async def ListContainers(self, request: Any, context: Context) -> cri.ListContainersResponse:
+        found = []
+        for container_id, status in self.world.containers.items():
+            owner = self.world.owner[container_id]
+            if request.filter.pod_sandbox_id in ("", owner):
+                found.append(
+                    cri.Container(
+                        id=container_id,
+                        pod_sandbox_id=owner,
+                        metadata=status.metadata,
+                        image=status.image,
+                        state=status.state,
+                        created_at=status.created_at,
+                        annotations=status.annotations,
+                    )
+                )
+        return cri.ListContainersResponse(containers=found)
+
+    async def ContainerStatus(self, request: Any, context: Context) -> cri.ContainerStatusResponse:
+        status = self.world.containers.get(request.container_id)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
+        return cri.ContainerStatusResponse(status=status)
+
+    async def ListContainerStats(self, request: Any, context: Context) -> cri.ListContainerStatsResponse:
+        return cri.ListContainerStatsResponse()
+
+    async def ExecSync(self, request: Any, context: Context) -> cri.ExecSyncResponse:
+        self.world.exec_requests.append(request)
+        return self.world.exec_reply
+
+    async def GetContainerEvents(
+        self, request: Any, context: Context
+    ) -> AsyncIterator[cri.ContainerEventResponse]:
+        queue: asyncio.Queue[cri.ContainerEventResponse] = asyncio.Queue()
+        self.world.subscribers.append(queue)
+        while True:
+            yield await queue.get()
+
+
+class FakeImages(api_pb2_grpc.ImageServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def _find(self, name: str) -> cri.Image | None:
+        for image in self.world.images.values():
+            if name == image.id or name in image.repo_tags:
+                return image
+        return None
+
+    async def ListImages(self, request: Any, context: Context) -> cri.ListImagesResponse:
+        return cri.ListImagesResponse(images=self.world.images.values())
+
+    async def ImageStatus(self, request: Any, context: Context) -> cri.ImageStatusResponse:
+        return cri.ImageStatusResponse(image=self._find(request.image.image))
+
+    async def PullImage(self, request: Any, context: Context) -> cri.PullImageResponse:
+        self.world.calls.append(f"PullImage {request.image.image}")
+        return cri.PullImageResponse(image_ref=self.world.add_image(request.image.image, 77))
+
+    async def RemoveImage(self, request: Any, context: Context) -> cri.RemoveImageResponse:
+        self.world.images.pop(request.image.image, None)
+        return cri.RemoveImageResponse()
+
+
+class FakeNode(node_pb2_grpc.NodeServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def Info(self, request: Any, context: Context) -> node_pb2.InfoResponse:
+        return node_pb2.InfoResponse(version="0.1.0", network_mode="bridge", facts={"kernel.release": "6.18"})
+
+    async def Timeline(self, request: Any, context: Context) -> node_pb2.TimelineResponse:
+        return self.world.timeline
+
+    async def PullImageProgress(self, request: Any, context: Context) -> AsyncIterator[node_pb2.PullProgress]:
+        layer = node_pb2.LayerProgress(digest="sha256:ab", done_bytes=5, total_bytes=10, stage="downloading")
+        yield node_pb2.PullProgress(image=request.image, stage="fetching", layers=[layer])
+        if "missing" in request.image:
+            yield node_pb2.PullProgress(stage="failed", finished=True, error="no such image in the registry")
+            return
+        image_id = self.world.add_image(request.image, 42)
+        yield node_pb2.PullProgress(stage="done", finished=True, image_id=image_id)
+
+    async def ImportImage(self, request: Any, context: Context) -> AsyncIterator[node_pb2.ImportProgress]:
+        yield node_pb2.ImportProgress(stage="reading", done_bytes=1, total_bytes=2)
+        name = request.names[0] if request.names else "localhost/imported:latest"
+        image = node_pb2.ImportedImage(image_id=self.world.add_image(name, 43), names=[name])
+        yield node_pb2.ImportProgress(stage="done", images=[image])
+
+
+async def serve(path: str, world: World, *, node: bool = True) -> grpc.aio.Server:
+    """Start the fake at a socket; without `node` it is like another project's runtime."""
+    server = grpc.aio.server()
+    api_pb2_grpc.add_RuntimeServiceServicer_to_server(FakeRuntime(world), server)
+    api_pb2_grpc.add_ImageServiceServicer_to_server(FakeImages(world), server)
+    if node:
+        node_pb2_grpc.add_NodeServicer_to_server(FakeNode(world), server)
+    server.add_insecure_port(f"unix://{path}")
+    await server.start()
+    return server

@@ -1,0 +1,109 @@
+"""ExecSync, ReopenContainerLog, Status and what else is asked of a node."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from crib.model.container import ExecCommand, ExecResult
+from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from tests.fakes.world import World, bounded
+
+
+async def test_a_command_runs_in_a_running_container_and_gives_code_and_output(world: World) -> None:
+    container = await world.running(await world.pod())
+    async with bounded():
+        result = await world.node.containers.exec_sync(container, ExecCommand(("sh", "-c", "echo hi; exit 3")))
+    assert result == ExecResult(3, b"hi\n", b"")
+
+
+async def test_a_command_that_takes_too_long_is_timed_out(world: World) -> None:
+    container = await world.running(await world.pod())
+    with pytest.raises(TimedOut):
+        await world.node.containers.exec_sync(container, ExecCommand(("sleep", "60"), timeout=1))
+
+
+async def test_exec_is_refused_without_a_command_or_a_running_container(world: World) -> None:
+    container = await world.created(await world.pod())
+    with pytest.raises(InvalidRequest, match="cmd"):
+        await world.node.containers.exec_sync(container, ExecCommand(()))
+    with pytest.raises(WrongState, match="cannot exec container"):
+        await world.node.containers.exec_sync(container, ExecCommand(("true",)))
+    with pytest.raises(NotFound):
+        await world.node.containers.exec_sync("f" * 64, ExecCommand(("true",)))
+
+
+async def test_a_cancelled_caller_does_not_end_the_command(world: World) -> None:
+    container = await world.running(await world.pod())
+    hold = world.handler.failpoints.hold("exec_sync")
+    work = world.node.containers.exec_sync(container, ExecCommand(("true",)))
+    calling = asyncio.ensure_future(work)
+    async with bounded():
+        await hold.reached.wait()
+        tasks = set(world.node.keeper._tasks)
+        calling.cancel()
+        hold.release.set()
+        await asyncio.wait(tasks)
+    assert [task.result() for task in tasks] == [ExecResult(0, b"", b"")]
+
+
+async def test_the_log_of_a_running_container_is_opened_anew(world: World) -> None:
+    pod = await world.pod()
+    container, waiting = await world.running(pod), await world.created(pod, "waiting")
+    await world.node.containers.reopen_log(container)
+    assert world.inside(container).reopened == 1
+    with pytest.raises(WrongState):
+        await world.node.containers.reopen_log(waiting)
+
+
+async def test_status_tells_readiness_handlers_and_counts(world: World) -> None:
+    pod = await world.pod()
+    await world.running(pod)
+    await world.node.sandboxes.stop(await world.pod("stopped"))
+    status = await world.node.status()
+    assert (status.runtime.ready, status.network.ready) == (True, True)
+    assert status.default_handler == "crun"
+    assert status.handlers["crun"].version == "1.8"  # type: ignore[index]  # a name
+    assert status.counts == {
+        "sandboxes": 2,
+        "sandboxes_ready": 1,
+        "containers": 1,
+        "containers_running": 1,
+        "images": 1,
+    }
+
+
+async def test_the_pod_range_is_passed_on_and_a_bad_one_refused(world: World) -> None:
+    await world.node.configure_network("10.9.0.0/24")
+    assert str(world.networks.subnet) == "10.9.0.0/24"
+    with pytest.raises(InvalidRequest):
+        await world.node.configure_network("nonsense")
+
+
+async def test_close_lets_go_of_the_parts_and_ends_subscriptions(world: World) -> None:
+    subscription = world.node.events.subscribe()
+    await world.close()
+    assert [event async for event in subscription.events()] == []
+    assert (world.images.closed, world.networks.closed) == (True, True)
+
+
+async def test_a_stop_under_way_when_the_daemon_ends_still_sees_the_exit(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.inside(container).stubborn = True
+    hold = world.handler.failpoints.hold("signal")
+    stopping = asyncio.ensure_future(world.node.containers.stop(container, 60.0))
+    async with bounded():
+        await hold.reached.wait()
+        closing = asyncio.ensure_future(world.node.close(5.0))
+        hold.release.set()
+        world.handler.finish(container, 0)
+        await stopping
+        await closing
+    assert world.records.containers[container].exit_code == 0
+
+
+async def test_failures_of_the_hands_reach_the_caller_as_they_are(world: World) -> None:
+    world.networks.failpoints.set("readiness=1*error(no bridge)")
+    with pytest.raises(Broken, match="no bridge"):
+        await world.node.status()

@@ -1,0 +1,290 @@
+"""After a restart: what is kept, marked, torn down; and that nothing holds up the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from crib.model.container import ContainerState
+from crib.model.errors import CribError
+from crib.model.ids import ContainerId, SandboxId
+from crib.model.sandbox import SandboxState
+from tests.fakes.images import digest_of
+from tests.fakes.world import IMAGE, World, bounded, turns, until
+
+
+def reset_state(world: World, container: ContainerId, state: ContainerState) -> None:
+    """What would be on record had the daemon died earlier."""
+    world.records.containers[container] = replace(world.records.containers[container], state=state)
+
+
+def reset_pod(world: World, pod: SandboxId, state: SandboxState) -> None:
+    world.records.sandboxes[pod] = replace(world.records.sandboxes[pod], state=state)
+
+
+async def test_what_runs_goes_on_and_its_exit_is_seen_after_a_restart(world: World) -> None:
+    pod = await world.pod()
+    created, running = await world.created(pod, "one"), await world.running(pod, "two")
+    before = {key: world.records.containers[key] for key in (created, running)}
+    await world.restarted()
+    assert {key: world.node.containers.get(key) for key in before} == before
+    assert world.node.sandboxes.get(pod).state is SandboxState.READY
+    assert world.node.images.status(IMAGE) is not None
+    world.handler.finish(running, 4)
+    await until(lambda: world.node.containers.get(running).exit_code == 4)
+
+
+async def test_an_exit_while_the_daemon_was_away_is_recorded_with_its_code_and_time(world: World) -> None:
+    container = await world.running(await world.pod())
+    await world.node.keeper.close(0.0)
+    told = world.handler.finish(container, 9)
+    await world.restarted()
+    record = world.node.containers.get(container)
+    assert (record.state, record.exit_code, record.finished_at) == ("exited", 9, told.at)
+
+
+async def test_a_container_that_vanished_is_marked_lost(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.handler.vanish(container)
+    await world.restarted()
+    record = world.node.containers.get(container)
+    assert (record.state, record.exit_code, record.reason) == ("exited", 255, "Unknown")
+
+
+async def test_a_container_whose_exit_file_is_about_to_come_is_kept_until_then(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.inside(container).status = "stopped"
+    await world.restarted()
+    assert world.node.containers.get(container).state is ContainerState.RUNNING
+    world.handler.finish(container, 5)
+    await until(lambda: world.node.containers.get(container).exit_code == 5)
+
+
+async def test_a_container_whose_monitor_died_is_killed_and_marked_lost(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.inside(container).monitor_alive = False
+    await world.restarted()
+    await turns()
+    assert world.inside(container).signals == [9]
+    record = world.node.containers.get(container)
+    assert (record.state, record.exit_code, record.reason) == ("exited", 255, "Unknown")
+
+
+async def test_a_start_that_was_not_recorded_is_found_to_run(world: World) -> None:
+    container = await world.running(await world.pod())
+    reset_state(world, container, ContainerState.CREATED)
+    began = world.records.containers[container].started_at
+    await world.restarted()
+    record = world.node.containers.get(container)
+    assert (record.state, record.started_at) == (ContainerState.RUNNING, began)
+
+
+@pytest.mark.parametrize("state", [ContainerState.CREATING, ContainerState.REMOVING])
+async def test_a_half_made_container_is_torn_down(world: World, state: ContainerState) -> None:
+    container = await world.running(await world.pod())
+    reset_state(world, container, state)
+    await world.restarted()
+    assert container not in world.records.containers
+    assert container not in world.handler.containers
+
+
+@pytest.mark.parametrize("state", [SandboxState.CREATING, SandboxState.REMOVING])
+async def test_a_half_made_sandbox_is_torn_down_with_the_containers_that_run_in_it(
+    world: World, state: SandboxState
+) -> None:
+    pod = await world.pod()
+    await world.running(pod)
+    reset_pod(world, pod, state)
+    await world.restarted()
+    assert (world.records.sandboxes, world.records.containers) == ({}, {})
+    assert (world.handler.pods, world.handler.containers, world.networks.held) == ({}, {}, {})
+
+
+async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_released(world: World) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    world.handler.pods[pod].alive = False
+    await world.restarted()
+    record = world.node.sandboxes.get(pod)
+    assert (record.state, record.reason, record.released) == ("not-ready", "its namespaces are gone", True)
+    assert world.networks.held == {}
+    assert world.node.containers.get(container).state is ContainerState.EXITED
+
+
+async def test_a_stop_that_was_interrupted_is_finished(world: World) -> None:
+    pod = await world.pod()
+    reset_pod(world, pod, SandboxState.NOT_READY)
+    await world.restarted()
+    record = world.node.sandboxes.get(pod)
+    assert (record.reason, record.released) == ("", True)
+    assert world.networks.held == {}
+    detached = world.networks.failpoints.count("detach")
+    await world.restarted()
+    assert world.networks.failpoints.count("detach") == detached
+
+
+async def test_after_a_reboot_all_have_exited_and_networks_are_released(world: World) -> None:
+    pods = [await world.pod(name) for name in ("one", "two")]
+    running = [await world.running(pod) for pod in pods]
+    created = await world.created(pods[0], "waiting")
+    await world.restarted(boot_id="boot-2")
+    for container in (*running, created):
+        record = world.node.containers.get(container)
+        assert (record.state, record.exit_code) == (ContainerState.EXITED, 255)
+    assert [world.node.sandboxes.get(pod).state for pod in pods] == [SandboxState.NOT_READY] * 2
+    assert world.networks.held == {}
+    assert world.handler.failpoints.count("observe") == 0
+    await world.node.sandboxes.remove(pods[0])
+
+
+async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
+    pod = await world.pod()
+    stuck, other = await world.running(pod, "stuck"), await world.running(pod, "other")
+    world.handler.finish(other, 3)
+    await world.restarted(start=False)
+    world.handler.failpoints.hold("observe", subject=stuck)
+    await world.start()
+    record = world.node.containers.get(stuck)
+    assert (record.state, record.reason) == (ContainerState.UNKNOWN, "RecoveryError")
+    assert "took more than" in record.message
+    assert world.node.containers.get(other).exit_code == 3
+    world.handler.finish(stuck, 6)
+    await until(lambda: world.node.containers.get(stuck).exit_code == 6)
+
+
+async def test_one_container_that_cannot_be_observed_becomes_unknown_and_can_be_removed(world: World) -> None:
+    pod = await world.pod()
+    stuck, other = await world.running(pod, "stuck"), await world.running(pod, "other")
+    await world.restarted(start=False)
+    world.handler.failpoints.set("observe=1*error(runtime says nonsense)", subject=stuck)
+    await world.start()
+    record = world.node.containers.get(stuck)
+    assert (record.state, record.message) == (ContainerState.UNKNOWN, "runtime says nonsense")
+    assert world.node.containers.get(other).state is ContainerState.RUNNING
+    async with bounded():
+        await world.node.containers.remove(stuck)
+    assert stuck not in world.records.containers
+
+
+@pytest.mark.parametrize("kind", ["error", "bug"])
+async def test_a_teardown_that_fails_in_recovery_is_shown_so_that_it_can_be_removed(
+    world: World, kind: str
+) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    reset_state(world, container, ContainerState.REMOVING)
+    reset_pod(world, pod, SandboxState.REMOVING)
+    await world.restarted(start=False)
+    world.handler.failpoints.set(f"delete={kind}(busy)")
+    await world.start()
+    assert world.node.containers.get(container).state is ContainerState.UNKNOWN
+    record = world.node.sandboxes.get(pod)
+    assert record.state is SandboxState.NOT_READY
+    assert "busy" in record.reason
+    world.handler.failpoints.clear()
+    async with bounded():
+        await world.node.sandboxes.remove(pod)
+    assert (world.records.sandboxes, world.records.containers) == ({}, {})
+
+
+async def test_a_sandbox_whose_teardown_hangs_is_shown_not_ready_and_the_rest_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
+    stuck, gone, dead = await world.pod("stuck"), await world.pod("gone"), await world.pod("dead")
+    reset_pod(world, stuck, SandboxState.REMOVING)
+    reset_pod(world, gone, SandboxState.REMOVING)
+    world.handler.pods[dead].alive = False
+    await world.restarted(start=False)
+    world.handler.failpoints.hold("remove_pod", subject=stuck)
+    world.networks.failpoints.hold("detach", subject=dead)
+    await world.start()
+    assert gone not in world.records.sandboxes
+    record = world.node.sandboxes.get(stuck)
+    assert (record.state, "took more than" in record.reason) == (SandboxState.NOT_READY, True)
+    assert world.node.sandboxes.get(dead).state is SandboxState.NOT_READY
+    async with bounded():
+        await world.node.sandboxes.remove(stuck)
+        await world.node.sandboxes.stop(dead)
+    assert set(world.records.sandboxes) == {dead}
+
+
+async def test_a_container_without_its_sandbox_is_torn_down(world: World) -> None:
+    pod = await world.pod()
+    await world.running(pod)
+    del world.records.sandboxes[pod]
+    await world.restarted()
+    assert world.records.containers == {}
+    assert world.handler.containers == {}
+
+
+async def test_what_belongs_to_no_record_is_swept(world: World) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    kept = await world.pod("kept")
+    del world.records.sandboxes[pod]
+    del world.records.containers[container]
+    world.images.layers.add(digest_of("stray"))
+    await world.restarted()
+    assert world.handler.swept == [f"container {container}", f"sandbox {pod}"]
+    assert set(world.networks.held) == {kept}
+    assert world.images.layers == {digest_of("base")}
+
+
+@pytest.mark.parametrize("point", ["handler", "networks", "images"])
+async def test_a_sweep_that_fails_does_not_stop_the_start(world: World, point: str) -> None:
+    pod = await world.pod()
+    await world.restarted(start=False)
+    getattr(world, point).failpoints.set("sweep=1*error(busy)")
+    await world.start()
+    assert world.node.sandboxes.get(pod).state is SandboxState.READY
+
+
+async def test_a_name_that_recovery_could_not_clear_can_be_run_again(world: World) -> None:
+    pod = await world.pod()
+    reset_pod(world, pod, SandboxState.CREATING)
+    await world.restarted(start=False)
+    world.handler.failpoints.set("remove_pod=1*error(busy)")
+    await world.start()
+    again = await world.pod()
+    assert set(world.records.sandboxes) == {again}
+
+
+async def test_a_pod_of_a_handler_that_is_no_longer_configured_does_not_stop_the_start(world: World) -> None:
+    pod, other = await world.pod(), await world.pod("other")
+    container = await world.running(pod)
+    row = world.records.sandboxes[pod]
+    world.records.sandboxes[pod] = replace(row, handler="kata")  # type: ignore[arg-type]  # a name
+    await world.restarted()
+    assert world.node.containers.get(container).state is ContainerState.UNKNOWN
+    assert world.node.sandboxes.get(other).state is SandboxState.READY
+    with pytest.raises(CribError, match="kata"):
+        await world.node.sandboxes.stop(pod)
+
+
+async def test_the_exits_on_file_of_containers_that_have_exited_change_nothing(world: World) -> None:
+    container = await world.running(await world.pod(), "app", "sh", "-c", "exit 3")
+    await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
+    before = world.node.containers.get(container)
+    await world.restarted()
+    await turns()
+    assert world.node.containers.get(container) == before
+
+
+async def test_a_verb_that_the_end_of_the_daemon_cut_off_is_cleared_by_the_next(world: World) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    hold = world.handler.failpoints.hold("create_late")
+    world.handler.failpoints.hold("delete")
+    creating = asyncio.ensure_future(world.created(pod))
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.keeper.close(0.0)  # the teardown hangs too: as if killed
+    await world.restarted()
+    assert (world.records.containers, world.handler.containers) == ({}, {})
+    creating.cancel()

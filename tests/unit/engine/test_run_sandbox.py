@@ -1,0 +1,236 @@
+"""RunPodSandbox: five beats, and what is left when one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, Unavailable
+from crib.model.events import EventType
+from crib.model.sandbox import SandboxState
+from tests.fakes.world import World, bounded, next_events, pod_config, turns
+
+
+async def test_a_run_records_its_intent_acts_and_records_the_result(world: World) -> None:
+    pod = await world.pod()
+    assert world.records.written == [(pod, "creating"), (pod, "creating"), (pod, "ready")]
+    assert world.handler.failpoints.calls[-1] == ("prepare_pod", pod)
+    record = world.node.sandboxes.get(pod)
+    assert record.state is SandboxState.READY
+    assert record.network is not None
+    assert record.network.addresses == (world.networks.held[pod],)
+    assert world.records.sandboxes[pod] == record
+
+
+async def test_the_intent_is_recorded_before_anything_is_made(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    running = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+    (row,) = world.records.sandboxes.values()
+    assert row.state is SandboxState.CREATING
+    assert world.networks.failpoints.count("attach") == 0
+    assert list(world.node.sandboxes.list()) == []
+    with pytest.raises(NotFound):
+        world.node.sandboxes.get(row.id)
+    hold.release.set()
+    assert await running == row.id
+
+
+async def test_a_run_tells_created_and_started_with_the_status_inside(world: World) -> None:
+    subscription = world.node.events.subscribe()
+    pod = await world.pod()
+    created, started = await next_events(subscription, 2)
+    assert (created.type, started.type) == (EventType.CREATED, EventType.STARTED)
+    assert created.container_id == started.container_id == pod
+    assert started.sandbox == world.node.sandboxes.get(pod)
+
+
+async def test_the_network_is_told_what_it_needs_of_the_pod(world: World) -> None:
+    pod = await world.pod()
+    told = world.networks.last_told
+    assert told is not None
+    assert (told.id, told.netns) == (pod, f"/run/crib/sandboxes/{pod}/ns/net")
+    assert told.metadata.name == "web"
+
+
+async def test_a_pod_on_the_host_network_is_not_attached_nor_detached(world: World) -> None:
+    async with bounded():
+        pod = await world.node.sandboxes.run(pod_config(host_network=True), "")
+        await world.node.sandboxes.remove(pod)
+    assert {"attach", "detach"}.isdisjoint(world.networks.failpoints.names())
+
+
+@pytest.mark.parametrize("point", ["prepare_pod", "attach"])
+async def test_a_failed_step_leaves_no_row_namespace_nor_address(world: World, point: str) -> None:
+    fake = world.handler if point == "prepare_pod" else world.networks
+    fake.failpoints.set(f"{point}=1*error(no address)")
+    with pytest.raises(Broken, match="no address"):
+        await world.pod()
+    assert world.records.sandboxes == {}
+    assert world.handler.pods == {}
+    assert world.networks.held == {}
+    assert await world.pod() in world.records.sandboxes
+
+
+async def test_a_bug_in_a_step_is_torn_down_as_any_failure(world: World) -> None:
+    world.networks.failpoints.set("attach=1*bug(oops)")
+    with pytest.raises(RuntimeError, match="oops"):
+        await world.pod()
+    assert (world.records.sandboxes, world.handler.pods, world.networks.held) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("point", ["detach", "stop_pod", "remove_pod"])
+async def test_a_teardown_that_fails_keeps_the_row_not_ready_and_the_retry_starts_anew(
+    world: World, point: str
+) -> None:
+    fake = world.networks if point == "detach" else world.handler
+    world.networks.failpoints.set("attach=1*error(no address)")
+    fake.failpoints.set(f"{point}=1*error(still busy)")
+    with pytest.raises(Broken, match="no address"):
+        await world.pod()
+    (row,) = world.node.sandboxes.list()
+    assert row.state is SandboxState.NOT_READY
+    assert "no address" in row.reason
+    assert "still busy" in row.reason
+    again = await world.pod()
+    assert again != row.id
+    assert set(world.records.sandboxes) == {again}
+    assert set(world.handler.pods) == {again}
+    assert set(world.networks.held) == {again}
+
+
+async def test_a_retry_whose_clearing_fails_says_why_and_does_not_pile_up_reasons(world: World) -> None:
+    world.networks.failpoints.set("attach=1*error(no address)")
+    world.handler.failpoints.set("remove_pod=error(still busy)")
+    with pytest.raises(Broken):
+        await world.pod()
+    for _ in range(3):
+        with pytest.raises(AlreadyExists, match="still busy"):
+            await world.pod()
+    (row,) = world.node.sandboxes.list()
+    assert row.reason.count("still busy") == 1
+    world.handler.failpoints.clear()
+    await world.pod()
+    assert len(world.records.sandboxes) == 1
+
+
+async def test_two_equal_runs_at_once_are_one_sandbox(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    first, second = asyncio.ensure_future(world.pod()), asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+        hold.release.set()
+        assert await first == await second
+    assert world.handler.failpoints.count("prepare_pod") == 1
+
+
+async def test_a_retry_after_success_gets_the_same_id(world: World) -> None:
+    assert await world.pod() == await world.pod()
+    assert len(world.records.sandboxes) == 1
+
+
+async def test_another_attempt_is_another_sandbox(world: World) -> None:
+    assert await world.pod() != await world.pod(attempt=1)
+
+
+async def test_a_different_config_under_the_same_name_is_refused_naming_the_field(world: World) -> None:
+    pod = await world.pod()
+    with pytest.raises(AlreadyExists, match=r"different hostname, labels"):
+        await world.node.sandboxes.run(pod_config(hostname="other", labels={"a": "b"}), "")
+    assert set(world.records.sandboxes) == {pod}
+
+
+async def test_a_different_config_is_refused_while_the_first_run_is_under_way(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    first = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+    with pytest.raises(AlreadyExists, match="hostname"):
+        await world.node.sandboxes.run(pod_config(hostname="other"), "")
+    hold.release.set()
+    await first
+
+
+async def test_an_unknown_handler_is_refused_before_anything_is_made(world: World) -> None:
+    with pytest.raises(InvalidRequest, match=r"no handler 'kata' .* crun"):
+        await world.node.sandboxes.run(pod_config(), "kata")
+    assert world.records.written == []
+
+
+async def test_a_cancelled_caller_does_not_cancel_the_run_and_a_later_equal_call_joins(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    first = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.ensure_future(world.pod())
+    await turns()
+    assert not second.done()
+    hold.release.set()
+    async with bounded():
+        pod = await second
+    assert world.handler.failpoints.count("prepare_pod") == 1
+    assert set(world.records.sandboxes) == {pod}
+
+
+async def test_a_stopped_sandbox_keeps_its_name_until_it_is_removed(world: World) -> None:
+    pod = await world.pod()
+    await world.node.sandboxes.stop(pod)
+    with pytest.raises(AlreadyExists, match="is stopped: remove it first"):
+        await world.pod()
+    await world.node.sandboxes.remove(pod)
+    assert await world.pod() != pod
+
+
+async def test_a_run_during_the_removal_of_the_same_name_waits_and_makes_a_new_one(world: World) -> None:
+    pod = await world.pod()
+    hold = world.handler.failpoints.hold("remove_pod")
+    removing = asyncio.ensure_future(world.node.sandboxes.remove(pod))
+    async with bounded():
+        await hold.reached.wait()
+        again = asyncio.ensure_future(world.pod())
+        await turns()
+        assert not again.done()
+        assert world.handler.failpoints.count("remove_pod") == 1
+        hold.release.set()
+        await removing
+        assert await again != pod
+    assert world.handler.failpoints.count("remove_pod") == 1
+
+
+async def test_a_run_that_the_stopping_daemon_ends_is_torn_down_and_its_caller_told(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    first = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+    await world.close()
+    with pytest.raises(Unavailable, match="ended before it was done"):
+        await first
+    assert (world.records.sandboxes, world.handler.pods) == ({}, {})
+
+
+async def test_a_sysctl_of_the_host_is_refused_and_leaves_nothing(world: World) -> None:
+    with pytest.raises(InvalidRequest, match="namespaced sysctl"):
+        await world.node.sandboxes.run(pod_config(sysctls={"vm.swappiness": "1"}), "")
+    assert world.records.sandboxes == {}
+
+
+async def test_a_row_that_cannot_be_written_makes_nothing(world: World) -> None:
+    world.records.failpoints.set("put_sandbox=1*exhausted(disk is full)")
+    with pytest.raises(Exception, match="disk is full"):
+        await world.pod()
+    assert world.handler.pods == {}
+    assert list(world.node.sandboxes.list()) == []
+
+
+async def test_the_stages_of_a_run_are_kept_with_their_outcome(world: World) -> None:
+    pod = await world.pod()
+    stages = world.node.timeline(pod[:12])
+    assert [stage.name for stage in stages] == ["namespaces", "network", "RunPodSandbox"]
+    assert {stage.outcome for stage in stages} == {"ok"}
+    await world.node.sandboxes.remove(pod)
+    assert world.node.timeline(pod) == stages
