@@ -50,7 +50,7 @@ class FakeContainer:
 
 
 class FakeHandler:
-    """Understands `true`, `false`, `sleep`, and `sh -c` with `exit N`, `kill -N $$`, `echo`, as its programs.
+    """Understands `true`, `false`, `sleep`, and `sh -c` with `exit N` and `echo`, as its programs.
 
     Failpoints are named as the methods; for the failure of a method after its work was done: `METHOD_late`.
     """
@@ -242,8 +242,6 @@ def _ends_with(argv: Sequence[str]) -> int | None:
         return 1 if program == "false" else 0
     if program != "sh" or len(argv) < 3:
         return None
-    if match := re.search(r"kill -(\d+) \$\$", argv[2]):
-        return 128 + int(match[1])
     if match := re.search(r"exit (\d+)", argv[2]):
         return int(match[1])
     return None if "sleep" in argv[2] else 0

@@ -28,6 +28,7 @@ from crib.model.container import (
 )
 from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, WrongState
 from crib.model.ids import new_container_id, new_sandbox_id
+from crib.model.image import ImageConfig
 from crib.model.sandbox import (
     DnsConfig,
     NamespaceMode,
@@ -38,6 +39,7 @@ from crib.model.sandbox import (
     SandboxRecord,
     SecurityProfile,
 )
+from crib.wire.crilog import LineJoiner
 from tests.system.oci_setup import STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -494,3 +496,67 @@ async def test_runc_is_a_handler_too() -> None:
         assert (found.code, log) == (0, "hello\n")
         async with running(lab, sandbox, config(*FOREVER)) as record:
             assert await output(lab, record, "echo", "exec") == "exec\n"
+
+
+class CutShort:
+    """A stage timer that ends the caller some time after `create` began, as a dying daemon would."""
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+
+    def __call__(self, name: str, subject: str) -> CutShort:
+        if name == "create":
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_later(self._delay, task.cancel)
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 4, 5, 6, 8, 10])
+async def test_create_that_is_cut_short_anywhere_is_torn_down(lab: OciLab, milliseconds: int) -> None:
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config(*FOREVER))
+        with contextlib.suppress(asyncio.CancelledError):
+            await lab.handler.create(record, sandbox, ImageConfig(), CutShort(milliseconds / 1000))
+        await lab.handler.delete(record)
+
+
+async def test_client_named_cgroup_parent_is_used_and_stays(lab: OciLab) -> None:
+    parent = f"{lab.environment.settings.cgroup_root}/kubepods/pod-1"
+    cgroups = lab.environment.cgroups
+    cgroups.create(parent)
+    sandbox = lab.sandbox(pid=NamespaceMode.POD, cgroup_parent=parent)
+    sandbox = replace(sandbox, infra=await lab.handler.prepare_pod(sandbox, STAGE))
+    async with running(lab, sandbox, config(*FOREVER)) as record:
+        assert record.process is not None
+        assert record.process.pid in cgroups.pids(f"{parent}/{record.id}")
+    await lab.handler.remove_pod(sandbox)
+    assert cgroups.exists(parent)
+    assert cgroups.pids(parent) == []
+
+
+async def test_bad_cgroup_parent_is_refused_and_torn_down(lab: OciLab) -> None:
+    for parent in ("/", "/a/../../b", "/a//b"):
+        with pytest.raises(InvalidRequest, match="cgroup_parent"):
+            async with pod(lab, cgroup_parent=parent):
+                pass
+
+
+async def test_long_lines_are_cut_by_the_monitor_and_joined_by_us(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        exits = lab.handler.exits()
+        script = "head -c 20000 /dev/zero | tr '\\0' x; echo; echo end"
+        async with (
+            running(lab, sandbox, config("busybox", "sh", "-c", script)) as record,
+            asyncio.timeout(10),
+        ):
+            await anext(exits)
+            data = Path(record.log_path).read_bytes()
+        assert b" stdout P " in data
+        assert [len(line.content) for line in LineJoiner().receive(data)] == [20000, 3]

@@ -51,6 +51,12 @@ class BenchOptions:
     cgroup_parent: Annotated[
         str, typer.Option(help="The pods' cgroup parent; {uid} is replaced. Default: the runtime decides.")
     ] = ""
+    seccomp: Annotated[
+        bool,
+        typer.Option(
+            "--seccomp", help="Containers get the runtime's seccomp profile (kubelet --seccomp-default)."
+        ),
+    ] = False
     pids: Annotated[
         list[str] | None,
         typer.Option(

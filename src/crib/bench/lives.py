@@ -22,9 +22,8 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from crib.bench.target import Target
+    from crib.client.connection import UnaryMethod
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -49,7 +48,7 @@ class Life:
     async def _timed(
         self,
         name: str,
-        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        method: UnaryMethod[_Request, _Response],
         request: _Request,
     ) -> _Response:
         began = time.perf_counter()

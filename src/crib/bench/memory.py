@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from crib.bench.target import WORKLOAD
+from crib.client import lookup
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerFilter,
     ExecSyncRequest,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10
 CALLS = 10
+MAX_DEPTH = 64
 _KIB_PER_MIB = 1024
 
 
@@ -52,14 +54,34 @@ def processes() -> set[int]:
     return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
 
-def is_helper(pid: int) -> bool:
-    """Whether a new process is a runtime's helper: not the containers' workload and not a kernel thread."""
+def helpers_of(daemon: int, ids: set[str], candidates: set[int]) -> list[int]:
+    """Processes that a runtime keeps for these pods and containers: shims, monitors, pause processes.
+
+    They name an id on their command line, or descend from the daemon or from one that does. The workload
+    itself does not count.
+    """
+    words = {pid: _command_line(pid) for pid in candidates}
+    parents = {pid: _field(f"/proc/{pid}/status", "PPid:") for pid in candidates}
+    ours = {
+        pid for pid, found in words.items() if any(identifier in word for word in found for identifier in ids)
+    }
+    found = []
+    for pid in candidates:
+        ancestor, steps = pid, 0
+        while ancestor in parents and ancestor not in ours and steps < MAX_DEPTH:
+            ancestor, steps = parents[ancestor], steps + 1
+        descends = ancestor in ours or (daemon > 0 and ancestor == daemon)
+        if descends and words[pid] and WORKLOAD[1] not in words[pid]:
+            found.append(pid)
+    return found
+
+
+def _command_line(pid: int) -> list[str]:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = [os.fsdecode(word) for word in file.read(4096).split(b"\0")]
+            return [os.fsdecode(word) for word in file.read(4096).split(b"\0") if word]
     except OSError:
-        return False
-    return bool(words[0]) and WORKLOAD[1] not in words
+        return []  # the process ended while it was looked at
 
 
 async def measure(target: Target, count: int, samples: Samples) -> None:
@@ -72,12 +94,18 @@ async def measure(target: Target, count: int, samples: Samples) -> None:
     if pid:
         samples.add(f"daemon RSS, {count} pods", "MiB", name, rss_mib(pid))
         samples.add(f"daemon PSS, {count} pods", "MiB", name, pss_mib(pid))
-    helpers = [each for each in processes() - before if each != os.getpid() and is_helper(each)]
+    ids = await _ids(target)
+    helpers = helpers_of(pid, ids, processes() - before)
     helpers_pss = sum(map(pss_mib, helpers))
     samples.add("helpers' PSS per pod", "MiB", name, helpers_pss / count)
     samples.add("helper processes per pod", "processes", name, len(helpers) / count)
     await _calls(target, count, samples)
     samples.add(f"{count} pods down, concurrency {AT_ONCE}", "pods/s", name, await _down(target))
+
+
+async def _ids(target: Target) -> set[str]:
+    found = await lookup.containers(target.connection)
+    return target.alive | {each.id for each in found if each.pod_sandbox_id in target.alive}
 
 
 async def _up(target: Target, count: int) -> float:

@@ -41,18 +41,19 @@ def _row(metric: str, unit: str, by_name: dict[str, list[float]], names: list[st
     first = by_name.get(names[0])
     for position, name in enumerate(names):
         values = by_name.get(name)
-        row.append(_cell(values))
+        row.append(_cell(values, unit))
         if position:
             row.append(_ratio(values, first))
     return row
 
 
-def _cell(values: list[float] | None) -> str:
+def _cell(values: list[float] | None, unit: str) -> str:
     if not values:
         return "-"
     found = figures(values)
     middle = _short(found.median)
-    return f"{middle} ({_short(found.p99)})" if found.count > 2 else middle
+    # of a rate the slow end is its minimum, and a few rounds have no percentile
+    return f"{middle} ({_short(found.p99)})" if found.count > 2 and unit == "ms" else middle
 
 
 def _ratio(values: list[float] | None, first: list[float] | None) -> str:

@@ -78,6 +78,7 @@ class Bench:
             connection = await Connection(endpoint).__aenter__()
             target = Target(name, connection, self._directory, self._options.image)
             target.handler = handlers.get(name, "") if handlers else self._options.handler
+            target.seccomp = self._options.seccomp
             target.cgroup_parent = self._options.cgroup_parent
             target.pid = int(pids[name]) if name in pids else peer_pid(connection.endpoint)
             self.targets.append(target)

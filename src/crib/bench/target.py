@@ -52,6 +52,7 @@ class Target:
     handler: str = ""
     cgroup_parent: str = ""
     pid: int = 0
+    seccomp: bool = False
     imported: bool = False
     alive: set[str] = field(default_factory=set)
 
@@ -75,6 +76,7 @@ class Target:
 
     def container_config(self) -> ContainerConfig:
         """A container as a kubelet describes it: limits, two mounts, a log."""
+        profile = SecurityProfile.RuntimeDefault if self.seccomp else SecurityProfile.Unconfined
         files = [
             Mount(container_path=path, host_path=os.path.join(self.directory, name))
             for path, name in (("/etc/hosts", "hosts"), ("/dev/termination-log", "termination-log"))
@@ -91,7 +93,8 @@ class Target:
                     cpu_shares=102, memory_limit_in_bytes=MEMORY_LIMIT, oom_score_adj=1000
                 ),
                 security_context=LinuxContainerSecurityContext(
-                    namespace_options=NamespaceOption(pid=CONTAINER), seccomp=SecurityProfile()
+                    namespace_options=NamespaceOption(pid=CONTAINER),
+                    seccomp=SecurityProfile(profile_type=profile),
                 ),
             ),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
@@ -198,6 +199,8 @@ def _ending(arguments: list[str]) -> int:
         result = app(arguments, prog_name="crib", standalone_mode=False)
     except KeyboardInterrupt:
         return 130
+    except asyncio.CancelledError:  # SIGTERM, see Session.run
+        return 143
     except BrokenPipeError:
         # the reader of our output has gone; nothing more can be said, and Python must not try at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

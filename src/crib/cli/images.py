@@ -44,6 +44,8 @@ async def remove(session: Session, options: RmiOptions) -> None:
                 image = await images.resolve(connection, name)
                 await images.remove(connection, image.id)
             except ClientError as error:
+                if len(options.images) == 1:
+                    raise
                 say(f"crib: {error}")
                 failed += 1
             else:

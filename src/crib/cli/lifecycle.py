@@ -81,6 +81,8 @@ async def _each(
                 pod = lookup.pick_pod(everything, name)
                 await work(connection, pod)
             except (ClientError, OSError) as error:
+                if len(wanted) == 1:
+                    raise
                 say(f"crib: {error}")
                 failed += 1
             else:

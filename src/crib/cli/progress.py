@@ -62,19 +62,20 @@ class RichBars:
     def __init__(self, title: str) -> None:
         from rich.console import Console
         from rich.markup import escape
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._title = escape(clean(title))
         self._tasks: dict[str, TaskID] = {}
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._began = time.monotonic()
         self._progress: Progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            TextColumn("{task.fields[amount]}"),
             console=Console(stderr=True),
             transient=True,
         )
-        self._whole = self._progress.add_task(self._title, total=None)
+        self._whole = self._progress.add_task(self._title, total=None, amount="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -89,16 +90,31 @@ class RichBars:
         self._progress.update(self._whole, description=f"{self._title}  {clean(name)}")
 
     def layer(self, digest: str, stage: str, done: int, total: int) -> None:
-        description = f"  {short_id(digest)}  {clean(stage)}"
+        done = total if stage in ("done", "present") else done
         if digest not in self._tasks:
-            self._tasks[digest] = self._progress.add_task(description, total=total or None)
-        ended = stage in ("done", "present")
+            self._tasks[digest] = self._progress.add_task("", total=None, amount="")
         self._progress.update(
             self._tasks[digest],
-            description=description,
-            completed=total if ended else done,
+            description=f"  {short_id(digest)}  {clean(stage)}",
+            completed=done,
             total=total or None,
+            amount=_amount(done, total),
         )
+        if stage != "present":
+            self._layers[digest] = (done, total)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        done = sum(layer[0] for layer in self._layers.values())
+        total = sum(layer[1] for layer in self._layers.values())
+        speed = size(int(done / max(0.1, time.monotonic() - self._began)))
+        self._progress.update(
+            self._whole, completed=done, total=total or None, amount=f"{_amount(done, total)}  {speed}/s"
+        )
+
+
+def _amount(done: int, total: int) -> str:
+    return f"{size(done)} of {size(total)}" if total else size(done)
 
 
 def bars(title: str) -> Bars:

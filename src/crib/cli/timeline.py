@@ -42,7 +42,7 @@ def chart(reply: TimelineResponse, width: int) -> list[str]:
     begin = min(stage.started_at for stage in stages)
     end = max(stage.started_at + stage.duration_ns for stage in stages)
     span = max(1, end - begin)
-    names = [_name(stage, _depth(stages, index)) for index, stage in enumerate(stages)]
+    names = [_name(reply, stage, _depth(stages, index)) for index, stage in enumerate(stages)]
     name_width = min(MAX_NAME, max(map(len, names)))
     bar_width = max(MIN_BAR, min(MAX_BAR, width - name_width - 24))
     lines = [f"{'start':>9}  {'took':>9}  stage"]
@@ -67,8 +67,9 @@ def _depth(stages: Sequence[Stage], index: int) -> int:
     return min(depth, 8)
 
 
-def _name(stage: Stage, depth: int) -> str:
-    return clean(f"{'  ' * depth}{stage.name} {stage.subject}".rstrip())
+def _name(reply: TimelineResponse, stage: Stage, depth: int) -> str:
+    subject = "" if stage.subject == reply.pod_sandbox_id else stage.subject  # that pod is what is shown
+    return clean(f"{'  ' * depth}{stage.name} {subject}".rstrip())
 
 
 def _bar(begin: float, length: float, width: int) -> str:

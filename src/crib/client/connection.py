@@ -27,6 +27,9 @@ MAX_MESSAGE = 16 << 20
 DEFAULT_TIMEOUT = 120.0
 """Seconds for a call that names none: a kubelet's own runtime request time-out."""
 
+UnaryMethod = grpc.aio.UnaryUnaryMultiCallable
+"""A service's method with one request and one reply, as `Connection.call` takes it."""
+
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -104,7 +107,7 @@ class Connection:
 
     async def call(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        method: UnaryMethod[_Request, _Response],
         request: _Request,
         timeout: float | None = None,
     ) -> _Response:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from crib.client.connection import Connection
 
 POLL = 1.0
-"""Seconds between looks at a container while no event says that it moved (events may be off or lost)."""
+FIRST_POLL = 0.01
+"""Seconds between looks at a container while no event says that it moved: events may be off or lost, and
+those from before the stream was open never come. The first looks follow each other fast, as many containers
+that are waited for end at once."""
 
 
 def subscribe(connection: Connection) -> AsyncIterator[ContainerEventResponse]:
@@ -35,7 +38,7 @@ async def wait_exited(
     """Wait until a container has exited and give its status.
 
     `timeout` is in seconds; TimedOut when it passes. NotFound when the container is removed meanwhile. Works
-    with runtimes that send no events, by looking each second.
+    with runtimes that send no events, by looking again and again.
     """
     woken = asyncio.Event()
     outcome: ContainerStatus | ClientError
@@ -57,13 +60,15 @@ async def wait_exited(
 async def _look_until_exited(
     connection: Connection, container_id: str, woken: asyncio.Event
 ) -> ContainerStatus:
+    pause = FIRST_POLL
     while True:
         status = await pods.container_status(connection, container_id)
         if status.state == CONTAINER_EXITED:
             return status
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(woken.wait(), POLL)
+            await asyncio.wait_for(woken.wait(), pause)
         woken.clear()
+        pause = min(2 * pause, POLL)
 
 
 async def _wake(connection: Connection, container_id: str, woken: asyncio.Event) -> None:

@@ -1,8 +1,11 @@
 """Manifests to CRI requests, and the words with which wrong ones are refused."""
 
+# ruff: noqa: E501, PT017  # a message is compared as one line; any other outcome is fine
+
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -169,9 +172,7 @@ def test_init_containers_keep_their_order_and_sidecars_are_told_apart() -> None:
 
 def test_fields_without_effect_are_noted() -> None:
     found = plan(FULL)
-    assert found.notes == (
-        "spec.containers[0].livenessProbe: not run: probes are a kubelet's work",
-    )
+    assert found.notes == ("spec.containers[0].livenessProbe: not run: probes are a kubelet's work",)
     found = plan(pod("nodeSelector: {a: b}\nrestartPolicy: Always\n"))
     assert found.notes == (
         "spec.nodeSelector: no effect: there is no scheduler here",
@@ -373,3 +374,13 @@ def test_nothing_but_a_manifest_error_comes_of_nonsense(value: object, where: st
         plans(yaml.safe_dump(document))
     except ManifestError as wrong:
         assert "\n" not in str(wrong)
+
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_the_examples_are_good_manifests(path: Path) -> None:
+    for found in plans(path.read_text()):
+        assert found.name == path.stem
+        assert not found.notes

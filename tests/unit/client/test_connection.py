@@ -1,5 +1,7 @@
 """The client against a fake runtime behind a real unix socket."""
 
+# ruff: noqa: ASYNC110  # bounded
+
 from __future__ import annotations
 
 import asyncio
@@ -79,7 +81,7 @@ async def test_errors_are_of_the_tree_and_keep_the_runtimes_words(crib: Connecti
 
 async def test_a_call_that_takes_too_long_is_timed_out(crib: Connection) -> None:
     stream = crib.stream(crib.runtime.GetContainerEvents, cri.GetEventsRequest(), timeout=0.05)
-    with pytest.raises(TimedOut, match="GetEvents at unix://.* did not answer in time"):
+    with pytest.raises(TimedOut, match=r"GetEvents at unix://.* did not answer in time"):
         async for _ in stream:
             pass
 
@@ -131,7 +133,7 @@ async def test_waiting_for_an_exit_ends_with_its_code(crib: Connection, world: W
 
 async def test_waiting_for_an_exit_is_bounded_and_names_a_removed_container(crib: Connection) -> None:
     pod = await pods.run(crib, config(), [container("a", "sleep")])
-    with pytest.raises(TimedOut, match="still runs after 0.05 s"):
+    with pytest.raises(TimedOut, match=r"still runs after 0\.05 s"):
         await events.wait_exited(crib, pod.containers["a"], timeout=0.05)
     await pods.remove(crib, pod.id)
     with pytest.raises(NotFound):

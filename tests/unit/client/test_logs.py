@@ -1,5 +1,7 @@
 """Reading log files: whole lines, tails, rotation."""
 
+# ruff: noqa: ASYNC110  # bounded
+
 from __future__ import annotations
 
 import asyncio
@@ -52,7 +54,9 @@ def test_a_tail_is_the_end_of_everything(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "CHUNK", chunk)
         everything = texts(list(logs.read(str(log))))
-        assert texts(list(logs.read(str(log), logs.Wanted(tail=tail)))) == (everything[-tail:] if tail else [])
+        assert texts(list(logs.read(str(log), logs.Wanted(tail=tail)))) == (
+            everything[-tail:] if tail else []
+        )
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:

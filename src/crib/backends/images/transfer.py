@@ -175,6 +175,7 @@ class LayerTransfers:
                 self._forget(flight)
                 if not flight.result.done() and flight.task is not None:
                     flight.task.cancel()
+                    await asyncio.wait([flight.task])
 
     def _forget(self, flight: _Flight) -> None:
         key = flight.layer.diff_id, flight.layer.blob_digest
@@ -244,6 +245,9 @@ class LayerTransfers:
             # The thread must have let go of its file before anybody is told.
             with contextlib.suppress(Exception, asyncio.CancelledError):
                 await work
+            # It may have come to its end in the very moment that it was told to stop.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
         if flight.waiting == 0:
             os.unlink(temporary)

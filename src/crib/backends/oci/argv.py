@@ -43,10 +43,6 @@ class RuntimeProgram:
         below = ("--cgroup", cgroup) if cgroup else ()
         return self._global(f"--log={log}", "exec", "--process", process, *below, container)
 
-    def update(self, container: str, resources: str) -> tuple[str, ...]:
-        """Apply the resources (OCI, JSON) in a file."""
-        return self._global("update", "--resources", resources, container)
-
     def features(self) -> tuple[str, ...]:
         """Print what it can do (OCI runtime spec, features.md)."""
         return self._global("features")

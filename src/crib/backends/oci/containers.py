@@ -99,10 +99,10 @@ class Containers:
                     os.unlink(path)
 
     def _is_over(self, container: ContainerId, note: BundleNote) -> bool:
-        """Whether nothing but a state directory and an empty cgroup is left for the runtime's delete to remove.
+        """Whether the runtime's delete has only a state directory and an empty cgroup left to remove.
 
-        Then we remove both without it, which saves a program (5 ms). It holds for crun as long as our specs have no
-        poststop hooks, which its delete would run.
+        Then we remove both without it, which saves a program (5 ms). It holds for crun as long as our
+        specs have no poststop hooks, which its delete would run.
         """
         return (
             self._env.plain_state

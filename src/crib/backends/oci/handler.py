@@ -155,9 +155,10 @@ class OciHandler:
         ]
 
     async def dismantle(self) -> None:
-        with trying("unmounting what all containers share"):
+        with trying("undoing what all containers share"):
             unmount_tree(self._paths.containers)
             unmount_tree(self._paths.sandboxes)
+            await self._env.cgroups.remove(self._env.settings.cgroup_root)
 
 
 def _send(process: ProcessIdentity, signum: int) -> None:

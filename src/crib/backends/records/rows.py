@@ -55,7 +55,10 @@ class SqliteRecords:
     def _load(self, noun: str, kind: type[T]) -> Sequence[T]:
         decoder = msgspec.msgpack.Decoder(kind)
         found = []
-        for key, blob in self._connection.execute(f"SELECT id, record FROM {noun}").fetchall():  # noqa: S608  # a name of ours
+        with _trying("read", noun):
+            query = f"SELECT id, CAST(record AS BLOB) FROM {noun}"  # noqa: S608  # a name of ours
+            rows = self._connection.execute(query).fetchall()
+        for key, blob in rows:
             try:
                 found.append(decoder.decode(blob))
             except (msgspec.MsgspecError, ValueError, TypeError) as error:

@@ -56,6 +56,11 @@ class CreateContainer:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
+        if config.security.privileged and not sandbox.config.security.privileged:
+            raise InvalidRequest(
+                f"cannot be set: pod sandbox {sandbox_id} is not privileged",
+                field="config.linux.security_context.privileged",
+            )
         image = self._catalogue.find(config.image)
         if image is None:
             raise NotFound(f"image {config.image!r} is not here: pull it first")

@@ -1,0 +1,173 @@
+"""Records with every field set, so that nothing is lost unseen on the way to disk and back."""
+
+from __future__ import annotations
+
+from crib.model.container import (
+    Capabilities,
+    ContainerConfig,
+    ContainerRecord,
+    ContainerSecurity,
+    ContainerState,
+    ContainerUser,
+    Device,
+    Mount,
+    MountPropagation,
+)
+from crib.model.ids import Digest, HandlerName, ImageId, new_container_id, new_sandbox_id
+from crib.model.image import ImageConfig, ImageRecord, Layer
+from crib.model.sandbox import (
+    DnsConfig,
+    IdMapping,
+    NamespaceMode,
+    NamespaceOptions,
+    NetworkAttachment,
+    PodMetadata,
+    PodSecurity,
+    PortMapping,
+    ProcessIdentity,
+    ProfileType,
+    Protocol,
+    Resources,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+    SecurityProfile,
+    SelinuxOption,
+    UserNamespace,
+)
+
+MAPPINGS = (IdMapping(100_000, 0, 65_536), IdMapping(1000, 65_536, 1))
+RESOURCES = Resources(
+    cpu_period=100_000,
+    cpu_quota=-1,
+    cpu_shares=1024,
+    memory_limit_in_bytes=1 << 40,
+    oom_score_adj=-998,
+    cpuset_cpus="0-1",
+    cpuset_mems="0",
+    hugepage_limits={"2MB": 1 << 63},
+    unified={"memory.high": "max"},
+    memory_swap_limit_in_bytes=1 << 41,
+)
+SECCOMP = SecurityProfile(ProfileType.LOCALHOST, "/profiles/a.json")
+SELINUX = SelinuxOption("u", "r", "t", "s0:c1,c2")
+NAMESPACES = NamespaceOptions(
+    NamespaceMode.NODE, NamespaceMode.TARGET, NamespaceMode.POD, "abc", UserNamespace(NamespaceMode.POD, MAPPINGS)
+)
+
+
+def full_sandbox() -> SandboxRecord:
+    return SandboxRecord(
+        id=new_sandbox_id(),
+        config=SandboxConfig(
+            metadata=PodMetadata("näme", "uid", "ns", 3),
+            hostname="host",
+            log_directory="/var/log/pods/x",
+            dns=DnsConfig(("1.1.1.1",), ("a.b",), ("ndots:5",)),
+            port_mappings=(PortMapping(80, 8080, Protocol.SCTP, "::1"),),
+            labels={"a": "b", "": ""},
+            annotations={"k": "v\n\0"},
+            cgroup_parent="/kubepods/pod1",
+            security=PodSecurity(NAMESPACES, SELINUX, 0, 1000, True, (1, 2), 1, True, SECCOMP, SECCOMP),
+            sysctls={"net.core.somaxconn": "1"},
+            overhead=RESOURCES,
+            resources=Resources(),
+        ),
+        handler=HandlerName("crun"),
+        state=SandboxState.NOT_READY,
+        created_at=1_700_000_000_123_456_789,
+        boot_id="boot",
+        reason="why",
+        network=NetworkAttachment(("10.0.0.2", "fd00::2"), "eth0", {"mac": "aa"}),
+        infra=ProcessIdentity(42, 1 << 62),
+        released=True,
+    )
+
+
+def full_container() -> ContainerRecord:
+    return ContainerRecord(
+        id=new_container_id(),
+        sandbox_id=new_sandbox_id(),
+        config=ContainerConfig(
+            name="app",
+            image="busybox",
+            attempt=7,
+            user_specified_image="busybox:1",
+            command=("/bin/sh",),
+            args=("-c", ""),
+            working_dir="/",
+            envs=(("RAW", b"\xff\x00"), ("EMPTY", b"")),
+            mounts=(
+                Mount(
+                    "/data",
+                    "/host",
+                    True,
+                    True,
+                    MountPropagation.BIDIRECTIONAL,
+                    MAPPINGS,
+                    MAPPINGS,
+                    True,
+                    "image:1",
+                    "sub",
+                    ("nosuid",),
+                ),
+            ),
+            devices=(Device("/dev/a", "/dev/b", "rm"),),
+            labels={"a": "b"},
+            annotations={"c": "d"},
+            log_path="app/0.log",
+            stdin=True,
+            stdin_once=True,
+            tty=True,
+            resources=RESOURCES,
+            security=ContainerSecurity(
+                Capabilities(("ALL",), ("KILL",), ("CHOWN",)),
+                True,
+                NAMESPACES,
+                SELINUX,
+                0,
+                0,
+                "root",
+                True,
+                (5,),
+                1,
+                True,
+                ("/proc/kcore",),
+                ("/proc/sys",),
+                SECCOMP,
+                None,
+            ),
+            cdi_devices=("v/c=d",),
+            stop_signal=65,
+        ),
+        state=ContainerState.EXITED,
+        created_at=1,
+        image_id=ImageId("sha256:" + "a" * 64),
+        image_ref="busybox@sha256:" + "b" * 64,
+        layers=(Digest("sha256:" + "c" * 64),),
+        log_path="/var/log/x",
+        stop_signal=37,
+        resources=RESOURCES,
+        user=ContainerUser(0, 1, (2, 3)),
+        process=ProcessIdentity(1, 2),
+        monitor=ProcessIdentity(3, 4),
+        started_at=2,
+        finished_at=3,
+        exit_code=137,
+        reason="OOMKilled",
+        message="m",
+    )
+
+
+def full_image(name: str = "a") -> ImageRecord:
+    return ImageRecord(
+        id=ImageId(f"sha256:{name * 64}"),
+        config=ImageConfig(
+            ("/e",), ("c",), ("PATH=/bin",), "1:2", "/w", "SIGINT", ("/v",), {"l": "1"}, "arm64", "linux"
+        ),
+        layers=(Layer(Digest("sha256:" + "d" * 64), Digest("sha256:" + "e" * 64), 1 << 35),),
+        tags=("docker.io/library/a:1",),
+        digests=("docker.io/library/a@sha256:" + "f" * 64,),
+        created_at=9,
+        pinned=True,
+    )

@@ -1,0 +1,299 @@
+"""The port `Handler`: in memory, and crun with conmon in roots and a cgroup of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
+from crib.model.errors import CribError, InvalidRequest, TimedOut
+from crib.model.ids import HandlerName, ImageId, new_container_id, new_sandbox_id
+from crib.model.image import ImageConfig
+from crib.model.sandbox import (
+    NamespaceMode,
+    NamespaceOptions,
+    PodMetadata,
+    PodSecurity,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+)
+from crib.ports import Handler
+from tests.fakes.clock import ManualClock
+from tests.fakes.handler import FakeHandler
+from tests.fakes.world import bounded
+from tests.system.oci_setup import LAYER, oci_lab
+from tests.system.pod_namespaces import no_stage
+
+FOREVER = ("/bin/sleep", "600")
+
+
+@dataclass
+class HandlerLab:
+    """A handler, records for it, and its exits."""
+
+    handler: Handler
+    logs: str
+
+    def __post_init__(self) -> None:
+        self._exits = self.handler.exits()
+
+    async def pod(self, **sysctls: str) -> SandboxRecord:
+        namespaces = NamespaceOptions(NamespaceMode.POD, NamespaceMode.CONTAINER, NamespaceMode.POD)
+        record = SandboxRecord(
+            id=new_sandbox_id(),
+            config=SandboxConfig(
+                metadata=PodMetadata("pod", "uid", "default"),
+                hostname="pod-host",
+                log_directory=self.logs,
+                security=PodSecurity(namespaces=namespaces),
+                sysctls={name.replace("__", "."): value for name, value in sysctls.items()},
+            ),
+            handler=HandlerName("crun"),
+            state=SandboxState.CREATING,
+            created_at=1,
+            boot_id="",
+        )
+        async with bounded():
+            infra = await self.handler.prepare_pod(record, no_stage)
+        return replace(record, state=SandboxState.READY, infra=infra)
+
+    def container(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
+        container = new_container_id()
+        return ContainerRecord(
+            id=container,
+            sandbox_id=sandbox.id,
+            config=ContainerConfig("app", "busybox", command=argv or FOREVER),
+            state=ContainerState.CREATING,
+            created_at=1,
+            image_id=ImageId("sha256:" + "a" * 64),
+            image_ref="busybox",
+            layers=(LAYER,),
+            log_path=f"{self.logs}/{container}.log",
+        )
+
+    async def created(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
+        record = self.container(sandbox, *argv)
+        async with bounded():
+            made = await self.handler.create(record, sandbox, ImageConfig(env=("PATH=/bin",)), no_stage)
+        return replace(
+            record,
+            state=ContainerState.CREATED,
+            process=made.process,
+            monitor=made.monitor,
+            user=made.user,
+        )
+
+    async def running(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
+        record = await self.created(sandbox, *argv)
+        async with bounded():
+            await self.handler.start(record)
+        return replace(record, state=ContainerState.RUNNING)
+
+    async def exit_of(self, record: ContainerRecord) -> Exit:
+        async with bounded():
+            async for told in self._exits:
+                if told.id == record.id:
+                    return told
+        raise AssertionError("exits ended")
+
+    async def gone(self, record: ContainerRecord) -> None:
+        """Kill it and wait until it is told, so that nothing outlives the test."""
+        await self.handler.signal(record, signal.SIGKILL, everyone=True)
+        await self.exit_of(record)
+        await self.handler.delete(record)
+
+    async def close(self) -> None:
+        close = getattr(self._exits, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@pytest.fixture(params=["fake", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
+    async with contextlib.AsyncExitStack() as stack:
+        if request.param == "fake":
+            made = HandlerLab(FakeHandler(ManualClock()), "/logs")
+        else:
+            real = await stack.enter_async_context(oci_lab())
+            made = HandlerLab(real.handler, real.logs)
+        stack.push_async_callback(made.close)
+        yield made
+
+
+async def test_a_prepared_pod_is_alive_until_it_is_stopped(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    async with bounded():
+        assert await lab.handler.pod_alive(pod)
+        assert pod.id in lab.handler.netns_path(pod)
+        await lab.handler.stop_pod(pod)
+        assert not await lab.handler.pod_alive(pod)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_stopping_and_removing_a_pod_twice_or_unmade_is_fine(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    async with bounded():
+        for _ in range(2):
+            await lab.handler.stop_pod(pod)
+        for _ in range(2):
+            await lab.handler.remove_pod(pod)
+        await lab.handler.remove_pod(replace(pod, id=new_sandbox_id()))
+
+
+async def test_a_sysctl_of_the_host_is_refused(lab: HandlerLab) -> None:
+    with pytest.raises(InvalidRequest, match="swappiness"):
+        await lab.pod(vm__swappiness="1")
+
+
+async def test_a_container_lives_from_created_to_gone(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.created(pod)
+    async with bounded():
+        seen = await lab.handler.observe(record)
+        assert (seen.status, seen.exit, seen.monitor_alive) == ("created", None, True)
+        await lab.handler.start(record)
+        seen = await lab.handler.observe(record)
+        assert (seen.status, seen.exit, seen.monitor_alive) == ("running", None, True)
+        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        told = await lab.exit_of(record)
+        assert (told.code, told.oom_killed, told.lost) == (137, False, False)
+        seen = await lab.handler.observe(record)
+        assert seen.status in ("stopped", "gone")
+        assert seen.exit is not None
+        assert seen.exit.code == 137
+        await lab.handler.delete(record)
+        await lab.handler.delete(record)
+        seen = await lab.handler.observe(record)
+        assert (seen.status, seen.exit) == ("gone", None)
+        await lab.handler.remove_pod(pod)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(("/bin/true",), 0), (("/bin/false",), 1), (("/bin/sh", "-c", "exit 143"), 143)],
+)
+async def test_an_exit_is_told_with_its_code(lab: HandlerLab, argv: tuple[str, ...], code: int) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, *argv)
+    told = await lab.exit_of(record)
+    assert told.code == code
+    assert told.at > 0
+    async with bounded():
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_created_container_that_is_killed_is_told_too(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.created(pod)
+    async with bounded():
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_exits_on_file_are_told_to_who_asks_later(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, "/bin/sh", "-c", "exit 4")
+    first = await lab.exit_of(record)
+    await lab.close()
+    again = HandlerLab(lab.handler, lab.logs)
+    assert (await again.exit_of(record)).code == first.code == 4
+    await again.close()
+    async with bounded():
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_program_that_is_not_there_fails_with_words(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    with pytest.raises(CribError, match=r"no-such-program|not found|No such file|no such file"):
+        record = await lab.created(pod, "/no-such-program")
+        await lab.handler.start(record)
+    async with bounded():
+        await lab.handler.sweep({pod.id}, set())
+        await lab.handler.remove_pod(pod)
+
+
+async def test_signalling_or_deleting_what_is_gone_is_fine(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod)
+    async with bounded():
+        await lab.handler.signal(record, signal.SIGTERM)
+        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_in_a_container_gives_code_and_output(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        result = await lab.handler.exec_sync(record, ExecCommand(("/bin/sh", "-c", "echo hi; exit 3")))
+        assert (result.exit_code, result.stdout, result.stderr) == (3, b"hi\n", b"")
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_that_takes_too_long_is_timed_out(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        with pytest.raises(TimedOut):
+            await lab.handler.exec_sync(record, ExecCommand(("/bin/sleep", "600"), timeout=0.3))
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_the_log_can_be_opened_anew(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        await lab.handler.reopen_log(record)
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_usage_of_a_running_container_and_its_pod_can_be_read(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        usage = await lab.handler.container_usage(record, pod)
+        pod_usage = await lab.handler.pod_usage(pod)
+        assert usage.cgroup.cpu is not None
+        assert usage.cgroup.cpu.at > 0
+        assert usage.writable_layer is not None
+        assert pod_usage.cgroup.cpu is not None
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerLab) -> None:
+    kept, lost = await lab.pod(), await lab.pod()
+    stays, goes = await lab.running(kept), await lab.running(lost)
+    async with bounded():
+        told = await lab.handler.sweep({kept.id}, {stays.id})
+        assert any(goes.id in line for line in told)
+        assert any(lost.id in line for line in told)
+        assert not any(kept.id in line or stays.id in line for line in told)
+        assert (await lab.handler.observe(stays)).status == "running"
+        assert (await lab.handler.observe(goes)).status == "gone"
+        assert not await lab.handler.pod_alive(lost)
+        await lab.gone(stays)
+        await lab.handler.remove_pod(kept)
+
+
+async def test_a_handler_without_pods_can_be_dismantled(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    async with bounded():
+        await lab.handler.remove_pod(pod)
+        await lab.handler.dismantle()
+
+
+async def test_facts_say_what_the_program_is(lab: HandlerLab) -> None:
+    assert lab.handler.facts.name == "crun"
+    assert lab.handler.facts.oci_version.startswith("1.")

@@ -1,0 +1,192 @@
+"""The port `Images`: in memory, and the layer store with its worker, a registry on loopback, and real mounts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from crib.backends.images.probe import probe_mounting
+from crib.backends.images.store import LayerStore
+from crib.model.errors import InvalidRequest, NotFound
+from crib.model.ids import Digest
+from crib.model.image import FetchedImage, ImageConfig, Progress, parse_reference
+from crib.model.paths import Paths
+from crib.model.settings import ImageSettings
+from crib.ports import Images
+from tests import images as built
+from tests.fakes.images import FakeImages, made_image
+from tests.fakes.world import bounded
+from tests.registry import running_registry
+
+
+@dataclass
+class ImageLab:
+    """An image port, and ways to put images where it finds them. Layers are named by words."""
+
+    images: Images
+    host: str
+    directory: Path
+    url: str = ""
+
+    def name(self, repository: str) -> str:
+        return f"{self.host}/{repository}:1"
+
+    def publish(self, repository: str, *layers: str) -> None:
+        if isinstance(self.images, FakeImages):
+            self.images.publish(self.name(repository), made_image(repository, *layers, config=CONFIG))
+        else:
+            built.push(self.url, self._build(repository, layers), repository, "1")
+
+    def save(self, *repositories: str) -> str:
+        """An archive of images with one layer each, named docker.io/library/REPOSITORY:1."""
+        names = [f"docker.io/library/{repository}:1" for repository in repositories]
+        path = self.directory / "saved.tar"
+        if isinstance(self.images, FakeImages):
+            self.images.archives[str(path)] = tuple(
+                replace(made_image(repository, repository), names=(name,))
+                for repository, name in zip(repositories, names, strict=True)
+            )
+            path.write_bytes(b"")
+        else:
+            made = [
+                replace(self._build(repository, [repository]), names=(name,))
+                for repository, name in zip(repositories, names, strict=True)
+            ]
+            built.write_oci_archive(path, made)
+        return str(path)
+
+    def _build(self, repository: str, layers: Sequence[str]) -> built.BuiltImage:
+        tars = tuple(
+            built.BuiltLayer(built.layer_tar([built.Entry(f"{word}.txt", word.encode() * 5000)]))
+            for word in layers
+        )
+        config = {"Cmd": ["sleep", "60"], "StopSignal": "SIGINT", "Labels": {"name": repository}}
+        return built.BuiltImage(tars, config, architecture=built.machine_architecture())
+
+    async def pull(self, repository: str, seen: list[Progress] | None = None) -> FetchedImage:
+        reference = parse_reference(self.name(repository))
+        async with bounded():
+            return await self.images.pull(reference, [].append if seen is None else seen.append)
+
+
+CONFIG = ImageConfig(cmd=("sleep", "60"), stop_signal="SIGINT")
+
+
+@pytest.fixture(params=["fake", pytest.param("store", marks=pytest.mark.root)])
+async def lab(request: pytest.FixtureRequest, private_root: Path) -> AsyncIterator[ImageLab]:
+    if request.param == "fake":
+        yield ImageLab(FakeImages(), "registry.test", private_root)
+        return
+    paths = Paths(f"{private_root}/d", f"{private_root}/s")
+    for path in (paths.data, paths.state):
+        Path(path).mkdir()
+    settings = ImageSettings()
+    with running_registry(private_root / "registry") as url:
+        store = LayerStore(paths, settings, probe_mounting(paths, settings))
+        yield ImageLab(store, url.removeprefix("http://"), private_root, url)
+        await store.close()
+        await store.dismantle()
+
+
+def diff_ids(image: FetchedImage) -> list[Digest]:
+    return [layer.diff_id for layer in image.layers]
+
+
+async def test_a_pulled_image_has_config_layers_and_the_digest_of_its_manifest(lab: ImageLab) -> None:
+    lab.publish("app", "base", "top")
+    image = await lab.pull("app")
+    assert image.id.startswith("sha256:")
+    assert (image.config.cmd, image.config.stop_signal) == (("sleep", "60"), "SIGINT")
+    assert len(set(diff_ids(image))) == 2
+    assert all(layer.size > 0 for layer in image.layers)
+    assert image.manifest_digest is not None
+    async with bounded():
+        again = await lab.images.pull(
+            parse_reference(f"{lab.host}/app@{image.manifest_digest}"), lambda progress: None
+        )
+    assert again == image
+
+
+async def test_progress_is_told_for_each_layer_until_it_is_done(lab: ImageLab) -> None:
+    lab.publish("app", "base", "top")
+    seen: list[Progress] = []
+    await lab.pull("app", seen)
+    assert {progress.stage for progress in seen} <= {"resolving", "downloading", "importing", "verifying", "done"}
+    done = {progress.layer for progress in seen if progress.stage == "done"}
+    assert len(done) == 2
+    assert all(progress.done <= progress.total for progress in seen if progress.total)
+
+
+async def test_a_layer_that_is_here_is_not_fetched_again(lab: ImageLab) -> None:
+    lab.publish("app", "base")
+    lab.publish("child", "base", "top")
+    first = await lab.pull("app")
+    seen: list[Progress] = []
+    second = await lab.pull("child", seen)
+    assert diff_ids(second)[0] == diff_ids(first)[0]
+    if isinstance(lab.images, FakeImages):
+        assert len(lab.images.downloaded) == 2
+    else:
+        fetched = {progress.layer for progress in seen if progress.stage == "downloading" and progress.done}
+        assert len(fetched) <= 1
+
+
+async def test_an_image_that_is_not_in_the_registry_is_not_found(lab: ImageLab) -> None:
+    with pytest.raises(NotFound, match="nowhere"):
+        await lab.pull("nowhere")
+
+
+async def test_a_sweep_takes_the_layers_that_are_not_kept(lab: ImageLab) -> None:
+    lab.publish("app", "base", "top")
+    image = await lab.pull("app")
+    base, top = diff_ids(image)
+    async with bounded():
+        assert list(await lab.images.sweep({base})) == [top]
+        assert list(await lab.images.sweep({base})) == []
+        assert list(await lab.images.sweep(set())) == [base]
+    assert diff_ids(await lab.pull("app")) == [base, top]
+
+
+async def test_an_archive_gives_its_images_with_their_names(lab: ImageLab) -> None:
+    path = lab.save("one", "two")
+    async with bounded():
+        found = await lab.images.import_archive(path, lambda progress: None)
+    assert {image.names for image in found} == {
+        ("docker.io/library/one:1",),
+        ("docker.io/library/two:1",),
+    }
+    assert all(len(image.layers) == 1 for image in found)
+
+
+async def test_an_archive_that_is_not_there_is_the_callers_fault(lab: ImageLab) -> None:
+    with pytest.raises(InvalidRequest, match=r"nothing\.tar"):
+        await lab.images.import_archive(f"{lab.directory}/nothing.tar", lambda progress: None)
+
+
+async def test_usage_grows_with_the_layers(lab: ImageLab) -> None:
+    lab.publish("app", "base")
+    async with bounded():
+        before = await lab.images.usage()
+        await lab.pull("app")
+        after = await lab.images.usage()
+        writable = await lab.images.writable_usage()
+    assert after.used_bytes > before.used_bytes
+    assert after.inodes_used > before.inodes_used
+    assert writable.used_bytes >= 0
+
+
+async def test_how_layers_are_mounted_is_told(lab: ImageLab) -> None:
+    assert lab.images.mounting.method in ("file", "loop")
+    assert lab.images.mounting.block_size in (512, 4096)
+
+
+async def test_closing_and_dismantling_twice_is_fine(lab: ImageLab) -> None:
+    lab.publish("app", "base")
+    await lab.pull("app")
+    async with bounded():
+        for _ in range(2):
+            await lab.images.close()
+            await lab.images.dismantle()

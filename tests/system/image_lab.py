@@ -1,0 +1,105 @@
+"""An image store of its own for tests: roots below a temporary directory, and nothing mounted afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from crib.backends.images.probe import probe_mounting
+from crib.backends.images.store import LayerStore
+from crib.host.mounts import mounts_below
+from crib.model.image import Progress
+from crib.model.paths import Paths
+from crib.model.settings import ImageSettings
+from tests.images import BuiltImage, digest_of
+
+
+@dataclass
+class ImageLab:
+    """A store, its paths, and the progress that was told."""
+
+    paths: Paths
+    settings: ImageSettings
+    store: LayerStore
+    told: list[Progress] = field(default_factory=list)
+
+    def staged(self) -> list[str]:
+        """What lies in the staging directory."""
+        return sorted(os.listdir(self.paths.staging))
+
+    def layers(self) -> list[str]:
+        """What lies in the layers directory."""
+        return sorted(os.listdir(self.paths.layers))
+
+
+@contextlib.asynccontextmanager
+async def image_lab(root: Path, **settings: object) -> AsyncIterator[ImageLab]:
+    """A store below `root`; the fields of ImageSettings that are given replace the defaults."""
+    paths = Paths(str(root / "data"), str(root / "state"))
+    chosen = replace(ImageSettings(), **settings)  # type: ignore[arg-type]  # the test names real fields
+    store = LayerStore(paths, chosen, probe_mounting(paths, chosen))
+    try:
+        yield ImageLab(paths, chosen, store)
+    finally:
+        await store.close()
+        await store.dismantle()
+        assert mounts_below(str(root)) == []
+
+
+Answer = Callable[[http.server.BaseHTTPRequestHandler], bool]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answer: Answer
+
+    def do_GET(self) -> None:
+        if not type(self).answer(self):
+            self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def fake_registry(answer: Answer) -> Iterator[str]:
+    """A registry that misbehaves: `answer` handles a GET or returns False for a 404. Its host:port."""
+    handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def serve(handler: http.server.BaseHTTPRequestHandler, image: BuiltImage) -> bool:
+    """Answer as a sane registry that has this image under every tag."""
+    name = handler.path.rpartition("/")[2]
+    if "/manifests/" in handler.path and name in (digest_of(image.manifest_blob), "1"):
+        reply(handler, image.manifest_blob, image.manifest["mediaType"])
+        return True
+    if "/blobs/" in handler.path and name in image.blobs:
+        reply(handler, image.blobs[name], "application/octet-stream")
+        return True
+    return False
+
+
+def reply(
+    handler: http.server.BaseHTTPRequestHandler, body: bytes, media_type: str, status: int = 200
+) -> None:
+    """One whole answer."""
+    handler.send_response(status)
+    handler.send_header("Content-Type", media_type)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)

@@ -1,0 +1,157 @@
+"""Archives are read without being extracted, and lies in them are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crib.backends.images.archive import ArchiveError, open_archive, read_images
+from crib.backends.images.documents import FoundImage
+from crib.wire.oci_image import ImageFormatError
+from tests.images import (
+    PLAIN,
+    BuiltImage,
+    BuiltLayer,
+    Entry,
+    docker_layout_files,
+    layer_tar,
+    layout_files,
+    saved_files,
+    write_tar,
+)
+
+NAME = "docker.io/library/hello:1"
+
+
+@pytest.fixture
+def image() -> BuiltImage:
+    layers = tuple(BuiltLayer(layer_tar([Entry(name, b"data")]), PLAIN) for name in ("one", "two"))
+    return BuiltImage(layers, {"Cmd": ["/hello"], "Labels": {"a": "b"}}, (NAME,))
+
+
+async def read(path: Path, architecture: str = "amd64") -> list[FoundImage]:
+    archive = await open_archive(os.open(path, os.O_RDONLY))
+    try:
+        return await read_images(archive, architecture)
+    finally:
+        archive.close()
+
+
+@pytest.mark.parametrize("files", [layout_files, saved_files, docker_layout_files])
+async def test_every_kind_of_archive_gives_the_same_image(
+    files: Any, image: BuiltImage, tmp_path: Path
+) -> None:
+    (found,) = await read(write_tar(tmp_path / "x.tar", files([image])))
+    assert found.id == image.id
+    assert found.names == (NAME,)
+    assert [layer.diff_id for layer in found.layers] == [layer.diff_id for layer in image.layers]
+    assert found.config.cmd == ("/hello",)
+    assert found.config.labels == {"a": "b"}
+
+
+async def test_an_image_with_two_names_is_one_image(image: BuiltImage, tmp_path: Path) -> None:
+    both = BuiltImage(image.layers, image.config, (NAME, "ghcr.io/x/y:2"))
+    (found,) = await read(write_tar(tmp_path / "x.tar", layout_files([both])))
+    assert found.names == (NAME, "ghcr.io/x/y:2")
+
+
+async def test_an_index_inside_the_layout_is_followed(image: BuiltImage, tmp_path: Path) -> None:
+    other = BuiltImage(image.layers, {}, (), "arm64")
+    files = layout_files([image, other])
+    inner = files["index.json"]
+    from tests.images import descriptor, digest_of
+
+    digest = digest_of(inner)
+    files[f"blobs/sha256/{digest[7:]}"] = inner
+    outer = descriptor(inner, "application/vnd.oci.image.index.v1+json")
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [outer]}).encode()
+    path = write_tar(tmp_path / "x.tar", files)
+    (here,) = await read(path)
+    (there,) = await read(path, "arm64")
+    assert (here.id, there.id) == (image.id, other.id)
+    assert here.manifest_digest == digest
+
+
+async def test_an_image_for_another_machine_is_refused(image: BuiltImage, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="no image for linux/arm64"):
+        await read(write_tar(tmp_path / "x.tar", layout_files([image])), "arm64")
+    with pytest.raises(ImageFormatError, match="is for linux/amd64"):
+        await read(write_tar(tmp_path / "y.tar", saved_files([image])), "arm64")
+
+
+async def test_a_changed_config_is_found_out(image: BuiltImage, tmp_path: Path) -> None:
+    files = layout_files([image])
+    name = f"blobs/sha256/{image.id[7:]}"
+    files[name] = files[name].replace(b"/hello", b"/hallo")
+    with pytest.raises(ArchiveError, match="damaged"):
+        await read(write_tar(tmp_path / "x.tar", files))
+
+
+async def test_a_missing_layer_is_named(image: BuiltImage, tmp_path: Path) -> None:
+    files = saved_files([image])
+    name = next(name for name in files if name.endswith("layer.tar"))
+    del files[name]
+    with pytest.raises(ArchiveError, match=re.escape(f"lacks {name}")):
+        await read(write_tar(tmp_path / "x.tar", files))
+
+
+async def test_a_truncated_archive_is_refused(image: BuiltImage, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", saved_files([image]))
+    os.truncate(path, 9000)
+    with pytest.raises(ArchiveError, match=r"truncated|malformed|lacks"):
+        await read(path)
+
+
+async def test_a_huge_document_is_refused_unread(image: BuiltImage, tmp_path: Path) -> None:
+    files = {**layout_files([image]), "index.json": b" " * ((8 << 20) + 1)}
+    with pytest.raises(ArchiveError, match=r"index\.json has 8388609 bytes"):
+        await read(write_tar(tmp_path / "x.tar", files))
+
+
+@pytest.mark.parametrize("name", ["../index.json", "/etc/passwd", "a/../../b"])
+async def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="leads out"):
+        await read(write_tar(tmp_path / "x.tar", {name: b""}))
+
+
+async def test_a_device_in_a_documents_place_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(layer_tar([Entry("oci-layout", kind=tarfile.CHRTYPE)]))
+    with pytest.raises(ArchiveError, match="not a plain file"):
+        await read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no members"),
+        (b"\x1f\x8b" + bytes(600), "gzip"),
+        (b"x" * 2000, "malformed"),
+        (bytes(2000), "no members"),
+    ],
+)
+async def test_what_is_no_archive_is_refused(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=words):
+        await read(path)
+
+
+async def test_a_layer_that_docker_linked_is_found(image: BuiltImage, tmp_path: Path) -> None:
+    files = saved_files([image])
+    first, second = (name for name in files if name.endswith("layer.tar"))
+    twice = BuiltImage((image.layers[0], image.layers[0]), {}, (NAME,))
+    config = twice.config_blob
+    entries = [Entry(first, files[first]), Entry(second, kind=tarfile.SYMTYPE, link=f"../{first}")]
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": [first, second]}]
+    entries += [Entry("c.json", config), Entry("manifest.json", json.dumps(manifest).encode())]
+    path = tmp_path / "x.tar"
+    path.write_bytes(layer_tar(entries))
+    (found,) = await read(path)
+    assert [layer.size for layer in found.layers] == [len(image.layers[0].tar)] * 2
