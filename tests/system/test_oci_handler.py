@@ -15,7 +15,7 @@ import pytest
 from crib.backends.oci.bundles import is_alive
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import mounts_below
-from crib.host.processes import wait_pidfd
+from crib.host.pidfds import wait_pidfd
 from crib.model.container import (
     Capabilities,
     ContainerConfig,

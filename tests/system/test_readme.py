@@ -1,4 +1,4 @@
-"""Everything that the README and docs/kubelet.md show is run: commands and their output, programs, configuration."""
+"""All that the README and the papers for users show is run: commands and their output, programs, settings."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_every_program_runs(private_root: Path) -> None:
             result = demo.shell(f"{shlex.quote(sys.executable)} -W error {program}")
             assert result.returncode == 0, result.stdout
             if "Connection" in block.text:
-                assert re.fullmatch(r"web [\d.]+ 2\n", result.stdout)
+                assert re.fullmatch(r"web [\d.]+ 3\n", result.stdout)
         for block in blocks("console"):
             if block.paper != "README.md":
                 for command, shown in steps(block):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from crib.bench.image import write_archive
 from crib.client import ClientError, Connection, images, pods
 from crib.client.connection import socket_path
-from crib.client.errors import NotOffered
+from crib.client.errors import NotFound, NotOffered
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER,
     ContainerConfig,
@@ -135,9 +135,9 @@ class Target:
         if not os.path.exists(path):
             await asyncio.to_thread(write_archive, path, self.image)
             os.chmod(path, 0o644)
+        self.imported = True  # also when we are interrupted: the runtime may finish it
         async for _ in images.import_progress(self.connection, path, [self.image]):
             pass
-        self.imported = True
 
     async def clean(self) -> list[str]:
         """Remove every pod that is left, and the image if it was imported; what failed is given back."""
@@ -156,6 +156,8 @@ class Target:
             try:
                 image = await images.resolve(self.connection, self.image)
                 await images.remove(self.connection, image.id)
+            except NotFound:
+                pass  # the import failed or was refused
             except ClientError as error:
                 failures.append(f"{self.name}: image {self.image} is left: {error}")
         return failures

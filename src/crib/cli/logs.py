@@ -13,6 +13,7 @@ from crib.cli.session import CommandError
 from crib.client import ClientError, events, lookup
 from crib.client import logs as client_logs
 from crib.client import pods as client_pods
+from crib.client.errors import NotFound
 from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED
 from crib.wire.crilog import parse_time
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from crib.client import Connection
     from crib.wire.crilog import LogLine
 
+RETRY = 1.0
+"""Seconds between asking a runtime that does not answer."""
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -59,11 +62,14 @@ async def _follow(
     exited = asyncio.Event()
 
     async def watch() -> None:
-        try:
-            await events.wait_exited(connection, container_id)
-        except ClientError:
-            pass  # removed, or the runtime has gone: nobody writes any more that we would hear of
-        exited.set()
+        while not exited.is_set():
+            try:
+                await events.wait_exited(connection, container_id)
+                exited.set()
+            except NotFound:
+                exited.set()  # removed
+            except ClientError:
+                await asyncio.sleep(RETRY)  # a runtime that restarts: containers go on writing meanwhile
 
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(watch())

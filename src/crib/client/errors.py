@@ -15,6 +15,7 @@ ClientError                     gRPC code
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import grpc
@@ -72,6 +73,8 @@ class RuntimeFailure(ClientError):
     """The runtime tried and failed; the message is its own."""
 
 
+_UNKNOWN_CALL = re.compile(r"^$|method not (?:found|implemented)|unknown (?:service|method)", re.IGNORECASE)
+"""What gRPC libraries say of a call that the server does not have; a runtime that refuses says why."""
 _CLASSES: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -93,6 +96,6 @@ def from_rpc(error: grpc.RpcError, endpoint: str, method: str) -> ClientError:
         return Unavailable(f"no runtime answers at {endpoint}", code.name)
     if kind is TimedOut:
         return TimedOut(f"{method} at {endpoint} did not answer in time", code.name)
-    if kind is NotOffered:
+    if kind is NotOffered and _UNKNOWN_CALL.search(details):
         return NotOffered(f"the runtime at {endpoint} does not offer {method}", code.name)
     return kind(details or f"{method} at {endpoint} failed with {code.name}", code.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from crib.client.connection import Connection
 
+RUN_TIMEOUT = 240.0
+"""Seconds that a sandbox may take, its network included: a kubelet's own limit."""
 STOP_MARGIN = 60.0
 """Seconds that a stop may take beyond the grace period of what it stops."""
 
@@ -43,9 +46,20 @@ class Pod:
 
 
 async def run_sandbox(connection: Connection, config: PodSandboxConfig, handler: str = "") -> Pod:
-    """Make a sandbox without containers. `handler` is a RuntimeClass's, empty for the default one."""
+    """Make a sandbox without containers. `handler` is a RuntimeClass's, empty for the default one.
+
+    A caller that is cancelled meanwhile leaves no sandbox behind: a runtime may finish what a client has
+    begun and left, so its answer is awaited all the same, and the sandbox removed.
+    """
     request = RunPodSandboxRequest(config=config, runtime_handler=handler)
-    reply = await connection.call(connection.runtime.RunPodSandbox, request, timeout=4 * 60)
+    method = connection.runtime.RunPodSandbox
+    running = asyncio.ensure_future(connection.call(method, request, timeout=RUN_TIMEOUT))
+    try:
+        reply = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ClientError):
+            await discard(connection, (await running).pod_sandbox_id)
+        raise
     return Pod(reply.pod_sandbox_id, config)
 
 

@@ -250,6 +250,7 @@ def test_several_documents_and_lists_are_several_pods() -> None:
     assert [p.label for p in plans(listed)] == ["default/web"]
 
 
+MOUNTED = "volumes: [{name: a, emptyDir: {}}]\n"
 BAD = [
     (pod(container="imagee: x\n"), "spec.containers[0].imagee: unknown field; the nearest known name is image"),
     (pod("zzz: 1\n"), "spec.zzz: unknown field"),
@@ -337,6 +338,30 @@ BAD = [
     (pod(container="command: [sleep, 10]\n"), "spec.containers[0].command[1]: must be a string, not a number; put it in quotes"),
     (pod(container="tty: maybe\n"), "spec.containers[0].tty: must be true or false, not a string"),
     (pod("hostNetwork: true\nhostNetwork: false\n"), "line 9: the name 'hostNetwork' is there twice"),
+    (pod("volumes: [{name: a, image: {}}]\n"), "spec.volumes[0].image.reference: is required"),
+    (pod("volumes: [{name: a, emptyDir: {medium: HugePages}}]\n"), "spec.volumes[0].emptyDir.medium: not supported: volumes of huge pages need a kubelet"),
+    (pod("volumes: [{name: a, emptyDir: {sizeLimit: -1}}]\n"), "spec.volumes[0].emptyDir.sizeLimit: '-1' must not be negative"),
+    (pod("volumes: [{name: a, hostPath: {path: a}}]\n"), "spec.volumes[0].hostPath.path: 'a' must be an absolute path"),
+    (pod("volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]\n"), "spec.volumes[1].name: volume 'a' is there twice"),
+    (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: 'x:y'}]\n"), "spec.containers[0].volumeMounts[0].mountPath: 'x:y' must not hold a colon"),
+    (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a}, {name: a, mountPath: /a/}]\n"), "spec.containers[0].volumeMounts[1].mountPath: /a is mounted twice"),
+    (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, mountPropagation: Bidirectional}]\n"), "spec.containers[0].volumeMounts[0].mountPropagation: Bidirectional needs a privileged container"),
+    (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, recursiveReadOnly: Enabled}]\n"), "spec.containers[0].volumeMounts[0].recursiveReadOnly: Enabled needs readOnly: true"),
+    (pod(container="lifecycle: {stopSignal: TERM}\n"), "spec.containers[0].lifecycle.stopSignal: 'TERM' is not a signal such as SIGTERM"),
+    (pod(container="restartPolicy: Always\n"), "spec.containers[0].restartPolicy: not supported: crib run does not restart containers"),
+    (pod("initContainers: [{name: app, image: b}]\n"), "spec.containers[0].name: container 'app' is there twice"),
+    (pod(container="securityContext: {seccompProfile: {type: Localhost}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: goes with type: Localhost, and only with it"),
+    (pod(container="securityContext: {seccompProfile: {type: Localhost, localhostProfile: ../x}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: '../x' must be a relative path without '..'"),
+    (pod(container="securityContext: {allowPrivilegeEscalation: false, capabilities: {add: [SYS_ADMIN]}}\n"), "spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false with the capability SYS_ADMIN"),
+    (pod("securityContext: {sysctls: [{name: a}, {name: a}]}\n"), "spec.securityContext.sysctls[1].name: sysctl 'a' is there twice"),
+    (pod("os: {name: windows}\n"), "spec.os.name: not supported: crib runs Linux pods only"),
+    (pod("hostNetwork: true\n", "ports: [{containerPort: 80, hostPort: 81}]\n"), "spec.containers[0].ports[0].hostPort: must equal containerPort on the host's network"),
+    (pod(container="ports: [{containerPort: 80, hostIP: localhost}]\n"), "spec.containers[0].ports[0].hostIP: 'localhost' is not an IP address"),
+    (pod(container="ports: [{hostPort: 80}]\n"), "spec.containers[0].ports[0].containerPort: is required"),
+    (pod(container="resources: {limits: {ephemeral-storage: 1Gi}}\n"), "spec.containers[0].resources.limits.ephemeral-storage: not supported: it is enforced by a kubelet"),
+    (pod(container="env: [{name: A=B}]\n"), "spec.containers[0].env[0].name: 'A=B' is not the name of an environment variable"),
+    (pod(metadata="labels: {a: 1}"), "metadata.labels.a: must be a string, not a number; put it in quotes"),
+    (pod(metadata="labels: {1: a}"), "metadata.labels: the name 1 must be a string; put it in quotes"),
     ("a: [", "line 1: not YAML: expected the node content, but found '<stream end>'"),
     ("", "the manifest holds no pod"),
     ("- a\n", "must be an object, not a list"),

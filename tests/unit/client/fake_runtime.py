@@ -41,6 +41,7 @@ class World:
     subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
+    sandbox_gate: asyncio.Event | None = None
     exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
 
     def add_image(self, name: str, number: int = 1, uid: int | None = 0) -> str:
@@ -88,6 +89,8 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "runtime_handler: no handler missing")
         pod_id = uuid.uuid4().hex * 2
         config = request.config
+        if self.world.sandbox_gate is not None:
+            await self.world.sandbox_gate.wait()
         self.world.configs[pod_id] = config
         self.world.pods[pod_id] = cri.PodSandbox(
             id=pod_id,

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from crib.client import Connection, connection, events, images, lookup, pods
@@ -20,6 +22,7 @@ from crib.client.errors import (
     RuntimeFailure,
     TimedOut,
     Unavailable,
+    from_rpc,
 )
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
@@ -69,6 +72,21 @@ async def test_a_pod_whose_container_fails_is_taken_back(crib: Connection, world
     assert not world.pods
 
 
+async def test_a_cancelled_caller_leaves_no_sandbox(crib: Connection, world: World) -> None:
+    world.sandbox_gate = asyncio.Event()
+    running = asyncio.ensure_future(pods.run_sandbox(crib, config()))
+    async with asyncio.timeout(5):
+        while not world.calls:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.sleep(0)
+        world.sandbox_gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert world.calls == ["RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"]
+    assert not world.pods
+
+
 async def test_errors_are_of_the_tree_and_keep_the_runtimes_words(crib: Connection) -> None:
     with pytest.raises(InvalidRequest, match="no handler missing") as wrong:
         await pods.run_sandbox(crib, config(), "missing")
@@ -77,6 +95,24 @@ async def test_errors_are_of_the_tree_and_keep_the_runtimes_words(crib: Connecti
         await pods.container_status(crib, "x")
     with pytest.raises(NotOffered, match="does not offer UpdateRuntimeConfig"):
         await crib.call(crib.runtime.UpdateRuntimeConfig, cri.UpdateRuntimeConfigRequest())
+
+
+@pytest.mark.parametrize(
+    ("details", "message"),
+    [
+        ("Method not found!", "the runtime at unix:///s does not offer Exec"),
+        ("unknown service crib.v1.Node", "the runtime at unix:///s does not offer Exec"),
+        ("mounts of images are not built yet", "mounts of images are not built yet"),
+    ],
+)
+def test_a_runtime_that_refuses_says_why_and_one_that_lacks_the_call_is_named(
+    details: str, message: str
+) -> None:
+    empty = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNIMPLEMENTED, empty, empty, details, None)
+    found = from_rpc(error, "unix:///s", "Exec")
+    assert isinstance(found, NotOffered)
+    assert str(found) == message
 
 
 async def test_a_call_that_takes_too_long_is_timed_out(crib: Connection) -> None:

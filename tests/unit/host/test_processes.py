@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from crib.host import processes
+from crib.host import pidfds
 from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
 
 
@@ -170,10 +170,10 @@ async def test_a_spawned_child_gets_the_descriptors_it_is_given() -> None:
 
 async def test_a_pidfd_tells_the_end_to_all_who_wait() -> None:
     child = spawn(["sleep", "1000"])
-    pidfd = processes.open_pidfd(child.pid)
+    pidfd = pidfds.open_pidfd(child.pid)
     try:
-        assert not await processes.wait_pidfd(pidfd, 0.01)
-        waiting = asyncio.gather(processes.wait_pidfd(pidfd, 10), processes.wait_pidfd(pidfd, 10))
+        assert not await pidfds.wait_pidfd(pidfd, 0.01)
+        waiting = asyncio.gather(pidfds.wait_pidfd(pidfd, 10), pidfds.wait_pidfd(pidfd, 10))
         await asyncio.sleep(0)
         child.kill()
         assert list(await waiting) == [True, True]
@@ -181,22 +181,22 @@ async def test_a_pidfd_tells_the_end_to_all_who_wait() -> None:
         os.close(pidfd)
     await child.wait(10)
     with pytest.raises(ProcessLookupError):
-        processes.open_pidfd(child.pid)
+        pidfds.open_pidfd(child.pid)
 
 
 async def test_the_start_time_names_a_process() -> None:
     child = spawn(["sleep", "1000"])
-    started = processes.start_time(child.pid)
+    started = pidfds.start_time(child.pid)
     assert started is not None
-    assert started >= (processes.start_time(os.getpid()) or 0)
+    assert started >= (pidfds.start_time(os.getpid()) or 0)
     child.kill()
     await child.wait(10)
-    assert processes.start_time(child.pid) is None
+    assert pidfds.start_time(child.pid) is None
 
 
 _REAPER_SCRIPT = """
 import asyncio, os, signal, sys
-from crib.host import processes
+from crib.host import pidfds, processes
 
 async def main():
     processes.become_subreaper()

@@ -115,6 +115,9 @@ class LayerStore:
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
             unmounted = await self.mounts.unmount(doomed)
             await asyncio.to_thread(self._remove, unmounted)
+            if self._worker.pid is None:
+                # Here and not in a thread: no worker can start in between and find its files gone.
+                self._staging.prepare()
             return unmounted
 
     async def usage(self) -> FilesystemUsage:

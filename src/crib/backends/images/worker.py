@@ -67,6 +67,8 @@ class _Request:
 class _Process:
     child: processes.Child
     channel: Channel[ToDaemon]
+    pulls: bool
+    """Whether it loaded what pulls need while it could; without rights it may not be able to any more."""
 
 
 class ImageWorker:
@@ -128,6 +130,8 @@ class ImageWorker:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+        if self._process is not None and pulls and not self._process.pulls and not self._requests:
+            self._lost(self._process, "it is replaced")
         if self._process is None:
             try:
                 self._staging.prepare()
@@ -163,7 +167,7 @@ class ImageWorker:
         def closed(reason: str) -> None:
             self._lost(process, reason)
 
-        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed))
+        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed), pulls)
         _log.debug("image worker started, pid %d", child.pid)
         return process
 

@@ -7,6 +7,7 @@ socket pair and ends when the daemon closes it.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 import sys
@@ -29,10 +30,14 @@ from crib.backends.images.messages import (
 )
 from crib.backends.images.transfer import FileOrigin, LayerOrigin, LayerTransfers, StreamOrigin
 from crib.host import privileges
+from crib.model.errors import Unavailable
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
 
 _MAX_DESCRIPTORS = 4096
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+_IMPORT_LIBRARIES = ("isal.isal_zlib", "isal.igzip_lib", _ZSTD, "traceback")
+_PULL_LIBRARIES = ("encodings.idna", "aiohttp", "crib.backends.images.registry")
 
 
 class _Request:
@@ -64,9 +69,14 @@ class _Request:
 
     async def pull(self, message: Pull) -> tuple[FetchedImage, ...]:
         """Resolve a reference and fetch what is missing."""
+        self._channel.send(Step(self._id, "resolving"))
+        try:
+            _load(_PULL_LIBRARIES)
+        except (ImportError, OSError, LookupError) as error:
+            text = f"image worker cannot load what pulls need before its imports are done: {error}"
+            raise Unavailable(text) from error
         from crib.backends.images.registry import RegistryClient
 
-        self._channel.send(Step(self._id, "resolving"))
         async with RegistryClient(message) as client:
             image = await client.resolve()
 
@@ -121,6 +131,7 @@ class _Request:
                 staged = await self._transfers.obtain(layer, origin(layer), self._limits, self._report)
             got[layer.diff_id] = staged
             self._obtained.append(layer.diff_id)
+            self._report(Progress("done", layer.diff_id, layer.size, layer.size))
 
         missing = {layer.diff_id: layer for layer in image.layers if layer.diff_id not in self._have}
         try:
@@ -203,14 +214,18 @@ async def _serve(sock: socket.socket) -> None:
         del worker
 
 
+def _load(names: tuple[str, ...]) -> None:
+    for name in names:
+        importlib.import_module(name)
+
+
 def main(arguments: list[str]) -> None:
     """Arguments: the socket's descriptor, uid, gid, the daemon's pid, and `pull` to load what pulls need."""
     descriptor, uid, gid, parent = map(int, arguments[:4])
+    # Before the rights are gone: Python may lie where only root reads.
+    _load(_IMPORT_LIBRARIES)
     if arguments[4:] == ["pull"]:
-        # Before the rights are gone: the library may lie where only root reads.
-        import aiohttp  # noqa: F401
-
-        import crib.backends.images.registry  # noqa: F401
+        _load(_PULL_LIBRARIES)
     os.umask(0o077)
     privileges.limit(_MAX_DESCRIPTORS)
     privileges.drop_privileges(uid, gid)

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from crib.host.files import atomic_write
-from crib.host.processes import is_running, start_time
+from crib.host.pidfds import is_running, start_time
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity

@@ -20,7 +20,8 @@ from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.rootfs import LayerMounts, make_directories, mount_root, read_facts, unmount_root
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
 from crib.host.files import remove_tree
-from crib.host.processes import open_pidfd, run, wait_pidfd
+from crib.host.pidfds import open_pidfd, wait_pidfd
+from crib.host.processes import run
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 
@@ -22,7 +21,8 @@ from crib.backends.oci.usage import UsageReader
 from crib.host.cgroup_stats import StatsReader
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.mounts import unmount_tree
-from crib.host.processes import open_pidfd, run
+from crib.host.pidfds import signal_process
+from crib.host.processes import run
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.facts import HandlerFacts
@@ -71,7 +71,9 @@ class OciHandler:
     async def create(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
-        return await self._containers.create(Request(record, sandbox, image), stage)
+        created = await self._containers.create(Request(record, sandbox, image), stage)
+        self._exits.watch(record.id, created.monitor)
+        return created
 
     async def start(self, record: ContainerRecord) -> None:
         what = f"start of container {record.id}"
@@ -83,9 +85,9 @@ class OciHandler:
         with trying(f"signal {signum} to container {record.id}"):
             if everyone and (note := self._bundles.read_note(record.id)) is not None:
                 for pid in self._env.cgroups.pids(note.cgroup):
-                    _send(ProcessIdentity(pid, -1), signum)
+                    signal_process(pid, signum)
             elif record.process is not None:
-                _send(record.process, signum)
+                signal_process(record.process.pid, signum, record.process.start_time)
 
     async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
         return await self._commands.run_sync(record, command)
@@ -159,21 +161,3 @@ class OciHandler:
             unmount_tree(self._paths.containers)
             unmount_tree(self._paths.sandboxes)
             await self._env.cgroups.remove(self._env.settings.cgroup_root)
-
-
-def _send(process: ProcessIdentity, signum: int) -> None:
-    """Signal one process if it is still that one.
-
-    The descriptor is opened first, so the check holds afterwards.
-    """
-    try:
-        pidfd = open_pidfd(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if process.start_time < 0 or is_alive(process):
-            signal.pidfd_send_signal(pidfd, signum)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(pidfd)

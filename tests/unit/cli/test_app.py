@@ -1,0 +1,122 @@
+"""The program's edges: usage, exit codes, one line for every failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crib.cli import app, output
+from crib.cli.options import Format
+from crib.cli.session import DEFAULT_PODS_DIR
+
+COMMANDS = [
+    ["run", "FILE"],
+    ["stop", "x"],
+    ["rm", "x"],
+    ["pods"],
+    ["ps"],
+    ["logs", "x"],
+    ["exec", "x", "--", "ls", "-l"],
+    ["inspect", "x"],
+    ["timeline", "x"],
+    ["images"],
+    ["pull", "x"],
+    ["import", "FILE"],
+    ["rmi", "x"],
+    ["info"],
+    ["bench"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_every_command_says_in_one_line_that_nobody_answers(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n"
+    )
+    words = [str(manifest) if word == "FILE" else word for word in words]
+    assert app._ending(["--endpoint", f"{tmp_path}/none", *words]) == 1
+    expected = f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_every_command_has_a_help_of_whole_sentences(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app._ending([words[0], "--help"]) == 0
+    assert "." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pods", "--nonsense"], "No such option: --nonsense (see crib pods --help)"),
+        (["nonsense"], "No such command 'nonsense'. (see crib --help)"),
+        (["logs"], "Missing argument 'POD|CONTAINER'. (see crib logs --help)"),
+        (["inspect", "x", "-o", "table"], "inspect writes json or yaml"),
+        (["rm"], "name the pods to remove, or give --all"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_two(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app._ending(words) == 2
+    assert capsys.readouterr().err == f"crib: {message}\n"
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app._ending(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("crib 0.")
+
+
+def test_a_bad_endpoint_and_a_missing_manifest_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app._ending(["-e", "tcp://1.2.3.4:5", "pods"]) == 1
+    assert app._ending(["run", f"{tmp_path}/none.yaml"]) == 1
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    assert app._ending(["run", f"{tmp_path}/bytes"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "crib: endpoint 'tcp://1.2.3.4:5' is neither unix:///PATH nor an absolute path",
+        f"crib: cannot read {tmp_path}/none.yaml: No such file or directory",
+        f"crib: {tmp_path}/bytes is not UTF-8 text",
+    ]
+
+
+def test_the_default_pods_dir_is_absolute() -> None:
+    assert DEFAULT_PODS_DIR.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (200_000, "2d"), (4e8, "12y")]
+)
+def test_an_age_is_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert output.age(1, 1 + int(seconds * 1e9)) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 40, "3.0 TiB")],
+)
+def test_a_size_is_in_its_largest_unit(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+def test_a_table_on_a_terminal_is_drawn_and_elsewhere_plain(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output.table(("A", "LONGER"), [("x\x1b[31m", "Ready")])
+    assert capsys.readouterr().out == "A        LONGER\nx?[31m   Ready\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.table(("A", "LONGER"), [("[bold]x", "Ready")])
+    assert "[bold]x" in capsys.readouterr().out
+
+
+def test_documents_are_json_or_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    output.document({"a": ["ü"]}, Format.JSON)
+    output.document({"a": ["ü"]}, Format.YAML)
+    assert capsys.readouterr().out == '{\n  "a": [\n    "ü"\n  ]\n}\na:\n- ü\n'
