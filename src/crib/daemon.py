@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import resource
 import signal
 import sys
 import time
@@ -66,6 +67,8 @@ class Daemon:
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
         facts = read_host_facts(layout)
+        # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
         mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
         store = LayerStore(paths, settings.images, mounting)
         ports = Ports(

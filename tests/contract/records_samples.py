@@ -52,7 +52,11 @@ RESOURCES = Resources(
 SECCOMP = SecurityProfile(ProfileType.LOCALHOST, "/profiles/a.json")
 SELINUX = SelinuxOption("u", "r", "t", "s0:c1,c2")
 NAMESPACES = NamespaceOptions(
-    NamespaceMode.NODE, NamespaceMode.TARGET, NamespaceMode.POD, "abc", UserNamespace(NamespaceMode.POD, MAPPINGS)
+    NamespaceMode.NODE,
+    NamespaceMode.TARGET,
+    NamespaceMode.POD,
+    "abc",
+    UserNamespace(NamespaceMode.POD, MAPPINGS),
 )
 
 

@@ -114,7 +114,13 @@ async def test_progress_is_told_for_each_layer_until_it_is_done(lab: ImageLab) -
     lab.publish("app", "base", "top")
     seen: list[Progress] = []
     await lab.pull("app", seen)
-    assert {progress.stage for progress in seen} <= {"resolving", "downloading", "importing", "verifying", "done"}
+    assert {progress.stage for progress in seen} <= {
+        "resolving",
+        "downloading",
+        "importing",
+        "verifying",
+        "done",
+    }
     done = {progress.layer for progress in seen if progress.stage == "done"}
     assert len(done) == 2
     assert all(progress.done <= progress.total for progress in seen if progress.total)

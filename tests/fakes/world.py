@@ -45,6 +45,7 @@ def host_facts(boot_id: str = "boot-1") -> HostFacts:
         selinux=False,
         seccomp=True,
         idmapped_mounts=True,
+        open_files=(1024, 4096),
         memory_bytes=1 << 30,
         swap_accounting=False,
     )
@@ -73,7 +74,12 @@ def pod_config(
 
 
 def container_config(
-    name: str = "app", *args: str, attempt: int = 0, image: str = IMAGE, log_path: str = "", stop_signal: int = 0
+    name: str = "app",
+    *args: str,
+    attempt: int = 0,
+    image: str = IMAGE,
+    log_path: str = "",
+    stop_signal: int = 0,
 ) -> ContainerConfig:
     return ContainerConfig(
         name=name,

@@ -92,6 +92,7 @@ def host_facts() -> HostFacts:
         selinux=False,
         seccomp=True,
         idmapped_mounts=True,
+        open_files=(1024, 4096),
         memory_bytes=0,
         swap_accounting=os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
     )

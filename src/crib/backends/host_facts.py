@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 
 from crib.host.capabilities import bounding_set
 from crib.host.cgroups import CgroupLayout
@@ -30,6 +31,7 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),
         idmapped_mounts=False,
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting=_swap_accounting(cgroups),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crib.engine.core import Core
@@ -27,8 +27,8 @@ class NodeStatus:
 
 async def node_status(core: Core, images: int) -> NodeStatus:
     """Ask the parts how they are."""
-    missing: Sequence[str] = [] if core.ports.handlers else ["no handler can be used"]
-    runtime = Readiness(True) if not missing else Readiness(False, "NoHandler", "; ".join(missing))
+    problem = core.handler("")[1].facts.problem
+    runtime = Readiness(not problem, "HandlerNotReady" if problem else "", problem)
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),

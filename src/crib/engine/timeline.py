@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Self
 
 from crib.model.events import Stage
@@ -20,7 +22,7 @@ STAGE_LIMIT = 200
 class StageClock:
     """Times one stage; its end is kept, whatever the outcome."""
 
-    __slots__ = ("_began", "_began_at", "_name", "_subject", "_timeline")
+    __slots__ = ("_began", "_began_at", "_name", "_outer", "_place", "_subject", "_timeline")
 
     def __init__(self, timeline: SandboxTimeline, name: str, subject: str) -> None:
         self._timeline = timeline
@@ -30,12 +32,23 @@ class StageClock:
     def __enter__(self) -> Self:
         self._began_at = self._timeline.clock()
         self._began = time.monotonic_ns()
+        self._place = self._timeline.begin()
+        self._outer = _INSIDE.get()
+        _INSIDE.set((self._timeline, self._place))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         duration = time.monotonic_ns() - self._began
+        _INSIDE.set(self._outer)
         outcome = "ok" if error is None else str(error) or type(error).__name__
-        self._timeline.add(Stage(self._name, self._subject, self._began_at, duration, outcome[:1000]))
+        timeline, place = self._outer or (None, 0)
+        parent = place if timeline is self._timeline else 0
+        stage = Stage(self._name, self._subject, self._began_at, duration, outcome[:1000], parent)
+        self._timeline.end(self._place, stage)
+
+
+_INSIDE: ContextVar[tuple[SandboxTimeline, int] | None] = ContextVar("crib_stage", default=None)
+"""The timeline and place of the stage that the current task is in."""
 
 
 class SandboxTimeline:
@@ -43,14 +56,28 @@ class SandboxTimeline:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.stages: list[Stage] = []
+        self._stages: list[Stage | None] = []
 
     def __call__(self, name: str, subject: str = "") -> StageClock:
         return StageClock(self, name, subject)
 
-    def add(self, stage: Stage) -> None:
-        if len(self.stages) < STAGE_LIMIT:
-            self.stages.append(stage)
+    def begin(self) -> int:
+        """A place for a stage that begins, from 1; 0 when there is no room for more."""
+        if len(self._stages) >= STAGE_LIMIT:
+            return 0
+        self._stages.append(None)
+        return len(self._stages)
+
+    def end(self, place: int, stage: Stage) -> None:
+        if place:
+            self._stages[place - 1] = stage
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those that have ended, in the order in which they began; `parent` counts from 1 in this order."""
+        ended = [(place, stage) for place, stage in enumerate(self._stages, 1) if stage is not None]
+        places = {place: new for new, (place, _) in enumerate(ended, 1)}
+        return tuple(replace(stage, parent=places.get(stage.parent, 0)) for _, stage in ended)
 
 
 class Timeline:
@@ -69,6 +96,6 @@ class Timeline:
         return timeline
 
     def stages(self, sandbox: SandboxId) -> Sequence[Stage]:
-        """In the order in which they ended; empty for a sandbox that is not remembered."""
+        """Those of one sandbox; empty for one that is not remembered."""
         timeline = self._sandboxes.get(sandbox)
-        return () if timeline is None else tuple(timeline.stages)
+        return () if timeline is None else timeline.stages

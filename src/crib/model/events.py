@@ -41,3 +41,5 @@ class Stage:
     """Nanoseconds."""
     outcome: str
     """`ok`, or the error's text."""
+    parent: int = 0
+    """Place, from 1, of the stage that this one is a part of; 0 for none."""

@@ -25,6 +25,8 @@ class HostFacts:
     selinux: bool
     seccomp: bool
     idmapped_mounts: bool
+    open_files: tuple[int, int]
+    """RLIMIT_NOFILE, soft and hard, that the daemon was started with."""
     memory_bytes: int
     swap_accounting: bool
 
@@ -41,6 +43,8 @@ class HandlerFacts:
     recursive_read_only: bool
     user_namespaces: bool
     idmapped_mounts: bool
+    problem: str = ""
+    """What on this host keeps the handler from running containers, and what to do; empty when nothing does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ def container_process(inputs: ContainerInputs) -> oci.Process:
         terminal=config.tty,
         env=environment(inputs),
         capabilities=capabilities(inputs),
+        rlimits=rlimits(inputs.host),
         no_new_privileges=config.security.no_new_privs,
         oom_score_adj=oom_score_adj(config.resources.oom_score_adj, inputs.host),
         apparmor_profile=apparmor_profile(inputs),
@@ -45,6 +46,12 @@ def exec_process(process: oci.Process, argv: Sequence[str], *, terminal: bool = 
     if terminal and not any(value.startswith("TERM=") for value in env):
         env = (*env, "TERM=xterm")
     return msgspec.structs.replace(process, args=tuple(argv), terminal=terminal, env=env)
+
+
+def rlimits(host: HostFacts) -> tuple[oci.Rlimit, ...]:
+    """The daemon raises its own limit of open files; a container gets the one that the daemon was started with."""
+    soft, hard = host.open_files
+    return (oci.Rlimit("RLIMIT_NOFILE", hard=hard, soft=soft),)
 
 
 def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:

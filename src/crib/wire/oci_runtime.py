@@ -31,6 +31,14 @@ class Capabilities(Shape, frozen=True):
     ambient: tuple[str, ...] = ()
 
 
+class Rlimit(Shape, frozen=True):
+    """config.md, POSIX process, rlimits: `type` as in setrlimit(2)."""
+
+    type: str
+    hard: int
+    soft: int
+
+
 class Process(Shape, frozen=True):
     """config.md, Process; also the whole of process.json for `exec`."""
 
@@ -40,6 +48,7 @@ class Process(Shape, frozen=True):
     terminal: bool = False
     env: tuple[str, ...] = ()
     capabilities: Capabilities | None = None
+    rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     apparmor_profile: str = ""

@@ -206,6 +206,7 @@ class FakeNode:
                 selinux=False,
                 seccomp=True,
                 idmapped_mounts=True,
+                open_files=(1024, 4096),
                 memory_bytes=1 << 30,
                 swap_accounting=False,
             ),
@@ -220,4 +221,4 @@ class FakeNode:
     def timeline(self, text: str) -> Sequence[Stage]:
         if not sandbox().id.startswith(text):
             return ()
-        return (Stage("attach", "bridge", 20, 5, "no address left"), Stage("run", "", 10, 30, "ok"))
+        return (Stage("run", "", 10, 30, "ok"), Stage("attach", "bridge", 20, 5, "no address left", parent=1))

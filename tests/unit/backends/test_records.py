@@ -44,7 +44,9 @@ def test_an_unreadable_row_is_set_aside_with_the_reason_and_the_others_are_read(
     assert list(rows.sandboxes) == [good]
     assert list(rows.containers) == []
     assert "row torn in sandboxes cannot be read" in caplog.text
-    aside = database.connection.execute("SELECT noun, id, record FROM unreadable ORDER BY noun DESC").fetchall()
+    aside = database.connection.execute(
+        "SELECT noun, id, record FROM unreadable ORDER BY noun DESC"
+    ).fetchall()
     assert aside[0] == ("sandboxes", "torn", b"\x00\xff")
     assert aside[1][0] == "containers"
     assert list(records.load().sandboxes) == [good]
@@ -179,7 +181,9 @@ async def test_the_log_is_moved_into_the_file_from_time_to_time(
     database.close()
 
 
-async def test_a_checkpoint_that_fails_is_logged(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_checkpoint_that_fails_is_logged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     class Busy:
         def execute(self, statement: str) -> None:
             raise sqlite3.OperationalError("database is locked")

@@ -14,7 +14,9 @@ from tests.fakes.world import World, bounded
 async def test_a_command_runs_in_a_running_container_and_gives_code_and_output(world: World) -> None:
     container = await world.running(await world.pod())
     async with bounded():
-        result = await world.node.containers.exec_sync(container, ExecCommand(("sh", "-c", "echo hi; exit 3")))
+        result = await world.node.containers.exec_sync(
+            container, ExecCommand(("sh", "-c", "echo hi; exit 3"))
+        )
     assert result == ExecResult(3, b"hi\n", b"")
 
 

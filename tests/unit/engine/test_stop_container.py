@@ -45,7 +45,9 @@ async def test_stop_without_grace_kills_at_once(world: World) -> None:
     assert world.inside(container).signals == [signal.SIGKILL]
 
 
-async def test_a_second_stop_with_a_shorter_grace_counts_and_sends_no_second_stop_signal(world: World) -> None:
+async def test_a_second_stop_with_a_shorter_grace_counts_and_sends_no_second_stop_signal(
+    world: World,
+) -> None:
     container = await world.running(await world.pod())
     world.inside(container).stubborn = True
     first = asyncio.ensure_future(world.node.containers.stop(container, 3600.0))

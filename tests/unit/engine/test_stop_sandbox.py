@@ -198,7 +198,11 @@ async def test_wipe_removes_every_pod_and_what_pods_share(world: World) -> None:
     async with bounded():
         assert await world.node.wipe() == []
     assert world.records.sandboxes == {}
-    assert (world.handler.dismantled, world.networks.dismantled, world.images.dismantled) == (True, True, True)
+    assert (world.handler.dismantled, world.networks.dismantled, world.images.dismantled) == (
+        True,
+        True,
+        True,
+    )
 
 
 async def test_a_wipe_that_cannot_remove_a_pod_says_so_and_leaves_what_pods_share(world: World) -> None:

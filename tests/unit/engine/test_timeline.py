@@ -35,12 +35,26 @@ def test_a_stage_that_fails_says_why_and_the_error_goes_on() -> None:
     assert [stage.outcome for stage in timeline.stages(pod(1))] == ["no address", "ValueError", "x" * 1000]
 
 
-def test_stages_end_inside_out() -> None:
+def test_stages_are_told_in_the_order_in_which_they_began_with_what_they_are_part_of() -> None:
     timeline = Timeline(ManualClock())
     stage = timeline.of(pod(1))
-    with stage("outer"), stage("inner"):
+    with stage("outer"), stage("inner"), timeline.of(pod(2))("another's"):
         pass
-    assert [item.name for item in timeline.stages(pod(1))] == ["inner", "outer"]
+    with stage("next"):
+        pass
+    told = [(item.name, item.parent) for item in timeline.stages(pod(1))]
+    assert told == [("outer", 0), ("inner", 1), ("next", 0)]
+    assert [item.parent for item in timeline.stages(pod(2))] == [0]
+
+
+def test_a_stage_under_way_is_not_told_and_leaves_the_parents_right() -> None:
+    timeline = Timeline(ManualClock())
+    stage = timeline.of(pod(1))
+    with stage("long"):
+        with stage("part"), stage("part of part"):
+            pass
+        told = [(item.name, item.parent) for item in timeline.stages(pod(1))]
+    assert told == [("part", 0), ("part of part", 1)]
 
 
 def test_a_container_that_restarts_for_ever_does_not_fill_the_memory() -> None:

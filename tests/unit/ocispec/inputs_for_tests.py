@@ -33,6 +33,7 @@ HOST = HostFacts(
     selinux=False,
     seccomp=True,
     idmapped_mounts=True,
+    open_files=(1024, 4096),
     memory_bytes=1 << 34,
     swap_accounting=True,
 )

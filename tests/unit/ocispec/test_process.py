@@ -14,6 +14,7 @@ from crib.ocispec.process import (
     exec_process,
     oom_score_adj,
     process_args,
+    rlimits,
     working_directory,
 )
 from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config
@@ -106,3 +107,8 @@ def test_exec_runs_as_the_first_process_did() -> None:
     assert "TERM=xterm" in exec_process(container_process(inputs()), ["sh"], terminal=True).env
     with pytest.raises(InvalidRequest):
         exec_process(process, [])
+
+
+def test_a_container_gets_the_limit_of_open_files_that_the_daemon_was_started_with() -> None:
+    (limit,) = rlimits(HOST)
+    assert (limit.type, limit.soft, limit.hard) == ("RLIMIT_NOFILE", *HOST.open_files)

@@ -110,8 +110,9 @@ def encode_stages(sandbox: str, stages: Sequence[Stage]) -> pb.TimelineResponse:
                 started_at=stage.started_at,
                 duration_ns=stage.duration,
                 outcome=stage.outcome if stage.outcome == "ok" else f"failed: {stage.outcome}",
+                parent=stage.parent,
             )
-            for stage in sorted(stages, key=lambda stage: stage.started_at)
+            for stage in stages
         ],
     )
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crib.backends.oci.argv import MonitorProgram, RuntimeProgram
 from crib.backends.oci.failures import trying
-from crib.host.cgroups import Cgroups, detect_layout, expand_slice
+from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout, expand_slice
 from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
 from crib.model.errors import Broken, InvalidRequest
@@ -81,16 +81,32 @@ async def open_environment(
         make_private_root(paths.containers)
         runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args)
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
+        layout = detect_layout()
+        facts = await probe_handler(name, runtime)
         return OciEnvironment(
-            facts=await probe_handler(name, runtime),
+            facts=replace(facts, problem=hybrid_problem(facts, layout)),
             settings=settings,
             paths=paths,
             host=host,
-            cgroups=Cgroups(detect_layout()),
+            cgroups=Cgroups(layout),
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             plain_state=os.path.basename(program) == "crun",
         )
+
+
+def hybrid_problem(facts: HandlerFacts, layout: CgroupLayout) -> str:
+    """Crun takes a host with v1 controllers only if none is left on the v2 side; systemd mounts such ones as v1."""
+    if layout.mode != "hybrid" or os.path.basename(facts.program) != "crun":
+        return ""
+    left = sorted(layout.unified_controllers)
+    if not left:
+        return ""
+    cures = "; ".join(
+        f"mkdir -p /sys/fs/cgroup/{name} && mount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}"
+        for name in left
+    )
+    return f"crun refuses this cgroup tree while {', '.join(left)} is on its v2 side; mount it as v1: {cures}"
 
 
 def _find(program: str) -> str:
