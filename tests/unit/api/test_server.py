@@ -332,7 +332,7 @@ async def test_statuses_are_found_by_id_or_its_beginning(client: Any) -> None:
     assert [ip.ip for ip in pod.status.network.additional_ips] == ["fd00::2"]
     assert [c.id for c in pod.containers_statuses] == [container().id]
     assert pod.timestamp > 0
-    assert json.loads(pod.info["info"])["timeline"][1]["name"] == "run"
+    assert json.loads(pod.info["info"])["timeline"][0]["name"] == "run"
     request = pb.ContainerStatusRequest(container_id=container().id, verbose=True)
     status = await client.runtime.ContainerStatus(request)
     assert status.status.image.image == "busybox"

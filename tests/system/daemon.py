@@ -1,0 +1,364 @@
+"""The real cribd as a process of its own: private roots, bridge, range, cgroup and log, and a count of the rest.
+
+    with running_cribd() as cribd:               # started, READY, one busybox image imported
+        async with cribd.connect() as cri:       # both CRI services, and short ways to use them
+            pod = await cri.run_pod("web")
+            box = await cri.run_container(pod, "true")
+            cribd.kill(); cribd.start()          # kill -9, and up again
+
+At the end everything is wiped by `cribd --wipe`, and then nothing may be left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crib.client import Connection, events, images, pods
+from crib.client.pods import Pod
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.images import BuiltImage, busybox_image, write_saved_archive
+from tests.system.leftovers import Leftovers, force_away
+
+IMAGE = "docker.io/library/busybox:test"
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
+"""What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
+_SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+class Cribd:
+    """One daemon and its world; it may be stopped, killed and started again."""
+
+    def __init__(self, *, network: str = "", extra: str = "") -> None:
+        """`network`: the [network] table's lines instead of a bridge's; `extra`: further lines of the top."""
+        token = secrets.token_hex(3)
+        self.root = Path(tempfile.mkdtemp(prefix=f"crib{os.getpid()}-", dir="/tmp"))
+        self.data, self.state, self.logs = (self.root / name for name in ("d", "s", "logs"))
+        self.bridge = f"cr{token}"
+        number = secrets.randbelow(1 << 14)
+        self.subnet = f"100.{64 + number // 256}.{number % 256}.0/24"  # RFC 6598: in use nowhere here
+        self.cgroup = f"/crib-{token}"
+        self.log_file = self.root / "cribd.log"
+        self.config = self.root / "config.toml"
+        bridge = f'mode = "bridge"\nbridge = "{self.bridge}"\nsubnet = "{self.subnet}"\n'
+        self.config.write_text(
+            f'data = "{self.data}"\nstate = "{self.state}"\ncgroup_root = "{self.cgroup}"\n{extra}\n'
+            f"[network]\n{network or bridge}"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "crib.sock"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "crib.db"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def start(self) -> float:
+        """Start it and wait until it says READY=1; seconds that this took."""
+        began = time.monotonic()
+        manager = self.root / "notify"
+        manager.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(manager))
+            listener.settimeout(0.05)
+            self._process = self._spawn(NOTIFY_SOCKET=str(manager))
+            while time.monotonic() - began < START_SECONDS:
+                with contextlib.suppress(TimeoutError):
+                    if listener.recv(256) == b"READY=1":
+                        return time.monotonic() - began
+                if not self.running:
+                    break
+        raise AssertionError(f"cribd did not come up:\n{self.log()[-4000:]}")
+
+    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "crib.daemon", "--config", str(self.config)],
+                cwd=self.root,
+                env={**os.environ, "PYTHONPATH": str(_SOURCE), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """cribd to its end, for `--wipe`, `--check-config` and starts that are refused."""
+        return subprocess.run(
+            [sys.executable, "-m", "crib.daemon", "--config", str(config or self.config), *arguments],
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": str(_SOURCE)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """SIGTERM, as a service manager does it; it must end by itself, and well."""
+        self._end(signal.SIGTERM)
+        assert self._process is not None
+        assert self._process.returncode == 0, f"cribd ended with {self._process.returncode}:\n{self.log()}"
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(STOP_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def connect(self, timeout: float = 30.0) -> AsyncIterator[Cri]:
+        async with Connection(str(self.socket), timeout) as connection:
+            yield Cri(connection, self)
+
+    def leftovers(self) -> Leftovers:
+        """What there is of this daemon's at this moment."""
+        return Leftovers.of(self.root, self.cgroup, self.bridge)
+
+    def settle(self, before: Leftovers) -> None:
+        """Wait until nothing is here that was not `before`, and nothing that was is gone; AssertionError."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (changes := self.leftovers().differences(before)) and time.monotonic() < deadline:
+            time.sleep(0.02)  # the kernel tells nobody when it has removed the last of them
+        assert not changes, "not as before: " + "; ".join(changes)
+
+    def wipe(self) -> None:
+        """`cribd --wipe`, after which nothing but data without mounts may be there."""
+        done = self.run("--wipe")
+        assert done.returncode == 0, f"cribd --wipe: {done.stderr}"
+
+    def end(self) -> None:
+        """Stop, wipe, count, and remove the directories; what should not be there is removed, and told."""
+        try:
+            if self.running:
+                self.stop()
+            self.wipe()
+            self.settle_empty()
+            assert "Traceback" not in self.log(), self.log()
+        finally:
+            if self.running:
+                self.kill()
+            force_away(self.root, self.cgroup, self.bridge)
+            shutil.rmtree(self.root)
+
+    def settle_empty(self) -> None:
+        """Nothing in the kernel, no process, no row of a pod."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (left := self.leftovers().in_the_kernel()) and time.monotonic() < deadline:
+            time.sleep(0.02)  # as in `settle`
+        assert not left, "left behind: " + "; ".join(left)
+
+    def import_images(self, *built: BuiltImage) -> None:
+        """Through crib's Node service, from a docker-archive."""
+        archive = write_saved_archive(self.root / "images.tar", built)
+
+        async def bring() -> None:
+            async with self.connect() as cri:
+                await cri.import_archive(archive)
+
+        _run(bring())
+        archive.unlink()
+
+    def warm_up(self) -> None:
+        """One container's whole life: layers that are mounted now stay so, and count no more as left behind."""
+
+        async def once() -> None:
+            async with self.connect() as cri:
+                pod = await cri.run_pod("warm-up", log_directory="")
+                await cri.run_container(pod, "true", log_path="")
+                await cri.remove_pod(pod)
+
+        _run(once())
+
+
+def _run(work: object) -> None:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(work)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def running_cribd(
+    *, network: str = "", extra: str = "", built: Sequence[BuiltImage] | None = None, warm: bool = True
+) -> Iterator[Cribd]:
+    """A daemon that is up, with these images (default: one busybox); everything goes at the end."""
+    cribd = Cribd(network=network, extra=extra)
+    try:
+        cribd.start()
+        if wanted := (busybox_image(name=IMAGE),) if built is None else built:
+            cribd.import_images(*wanted)
+            if warm:
+                cribd.warm_up()
+        yield cribd
+    finally:
+        cribd.end()
+
+
+@dataclass
+class ExecOutcome:
+    """What ExecSync answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cri:
+    """A connection, and short ways to make the calls that the stories are made of."""
+
+    def __init__(self, connection: Connection, cribd: Cribd) -> None:
+        self.connection = connection
+        self.call = connection.call
+        self.runtime, self.image, self.node = connection.runtime, connection.image, connection.node
+        self._cribd = cribd
+
+    def pod_config(self, name: str, **fields: object) -> pb.PodSandboxConfig:
+        """A pod of its own uid; namespaces as a kubelet asks for them (CONTAINER pids)."""
+        fields.setdefault("log_directory", str(self._cribd.logs / name))
+        options = fields.pop("namespaces", pb.NamespaceOption(pid=pb.CONTAINER))
+        sysctls = fields.pop("sysctls", None)
+        linux = pb.LinuxPodSandboxConfig(
+            security_context=pb.LinuxSandboxSecurityContext(namespace_options=options),  # type: ignore[arg-type]
+            sysctls=sysctls,  # type: ignore[arg-type]
+        )
+        metadata = pb.PodSandboxMetadata(name=name, uid=secrets.token_hex(8), namespace="stories")
+        fields.setdefault("hostname", name)
+        return pb.PodSandboxConfig(metadata=metadata, linux=linux, **fields)  # type: ignore[arg-type]
+
+    def container_config(self, *command: str, name: str = "box", **fields: object) -> pb.ContainerConfig:
+        """A container that runs `command` from the busybox image; `resources`, `mounts` and so on by name."""
+        fields.setdefault("log_path", f"{name}.log")
+        image = pb.ImageSpec(image=str(fields.pop("image", IMAGE)))
+        linux = pb.LinuxContainerConfig(
+            resources=fields.pop("resources", None),  # type: ignore[arg-type]
+            security_context=pb.LinuxContainerSecurityContext(
+                namespace_options=fields.pop("namespaces", pb.NamespaceOption(pid=pb.CONTAINER))  # type: ignore[arg-type]
+            ),
+        )
+        metadata = pb.ContainerMetadata(name=name)
+        return pb.ContainerConfig(
+            metadata=metadata, image=image, command=command, linux=linux, **fields  # type: ignore[arg-type]
+        )
+
+    async def run_pod(self, name: str, **fields: object) -> Pod:
+        return await pods.run_sandbox(self.connection, self.pod_config(name, **fields))
+
+    async def create(self, pod: Pod, *command: str, **fields: object) -> str:
+        return await pods.create_container(self.connection, pod, self.container_config(*command, **fields))
+
+    async def start(self, container: str) -> None:
+        await pods.start_container(self.connection, container)
+
+    async def run_container(self, pod: Pod, *command: str, **fields: object) -> str:
+        """Created and started."""
+        container = await self.create(pod, *command, **fields)
+        await self.start(container)
+        return container
+
+    async def status(self, container: str) -> pb.ContainerStatus:
+        return await pods.container_status(self.connection, container)
+
+    async def exited(self, container: str, timeout: float = 10.0) -> pb.ContainerStatus:
+        """Its status, once it has ended."""
+        return await events.wait_exited(self.connection, container, timeout)
+
+    async def execute(self, container: str, *command: str, timeout: int = 0) -> ExecOutcome:
+        request = pb.ExecSyncRequest(container_id=container, cmd=command, timeout=timeout)
+        reply = await self.call(self.runtime.ExecSync, request)
+        return ExecOutcome(reply.exit_code, reply.stdout.decode(), reply.stderr.decode())
+
+    async def sh(self, container: str, script: str, timeout: int = 0) -> str:
+        """What a shell script in the container prints; it must succeed."""
+        outcome = await self.execute(container, "sh", "-c", script, timeout=timeout)
+        assert outcome.code == 0, outcome
+        return outcome.out.strip()
+
+    async def stop_container(self, container: str, grace: int = 0) -> None:
+        await pods.stop_container(self.connection, container, grace)
+
+    async def remove_container(self, container: str) -> None:
+        await self.call(self.runtime.RemoveContainer, pb.RemoveContainerRequest(container_id=container))
+
+    async def stop_pod(self, pod: Pod | str) -> None:
+        request = pb.StopPodSandboxRequest(pod_sandbox_id=pod if isinstance(pod, str) else pod.id)
+        await self.call(self.runtime.StopPodSandbox, request)
+
+    async def remove_pod(self, pod: Pod | str) -> None:
+        """Stopped and removed."""
+        await self.stop_pod(pod)
+        await pods.remove(self.connection, pod if isinstance(pod, str) else pod.id)
+
+    async def pod_status(self, pod: Pod) -> pb.PodSandboxStatus:
+        return await pods.sandbox_status(self.connection, pod.id)
+
+    async def sandboxes(self) -> dict[str, pb.PodSandbox]:
+        reply = await self.call(self.runtime.ListPodSandbox, pb.ListPodSandboxRequest())
+        return {item.id: item for item in reply.items}
+
+    async def containers(self) -> dict[str, pb.Container]:
+        reply = await self.call(self.runtime.ListContainers, pb.ListContainersRequest())
+        return {item.id: item for item in reply.containers}
+
+    async def image_names(self) -> set[str]:
+        return {tag for image in await images.list_images(self.connection) for tag in image.repo_tags}
+
+    async def import_archive(self, path: Path) -> list[str]:
+        """The names that came."""
+        names: list[str] = []
+        async for progress in images.import_progress(self.connection, str(path)):
+            names += [name for image in progress.images for name in image.names]
+        return names
+
+
+async def until(question: object, seconds: float = 5.0) -> object:
+    """The first true answer of `question`, which is asked again and again (it may be async); AssertionError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = question()  # type: ignore[operator]
+        answer = await answer if asyncio.iscoroutine(answer) else answer
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(0.01)  # what is waited for tells nobody
+
+
+def log_contents(path: Path | str) -> Mapping[str, bytes]:
+    """What a CRI log holds, by stream, parts joined."""
+    from crib.wire.crilog import parse_line
+
+    found = {"stdout": b"", "stderr": b""}
+    for raw in Path(path).read_bytes().splitlines():
+        line = parse_line(raw)
+        found[line.stream] += line.content + (b"" if line.partial else b"\n")
+    return found
