@@ -1,4 +1,4 @@
-"""What all tests share: a steady hypothesis, short private roots, and a count of what a root test left behind."""
+"""What all tests share: a steady hypothesis, short private roots, a count of what a root test left behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("CRIB_HYPOTHESIS", "steady"))
 
 ALONE = "CRIB_TEST_ALONE"
-"""Set where nothing else makes interfaces, cgroups or mounts: then those of the whole machine are compared."""
+"""Set where nothing else makes interfaces, cgroups or mounts: the whole machine's are compared then."""
 _ROOT_PREFIX = f"crib{os.getpid()}-"
 SETTLE_SECONDS = 5.0
 """What the kernel removes by itself (links, dying cgroups) may take as long."""
@@ -59,7 +59,7 @@ def _remove(path: Path) -> None:
 def nothing_left_behind(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A test marked `root` ends with the mounts, namespaces, cgroups, processes and interfaces it began with."""
+    """A `root` test ends with the mounts, namespaces, cgroups, processes and interfaces it began with."""
     if request.node.get_closest_marker("root") is None:
         yield
         return
@@ -96,7 +96,7 @@ class Traces:
         )
 
     def beyond(self, before: Traces) -> list[str]:
-        """What is here now and was not before; children of a process that was there before are its own matter."""
+        """What is here now and was not before; children of one that was there are its own matter."""
         known = {pid for pid, _ in before.processes}
         fresh = {(pid, name) for pid, name in self.processes - before.processes if _parent(pid) not in known}
         return [
@@ -114,7 +114,7 @@ def _mount_points() -> list[str]:
 
 
 def _namespaces_held() -> Iterator[str]:
-    """Network namespaces that threads of this process are in: a thread that changed its own must have ended."""
+    """Network namespaces that threads of this process are in: one that changed its own must have ended."""
     for task in os.listdir("/proc/self/task"):
         try:
             yield os.readlink(f"/proc/self/task/{task}/ns/net")

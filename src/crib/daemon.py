@@ -36,7 +36,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.host import cgroups, processes
-from crib.host.notify import notify
+from crib.host.notify import ServiceManager
 from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -55,6 +55,7 @@ class Daemon:
         self._settings = settings
         self._paths = Paths(settings.data, settings.state)
         self._ends = contextlib.AsyncExitStack()
+        self._manager = ServiceManager()
 
     async def open_node(self) -> Node:
         """Everything behind the door, before recovery."""
@@ -97,10 +98,10 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
-            notify("READY=1")
+            self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
-            notify("STOPPING=1")
+            self._manager.tell("STOPPING=1")
             log.info("stopping")
 
     async def wipe(self) -> None:

@@ -211,7 +211,7 @@ async def test_exits_on_file_are_told_to_who_asks_later(lab: HandlerLab) -> None
 
 async def test_a_program_that_is_not_there_fails_with_words(lab: HandlerLab) -> None:
     pod = await lab.pod()
-    with pytest.raises(CribError, match=r"no-such-program|not found|No such file|no such file"):
+    with pytest.raises(CribError, match=r"no-such-program|not found|No such file|no such file"):  # noqa: PT012  # at create or at start
         record = await lab.created(pod, "/no-such-program")
         await lab.handler.start(record)
     async with bounded():

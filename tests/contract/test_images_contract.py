@@ -1,4 +1,4 @@
-"""The port `Images`: in memory, and the layer store with its worker, a registry on loopback, and real mounts."""
+"""The port `Images`: in memory, and the layer store with its worker, a registry on loopback, real mounts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ImageLab:
     async def pull(self, repository: str, seen: list[Progress] | None = None) -> FetchedImage:
         reference = parse_reference(self.name(repository))
         async with bounded():
-            return await self.images.pull(reference, [].append if seen is None else seen.append)
+            return await self.images.pull(reference, ([] if seen is None else seen).append)
 
 
 CONFIG = ImageConfig(cmd=("sleep", "60"), stop_signal="SIGINT")

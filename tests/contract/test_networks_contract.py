@@ -1,4 +1,4 @@
-"""The port `PodNetworks`: in memory, and the built-in bridge with namespaces, bridge, range and table of its own."""
+"""The port `PodNetworks`: in memory, and the built-in bridge with link, range and table of its own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_detach_of_what_was_never_attached_is_fine(lab: NetworkLab) -> Non
 async def test_a_range_without_a_free_address_is_exhausted_until_one_is_given_back(lab: NetworkLab) -> None:
     pods = [lab.pod() for _ in range(6)]
     async with bounded():
-        with pytest.raises(Exhausted):
+        with pytest.raises(Exhausted):  # noqa: PT012  # at which of them it ends is the range's matter
             for pod in pods:
                 await lab.network.attach(pod, no_stage)
         await lab.network.detach(pods[0])

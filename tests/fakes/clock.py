@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ManualClock:
-    """The port `Clock`: nanoseconds since the epoch. Each reading is one later than the last: no two are equal."""
+    """The port `Clock`: nanoseconds since the epoch. No two readings are equal."""
 
     def __init__(self, now: int = 1_700_000_000_000_000_000) -> None:
         self.now = now

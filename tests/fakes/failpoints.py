@@ -3,7 +3,7 @@
     NAME=[N*]KIND(TEXT)     the next N calls (all, without N) that reach NAME fail
     KIND                    error (Broken), unavailable, notfound, timedout, exhausted, bug (a RuntimeError)
 
-`hold(NAME)` stops the next call that reaches NAME until the test releases it. Both may be bound to one subject.
+`hold(NAME)` stops the next call that reaches NAME until it is released. Both may be bound to one subject.
 """
 
 from __future__ import annotations

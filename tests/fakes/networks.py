@@ -17,7 +17,7 @@ _FIELD = "runtime_config.network_config.pod_cidr"
 
 
 class FakeNetworks:
-    """Hands out addresses of a small range. Failpoints: attach, detach, readiness, usage, sweep, configure."""
+    """Addresses of a small range. Failpoints: attach, detach, readiness, usage, sweep, configure."""
 
     def __init__(self, subnet: str = "10.1.0.0/24") -> None:
         self.failpoints = Failpoints()

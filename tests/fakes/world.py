@@ -163,7 +163,7 @@ class World:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Give the loop turns until it is so; nothing in the fakes takes time, so a few hundred turns are plenty."""
+    """Give the loop turns until it is so; nothing in the fakes takes time, so a few turns are plenty."""
     for _ in range(500):
         if condition():
             return

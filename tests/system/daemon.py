@@ -139,6 +139,18 @@ class Cribd:
         self._process.wait(STOP_SECONDS)
 
     @contextlib.asynccontextmanager
+    async def story(self) -> AsyncIterator[Cri]:
+        """A connection for one story. Pods that it leaves are removed, and then all must be as before."""
+        before = self.leftovers()
+        async with self.connect() as cri:
+            try:
+                yield cri
+            finally:
+                for sandbox in await cri.sandboxes():
+                    await cri.remove_pod(sandbox)
+        self.settle(before)
+
+    @contextlib.asynccontextmanager
     async def connect(self, timeout: float = 30.0) -> AsyncIterator[Cri]:
         async with Connection(str(self.socket), timeout) as connection:
             yield Cri(connection, self)
@@ -192,12 +204,13 @@ class Cribd:
         archive.unlink()
 
     def warm_up(self) -> None:
-        """One container's whole life: layers that are mounted now stay so, and count no more as left behind."""
+        """One pod's whole life: what all pods share (layers' mounts, infra root) counts no more as left behind."""
 
         async def once() -> None:
+            shared = pb.NamespaceOption(pid=pb.POD)
             async with self.connect() as cri:
-                pod = await cri.run_pod("warm-up", log_directory="")
-                await cri.run_container(pod, "true", log_path="")
+                pod = await cri.run_pod("warm-up", log_directory="", namespaces=shared)
+                await cri.run_container(pod, "true", log_path="", namespaces=shared)
                 await cri.remove_pod(pod)
 
         _run(once())
@@ -241,11 +254,11 @@ class Cri:
         self.connection = connection
         self.call = connection.call
         self.runtime, self.image, self.node = connection.runtime, connection.image, connection.node
-        self._cribd = cribd
+        self.cribd = cribd
 
     def pod_config(self, name: str, **fields: object) -> pb.PodSandboxConfig:
         """A pod of its own uid; namespaces as a kubelet asks for them (CONTAINER pids)."""
-        fields.setdefault("log_directory", str(self._cribd.logs / name))
+        fields.setdefault("log_directory", str(self.cribd.logs / name))
         options = fields.pop("namespaces", pb.NamespaceOption(pid=pb.CONTAINER))
         sysctls = fields.pop("sysctls", None)
         linux = pb.LinuxPodSandboxConfig(

@@ -22,6 +22,8 @@ _UNCOUNTED = ("d/crib.db-wal", "d/crib.db-shm", "d/crib.db-journal", "notify", "
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
 _KILL_SECONDS = 5.0
+SHOWN = 4
+"""Names of each kind that a message has: what is left of one pod alone has a dozen of some."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Leftovers:
         found: list[str] = []
         for kind in self.__dataclass_fields__:
             now, then = getattr(self, kind), getattr(before, kind)
-            found += [f"new {kind}: {name}" for name in sorted(now - then)]
-            found += [f"gone {kind}: {name}" for name in sorted(then - now)]
+            for what, names in (("new", sorted(now - then)), ("gone", sorted(then - now))):
+                found += [f"{what} {kind}: {name}" for name in names[:SHOWN]]
+                found += [f"{what} {kind}: {len(names) - SHOWN} more"] if len(names) > SHOWN else []
         return found
 
     def in_the_kernel(self) -> list[str]:
@@ -97,7 +100,8 @@ def _cgroups(cgroup: str) -> Iterator[str]:
 
 
 def _files(root: Path) -> Iterator[str]:
-    for directory, _, names in os.walk(root):
+    for directory, below, names in os.walk(root):
+        below[:] = [name for name in below if not os.path.ismount(f"{directory}/{name}")]
         for name in ("", *names):
             relative = os.path.relpath(os.path.join(directory, name), root)
             if relative not in _UNCOUNTED and not f"{relative}/".startswith(_POD_LOGS):

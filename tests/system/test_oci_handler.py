@@ -503,19 +503,21 @@ class CutShort:
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
+        self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, name: str, subject: str) -> CutShort:
         if name == "create":
             task = asyncio.current_task()
             assert task is not None
-            asyncio.get_running_loop().call_later(self._delay, task.cancel)
+            self._timer = asyncio.get_running_loop().call_later(self._delay, task.cancel)
         return self
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, *exc: object) -> None:
-        return None
+        if self._timer is not None:
+            self._timer.cancel()  # the stage was quicker than the delay
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 2, 3, 4, 5, 6, 8, 10])

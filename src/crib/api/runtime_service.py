@@ -200,7 +200,7 @@ class RuntimeService:
 
     async def _exec_sync(self, wanted: ExecSync) -> Answer:
         result = await self._node.containers.exec_sync(wanted.id, wanted.command)
-        return pb.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)
+        return containers.encode_exec_sync(result)
 
     # stats
 

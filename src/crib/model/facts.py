@@ -44,7 +44,7 @@ class HandlerFacts:
     user_namespaces: bool
     idmapped_mounts: bool
     problem: str = ""
-    """What on this host keeps the handler from running containers, and what to do; empty when nothing does."""
+    """What on this host keeps the handler from running containers, and what to do; empty if nothing."""
 
 
 @dataclass(frozen=True, slots=True)

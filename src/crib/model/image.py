@@ -51,6 +51,8 @@ def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
     """
     if len(text) > MAX_TEXT:
         raise InvalidRequest(f"is longer than {MAX_TEXT} characters", field=field)
+    if _DIGEST.fullmatch(text):
+        raise InvalidRequest(f"{text} is an image id, which no registry knows", field=field)
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise InvalidRequest(f"{text!r} has a digest that is not sha256 and 64 hex digits", field=field)

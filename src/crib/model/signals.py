@@ -29,15 +29,18 @@ CRI_SIGNALS = (
     "RTMAX",
 )
 """Names by number of the CRI's Signal enum (0 is the runtime's default)."""
+_LONGEST = len("SIGRTMIN+15") + 4
 
 
 def signal_number(name: str) -> int:
     """The number of SIGTERM, TERM, 15, RTMIN+3 …; 0 for what is no signal (signal(7))."""
+    if len(name) > _LONGEST or not name.isascii():
+        return 0  # an image may say anything: thousands of digits are no int for Python
     text = name.upper().removeprefix("SIG")
     if text.isdecimal():
         return int(text) if 0 < int(text) <= 64 else 0
     base, sign, offset = text.partition("+") if "+" in text else text.partition("-")
-    if base in ("RTMIN", "RTMAX") and sign and offset.isdecimal():
+    if base + sign in ("RTMIN+", "RTMAX-") and offset.isdecimal():
         number = signal.SIGRTMIN + int(offset) if base == "RTMIN" else signal.SIGRTMAX - int(offset)
         return number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
     try:

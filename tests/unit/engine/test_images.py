@@ -335,8 +335,8 @@ async def test_an_import_with_one_name_for_two_images_or_a_digest_as_name_is_ref
     archive(world, count=2)
     with pytest.raises(InvalidRequest, match="holds 2 images"):
         await collected(world.node.images.import_archive("/tmp/saved.tar", ["mine"]))
+    name = f"mine@{digest_of('x')}"
     with pytest.raises(InvalidRequest, match="by digest"):
-        name = f"mine@{digest_of('x')}"
         await collected(world.node.images.import_archive("/tmp/saved.tar", [name]))
     assert list(world.node.images.list()) == []
 

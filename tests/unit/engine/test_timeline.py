@@ -28,7 +28,7 @@ def test_a_stage_that_fails_says_why_and_the_error_goes_on() -> None:
     timeline = Timeline(ManualClock())
     with pytest.raises(Broken), timeline.of(pod(1))("attach", ""):
         raise Broken("no address")
-    with pytest.raises(ValueError), timeline.of(pod(1))("attach", ""):  # noqa: PT012
+    with pytest.raises(ValueError), timeline.of(pod(1))("attach", ""):
         raise ValueError
     with pytest.raises(Broken), timeline.of(pod(1))("attach", ""):
         raise Broken("x" * 100_000)

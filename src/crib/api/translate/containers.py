@@ -15,6 +15,7 @@ from crib.model.container import (
     ContainerState,
     Device,
     ExecCommand,
+    ExecResult,
 )
 from crib.model.sandbox import Resources
 from crib.model.signals import CRI_SIGNALS, cri_signal
@@ -28,6 +29,8 @@ _STATES = {
 }
 MAX_TIMEOUT = 10 * 365 * 24 * 3600
 """Seconds: longer waits are mistakes, and must not overflow a clock."""
+MAX_OUTPUT = (16 << 20) - 64
+"""Bytes of stdout and stderr together: a kubelet takes messages of at most 16 MiB, and would else get nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,13 @@ def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSync:
         checks.refuse("cmd", "is empty")
     timeout = checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout")
     return ExecSync(container, ExecCommand(argv, timeout))
+
+
+def encode_exec_sync(result: ExecResult) -> pb.ExecSyncResponse:
+    """Cut at the end so that it fits into one message; neither stream crowds out the other."""
+    stderr = result.stderr[: max(MAX_OUTPUT // 2, MAX_OUTPUT - len(result.stdout))]
+    stdout = result.stdout[: MAX_OUTPUT - len(stderr)]
+    return pb.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=result.exit_code)
 
 
 def decode_list(message: pb.ListContainersRequest | pb.StreamContainersRequest) -> ContainerFilter | None:

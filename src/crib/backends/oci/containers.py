@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -22,6 +21,7 @@ from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_
 from crib.host.files import remove_tree
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.processes import run
+from crib.host.threads import run_to_end
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
@@ -68,7 +68,7 @@ class Containers:
             with stage("root", record.config.name):
                 layers = await self._layers.acquire(record.layers)
                 # In a thread: host paths, devices and images may lie on file systems that are slow to answer.
-                spec = await asyncio.to_thread(self._prepare, request, layers)
+                spec = await run_to_end(self._prepare, request, layers)
             with stage("create", record.config.name):
                 first, monitor = await self._run_create(record, spec.process.args[0])
         user = spec.process.user
@@ -92,7 +92,7 @@ class Containers:
                     # A monitor that was in the middle of a create may have made it after the first look.
                     await self._delete_in_runtime(container)
                 await self._env.cgroups.remove(note.cgroup)
-            await asyncio.to_thread(unmount_root, self._paths, container)
+            await run_to_end(unmount_root, self._paths, container)
             # A state that the runtime itself cannot read any more would otherwise stay for ever.
             remove_tree(f"{self._env.runtime.root}/{container}")
             for path in (self._paths.exit_file(container), self._paths.monitor_link(container)):

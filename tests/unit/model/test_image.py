@@ -1,0 +1,109 @@
+"""Image references: as docker, containerd and CRI-O read them, and nothing else gets through."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from crib.model.errors import InvalidRequest
+from crib.model.ids import Digest, ImageId, is_digest
+from crib.model.image import MAX_NAME, MAX_TEXT, ImageConfig, ImageRecord, Layer, parse_reference
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("busybox", "docker.io/library/busybox:latest"),
+        ("busybox:1.36", "docker.io/library/busybox:1.36"),
+        ("library/busybox", "docker.io/library/busybox:latest"),
+        ("docker.io/busybox", "docker.io/library/busybox:latest"),
+        ("index.docker.io/busybox", "docker.io/library/busybox:latest"),
+        ("registry-1.docker.io/library/busybox", "docker.io/library/busybox:latest"),
+        ("user/app:V1.0_x-y", "docker.io/user/app:V1.0_x-y"),
+        ("localhost/app", "localhost/app:latest"),
+        ("localhost:5000/app", "localhost:5000/app:latest"),
+        ("127.0.0.1:5000/a/b/c:t", "127.0.0.1:5000/a/b/c:t"),
+        ("[::1]:5000/app", "[::1]:5000/app:latest"),
+        ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9"),
+        ("host:80/a__b/c--d/e.f", "host:80/a__b/c--d/e.f:latest"),
+        (f"busybox@{DIGEST}", f"docker.io/library/busybox@{DIGEST}"),
+        (f"a.b/busybox:1@{DIGEST}", f"a.b/busybox:1@{DIGEST}"),
+        ("cafe", "docker.io/library/cafe:latest"),
+    ],
+)
+def test_a_name_has_one_canonical_form(text: str, canonical: str) -> None:
+    assert str(parse_reference(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        ":",
+        "@",
+        "/",
+        "//",
+        "a:",
+        "a@",
+        "a/",
+        "/a",
+        "a//b",
+        "A",
+        "a/B",
+        "a..b",
+        "a___b",
+        "-a",
+        "a-",
+        "../etc",
+        "a/../b",
+        "a b",
+        "a\n",
+        "a:b\n",
+        "a:b:c",
+        "http://a.b/c",
+        "a:" + "t" * 129,
+        "a@sha256:abc",
+        "a@md5:" + "0" * 32,
+        f"a@{DIGEST}@{DIGEST}",
+        DIGEST,
+        "-host.com/a",
+        "host.com:port/a",
+        "x" * (MAX_NAME + 1),
+        "ä",
+        "a\0b",
+    ],
+)
+def test_what_is_no_reference_is_refused_naming_the_field(text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_reference(text, field="image.image")
+    assert caught.value.field == "image.image"
+
+
+def test_a_text_of_megabytes_is_refused_without_repeating_it() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_reference("a" * 10_000_000)
+    assert len(str(caught.value)) < 200
+
+
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"[a-z0-9./:@_\-\[\]A-F]{0,80}", fullmatch=True)))
+@example("a" * MAX_TEXT)
+@example("a." * 120)
+def test_any_text_is_refused_or_has_a_canonical_form_that_reads_as_itself(text: str) -> None:
+    try:
+        reference = parse_reference(text)
+    except InvalidRequest:
+        return
+    again = parse_reference(str(reference))
+    assert again == reference
+    assert reference.tag or is_digest(reference.digest)
+    assert ".." not in reference.repository.split("/")
+    assert not reference.repository.startswith("/")
+
+
+def test_the_size_of_an_image_is_that_of_its_layers() -> None:
+    layer = Layer(Digest(DIGEST), Digest(DIGEST), 10)
+    assert ImageRecord(ImageId(DIGEST), ImageConfig(), (layer, layer)).size == 20
