@@ -121,7 +121,7 @@ class Daemon:
             os.makedirs(path, mode=0o700, exist_ok=True)
 
     def _adopt_orphans(self) -> None:
-        """Monitors and stray processes of containers come to us when their parent ends, not to a slow init."""
+        """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)

@@ -142,10 +142,13 @@ class Cribd:
     async def story(self) -> AsyncIterator[Cri]:
         """A connection for one story. Pods that it leaves are removed, and then all must be as before."""
         before = self.leftovers()
-        async with self.connect() as cri:
-            try:
+        try:
+            async with self.connect() as cri:
                 yield cri
-            finally:
+        finally:
+            if not self.running:
+                self.start()
+            async with self.connect() as cri:  # anew: the daemon may have been started again since
                 for sandbox in await cri.sandboxes():
                     await cri.remove_pod(sandbox)
         self.settle(before)

@@ -9,7 +9,7 @@ from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.translate import node as translate
 from crib.api.translate.node import FollowPull, ImportImage
 from crib.engine.node import Node
-from crib.model.errors import CribError, NotFound
+from crib.model.errors import CribError
 from crib.model.image import parse_reference
 from crib.stubs.node.v1 import node_pb2 as pb
 
@@ -60,11 +60,4 @@ class NodeService:
             yield translate.encode_failed_pull(image, str(error))
 
     def _timeline(self, text: str) -> Answer:
-        stages = self._node.timeline(text)
-        if not stages:
-            raise NotFound(f"no stages are kept of pod sandbox {text!r}")
-        try:
-            sandbox: str = self._node.sandboxes.get(text).id
-        except NotFound:
-            sandbox = text  # removed lately: only its full id finds the stages
-        return translate.encode_stages(sandbox, stages)
+        return translate.encode_stages(*self._node.timeline(text))

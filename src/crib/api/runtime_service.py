@@ -142,7 +142,7 @@ class RuntimeService:
         record = self._node.sandboxes.get(query.id)
         return pb.PodSandboxStatusResponse(
             status=sandboxes.encode_status(record),
-            info=info.of_sandbox(record, self._node.timeline(record.id)) if query.verbose else {},
+            info=info.of_sandbox(record, self._node.stages(record.id)) if query.verbose else {},
             containers_statuses=[
                 containers.encode_status(row) for row in self._node.containers.of_sandbox(record.id)
             ],

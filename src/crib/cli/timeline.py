@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from crib.cli.options import Format
 from crib.cli.output import as_dict, clean, document
-from crib.client import lookup
 from crib.stubs.node.v1.node_pb2 import TimelineRequest
 
 if TYPE_CHECKING:
@@ -24,12 +23,11 @@ MIN_BAR, MAX_BAR, MAX_NAME = 20, 60, 48
 async def timeline(session: Session, options: TimelineOptions) -> None:
     """Show a pod's stages; NotOffered from runtimes without crib's Node service."""
     async with session.connect() as connection:
-        pod = await lookup.find_pod(connection, options.pod)
-        reply = await connection.call(connection.node.Timeline, TimelineRequest(pod_sandbox_id=pod.id))
+        reply = await connection.call(connection.node.Timeline, TimelineRequest(pod=options.pod))
     if options.output is not Format.TABLE:
         document(as_dict(reply), options.output)
         return
-    print(f"pod {clean(lookup.pod_label(pod))}")
+    print(f"pod {clean(options.pod)} ({reply.pod_sandbox_id[:13]})")
     for line in chart(reply, shutil.get_terminal_size((100, 24)).columns):
         print(line)
 

@@ -18,7 +18,7 @@ from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.model.container import ContainerRecord
-from crib.model.errors import CribError
+from crib.model.errors import CribError, NotFound
 from crib.model.events import Stage
 from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
@@ -142,7 +142,13 @@ class Node:
         """CRI UpdateRuntimeConfig."""
         await self._core.ports.networks.configure(pod_cidr)
 
-    def timeline(self, text: str) -> Sequence[Stage]:
-        """Where the time of this pod's start went; also for a pod that was removed lately."""
-        known = self._core.sandboxes.find(text)
-        return self._core.timeline.stages(known.id if known else SandboxId(text))
+    def timeline(self, text: str) -> tuple[SandboxId, Sequence[Stage]]:
+        """Where the time of a pod's start went, by id or name; one that failed or was removed lately too."""
+        sandbox = self._core.timeline.find(text)
+        if sandbox is None:
+            raise NotFound(f"no start of a pod {text!r} is remembered")
+        return sandbox, self.stages(sandbox)
+
+    def stages(self, sandbox: SandboxId) -> Sequence[Stage]:
+        """The stages of one sandbox's start; none when it is not remembered."""
+        return self._core.timeline.stages(sandbox)

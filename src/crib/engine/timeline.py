@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Self
 
+from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
 from crib.ports import Clock
@@ -56,6 +57,8 @@ class SandboxTimeline:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.pod = ""
+        """NAMESPACE/NAME of the pod: how a person finds a start that failed, whose id nobody was told."""
         self._stages: list[Stage | None] = []
 
     def __call__(self, name: str, subject: str = "") -> StageClock:
@@ -94,6 +97,14 @@ class Timeline:
             if len(self._sandboxes) > SANDBOX_LIMIT:
                 self._sandboxes.popitem(last=False)
         return timeline
+
+    def find(self, text: str) -> SandboxId | None:
+        """By id or a beginning of it, NAMESPACE/NAME or NAME; of several the latest. Removed ones too."""
+        for sandbox, timeline in reversed(self._sandboxes.items()):
+            by_id = len(text) >= MIN_PREFIX and sandbox.startswith(text)
+            if by_id or timeline.pod == text or timeline.pod.partition("/")[2] == text:
+                return sandbox
+        return None
 
     def stages(self, sandbox: SandboxId) -> Sequence[Stage]:
         """Those of one sandbox; empty for one that is not remembered."""

@@ -49,7 +49,7 @@ def exec_process(process: oci.Process, argv: Sequence[str], *, terminal: bool = 
 
 
 def rlimits(host: HostFacts) -> tuple[oci.Rlimit, ...]:
-    """The daemon raises its own limit of open files; a container gets the one that the daemon was started with."""
+    """The daemon raises its own limit of open files; a container gets what the daemon was started with."""
     soft, hard = host.open_files
     return (oci.Rlimit("RLIMIT_NOFILE", hard=hard, soft=soft),)
 

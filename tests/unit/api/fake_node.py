@@ -218,7 +218,10 @@ class FakeNode:
         await asyncio.sleep(0)
         self.calls.append(("configure", pod_cidr))
 
-    def timeline(self, text: str) -> Sequence[Stage]:
+    def timeline(self, text: str) -> tuple[SandboxId, Sequence[Stage]]:
         if not sandbox().id.startswith(text):
-            return ()
+            raise NotFound(text)
+        return sandbox().id, self.stages(sandbox().id)
+
+    def stages(self, sandbox_id: SandboxId) -> Sequence[Stage]:
         return (Stage("run", "", 10, 30, "ok"), Stage("attach", "bridge", 20, 5, "no address left", parent=1))

@@ -426,13 +426,13 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     assert (info.counts.containers_running, info.counts.layers) == (1, 1)
     assert info.facts["host.seccomp"] == "yes"
     assert info.started_at > 0
-    found = await client.node.Timeline(node_pb2.TimelineRequest(pod_sandbox_id="0001"))
+    found = await client.node.Timeline(node_pb2.TimelineRequest(pod="0001"))
     assert found.pod_sandbox_id == sandbox().id
     assert [(s.name, s.outcome) for s in found.stages] == [
         ("run", "ok"),
         ("attach", "failed: no address left"),
     ]
-    code, _ = await refused(client.node.Timeline(node_pb2.TimelineRequest(pod_sandbox_id="ffff")))
+    code, _ = await refused(client.node.Timeline(node_pb2.TimelineRequest(pod="ffff")))
     assert code == grpc.StatusCode.NOT_FOUND
 
 

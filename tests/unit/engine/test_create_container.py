@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from crib.model.container import ContainerState
+from crib.model.container import ContainerSecurity, ContainerState
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, WrongState
 from crib.model.events import EventType
 from crib.model.image import ImageConfig
 from tests.fakes.images import made_image
-from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, turns
+from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
 
 
 async def test_a_create_records_its_intent_with_the_layers_it_holds_then_the_result(world: World) -> None:
@@ -134,6 +134,15 @@ async def test_a_create_without_its_image_or_its_sandbox_is_refused(world: World
     assert world.records.containers == {}
 
 
+async def test_a_privileged_container_in_a_pod_that_is_not_is_refused_naming_the_field(world: World) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    config = replace(container_config(), security=ContainerSecurity(privileged=True))
+    with pytest.raises(InvalidRequest, match=r"security_context\.privileged"):
+        await world.node.containers.create(pod, config)
+    assert world.records.containers == {}
+
+
 async def test_a_log_path_is_placed_in_the_pods_log_directory(world: World) -> None:
     pod = await world.pod()
     await world.pulled()
@@ -145,8 +154,6 @@ async def test_a_log_path_is_placed_in_the_pods_log_directory(world: World) -> N
 async def test_a_log_path_without_a_log_directory_is_refused_naming_the_field(world: World) -> None:
     await world.pulled()
     async with bounded():
-        from tests.fakes.world import pod_config
-
         pod = await world.node.sandboxes.run(replace(pod_config(), log_directory=""), "")
         with pytest.raises(InvalidRequest, match=r"config\.log_path"):
             await world.node.containers.create(pod, container_config(log_path="app/0.log"))

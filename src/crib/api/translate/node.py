@@ -51,7 +51,7 @@ def decode_follow(message: pb.PullProgressRequest) -> FollowPull:
 
 
 def decode_timeline(message: pb.TimelineRequest) -> str:
-    return checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
+    return checks.identifier(message.pod, "pod")
 
 
 def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]) -> pb.InfoResponse:

@@ -53,6 +53,7 @@ class RunSandbox:
         core = self._core
         await self._clear(record)
         stage = core.timeline.of(record.id)
+        stage.pod = f"{record.config.metadata.namespace}/{record.config.metadata.name}"
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:

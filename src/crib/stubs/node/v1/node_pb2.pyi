@@ -481,17 +481,19 @@ class TimelineRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
-    pod_sandbox_id: _builtins.str
-    """a full id, or the beginning of one that fits no other"""
+    POD_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    """A sandbox id or the beginning of one, NAMESPACE/NAME or NAME. Of several the latest is meant; pods that
+    failed to start or were removed lately are remembered too.
+    """
     def __init__(
         self,
         *,
-        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_sandbox_id", b"pod_sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,303 @@
+"""cribd ends, by kill -9, by SIGTERM or with the whole machine, and comes back: what is there then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from crib.client.errors import NotFound
+from crib.client.pods import Pod
+from crib.host.mounts import unmount_tree
+from crib.model.container import ContainerRecord
+from crib.model.sandbox import SandboxRecord
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.system.daemon import Cri, Cribd, log_contents, running_cribd, until
+from tests.system.leftovers import kill_processes, processes_of, remove_cgroups, remove_network
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+COUNTING = "i=0; until [ -e /stop ]; do echo $i; i=$((i+1)); sleep 0.01; done; exit 5"
+
+
+@pytest.fixture(scope="module")
+def cribd() -> Iterator[Cribd]:
+    with running_cribd() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
+    async with cribd.story() as connection:
+        yield connection
+
+
+async def first_pid(cri: Cri, container: str) -> int:
+    """Of the container's first process, as the host sees it."""
+    note = cri.cribd.state / "containers" / container / "pidfile"
+    return int(note.read_text())
+
+
+async def monitor_pid(cri: Cri, container: str) -> int:
+    found = processes_of(cri.cribd.root, cri.cribd.cgroup)
+    return next(pid for pid, command in found if "conmon" in command and container[:20] in command)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_after_kill_9_all_is_there_and_what_ended_meanwhile_has_its_exit_code(
+    cri: Cri, cribd: Cribd, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    told = [pb.Mount(container_path="/told", host_path=str(tmp_path))]
+    runs, ends, stopped = [await cri.run_pod(name) for name in ("runs", "ends", "stopped")]
+    counting = await cri.run_container(runs, "sh", "-c", COUNTING, name="counting")
+    created = await cri.create(runs, "sleep", "100", name="created")
+    script = "until [ -e /told/end ]; do sleep 0.01; done; echo bye; exit 7"
+    ending = await cri.run_container(ends, "sh", "-c", script, name="ending", mounts=told)
+    gone = await cri.run_container(ends, "sh", "-c", "exit 3", name="gone")
+    await cri.exited(gone)
+    await cri.stop_pod(stopped)
+    before = {box: await cri.status(box) for box in (counting, created, gone)}
+    address = (await cri.pod_status(runs)).network.ip
+    log = cribd.logs / "runs" / "counting.log"
+    first = await first_pid(cri, counting)
+
+    cribd.kill()
+    assert is_running(first)
+    written = log.stat().st_size
+    await until(lambda: log.stat().st_size > written)
+    (tmp_path / "end").touch()
+    await until(lambda: (cribd.state / "exits" / ending).exists())
+    died_by = time.time_ns()
+    cribd.start()
+
+    async with cribd.connect() as again:
+        states = {id_: sandbox.state for id_, sandbox in (await again.sandboxes()).items()}
+        ready, not_ready = pb.SANDBOX_READY, pb.SANDBOX_NOTREADY
+        assert states == {runs.id: ready, ends.id: ready, stopped.id: not_ready}
+        assert set(await again.containers()) == {counting, created, ending, gone}
+        for box, status in before.items():
+            assert await again.status(box) == status
+        assert (await again.pod_status(runs)).network.ip == address
+        status = await again.status(ending)
+        assert (status.state, status.exit_code, status.reason) == (pb.CONTAINER_EXITED, 7, "Error")
+        assert status.started_at < status.finished_at <= died_by
+        # and they can be worked with as if nothing had been
+        await again.start(created)
+        await again.sh(created, "true")
+        await again.sh(counting, "touch /stop")
+        assert (await again.exited(counting)).exit_code == 5
+    numbers = log_contents(log)["stdout"].split()
+    assert numbers == [b"%d" % number for number in range(len(numbers))]
+
+
+async def test_a_service_managers_restart_leaves_containers_alone(cri: Cri, cribd: Cribd) -> None:
+    shared = pb.NamespaceOption(pid=pb.POD)
+    pod = await cri.run_pod("kept", namespaces=shared)
+    box = await cri.run_container(pod, "sleep", "1000", namespaces=shared)
+    first = await first_pid(cri, box)
+    cribd.stop()
+    assert is_running(first)
+    assert not await_socket(cribd.socket)
+    cribd.start()
+    async with cribd.connect() as again:
+        assert (await again.pod_status(pod)).state == pb.SANDBOX_READY
+        assert "sleep" in await again.sh(box, "ps")
+        assert await first_pid(again, box) == first
+        other = await again.run_container(pod, "sleep", "2000", name="other", namespaces=shared)
+        assert "sleep 1000" in await again.sh(other, "cat /proc/*/cmdline | tr '\\0' ' '")
+
+
+def await_socket(path: Path) -> bool:
+    """Whether somebody answers there."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+@pytest.mark.parametrize("daemon_runs", [True, False])
+async def test_a_container_whose_monitor_was_killed_is_ended_and_shown_as_lost(
+    cri: Cri, cribd: Cribd, *, daemon_runs: bool
+) -> None:
+    pod = await cri.run_pod("lost")
+    box = await cri.run_container(pod, "sleep", "1000")
+    first, monitor = await first_pid(cri, box), await monitor_pid(cri, box)
+    if not daemon_runs:
+        cribd.kill()
+    os.kill(monitor, signal.SIGKILL)
+    if not daemon_runs:
+        await until(lambda: not is_running(monitor))
+        assert is_running(first)
+        cribd.start()
+    async with cribd.connect() as again:
+        status = await again.exited(box)
+        assert (status.exit_code, status.reason) == (255, "Unknown")
+        assert "monitor" in status.message
+        await until(lambda: not is_running(first))
+        assert (await again.pod_status(pod)).state == pb.SANDBOX_READY
+        await again.run_container(pod, "sleep", "100", name="next")
+
+
+async def test_a_second_cribd_is_refused_and_told_who_holds_the_roots(cri: Cri, cribd: Cribd) -> None:
+    pod = await cri.run_pod("undisturbed")
+    refused = cribd.run()
+    assert refused.returncode == 1
+    assert f"another cribd (pid {cribd.pid})" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert cribd.run("--wipe").returncode == 1
+    assert (await cri.pod_status(pod)).state == pb.SANDBOX_READY
+    # one root shared is one too many
+    for shared, other in (("data", "state"), ("state", "data")):
+        config = cribd.root / "other.toml"
+        text = cribd.config.read_text()
+        path = getattr(cribd, other)
+        config.write_text(text.replace(f'{other} = "{path}"', f'{other} = "{path}2"', 1))
+        refused = cribd.run(config=config)
+        assert refused.returncode == 1, refused
+        assert f"{getattr(cribd, shared)}/lock" in refused.stderr
+        config.unlink()
+        shutil.rmtree(f"{path}2")
+
+
+async def test_the_socket_is_for_root_and_its_group_alone(cribd: Cribd) -> None:
+    socket, directory = cribd.socket.stat(), cribd.state.stat()
+    assert (stat.S_IMODE(socket.st_mode), stat.S_IMODE(directory.st_mode)) == (0o660, 0o750)
+    assert (socket.st_uid, directory.st_uid) == (0, 0)
+    assert socket.st_gid == directory.st_gid
+    assert stat.S_IMODE(cribd.data.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("conmn = 'x'", "unknown key conmn, did you mean conmon?"),
+        ("verb_timeout = 'long'", "verb_timeout must be a number"),
+        ("cgroup_root = '../..'", "cgroup_root is '../..', and must be an absolute path"),
+        ("not toml", ""),
+    ],
+)
+async def test_a_mistake_in_the_configuration_is_told_with_file_and_line(
+    cribd: Cribd, tmp_path: Path, line: str, message: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"# first\n\n{line}\n")
+    for arguments in ((), ("--check-config",)):
+        done = cribd.run(*arguments, config=config)
+        assert done.returncode == 1
+        assert f"{config}:3: {message}" in done.stderr or (not message and "line 3" in done.stderr)
+        assert "Traceback" not in done.stderr
+    assert cribd.run("--check-config").returncode == 0
+
+
+async def test_a_row_that_cannot_be_read_costs_that_pod_alone(cri: Cri, cribd: Cribd) -> None:
+    fine, torn = await cri.run_pod("fine"), await cri.run_pod("torn")
+    box, half = [await cri.run_container(pod, "sleep", "100") for pod in (fine, torn)]
+    lost = await cri.run_container(fine, "sleep", "100", name="lost")
+    processes = [await first_pid(cri, container) for container in (half, lost)]
+    cribd.kill()
+    with closing(sqlite3.connect(cribd.database)) as database:
+        database.execute("UPDATE sandboxes SET record = x'00ff' WHERE id = ?", (torn.id,))
+        database.execute("UPDATE containers SET record = x'' WHERE id = ?", (lost,))
+        database.commit()
+    cribd.start()
+    async with cribd.connect() as again:
+        assert set(await again.sandboxes()) == {fine.id}
+        assert set(await again.containers()) == {box}
+        assert await again.sh(box, "echo well") == "well"
+        # what the rows stood for is nobody's any more, and swept
+        for pid in processes:
+            await until(lambda pid=pid: not is_running(pid))
+        with pytest.raises(NotFound):
+            await again.status(lost)
+        await again.run_container(fine, "sleep", "100", name="lost")
+    with closing(sqlite3.connect(cribd.database)) as database:
+        assert database.execute("SELECT count(*) FROM unreadable").fetchone() == (2,)
+        database.execute("DELETE FROM unreadable")
+        database.commit()
+
+
+async def test_files_that_are_missing_or_torn_do_not_stop_the_start(cri: Cri, cribd: Cribd) -> None:
+    pods = [await cri.run_pod(name) for name in ("note", "bundle", "directory")]
+    boxes = [await cri.run_container(pod, "sleep", "100") for pod in pods]
+    cribd.kill()
+    containers = cribd.state / "containers"
+    (containers / boxes[0] / "crib.json").write_bytes(b"{")
+    (containers / boxes[1] / "config.json").write_bytes(b"")
+    (cribd.state / "sandboxes" / pods[2].id / "resolv.conf").unlink()
+    (cribd.data / "staging" / "half-a-layer").write_bytes(b"x" * 1000)
+    (cribd.data / "layers" / ("0" * 64 + ".erofs")).write_bytes(b"x" * 1000)
+    (containers / "not-an-id").mkdir()
+    cribd.start()
+    async with cribd.connect() as again:
+        assert set(await again.sandboxes()) == {pod.id for pod in pods}
+        assert not (cribd.data / "staging" / "half-a-layer").exists()
+        assert not (cribd.data / "layers" / ("0" * 64 + ".erofs")).exists()
+        for pod in pods:
+            await again.remove_pod(pod)
+    (containers / "not-an-id").rmdir()
+
+
+def power_cut(cribd: Cribd) -> None:
+    """What a reboot does: no process, mount, interface, rule or cgroup is left, nor what lay in /run."""
+    cribd.kill()
+    kill_processes(cribd.root, cribd.cgroup)
+    unmount_tree(str(cribd.root))
+    remove_cgroups(cribd.cgroup)
+    remove_network(cribd.bridge)
+    shutil.rmtree(cribd.state)
+    decode = msgspec.msgpack.decode
+    with closing(sqlite3.connect(cribd.database)) as database:
+        for table, kind in (("sandboxes", SandboxRecord), ("containers", ContainerRecord)):
+            for id_, blob in database.execute(f"SELECT id, record FROM {table}").fetchall():
+                record = decode(blob, type=kind)
+                if isinstance(record, SandboxRecord):
+                    record = replace(record, boot_id="of-the-boot-before")
+                blob = msgspec.msgpack.encode(record)
+                database.execute(f"UPDATE {table} SET record = ? WHERE id = ?", (blob, id_))
+        database.commit()
+
+
+async def test_after_a_reboot_containers_have_ended_and_sandboxes_are_not_ready() -> None:
+    with running_cribd(warm=False) as cribd:
+        async with cribd.connect() as cri:
+            pods = [await cri.run_pod(name) for name in ("one", "two")]
+            boxes = [await cri.run_container(pod, "sleep", "1000") for pod in pods]
+            ended = await cri.run_container(pods[0], "sh", "-c", "exit 9", name="ended")
+            await cri.exited(ended)
+        power_cut(cribd)
+        cribd.start()
+        async with cribd.connect() as cri:
+            assert {s.state for s in (await cri.sandboxes()).values()} == {pb.SANDBOX_NOTREADY}
+            statuses = {box: await cri.status(box) for box in (*boxes, ended)}
+            assert {status.state for status in statuses.values()} == {pb.CONTAINER_EXITED}
+            assert [statuses[box].exit_code for box in (*boxes, ended)] == [255, 255, 9]
+            assert statuses[boxes[0]].finished_at >= statuses[boxes[0]].started_at
+            rows = cribd.leftovers().rows
+            assert not [row for row in rows if row.startswith("network_address")]
+            # the kubelet makes the pod anew, with the next attempt
+            config = pb.PodSandboxConfig()
+            config.CopyFrom(pods[0].config)
+            config.metadata.attempt = 1
+            request = pb.RunPodSandboxRequest(config=config)
+            anew = Pod((await cri.call(cri.runtime.RunPodSandbox, request)).pod_sandbox_id, config)
+            box = await cri.run_container(anew, "sleep", "100")
+            assert await cri.sh(box, "echo up") == "up"
+            for pod in (*pods, anew):
+                await cri.remove_pod(pod)
