@@ -64,7 +64,7 @@ class Daemon:
         for path in paths.locks:
             self._ends.enter_context(_locked(path))
         self._adopt_orphans()
-        database = Database(paths.database)
+        database = Database(paths.database, paths.image_database)
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
         facts = read_host_facts(layout)

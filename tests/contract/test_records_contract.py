@@ -30,7 +30,9 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
         if opened:
             opened.pop().close()
         opened.append(
-            memory if request.param == "memory" else SqliteRecords(Database(str(tmp_path / "crib.db")))
+            memory
+            if request.param == "memory"
+            else SqliteRecords(Database(str(tmp_path / "crib.db"), str(tmp_path / "images.db")))
         )
         return opened[-1]
 

@@ -284,7 +284,11 @@ class Cri:
         )
         metadata = pb.ContainerMetadata(name=name)
         return pb.ContainerConfig(
-            metadata=metadata, image=image, command=command, linux=linux, **fields  # type: ignore[arg-type]
+            metadata=metadata,
+            image=image,
+            command=command,
+            linux=linux,
+            **fields,  # type: ignore[arg-type]
         )
 
     async def run_pod(self, name: str, **fields: object) -> Pod:

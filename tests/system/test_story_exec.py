@@ -69,9 +69,14 @@ async def test_a_child_in_the_background_that_holds_the_pipe_delays_nothing(cri:
 
 async def test_output_beyond_the_limit_is_cut_so_that_a_kubelet_takes_the_message(cri: Cri, box: str) -> None:
     flood = "head -c 40000000 /dev/zero"
-    for script, least in ((f"{flood}; exit 4", (LIMIT - 100, 0)), (f"{flood}; {flood} >&2; exit 4", (LIMIT // 3,) * 2)):
+    for script, least in (
+        (f"{flood}; exit 4", (LIMIT - 100, 0)),
+        (f"{flood}; {flood} >&2; exit 4", (LIMIT // 3,) * 2),
+    ):
         request = pb.ExecSyncRequest(container_id=box, cmd=["sh", "-c", script])
-        reply = await cri.call(cri.runtime.ExecSync, request)  # whose bound of a message is a kubelet's, 16 MiB
+        reply = await cri.call(
+            cri.runtime.ExecSync, request
+        )  # whose bound of a message is a kubelet's, 16 MiB
         assert reply.exit_code == 4
         assert len(reply.stdout) >= least[0]
         assert len(reply.stderr) >= least[1]

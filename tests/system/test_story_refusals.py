@@ -248,9 +248,18 @@ ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a layer that climbs out": (_layer_of(Entry("../../evil", b"x")), r"\.\."),
     "a layer with an absolute name that climbs": (_layer_of(Entry("/../evil", b"x")), r"\.\."),
     "a device where a directory should be": (_below_a_device, "'d' is used as a directory"),
-    "a fifo where a directory should be": (_layer_of(Entry("d", kind=tarfile.FIFOTYPE), Entry("d/f", b"x")), "d"),
-    "a file that is used as a directory": (_layer_of(Entry("f", b"x"), Entry("f/g", b"y")), "'f' is used as a directory"),
-    "a hard link to nothing": (_layer_of(directory("x"), Entry("x/y", kind=tarfile.LNKTYPE, link="no")), "no"),
+    "a fifo where a directory should be": (
+        _layer_of(Entry("d", kind=tarfile.FIFOTYPE), Entry("d/f", b"x")),
+        "d",
+    ),
+    "a file that is used as a directory": (
+        _layer_of(Entry("f", b"x"), Entry("f/g", b"y")),
+        "'f' is used as a directory",
+    ),
+    "a hard link to nothing": (
+        _layer_of(directory("x"), Entry("x/y", kind=tarfile.LNKTYPE, link="no")),
+        "no",
+    ),
     "a manifest that points outside": (_manifest_outside, "passwd"),
     "no archive at all": (lambda path: _written(path, b"\0" * 4096), "bad.tar"),
     "random bytes": (lambda path: _written(path, bytes(range(256)) * 64), "bad.tar"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -79,6 +79,8 @@ class Core:
             lambda row: records.delete_container(row.id),
             group_of=lambda row: row.sandbox_id,
         )
+        self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
+        """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:

@@ -98,6 +98,7 @@ class Node:
         self.containers = Containers(self._core, self._catalogue)
         self.images = ImageStore(self._core, self._catalogue)
         self.stats = Stats(self._core)
+        self._core.container_gone = self._sweep_if_last
 
     @property
     def cgroup_driver(self) -> str:
@@ -112,6 +113,11 @@ class Node:
         self._catalogue.fill(rows.images)
         await recover(self._core)
         await self.images.sweep()
+
+    def _sweep_if_last(self, container: ContainerRecord) -> None:
+        """The layers of an image that was removed stay as long as a container needs them."""
+        if self._catalogue.find(container.image_id) is None:
+            self.keeper.start(f"sweep of layers of {container.image_id}", self.images.sweep())
 
     async def close(self, grace: float) -> None:
         """Let verbs finish within `grace` seconds. Containers go on running."""

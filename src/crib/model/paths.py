@@ -1,7 +1,8 @@
 """Every path of ours, born here: from the two roots and an id.
 
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
-├── crib.db        records                ├── crib.sock
+├── crib.db        pods, containers       ├── crib.sock
+├── images.db      images                 │
 ├── layers/        DIFFID.erofs           ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
@@ -27,6 +28,10 @@ class Paths:
     @property
     def database(self) -> str:
         return f"{self.data}/crib.db"
+
+    @property
+    def image_database(self) -> str:
+        return f"{self.data}/images.db"
 
     @property
     def locks(self) -> tuple[str, ...]:

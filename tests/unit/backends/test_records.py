@@ -22,7 +22,7 @@ from tests.contract.records_samples import full_container, full_image, full_sand
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(str(tmp_path / "crib.db"))
+    made = Database(str(tmp_path / "crib.db"), str(tmp_path / "images.db"))
     yield made
     made.close()
 
@@ -87,7 +87,8 @@ def test_a_full_disk_is_exhausted_and_the_row_as_it_was(database: Database, reco
 async def test_other_failures_of_the_database_are_broken_and_name_the_row(database: Database) -> None:
     records = SqliteRecords(database)
     sandbox, container, image = full_sandbox(), full_container(), full_image()
-    for noun in ("sandboxes", "containers", "images"):
+    database.image_connection.execute("DROP TABLE images")
+    for noun in ("sandboxes", "containers"):
         database.connection.execute(f"DROP TABLE {noun}")
     with pytest.raises(Broken, match=f"write sandbox {sandbox.id}: no such table"):
         records.put_sandbox(sandbox)
@@ -116,19 +117,33 @@ def test_a_table_that_cannot_be_read_is_told_by_name(database: Database, records
 
 
 def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "crib.db")
-    database = Database(path)
+    path, images = str(tmp_path / "crib.db"), str(tmp_path / "images.db")
+    database = Database(path, images)
     database.connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     database.close()
     with pytest.raises(SchemaTooNew, match=f"schema {SCHEMA_VERSION + 1}"):
-        Database(path)
+        Database(path, images)
+
+
+@pytest.mark.parametrize("name", ["crib.db", "images.db"])
+def test_a_damaged_file_is_set_aside_and_the_other_is_kept(tmp_path: Path, name: str) -> None:
+    paths = [str(tmp_path / "crib.db"), str(tmp_path / "images.db")]
+    Database(*paths).close()
+    (tmp_path / name).write_bytes(b"not a database" * 1000)
+    database = Database(*paths)
+    rows = SqliteRecords(database).load()
+    assert (rows.sandboxes, rows.containers, rows.images) == ([], [], [])
+    database.close()
+    (aside,) = tmp_path.glob("*.broken-*")
+    assert aside.name.startswith(name)
+    assert aside.read_bytes().startswith(b"not a database")
 
 
 def test_rows_are_in_the_log_when_the_call_returns_and_survive_without_a_close(tmp_path: Path) -> None:
-    database = Database(str(tmp_path / "crib.db"))
+    database = Database(str(tmp_path / "crib.db"), str(tmp_path / "images.db"))
     sandbox = full_sandbox()
     SqliteRecords(database).put_sandbox(sandbox)
-    second = Database(database.path)
+    second = Database(database.path, str(tmp_path / "images.db"))
     assert list(SqliteRecords(second).load().sandboxes) == [sandbox]
     second.close()
     database.close()
@@ -137,7 +152,7 @@ def test_rows_are_in_the_log_when_the_call_returns_and_survive_without_a_close(t
 def test_pod_rows_are_not_synced_and_image_rows_are(database: Database) -> None:
     normal, full = 1, 2
     assert database.connection.execute("PRAGMA synchronous").fetchone()[0] == normal
-    assert database._durable.execute("PRAGMA synchronous").fetchone()[0] == full
+    assert database.image_connection.execute("PRAGMA synchronous").fetchone()[0] == full
     assert database.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
@@ -157,7 +172,7 @@ async def test_the_log_is_moved_into_the_file_from_time_to_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "CHECKPOINT_INTERVAL", 0.0)
-    database = Database(str(tmp_path / "crib.db"))
+    database = Database(str(tmp_path / "crib.db"), str(tmp_path / "images.db"))
     moved = asyncio.Event()
     loop = asyncio.get_running_loop()
     checkpoint = database._checkpoint
@@ -188,9 +203,9 @@ async def test_a_checkpoint_that_fails_is_logged(
         def execute(self, statement: str) -> None:
             raise sqlite3.OperationalError("database is locked")
 
-    durable, database._durable = database._durable, Busy()  # type: ignore[assignment]  # only this is asked of it
+    real, database._checkpointer = database._checkpointer, Busy()  # type: ignore[assignment]  # only this is asked of it
     database._checkpoint()
-    database._durable = durable
+    database._checkpointer = real
     assert "database is locked" in caplog.text
 
 

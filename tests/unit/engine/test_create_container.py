@@ -180,6 +180,13 @@ async def test_a_started_container_runs(world: World) -> None:
     record = world.node.containers.get(container)
     assert record.state is ContainerState.RUNNING
     assert record.started_at > record.created_at
+    await world.node.containers.start(container)
+    assert world.node.containers.get(container) == record, "a retry after success changes nothing"
+
+
+async def test_a_container_that_has_ended_is_not_started_again(world: World) -> None:
+    container = await world.running(await world.pod())
+    await world.node.containers.stop(container, 0)
     with pytest.raises(WrongState, match="cannot start container"):
         await world.node.containers.start(container)
 

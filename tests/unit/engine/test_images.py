@@ -369,3 +369,12 @@ async def test_the_usage_of_layers_and_writable_layers_is_told(world: World) -> 
     await world.pulled()
     layers, writable = await world.node.images.fs_usage()
     assert (layers.used_bytes, writable.used_bytes) == (1000, 0)
+
+
+async def test_layers_of_a_removed_image_go_with_the_last_container_that_needs_them(world: World) -> None:
+    container = await world.created(await world.pod())
+    record = world.node.containers.get(container)
+    await world.node.images.remove(record.image_id)
+    assert set(record.layers) <= world.images.layers
+    await world.node.containers.remove(container)
+    await until(lambda: not set(record.layers) & world.images.layers)

@@ -30,7 +30,7 @@ _STATES = {
 MAX_TIMEOUT = 10 * 365 * 24 * 3600
 """Seconds: longer waits are mistakes, and must not overflow a clock."""
 MAX_OUTPUT = (16 << 20) - 64
-"""Bytes of stdout and stderr together: a kubelet takes messages of at most 16 MiB, and would else get nothing."""
+"""Bytes of stdout and stderr together: a kubelet takes no message over 16 MiB, and would get nothing."""
 
 
 @dataclass(frozen=True, slots=True)

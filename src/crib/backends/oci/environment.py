@@ -96,7 +96,7 @@ async def open_environment(
 
 
 def hybrid_problem(facts: HandlerFacts, layout: CgroupLayout) -> str:
-    """Crun takes a hybrid host only if no controller is left on its v2 side; systemd mounts such ones as v1."""
+    """Crun takes a hybrid host only if no controller is left on its v2 side; systemd mounts them as v1."""
     if layout.mode != "hybrid" or os.path.basename(facts.program) != "crun":
         return ""
     left = sorted(layout.unified_controllers)

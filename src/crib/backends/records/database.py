@@ -1,16 +1,22 @@
-"""One SQLite file in WAL mode (https://www.sqlite.org/wal.html), and who may write to it how.
+"""Two SQLite files in WAL mode (https://www.sqlite.org/wal.html), one for each way of writing.
 
-The daemon's loop writes small rows with `synchronous=NORMAL`: no fsync in its way, and what a power cut may
-take are rows of pods that it took too. Image rows go through a second connection with `synchronous=FULL`,
-off the loop. Checkpoints (the fsyncs of WAL mode) run off the loop as well, never inside a commit.
+Pods and containers are written by the daemon's loop with `synchronous=NORMAL`: no fsync in its way, and what
+a power cut may take are rows of pods that it took too. Checkpoints (the fsyncs of WAL mode) run off the loop,
+never inside a commit. Images are written with `synchronous=FULL`, off the loop; a file of their own keeps a
+pod's commit from waiting for an image's fsync, as a WAL has one writer at a time.
+
+A file that is damaged is set aside, and said so: it must not keep the node from starting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
+import time
+from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +25,16 @@ BUSY_TIMEOUT = 10.0
 """Seconds that one connection waits for another's commit."""
 CHECKPOINT_INTERVAL = 10.0
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS sandboxes (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
+_UNREADABLE = "CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);"
+_ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
+POD_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
+CREATE TABLE IF NOT EXISTS containers {_ROWS}
+{_UNREADABLE}
+"""
+IMAGE_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS images {_ROWS}
+{_UNREADABLE}
 """
 
 
@@ -32,52 +43,81 @@ class SchemaTooNew(Exception):
 
 
 class Database:
-    """The file's three connections: the loop's, the durable writer's, the checkpointer's."""
+    """The files' three connections: the loop's, its checkpointer's, and the durable writer's."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, image_path: str) -> None:
         self.path = path
-        self.connection = self._connect("NORMAL")
+        self.connection = _open(path, POD_SCHEMA)
         """For the event loop's thread: commits take some tens of microseconds."""
-        version = self.connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise SchemaTooNew(f"{path} has schema {version}, this crib knows up to {SCHEMA_VERSION}")
-        self.connection.executescript(SCHEMA)
-        self.connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self._durable = self._connect("FULL")
-        self._durable_lock = threading.Lock()
+        self.connection.execute("PRAGMA synchronous=NORMAL")
+        self.connection.execute("PRAGMA wal_autocheckpoint=0")
+        self.image_connection = _open(image_path, IMAGE_SCHEMA)
+        """For one thread at a time, which holds the lock; and for reading before anything is written."""
+        self.image_connection.execute("PRAGMA synchronous=FULL")
+        self._image_lock = threading.Lock()
+        self._checkpointer = _connect(path)
 
-    def _connect(self, synchronous: str) -> sqlite3.Connection:
-        # Connections are used by one thread at a time: the loop's, or one that holds the lock.
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        return connection
-
-    async def execute_durably(self, statement: str, values: tuple[object, ...]) -> None:
-        """Commit one statement and have it on disk before returning."""
+    async def execute_durably(self, statement: str, values: Sequence[object]) -> None:
+        """Commit one statement on the images' file and have it on disk before returning."""
         await asyncio.to_thread(self._execute_durably, statement, values)
 
-    def _execute_durably(self, statement: str, values: tuple[object, ...]) -> None:
-        with self._durable_lock:
-            self._durable.execute(statement, values)
+    def _execute_durably(self, statement: str, values: Sequence[object]) -> None:
+        with self._image_lock:
+            self.image_connection.execute(statement, values)
 
     async def checkpoint_forever(self) -> None:
-        """Move the write-ahead log into the file from time to time, so that it stays short."""
+        """Move the pods' write-ahead log into its file from time to time, so that it stays short."""
         while True:
             await asyncio.sleep(CHECKPOINT_INTERVAL)
             await asyncio.to_thread(self._checkpoint)
 
     def _checkpoint(self) -> None:
-        with self._durable_lock:
-            try:
-                self._durable.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except sqlite3.OperationalError as error:
-                log.warning("checkpoint of %s: %s", self.path, error)
+        try:
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.OperationalError as error:
+            log.warning("checkpoint of %s: %s", self.path, error)
 
     def close(self) -> None:
-        with self._durable_lock:  # a write that has begun is finished first
-            self._durable.close()
+        with self._image_lock:  # a write that has begun is finished first
+            self.image_connection.close()
+        self._checkpointer.close()
         self.connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # Each connection is used by one thread at a time: the loop's, or one that holds a lock.
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    return connection
+
+
+def _open(path: str, schema: str) -> sqlite3.Connection:
+    try:
+        return _prepare(path, schema)
+    except sqlite3.OperationalError:
+        raise  # locked, no room, no permission: the file itself is not to blame
+    except sqlite3.DatabaseError as error:
+        aside = f"{path}.broken-{time.time_ns()}"
+        log.error("%s is damaged (%s): it is kept as %s, and a new one begins", path, error, aside)
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(path + suffix):
+                os.rename(path + suffix, aside + suffix)
+        return _prepare(path, schema)
+
+
+def _prepare(path: str, schema: str) -> sqlite3.Connection:
+    connection = _connect(path)
+    try:
+        _check_version(connection, path)
+        connection.executescript(schema)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection, path: str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNew(f"{path} has schema {version}, this crib knows up to {SCHEMA_VERSION}")

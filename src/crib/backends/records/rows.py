@@ -46,38 +46,12 @@ class SqliteRecords:
 
     def load(self) -> AllRecords:
         """All rows; one that cannot be read is moved to the table `unreadable` and logged."""
+        pods, images = self._connection, self._database.image_connection
         return AllRecords(
-            self._load("sandboxes", SandboxRecord),
-            self._load("containers", ContainerRecord),
-            self._load("images", ImageRecord),
+            _load(pods, "sandboxes", SandboxRecord),
+            _load(pods, "containers", ContainerRecord),
+            _load(images, "images", ImageRecord),
         )
-
-    def _load(self, noun: str, kind: type[T]) -> Sequence[T]:
-        decoder = msgspec.msgpack.Decoder(kind)
-        found = []
-        with _trying("read", noun):
-            query = f"SELECT id, CAST(record AS BLOB) FROM {noun}"  # noqa: S608  # a name of ours
-            rows = self._connection.execute(query).fetchall()
-        for key, blob in rows:
-            try:
-                found.append(decoder.decode(blob))
-            except (msgspec.MsgspecError, ValueError, TypeError) as error:
-                log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
-                self._set_aside(noun, key, blob, str(error))
-        return found
-
-    def _set_aside(self, noun: str, key: str, blob: bytes, error: str) -> None:
-        with _trying("set aside a row of", noun):
-            self._connection.execute("BEGIN")
-            try:
-                self._connection.execute(
-                    "INSERT INTO unreadable VALUES (?, ?, ?, ?)", (noun, key, blob, error)
-                )
-                self._connection.execute(f"DELETE FROM {noun} WHERE id = ?", (key,))  # noqa: S608  # a name of ours
-                self._connection.execute("COMMIT")
-            except sqlite3.Error:
-                self._connection.execute("ROLLBACK")
-                raise
 
     def put_sandbox(self, record: SandboxRecord) -> None:
         with _trying("write sandbox", record.id):
@@ -107,3 +81,31 @@ class SqliteRecords:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[T]:
+    decoder = msgspec.msgpack.Decoder(kind)
+    found = []
+    with _trying("read", noun):
+        query = f"SELECT id, CAST(record AS BLOB) FROM {noun}"  # noqa: S608  # a name of ours
+        rows = connection.execute(query).fetchall()
+    for key, blob in rows:
+        try:
+            found.append(decoder.decode(blob))
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
+            _set_aside(connection, (noun, key, blob, str(error)))
+    return found
+
+
+def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str]) -> None:
+    noun, key = row[:2]
+    with _trying("set aside a row of", noun):
+        connection.execute("BEGIN")
+        try:
+            connection.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row)
+            connection.execute(f"DELETE FROM {noun} WHERE id = ?", (key,))  # noqa: S608  # a name of ours
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            connection.execute("ROLLBACK")
+            raise

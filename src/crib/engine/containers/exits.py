@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState, Exit
+from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.lifecycle import move_container
 from crib.ports import Handler
 
 log = logging.getLogger(__name__)
 
+RETRY_AFTER = 1.0
+"""Seconds until exits are watched again after that failed; what happened meanwhile is on file then."""
+
 
 async def watch_exits(core: Core, handler: Handler) -> None:
     """Record every exit that the handler tells of, for the daemon's life."""
-    async for exit_ in handler.exits():
-        # Each on its own: a container whose start or removal hangs must not hold up the others' exits.
-        core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
+    while True:
+        try:
+            async for exit_ in handler.exits():
+                # Each on its own: a container whose start or removal hangs must not hold up the others.
+                core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
+        except CribError as error:
+            log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER)
+            await asyncio.sleep(RETRY_AFTER)
 
 
 async def _record_or_log(core: Core, exit_: Exit) -> None:

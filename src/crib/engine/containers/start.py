@@ -32,6 +32,8 @@ class StartContainer:
         core = self._core
         async with core.locks.of(container):
             record = core.container(container)
+            if record.state is ContainerState.RUNNING:
+                return  # a retry, after a start whose answer the caller did not wait for
             state = move_container(record, "start")
             sandbox = core.sandbox(record.sandbox_id)
             if sandbox.state is not SandboxState.READY:

@@ -32,5 +32,6 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
             raise
         core.containers.remove(current)
         core.tell_exited(current.id)
+        core.container_gone(current)
     if was_listed:
         core.tell(EventType.DELETED, current.id, current.sandbox_id)
