@@ -67,6 +67,7 @@ class Daemon:
         database = Database(paths.database, paths.image_database)
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
+        self._ends.enter_context(_own_cgroup(settings.cgroup_root, layout))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
@@ -129,19 +130,40 @@ class Daemon:
 
 
 @contextlib.contextmanager
+def _own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
+    """Make and hold the pods' parent cgroup: whatever is in it and not in our records is swept away."""
+    groups = cgroups.Cgroups(layout)
+    groups.create(root)
+    fd = os.open(groups.directories(root)[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _try_lock(fd):
+            raise Broken(f"another cribd has its pods in cgroup {root}: give this one its own cgroup_root")
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket)."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _try_lock(fd):
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            raise Broken(f"another cribd (pid {holder}) holds {path}")
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         yield
-    except BlockingIOError as error:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        raise Broken(f"another cribd (pid {holder}) holds {path}") from error
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def main() -> None:

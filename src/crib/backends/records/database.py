@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from crib.model.errors import Broken
+
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
@@ -38,7 +40,7 @@ CREATE TABLE IF NOT EXISTS images {_ROWS}
 """
 
 
-class SchemaTooNew(Exception):
+class SchemaTooNew(Broken):
     """The file was written by a later crib."""
 
 
