@@ -18,7 +18,7 @@ UNSEEN = {"backends/images/worker_main.py", "backends/images/registry.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rooms", action="store_true", help="judge coverage by room (needs --cov and the whole suite)")
+    parser.addoption("--rooms", action="store_true", help="judge coverage by room (needs --cov=crib)")
 
 
 @pytest.hookimpl(trylast=True)

@@ -45,7 +45,9 @@ from crib.observe import logs
 log = logging.getLogger(__name__)
 
 GRACE = 10.0
-"""Seconds that verbs under way get when the daemon stops."""
+"""Seconds that verbs under way get when the daemon stops, with callers or without."""
+LAST_GRACE = 1.0
+"""Seconds of it that are always left for those whose callers have gone."""
 
 
 class Daemon:
@@ -56,6 +58,7 @@ class Daemon:
         self._paths = Paths(settings.data, settings.state)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
+        self._stop_by = 0.0
 
     async def open_node(self) -> Node:
         """Everything behind the door, before recovery."""
@@ -82,7 +85,7 @@ class Daemon:
         )
         node = Node(settings, facts, ports)
         node.keeper.serve("checkpoints", database.checkpoint_forever())
-        self._ends.push_async_callback(node.close, GRACE)
+        self._ends.push_async_callback(self._close, node)
         return node
 
     async def serve(self) -> None:
@@ -102,6 +105,7 @@ class Daemon:
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
+            self._stop_by = time.monotonic() + GRACE
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 
@@ -113,6 +117,9 @@ class Daemon:
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))
+
+    async def _close(self, node: Node) -> None:
+        await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
 
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths

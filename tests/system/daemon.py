@@ -1,4 +1,4 @@
-"""The real cribd as a process of its own: private roots, bridge, range, cgroup and log, and a count of the rest.
+"""The real cribd as a process of its own: private roots, bridge, range, cgroup and log.
 
     with running_cribd() as cribd:               # started, READY, one busybox image imported
         async with cribd.connect() as cri:       # both CRI services, and short ways to use them
@@ -30,7 +30,7 @@ from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, busybox_image, write_saved_archive
-from tests.system.leftovers import Leftovers, force_away
+from tests.system.leftovers import Leftovers, force_away, processes_holding
 
 IMAGE = "docker.io/library/busybox:test"
 START_SECONDS = 30.0
@@ -133,6 +133,13 @@ class Cribd:
         """kill -9."""
         self._end(signal.SIGKILL)
 
+    def start_and_kill(self, seconds: float) -> None:
+        """Start it, and kill it after that time, ready or not."""
+        self._process = self._spawn()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self.kill()
+
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -190,8 +197,12 @@ class Cribd:
 
     def settle_empty(self) -> None:
         """Nothing in the kernel, no process, no row of a pod."""
+
+        def now() -> list[str]:
+            return [*self.leftovers().in_the_kernel(), *processes_holding(self.root)]
+
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (left := self.leftovers().in_the_kernel()) and time.monotonic() < deadline:
+        while (left := now()) and time.monotonic() < deadline:
             time.sleep(0.02)  # as in `settle`
         assert not left, "left behind: " + "; ".join(left)
 
@@ -207,7 +218,7 @@ class Cribd:
         archive.unlink()
 
     def warm_up(self) -> None:
-        """One pod's whole life: what all pods share (layers' mounts, infra root) counts no more as left behind."""
+        """One pod's whole life: what all pods share (layers' mounts, infra root) is there from now on."""
 
         async def once() -> None:
             shared = pb.NamespaceOption(pid=pb.POD)
@@ -362,7 +373,7 @@ class Cri:
 
 
 async def until(question: object, seconds: float = 5.0) -> object:
-    """The first true answer of `question`, which is asked again and again (it may be async); AssertionError."""
+    """The first true answer of `question` (it may be async), asked again and again; AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
         answer = question()  # type: ignore[operator]
@@ -371,6 +382,21 @@ async def until(question: object, seconds: float = 5.0) -> object:
             return answer
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.01)  # what is waited for tells nobody
+
+
+async def page(address: str, port: int) -> str:
+    """The host name of the pod whose web server answers there; empty when none does."""
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
+    except (OSError, TimeoutError):
+        return ""
+    try:
+        writer.write(b"GET /hostname HTTP/1.0\r\n\r\n")
+        return (await asyncio.wait_for(reader.read(), 2)).decode().rpartition("\r\n")[2].strip()
+    except (OSError, TimeoutError):
+        return ""
+    finally:
+        writer.close()
 
 
 def log_contents(path: Path | str) -> Mapping[str, bytes]:

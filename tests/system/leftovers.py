@@ -18,7 +18,8 @@ from crib.host.mounts import unmount_tree
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 
-_UNCOUNTED = ("d/crib.db-wal", "d/crib.db-shm", "d/crib.db-journal", "notify", "cribd.log")
+_DATABASES = ("d/crib.db", "d/images.db")
+_UNCOUNTED = (*(f"{name}-{part}" for name in _DATABASES for part in ("wal", "shm")), "notify", "cribd.log")
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
 _KILL_SECONDS = 5.0
@@ -50,16 +51,19 @@ class Leftovers:
             cgroups=frozenset(_cgroups(cgroup)),
             processes=frozenset(f"{pid} {command}" for pid, command in processes_of(root, cgroup)),
             files=frozenset(_files(root)),
-            rows=frozenset(_rows(root / "d" / "crib.db")),
+            rows=frozenset(row for name in _DATABASES for row in _rows(root / name)),
             rules=frozenset(_rules(bridge)),
         )
 
     def differences(self, before: Leftovers) -> list[str]:
-        """What has come and what has gone since."""
+        """What has come and what has gone since, but for links that the kernel was about to remove."""
         found: list[str] = []
         for kind in self.__dataclass_fields__:
             now, then = getattr(self, kind), getattr(before, kind)
-            for what, names in (("new", sorted(now - then)), ("gone", sorted(then - now))):
+            for what, names in (
+                ("new", sorted(now - then)),
+                ("gone", sorted(then - now) if kind != "interfaces" else []),
+            ):
                 found += [f"{what} {kind}: {name}" for name in names[:SHOWN]]
                 found += [f"{what} {kind}: {len(names) - SHOWN} more"] if len(names) > SHOWN else []
         return found
@@ -85,6 +89,19 @@ def processes_of(root: Path, cgroup: str) -> Iterator[tuple[int, str]]:
             continue  # it ended while we looked
         if ours and state != b"Z":
             yield int(pid), command.replace(b"\0", b" ").decode(errors="replace")[:120]
+
+
+def processes_holding(root: Path) -> Iterator[str]:
+    """With something below the root open, or as working directory: workers that outlived their daemon."""
+    below = f"{root}/"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+            held = [os.readlink(link) for link in links]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended while we looked, or has more rights than we: not ours
+        if int(pid) != os.getpid() and any(f"{path}/".startswith(below) for path in held):
+            yield f"{pid} {Path(f'/proc/{pid}/comm').read_text().strip()}"
 
 
 def _interfaces(bridge: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,14 @@ from crib.client.errors import ClientError
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.registry import free_port
-from tests.system.daemon import Cribd, running_cribd, until
-from tests.system.test_story_ports import page
+from tests.system.daemon import Cribd, page, running_cribd, until
 from tests.system.test_story_restart import power_cut
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 PLUGINS = "/usr/lib/cni"
 
-# Notes each call; fails ADD as often as its failpoint says (`2*error(text)`); passes on the result it was given.
+# Notes each call; fails ADD as often as its failpoint says (`2*error(text)`); passes on the result it got.
 FAILING = """#!/bin/sh
 here=$(dirname "$0")
 input=$(cat)
@@ -38,7 +37,6 @@ ADD)
         echo "{\\"cniVersion\\":\\"1.0.0\\",\\"code\\":11,\\"msg\\":\\"$text\\"}"
         exit 1
     fi
-    printf '%s' "$input" | sed 's/.*"prevResult"://; s/}$//' >/dev/null
     printf '%s' "$input" | "$here/previous" ;;
 esac
 """
@@ -75,9 +73,7 @@ class CniRig:
 
 
 def write_network(directory: Path, bridge: str) -> None:
-    """A conflist of bridge with host-local, portmap and the failing plugin, with everything below `directory`."""
-    import sys
-
+    """A conflist of bridge with host-local and the failing plugin, everything below `directory`."""
     for name in ("net.d", "bin", "ipam"):
         (directory / name).mkdir(parents=True)
     for name, text in (("failing", FAILING), ("previous", PREVIOUS.format(python=sys.executable))):
@@ -127,7 +123,7 @@ async def test_a_pod_on_the_reference_plugins_lives_and_gives_its_address_back(r
         other = await cri.run_pod("other")
         box = await cri.run_container(other, "sleep", "100")
         assert await until(lambda: page(address, 8080)) == "web"
-        assert await cri.sh(box, f"wget -T 2 -qO- http://{address}:8080/hostname") == "web"
+        assert await cri.sh(box, f"wget -qO- http://{address}:8080/hostname") == "web"
         stats = await cri.call(cri.runtime.PodSandboxStats, pb.PodSandboxStatsRequest(pod_sandbox_id=web.id))
         assert stats.stats.linux.network.default_interface.rx_bytes.value > 0
         await cri.stop_pod(web)
@@ -145,7 +141,7 @@ async def test_an_add_that_fails_half_way_gives_everything_back_and_the_retry_su
         before = rig.cribd.leftovers()
         config = cri.pod_config("unlucky")
         request = pb.RunPodSandboxRequest(config=config)
-        with pytest.raises(ClientError, match="failing ADD.*no luck today"):
+        with pytest.raises(ClientError, match=r"failing ADD.*no luck today"):
             await cri.call(cri.runtime.RunPodSandbox, request)
         assert await cri.sandboxes() == {}
         assert rig.held_addresses() == []
@@ -209,20 +205,13 @@ async def test_without_a_network_configuration_pods_wait_for_one(rig: CniRig) ->
         await cri.run_pod("late")
 
 
-async def test_host_ports_by_portmap(rig: CniRig) -> None:
+async def test_portmap_in_the_list_is_no_matter_to_pods_without_ports(rig: CniRig) -> None:
     conflist = rig.directory / "net.d" / "10-test.conflist"
     network = json.loads(conflist.read_text())
+    # with ports it would leave chains of its own in the host's tables: it does not take them away again
     network["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
     conflist.write_text(json.dumps(network))
     async with rig.cribd.story() as cri:
-        await cri.run_pod("without")  # portmap in the list, and no port asked for
-        mapping = pb.PortMapping(container_port=8080, host_port=free_port())
-        try:
-            web = await cri.run_pod("web", port_mappings=[mapping])
-        except ClientError as error:
-            if "iptables" in str(error):
-                pytest.skip(f"portmap cannot work here: {error}")
-            raise
-        await cri.run_container(web, "httpd", "-f", "-p", "8080", "-h", "/etc")
-        assert await until(lambda: page("127.0.0.1", mapping.host_port)) == "web"
+        pod = await cri.run_pod("without")
+        assert rig.held_addresses() == [(await cri.pod_status(pod)).network.ip]
     assert rig.held_addresses() == []

@@ -54,12 +54,6 @@ async def lives(cri: Cri, count: int) -> None:
             group.create_task(bounded(number))
 
 
-async def test_forty_pods_leave_nothing(cri: Cri) -> None:
-    await lives(cri, 40)
-    assert await cri.sandboxes() == {}
-
-
-@pytest.mark.nightly
 async def test_two_hundred_pods_leave_nothing(cri: Cri) -> None:
     await lives(cri, 200)
     assert await cri.sandboxes() == {}

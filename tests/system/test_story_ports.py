@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from crib.client.errors import ClientError
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.registry import free_port
-from tests.system.daemon import Cri, Cribd, running_cribd, until
+from tests.system.daemon import Cri, Cribd, page, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -28,21 +26,6 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
         yield connection
 
 
-async def page(address: str, port: int) -> str:
-    """What the web server there answers; empty when nobody does."""
-    try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
-    except (OSError, TimeoutError):
-        return ""
-    try:
-        writer.write(b"GET /hostname HTTP/1.0\r\n\r\n")
-        return (await asyncio.wait_for(reader.read(), 2)).decode().rpartition("\r\n")[2].strip()
-    except (OSError, TimeoutError):
-        return ""
-    finally:
-        writer.close()
-
-
 async def test_a_host_port_leads_to_the_pod_from_loopback_bridge_and_other_pods(cri: Cri) -> None:
     port = free_port()
     mapping = pb.PortMapping(container_port=8080, host_port=port)
@@ -55,7 +38,7 @@ async def test_a_host_port_leads_to_the_pod_from_loopback_bridge_and_other_pods(
     assert await page(gateway, port) == "web"
     assert await page(address, 8080) == "web"
     for place in (f"{gateway}:{port}", f"{address}:8080"):
-        assert await cri.sh(other, f"wget -T 2 -qO- http://{place}/hostname") == "web"
+        assert await cri.sh(other, f"wget -qO- http://{place}/hostname") == "web"
     await cri.remove_pod(web)
     assert await page("127.0.0.1", port) == ""
 
@@ -78,24 +61,3 @@ async def test_a_port_that_another_pod_has_is_refused_and_free_again_after_it(cr
     assert set(await cri.sandboxes()) == {first.id}
     await cri.stop_pod(first)
     await cri.run_pod("second", port_mappings=[mapping])
-
-
-async def test_udp_ports_too(cri: Cri) -> None:
-    port = free_port()
-    mapping = pb.PortMapping(container_port=5353, host_port=port, protocol=pb.UDP)
-    pod = await cri.run_pod("udp", port_mappings=[mapping])
-    box = await cri.run_container(pod, "nc", "-u", "-l", "-p", "5353", "-e", "cat")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.setblocking(False)
-        client.connect(("127.0.0.1", port))
-        loop = asyncio.get_running_loop()
-
-        async def echoed() -> bytes:
-            try:
-                client.send(b"ping")
-                return await asyncio.wait_for(loop.sock_recv(client, 100), 0.2)
-            except (OSError, TimeoutError):
-                return b""  # it does not listen yet
-
-        assert b"ping" in await until(echoed)  # type: ignore[operator]
-    assert (await cri.status(box)).state == pb.CONTAINER_RUNNING

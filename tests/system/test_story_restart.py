@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crib.client.errors import NotFound
+from crib.client.errors import ClientError, NotFound
 from crib.client.pods import Pod
 from crib.host.mounts import unmount_tree
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, log_contents, running_cribd, until
+from tests.images import Entry, busybox_image, write_saved_archive
+from tests.registry import free_port
+from tests.system.daemon import Cri, Cribd, log_contents, page, running_cribd, until
 from tests.system.leftovers import kill_processes, processes_of, remove_cgroups, remove_network
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -83,7 +86,7 @@ async def test_after_kill_9_all_is_there_and_what_ended_meanwhile_has_its_exit_c
     written = log.stat().st_size
     await until(lambda: log.stat().st_size > written)
     (tmp_path / "end").touch()
-    await until(lambda: (cribd.state / "exits" / ending).exists())
+    await until((cribd.state / "exits" / ending).exists)
     died_by = time.time_ns()
     cribd.start()
 
@@ -183,13 +186,14 @@ async def test_a_row_that_cannot_be_read_costs_that_pod_alone(cri: Cri, cribd: C
 
 
 async def test_files_that_are_missing_or_torn_do_not_stop_the_start(cri: Cri, cribd: Cribd) -> None:
-    pods = [await cri.run_pod(name) for name in ("pid", "bundle", "directory")]
+    pods = [await cri.run_pod(name) for name in ("pid", "bundle", "directory", "note")]
     boxes = [await cri.run_container(pod, "sleep", "100") for pod in pods]
     cribd.kill()
     containers = cribd.state / "containers"
     (containers / boxes[0] / "pidfile").write_bytes(b"")
     (containers / boxes[1] / "config.json").write_bytes(b"")
     (cribd.state / "sandboxes" / pods[2].id / "resolv.conf").unlink()
+    (containers / boxes[3] / "crib.json").write_bytes(b"{")
     (cribd.data / "staging" / "half-a-layer").write_bytes(b"x" * 1000)
     (cribd.data / "layers" / ("0" * 64 + ".erofs")).write_bytes(b"x" * 1000)
     (containers / "not-an-id").mkdir()
@@ -198,6 +202,9 @@ async def test_files_that_are_missing_or_torn_do_not_stop_the_start(cri: Cri, cr
         assert set(await again.sandboxes()) == {pod.id for pod in pods}
         assert not (cribd.data / "staging" / "half-a-layer").exists()
         assert not (cribd.data / "layers" / ("0" * 64 + ".erofs")).exists()
+        for box in boxes:
+            await again.stop_container(box)
+            assert (await again.status(box)).exit_code == 137
         for pod in pods:
             await again.remove_pod(pod)
     (containers / "not-an-id").rmdir()
@@ -218,8 +225,8 @@ def power_cut(cribd: Cribd) -> None:
                 record = decode(blob, type=kind)
                 if isinstance(record, SandboxRecord):
                     record = replace(record, boot_id="of-the-boot-before")
-                blob = msgspec.msgpack.encode(record)
-                database.execute(f"UPDATE {table} SET record = ? WHERE id = ?", (blob, id_))
+                values = (msgspec.msgpack.encode(record), id_)
+                database.execute(f"UPDATE {table} SET record = ? WHERE id = ?", values)
         database.commit()
 
 
@@ -249,3 +256,100 @@ async def test_after_a_reboot_containers_have_ended_and_sandboxes_are_not_ready(
         assert await cri.sh(box, "echo up") == "up"
         for pod in (*pods, anew):
             await cri.remove_pod(pod)
+
+
+async def test_a_pods_address_and_ports_serve_on_without_cribd_and_after_it(cri: Cri, cribd: Cribd) -> None:
+    port = free_port()
+    mapping = pb.PortMapping(container_port=8080, host_port=port)
+    web = await cri.run_pod("web", port_mappings=[mapping])
+    await cri.run_container(web, "httpd", "-f", "-p", "8080", "-h", "/etc")
+    assert await until(lambda: page("127.0.0.1", port)) == "web"
+    cribd.kill()
+    assert await page("127.0.0.1", port) == "web"
+    cribd.start()
+    assert await page("127.0.0.1", port) == "web"
+    async with cribd.connect() as again:
+        with pytest.raises(ClientError, match=str(port)):
+            await again.run_pod("other", port_mappings=[mapping])
+        other = await again.run_pod("other")
+        assert (await again.pod_status(other)).network.ip != (await again.pod_status(web)).network.ip
+        await again.remove_pod(web)
+        assert await page("127.0.0.1", port) == ""
+        await again.run_pod("next", port_mappings=[mapping])
+
+
+async def test_a_damaged_file_of_pods_costs_the_pods_and_not_the_node(cri: Cri, cribd: Cribd) -> None:
+    pod = await cri.run_pod("forgotten")
+    first = await first_pid(cri, await cri.run_container(pod, "sleep", "1000"))
+    images = await cri.image_names()
+    cribd.kill()
+    for suffix in ("-wal", "-shm"):
+        cribd.database.with_name(f"crib.db{suffix}").unlink(missing_ok=True)
+    cribd.database.write_bytes(b"not a database at all" * 1000)
+    cribd.start()
+    async with cribd.connect() as again:
+        assert await again.sandboxes() == {}
+        assert await again.image_names() == images
+        await until(lambda: not is_running(first))
+        await again.run_container(await again.run_pod("next"), "sleep", "100")
+    [aside] = cribd.data.glob("crib.db.broken-*")
+    aside.unlink()
+
+
+async def test_a_verb_under_way_is_finished_before_cribd_ends(cri: Cri, cribd: Cribd) -> None:
+    pod = await cri.run_pod("stopping")
+    box = await cri.run_container(pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done")
+    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=5)
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(cri.stop_container(box, grace=1))
+        await asyncio.sleep(0.1)  # under way
+        ending = group.create_task(asyncio.to_thread(cribd.stop))
+        await stopping
+        await ending
+    cribd.start()
+    async with cribd.connect() as again:
+        assert (await again.status(box)).exit_code == 137
+
+
+async def test_a_removed_images_layers_stay_as_long_as_a_container_needs_them(cri: Cri, cribd: Cribd) -> None:
+    name = "registry.test/going:1"
+    archive = write_saved_archive(cribd.root / "going.tar", [busybox_image([Entry("own", b"x")], name=name)])
+    await cri.import_archive(archive)
+    archive.unlink()
+    pod = await cri.run_pod("user")
+    box = await cri.run_container(pod, "sleep", "100", image=name)
+    await cri.call(cri.image.RemoveImage, pb.RemoveImageRequest(image=pb.ImageSpec(image=name)))
+    cribd.kill()
+    cribd.start()
+    async with cribd.connect() as again:
+        assert name not in await again.image_names()
+        assert await again.sh(box, "cat /own") == "x"
+        with pytest.raises(NotFound):
+            await again.create(pod, "true", name="late", image=name)
+        await again.remove_pod(pod)
+    cribd.kill()  # what is left of it goes at the latest now
+    cribd.start()
+
+
+@pytest.mark.nightly
+async def test_a_command_without_end_does_not_hold_up_the_end_of_cribd(cri: Cri, cribd: Cribd) -> None:
+    pod = await cri.run_pod("endless")
+    box = await cri.run_container(pod, "sleep", "1000")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(_code_of(cri.execute(box, "sleep", "2000")))
+        await until(lambda: cri.sh(box, "ps | grep -q '[s]leep 2000' && echo yes || true"))
+        began = time.monotonic()
+        await asyncio.to_thread(cribd.stop)
+        assert time.monotonic() - began < 15
+        assert await running == "UNAVAILABLE"
+    cribd.start()
+    async with cribd.connect() as again:
+        assert await again.sh(box, "echo fine") == "fine"
+
+
+async def _code_of(call: Awaitable[object]) -> str:
+    try:
+        await call
+    except ClientError as error:
+        return error.code
+    return ""

@@ -69,12 +69,8 @@ async def test_a_container_whose_caller_gave_up_is_made_once(cri: Cri) -> None:
     assert set(await cri.containers()) == {box}
     start = pb.StartContainerRequest(container_id=box)
     await given_up(cri.call(cri.runtime.StartContainer, start, TOO_SHORT))
-    await until(lambda: _is_running(cri, box))
+    await cri.start(box)
     assert (await cri.status(box)).state == pb.CONTAINER_RUNNING
-
-
-async def _is_running(cri: Cri, box: str) -> bool:
-    return (await cri.status(box)).state == pb.CONTAINER_RUNNING
 
 
 async def test_equal_calls_at_once_make_one_sandbox_and_one_container(cri: Cri) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,17 @@ async def test_a_mistake_in_the_configuration_is_told_with_file_and_line(
         assert f"{config}:3: {message}" in done.stderr or (not message and "line 3" in done.stderr)
         assert "Traceback" not in done.stderr
     assert cribd.run("--check-config").returncode == 0
+
+
+async def test_records_of_a_later_crib_are_left_alone(cribd: Cribd, tmp_path: Path) -> None:
+    data, state = tmp_path / "data", tmp_path / "state"
+    data.mkdir()
+    with closing(sqlite3.connect(data / "crib.db")) as database:
+        database.execute("PRAGMA user_version=999")
+    config = tmp_path / "config.toml"
+    config.write_text(f'data = "{data}"\nstate = "{state}"\nsocket = "/tmp/crib-never.sock"\n')
+    done = cribd.run(config=config)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "schema 999" in done.stderr
+    assert not Path("/tmp/crib-never.sock").exists()

@@ -60,4 +60,4 @@ class NodeService:
             yield translate.encode_failed_pull(image, str(error))
 
     def _timeline(self, text: str) -> Answer:
-        return translate.encode_stages(*self._node.timeline(text))
+        return translate.encode_start(self._node.timeline(text))

@@ -27,7 +27,7 @@ async def timeline(session: Session, options: TimelineOptions) -> None:
     if options.output is not Format.TABLE:
         document(as_dict(reply), options.output)
         return
-    print(f"pod {clean(options.pod)} ({reply.pod_sandbox_id[:13]})")
+    print(f"pod {clean(reply.pod)} ({reply.pod_sandbox_id[:13]})")
     for line in chart(reply, shutil.get_terminal_size((100, 24)).columns):
         print(line)
 

@@ -75,6 +75,13 @@ class RuntimeFailure(ClientError):
 
 _UNKNOWN_CALL = re.compile(r"^$|method not (?:found|implemented)|unknown (?:service|method)", re.IGNORECASE)
 """What gRPC libraries say of a call that the server does not have; a runtime that refuses says why."""
+_NO_ANSWER = re.compile(
+    r"^$|^(?:failed to connect|connection refused|socket closed|stream removed|recvmsg|sendmsg)",
+    re.IGNORECASE,
+)
+"""What gRPC itself says when nobody is there; a runtime that cannot do something now says what."""
+_TOO_LATE = re.compile(r"^$|^deadline exceeded", re.IGNORECASE)
+"""What gRPC itself says at the caller's deadline; a command that took too long is told by the runtime."""
 _CLASSES: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -92,9 +99,9 @@ def from_rpc(error: grpc.RpcError, endpoint: str, method: str) -> ClientError:
     code: grpc.StatusCode = error.code()
     details = (error.details() or "").strip()
     kind = _CLASSES.get(code, RuntimeFailure)
-    if kind is Unavailable and ("connect" in details.lower() or not details):
+    if kind is Unavailable and _NO_ANSWER.search(details):
         return Unavailable(f"no runtime answers at {endpoint}", code.name)
-    if kind is TimedOut:
+    if kind is TimedOut and _TOO_LATE.search(details):
         return TimedOut(f"{method} at {endpoint} did not answer in time", code.name)
     if kind is NotOffered and _UNKNOWN_CALL.search(details):
         return NotOffered(f"the runtime at {endpoint} does not offer {method}", code.name)

@@ -17,6 +17,7 @@ from crib.engine.sandboxes.run import RunSandbox
 from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
+from crib.engine.timeline import PodStart
 from crib.model.container import ContainerRecord
 from crib.model.errors import CribError, NotFound
 from crib.model.events import Stage
@@ -148,12 +149,12 @@ class Node:
         """CRI UpdateRuntimeConfig."""
         await self._core.ports.networks.configure(pod_cidr)
 
-    def timeline(self, text: str) -> tuple[SandboxId, Sequence[Stage]]:
+    def timeline(self, text: str) -> PodStart:
         """Where the time of a pod's start went, by id or name; one that failed or was removed lately too."""
-        sandbox = self._core.timeline.find(text)
-        if sandbox is None:
+        start = self._core.timeline.find(text)
+        if start is None:
             raise NotFound(f"no start of a pod {text!r} is remembered")
-        return sandbox, self.stages(sandbox)
+        return start
 
     def stages(self, sandbox: SandboxId) -> Sequence[Stage]:
         """The stages of one sandbox's start; none when it is not remembered."""

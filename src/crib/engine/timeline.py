@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from crib.engine.tables import MIN_PREFIX
@@ -83,6 +83,16 @@ class SandboxTimeline:
         return tuple(replace(stage, parent=places.get(stage.parent, 0)) for _, stage in ended)
 
 
+@dataclass(frozen=True, slots=True)
+class PodStart:
+    """The start of one pod, as it is remembered."""
+
+    sandbox: SandboxId
+    pod: str
+    """NAMESPACE/NAME."""
+    stages: tuple[Stage, ...]
+
+
 class Timeline:
     """The timelines of the latest sandboxes."""
 
@@ -98,12 +108,12 @@ class Timeline:
                 self._sandboxes.popitem(last=False)
         return timeline
 
-    def find(self, text: str) -> SandboxId | None:
+    def find(self, text: str) -> PodStart | None:
         """By id or a beginning of it, NAMESPACE/NAME or NAME; of several the latest. Removed ones too."""
         for sandbox, timeline in reversed(self._sandboxes.items()):
             by_id = len(text) >= MIN_PREFIX and sandbox.startswith(text)
             if by_id or timeline.pod == text or timeline.pod.partition("/")[2] == text:
-                return sandbox
+                return PodStart(sandbox, timeline.pod, timeline.stages)
         return None
 
     def stages(self, sandbox: SandboxId) -> Sequence[Stage]:

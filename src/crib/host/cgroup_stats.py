@@ -98,8 +98,9 @@ class StatsReader:
 def _memory_v1(directory: str) -> MemoryStats:
     stat = _file(f"{directory}/memory.stat")
     usage = int(_file(f"{directory}/memory.usage_in_bytes"))
-    limit = _limit_v1(_number(stat, b"hierarchical_memory_limit"))
-    both = _limit_v1(_number(stat, b"hierarchical_memsw_limit"))
+    # The group's own: what a group far above is limited to says nothing of this one.
+    limit = _limit_v1(int(_file(f"{directory}/memory.limit_in_bytes")))
+    both = _limit_v1(int(_optional(f"{directory}/memory.memsw.limit_in_bytes") or 0))
     return MemoryStats(
         usage=usage,
         working_set=max(usage - _number(stat, b"total_inactive_file"), 0),

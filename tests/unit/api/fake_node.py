@@ -11,6 +11,7 @@ from crib.engine.events import EventBus
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.stats import PodFigures
 from crib.engine.status import NodeStatus
+from crib.engine.timeline import PodStart
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
 from crib.model.events import Stage
@@ -218,10 +219,10 @@ class FakeNode:
         await asyncio.sleep(0)
         self.calls.append(("configure", pod_cidr))
 
-    def timeline(self, text: str) -> tuple[SandboxId, Sequence[Stage]]:
+    def timeline(self, text: str) -> PodStart:
         if not sandbox().id.startswith(text):
             raise NotFound(text)
-        return sandbox().id, self.stages(sandbox().id)
+        return PodStart(sandbox().id, "default/web", self.stages(sandbox().id))
 
-    def stages(self, sandbox_id: SandboxId) -> Sequence[Stage]:
+    def stages(self, sandbox_id: SandboxId) -> tuple[Stage, ...]:
         return (Stage("run", "", 10, 30, "ok"), Stage("attach", "bridge", 20, 5, "no address left", parent=1))

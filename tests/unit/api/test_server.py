@@ -427,7 +427,7 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     assert info.facts["host.seccomp"] == "yes"
     assert info.started_at > 0
     found = await client.node.Timeline(node_pb2.TimelineRequest(pod="0001"))
-    assert found.pod_sandbox_id == sandbox().id
+    assert (found.pod_sandbox_id, found.pod) == (sandbox().id, "default/web")
     assert [(s.name, s.outcome) for s in found.stages] == [
         ("run", "ok"),
         ("attach", "failed: no address left"),

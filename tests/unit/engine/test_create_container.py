@@ -11,6 +11,7 @@ from crib.model.container import ContainerSecurity, ContainerState
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, WrongState
 from crib.model.events import EventType
 from crib.model.image import ImageConfig
+from crib.model.sandbox import SandboxState
 from tests.fakes.images import made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
 
@@ -56,6 +57,35 @@ async def test_a_failed_create_leaves_no_row_and_no_world(world: World) -> None:
     assert world.records.containers == {}
     assert world.handler.containers == {}
     await world.created(pod)
+
+
+async def test_a_pod_found_dead_by_a_create_is_not_ready_so_that_the_kubelet_makes_a_new_one(
+    world: World,
+) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    world.handler.pods[pod].alive = False
+    subscription = world.node.events.subscribe()
+    with pytest.raises(Broken, match="no namespaces"):
+        await world.created(pod)
+    record = world.node.sandboxes.get(pod)
+    assert (record.state, record.reason) == (
+        SandboxState.NOT_READY,
+        "its namespaces or its infra process are gone",
+    )
+    (event,) = await next_events(subscription, 1)
+    assert (event.type, event.container_id) == (EventType.STOPPED, pod)
+    assert world.records.containers == {}
+    with pytest.raises(WrongState, match="cannot create container"):
+        await world.created(pod)
+
+
+async def test_a_create_that_fails_in_a_pod_that_lives_leaves_the_pod_ready(world: World) -> None:
+    pod = await world.pod()
+    world.handler.failpoints.set("create_late=1*error(no user app in image)")
+    with pytest.raises(Broken, match="no user app"):
+        await world.created(pod)
+    assert world.node.sandboxes.get(pod).state is SandboxState.READY
 
 
 async def test_a_failed_create_whose_teardown_fails_is_kept_unknown_and_the_retry_starts_anew(

@@ -361,7 +361,7 @@ async def test_a_pull_for_a_known_pod_is_a_stage_of_its_start(world: World) -> N
     pod = await world.pod()
     await world.node.images.pull(IMAGE, PodMetadata("web", "uid-web", "default"))
     await world.node.images.pull(IMAGE, PodMetadata("nobody", "uid", "default"))
-    stages = [stage for stage in world.node.timeline(pod)[1] if stage.name == "PullImage"]
+    stages = [stage for stage in world.node.timeline(pod).stages if stage.name == "PullImage"]
     assert [(stage.subject, stage.outcome) for stage in stages] == [(IMAGE, "ok")]
 
 

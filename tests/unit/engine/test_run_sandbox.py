@@ -229,9 +229,11 @@ async def test_a_row_that_cannot_be_written_makes_nothing(world: World) -> None:
 
 async def test_the_stages_of_a_run_are_kept_with_their_outcome(world: World) -> None:
     pod = await world.pod()
-    found, stages = world.node.timeline(pod[:12])
-    assert found == pod
+    start = world.node.timeline(pod[:12])
+    stages = start.stages
+    assert start.sandbox == pod
+    assert world.node.timeline("web") == world.node.timeline(start.pod) == start
     assert [stage.name for stage in stages] == ["RunPodSandbox", "namespaces", "network"]
     assert {stage.outcome for stage in stages} == {"ok"}
     await world.node.sandboxes.remove(pod)
-    assert world.node.timeline(pod) == (pod, stages)
+    assert world.node.timeline(pod) == start, "a pod that was removed lately is remembered"

@@ -19,8 +19,7 @@ def _write(directory: Path, **files: str) -> None:
 V1_STAT = """cache 5
 rss 1
 inactive_file 1
-hierarchical_memory_limit 67108864
-hierarchical_memsw_limit 100663296
+hierarchical_memory_limit 9437184
 total_cache 4096
 total_rss 8192
 total_swap 12288
@@ -43,6 +42,8 @@ def test_v1_numbers(tmp_path: Path) -> None:
         tmp_path / "memory/a",
         memory__stat=V1_STAT,
         memory__usage_in_bytes="20000\n",
+        memory__limit_in_bytes="67108864\n",
+        memory__memsw__limit_in_bytes="100663296\n",
         memory__oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
     )
     memory = MemoryStats(
@@ -61,11 +62,12 @@ def test_v1_numbers(tmp_path: Path) -> None:
     assert _v1(tmp_path).oom_kills("/gone") == 0
 
 
-def test_v1_without_a_limit_and_with_less_usage_than_cache(tmp_path: Path) -> None:
+def test_v1_without_a_limit_of_its_own_and_with_less_usage_than_cache(tmp_path: Path) -> None:
     _write(
         tmp_path / "memory/a",
-        memory__stat="hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file 30000\n",
+        memory__stat="hierarchical_memory_limit 67108864\ntotal_inactive_file 30000\n",
         memory__usage_in_bytes="20000\n",
+        memory__limit_in_bytes="9223372036854771712\n",
     )
     layout = CgroupLayout("v1", {"memory": str(tmp_path / "memory")}, None, frozenset())
     stats = StatsReader(layout).read("/a")

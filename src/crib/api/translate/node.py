@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crib.api.translate import checks
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
-from crib.model.events import Stage
+from crib.engine.timeline import PodStart
 from crib.model.image import Progress
 from crib.model.settings import Settings
 from crib.stubs.node.v1 import node_pb2 as pb
@@ -100,9 +100,10 @@ def _text(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def encode_stages(sandbox: str, stages: Sequence[Stage]) -> pb.TimelineResponse:
+def encode_start(start: PodStart) -> pb.TimelineResponse:
     return pb.TimelineResponse(
-        pod_sandbox_id=sandbox,
+        pod_sandbox_id=start.sandbox,
+        pod=start.pod,
         stages=[
             pb.Stage(
                 name=stage.name,
@@ -112,7 +113,7 @@ def encode_stages(sandbox: str, stages: Sequence[Stage]) -> pb.TimelineResponse:
                 outcome=stage.outcome if stage.outcome == "ok" else f"failed: {stage.outcome}",
                 parent=stage.parent,
             )
-            for stage in stages
+            for stage in start.stages
         ],
     )
 

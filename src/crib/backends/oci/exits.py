@@ -87,7 +87,8 @@ class Exits:
     def _ours(self, name: str) -> Exit | None:
         note = self._note(name)
         if note is None:
-            return None
+            # Whose it is cannot be told then: every handler tells, as a torn note must not hide an exit.
+            return self.read(ContainerId(name)) if self._is_torn(name) else None
         if note.shared_pids:
             # Nobody else ends what its first process left behind in a pid namespace that goes on.
             self._kill_all(note)
@@ -96,6 +97,11 @@ class Exits:
     def _note(self, name: str) -> BundleNote | None:
         note = self._bundles.read_note(ContainerId(name)) if is_id(name) else None
         return note if note is not None and note.handler == self._env.facts.name else None
+
+    def _is_torn(self, name: str) -> bool:
+        container = ContainerId(name)
+        bundle_is_there = is_id(name) and os.path.isdir(self._env.paths.container(container))
+        return bundle_is_there and self._bundles.read_note(container) is None
 
     def _monitor_ended(self, container: ContainerId) -> None:
         note = self._note(container)

@@ -4,7 +4,8 @@ look up   the sandbox (READY), the image; a container of the same name (joined, 
 intend    row CREATING, holding the image's layers from now on
 act       handler.create
 tell      row CREATED; event CREATED
-✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too
+✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
+          namespaces or infra process turn out to be gone is NOT_READY from now on
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from crib.model.events import EventType
 from crib.model.ids import ContainerId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed, move_container, move_sandbox
-from crib.model.sandbox import SandboxRecord
+from crib.model.sandbox import SandboxRecord, SandboxState
 from crib.model.signals import stop_signal
 
 
@@ -78,9 +79,24 @@ class CreateContainer:
             except BaseException:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)
+                with suppress(Exception):
+                    await self._notice_dead_pod(sandbox_id)
                 raise
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    async def _notice_dead_pod(self, sandbox_id: SandboxId) -> None:
+        """Only for a sandbox that is NOT_READY does the kubelet make a new one; else it tries for ever."""
+        core = self._core
+        record = core.sandboxes.get(sandbox_id)
+        if record is None or await core.handler_of(record).pod_alive(record):
+            return
+        record = core.sandboxes.get(sandbox_id)  # a stop may have come between
+        if record is None or record.state is not SandboxState.READY:
+            return
+        reason = "its namespaces or its infra process are gone"
+        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        core.tell(EventType.STOPPED, sandbox_id, sandbox_id)
 
     def _record(self, sandbox: SandboxRecord, config: ContainerConfig, image: ImageRecord) -> ContainerRecord:
         log_path = ""

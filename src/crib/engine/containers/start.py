@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from dataclasses import replace
 
 from crib.engine.core import Core
@@ -40,10 +42,13 @@ class StartContainer:
                 raise WrongState(
                     f"cannot start container {container}: its sandbox {sandbox.id} is {sandbox.state}"
                 )
+            handler = core.handler_of(sandbox)
             try:
                 with core.timeline.of(sandbox.id)("StartContainer", record.config.name):
-                    await core.handler_of(sandbox).start(record)
+                    await handler.start(record)
             except CribError as error:
+                with suppress(CribError):  # what half started must not run on while it is shown as ended
+                    await handler.signal(record, signal.SIGKILL, everyone=True)
                 core.containers.put(
                     replace(
                         record,

@@ -506,10 +506,13 @@ class TimelineResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     pod_sandbox_id: _builtins.str
     """in full"""
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
     dropped: _builtins.int
     """How many of the oldest stages were dropped, since the daemon keeps a bounded number."""
     @_builtins.property
@@ -518,12 +521,13 @@ class TimelineResponse(_message.Message):
         self,
         *,
         pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
         dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "pod_sandbox_id", b"pod_sandbox_id", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "pod", b"pod", "pod_sandbox_id", b"pod_sandbox_id", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
