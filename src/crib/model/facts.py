@@ -43,6 +43,9 @@ class HandlerFacts:
     recursive_read_only: bool
     user_namespaces: bool
     idmapped_mounts: bool
+    monitor: str = ""
+    """The program that watches its containers."""
+    monitor_version: str = ""
     problem: str = ""
     """What on this host keeps the handler from running containers, and what to do; empty if nothing."""
 

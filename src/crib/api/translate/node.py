@@ -78,13 +78,20 @@ def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]
             directio=mounting.direct_io,
             reason=mounting.detail,
         ),
-        programs=[
-            pb.Program(name=facts.name, path=facts.program, version=facts.version)
-            for facts in status.handlers.values()
-        ],
+        programs=_programs(status),
         counts=pb.Counts(**{key: status.counts.get(key, 0) for key in pb.Counts.DESCRIPTOR.fields_by_name}),
         facts=_facts(status),
     )
+
+
+def _programs(status: NodeStatus) -> list[pb.Program]:
+    """Runtimes and monitors, each once."""
+    found = {}
+    for facts in status.handlers.values():
+        found[facts.program] = (facts.name, facts.version)
+        if facts.monitor:
+            found[facts.monitor] = (facts.monitor.rpartition("/")[2], facts.monitor_version)
+    return [pb.Program(name=name, path=path, version=version) for path, (name, version) in found.items()]
 
 
 def _facts(status: NodeStatus) -> dict[str, str]:

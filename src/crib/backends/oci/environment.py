@@ -83,8 +83,14 @@ async def open_environment(
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
         layout = detect_layout()
         facts = await probe_handler(name, runtime)
+        facts = replace(
+            facts,
+            monitor=conmon,
+            monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
+            problem=hybrid_problem(facts, layout),
+        )
         return OciEnvironment(
-            facts=replace(facts, problem=hybrid_problem(facts, layout)),
+            facts=facts,
             settings=settings,
             paths=paths,
             host=host,
@@ -117,10 +123,15 @@ def _find(program: str) -> str:
     return os.path.abspath(found)
 
 
+async def _first_line(program: str) -> str:
+    """Of what it says of its version: the name, and the number last."""
+    said = (await run((program, "--version"), timeout=20)).stdout.decode("utf-8", "replace")
+    return said.splitlines()[0] if said else ""
+
+
 async def probe_handler(name: HandlerName, runtime: RuntimeProgram) -> HandlerFacts:
     """Ask the runtime what it can do: `features` where it has it, else from its version."""
-    said = (await run((runtime.program, "--version"), timeout=20)).stdout.decode("utf-8", "replace")
-    first = said.splitlines()[0] if said else ""
+    first = await _first_line(runtime.program)
     match = _VERSION.search(first)
     if match is None:
         raise Broken(
