@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from crib.host import libc
 from crib.host.capture import Capture, Feed
+from crib.host.sealed import executable
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +184,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
         try:
             popen = subprocess.Popen(
                 command,
+                executable=executable(command[0]),
                 stdin=subprocess.DEVNULL if options.stdin is None else options.stdin,
                 stdout=subprocess.DEVNULL if options.stdout is None else options.stdout,
                 stderr=subprocess.DEVNULL if options.stderr is None else options.stderr,

@@ -10,6 +10,7 @@ from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.failures import runtime_words
 from crib.host.capture import Capture
 from crib.host.processes import Child, SpawnOptions, spawn
+from crib.host.sealed import executable
 from crib.model.errors import Broken
 from crib.wire.conmon import MAX_SYNC_LINE, decode_sync
 
@@ -58,10 +59,9 @@ class _SyncPipe:
 class Monitors:
     """Starts a monitor for each container."""
 
-    def __init__(self, program: MonitorProgram, runtime: RuntimeProgram, runtime_path: str) -> None:
+    def __init__(self, program: MonitorProgram, runtime: RuntimeProgram) -> None:
         self._program = program
         self._runtime = runtime
-        self._runtime_path = runtime_path
 
     def spawn(self, container: Monitored) -> MonitorStart:
         """Start conmon, which calls the runtime's create.
@@ -69,7 +69,7 @@ class Monitors:
         The result is waited for with `MonitorStart.pid`.
         """
         return MonitorStart(
-            self._program.create(self._runtime, self._runtime_path, container),
+            self._program.create(self._runtime, executable(self._runtime.program), container),
             container,
             self._program.socket_dir,
         )

@@ -58,7 +58,7 @@ class Containers:
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
-        self._monitors = Monitors(environment.monitor, environment.runtime, environment.runtime.program)
+        self._monitors = Monitors(environment.monitor, environment.runtime)
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""

@@ -5,6 +5,7 @@ Programs, paths, facts; found and checked once, when the daemon starts.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from crib.backends.oci.failures import trying
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout, expand_slice
 from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
+from crib.host.sealed import seal
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HandlerFacts, HostFacts
 from crib.model.ids import HandlerName
@@ -22,6 +24,8 @@ from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import HandlerSettings, Settings
 from crib.wire.oci_runtime import decode_features
+
+_log = logging.getLogger(__name__)
 
 OCI_VERSION = "1.0.2"
 """Written in every spec.
@@ -81,6 +85,9 @@ async def open_environment(
         make_private_root(paths.containers)
         runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args)
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
+        is_crun = os.path.basename(program) == "crun"
+        if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
+            _log.info("%s cannot be run from a sealed copy: it makes one itself each time", program)
         layout = detect_layout()
         facts = await probe_handler(name, runtime)
         facts = replace(
@@ -97,7 +104,7 @@ async def open_environment(
             cgroups=Cgroups(layout),
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
-            plain_state=os.path.basename(program) == "crun",
+            plain_state=is_crun,
         )
 
 
