@@ -12,8 +12,8 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
 from crib.host.cgroups import detect_layout
@@ -34,68 +34,10 @@ from crib.model.sandbox import (
 )
 from crib.model.settings import HandlerSettings, Settings
 
-_CAPABILITIES = (
-    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-    *(
-        "LINUX_IMMUTABLE",
-        "NET_BIND_SERVICE",
-        "NET_BROADCAST",
-        "NET_ADMIN",
-        "NET_RAW",
-        "IPC_LOCK",
-        "IPC_OWNER",
-    ),
-    *(
-        "SYS_MODULE",
-        "SYS_RAWIO",
-        "SYS_CHROOT",
-        "SYS_PTRACE",
-        "SYS_PACCT",
-        "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_NICE",
-    ),
-    *(
-        "SYS_RESOURCE",
-        "SYS_TIME",
-        "SYS_TTY_CONFIG",
-        "MKNOD",
-        "LEASE",
-        "AUDIT_WRITE",
-        "AUDIT_CONTROL",
-        "SETFCAP",
-    ),
-    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
-    "CHECKPOINT_RESTORE",
-)
-"""capability.h, in the order of their numbers."""
-
 
 def host_facts() -> HostFacts:
     """Facts of the machine that the tests run on."""
-    status = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
-    )
-    bounding = int(status["CapBnd"], 16)
-    held = tuple(f"CAP_{name}" for bit, name in enumerate(_CAPABILITIES) if bounding >> bit & 1)
-    layout = detect_layout()
-    return HostFacts(
-        kernel=os.uname().release,
-        boot_id="",
-        architecture={"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-        cgroup_layout=layout.mode,
-        cgroup_controllers=tuple(layout.controllers) or tuple(layout.unified_controllers),
-        capabilities=held,
-        oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
-        may_lower_oom="CAP_SYS_RESOURCE" in held,
-        apparmor=False,
-        selinux=False,
-        seccomp=True,
-        idmapped_mounts=True,
-        open_files=(1024, 4096),
-        memory_bytes=0,
-        swap_accounting=os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"),
-    )
+    return read_host_facts(detect_layout())
 
 
 class PlainLayers:

@@ -11,7 +11,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-from crib.host import libc, netns
+from crib.host import libc
+from crib.host.namespaces import run_in_namespace
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.sandbox import PodMetadata, PortMapping
 from crib.ports import PodNetwork
@@ -62,13 +63,7 @@ class PodNamespace:
     def inside(self, work: Callable[[], T]) -> T:
         """What `work` gives inside the namespace."""
 
-        def run() -> T:
-            descriptor = netns.open_namespace(self.path)
-            netns.enter_network_namespace(descriptor)
-            os.close(descriptor)
-            return work()
-
-        return on_thread(run)
+        return run_in_namespace(self.path, "net", work)
 
     def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         """A socket of the namespace: it stays there wherever it is used."""

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from crib.host import libc
+from crib.host.threads import on_own_thread, on_own_thread_async
 
 Kind = Literal["net", "ipc", "uts", "mnt", "cgroup"]
 
@@ -47,7 +46,7 @@ def pin_namespaces(
     is raised. FileExistsError when a pin is there already. `directory` should lie below a private mount
     (`mounts.make_private_root`, unbindable), or other mount namespaces keep the pins alive.
     """
-    return _in_thread(lambda: _pin(kinds, directory, hostname, inside))
+    return on_own_thread(lambda: _pin(kinds, directory, hostname, inside))
 
 
 async def pin_namespaces_async(
@@ -64,7 +63,7 @@ async def pin_namespaces_async(
         made.update(_pin(kinds, directory, hostname, inside))
 
     try:
-        await _in_thread_async(work)
+        await on_own_thread_async(work)
     except asyncio.CancelledError:
         for path in made.values():
             unpin(path)
@@ -86,12 +85,12 @@ def run_in_namespace(namespace: str | int, kind: Kind, work: Callable[[], T]) ->
     Blocks for as long as `work` does. What it raises is raised here. Sockets and descriptors made inside stay
     usable.
     """
-    return _in_thread(lambda: _enter_and_run(namespace, kind, work))
+    return on_own_thread(lambda: _enter_and_run(namespace, kind, work))
 
 
 async def run_in_namespace_async(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
     """`run_in_namespace` without holding up the loop; when cancelled it still waits for the thread to end."""
-    return await _in_thread_async(lambda: _enter_and_run(namespace, kind, work))
+    return await on_own_thread_async(lambda: _enter_and_run(namespace, kind, work))
 
 
 def _pin(
@@ -135,7 +134,11 @@ def _detach(path: str) -> bool:
     return True
 
 
-def _enter_and_run(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
+def enter(namespace: str | int, kind: Kind) -> None:
+    """Move the calling thread into a namespace (a path, or a descriptor of it).
+
+    Only for a thread that ends with its work: whatever ran on it afterwards would run in there.
+    """
     if kind not in _FLAGS:
         raise ValueError(f"a thread cannot enter a namespace of the kind {kind!r}")
     fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC) if isinstance(namespace, str) else namespace
@@ -151,54 +154,8 @@ def _enter_and_run(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T
     finally:
         if fd is not namespace:
             os.close(fd)
+
+
+def _enter_and_run(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
+    enter(namespace, kind)
     return work()
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            errors.append(error)
-
-    thread = threading.Thread(target=body, name="namespace", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()  # or the traceback and this frame keep each other alive
-    return results[0]
-
-
-async def _in_thread_async(work: Callable[[], T]) -> T:
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def body() -> None:
-        tell: Callable[[], None]
-        try:
-            tell = functools.partial(outcome.set_result, work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            tell = functools.partial(outcome.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
-            loop.call_soon_threadsafe(tell)
-
-    threading.Thread(target=body, name="namespace", daemon=True).start()
-    cancelled: asyncio.CancelledError | None = None
-    while not outcome.done():
-        try:
-            await asyncio.shield(outcome)
-        except asyncio.CancelledError as error:
-            # The thread cannot be stopped, and must not act after its caller has cleaned up.
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        outcome.exception()  # retrieved, or the loop would log it as lost
-        raise cancelled
-    return outcome.result()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import namespaces
+from crib.host import namespaces, threads
 
 
 def test_bad_requests_are_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ async def test_a_cancelled_wait_ends_only_after_the_thread() -> None:
         go.wait(10)
         done.set()
 
-    task = asyncio.ensure_future(namespaces._in_thread_async(work))
+    task = asyncio.ensure_future(threads.on_own_thread_async(work))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)

@@ -24,8 +24,10 @@ from crib.backends.network.addresses import AddressBook, parse_subnet
 from crib.backends.network.host_ports import HostPorts, forwards_of
 from crib.backends.network.interfaces import POD_INTERFACE, interface_usage
 from crib.backends.network.runtime_config import EGRESS_ANNOTATION, INGRESS_ANNOTATION
-from crib.host import links, netns
+from crib.host import links
+from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
+from crib.host.threads import on_own_thread_async
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
@@ -98,9 +100,7 @@ class BridgeNetwork:
             own = IPv4Interface((address, self._addresses.subnet.prefixlen))
             interface = links.PodInterface(POD_INTERFACE, own, self._addresses.gateway)
             with stage("network", "veth"):
-                await netns.wait_on_own_thread(
-                    lambda: self._make_interface(pod, interface, bridge), name="crib-attach"
-                )
+                await on_own_thread_async(lambda: self._make_interface(pod, interface, bridge))
         return NetworkAttachment(
             addresses=(str(address),),
             interface=POD_INTERFACE,
@@ -207,7 +207,7 @@ class BridgeNetwork:
         """On a thread of its own, which ends inside the pod's namespace."""
         name = host_link_name(pod.id)
         mac = mac_of(interface.address.ip)
-        namespace = netns.open_namespace(pod.netns)
+        namespace = os.open(pod.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with Netlink() as outside:
                 links.create_veth(
@@ -216,7 +216,7 @@ class BridgeNetwork:
                 )
             # A pod must not be able to route the host's IPv6 by advertisements (CVE-2020-10749).
             links.set_interface_option("ipv6", name, "accept_ra", 0)
-            netns.enter_network_namespace(namespace)
+            enter(namespace, "net")
         finally:
             os.close(namespace)
         with Netlink() as inside:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from crib.host import links, netns
+from crib.host import links
+from crib.host.namespaces import run_in_namespace_async
 from crib.host.netlink import Netlink
 from crib.model.errors import Broken
 from crib.model.stats import InterfaceUsage
@@ -45,12 +45,7 @@ async def interface_usage(pod: PodNetwork, interface: str = POD_INTERFACE) -> Se
 
 async def _inside(pod: PodNetwork, work: Callable[[Netlink], T]) -> T:
     def run() -> T:
-        namespace = netns.open_namespace(pod.netns)
-        try:
-            netns.enter_network_namespace(namespace)
-        finally:
-            os.close(namespace)
         with Netlink() as netlink:
             return work(netlink)
 
-    return await netns.wait_on_own_thread(run, name="crib-netns")
+    return await run_in_namespace_async(pod.netns, "net", run)
