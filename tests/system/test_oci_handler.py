@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -406,6 +408,38 @@ async def test_default_seccomp_lets_programs_run_and_refuses_namespaces(lab: Oci
             )
             assert expected in log
             assert (found.code == 0) is (expected == "")
+
+
+async def test_a_filter_that_crun_compiled_is_used_for_the_next_container_of_that_profile(
+    lab: OciLab,
+) -> None:
+    security = ContainerSecurity(namespaces=OWN_PIDS, seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT))
+    async with pod(lab) as sandbox:
+        filters, annotations = [], []
+        for _ in range(2):
+            async with running(lab, sandbox, config(*FOREVER, security=security)) as record:
+                bundle = json.loads(Path(lab.paths.container(record.id), "config.json").read_bytes())
+                annotations.append(bundle["annotations"].get("run.oci.seccomp_bpf_data", ""))
+                state = Path(lab.environment.runtime.root, record.id)
+                filters.append((state / "seccomp.bpf").read_bytes())
+                inside = await lab.handler.exec_sync(
+                    record, ExecCommand(("busybox", "unshare", "-U", "true"))
+                )
+                assert inside.exit_code != 0
+                assert b"Operation not permitted" in inside.stderr
+                seen = await lab.handler.exec_sync(
+                    record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
+                )
+                assert seen.stdout.split() == [b"Seccomp:", b"2"]
+        assert annotations == ["", base64.b64encode(filters[0]).decode()]
+        assert filters[0] == filters[1]
+        other = ContainerSecurity(
+            namespaces=OWN_PIDS,
+            seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT),
+            capabilities=Capabilities(add=("SYS_ADMIN",)),
+        )
+        found, _ = await run_to_end(lab, sandbox, config("busybox", "unshare", "-u", "true", security=other))
+        assert found.code == 0, "another profile has another filter"
 
 
 async def test_mounts_are_made_safely(lab: OciLab) -> None:

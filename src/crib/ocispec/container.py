@@ -39,7 +39,9 @@ def _annotations(inputs: ContainerInputs) -> dict[str, str]:
     # A user's annotations stay out: OCI runtimes obey some of them (crun's `run.oci.*` weakens the
     # container).
     metadata = inputs.sandbox.config.metadata
+    compiled = {"run.oci.seccomp_bpf_data": inputs.seccomp_filter} if inputs.seccomp_filter else {}
     return {
+        **compiled,
         "io.kubernetes.cri.container-type": "container",
         "io.kubernetes.cri.container-name": inputs.config.name,
         "io.kubernetes.cri.sandbox-id": inputs.sandbox.id,

@@ -64,6 +64,8 @@ class ContainerInputs:
     """`config.devices`, found on the host; for a privileged container all of the host's."""
     seccomp_profile: bytes | None = None
     """Content of the localhost profile that `config.security.seccomp` names."""
+    seccomp_filter: str = ""
+    """What the runtime made of the same seccomp profile before, in base64; empty lets it compile."""
     default_hostname: str = ""
     """The node's, for pods on the host's network."""
 

@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crib.backends.oci.argv import Monitored
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.conmon import Monitors, MonitorStart
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.rootfs import LayerMounts, make_directories, mount_root, read_facts, unmount_root
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
@@ -29,6 +30,7 @@ from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.container import container_spec
 from crib.ocispec.inputs import ContainerInputs, PodPaths
+from crib.ocispec.seccomp import seccomp
 from crib.ports import CreatedContainer, StageTimer
 from crib.wire import oci_runtime as oci
 
@@ -59,6 +61,7 @@ class Containers:
         self._bundles = bundles
         self._layers = layers
         self._monitors = Monitors(environment.monitor, environment.runtime)
+        self._filters = SeccompFilters(environment.runtime.root)
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
@@ -71,6 +74,8 @@ class Containers:
                 spec = await run_to_end(self._prepare, request, layers)
             with stage("create", record.config.name):
                 first, monitor = await self._run_create(record, spec.process.args[0])
+            if self._env.is_crun:
+                self._filters.learn(record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
             process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
@@ -106,7 +111,7 @@ class Containers:
         specs have no poststop hooks, which its delete would run.
         """
         return (
-            self._env.plain_state
+            self._env.is_crun
             and os.path.exists(self._paths.exit_file(container))
             and not self._env.cgroups.pids(note.cgroup)
         )
@@ -132,24 +137,25 @@ class Containers:
         root = mount_root(self._paths, record.id, layers)
         target = config.security.namespaces.target_id
         write_hosts(self._paths, request.sandbox)
-        spec = container_spec(
-            ContainerInputs(
-                id=record.id,
-                config=config,
-                sandbox=request.sandbox,
-                image=request.image,
-                host=self._env.host,
-                handler=self._env.facts,
-                rootfs=read_facts(root),
-                pod=self._pod_paths(request.sandbox),
-                root=root,
-                cgroups_path=cgroup,
-                target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
-                devices=find_devices(config),
-                seccomp_profile=read_seccomp_profile(config.security.seccomp),
-                default_hostname=socket.gethostname(),
-            )
+        inputs = ContainerInputs(
+            id=record.id,
+            config=config,
+            sandbox=request.sandbox,
+            image=request.image,
+            host=self._env.host,
+            handler=self._env.facts,
+            rootfs=read_facts(root),
+            pod=self._pod_paths(request.sandbox),
+            root=root,
+            cgroups_path=cgroup,
+            target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
+            devices=find_devices(config),
+            seccomp_profile=read_seccomp_profile(config.security.seccomp),
+            default_hostname=socket.gethostname(),
         )
+        if self._env.is_crun:
+            inputs = replace(inputs, seccomp_filter=self._filters.known(seccomp(inputs)))
+        spec = container_spec(inputs)
         # Only now, when nothing more can be refused: these last longer than the container.
         prepare_mount_sources(config, self._env.settings.missing_host_path)
         if record.log_path:

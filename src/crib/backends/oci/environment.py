@@ -48,8 +48,8 @@ class OciEnvironment:
     cgroups: Cgroups
     runtime: RuntimeProgram
     monitor: MonitorProgram
-    plain_state: bool = False
-    """The runtime's own state of a container is one directory of plain files (crun)."""
+    is_crun: bool = False
+    """What we know of crun may be used: its state of a container is a directory of plain files."""
 
     def pod_cgroup(self, sandbox: SandboxRecord) -> str:
         """The cgroup that the pod's containers lie below.
@@ -104,7 +104,7 @@ async def open_environment(
             cgroups=Cgroups(layout),
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
-            plain_state=is_crun,
+            is_crun=is_crun,
         )
 
 
