@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import files, libc, mounts
+from crib.host import files, mounts
 from crib.host.loop_devices import attached_loop
 from crib.host.mounts import Bind, Erofs, Overlay, Tmpfs, is_mountpoint, mounts_below, perform, unmount
 from crib.host.processes import run
@@ -232,12 +232,3 @@ def test_a_device_in_place_of_a_file_is_not_opened(place: Path) -> None:
     os.mknod(place / "tty", 0o600 | 0o020000, os.makedev(5, 0))
     with pytest.raises(OSError, match="not a regular file"):
         files.read_in_root(str(place), "tty", 10)
-
-
-def test_names_can_be_exchanged_and_renamed_without_replacing(place: Path) -> None:
-    (place / "a").write_text("a")
-    (place / "b").write_text("b")
-    libc.renameat2(str(place / "a"), str(place / "b"), libc.RENAME_EXCHANGE)
-    assert (place / "a").read_text() == "b"
-    with pytest.raises(FileExistsError):
-        libc.renameat2(str(place / "a"), str(place / "b"), libc.RENAME_NOREPLACE)

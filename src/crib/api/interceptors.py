@@ -45,10 +45,6 @@ class ReadinessGate:
         self._reason = "crib is starting"
 
     @property
-    def is_open(self) -> bool:
-        return not self._reason
-
-    @property
     def reason(self) -> str:
         return self._reason
 

@@ -16,7 +16,6 @@ from crib.host import libc
 CLOSE_WRITE = 0x8
 MOVED_FROM = 0x40
 MOVED_TO = 0x80
-CREATE = 0x100
 DELETE = 0x200
 DELETE_SELF = 0x400
 MOVE_SELF = 0x800

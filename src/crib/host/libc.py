@@ -19,8 +19,6 @@ AT_RECURSIVE = 0x8000
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
-MS_NOEXEC = 8
-MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
@@ -50,8 +48,6 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 RESOLVE_NO_XDEV = 0x01
@@ -60,11 +56,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
 
 _PR_SET_CHILD_SUBREAPER = 36
-_PR_GET_CHILD_SUBREAPER = 37
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
@@ -93,12 +86,9 @@ _umount2 = _function("umount2", _str, _int)
 _unshare = _function("unshare", _int)
 _setns = _function("setns", _int, _int)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
-_syncfs = _function("syncfs", _int)
 _sethostname = _function("sethostname", _str, ctypes.c_size_t)
-_renameat2 = _function("renameat2", _int, _str, _int, _str, _uint)
 _inotify_init1 = _function("inotify_init1", _int)
 _inotify_add_watch = _function("inotify_add_watch", _int, _str, ctypes.c_uint32)
-_inotify_rm_watch = _function("inotify_rm_watch", _int, _int)
 _open_tree = _function("syscall", _long, _int, _str, _uint)
 _move_mount = _function("syscall", _long, _int, _str, _int, _str, _uint)
 _fsopen = _function("syscall", _long, _str, _uint)
@@ -119,11 +109,6 @@ class _MountAttr(ctypes.Structure):
 
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def errno_name(number: int) -> str:
-    """The symbol of an errno, such as `EBUSY`; the number itself when it has none."""
-    return errno.errorcode.get(number, str(number))
 
 
 def _checked(result: int, filename: str | None = None) -> int:
@@ -167,27 +152,10 @@ def set_child_subreaper() -> None:
     _checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
-def is_child_subreaper() -> bool:
-    """Whether this process adopts the orphans among its descendants."""
-    answer = _int()
-    _checked(_prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer), 0, 0, 0))
-    return bool(answer.value)
-
-
-def syncfs(fd: int) -> None:
-    """Write out the whole file system that `fd` is on; may block for long, so never on the loop."""
-    _checked(_syncfs(fd))
-
-
 def sethostname(name: str) -> None:
     """Set the host name of the calling thread's UTS namespace (at most 64 bytes)."""
     encoded = os.fsencode(name)
     _checked(_sethostname(encoded, len(encoded)), name)
-
-
-def renameat2(old: str, new: str, flags: int) -> None:
-    """renameat2(2) on two paths: RENAME_NOREPLACE, or RENAME_EXCHANGE to swap them."""
-    _checked(_renameat2(AT_FDCWD, _encoded(old), AT_FDCWD, _encoded(new), flags), new)
 
 
 def inotify_init() -> int:
@@ -198,11 +166,6 @@ def inotify_init() -> int:
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     """Watch `path`; returns the watch descriptor."""
     return _checked(_inotify_add_watch(fd, _encoded(path), mask), path)
-
-
-def inotify_rm_watch(fd: int, watch: int) -> None:
-    """End one watch."""
-    _checked(_inotify_rm_watch(fd, watch))
 
 
 def open_tree(path: str, flags: int, dir_fd: int = AT_FDCWD) -> int:

@@ -19,8 +19,6 @@ S = TypeVar("S", bound=msgspec.Struct)
 VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 DOCUMENT_BYTES: Final = 1 << 20
 PLUGINS: Final = 32
-NOT_AVAILABLE: Final = 50
-NOT_AVAILABLE_LIMITED: Final = 51
 TRY_AGAIN_LATER: Final = 11
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")

@@ -41,11 +41,3 @@ def decode_exit(data: bytes) -> int:
     code = int(match[1])
     # conmon writes -1 when it could not learn the status; callers know exit codes only as bytes.
     return code if 0 <= code <= 255 else 255
-
-
-def resize_terminal(width: int, height: int) -> bytes:
-    """The command that gives the container's terminal a new size.
-
-    Conmon refuses more than 1000 cells a side.
-    """
-    return b"1 %d %d\n" % (max(0, min(height, 1000)), max(0, min(width, 1000)))

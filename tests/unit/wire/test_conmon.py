@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from crib.wire.conmon import decode_exit, decode_sync, resize_terminal
+from crib.wire.conmon import decode_exit, decode_sync
 
 
 def test_sync_line_gives_the_pid() -> None:
@@ -29,8 +29,3 @@ def test_exit_file_gives_a_code(data: bytes, code: int) -> None:
 def test_torn_exit_file_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="exit"):
         decode_exit(data)
-
-
-def test_terminal_sizes_stay_within_what_conmon_takes() -> None:
-    assert resize_terminal(80, 24) == b"1 24 80\n"
-    assert resize_terminal(5000, -1) == b"1 0 1000\n"

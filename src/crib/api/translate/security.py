@@ -27,7 +27,6 @@ _PAGE_SIZE = re.compile(r"[0-9]{1,10}[KMG]B")
 _UNIFIED = re.compile(r"[a-z0-9_]+(?:\.[A-Za-z0-9_]+)+")
 MAX_GROUPS = 65536
 """Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
-MAX_I64 = (1 << 63) - 1
 
 
 def pod_security(message: pb.LinuxSandboxSecurityContext, field: str) -> PodSecurity:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from dataclasses import dataclass
 
 from crib.backends.images.mounts import mount_layer, prepare_root
 from crib.host import files, mounts
@@ -23,12 +22,6 @@ from crib.wire.tar_member import Kind, Member
 
 _METHODS = ("file", "loop")
 _CONTENT = bytes(range(256)) * 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    mounting: LayerMounting
-    problem: str
 
 
 def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:

@@ -149,9 +149,6 @@ class LayerStore:
             max_ratio=settings.max_ratio,
         )
 
-    def _has(self, layer: Digest) -> bool:
-        return is_digest(layer) and os.path.exists(self._paths.layer_file(layer))
-
     def _listed(self) -> list[Digest]:
         names = (
             name.removesuffix(_SUFFIX) for name in os.listdir(self._paths.layers) if name.endswith(_SUFFIX)
