@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 TOO_SHORT = 0.001
 """Seconds: less than any verb takes, and enough for the request to get there, most of the time."""
 ATTEMPTS = 50
-"""Calls that are cut off, each a little later, until one is cut off in the daemon and not on its way there."""
+"""Calls that are cut off, each a little later, until one is cut off in the daemon, not on its way there."""
 
 
 @pytest.fixture(scope="module")
