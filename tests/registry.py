@@ -5,15 +5,25 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.tls_lab import Certificate
+    from tests.token_server import TokenServer
+
 _START_SECONDS = 15.0
+BASIC_USER, BASIC_PASSWORD = "ali-baba", "open sesame"
+"""Who may pull and push where `basic` is asked for."""
+_HTPASSWD = f"{BASIC_USER}:$2b$04$aWtoDhDO4qiDp4PfAaF9WelSHikdM66z8okHh4ggsnvq5sEZHn9dy\n"
 
 
 def free_port() -> int:
@@ -25,25 +35,38 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_registry(root: Path, port: int = 0) -> Iterator[str]:
-    """Its base URL. `root` keeps its blobs; the same root may be served again later."""
+def running_registry(
+    root: Path,
+    port: int = 0,
+    *,
+    token: TokenServer | None = None,
+    basic: bool = False,
+    tls: Certificate | None = None,
+) -> Iterator[str]:
+    """Its base URL. `root` keeps its blobs; the same root may be served again later, or twice at once.
+
+    With `token` it wants tokens of that server, with `basic` the user and password of this module; `tls`
+    is its certificate. One without either, on the same root, is where a test pushes.
+    """
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed")
     port = port or free_port()
     root.mkdir(parents=True, exist_ok=True)
-    config = root / "config.yml"
+    config = root / f"config-{port}.yml"
     config.write_text(
         "version: 0.1\n"
         "log:\n  level: error\n  accesslog:\n    disabled: true\n"
         f"storage:\n  filesystem:\n    rootdirectory: {root / 'data'}\n  delete:\n    enabled: true\n"
         f"http:\n  addr: 127.0.0.1:{port}\n"
+        + _tls_lines(root, port, tls)
+        + _auth_lines(root, port, token, basic)
     )
-    log = (root / "log").open("wb")
+    log = (root / f"log-{port}").open("wb")
     process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     try:
-        _wait_until_it_answers(url, process, root / "log")
+        _wait_until_it_answers(url, process, root / f"log-{port}")
         yield url
     finally:
         process.kill()
@@ -51,11 +74,40 @@ def running_registry(root: Path, port: int = 0) -> Iterator[str]:
         log.close()
 
 
+def _tls_lines(root: Path, port: int, tls: Certificate | None) -> str:
+    if tls is None:
+        return ""
+    certificate, key = tls.write(root, f"server-{port}")
+    return f"  tls:\n    certificate: {certificate}\n    key: {key}\n"
+
+
+def _auth_lines(root: Path, port: int, token: TokenServer | None, basic: bool) -> str:
+    if token is not None:
+        bundle = root / f"tokens-{port}.pem"
+        bundle.write_text(token.root_bundle)
+        return (
+            f"auth:\n  token:\n    realm: {token.url}\n    service: {token.service}\n"
+            f"    issuer: {token.issuer}\n    rootcertbundle: {bundle}\n"
+        )
+    if basic:
+        users = root / f"htpasswd-{port}"
+        users.write_text(_HTPASSWD)
+        return f"auth:\n  htpasswd:\n    realm: test\n    path: {users}\n"
+    return ""
+
+
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
+    anyone = ssl._create_unverified_context()  # only to see that somebody listens
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/v2/", timeout=2):
+        try:
+            with urllib.request.urlopen(f"{url}/v2/", timeout=2, context=anyone):
+                return
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
             return
+        except OSError:
+            pass
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"docker-registry does not answer at {url}: {log.read_text()[-2000:]}")
         time.sleep(0.02)  # polling a program that tells nobody when it is ready

@@ -18,7 +18,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from crib.model.settings import Settings
+from crib.model.errors import InvalidRequest
+from crib.model.image import parse_reference
+from crib.model.settings import ImageSettings, Settings
 
 DEFAULT_PATH = "/etc/crib/config.toml"
 MAX_BYTES = 1 << 20
@@ -33,17 +35,30 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "log.format": ("text", "json"),
     "network.mode": ("cni", "bridge"),
     "images.block_size": (0, 512, 4096),
-    "images.mount_method": ("auto", "file", "loop"),
+    "images.mount_method": ("auto", "file", "loop", "directory"),
+    "images.policy.action": ("accept", "reject", "digest", "signed"),
     "missing_host_path": ("create", "error"),
 }
 _LEAST: Mapping[str, float] = {
     "network.mtu": 0,
     "network.plugin_timeout": 0.1,
     "images.parallel_layers": 1,
+    "images.parallel_ranges": 1,
+    "images.worker_memory": 0,
     "images.pull_linger": 0,
     "images.stall_timeout": 0.1,
+    "images.stall_bytes": 1,
+    "images.dead_host_time": 0,
+    "images.bandwidth": 0,
+    "images.partial_time": 0,
+    "images.partial_bytes": 0,
     "images.max_layer_bytes": 1,
     "images.max_ratio": 1,
+    "images.min_free": 0,
+    "images.gc_high": 0,
+    "images.gc_low": 0,
+    "images.gc_min_age": 0,
+    "images.verifier_timeout": 0.1,
     "verb_timeout": 0.1,
 }
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -58,6 +73,10 @@ def _absolute(text: str) -> str:
     return "" if good else "an absolute path without '..'"
 
 
+def _absolute_or_none(text: str) -> str:
+    return _absolute(text) if text else ""
+
+
 def _socket(text: str) -> str:
     return _absolute(text) if text else ""
 
@@ -66,6 +85,14 @@ def _interface(text: str) -> str:
     """As the kernel's dev_valid_name has it."""
     good = 0 < len(os.fsencode(text)) <= 15 and not set(text) & set("/: ") and text not in (".", "..")
     return "" if good else "an interface's name of at most 15 bytes"
+
+
+def _image(text: str) -> str:
+    try:
+        parse_reference(text, field="")
+    except InvalidRequest as error:
+        return f"an image's name ({error})"
+    return ""
 
 
 def _subnet(text: str) -> str:
@@ -81,6 +108,13 @@ _RULES: Mapping[str, Callable[[str], str]] = {
     "state": _absolute,
     "cgroup_root": _absolute,
     "socket": _socket,
+    "images.hosts_dirs": _absolute,
+    "images.registries_conf": _absolute_or_none,
+    "images.auth_file": _absolute_or_none,
+    "images.import_dir": _absolute_or_none,
+    "images.prepull": _image,
+    "images.policy.keys": _absolute,
+    "images.verifiers": _absolute,
     "network.cni_conf_dir": _absolute,
     "network.bridge": _interface,
     "network.subnet": _subnet,
@@ -266,5 +300,20 @@ def _check_whole(settings: Settings) -> None:
         )
     if len(os.fsencode(settings.socket_path)) > MAX_SOCKET_PATH:
         raise ValueError(f"socket {settings.socket_path} has a path of more than {MAX_SOCKET_PATH} bytes")
+    _check_images(settings.images)
     if settings.data == settings.state:
         raise ValueError("data and state are the same directory")
+
+
+def _check_images(settings: ImageSettings) -> None:
+    if settings.gc_high > 100 or (settings.gc_high and settings.gc_low >= settings.gc_high):
+        raise ValueError(
+            f"images.gc_low is {settings.gc_low} and images.gc_high {settings.gc_high}: they are percents,"
+            " and the low one must be below the high one"
+        )
+    for rule in settings.policy:
+        if (rule.action == "signed") != bool(rule.keys):
+            raise ValueError(
+                f"images.policy {rule.match!r} has the action {rule.action!r} and {len(rule.keys)} keys:"
+                " signed needs at least one, the others take none"
+            )

@@ -102,6 +102,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
+            node.images.upkeep.begin(await asyncio.to_thread(_archives, self._settings.images.import_dir))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -134,6 +135,17 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
         processes.reap_orphans()
+
+
+def _archives(directory: str) -> list[str]:
+    """What is to be imported at start, in lexical order; a directory that cannot be read is logged."""
+    if not directory:
+        return []
+    try:
+        return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
+    except OSError as error:
+        log.error("images.import_dir: %s", error)
+        return []
 
 
 @contextlib.contextmanager

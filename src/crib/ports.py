@@ -15,7 +15,19 @@ from typing import Protocol
 from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
-from crib.model.image import FetchedImage, FilesystemUsage, ImageConfig, ImageRecord, ImageReference, Progress
+from crib.model.image import (
+    FetchedImage,
+    FilesystemUsage,
+    ImageConfig,
+    ImageDocuments,
+    ImageRecord,
+    ImageReference,
+    Layer,
+    Progress,
+    PullOrder,
+    Signature,
+)
+from crib.model.registry import RegistryHost
 from crib.model.sandbox import NetworkAttachment, PodMetadata, PortMapping, ProcessIdentity, SandboxRecord
 from crib.model.stats import ContainerUsage, InterfaceUsage, PodUsage
 
@@ -168,14 +180,74 @@ class PodNetworks(Protocol):
 ProgressSink = Callable[[Progress], None]
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedImage:
+    """An image to export, with its documents."""
+
+    record: ImageRecord
+    documents: ImageDocuments
+    tags: tuple[str, ...]
+    """NAME:TAG to write into the archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectImage:
+    """An image, and what it must pass before it may be used."""
+
+    reference: ImageReference
+    digest: Digest
+    """Of the manifest that the registry served for the reference."""
+    signatures: tuple[Signature, ...]
+    keys: tuple[str, ...] = ()
+    """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
+    programs: tuple[str, ...] = ()
+    """Verifier programs, each of which must accept it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """Bytes of a file system."""
+
+    total: int
+    free: int
+    """What an unprivileged user may still take."""
+
+
 class Images(Protocol):
     """The image store and the worker that fills it."""
 
     @property
     def mounting(self) -> LayerMounting: ...
 
-    async def pull(self, reference: ImageReference, progress: ProgressSink) -> FetchedImage:
+    async def pull(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
         """Resolve and fetch; layers that are here are not fetched again. New ones are synced."""
+        ...
+
+    async def resolve(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
+        """What a pull would bring, without layers: for those who look before they take."""
+        ...
+
+    async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
+        """Who is asked for the image, in this order, and with what. InvalidRequest when it is blocked."""
+        ...
+
+    async def check(self, layer: Layer) -> str:
+        """What is wrong with the layer on disk; empty when it is as it was written."""
+        ...
+
+    async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
+        """Write images to a new file, `oci` (a tar of an OCI layout) or `docker` (as `docker save` does).
+
+        Its size in bytes.
+        """
+        ...
+
+    async def verify(self, suspect: SuspectImage) -> str:
+        """Why the image is not what `suspect` asks for; empty when it is."""
+        ...
+
+    async def space(self) -> DiskSpace:
+        """Of the file system that holds the layers."""
         ...
 
     async def import_archive(self, path: str, progress: ProgressSink) -> Sequence[FetchedImage]:
@@ -225,8 +297,15 @@ class Records(Protocol):
 
     def delete_container(self, container: ContainerId) -> None: ...
 
-    async def put_image(self, record: ImageRecord) -> None:
-        """Synced to disk: after a power cut no image is listed whose layers are not there."""
+    async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
+        """Synced to disk: after a power cut no image is listed whose layers are not there.
+
+        Without `documents` those that were written earlier stay.
+        """
+        ...
+
+    async def image_documents(self, image: ImageId) -> ImageDocuments:
+        """The image's documents; empty ones when there are none."""
         ...
 
     async def delete_image(self, image: ImageId) -> None: ...

@@ -230,6 +230,9 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/Info": "unary",
         "/crib.v1.Node/ImportImage": "stream",
         "/crib.v1.Node/PullImageProgress": "stream",
+        "/crib.v1.Node/ExplainRegistry": "unary",
+        "/crib.v1.Node/CheckImages": "stream",
+        "/crib.v1.Node/ExportImages": "unary",
         "/crib.v1.Node/Timeline": "unary",
     }
 

@@ -14,7 +14,7 @@ from crib.model.container import (
     MountPropagation,
 )
 from crib.model.ids import Digest, HandlerName, ImageId, new_container_id, new_sandbox_id
-from crib.model.image import ImageConfig, ImageRecord, Layer
+from crib.model.image import ImageConfig, ImageDocuments, ImageRecord, Layer, Signature
 from crib.model.sandbox import (
     DnsConfig,
     IdMapping,
@@ -169,9 +169,24 @@ def full_image(name: str = "a") -> ImageRecord:
         config=ImageConfig(
             ("/e",), ("c",), ("PATH=/bin",), "1:2", "/w", "SIGINT", ("/v",), {"l": "1"}, "arm64", "linux"
         ),
-        layers=(Layer(Digest("sha256:" + "d" * 64), Digest("sha256:" + "e" * 64), 1 << 35),),
+        layers=(
+            Layer(
+                Digest("sha256:" + "d" * 64),
+                Digest("sha256:" + "e" * 64),
+                1 << 35,
+                (1 << 34) + 1,
+                "sha256:" + "1" * 64,
+                "sha256:" + "2" * 64,
+            ),
+        ),
         tags=("docker.io/library/a:1",),
         digests=("docker.io/library/a@sha256:" + "f" * 64,),
         created_at=9,
         pinned=True,
+        signatures=(Signature(b'{"critical": \xff\0}', "c2lnbmVk"),),
+        used_at=10,
     )
+
+
+def full_documents(name: str = "a") -> ImageDocuments:
+    return ImageDocuments(f'{{"{name}": "\xff\0"}}'.encode("latin-1"), b"manifest\0" + name.encode())

@@ -12,12 +12,20 @@ from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.ids import Digest
-from crib.model.image import FetchedImage, ImageConfig, Progress, parse_reference
+from crib.model.image import (
+    FetchedImage,
+    ImageConfig,
+    ImageRecord,
+    Layer,
+    Progress,
+    PullOrder,
+    parse_reference,
+)
 from crib.model.paths import Paths
 from crib.model.settings import ImageSettings
-from crib.ports import Images
+from crib.ports import ExportedImage, Images, SuspectImage
 from tests import images as built
-from tests.fakes.images import FakeImages, made_image
+from tests.fakes.images import FakeImages, digest_of, made_image
 from tests.fakes.world import bounded
 from tests.registry import running_registry
 
@@ -66,12 +74,40 @@ class ImageLab:
         config = {"Cmd": ["sleep", "60"], "StopSignal": "SIGINT", "Labels": {"name": repository}}
         return built.BuiltImage(tars, config, architecture=built.machine_architecture())
 
+    def order(self, repository: str) -> PullOrder:
+        return PullOrder(parse_reference(self.name(repository)))
+
     async def pull(self, repository: str, seen: list[Progress] | None = None) -> FetchedImage:
-        reference = parse_reference(self.name(repository))
         async with bounded():
-            return await self.images.pull(reference, ([] if seen is None else seen).append)
+            return await self.images.pull(self.order(repository), ([] if seen is None else seen).append)
+
+    def damage(self, layer: Layer) -> None:
+        """Change what is on disk of a layer, as a rotten block would."""
+        if isinstance(self.images, FakeImages):
+            self.images.damaged.add(layer.diff_id)
+        else:
+            path = self.directory / "d" / "layers" / f"{layer.diff_id.removeprefix('sha256:')}.erofs"
+            with path.open("r+b") as file:
+                file.seek(5000)
+                byte = file.read(1)
+                file.seek(5000)
+                file.write(bytes([byte[0] ^ 1]))
+
+    def lose(self, layer: Layer) -> None:
+        """Take a layer off the disk."""
+        if isinstance(self.images, FakeImages):
+            self.images.layers.discard(layer.diff_id)
+        else:
+            path = self.directory / "d" / "layers" / f"{layer.diff_id.removeprefix('sha256:')}.erofs"
+            path.unlink()
 
 
+PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt
+6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==
+-----END PUBLIC KEY-----
+"""
+"""P-256's base point: a valid key that signs nothing here."""
 CONFIG = ImageConfig(cmd=("sleep", "60"), stop_signal="SIGINT")
 
 
@@ -105,9 +141,13 @@ async def test_a_pulled_image_has_config_layers_and_the_digest_of_its_manifest(l
     assert image.manifest_digest is not None
     async with bounded():
         again = await lab.images.pull(
-            parse_reference(f"{lab.host}/app@{image.manifest_digest}"), lambda progress: None
+            PullOrder(parse_reference(f"{lab.host}/app@{image.manifest_digest}")), lambda progress: None
         )
-    assert again == image
+    assert (again.id, again.manifest_digest, diff_ids(again)) == (
+        image.id,
+        image.manifest_digest,
+        diff_ids(image),
+    )
 
 
 async def test_progress_is_told_for_each_layer_until_it_is_done(lab: ImageLab) -> None:
@@ -116,9 +156,10 @@ async def test_progress_is_told_for_each_layer_until_it_is_done(lab: ImageLab) -
     await lab.pull("app", seen)
     assert {progress.stage for progress in seen} <= {
         "resolving",
+        "waiting",
         "downloading",
-        "importing",
-        "verifying",
+        "writing",
+        "present",
         "done",
     }
     done = {progress.layer for progress in seen if progress.stage == "done"}
@@ -170,6 +211,67 @@ async def test_an_archive_gives_its_images_with_their_names(lab: ImageLab) -> No
 async def test_an_archive_that_is_not_there_is_the_callers_fault(lab: ImageLab) -> None:
     with pytest.raises(InvalidRequest, match=r"nothing\.tar"):
         await lab.images.import_archive(f"{lab.directory}/nothing.tar", lambda progress: None)
+
+
+async def test_a_layer_is_checked_and_one_that_is_damaged_is_fetched_anew(lab: ImageLab) -> None:
+    lab.publish("app", "base", "top")
+    image = await lab.pull("app")
+    base, top = image.layers
+    async with bounded():
+        assert [await lab.images.check(layer) for layer in image.layers] == ["", ""]
+        lab.damage(base)
+        assert "digest" in await lab.images.check(base)
+        assert await lab.images.check(top) == ""
+        order = replace(lab.order("app"), again=frozenset({base.diff_id}))
+        again = await lab.images.pull(order, lambda progress: None)
+        assert [await lab.images.check(layer) for layer in (again.layers[0], top)] == ["", ""]
+
+
+async def test_a_layer_that_was_lost_is_missed(lab: ImageLab) -> None:
+    lab.publish("app", "base")
+    (base,) = (await lab.pull("app")).layers
+    lab.lose(base)
+    async with bounded():
+        assert await lab.images.check(base) != ""
+
+
+async def test_a_new_archive_is_written_and_an_old_one_never(lab: ImageLab) -> None:
+    lab.publish("app", "base", "top")
+    image = await lab.pull("app")
+    record = ImageRecord(image.id, image.config, image.layers)
+    exported = ExportedImage(record, image.documents, (lab.name("app"),))
+    path = f"{lab.directory}/out.tar"
+    for archive_format in ("oci", "docker"):
+        async with bounded():
+            assert await lab.images.export(f"{path}.{archive_format}", [exported], archive_format) > 0
+    Path(path).write_text("mine")
+    with pytest.raises(InvalidRequest, match=r"out\.tar"):
+        await lab.images.export(path, [exported], "oci")
+    assert Path(path).read_text() == "mine"
+
+
+async def test_who_would_be_asked_ends_with_the_registry_itself(lab: ImageLab) -> None:
+    async with bounded():
+        hosts = await lab.images.hosts(lab.order("app"))
+    assert (hosts[-1].is_origin, hosts[-1].repository) == (True, "app")
+    assert hosts[-1].url.endswith(f"{lab.host}/v2")
+
+
+async def test_an_image_without_signatures_is_not_signed(lab: ImageLab) -> None:
+    key = lab.directory / "key.pub"
+    key.write_text(PUBLIC_KEY)
+    digest = digest_of("manifest")
+    suspect = SuspectImage(lab.order("app").reference, digest, (), keys=(str(key),))
+    async with bounded():
+        assert await lab.images.verify(suspect) != ""
+        assert await lab.images.verify(replace(suspect, keys=())) == ""
+
+
+async def test_the_space_of_the_file_system_is_told(lab: ImageLab) -> None:
+    async with bounded():
+        space = await lab.images.space()
+    assert 0 <= space.free <= space.total
+    assert space.total > 0
 
 
 async def test_usage_grows_with_the_layers(lab: ImageLab) -> None:

@@ -12,9 +12,10 @@ from crib.backends.records.database import Database
 from crib.backends.records.rows import SqliteRecords
 from crib.model.container import ContainerState
 from crib.model.ids import ImageId, new_container_id, new_sandbox_id
+from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
 from crib.ports import Records
-from tests.contract.records_samples import full_container, full_image, full_sandbox
+from tests.contract.records_samples import full_container, full_documents, full_image, full_sandbox
 from tests.fakes.records import MemoryRecords
 
 Reopen = Callable[[], Records]
@@ -96,3 +97,45 @@ async def test_deleting_what_is_not_there_is_fine(reopen: Reopen) -> None:
     records.delete_sandbox(new_sandbox_id())
     records.delete_container(new_container_id())
     await records.delete_image(ImageId("sha256:" + "0" * 64))
+
+
+async def test_an_images_documents_come_back_byte_for_byte_after_a_restart(reopen: Reopen) -> None:
+    records = reopen()
+    for name in "ab":
+        await records.put_image(full_image(name), full_documents(name))
+    records = reopen()
+    assert await records.image_documents(full_image("a").id) == full_documents("a")
+    assert await records.image_documents(full_image("b").id) == full_documents("b")
+
+
+async def test_a_record_without_documents_leaves_those_that_are_there(reopen: Reopen) -> None:
+    records = reopen()
+    image = full_image()
+    await records.put_image(image, full_documents())
+    await records.put_image(replace(image, tags=()))
+    assert await records.image_documents(image.id) == full_documents()
+    assert list(records.load().images) == [replace(image, tags=())]
+
+
+async def test_later_documents_take_the_place_of_the_first(reopen: Reopen) -> None:
+    records = reopen()
+    await records.put_image(full_image(), full_documents("a"))
+    await records.put_image(full_image(), full_documents("b"))
+    assert await records.image_documents(full_image().id) == full_documents("b")
+
+
+async def test_an_image_without_documents_has_empty_ones(reopen: Reopen) -> None:
+    records = reopen()
+    await records.put_image(full_image())
+    for image in (full_image().id, full_image("b").id):
+        assert await records.image_documents(image) == ImageDocuments()
+
+
+async def test_a_deleted_image_takes_its_documents_with_it(reopen: Reopen) -> None:
+    records = reopen()
+    for name in "ab":
+        await records.put_image(full_image(name), full_documents(name))
+    await records.delete_image(full_image("a").id)
+    await records.put_image(full_image("a"))
+    assert await records.image_documents(full_image("a").id) == ImageDocuments()
+    assert await records.image_documents(full_image("b").id) == full_documents("b")

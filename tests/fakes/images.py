@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.facts import LayerMounting
@@ -15,9 +17,11 @@ from crib.model.image import (
     ImageReference,
     Layer,
     Progress,
+    PullOrder,
     parse_reference,
 )
-from crib.ports import ProgressSink
+from crib.model.registry import RegistryHost
+from crib.ports import DiskSpace, ExportedImage, ProgressSink, SuspectImage
 from tests.fakes.failpoints import Failpoints
 
 
@@ -37,12 +41,24 @@ def made_image(name: str, *layers: str, config: ImageConfig | None = None) -> Fe
 
 
 class FakeImages:
-    """`publish` puts an image into the registry. Failpoints: pull, import_archive, sweep, usage."""
+    """`publish` puts an image into the registry.
+
+    Failpoints: the methods' names. Layers in `damaged` fail their check.
+    """
 
     def __init__(self) -> None:
         self.failpoints = Failpoints()
         self.layers: set[Digest] = set()
         self.downloaded: list[Digest] = []
+        self.damaged: set[Digest] = set()
+        self.orders: list[PullOrder] = []
+        self.resolved: list[PullOrder] = []
+        self.exported: list[tuple[str, tuple[ExportedImage, ...], str]] = []
+        self.suspects: list[SuspectImage] = []
+        self.verdicts: dict[str, str] = {}
+        """Reference to why it is refused."""
+        self.disk = DiskSpace(100, 90)
+        self.disk_after_sweep: DiskSpace | None = None
         self.archives: dict[str, tuple[FetchedImage, ...]] = {}
         self.dismantled = False
         self.closed = False
@@ -59,15 +75,38 @@ class FakeImages:
         self._registry[f"{reference.name}@{image.manifest_digest}"] = image
         return image
 
-    async def pull(self, reference: ImageReference, progress: ProgressSink) -> FetchedImage:
+    async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
+        reference = order.reference
+        if reference.registry.startswith("blocked."):
+            raise InvalidRequest(f"registry {reference.registry} is blocked", field="image.image")
+        url = f"https://{reference.registry}/v2"
+        return (RegistryHost(url, reference.repository, "the registry itself", is_origin=True),)
+
+    async def resolve(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
         progress(Progress("resolving"))
+        await self.failpoints.reach("resolve", str(order.reference))
+        self.resolved.append(order)
+        image = self._found(order.reference)
+        if image is None:
+            raise NotFound(f"{order.reference} is not in the registry")
+        return replace(image, layers=())
+
+    def _found(self, reference: ImageReference) -> FetchedImage | None:
         key = f"{reference.name}@{reference.digest}" if reference.digest else str(reference)
-        image = self._registry.get(key)
+        return self._registry.get(key)
+
+    async def pull(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
+        progress(Progress("resolving"))
+        self.orders.append(order)
+        reference = order.reference
+        image = self._found(reference)
         if image is None:
             await self.failpoints.reach("pull", str(reference))
             raise NotFound(f"{reference} is not in the registry")
+        self.layers -= order.again
         for layer in image.layers:
             self._fill(layer, progress)
+        self.damaged -= order.again
         # The layers are on disk here and belong to no image yet: a sweep now would take them.
         await self.failpoints.reach("pull", str(reference))
         return image
@@ -89,8 +128,33 @@ class FakeImages:
         self.layers.add(layer.diff_id)
         progress(Progress("done", layer.diff_id, layer.size, layer.size))
 
+    async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
+        await self.failpoints.reach("export", path)
+        if os.path.lexists(path):
+            raise InvalidRequest(f"{path} exists", field="path")
+        self.exported.append((path, tuple(images), archive_format))
+        return 1000
+
+    async def check(self, layer: Layer) -> str:
+        await self.failpoints.reach("check")
+        if layer.diff_id not in self.layers:
+            return "is not on disk"
+        return "its data has another digest" if layer.diff_id in self.damaged else ""
+
+    async def verify(self, suspect: SuspectImage) -> str:
+        await self.failpoints.reach("verify", str(suspect.reference))
+        self.suspects.append(suspect)
+        if suspect.keys and not suspect.signatures:
+            return "it has no signature"
+        return self.verdicts.get(str(suspect.reference), "")
+
+    async def space(self) -> DiskSpace:
+        await self.failpoints.reach("space")
+        return self.disk
+
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         await self.failpoints.reach("sweep")
+        self.disk = self.disk_after_sweep or self.disk
         gone = sorted(self.layers - set(keep))
         self.layers.difference_update(gone)
         return gone

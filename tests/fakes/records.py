@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crib.model.container import ContainerRecord
 from crib.model.ids import ContainerId, ImageId, SandboxId
-from crib.model.image import ImageRecord
+from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
 from crib.ports import AllRecords
 from tests.fakes.failpoints import Failpoints
@@ -13,7 +13,8 @@ from tests.fakes.failpoints import Failpoints
 class MemoryRecords:
     """Rows that live as long as this object: give it to a second engine to play a restart.
 
-    Failpoints: put_sandbox, delete_sandbox, put_container, delete_container, put_image, delete_image.
+    Failpoints: put_sandbox, delete_sandbox, put_container, delete_container, put_image, delete_image,
+    image_documents.
     `written` tells each state that was ever written, in order.
     """
 
@@ -22,6 +23,7 @@ class MemoryRecords:
         self.sandboxes: dict[SandboxId, SandboxRecord] = {}
         self.containers: dict[ContainerId, ContainerRecord] = {}
         self.images: dict[ImageId, ImageRecord] = {}
+        self.documents: dict[ImageId, ImageDocuments] = {}
         self.written: list[tuple[str, str]] = []
 
     def load(self) -> AllRecords:
@@ -47,13 +49,20 @@ class MemoryRecords:
         self.failpoints.reach_nowait("delete_container", container)
         self.containers.pop(container, None)
 
-    async def put_image(self, record: ImageRecord) -> None:
+    async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
         await self.failpoints.reach("put_image", record.id)
         self.images[record.id] = record
+        if documents is not None:
+            self.documents[record.id] = documents
+
+    async def image_documents(self, image: ImageId) -> ImageDocuments:
+        await self.failpoints.reach("image_documents", image)
+        return self.documents.get(image, ImageDocuments())
 
     async def delete_image(self, image: ImageId) -> None:
         await self.failpoints.reach("delete_image", image)
         self.images.pop(image, None)
+        self.documents.pop(image, None)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -12,7 +12,7 @@ from crib.model.container import ContainerConfig
 from crib.model.events import ContainerEvent
 from crib.model.facts import HostFacts
 from crib.model.ids import ContainerId, HandlerName, SandboxId
-from crib.model.image import ImageConfig
+from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_reference
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
 from crib.model.settings import ImageSettings, Settings
 from tests.fakes.clock import ManualClock
@@ -24,6 +24,11 @@ from tests.fakes.records import MemoryRecords
 IMAGE = "docker.io/library/busybox:latest"
 BOUND = 5.0
 """Seconds that anything awaited in a test may take: it fails then, as something hangs."""
+
+
+def order(name: str) -> PullOrder:
+    """A pull of that name, with nothing else asked for."""
+    return PullOrder(parse_reference(name))
 
 
 def bounded() -> asyncio.Timeout:
@@ -142,9 +147,13 @@ class World:
         async with bounded():
             return await self.node.sandboxes.run(pod_config(name, attempt=attempt), "")
 
+    async def pull(self, name: str, pod: PodMetadata | None = None) -> ImageRecord:
+        """Pull an image by its name."""
+        return await self.node.images.pull(order(name), pod)
+
     async def pulled(self, name: str = IMAGE) -> None:
         async with bounded():
-            await self.node.images.pull(name)
+            await self.pull(name)
 
     async def created(self, pod: SandboxId, name: str = "app", *args: str) -> ContainerId:
         if self.node.images.status(IMAGE) is None:

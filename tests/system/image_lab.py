@@ -30,7 +30,7 @@ class ImageLab:
 
     def staged(self) -> list[str]:
         """What lies in the staging directory."""
-        return sorted(os.listdir(self.paths.staging))
+        return sorted(os.listdir(self.paths.staging)) if os.path.isdir(self.paths.staging) else []
 
     def layers(self) -> list[str]:
         """What lies in the layers directory."""

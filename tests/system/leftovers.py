@@ -71,7 +71,9 @@ class Leftovers:
     def in_the_kernel(self) -> list[str]:
         """All but files, and rows that are not of pods: what a wiped daemon must not have."""
         rows = frozenset(
-            row for row in self.rows if not row.startswith(("images", "unreadable", "network_cursor"))
+            row
+            for row in self.rows
+            if not row.startswith(("images", "image_documents", "unreadable", "network_cursor"))
         )
         kinds = (*(k for k in self.__dataclass_fields__ if k not in ("files", "rows")),)
         return [f"{kind}: {name}" for kind in kinds for name in sorted(getattr(self, kind))] + sorted(rows)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from crib.config import MAX_BYTES, ConfigError, load, parse
-from crib.model.settings import HandlerSettings, Settings
+from crib.model.settings import HandlerSettings, ImagePolicy, Settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -37,6 +37,13 @@ def test_every_kind_of_value_is_taken() -> None:
         cni_bin_dirs = ["/a", "/b"]
         [images.mirrors]
         "docker.io" = ["http://mirror:5000"]
+        [[images.policy]]
+        match = "reg.example/*"
+        action = "signed"
+        keys = ["/etc/crib/a.pub"]
+        [[images.policy]]
+        action = "reject"
+        audit = true
         [handlers.runc]
         path = "/usr/sbin/runc"
         args = ["--systemd-cgroup"]
@@ -48,6 +55,10 @@ def test_every_kind_of_value_is_taken() -> None:
     assert settings.network.cni_bin_dirs == ("/a", "/b")
     assert settings.network.subnet == Settings().network.subnet
     assert settings.images.mirrors == {"docker.io": ("http://mirror:5000",)}
+    assert settings.images.policy == (
+        ImagePolicy("reg.example/*", "signed", ("/etc/crib/a.pub",)),
+        ImagePolicy("*", "reject", audit=True),
+    )
     assert settings.handlers == {"runc": HandlerSettings("/usr/sbin/runc", ("--systemd-cgroup",))}
 
 
@@ -84,6 +95,15 @@ def test_every_kind_of_value_is_taken() -> None:
         ("default_handler = 'kata'", "c.toml: default_handler is 'kata', which is not among the handlers"),
         (f"socket = '/{'x' * 110}'", "more than 107 bytes"),
         ("data = '/run/crib'", "data and state are the same directory"),
+        ("[images]\nhosts_dirs = ['x']", "c.toml:2: images.hosts_dirs is 'x', and must be an absolute path"),
+        ("[images]\nprepull = ['No Name']", "c.toml:2: images.prepull is 'No Name', and must be an image's"),
+        ("[images]\nmount_method = 'copy'", "c.toml:2: images.mount_method is 'copy', and must be one of"),
+        ("[[images.policy]]\naction = 'maybe'", "c.toml:2: images.policy.action is 'maybe', and must be one"),
+        ("[[images.policy]]\nmtch = 'x'", "c.toml:2: unknown key images.policy.mtch, did you mean"),
+        ("[[images.policy]]\naction = 'signed'", "images.policy '*' has the action 'signed' and 0 keys"),
+        ("[[images.policy]]\nkeys = ['/a.pub']", "images.policy '*' has the action 'accept' and 1 keys"),
+        ("[images]\ngc_high = 70", "images.gc_low is 80 and images.gc_high 70"),
+        ("[images]\ngc_high = 101", "images.gc_low is 80 and images.gc_high 101"),
         ("data = ", "c.toml: Invalid value"),
         ("data = '/a'\ndata = '/b'", "c.toml: Cannot overwrite a value"),
     ],
@@ -133,6 +153,8 @@ def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
             found += keys(hint, f"{name}.")
         elif get_origin(hint) is not tuple and dataclasses.is_dataclass((get_args(hint) or (0, 0))[-1]):
             found += keys(get_args(hint)[-1], f"{name}.NAME.")
+        elif dataclasses.is_dataclass((get_args(hint) or (0,))[0]):
+            found += keys(get_args(hint)[0], f"{name}.")
         else:
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[operator]  # a field without default has a factory
             found.append((name, default))

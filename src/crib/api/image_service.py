@@ -27,7 +27,7 @@ class ImageService:
         return {
             "ListImages": Read(pb.ListImagesRequest, images.decode_list, self._list),
             "StreamImages": Parts(pb.StreamImagesRequest, images.decode_list, self._stream),
-            "ImageStatus": Read(pb.ImageStatusRequest, images.decode_status, self._status),
+            "ImageStatus": Verb(pb.ImageStatusRequest, images.decode_status, self._status),
             "PullImage": Verb(pb.PullImageRequest, images.decode_pull, self._pull),
             "RemoveImage": Verb(pb.RemoveImageRequest, images.decode_remove, self._remove),
             "ImageFsInfo": Verb(pb.ImageFsInfoRequest, nothing, self._fs_info),
@@ -47,17 +47,20 @@ class ImageService:
     def _stream(self, wanted: str) -> Iterator[Answer]:
         return self._images.parts(self._chosen(wanted))
 
-    def _status(self, query: ImageQuery) -> Answer:
+    async def _status(self, query: ImageQuery) -> Answer:
         """Empty, and no error, when the image is not here (CRI ImageStatus)."""
         record = self._node.images.status(query.image)
         if record is None:
             return pb.ImageStatusResponse()
-        return pb.ImageStatusResponse(
-            image=images.encode(record), info=info.of_image(record) if query.verbose else {}
-        )
+        answer = pb.ImageStatusResponse(image=images.encode(record))
+        if query.verbose:
+            documents = await self._node.images.documents(record)
+            for key, text in info.of_image(record, documents).items():
+                answer.info[key] = text
+        return answer
 
     async def _pull(self, wanted: PullImage) -> Answer:
-        record = await self._node.images.pull(wanted.image, wanted.pod)
+        record = await self._node.images.pull(wanted.order, wanted.pod)
         return pb.PullImageResponse(image_ref=record.id)
 
     async def _remove(self, image: str) -> Answer:

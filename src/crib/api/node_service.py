@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.translate import node as translate
-from crib.api.translate.node import FollowPull, ImportImage
+from crib.api.translate.node import CheckImages, ExportImages, FollowPull, ImportImage
+from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError
-from crib.model.image import parse_reference
+from crib.model.image import PullOrder
 from crib.stubs.node.v1 import node_pb2 as pb
 
 NAME = "crib.v1.Node"
@@ -30,6 +31,9 @@ class NodeService:
             "Info": Verb(pb.InfoRequest, nothing, self._info),
             "ImportImage": Stream(pb.ImportImageRequest, translate.decode_import, self._import),
             "PullImageProgress": Stream(pb.PullProgressRequest, translate.decode_follow, self._follow),
+            "ExplainRegistry": Verb(pb.ExplainRegistryRequest, translate.decode_explain, self._explain),
+            "CheckImages": Stream(pb.CheckImagesRequest, translate.decode_check, self._check),
+            "ExportImages": Verb(pb.ExportImagesRequest, translate.decode_export, self._export),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
         }
 
@@ -48,16 +52,30 @@ class NodeService:
 
     async def _follow(self, wanted: FollowPull) -> AsyncIterator[Answer]:
         """A failure of the pull itself is the last message; one to find it is the call's."""
-        image = str(parse_reference(wanted.image, field="image"))
+        image = str(wanted.order.reference)
         begun = False
         try:
-            async for update in self._node.images.follow_pull(wanted.image, start=wanted.start):
+            async for update in self._node.images.follow_pull(wanted.order, start=wanted.start):
                 begun = True
                 yield translate.encode_pull(image, update)
         except CribError as error:
             if not begun:
                 raise
             yield translate.encode_failed_pull(image, str(error))
+
+    async def _explain(self, order: PullOrder) -> Answer:
+        return translate.encode_explanation(order.reference, *await self._node.images.explain(order))
+
+    async def _check(self, wanted: CheckImages) -> AsyncIterator[Answer]:
+        found: list[LayerCheck] = []
+        async for check in self._node.images.check(wanted.images, repair=wanted.repair):
+            found.append(check)
+            yield translate.encode_check(check)
+        yield translate.encode_checked(found)
+
+    async def _export(self, wanted: ExportImages) -> Answer:
+        size = await self._node.images.export(wanted.path, wanted.images, wanted.format)
+        return pb.ExportImagesResponse(size_bytes=size)
 
     def _timeline(self, text: str) -> Answer:
         return translate.encode_start(self._node.timeline(text))

@@ -20,17 +20,25 @@ class Part(StrEnum):
     LIFECYCLE = "lifecycle"
 
 
+_Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        "-e",
+        metavar="NAME=unix:///PATH",
+        help="A runtime to measure; give more of them to measure them in turn. Default: crib's own.",
+    ),
+]
+_Pids = Annotated[
+    list[str] | None,
+    typer.Option("--pid", metavar="NAME=PID", help="A runtime's process, where its socket does not tell it."),
+]
+_Json = Annotated[str, typer.Option("--json", metavar="FILE", help="Also write figures and samples there.")]
+
+
 @dataclass(frozen=True)
 class BenchOptions:
-    endpoints: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--endpoint",
-            "-e",
-            metavar="NAME=unix:///PATH",
-            help="A runtime to measure; give more of them to measure them in turn. Default: crib's own.",
-        ),
-    ] = None
+    endpoints: _Endpoints = None
     image: Annotated[
         str,
         typer.Option(
@@ -57,15 +65,20 @@ class BenchOptions:
             "--seccomp", help="Containers get the runtime's seccomp profile (kubelet --seccomp-default)."
         ),
     ] = False
-    pids: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pid", metavar="NAME=PID", help="A runtime's process, where its socket does not tell it."
-        ),
-    ] = None
-    json: Annotated[
-        str, typer.Option("--json", metavar="FILE", help="Also write figures and samples there.")
-    ] = ""
+    pids: _Pids = None
+    json: _Json = ""
+
+
+@dataclass(frozen=True)
+class PullOptions:
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Images to pull; those of a registry on this node say most."),
+    ]
+    endpoints: _Endpoints = None
+    number: Annotated[int, typer.Option("-n", min=1, max=1000, help="Rounds; each pulls twice.")] = 5
+    pids: _Pids = None
+    json: _Json = ""
 
 
 class Session(Protocol):
@@ -87,5 +100,20 @@ def bench(session: Session, options: BenchOptions) -> None:
     crib bench -e crib=unix:///run/crib/crib.sock -e containerd=unix:///run/containerd/containerd.sock
     """
     from crib.bench import session as work
+
+    session.run(work.run(options, session.endpoint))
+
+
+def pull(session: Session, options: PullOptions) -> None:
+    """Measure what pulls cost here: time, CPU, memory, and whether the runtime still answers meanwhile.
+
+    Each round removes the image, pulls it (then sync), pulls it again while it is there, lists images, and
+    pulls it once more while Version is called every few milliseconds. Runtimes are measured in turn, after a
+    pull that is not counted. An image that was there before is there afterwards, others are removed, also
+    after Ctrl-C. Do it on a quiet node: sync and the CPU's figures are the whole machine's.
+
+    crib bench pull localhost:5000/big:1 -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
+    """
+    from crib.bench import pulls as work
 
     session.run(work.run(options, session.endpoint))

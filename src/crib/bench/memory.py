@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 AT_ONCE = 10
 CALLS = 10
 MAX_DEPTH = 64
+WORKER = "crib.backends.images.worker_main"
+"""What the command line of crib's image worker holds."""
 _KIB_PER_MIB = 1024
 
 
@@ -36,6 +39,26 @@ def rss_mib(pid: int) -> float:
 def pss_mib(pid: int) -> float:
     """Its share of memory: pages that it shares count as fractions (smaps_rollup), in MiB."""
     return _field(f"/proc/{pid}/smaps_rollup", "Pss:") / _KIB_PER_MIB
+
+
+def peak_rss_mib(pid: int) -> float:
+    """The most memory it had resident (VmHWM) since it began or `forget_peak`, in MiB; 0 when it is gone."""
+    return _field(f"/proc/{pid}/status", "VmHWM:") / _KIB_PER_MIB
+
+
+def forget_peak(pid: int) -> None:
+    """Let VmHWM begin anew (clear_refs in proc_pid_clear_refs(5)); without the right to, it goes on."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def image_workers(daemon: int) -> list[int]:
+    """The processes in which crib's daemon does the work of its pulls; none of other runtimes'."""
+    return [
+        pid
+        for pid in helpers_of(daemon, set(), processes() - {daemon})
+        if any(WORKER in word for word in _command_line(pid))
+    ]
 
 
 def _field(path: str, name: str) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import platform
+import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crib.bench.figures import figures
@@ -13,6 +17,28 @@ if TYPE_CHECKING:
     from crib.bench.figures import Samples
 
 FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A bench's outcome. `names` are the columns, `settings` its options (a dataclass)."""
+
+    samples: Samples
+    names: list[str]
+    settings: Any
+    warnings: list[str]
+
+
+def write(report: Report, json_file: str) -> None:
+    """The table to standard output, warnings to standard error, everything to `json_file` if one is named."""
+    for line in table(report.samples, report.names):
+        print(line)
+    for warning in report.warnings:
+        print(f"warning: noisy: {warning}", file=sys.stderr, flush=True)
+    if json_file:
+        found = document(report.samples, dataclasses.asdict(report.settings), report.warnings)
+        with open(json_file, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
 
 
 def table(samples: Samples, names: list[str]) -> list[str]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -18,13 +15,11 @@ from crib.bench.app import Part
 from crib.bench.figures import Samples
 from crib.bench.floors import NAME as FLOOR
 from crib.bench.floors import FloorError, Floors
-from crib.bench.target import Target, parse_named, peer_pid
-from crib.client import ClientError, Connection
-from crib.stubs.runtime.v1.api_pb2 import VersionRequest
+from crib.bench.target import Target, parse_named
+from crib.bench.turns import first_error, load_warnings, reach, rotated, say
+from crib.client import ClientError
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from crib.bench.app import BenchOptions
 
 WARM_UP = 2
@@ -55,14 +50,14 @@ class Bench:
         """Everything; ClientError or FloorError when a runtime or a program fails."""
         try:
             await self._prepare()
-            self._warn_of_load("before")
+            self.warnings += load_warnings("before")
             parts = set(self._options.only or list(Part))
             if Part.OPS in parts:
                 await self._ops()
             if Part.LIFECYCLE in parts:
                 await self._lifecycle()
             for target in self.targets if self._options.pods else []:
-                _say(f"{target.name}: {self._options.pods} pods at once")
+                say(f"{target.name}: {self._options.pods} pods at once")
                 await memory.measure(target, self._options.pods, self.samples)
             self.warnings += self.samples.noisy()
         finally:
@@ -72,33 +67,22 @@ class Bench:
         handlers = (
             dict([parse_named(self._options.handler, "handler")]) if "=" in self._options.handler else {}
         )
-        pids = dict(parse_named(text, "pid") for text in self._options.pids or [])
         for text in self._options.endpoints or [f"crib={self._default_endpoint}"]:
-            name, endpoint = parse_named(text, "endpoint")
-            connection = await Connection(endpoint).__aenter__()
-            target = Target(name, connection, self._directory, self._options.image)
-            target.handler = handlers.get(name, "") if handlers else self._options.handler
+            found = await reach(text, self._options.pids)
+            target = Target(found.name, found.connection, self._directory, self._options.image)
+            target.handler = handlers.get(found.name, "") if handlers else self._options.handler
             target.seccomp = self._options.seccomp
             target.cgroup_parent = self._options.cgroup_parent
-            target.pid = int(pids[name]) if name in pids else peer_pid(connection.endpoint)
+            target.pid = found.pid
             self.targets.append(target)
-            version = await connection.call(connection.runtime.Version, VersionRequest())
-            _say(
-                f"{name}: {version.runtime_name} {version.runtime_version}, process {target.pid or 'unknown'}"
-            )
             await target.prepare()
         if self._floors is not None:
             self._floors.prepare()
 
-    def _warn_of_load(self, when: str) -> None:
-        load, cpus = os.getloadavg()[0], os.cpu_count() or 1
-        if load > 0.5 * cpus:
-            self.warnings.append(f"load {load:.1f} on {cpus} CPUs {when} the measurement")
-
     async def _ops(self) -> None:
         for number in range(-WARM_UP, self._options.number):
-            _say(f"\rpod {max(0, number + 1)} of {self._options.number} ", end="")
-            for target in _rotated(self.targets, number):
+            say(f"\rpod {max(0, number + 1)} of {self._options.number} ", end="")
+            for target in rotated(self.targets, number):
                 times = await lives.Life(target).live()
                 if number >= 0:
                     self.samples.add_all("ms", target.name, times)
@@ -106,13 +90,13 @@ class Bench:
                 times = await asyncio.to_thread(self._floors.live)
                 if number >= 0:
                     self.samples.add_all("ms", FLOOR, times)
-        _say("")
+        say("")
 
     async def _lifecycle(self) -> None:
         for at_once, count in LIVES.items():
             for number in range(ROUNDS):
-                for target in _rotated(self.targets, number):
-                    _say(f"{target.name}: {count} lives, {at_once} at a time, round {number + 1} of {ROUNDS}")
+                for target in rotated(self.targets, number):
+                    say(f"{target.name}: {count} lives, {at_once} at a time, round {number + 1} of {ROUNDS}")
                     rate, cpu = await lives.many_lives(target, count, at_once)
                     self.samples.add(f"lifecycle, concurrency {at_once}", "pods/s", target.name, rate)
                     self.samples.add(f"machine CPU per pod, concurrency {at_once}", "ms", target.name, cpu)
@@ -128,7 +112,7 @@ class Bench:
             await asyncio.to_thread(self._floors.clean)
         shutil.rmtree(self._directory, ignore_errors=True)
         for failure in failures:
-            _say(f"crib: {failure}")
+            say(f"crib: {failure}")
 
     def names(self) -> list[str]:
         """The columns of the table."""
@@ -144,33 +128,6 @@ async def run(options: BenchOptions, default_endpoint: str) -> None:
     except FloorError as error:
         raise ClientError(str(error)) from error
     except ExceptionGroup as group:
-        raise _first(group) from group
-    for line in report.table(bench.samples, bench.names()):
-        print(line)
-    for warning in bench.warnings:
-        _say(f"warning: noisy: {warning}")
-    _say(f"took {time.monotonic() - began:.0f} s")
-    if options.json:
-        found = report.document(bench.samples, dataclasses.asdict(options), bench.warnings)
-        _write_json(options.json, found)
-
-
-def _write_json(path: str, found: dict[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=1)
-
-
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    error: Exception = group.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-def _rotated(targets: list[Target], number: int) -> list[Target]:
-    """Each runtime is first as often as the others."""
-    shift = number % len(targets)
-    return targets[shift:] + targets[:shift]
-
-
-def _say(text: str, end: str = "\n") -> None:
-    if end or sys.stderr.isatty():
-        print(text, file=sys.stderr, end=end, flush=True)
+        raise first_error(group) from group
+    say(f"took {time.monotonic() - began:.0f} s")
+    report.write(report.Report(bench.samples, bench.names(), options, bench.warnings), options.json)

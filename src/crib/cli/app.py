@@ -12,7 +12,7 @@ import typer
 
 from crib import __version__
 from crib.cli import options as args
-from crib.cli.command import command
+from crib.cli.command import command, command_group
 from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CommandError, Session, quiet, say
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
@@ -32,6 +32,12 @@ def _version(wanted: bool) -> None:
     if wanted:
         print(f"crib {__version__}")
         raise typer.Exit
+
+
+image = typer.Typer(help="Look after images: check and repair their layers, export them.")
+app.add_typer(image, name="image", rich_help_panel=_IMAGES)
+registry = typer.Typer(help="See how registries are asked for images.")
+app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
 
 
 @app.callback()
@@ -149,7 +155,14 @@ def images(session: Session, options: args.ImagesOptions) -> None:
 
 @command(app, args.PullOptions, _IMAGES)
 def pull(session: Session, options: args.PullOptions) -> None:
-    """Pull images and write their ids."""
+    """Pull images and write their ids.
+
+    Shows how far each layer is, and which registry or mirror it comes from. Without credentials the runtime
+    uses what the node has for the registry. They are read from standard input alone, as everybody on the node
+    can see arguments. --watch follows a pull that a kubelet or somebody else began.
+
+    crib pull --user ci --password-stdin registry.example/app:1 < password
+    """
     from crib.cli import images as work
 
     session.run(work.pull(session, options))
@@ -161,6 +174,37 @@ def import_(session: Session, options: args.ImportOptions) -> None:
     from crib.cli import images as work
 
     session.run(work.import_archive(session, options))
+
+
+@command(image, args.CheckOptions, _IMAGES)
+def check(session: Session, options: args.CheckOptions) -> None:
+    """Compare images' layers on disk with what was recorded when they were written.
+
+    Shows each damaged layer with the images that have it, and ends with 1 when damage remains. --repair
+    fetches what is damaged anew, while containers go on running.
+    """
+    from crib.cli import image_check as work
+
+    raise typer.Exit(session.run(work.check(session, options)))
+
+
+@command(image, args.ExportOptions, _IMAGES)
+def export(session: Session, options: args.ExportOptions) -> None:
+    """Write images to an archive on this node, for crib import or docker load elsewhere."""
+    from crib.cli import images as work
+
+    session.run(work.export(session, options))
+
+
+@command(registry, args.ExplainOptions, _IMAGES)
+def explain(session: Session, options: args.ExplainOptions) -> None:
+    """Show who would be asked for an image, in which order, with what and why.
+
+    Nobody is asked. Also shown: whether the image policy lets it in.
+    """
+    from crib.cli import registry as work
+
+    session.run(work.explain(session, options))
 
 
 @command(app, args.RmiOptions, _IMAGES)
@@ -181,7 +225,8 @@ def info(session: Session, options: args.InfoOptions) -> None:
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
 _bench = importlib.import_module("crib.bench.app")
-command(app, _bench.BenchOptions, _NODE)(_bench.bench)
+_bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
+command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
 
 
 def main() -> None:

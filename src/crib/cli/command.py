@@ -6,44 +6,81 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import typer
 
-from crib.cli.session import Session
+from crib.cli.session import CommandError, Session
 
 Options = TypeVar("Options")
+Verb: TypeAlias = Callable[[Session, Options], None]
 
 
 def command(
     app: typer.Typer, options: type[Options], panel: str, name: str | None = None
-) -> Callable[[Callable[[Session, Options], None]], Callable[[Session, Options], None]]:
+) -> Callable[[Verb[Options]], Verb[Options]]:
     """Register a verb: typer sees the fields of `options`, the verb gets them as one value.
 
     The verb's docstring is the command's help; `panel` is the heading under which `crib --help` lists it.
     """
 
-    def decorate(verb: Callable[[Session, Options], None]) -> Callable[[Session, Options], None]:
-        def entry(ctx: typer.Context, **values: object) -> None:
-            verb(ctx.find_root().obj, options(**values))
+    def decorate(verb: Verb[Options]) -> Verb[Options]:
+        def act(ctx: typer.Context, values: Options) -> None:
+            verb(ctx.find_root().obj, values)
 
-        hints = typing.get_type_hints(options, include_extras=True)
-        parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        for item in dataclasses.fields(options):  # type: ignore[arg-type]  # every Options is a dataclass
-            default: object = inspect.Parameter.empty
-            if item.default is not dataclasses.MISSING:
-                default = item.default
-            parameters.append(
-                inspect.Parameter(
-                    item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[item.name]
-                )
-            )
-        entry.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
-        entry.__doc__ = _paragraphs(verb.__doc__ or "")
+        entry = _entry(act, options, verb.__doc__)
         app.command(name or verb.__name__.rstrip("_"), rich_help_panel=panel)(entry)
         return verb
 
     return decorate
+
+
+def command_group(app: typer.Typer, options: type[Options], panel: str, verb: Verb[Options]) -> typer.Typer:
+    """Register a verb that has sub-commands beside its own work; they are registered with what this gives.
+
+    The verb's own options before a sub-command are refused, as they would have no effect.
+    """
+
+    def act(ctx: typer.Context, values: Options) -> None:
+        if ctx.invoked_subcommand is None:
+            verb(ctx.find_root().obj, values)
+        elif any(_is_typed(ctx, item.name) for item in dataclasses.fields(options)):  # type: ignore[arg-type]  # a dataclass
+            path = f"{ctx.command_path} {ctx.invoked_subcommand}"
+            raise CommandError(f"the options of {path} go after {ctx.invoked_subcommand}", 2)
+
+    group = typer.Typer(rich_markup_mode="rich")
+    group.callback(invoke_without_command=True)(_entry(act, options, verb.__doc__))
+    app.add_typer(group, name=verb.__name__, rich_help_panel=panel)
+    return group
+
+
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _entry(
+    act: Callable[[typer.Context, Options], None], options: type[Options], help_text: str | None
+) -> Callable[..., None]:
+    """What typer calls: its parameters are the fields of `options`."""
+
+    def entry(ctx: typer.Context, **values: object) -> None:
+        act(ctx, options(**values))
+
+    hints = typing.get_type_hints(options, include_extras=True)
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for item in dataclasses.fields(options):  # type: ignore[arg-type]  # every Options is a dataclass
+        default: object = inspect.Parameter.empty
+        if item.default is not dataclasses.MISSING:
+            default = item.default
+        parameters.append(
+            inspect.Parameter(
+                item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[item.name]
+            )
+        )
+    entry.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+    entry.__doc__ = _paragraphs(help_text or "")
+    return entry
 
 
 def _paragraphs(text: str) -> str:

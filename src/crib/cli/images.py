@@ -1,25 +1,51 @@
-"""`crib pull`, `crib import`, `crib rmi`."""
+"""`crib pull`, `crib import`, `crib rmi`, `crib image export`."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from crib.cli import progress
-from crib.cli.output import short_id
+from crib.cli import credentials, progress
+from crib.cli.output import clean, short_id, size
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, images
+from crib.client.errors import NotFound
 
 if TYPE_CHECKING:
-    from crib.cli.options import ImportOptions, PullOptions, RmiOptions
+    from crib.cli.options import ExportOptions, ImportOptions, PullOptions, RmiOptions
     from crib.cli.session import Session
 
 
 async def pull(session: Session, options: PullOptions) -> None:
-    """Pull each image in turn; its id goes to standard output."""
+    """Pull each image in turn, or follow one; its id goes to standard output."""
+    if options.watch:
+        await _watch(session, options)
+        return
+    if options.platform:
+        _check_platform(options.platform)
+    auth = credentials.read(options)
     async with session.connect() as connection:
         for name in options.images:
-            print(await progress.pull(connection, name), flush=True)
+            print(await progress.pull(connection, name, auth, options.platform), flush=True)
+
+
+async def _watch(session: Session, options: PullOptions) -> None:
+    if options.platform or options.user or options.password_stdin or options.identity_token_stdin:
+        raise CommandError("--watch starts no pull: it goes with no platform and no credentials", 2)
+    if len(options.images) != 1:
+        raise CommandError("--watch follows one pull: name one image", 2)
+    name = options.images[0]
+    async with session.connect() as connection:
+        try:
+            print(await progress.watch(connection, name), flush=True)
+        except NotFound:
+            raise CommandError(f"nobody is pulling {clean(name)} now") from None
+
+
+def _check_platform(text: str) -> None:
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise CommandError(f"platform {clean(text)!r} is not OS/ARCH or OS/ARCH/VARIANT", 2)
 
 
 async def import_archive(session: Session, options: ImportOptions) -> None:
@@ -33,6 +59,18 @@ async def import_archive(session: Session, options: ImportOptions) -> None:
         raise CommandError(f"{path} brought no image")
     for image in brought:
         print(image.image_id, *image.names, flush=True)
+
+
+async def export(session: Session, options: ExportOptions) -> None:
+    """Write images to a new archive; a line with its path and size goes to standard output."""
+    path = os.path.abspath(options.path)
+    if os.path.lexists(path):
+        raise CommandError(f"{path} is there already; an export overwrites nothing")
+    async with session.connect() as connection:
+        names = [await images.full_name(connection, name) for name in options.images]
+        written = await images.export(connection, path, names, options.format)
+    many = f"{len(names)} images" if len(names) > 1 else clean(options.images[0])
+    print(f"exported {many} to {path} ({size(written)})", flush=True)
 
 
 async def remove(session: Session, options: RmiOptions) -> None:

@@ -135,6 +135,67 @@ class PullOptions:
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="For example docker.io/library/nginx:1.27.")
     ]
+    platform: Annotated[
+        str,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH[/VARIANT]",
+            help="Pull for this platform instead of the node's, for example linux/arm64/v8.",
+        ),
+    ] = ""
+    user: Annotated[
+        str,
+        typer.Option("--user", "-u", metavar="NAME", help="Log in as this user; with --password-stdin."),
+    ] = ""
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the user's password from standard input.")
+    ] = False
+    identity_token_stdin: Annotated[
+        bool,
+        typer.Option("--identity-token-stdin", help="Read an OAuth2 refresh token from standard input."),
+    ] = False
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Follow a pull that somebody else began; start none.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="For example docker.io/library/nginx:1.27.")]
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids; none: every image."),
+    ] = None
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch damaged layers anew; containers go on running.")
+    ] = False
+    output: _Output = Format.TABLE
+
+
+class ArchiveFormat(StrEnum):
+    """What an export writes."""
+
+    OCI = "oci"
+    DOCKER = "docker"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="The archive to write; there must be nothing there yet.")
+    ]
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids.")
+    ]
+    format: Annotated[
+        ArchiveFormat,
+        typer.Option("--format", help="An OCI image layout, or what docker load reads."),
+    ] = ArchiveFormat.OCI
 
 
 @dataclass(frozen=True)

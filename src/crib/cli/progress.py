@@ -1,7 +1,9 @@
-"""Pulls and imports with bars on a terminal, with a line at the beginning and the end elsewhere."""
+"""Pulls and imports with bars on a terminal, elsewhere with a line for what began or ended."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol, Self
@@ -13,13 +15,18 @@ from crib.client.images import Pulled
 from crib.stubs.node.v1.node_pb2 import ImportProgress, PullProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from types import TracebackType
 
     from rich.progress import Progress, TaskID
 
     from crib.client import Connection
     from crib.stubs.node.v1.node_pb2 import ImportedImage
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
+
+
+_ENDS = ("done", "present", "failed")
+"""Stages of a layer after which nothing more comes."""
 
 
 class Bars(Protocol):
@@ -34,12 +41,15 @@ class Bars(Protocol):
     def layer(self, digest: str, stage: str, done: int, total: int) -> None:
         """A layer is so far. `total` is 0 when it is not known."""
 
-    def stage(self, name: str) -> None:
-        """The whole is at another stage."""
+    def stage(self, name: str, host: str = "") -> None:
+        """The whole is at another stage; `host` is who serves it, when that is known."""
 
 
 class PlainBars:
-    """No bars: the whole is told in two lines by its caller."""
+    """No bars: a line for a host that serves, and one for each layer at its end."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -50,10 +60,14 @@ class PlainBars:
         return None
 
     def layer(self, digest: str, stage: str, done: int, total: int) -> None:
-        return None
+        if stage in _ENDS and self._told.get(digest) != stage:
+            self._told[digest] = stage
+            say(f"  {short_id(digest)}  {stage:8}{_amount(done if stage == 'failed' else total, total)}")
 
-    def stage(self, name: str) -> None:
-        return None
+    def stage(self, name: str, host: str = "") -> None:
+        if host and self._told.get("") != host:
+            self._told[""] = host
+            say(f"  from {clean(host)}")
 
 
 class RichBars:
@@ -86,11 +100,16 @@ class RichBars:
     ) -> None:
         self._progress.stop()
 
-    def stage(self, name: str) -> None:
-        self._progress.update(self._whole, description=f"{self._title}  {clean(name)}")
+    def stage(self, name: str, host: str = "") -> None:
+        is_named = not host or self._title.startswith(f"{host}/")
+        text = clean(name if is_named else f"{name} from {host}")
+        self._progress.update(self._whole, description=f"{self._title}  {text}")
 
     def layer(self, digest: str, stage: str, done: int, total: int) -> None:
         done = total if stage in ("done", "present") else done
+        if stage == "waiting":  # it counts, and gets its bar when it moves
+            self._layers[digest] = (done, total)
+            return
         if digest not in self._tasks:
             self._tasks[digest] = self._progress.add_task("", total=None, amount="")
         self._progress.update(
@@ -100,8 +119,7 @@ class RichBars:
             total=total or None,
             amount=_amount(done, total),
         )
-        if stage != "present":
-            self._layers[digest] = (done, total)
+        self._layers[digest] = (done, total) if stage != "present" else (0, 0)
         self._sum_up()
 
     def _sum_up(self) -> None:
@@ -122,27 +140,54 @@ def bars(title: str) -> Bars:
     return RichBars(title) if sys.stderr.isatty() else PlainBars()
 
 
-async def pull(connection: Connection, name: str) -> str:
+async def pull(connection: Connection, name: str, auth: AuthConfig | None = None, platform: str = "") -> str:
     """Pull an image, show how far it is, and give its id."""
-    began, total, image_id = time.monotonic(), 0, ""
-    say(f"pulling {clean(name)}")
-    with bars(name) as shown:
-        async for item in images.pull_progress(connection, name):
-            if isinstance(item, Pulled):
-                image_id = item.image_id
-                continue
-            _show_pull(item, shown)
-            total = sum(layer.total_bytes for layer in item.layers if layer.stage != "present")
-    took = time.monotonic() - began
-    say(f"pulled {clean(name)} in {took:.1f} s" + (f", {size(total)}" if total else ""))
+    say(f"pulling {clean(name)}" + (f" for {clean(platform)}" if platform else ""))
+    began = time.monotonic()
+    image_id, fetched = await _show(name, images.pull_progress(connection, name, auth, platform))
+    say(f"pulled {clean(name)} in {time.monotonic() - began:.1f} s{fetched}")
     return image_id
 
 
+async def watch(connection: Connection, name: str) -> str:
+    """Show how far a pull is that somebody else began, until its end, and give the image's id."""
+    image_id, fetched = await _show(name, images.watch(connection, name))
+    say(f"pulled {clean(name)}{fetched}")
+    return image_id
+
+
+async def _show(name: str, items: AsyncIterator[PullProgress | Pulled]) -> tuple[str, str]:
+    """The image's id, and what was fetched from where as the end of a sentence."""
+    image_id, host, total = "", "", 0
+    with bars(name) as shown:
+        async for item in items:
+            if isinstance(item, Pulled):
+                image_id = item.image_id
+            else:
+                _show_pull(item, shown)
+                host = item.host or host
+                total = sum(layer.total_bytes for layer in item.layers if layer.stage != "present") or total
+    source = f" from {clean(host)}" if host else ""
+    return image_id, f", {size(total)}{source}" if total else ""
+
+
 def _show_pull(item: PullProgress, shown: Bars) -> None:
-    shown.stage(f"{item.stage} from {item.host}" if item.host else item.stage)
+    shown.stage(item.stage, item.host)
     for layer in item.layers:
-        if layer.stage != "waiting":
-            shown.layer(layer.digest, layer.stage, layer.done_bytes, layer.total_bytes)
+        shown.layer(layer.digest, layer.stage, layer.done_bytes, layer.total_bytes)
+
+
+@contextlib.contextmanager
+def counter(what: str) -> Iterator[Callable[[], None]]:
+    """Count on a terminal how many of something are through; call what it gives for each of them."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+
+    done = itertools.count(1)
+    with Console(stderr=True).status(f"0 {what}") as status:
+        yield lambda: status.update(f"{next(done)} {what}")
 
 
 async def import_archive(connection: Connection, path: str, names: Sequence[str]) -> list[ImportedImage]:

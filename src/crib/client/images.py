@@ -1,4 +1,10 @@
-"""Images: what is there, pulls that tell how far they are, imports."""
+"""Images: what is there, pulls that tell how far they are, imports and exports, and what the registries and
+the disk have to say of them.
+
+`list_images`, `find`, `resolve`, `remove` and `pull` work with any CRI runtime, and so does `pull_progress`,
+without news of the layers; `watch`, `explain`, `check`, `import_progress` and `export` need crib's Node
+service and raise NotOffered without it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.client.errors import Ambiguous, NotFound, NotOffered, RuntimeFailure
-from crib.stubs.node.v1.node_pb2 import ImportImageRequest, ImportProgress, PullProgress, PullProgressRequest
+from crib.stubs.node.v1.node_pb2 import (
+    CheckImagesRequest,
+    CheckProgress,
+    Credentials,
+    ExplainRegistryRequest,
+    ExplainRegistryResponse,
+    ExportImagesRequest,
+    ImportImageRequest,
+    ImportProgress,
+    PullProgress,
+    PullProgressRequest,
+)
 from crib.stubs.runtime.v1.api_pb2 import (
+    AuthConfig,
     Image,
     ImageSpec,
     ImageStatusRequest,
@@ -24,6 +42,10 @@ if TYPE_CHECKING:
 
 PULL_TIMEOUT = 60 * 60.0
 """Seconds that one pull may take."""
+EXPORT_TIMEOUT = 60 * 60.0
+"""Seconds that one export may take."""
+PLATFORM_ANNOTATION = "io.crib.platform"
+"""Of ImageSpec: OS/ARCHITECTURE[/VARIANT] to pull for. Other runtimes than crib do not know it."""
 MIN_ID = 4
 """Characters that the beginning of an image's id needs at least."""
 
@@ -70,32 +92,114 @@ async def remove(connection: Connection, image_id: str) -> None:
     await connection.call(connection.image.RemoveImage, request)
 
 
-async def pull(connection: Connection, name: str, sandbox: PodSandboxConfig | None = None) -> str:
-    """Pull by the CRI alone, without news of its progress, and give the image's id."""
-    request = PullImageRequest(image=ImageSpec(image=name, user_specified_image=name), sandbox_config=sandbox)
+async def pull(
+    connection: Connection,
+    name: str,
+    sandbox: PodSandboxConfig | None = None,
+    auth: AuthConfig | None = None,
+    platform: str = "",
+) -> str:
+    """Pull by the CRI alone, without news of its progress, and give the image's id.
+
+    `auth` goes to the image's registry instead of what the runtime has for it. `platform` is
+    OS/ARCHITECTURE[/VARIANT] and travels as an annotation that only crib heeds; empty is the node's own.
+    """
+    annotations = {PLATFORM_ANNOTATION: platform} if platform else {}
+    image = ImageSpec(image=name, user_specified_image=name, annotations=annotations)
+    request = PullImageRequest(image=image, sandbox_config=sandbox, auth=auth)
     reply = await connection.call(connection.image.PullImage, request, timeout=PULL_TIMEOUT)
     return reply.image_ref
 
 
-async def pull_progress(connection: Connection, name: str) -> AsyncIterator[PullProgress | Pulled]:
-    """Pull and tell how far it is; the last item is `Pulled`.
+async def pull_progress(
+    connection: Connection, name: str, auth: AuthConfig | None = None, platform: str = ""
+) -> AsyncIterator[PullProgress | Pulled]:
+    """Pull and tell how far it is; the last item is `Pulled`. `auth` and `platform` are as for `pull`.
 
-    A runtime without crib's Node service is asked through the CRI, and then that is the only item. A pull
-    that fails raises RuntimeFailure with the daemon's words.
+    A runtime without crib's Node service is asked through the CRI, and then that is the only item (NotOffered
+    when a `platform` is named). So is every runtime with an `auth` that has `auth` or `server_address` set,
+    which the Node service does not take. A pull that fails raises RuntimeFailure with the daemon's words.
     """
-    request = PullProgressRequest(image=name, start=True)
-    try:
-        async for progress in connection.stream(connection.node.PullImageProgress, request, PULL_TIMEOUT):
-            yield progress
-            if progress.error:
-                raise RuntimeFailure(progress.error)
-            if progress.finished:
-                yield Pulled(progress.image_id)
-                return
-    except NotOffered:
-        yield Pulled(await pull(connection, name))
+    if auth is not None and (auth.auth or auth.server_address):
+        yield Pulled(await pull(connection, name, None, auth, platform))
         return
-    raise RuntimeFailure(f"the pull of {name} ended without a result")
+    request = PullProgressRequest(image=name, start=True, credentials=_credentials(auth), platform=platform)
+    try:
+        async for item in _follow(connection, request):
+            yield item
+    except NotOffered:
+        if platform:
+            raise NotOffered(
+                f"the runtime at {connection.endpoint} takes no platform: it pulls for its own"
+            ) from None
+        yield Pulled(await pull(connection, name, None, auth))
+
+
+def watch(connection: Connection, name: str) -> AsyncIterator[PullProgress | Pulled]:
+    """Follow a pull that somebody else began, as `pull_progress` does; NotFound when there is none."""
+    return _follow(connection, PullProgressRequest(image=name))
+
+
+async def _follow(
+    connection: Connection, request: PullProgressRequest
+) -> AsyncIterator[PullProgress | Pulled]:
+    async for progress in connection.stream(connection.node.PullImageProgress, request, PULL_TIMEOUT):
+        yield progress
+        if progress.error:
+            raise RuntimeFailure(progress.error)
+        if progress.finished:
+            yield Pulled(progress.image_id)
+            return
+    raise RuntimeFailure(f"the pull of {request.image} ended without a result")
+
+
+def _credentials(auth: AuthConfig | None) -> Credentials | None:
+    if auth is None:
+        return None
+    return Credentials(
+        username=auth.username,
+        password=auth.password,
+        identity_token=auth.identity_token,
+        registry_token=auth.registry_token,
+    )
+
+
+async def explain(connection: Connection, name: str) -> ExplainRegistryResponse:
+    """Who would be asked for an image, in this order, with what and why; nobody is asked.
+
+    InvalidRequest when `name` names no image, or one that is blocked.
+    """
+    return await connection.call(connection.node.ExplainRegistry, ExplainRegistryRequest(image=name))
+
+
+def check(
+    connection: Connection, names: Sequence[str] = (), *, repair: bool = False
+) -> AsyncIterator[CheckProgress]:
+    """Compare the layers of images (none named: of all) on disk with what was written.
+
+    Yields a message for each layer, and one with `finished` set at the end. With `repair` what is damaged is
+    fetched anew. May take as long as reading every layer.
+    """
+    return connection.stream(connection.node.CheckImages, CheckImagesRequest(images=names, repair=repair))
+
+
+async def export(connection: Connection, path: str, names: Sequence[str], archive_format: str = "oci") -> int:
+    """Write images to a new archive (absolute path, as the daemon sees it); its size in bytes.
+
+    `archive_format` is `oci` (an OCI image layout in a tar) or `docker` (as `docker save` writes).
+    """
+    request = ExportImagesRequest(path=path, images=names, format=archive_format)
+    reply = await connection.call(connection.node.ExportImages, request, timeout=EXPORT_TIMEOUT)
+    return reply.size_bytes
+
+
+async def full_name(connection: Connection, name: str) -> str:
+    """`name` itself where the runtime knows it, the full id where it is the beginning of one.
+
+    Raises NotFound or Ambiguous as `resolve` does.
+    """
+    image = await resolve(connection, name)
+    return image.id if image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")) else name
 
 
 def import_progress(

@@ -41,6 +41,10 @@ class Joins(Generic[R]):
         work = self._works.get(key)
         return None if work is None else work.subject
 
+    def subjects(self) -> list[object]:
+        """Of all work that runs."""
+        return [work.subject for work in self._works.values()]
+
     async def join(self, key: Hashable, subject: object, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """The result of the work that runs under `key`, which is started if it does not run yet.
 

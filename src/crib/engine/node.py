@@ -11,6 +11,9 @@ from crib.engine.containers.start import StartContainer
 from crib.engine.containers.stop import StopContainer
 from crib.engine.core import Core, Ports
 from crib.engine.images.catalogue import Catalogue
+from crib.engine.images.checks import CheckImages
+from crib.engine.images.policy import PolicyGuard
+from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.run import RunSandbox
@@ -47,9 +50,9 @@ class Sandboxes:
 class Containers:
     """Containers. `get` raises NotFound."""
 
-    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+    def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._core = core
-        self.create = CreateContainer(core, catalogue)
+        self.create = CreateContainer(core, catalogue, policy)
         self.start = StartContainer(core)
         self.stop = StopContainer(core)
         self.remove = RemoveContainer(core)
@@ -68,15 +71,20 @@ class Containers:
 class ImageStore:
     """Images."""
 
-    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+    def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._catalogue = catalogue
-        verbs = ImageVerbs(core, catalogue)
+        verbs = ImageVerbs(core, catalogue, policy)
         self.pull = verbs.pull
         self.follow_pull = verbs.follow_pull
         self.import_archive = verbs.import_archive
+        self.export = verbs.export
         self.remove = verbs.remove
+        self.explain = verbs.explain
+        self.documents = verbs.documents
         self.fs_usage = verbs.fs_usage
         self.sweep = verbs.sweep
+        self.check = CheckImages(core, catalogue, verbs)
+        self.upkeep = Upkeep(core, catalogue, verbs)
 
     def status(self, text: str) -> ImageRecord | None:
         """By id, name or digest; None when it is not here."""
@@ -91,13 +99,14 @@ class Node:
 
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self._core = Core(settings, facts, ports)
-        self._catalogue = Catalogue(ports.records, ports.clock)
+        self._catalogue = Catalogue(ports.records, ports.clock, settings.images.pinned)
+        policy = PolicyGuard(settings.images, ports.images)
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.sandboxes = Sandboxes(self._core)
-        self.containers = Containers(self._core, self._catalogue)
-        self.images = ImageStore(self._core, self._catalogue)
+        self.containers = Containers(self._core, self._catalogue, policy)
+        self.images = ImageStore(self._core, self._catalogue, policy)
         self.stats = Stats(self._core)
         self._core.container_gone = self._sweep_if_last
 

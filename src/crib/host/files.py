@@ -58,6 +58,14 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def sync_filesystem(fd: int) -> None:
+    """Write out what waits for the disk in the file system of an open file (syncfs(2)); blocks for long.
+
+    EIO and ENOSPC tell of data that could not be written (kernel 5.8).
+    """
+    libc.syncfs(fd)
+
+
 def _write_all(fd: int, data: bytes) -> None:
     left = memoryview(data)
     while left:

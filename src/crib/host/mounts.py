@@ -48,7 +48,8 @@ class Bind:
 
     `recursive` takes the mounts below the source along. `read_only` concerns the mount itself,
     `recursive_read_only` all that it takes along too (CRI `Mount.recursive_read_only`, kernel 5.12).
-    `idmap_fd` is a user namespace to shift the owners by (mount_setattr(2), MOUNT_ATTR_IDMAP).
+    `idmap_fd` is a user namespace to shift the owners by (mount_setattr(2), MOUNT_ATTR_IDMAP). With
+    `no_suid_dev` set-uid programs and device nodes do nothing when reached through this mount.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Bind:
     read_only: bool = False
     recursive_read_only: bool = False
     idmap_fd: int | None = None
+    no_suid_dev: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,9 @@ def _bind(mount: Bind) -> None:
         mount_fd = libc.open_tree(mount.source, libc.OPEN_TREE_CLONE | recursive)
         if mount.idmap_fd is not None:
             libc.mount_setattr(mount_fd, 0, recursive=mount.recursive, userns_fd=mount.idmap_fd)
+        if mount.no_suid_dev:
+            inert = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+            libc.mount_setattr(mount_fd, inert, recursive=mount.recursive)
         if mount.read_only or mount.recursive_read_only:
             libc.mount_setattr(mount_fd, libc.MOUNT_ATTR_RDONLY, recursive=mount.recursive_read_only)
         libc.move_mount(mount_fd, mount.target)

@@ -51,12 +51,29 @@ def die_with_parent(parent: int) -> None:
         raise ProcessLookupError(3, f"parent {parent} is gone")
 
 
-def limit(descriptors: int) -> None:
-    """No core dumps, and at most so many open descriptors."""
+def limit(descriptors: int, memory: int = 0) -> None:
+    """No core dumps, at most so many open descriptors, and at most so many bytes of memory more than now.
+
+    Memory is what setrlimit(2) RLIMIT_DATA counts: private writable mappings, touched or not; 0 sets none.
+    What goes beyond fails with ENOMEM.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    bound = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (bound, bound))
+    _lower(resource.RLIMIT_NOFILE, descriptors)
+    if memory:
+        _lower(resource.RLIMIT_DATA, _data_size() + memory)
+
+
+def _lower(what: int, bound: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(what, (bound, bound))
+
+
+def _data_size() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        line = next(line for line in file if line.startswith("VmData:"))
+    return int(line.split()[1]) << 10
 
 
 def _checked(result: int, what: str) -> None:

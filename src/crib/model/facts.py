@@ -63,9 +63,9 @@ class LayerMounting:
     """How layers are mounted here, as the probe found it."""
 
     method: str
-    """`file` (file-backed EROFS), `loop` (EROFS on a loop device)."""
+    """`file` (file-backed EROFS), `loop` (EROFS on a loop device), `directory` (unpacked, without EROFS)."""
     block_size: int
-    """512 or 4096."""
+    """512 or 4096; with `directory` that of the files that are unpacked."""
     direct_io: bool
     detail: str = ""
 

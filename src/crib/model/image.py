@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crib.model.errors import InvalidRequest
 from crib.model.ids import Digest, ImageId
+from crib.model.registry import NO_AUTH, AuthConfig
 
 _NAME = re.compile(
     r"(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
@@ -84,6 +86,12 @@ class Layer:
     """Digest of the blob as it was pulled (compressed), or the diff id after an import of plain tars."""
     size: int
     """Bytes of the layer's file."""
+    data_size: int = 0
+    """Bytes of the file's data, which begins at 4096."""
+    data_digest: str = ""
+    """sha256 of the data: the diff id itself where the file holds the tar byte for byte."""
+    rest_digest: str = ""
+    """sha256 of all else in the file: its first 4096 bytes, then what follows the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,50 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageDocuments:
+    """An image's own documents, byte for byte as they came; an export gives them out again."""
+
+    config: bytes = field(default=b"", repr=False)
+    manifest: bytes = field(default=b"", repr=False)
+    """Of this platform, empty after an import from a docker-archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A cosign signature (sigstore's signature specification): a payload, and who signed it is to be seen."""
+
+    payload: bytes = field(repr=False)
+    """Simple signing document (containers/image, container-signature(5)) that names the manifest's digest."""
+    signature: str
+    """base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on (OCI image spec, image-index.md); empty fields are the node's own."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class PullOrder:
+    """What a pull is to bring."""
+
+    reference: ImageReference
+    auth: AuthConfig = NO_AUTH
+    platform: Platform = Platform()
+    again: frozenset[Digest] = frozenset()
+    """Layers to fetch although they are on disk: what is there is damaged."""
+    signatures: bool = False
+    """Whether to bring the image's signatures too."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """An image that can run: all of its layers are on disk before this is written."""
 
@@ -117,11 +169,24 @@ class ImageRecord:
     created_at: int = 0
     """When it came here, not when it was built."""
     pinned: bool = False
+    signatures: tuple[Signature, ...] = ()
+    """Those that came with it, for the policy to look at again."""
+    used_at: int = 0
+    """When it was last pulled or a container was made of it, as far as that was written down."""
 
     @property
     def size(self) -> int:
         """Bytes on disk of all its layers."""
         return sum(layer.size for layer in self.layers)
+
+    @property
+    def chain_id(self) -> str:
+        """Stands for the whole stack of layers (OCI image spec, config.md, Layer ChainID)."""
+        chain = ""
+        for layer in self.layers:
+            both = f"{chain} {layer.diff_id}"
+            chain = f"sha256:{hashlib.sha256(both.encode()).hexdigest()}" if chain else layer.diff_id
+        return chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +200,9 @@ class FetchedImage:
     """None when the archive has no manifest of a registry's kind (docker save)."""
     names: tuple[str, ...] = ()
     """Names that the archive gives it, canonical NAME:TAG."""
+    documents: ImageDocuments = ImageDocuments()
+    signatures: tuple[Signature, ...] = ()
+    """As the registry has them, not verified; only brought when the order asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +210,7 @@ class Progress:
     """How far one layer is. `done` of `total` bytes; total 0 when it is not known."""
 
     stage: str
-    """One of: resolving, downloading, importing, verifying, done."""
+    """One of: resolving, waiting, downloading, writing, done, present."""
     layer: str = ""
     done: int = 0
     total: int = 0

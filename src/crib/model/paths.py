@@ -3,7 +3,7 @@
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── crib.db        pods, containers       ├── crib.sock
 ├── images.db      images                 │
-├── layers/        DIFFID.erofs           ├── lock
+├── layers/        DIFFID.erofs or .dir   ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
                                           ├── s/SHORT/         conmon's sockets (short: 107 bytes)
@@ -106,6 +106,10 @@ class Paths:
 
     def layer_file(self, diff_id: Digest) -> str:
         return f"{self.layers}/{diff_id.removeprefix('sha256:')}.erofs"
+
+    def layer_directory(self, diff_id: Digest) -> str:
+        """The layer unpacked, on hosts without EROFS; it is there only when it is whole."""
+        return f"{self.layers}/{diff_id.removeprefix('sha256:')}.dir"
 
     def layer_mount(self, diff_id: Digest) -> str:
         """Short on purpose: the options of one overlay mount must fit into a page on older kernels."""

@@ -43,6 +43,20 @@ class HandlerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePolicy:
+    """One rule of the image policy; the first one whose `match` fits an image decides."""
+
+    match: str = "*"
+    """Pattern for the full name without tag and digest; `*` stands for any characters."""
+    action: str = "accept"
+    """accept, reject, digest (the name must have one) or signed (by one of `keys`)."""
+    keys: tuple[str, ...] = ()
+    """Files with public keys in PEM (cosign.pub)."""
+    audit: bool = False
+    """Only log what would be refused."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSettings:
     """Pulls, imports and the store."""
 
@@ -50,21 +64,58 @@ class ImageSettings:
     """Registry host to base URLs tried in order before the registry itself."""
     insecure: tuple[str, ...] = ()
     """Registries spoken to over plain http."""
+    hosts_dirs: tuple[str, ...] = ("/etc/crib/certs.d",)
+    """Directories with HOST/hosts.toml in containerd's layout; the first one that has HOST counts."""
+    registries_conf: str = ""
+    """containers-registries.conf(5) to honour, with the .d directory beside it; empty: none."""
+    auth_file: str = "/etc/crib/auth.json"
+    """Credentials for the whole node in docker's config format; it may be missing."""
     parallel_layers: int = 3
+    parallel_ranges: int = 3
+    """Connections for one large layer, where the host serves ranges; 1 turns it off."""
     worker_user: str = "nobody"
     """Unprivileged user of the worker process."""
+    worker_memory: int = 512 << 20
+    """Bytes of address space beyond what its libraries take that the worker may use; 0 sets no limit."""
     pull_linger: float = 30.0
     """Seconds that a pull goes on after its last caller has gone."""
     stall_timeout: float = 60.0
-    """Seconds without a byte after which a transfer fails."""
+    """Seconds in which at least `stall_bytes` must come, else a transfer fails over to the next host."""
+    stall_bytes: int = 64 << 10
+    dead_host_time: float = 60.0
+    """Seconds that a host which could not be reached is asked last."""
+    bandwidth: int = 0
+    """Bytes a second that all pulls together may take; 0: no limit."""
+    partial_time: float = 24 * 3600.0
+    """Seconds that the parts of an unfinished pull are kept to be resumed."""
+    partial_bytes: int = 20 << 30
+    """Bytes of such parts at most."""
     max_layer_bytes: int = 64 << 30
     """Uncompressed size of one layer at most."""
     max_ratio: int = 200
     """Uncompressed to compressed size at most (beyond the first 64 MiB)."""
+    min_free: int = 256 << 20
+    """Bytes of the file system that pulls and imports leave free."""
     block_size: int = 0
     """512, 4096, or 0 to choose by the probe."""
     mount_method: str = "auto"
-    """auto, file or loop."""
+    """auto, file, loop or directory."""
+    pinned: tuple[str, ...] = ()
+    """Patterns of image names that are never collected as garbage."""
+    prepull: tuple[str, ...] = ()
+    """Images pulled when the daemon starts, if they are not here."""
+    import_dir: str = ""
+    """Directory of archives that are imported when the daemon starts; empty: none."""
+    gc_high: int = 0
+    """Percent of the file system in use at which unused images are removed; 0: never (a kubelet does it)."""
+    gc_low: int = 80
+    """Percent down to which they are removed, the longest unused first."""
+    gc_min_age: float = 120.0
+    """Seconds that an image is kept at least after its last use."""
+    policy: tuple[ImagePolicy, ...] = ()
+    verifiers: tuple[str, ...] = ()
+    """Programs that judge every image that is pulled; each must accept it."""
+    verifier_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ MAX_METADATA = 512 << 20
 
 _NAME_MAX = 255
 _MAX_LINKS = 40
+_MAX_WAYS = 1 << 20
+"""Names in the targets of all links that are followed: a small blob must not lead it round for minutes."""
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
@@ -100,6 +102,7 @@ class LayerTree:
         self._max_inodes = max_inodes
         self._inodes = 1
         self._metadata = 0
+        self._led_round = 0
         self._directories: dict[bytes, Node] = {b"": self.root}
 
     def add(self, member: Member, offset: int) -> Node | None:
@@ -284,7 +287,11 @@ class LayerTree:
                     raise ValueError("too many symbolic links on the way to it")
                 if child.target.startswith(b"/"):
                     path, nodes = [], [self.root]
-                todo += child.target.split(b"/")[::-1]
+                ways = child.target.split(b"/")
+                self._led_round += len(ways)
+                if self._led_round > _MAX_WAYS:
+                    raise ValueError(f"the layer's links lead over more than {_MAX_WAYS} names")
+                todo += ways[::-1]
                 continue
             path.append(part)
             nodes.append(child)

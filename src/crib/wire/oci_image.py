@@ -49,6 +49,20 @@ NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.na
 _ATTESTATION = "vnd.docker.reference.type"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_VARIANTS = {
+    "amd64": ("v1", ("v4", "v3", "v2", "v1")),
+    "arm": ("v7", ("v7", "v6", "v5")),
+    "arm64": ("v8", ("v8",)),
+}
+"""By architecture: the variant that none stands for, and those known, each of which runs all that follow."""
+_NO_PLATFORM = 100
+
+_SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+_SIGNATURE = "dev.cosignproject.cosign/signature"
+MAX_SIGNATURES = 20
+"""Signatures of one image that are looked at."""
+MAX_PAYLOAD = 64 << 10
+"""Bytes of a signature's payload at most; cosign's has some 250."""
 
 
 class ImageFormatError(ValueError):
@@ -61,6 +75,9 @@ class Platform(msgspec.Struct, frozen=True):
     architecture: str = ""
     os: str = ""
     variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
@@ -268,32 +285,63 @@ def oci_architecture(machine: str) -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-def platform_matches(platform: Platform | None, architecture: str) -> bool:
-    """Whether a node of `architecture` runs it. No platform counts as a match: the config tells later."""
+def platform_rank(platform: Platform | None, wanted: Platform) -> int | None:
+    """How well an image for `platform` suits `wanted`: 0 is best, None not at all.
+
+    Without a variant amd64 is v1, arm v7 and arm64 v8. What runs a variant of amd64 or arm runs the lower
+    ones too, and a later arm64 runs v8. No platform suits least: the config tells later.
+    """
     if platform is None or (not platform.architecture and not platform.os):
-        return True
-    if platform.os != "linux" or platform.architecture != architecture:
-        return False
-    # arm64 nodes run v8, which may be left out; amd64 variants name newer instructions that a node may lack.
-    return platform.variant in ({"", "v8"} if architecture == "arm64" else {"", "v1"})
+        return _NO_PLATFORM
+    if platform.os != wanted.os or platform.architecture != wanted.architecture:
+        return None
+    variants = _runnable(wanted)
+    variant = platform.variant or _VARIANTS.get(platform.architecture, ("", ()))[0]
+    return variants.index(variant) if variant in variants else None
 
 
-def choose_manifest(index: Index, architecture: str, what: str) -> Descriptor:
-    """The first manifest of the index that a node of `architecture` runs (image-index.md)."""
+def _runnable(wanted: Platform) -> tuple[str, ...]:
+    """Variants that `wanted` runs, the best first."""
+    default, order = _VARIANTS.get(wanted.architecture, ("", ()))
+    variant = wanted.variant or default
+    if variant in order:
+        return order[order.index(variant) :]
+    return (variant, "v8") if wanted.architecture == "arm64" else (variant,)
+
+
+def platform_matches(platform: Platform | None, wanted: Platform) -> bool:
+    """Whether `wanted` runs an image for `platform`."""
+    return platform_rank(platform, wanted) is not None
+
+
+def choose_manifest(index: Index, wanted: Platform, what: str) -> Descriptor:
+    """The manifest of the index that suits best, the first of several (image-index.md)."""
     images = [entry for entry in index.manifests if not entry.is_attestation]
-    named = [entry for entry in images if entry.platform is not None]
-    for entry in named or images:
-        if entry.media_type in MANIFEST_TYPES | INDEX_TYPES and platform_matches(
-            entry.platform, architecture
-        ):
-            return entry
-    offered = sorted(
-        {f"{p.os}/{p.architecture}{'/' + p.variant if p.variant else ''}" for p in _platforms(images)}
-    )
+    suitable = [
+        (rank, number)
+        for number, entry in enumerate(images)
+        if entry.media_type in MANIFEST_TYPES | INDEX_TYPES
+        and (rank := platform_rank(entry.platform, wanted)) is not None
+    ]
+    if suitable:
+        return images[min(suitable)[1]]
+    offered = sorted({str(entry.platform) for entry in images if entry.platform is not None})
     raise ImageFormatError(
-        f"{what} has nothing for linux/{architecture}, only {', '.join(offered[:20]) or 'nothing'}"
+        f"{what} has nothing for {wanted}, only {', '.join(offered[:20])[:500] or 'nothing'}"
     )
 
 
-def _platforms(entries: list[Descriptor]) -> list[Platform]:
-    return [entry.platform for entry in entries if entry.platform is not None]
+def parse_signatures(data: bytes, what: str) -> tuple[tuple[Descriptor, str], ...]:
+    """Payload and base64 signature of each entry of what cosign pushes (sigstore's signature specification).
+
+    At most MAX_SIGNATURES; entries of other kinds, without a signature or with too large a payload are left
+    out, as nobody can verify them.
+    """
+    document = _decode(data, Manifest, what)
+    _check_descriptors(document.layers, what)
+    found = []
+    for layer in document.layers:
+        signature = (layer.annotations or {}).get(_SIGNATURE, "")
+        if layer.media_type == _SIMPLE_SIGNING and signature and layer.size <= MAX_PAYLOAD:
+            found.append((layer, signature))
+    return tuple(found[:MAX_SIGNATURES])

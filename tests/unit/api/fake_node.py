@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from crib.engine.events import EventBus
+from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.stats import PodFigures
 from crib.engine.status import NodeStatus
@@ -17,7 +18,16 @@ from crib.model.errors import NotFound
 from crib.model.events import Stage
 from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
-from crib.model.image import FilesystemUsage, ImageConfig, ImageRecord, Layer, Progress
+from crib.model.image import (
+    FilesystemUsage,
+    ImageConfig,
+    ImageDocuments,
+    ImageRecord,
+    Layer,
+    Progress,
+    PullOrder,
+)
+from crib.model.registry import Credential, RegistryHost
 from crib.model.sandbox import (
     NetworkAttachment,
     PodMetadata,
@@ -77,6 +87,16 @@ USAGE = ContainerUsage(
     FilesystemUsage("/d", 1, 2, 7),
 )
 
+HOST = RegistryHost(
+    "https://mirror.example/v2",
+    "library/busybox",
+    "hosts.toml says so",
+    resolves=False,
+    authorities=("PEM",),
+    headers=(("X-Secret", "hidden"),),
+    credential=Credential("user", "hidden", source="auth.json"),
+)
+
 
 class FakeNode:
     """`calls` lists the verbs that were asked for; `raises` fails every verb; `hold` makes them wait."""
@@ -120,6 +140,10 @@ class FakeNode:
             list=lambda: iter(tuple(self.image_rows.values())),
             import_archive=self._import,
             follow_pull=self._follow,
+            documents=self._verb("documents", ImageDocuments(b'{"os": "linux"}', b"")),
+            explain=self._verb("explain", ((HOST,), "signed (rule '*')")),
+            export=self._verb("export", 4096),
+            check=self._check,
         )
         self.stats = SimpleNamespace(
             container=self._verb("stats", (container(), USAGE)),
@@ -174,8 +198,15 @@ class FakeNode:
         yield TransferUpdate((layer,))
         yield TransferUpdate((layer,), (image(),), finished=True)
 
-    async def _follow(self, text: str, *, start: bool) -> AsyncIterator[TransferUpdate]:
-        self.calls.append(("follow", text, start))
+    async def _check(self, names: Sequence[str], *, repair: bool) -> AsyncIterator[LayerCheck]:
+        self.calls.append(("check", names, repair))
+        await asyncio.sleep(0)
+        yield LayerCheck(Digest("sha256:" + "4" * 64), "", ("a:1",))
+        yield LayerCheck(Digest("sha256:" + "5" * 64), "is torn", ("a:1", "b:1"), False, "nobody has it")
+        yield LayerCheck(Digest("sha256:" + "6" * 64), "is torn", ("b:1",), True)
+
+    async def _follow(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
+        self.calls.append(("follow", order, start))
         await asyncio.sleep(0)
         if not start:
             raise NotFound("no pull is under way")

@@ -352,7 +352,9 @@ async def test_images_are_listed_pulled_and_removed(client: Any, node: FakeNode)
     assert len((await images.ListImages(pb.ListImagesRequest())).images) == 1
     status = await images.ImageStatus(pb.ImageStatusRequest(image=spec, verbose=True))
     assert status.image.uid.value == 1000
-    assert "info" in status.info
+    shown = json.loads(status.info["info"])
+    assert (shown["imageSpec"], shown["manifest"]) == ({"os": "linux"}, None)
+    assert shown["chainID"] == image().layers[0].diff_id
     missing = await images.ImageStatus(pb.ImageStatusRequest(image=pb.ImageSpec(image="other")))
     assert not missing.HasField("image")
     pod = pb.PodSandboxConfig(metadata=pb.PodSandboxMetadata(name="p", namespace="n", uid="u", attempt=2))
@@ -455,6 +457,81 @@ async def test_imports_and_pulls_can_be_followed(client: Any, node: FakeNode) ->
     assert code == grpc.StatusCode.NOT_FOUND
     code, text = await refused(client.node.ImportImage(node_pb2.ImportImageRequest(path="a")).read())
     assert (code, text) == (grpc.StatusCode.INVALID_ARGUMENT, "path: 'a' is not an absolute path")
+
+
+async def test_credentials_and_platform_of_a_pull_reach_the_engine_and_no_log(
+    client: Any, node: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth = pb.AuthConfig(
+        username="me",
+        password="hidden1",
+        auth="aGlkZGVuMg==",
+        server_address="reg.example",
+        identity_token="hidden3",
+        registry_token="hidden4",
+    )
+    spec = pb.ImageSpec(image="busybox", annotations={"io.crib.platform": "linux/arm64/v8"})
+    node.raises = Unavailable("gone away")
+    with caplog.at_level("DEBUG"):
+        await refused(client.images.PullImage(pb.PullImageRequest(image=spec, auth=auth)))
+    order = node.calls[-1][1]
+    assert (order.auth.username, order.auth.password, order.auth.auth) == ("me", "hidden1", "aGlkZGVuMg==")
+    assert (order.auth.identity_token, order.auth.registry_token) == ("hidden3", "hidden4")
+    assert str(order.platform) == "linux/arm64/v8"
+    for secret in ("hidden", "aGlkZGVuMg"):
+        assert secret not in caplog.text
+        assert secret not in repr(order)
+
+
+@pytest.mark.parametrize("text", ["arm64", "linux/", "windows/amd64", "linux/arm64/v8/x", "Linux/amd64"])
+async def test_a_platform_that_is_none_is_refused(client: Any, text: str) -> None:
+    spec = pb.ImageSpec(image="busybox", annotations={"io.crib.platform": text})
+    code, message = await refused(client.images.PullImage(pb.PullImageRequest(image=spec)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert message.startswith("image.annotations: ")
+
+
+async def test_a_secret_that_cannot_be_sent_is_refused_without_being_shown(client: Any) -> None:
+    for text in ("line\nfeed-hidden", "hidden" * 20_000):
+        request = pb.PullImageRequest(image=pb.ImageSpec(image="a"), auth=pb.AuthConfig(password=text))
+        code, message = await refused(client.images.PullImage(request))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert message.startswith("auth.password: ")
+        assert "hidden" not in message
+
+
+async def test_hosts_are_explained_without_their_secrets(client: Any, node: FakeNode) -> None:
+    answer = await client.node.ExplainRegistry(node_pb2.ExplainRegistryRequest(image="busybox"))
+    (host,) = answer.hosts
+    assert (answer.image, host.url) == ("docker.io/library/busybox:latest", "https://mirror.example/v2")
+    assert (list(host.headers), host.authorities, host.resolves) == (["X-Secret"], 1, False)
+    assert (host.credential, host.username) == ("auth.json", "user")
+    assert "signed" in answer.policy
+    assert "hidden" not in str(answer)
+
+
+async def test_checks_tell_each_layer_and_end_with_the_count(client: Any, node: FakeNode) -> None:
+    request = node_pb2.CheckImagesRequest(images=["a:1"], repair=True)
+    *layers, last = [step async for step in client.node.CheckImages(request)]
+    assert node.calls[-1] == ("check", ("a:1",), True)
+    assert [(step.problem, step.repaired, step.repair_error) for step in layers] == [
+        ("", False, ""),
+        ("is torn", False, "nobody has it"),
+        ("is torn", True, ""),
+    ]
+    assert (last.finished, last.layers, last.damaged) == (True, 3, 1)
+    code, message = await refused(client.node.CheckImages(node_pb2.CheckImagesRequest(images=[""])).read())
+    assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "images[0]: is empty")
+
+
+async def test_images_are_exported_to_an_absolute_path(client: Any, node: FakeNode) -> None:
+    request = node_pb2.ExportImagesRequest(path="/a.tar", images=["a:1"])
+    assert (await client.node.ExportImages(request)).size_bytes == 4096
+    assert node.calls[-1] == ("export", "/a.tar", ("a:1",), "oci")
+    for change, field in (({"path": "a"}, "path"), ({"images": []}, "images"), ({"format": "zip"}, "format")):
+        wrong = node_pb2.ExportImagesRequest(**{"path": "/a", "images": ["a"], **change})
+        code, message = await refused(client.node.ExportImages(wrong))
+        assert (code, message.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
 async def test_the_socket_is_closed_to_others(server: Server, node: FakeNode) -> None:

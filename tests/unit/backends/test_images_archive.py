@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import os
 import re
@@ -11,14 +13,21 @@ from typing import Any
 
 import pytest
 
+from crib.backends.images import archive_inflate
 from crib.backends.images.archive import ArchiveError, open_archive, read_images
 from crib.backends.images.documents import FoundImage
+from crib.backends.images.messages import TransferLimits
+from crib.model.errors import Exhausted
+from crib.model.image import Platform
 from crib.wire.oci_image import ImageFormatError
 from tests.images import (
+    GZIP,
     PLAIN,
+    ZSTD,
     BuiltImage,
     BuiltLayer,
     Entry,
+    compress,
     docker_layout_files,
     layer_tar,
     layout_files,
@@ -35,10 +44,13 @@ def image() -> BuiltImage:
     return BuiltImage(layers, {"Cmd": ["/hello"], "Labels": {"a": "b"}}, (NAME,))
 
 
-async def read(path: Path, architecture: str = "amd64") -> list[FoundImage]:
-    archive = await open_archive(os.open(path, os.O_RDONLY))
+LIMITS = TransferLimits(512, 1, 1.0, max_layer_bytes=200 << 20, max_ratio=10)
+
+
+async def read(path: Path, architecture: str = "amd64", limits: TransferLimits = LIMITS) -> list[FoundImage]:
+    archive = await open_archive(os.open(path, os.O_RDONLY), limits)
     try:
-        return await read_images(archive, architecture)
+        return await read_images(archive, Platform(architecture, "linux"))
     finally:
         archive.close()
 
@@ -131,7 +143,11 @@ async def test_a_device_in_a_documents_place_is_refused(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "no members"),
-        (b"\x1f\x8b" + bytes(600), "gzip"),
+        (b"\x1f\x8b" + bytes(600), "gzip data is damaged"),
+        (gzip.compress(b"x" * 2000), "malformed"),
+        (gzip.compress(bytes(2000))[:-9], "ends inside its gzip data"),
+        (b"BZh91AY" + bytes(600), "compressed with bzip2"),
+        (b"\xfd7zXZ\0" + bytes(600), "compressed with xz"),
         (b"x" * 2000, "malformed"),
         (bytes(2000), "no members"),
     ],
@@ -155,3 +171,87 @@ async def test_a_layer_that_docker_linked_is_found(image: BuiltImage, tmp_path: 
     path.write_bytes(layer_tar(entries))
     (found,) = await read(path)
     assert [layer.size for layer in found.layers] == [len(image.layers[0].tar)] * 2
+
+
+async def test_documents_come_byte_for_byte(image: BuiltImage, tmp_path: Path) -> None:
+    (layout,) = await read(write_tar(tmp_path / "x.tar", layout_files([image])))
+    assert (layout.documents.config, layout.documents.manifest) == (image.config_blob, image.manifest_blob)
+    (saved,) = await read(write_tar(tmp_path / "y.tar", saved_files([image])))
+    assert (saved.documents.config, saved.documents.manifest) == (image.config_blob, b"")
+
+
+@pytest.fixture
+def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The worker's working directory, where it may write."""
+    path = tmp_path / "staging"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.mark.parametrize("compression", [GZIP, ZSTD])
+@pytest.mark.parametrize("files", [layout_files, saved_files])
+async def test_an_archive_that_is_compressed_as_a_whole_is_read_too(
+    files: Any, compression: str, image: BuiltImage, tmp_path: Path, staging: Path
+) -> None:
+    path = write_tar(tmp_path / "x.tar", files([image]))
+    path.write_bytes(compress(path.read_bytes(), compression))
+    archive = await open_archive(os.open(path, os.O_RDONLY), LIMITS)
+    try:
+        (found,) = await read_images(archive, Platform("amd64", "linux"))
+        extent = await archive.find(found.layers[1].place)
+        assert extent is not None
+        assert b"".join(extent.chunks()) == image.layers[1].tar
+        assert os.listdir(staging) == []
+    finally:
+        archive.close()
+    assert found.id == image.id
+
+
+async def test_a_bomb_is_stopped_by_the_ratio_and_by_the_bound(
+    image: BuiltImage, tmp_path: Path, staging: Path
+) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(compress(bytes(100 << 20), ZSTD))
+    with pytest.raises(ArchiveError, match=f"unpack to more than {64 << 20}, which is the limit"):
+        await read(path)
+    with pytest.raises(ArchiveError, match="unpack to more than 1000,"):
+        await read(path, limits=TransferLimits(512, 1, 1.0, max_layer_bytes=1000, max_ratio=100_000))
+    assert os.listdir(staging) == []
+
+
+async def test_a_compressed_archive_leaves_the_disk_the_room_that_it_must(
+    tmp_path: Path, staging: Path
+) -> None:
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(compress(bytes(16 << 20), ZSTD))
+    with pytest.raises(Exhausted, match="must stay"):
+        await read(path, limits=TransferLimits(512, 1, 1.0, 1 << 40, 100_000, min_free=1 << 60))
+    assert os.listdir(staging) == []
+
+
+async def test_a_cancelled_import_stops_inflating(
+    tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(compress(bytes(60 << 20), ZSTD))
+    written: list[int] = []
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    real = archive_inflate._write
+
+    def slow(fd: int, data: bytes) -> None:
+        real(fd, data)
+        written.append(len(data))
+        loop.call_soon_threadsafe(begun.set)
+
+    monkeypatch.setattr(archive_inflate, "_write", slow)
+    before = len(os.listdir("/proc/self/fd"))
+    task = asyncio.ensure_future(read(path))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert os.listdir(staging) == []

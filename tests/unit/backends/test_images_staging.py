@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from crib.backends.images.layers import LayerClaims, LayerOptions, write_layer
 from crib.backends.images.messages import staged_name
 from crib.backends.images.staging import Staging, WorkerUser
-from crib.backends.images.store import endpoints
 from crib.model.errors import Broken
 from crib.model.ids import Digest
 from crib.model.image import Layer
@@ -29,7 +29,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def staging(paths: Paths) -> Staging:
-    made = Staging(paths, WorkerUser(os.geteuid(), os.getegid()))
+    made = Staging(paths, WorkerUser(os.geteuid(), os.getegid()), ImageSettings(partial_bytes=1 << 20))
     made.prepare()
     return made
 
@@ -105,23 +105,45 @@ def test_preparing_removes_what_an_earlier_worker_left(paths: Paths, staging: St
     assert os.listdir(paths.staging) == []
 
 
-def test_mirrors_come_before_the_registry_itself() -> None:
-    settings = ImageSettings(mirrors={"docker.io": ("http://mirror.example",)}, insecure=("plain.example",))
-    urls = [endpoint.url for endpoint in endpoints("docker.io", settings)]
-    assert urls == ["http://mirror.example", "https://registry-1.docker.io"]
-    assert [one.url for one in endpoints("plain.example", settings)] == ["http://plain.example"]
+def blob(paths: Paths, name: str, *, age: float = 0.0, size: int = 100_000) -> Path:
+    path = Path(paths.staging, f"{name}.blob")
+    path.write_bytes(os.urandom(size))
+    os.utime(path, (0, time.time() - age))
+    return path
 
 
-@pytest.mark.parametrize(
-    ("registry", "scheme"),
-    [
-        ("localhost:5000", "http"),
-        ("127.0.0.1:5000", "http"),
-        ("[::1]:5000", "http"),
-        ("127.0.0.1.example", "https"),
-        ("registry.example:5000", "https"),
-        ("10.0.0.1", "https"),
-    ],
-)
-def test_plain_http_is_for_the_loopback_alone(registry: str, scheme: str) -> None:
-    assert endpoints(registry, ImageSettings())[-1].url == f"{scheme}://{registry}"
+def test_blobs_that_came_in_part_are_kept_for_a_while(paths: Paths, staging: Staging) -> None:
+    kept = blob(paths, "young")
+    blob(paths, "old", age=25 * 3600)
+    staging.prepare()
+    assert os.listdir(paths.staging) == [kept.name]
+
+
+def test_the_oldest_parts_go_when_they_are_too_many(paths: Paths, staging: Staging) -> None:
+    for number in range(5):
+        blob(paths, str(number), age=number, size=300_000)
+    staging.prepare()
+    assert sorted(os.listdir(paths.staging)) == ["0.blob", "1.blob", "2.blob"]
+
+
+def test_what_only_looks_like_a_part_of_a_blob_goes(paths: Paths, staging: Staging) -> None:
+    os.symlink("/etc/passwd", f"{paths.staging}/link.blob")
+    Path(paths.staging, "directory.blob").mkdir()
+    os.link(blob(paths, "linked"), f"{paths.staging}/twice.blob")
+    staging.prepare()
+    assert os.listdir(paths.staging) == []
+
+
+def test_layers_that_are_being_taken_over_survive_a_new_worker(paths: Paths, staging: Staging) -> None:
+    layer = stage(paths)
+    staging.prepare([layer.diff_id])
+    assert staging.adopt([layer]) == {layer.diff_id: layer.size}
+
+
+def test_a_layer_that_is_damaged_is_replaced(paths: Paths, staging: Staging) -> None:
+    layer = stage(paths)
+    staging.adopt([layer])
+    inode = os.stat(paths.layer_file(layer.diff_id)).st_ino
+    staging.adopt([stage(paths)], [layer.diff_id])
+    assert os.stat(paths.layer_file(layer.diff_id)).st_ino != inode
+    assert left(paths) == [staged_name(layer.diff_id)]

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from crib.backends.images.connections import HostFailure
 from crib.backends.images.documents import FoundLayer
 from crib.backends.images.layers import LayerError
-from crib.backends.images.messages import TransferLimits, staged_name
-from crib.backends.images.transfer import ChunkPipe, FileOrigin, LayerTransfers, PipeClosed, StreamOrigin
+from crib.backends.images.messages import TransferLimits, blob_name, staged_name
+from crib.backends.images.transfer import FileOrigin, LayerTransfers, RegistryOrigin
+from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, layer_tar
+from tests.unit.backends.blob_lab import LIMITS, FakeClient, FakeHost
 
-LIMITS = TransferLimits(512, 3, 5.0, 1 << 30, 100)
-BUILT = BuiltLayer(layer_tar([Entry("file", os.urandom(100_000))]), GZIP)
+BUILT = BuiltLayer(layer_tar([Entry("file", os.urandom(300_000))]), GZIP)
 FOUND = FoundLayer(Digest(BUILT.diff_id), Digest(digest_of(BUILT.blob)), len(BUILT.blob), "x")
+STAGED = staged_name(FOUND.diff_id)
+SPOOL = blob_name(digest_of(BUILT.blob))
+WRONG = BUILT.blob[:-5] + bytes([BUILT.blob[-5] ^ 1]) + BUILT.blob[-4:]
 
 
 @pytest.fixture(autouse=True)
@@ -28,156 +34,239 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Source:
-    """A blob that comes when the test says so, and counts how often it was asked for."""
-
-    def __init__(self, blob: bytes = BUILT.blob) -> None:
-        self.blob = blob
-        self.gate = asyncio.Event()
-        self.begun = asyncio.Event()
-        self.count = 0
-
-    async def stream(self) -> AsyncGenerator[tuple[bytes, str], None]:
-        self.count += 1
-        self.begun.set()
-        yield self.blob[:1000], "host"
-        await self.gate.wait()
-        yield self.blob[1000:], "host"
+@pytest.fixture
+async def group() -> AsyncIterator[asyncio.TaskGroup]:
+    async with asyncio.TaskGroup() as made:
+        yield made
 
 
-def ignore(progress: Progress) -> None:
-    assert progress.total
+class Lab:
+    """Transfers, and what they told."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.transfers = LayerTransfers(group)
+        self.told: list[Progress] = []
+
+    async def pull(self, *hosts: FakeHost, limits: TransferLimits = LIMITS) -> Layer:
+        origin = RegistryOrigin(FakeClient(*hosts))
+        return await self.transfers.obtain(FOUND, origin, limits, self.told.append)
+
+    def begin(self, *hosts: FakeHost) -> asyncio.Task[Layer]:
+        return asyncio.ensure_future(self.pull(*hosts))
 
 
-async def test_two_requests_share_one_transfer(staging: Path) -> None:
-    source = Source()
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        wanted = [
-            group.create_task(transfers.obtain(FOUND, StreamOrigin(source.stream()), LIMITS, ignore))
-            for _ in range(2)
-        ]
-        await source.begun.wait()
-        source.gate.set()
-        layers = await asyncio.gather(*wanted)
-    assert source.count == 1
-    assert layers[0] == layers[1]
-    assert layers[0].blob_digest == FOUND.blob_digest
-    assert os.listdir(staging) == [staged_name(FOUND.diff_id)]
-    transfers.release([FOUND.diff_id], handed_over=False)
-    assert os.listdir(staging) == [staged_name(FOUND.diff_id)]
-    transfers.release([FOUND.diff_id], handed_over=False)
-    assert os.listdir(staging) == []
-    transfers.close()
+@pytest.fixture
+async def lab(group: asyncio.TaskGroup) -> AsyncIterator[Lab]:
+    made = Lab(group)
+    yield made
+    made.transfers.close()
 
 
-async def test_a_file_that_was_handed_over_is_left_alone(staging: Path) -> None:
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        await transfers.obtain(FOUND, FileOrigin(iter([BUILT.blob])), LIMITS, ignore)
-    transfers.release([FOUND.diff_id], handed_over=True)
-    assert os.listdir(staging) == [staged_name(FOUND.diff_id)]
-    transfers.close()
+async def test_two_requests_share_one_transfer(lab: Lab) -> None:
+    host = FakeHost(BUILT.blob, gate=asyncio.Event())
+    wanted = [lab.begin(host) for _ in range(2)]
+    await host.begun.wait()
+    assert host.gate is not None
+    host.gate.set()
+    first, second = await asyncio.gather(*wanted)
+    assert len(host.asked) == 1
+    assert first == second
+    assert first.blob_digest == FOUND.blob_digest
+    assert os.listdir() == [STAGED]
+    lab.transfers.release(1, [FOUND.diff_id], handed_over=False)
+    assert os.listdir() == [STAGED]
+    lab.transfers.release(2, [FOUND.diff_id], handed_over=False)
+    assert os.listdir() == []
 
 
-async def test_a_caller_that_goes_leaves_the_other_its_layer(staging: Path) -> None:
-    source = Source()
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        gone, stays = (
-            group.create_task(transfers.obtain(FOUND, StreamOrigin(source.stream()), LIMITS, ignore))
-            for _ in range(2)
+async def test_a_layer_that_another_request_has_finished_is_shared_too(lab: Lab) -> None:
+    host = FakeHost(BUILT.blob)
+    await lab.pull(host)
+    await lab.pull(host)
+    lab.transfers.release(1, [FOUND.diff_id], handed_over=True)
+    await lab.pull(host)
+    assert len(host.asked) == 1
+    lab.transfers.release(2, [FOUND.diff_id], handed_over=False)
+    lab.transfers.release(3, [FOUND.diff_id], handed_over=False)
+    assert os.listdir() == [STAGED]
+
+
+async def test_what_was_taken_over_is_told_once_and_left_alone(lab: Lab) -> None:
+    layer = await lab.pull(FakeHost(BUILT.blob))
+    lab.transfers.release(1, [FOUND.diff_id], handed_over=True)
+    assert lab.transfers.taken(1, adopted=True) == [layer]
+    assert os.listdir() == [STAGED]
+    assert lab.transfers.taken(1, adopted=True) == []
+    assert not lab.transfers.holds(FOUND.diff_id)
+
+
+async def test_what_nobody_took_over_goes(lab: Lab) -> None:
+    await lab.pull(FakeHost(BUILT.blob))
+    lab.transfers.release(1, [FOUND.diff_id], handed_over=True)
+    assert lab.transfers.taken(1, adopted=False) == []
+    assert os.listdir() == []
+
+
+async def test_what_the_daemon_refused_is_not_counted_on_by_others(lab: Lab) -> None:
+    await lab.pull(FakeHost(BUILT.blob))
+    await lab.pull()
+    lab.transfers.release(1, [FOUND.diff_id], handed_over=True)
+    os.unlink(STAGED)
+    lab.transfers.taken(1, adopted=False)
+    assert not lab.transfers.holds(FOUND.diff_id)
+    await lab.pull(FakeHost(BUILT.blob))
+    lab.transfers.release(2, [FOUND.diff_id], handed_over=False)
+    assert os.listdir() == []
+
+
+async def test_a_caller_that_goes_leaves_the_other_its_layer(lab: Lab) -> None:
+    host = FakeHost(BUILT.blob, gate=asyncio.Event())
+    gone, stays = lab.begin(host), lab.begin(host)
+    await host.begun.wait()
+    gone.cancel()
+    assert host.gate is not None
+    host.gate.set()
+    assert (await stays).diff_id == FOUND.diff_id
+
+
+async def test_the_last_caller_that_goes_ends_the_transfer_and_its_bytes_stay(lab: Lab) -> None:
+    blob = BUILT.blob
+    host = FakeHost(blob, cuts=[200_000])
+    slow = FakeHost(blob, gate=asyncio.Event())
+    task = lab.begin(host, slow)
+    await slow.begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert os.listdir() == [SPOOL]
+    again = FakeHost(blob)
+    await lab.pull(again)
+    ((start, _),) = again.asked
+    assert 100_000 < start <= 200_000
+    assert os.listdir() == [STAGED]
+
+
+async def test_hosts_that_fail_leave_what_they_brought(lab: Lab) -> None:
+    host = FakeHost(BUILT.blob, cuts=[200_000, 5, 5])
+    with pytest.raises(Unavailable, match=r"h0: reset"):
+        await lab.pull(host)
+    assert os.listdir() == [SPOOL]
+
+
+async def test_resumed_bytes_that_are_wrong_are_fetched_once_more(lab: Lab) -> None:
+    Path(SPOOL).write_bytes(bytes(200_000))
+    host = FakeHost(BUILT.blob)
+    assert (await lab.pull(host)).diff_id == FOUND.diff_id
+    assert [start for start, _ in host.asked] == [196_608, 0]
+    assert os.listdir() == [STAGED]
+
+
+async def test_wrong_bytes_are_fetched_from_the_next_host(lab: Lab) -> None:
+    liar, honest = FakeHost(WRONG), FakeHost(BUILT.blob)
+    assert (await lab.pull(liar, honest)).diff_id == FOUND.diff_id
+    assert (len(liar.asked), len(honest.asked)) == (1, 1)
+
+
+async def test_wrong_bytes_from_all_hosts_name_them_and_leave_nothing(lab: Lab) -> None:
+    with pytest.raises(LayerError, match=r"h0: .*h1: "):
+        await lab.pull(FakeHost(WRONG), FakeHost(WRONG))
+    assert os.listdir() == []
+
+
+async def test_a_liar_is_named_when_the_others_are_away(lab: Lab) -> None:
+    with pytest.raises(LayerError, match=r"h0: layer.*h1: lost"):
+        await lab.pull(FakeHost(WRONG), FakeHost(b"", failure=HostFailure(404, "lost")))
+
+
+async def test_who_of_several_hosts_lied_is_found_out_one_by_one(lab: Lab) -> None:
+    liar = FakeHost(WRONG, cuts=[100_000])
+    assert (await lab.pull(liar, FakeHost(WRONG), FakeHost(BUILT.blob))).diff_id == FOUND.diff_id
+    assert os.listdir() == [STAGED]
+
+
+async def test_a_layer_that_is_wrong_itself_is_fetched_from_one_host_only(lab: Lab) -> None:
+    lie = FoundLayer(Digest("sha256:" + "0" * 64), FOUND.blob_digest, FOUND.size, "x")
+    hosts = FakeHost(BUILT.blob), FakeHost(BUILT.blob)
+    origin = RegistryOrigin(FakeClient(*hosts))
+    with pytest.raises(LayerError, match="it unpacks to"):
+        await lab.transfers.obtain(lie, origin, LIMITS, lab.told.append)
+    assert [len(host.asked) for host in hosts] == [1, 0]
+    assert os.listdir() == []
+
+
+async def test_a_writer_that_gives_up_ends_a_download_that_hangs(lab: Lab) -> None:
+    nonsense = b"\x1f\x8b" + b"\xff" * (len(BUILT.blob) - 2)
+    hangs = FakeHost(nonsense, gate=asyncio.Event())
+    with pytest.raises(LayerError):
+        await lab.pull(FakeHost(nonsense, cuts=[len(nonsense) - 10]), hangs)
+    assert os.listdir() == []
+
+
+async def test_a_full_disk_is_told_and_nothing_stays(lab: Lab) -> None:
+    limits = msgspec.structs.replace(LIMITS, min_free=1 << 60)
+    with pytest.raises(Exhausted, match=r"images\.min_free"):
+        await lab.pull(FakeHost(BUILT.blob), limits=limits)
+    with pytest.raises(Exhausted, match=r"images\.min_free"):
+        await lab.transfers.obtain(FOUND, FileOrigin(iter([BUILT.blob])), limits, lab.told.append)
+    assert os.listdir() == []
+
+
+async def test_who_joined_a_failing_transfer_tries_once_more_alone(lab: Lab) -> None:
+    gate = asyncio.Event()
+    failing = FakeHost(BUILT.blob, gate=gate, cuts=[1, 1, 1])
+    first = lab.begin(failing)
+    await failing.begun.wait()
+    joined = lab.begin(FakeHost(BUILT.blob))
+    gate.set()
+    with pytest.raises(Unavailable):
+        await first
+    assert (await joined).diff_id == FOUND.diff_id
+
+
+async def test_two_layers_that_claim_one_blob_do_not_mix(lab: Lab) -> None:
+    lie = FoundLayer(Digest("sha256:" + "0" * 64), FOUND.blob_digest, FOUND.size, "x")
+    host = FakeHost(BUILT.blob, gate=asyncio.Event())
+    wanted = lab.begin(host)
+    await host.begun.wait()
+    with pytest.raises(LayerError, match="it unpacks to"):
+        await lab.transfers.obtain(
+            lie, RegistryOrigin(FakeClient(FakeHost(BUILT.blob))), LIMITS, lab.told.append
         )
-        await source.begun.wait()
-        gone.cancel()
-        source.gate.set()
-        assert (await stays).diff_id == FOUND.diff_id
-    transfers.close()
+    assert host.gate is not None
+    host.gate.set()
+    assert (await wanted).diff_id == FOUND.diff_id
+    assert os.listdir() == [STAGED]
 
 
-async def test_the_last_caller_that_goes_ends_the_transfer(staging: Path) -> None:
-    source = Source()
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        task = group.create_task(transfers.obtain(FOUND, StreamOrigin(source.stream()), LIMITS, ignore))
-        await source.begun.wait()
-        task.cancel()
-    assert os.listdir(staging) == []
-    transfers.close()
+async def test_a_pull_tells_its_stages_and_the_host(lab: Lab) -> None:
+    await lab.pull(FakeHost(BUILT.blob))
+    stages = list(dict.fromkeys(step.stage for step in lab.told))
+    assert stages == ["waiting", "downloading", "writing"]
+    assert lab.told[-1] == Progress("writing", FOUND.diff_id, FOUND.size, FOUND.size, "h0")
 
 
-async def test_a_wrong_digest_leaves_nothing(staging: Path) -> None:
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        lie = FoundLayer(Digest("sha256:" + "0" * 64), FOUND.blob_digest, FOUND.size, "x")
-        with pytest.raises(LayerError, match="it unpacks to"):
-            await transfers.obtain(lie, FileOrigin(iter([BUILT.blob])), LIMITS, ignore)
-    assert os.listdir(staging) == []
-    transfers.close()
+async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:
+    layer = await lab.transfers.obtain(FOUND, FileOrigin(iter([BUILT.blob])), LIMITS, lab.told.append)
+    assert layer.data_digest == layer.diff_id
+    assert layer.data_size == len(BUILT.tar)
+    assert os.listdir() == [STAGED]
+    await asyncio.sleep(0)  # the thread's news
+    assert lab.told[-1].stage == "importing"
 
 
-async def test_a_damaged_stream_stops_its_sender(staging: Path) -> None:
-    async def endless() -> AsyncGenerator[tuple[bytes, str], None]:
-        yield b"\x1f\x8b" + b"\xff" * 100, "host"
+async def test_an_import_that_is_cancelled_leaves_nothing(lab: Lab) -> None:
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def chunks():  # type: ignore[no-untyped-def]
         while True:
-            yield bytes(1 << 20), "host"
-            await asyncio.sleep(0)  # lets the thread's news in
+            yield BUILT.blob[:1]
+            loop.call_soon_threadsafe(begun.set)
 
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        with pytest.raises(LayerError):
-            await transfers.obtain(FOUND, StreamOrigin(endless()), LIMITS, ignore)
-    assert os.listdir(staging) == []
-    transfers.close()
-
-
-async def test_the_error_of_a_source_is_the_callers(staging: Path) -> None:
-    async def failing() -> AsyncGenerator[tuple[bytes, str], None]:
-        yield BUILT.blob[:10], "host"
-        raise ConnectionError("gone")
-
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-        with pytest.raises(ConnectionError, match="gone"):
-            await transfers.obtain(FOUND, StreamOrigin(failing()), LIMITS, ignore)
-    assert os.listdir(staging) == []
-    transfers.close()
-
-
-async def test_who_joined_a_failing_transfer_tries_once_more_alone(staging: Path) -> None:
-    source = Source()
-
-    async def failing() -> AsyncGenerator[tuple[bytes, str], None]:
-        yield BUILT.blob[:10], "host"
-        await source.gate.wait()
-        raise ConnectionError("gone")
-
-    async with asyncio.TaskGroup() as group:
-        transfers = LayerTransfers(group)
-
-        async def first() -> None:
-            with pytest.raises(ConnectionError):
-                await transfers.obtain(FOUND, StreamOrigin(failing()), LIMITS, ignore)
-
-        async def second() -> Layer:
-            return await transfers.obtain(FOUND, StreamOrigin(source.stream()), LIMITS, ignore)
-
-        group.create_task(first())
-        joined = group.create_task(second())
-        await asyncio.sleep(0)  # both have joined
-        source.gate.set()
-        assert (await joined).diff_id == FOUND.diff_id
-    transfers.close()
-
-
-async def test_a_full_pipe_makes_the_loop_wait() -> None:
-    pipe = ChunkPipe()
-    blocked = asyncio.ensure_future(pipe.put(bytes(8 << 20)))
-    await asyncio.sleep(0)
-    assert not blocked.done()
-    chunks: Iterator[bytes] = pipe.chunks()
-    assert len(await asyncio.to_thread(next, chunks)) == 8 << 20
-    await blocked
-    pipe.close()
-    with pytest.raises(PipeClosed):
-        await pipe.put(b"x")
+    found = FoundLayer(FOUND.diff_id, None, 1 << 40, "x")
+    task = asyncio.ensure_future(lab.transfers.obtain(found, FileOrigin(chunks()), LIMITS, lab.told.append))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert os.listdir() == []

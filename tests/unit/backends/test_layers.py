@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -9,6 +10,7 @@ import os
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from hypothesis import strategies as st
 
 from crib.backends.images import layers
 from crib.backends.images.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
+from crib.host import libc
+from crib.model.errors import Exhausted
 
 CONTENT = {"a": b"alpha", "d/b": bytes(range(256)) * 40, "d/empty": b"", "z": b"z" * 4096}
 
@@ -69,7 +73,19 @@ def test_every_encoding_gives_the_same_file_and_the_right_digests(
     claims = LayerClaims(digest(blob), len(blob), digest(tar))
     facts = write_layer(pieces(blob, size), str(path), claims, LayerOptions(block_size=block, sync=True))
     written = path.read_bytes()
-    assert facts == LayerFacts(digest(blob), digest(tar), len(blob), len(tar), len(written), 6)
+    end = 4096 + (len(tar) if block == 512 else 4096 + 12288 + 4096)
+    assert facts == LayerFacts(
+        blob_digest=digest(blob),
+        diff_id=digest(tar),
+        blob_size=len(blob),
+        tar_size=len(tar),
+        file_size=len(written),
+        inodes=6,
+        data_size=end - 4096,
+        data_digest=digest(written[4096:end]),
+        rest_digest=digest(written[:4096] + written[end:]),
+    )
+    assert (facts.data_digest == facts.diff_id) == (block == 512)
     reference = tmp_path / "reference"
     write_layer([tar], str(reference), LayerClaims(), LayerOptions(block_size=block))
     assert written == reference.read_bytes()
@@ -147,7 +163,7 @@ ZSTD = zstd.compress(TAR)
         (TAR[:700], LayerClaims(), LayerOptions(), "ends inside it"),
         (b"<html>not found</html>" * 40, LayerClaims(), LayerOptions(), "tar member"),
         (archive({"../x": b"1"}), LayerClaims(), LayerOptions(), "'..'"),
-        (archive({"/x": b"1"}), LayerClaims(), LayerOptions(), "absolute"),
+        (archive({"/x": b"1"}), LayerClaims(), LayerOptions(absolute_names=False), "absolute"),
         (archive({"a": b"1", "a/b": b"2"}), LayerClaims(), LayerOptions(), "used as a directory"),
         (GZIP, LayerClaims(), LayerOptions(max_bytes=len(TAR) - 1), "unpacks to more than"),
         (GZIP, LayerClaims(), LayerOptions(max_members=3), "more than 3 members"),
@@ -157,7 +173,7 @@ ZSTD = zstd.compress(TAR)
 def test_a_bad_layer_is_refused_and_leaves_nothing(
     tmp_path: Path, blob: bytes, claims: LayerClaims, options: LayerOptions, reason: str, block: int
 ) -> None:
-    given_options = LayerOptions(block, options.max_bytes, options.max_ratio, options.max_members)
+    given_options = replace(options, block_size=block)
     with pytest.raises(LayerError, match=reason):
         write_layer(pieces(blob), str(tmp_path / "layer"), claims, given_options)
     assert os.listdir(tmp_path) == []
@@ -223,6 +239,56 @@ def test_sparse_files_are_expanded_within_the_limit(tmp_path: Path) -> None:
     options = LayerOptions(max_bytes=len(output.getvalue()))
     with pytest.raises(LayerError, match="sparse files expand to more"):
         write_layer([output.getvalue()], str(tmp_path / "no"), LayerClaims(), options)
+
+
+def test_the_digests_of_data_and_rest_cover_the_whole_file_with_sparse_members_too(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("sparse")
+    entry.size = 6
+    entry.pax_headers = {"GNU.sparse.map": "1000,6", "GNU.sparse.size": "1000000", "GNU.sparse.name": "s"}
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(entry, io.BytesIO(b"middle"))
+    facts = write_layer([output.getvalue()], str(tmp_path / "layer"), LayerClaims())
+    written = (tmp_path / "layer").read_bytes()
+    end = 4096 + facts.data_size
+    assert facts.data_digest == digest(written[4096:end]) == facts.diff_id
+    assert facts.rest_digest == digest(written[:4096] + written[end:])
+
+
+def test_data_has_a_sha256_whatever_the_diff_ids_algorithm_is(tmp_path: Path) -> None:
+    tar = archive()
+    facts = write_layer([tar], str(tmp_path / "layer"), LayerClaims(diff_id=digest(tar, "sha512")))
+    assert facts.data_digest == digest(tar)
+
+
+def test_absolute_names_as_kaniko_ko_and_paketo_write_them_are_taken_from_the_root(tmp_path: Path) -> None:
+    write_layer([archive({"/x": b"1", "//d/y": b"2"})], str(tmp_path / "slash"), LayerClaims())
+    plain = write_layer([archive({"x": b"1", "d/y": b"2"})], str(tmp_path / "plain"), LayerClaims())
+    assert plain.inodes == 4
+    metadata = [(tmp_path / name).read_bytes()[4096 + plain.data_size :] for name in ("slash", "plain")]
+    assert metadata[0] == metadata[1]
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_it_is_full(tmp_path: Path) -> None:
+    options = LayerOptions(min_free=1 << 60)
+    with pytest.raises(Exhausted, match=r"images\.min_free"):
+        write_layer([archive({"x": bytes(9 << 20)})], str(tmp_path / "layer"), LayerClaims(), options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_system_without_early_writing_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def refuse(descriptor: int) -> None:
+        asked.append(descriptor)
+        raise OSError(errno.ESPIPE, "illegal seek")
+
+    monkeypatch.setattr(libc, "start_writeback", refuse)
+    tar = archive({"x": bytes(40 << 20)})
+    write_layer(pieces(tar, 1 << 20), str(tmp_path / "layer"), LayerClaims(), LayerOptions(sync=True))
+    assert len(asked) == 1
 
 
 def test_a_torn_file_has_no_superblock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

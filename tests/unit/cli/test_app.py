@@ -24,12 +24,20 @@ COMMANDS = [
     ["pull", "x"],
     ["import", "FILE"],
     ["rmi", "x"],
+    ["registry", "explain", "x"],
+    ["image", "check"],
+    ["image", "export", "NEW", "x"],
     ["info"],
     ["bench"],
+    ["bench", "pull", "x"],
 ]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def name_of(words: list[str]) -> str:
+    return " ".join(words[:2] if words[0] in ("registry", "image", "bench") else words[:1])
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=map(name_of, COMMANDS))
 def test_every_command_says_in_one_line_that_nobody_answers(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,17 +45,18 @@ def test_every_command_says_in_one_line_that_nobody_answers(
     manifest.write_text(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n"
     )
-    words = [str(manifest) if word == "FILE" else word for word in words]
+    files = {"FILE": str(manifest), "NEW": f"{tmp_path}/new.tar"}
+    words = [files.get(word, word) for word in words]
     assert app._ending(["--endpoint", f"{tmp_path}/none", *words]) == 1
     expected = f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
     assert capsys.readouterr().err == expected
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+@pytest.mark.parametrize("words", COMMANDS, ids=map(name_of, COMMANDS))
 def test_every_command_has_a_help_of_whole_sentences(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert app._ending([words[0], "--help"]) == 0
+    assert app._ending([*name_of(words).split(), "--help"]) == 0
     assert "." in capsys.readouterr().out
 
 
@@ -58,6 +67,25 @@ def test_every_command_has_a_help_of_whole_sentences(
         (["nonsense"], "No such command 'nonsense'. (see crib --help)"),
         (["logs"], "Missing argument 'POD|CONTAINER'. (see crib logs --help)"),
         (["inspect", "x", "-o", "table"], "inspect writes json or yaml"),
+        (["image"], "Missing command. (see crib image --help)"),
+        (["bench", "-n", "3", "pull", "x"], "the options of crib bench pull go after pull"),
+        (["bench", "pull"], "Missing argument 'IMAGE'. (see crib bench pull --help)"),
+        (["pull", "--user", "me", "x"], "--user NAME and --password-stdin belong together"),
+        (["pull", "--password-stdin", "x"], "--user NAME and --password-stdin belong together"),
+        (
+            ["pull", "--user", "me", "--password-stdin", "--identity-token-stdin", "x"],
+            "give a password or an identity token, not both",
+        ),
+        (
+            ["pull", "--identity-token-stdin", "x", "reg.example/y"],
+            "credentials are for one registry, not for docker.io and reg.example",
+        ),
+        (["pull", "--platform", "arm64", "x"], "platform 'arm64' is not OS/ARCH or OS/ARCH/VARIANT"),
+        (["pull", "--watch", "x", "y"], "--watch follows one pull: name one image"),
+        (
+            ["pull", "--watch", "--platform", "a/b", "x"],
+            "--watch starts no pull: it goes with no platform and no credentials",
+        ),
         (["rm"], "name the pods to remove, or give --all"),
     ],
 )

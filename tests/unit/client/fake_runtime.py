@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 import uuid
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,17 @@ class World:
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
     sandbox_gate: asyncio.Event | None = None
+    version_gate: asyncio.Event | None = None
+    version_calls: int = 0
     exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
+    pull_requests: list[cri.PullImageRequest] = field(default_factory=list)
+    progress_requests: list[node_pb2.PullProgressRequest] = field(default_factory=list)
+    explained: node_pb2.ExplainRegistryResponse = field(default_factory=node_pb2.ExplainRegistryResponse)
+    check_requests: list[node_pb2.CheckImagesRequest] = field(default_factory=list)
+    checked: list[node_pb2.CheckProgress] = field(default_factory=list)
+    export_requests: list[node_pb2.ExportImagesRequest] = field(default_factory=list)
+    running_pulls: set[str] = field(default_factory=set)
+    """Names of images that somebody is pulling: what `crib pull --watch` finds."""
 
     def add_image(self, name: str, number: int = 1, uid: int | None = 0) -> str:
         image_id = f"sha256:{number:064x}"
@@ -74,6 +85,9 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         self.world = world
 
     async def Version(self, request: Any, context: Context) -> cri.VersionResponse:
+        self.world.version_calls += 1
+        if self.world.version_gate is not None:
+            await self.world.version_gate.wait()
         return cri.VersionResponse(
             version="0.1.0", runtime_name="fake", runtime_version="1.0", runtime_api_version="v1"
         )
@@ -233,10 +247,17 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer):
         return cri.ImageStatusResponse(image=self._find(request.image.image))
 
     async def PullImage(self, request: Any, context: Context) -> cri.PullImageResponse:
-        self.world.calls.append(f"PullImage {request.image.image}")
-        return cri.PullImageResponse(image_ref=self.world.add_image(request.image.image, 77))
+        name = request.image.image
+        self.world.calls.append(f"PullImage {name}")
+        self.world.pull_requests.append(request)
+        if "missing" in name:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no image {name} in the registry")
+        found = self._find(name)
+        image_id = found.id if found else self.world.add_image(name, zlib.crc32(name.encode()))
+        return cri.PullImageResponse(image_ref=image_id)
 
     async def RemoveImage(self, request: Any, context: Context) -> cri.RemoveImageResponse:
+        self.world.calls.append(f"RemoveImage {request.image.image}")
         self.world.images.pop(request.image.image, None)
         return cri.RemoveImageResponse()
 
@@ -252,13 +273,41 @@ class FakeNode(node_pb2_grpc.NodeServicer):
         return self.world.timeline
 
     async def PullImageProgress(self, request: Any, context: Context) -> AsyncIterator[node_pb2.PullProgress]:
-        layer = node_pb2.LayerProgress(digest="sha256:ab", done_bytes=5, total_bytes=10, stage="downloading")
-        yield node_pb2.PullProgress(image=request.image, stage="fetching", layers=[layer])
+        self.world.progress_requests.append(request)
+        if not request.start and request.image not in self.world.running_pulls:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such pull")
+        layers = [
+            node_pb2.LayerProgress(digest="sha256:ab", done_bytes=5, total_bytes=10, stage="downloading"),
+            node_pb2.LayerProgress(digest="sha256:cd", total_bytes=20, stage="waiting"),
+            node_pb2.LayerProgress(digest="sha256:ef", total_bytes=40, stage="present"),
+        ]
+        host = "mirror.example:5000"
+        yield node_pb2.PullProgress(image=request.image, stage="fetching", host=host, layers=layers)
         if "missing" in request.image:
             yield node_pb2.PullProgress(stage="failed", finished=True, error="no such image in the registry")
             return
         image_id = self.world.add_image(request.image, 42)
-        yield node_pb2.PullProgress(stage="done", finished=True, image_id=image_id)
+        for layer in layers[:2]:
+            layer.stage = "done"
+        yield node_pb2.PullProgress(stage="done", host=host, layers=layers, finished=True, image_id=image_id)
+
+    async def ExplainRegistry(self, request: Any, context: Context) -> node_pb2.ExplainRegistryResponse:
+        if "blocked" in request.image:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"image: {request.image} is blocked by registries.conf"
+            )
+        return self.world.explained
+
+    async def CheckImages(self, request: Any, context: Context) -> AsyncIterator[node_pb2.CheckProgress]:
+        self.world.check_requests.append(request)
+        for item in self.world.checked:
+            yield item
+
+    async def ExportImages(self, request: Any, context: Context) -> node_pb2.ExportImagesResponse:
+        self.world.export_requests.append(request)
+        with open(request.path, "wb") as archive:
+            archive.write(bytes(2048))
+        return node_pb2.ExportImagesResponse(size_bytes=2048)
 
     async def ImportImage(self, request: Any, context: Context) -> AsyncIterator[node_pb2.ImportProgress]:
         yield node_pb2.ImportProgress(stage="reading", done_bytes=1, total_bytes=2)

@@ -24,6 +24,7 @@ from crib.client.errors import (
     Unavailable,
     from_rpc,
 )
+from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
 
@@ -238,11 +239,75 @@ async def test_a_failed_pull_raises_the_daemons_words(crib: Connection) -> None:
             pass
 
 
+async def test_a_pull_takes_credentials_and_a_platform(crib: Connection, world: World) -> None:
+    auth = cri.AuthConfig(username="u", password="p", identity_token="i", registry_token="r")
+    async for _ in images.pull_progress(crib, "reg/a:1", auth, "linux/arm64/v8"):
+        pass
+    asked = world.progress_requests[0]
+    assert asked.start
+    assert asked.platform == "linux/arm64/v8"
+    given = asked.credentials
+    assert (given.username, given.password) == ("u", "p")
+    assert (given.identity_token, given.registry_token) == ("i", "r")
+    async for _ in images.pull_progress(crib, "reg/a:1"):
+        pass
+    assert not world.progress_requests[1].HasField("credentials")
+
+
+async def test_credentials_that_only_the_cri_can_say_go_through_it(crib: Connection, world: World) -> None:
+    auth = cri.AuthConfig(auth="dTpw", server_address="reg.example")
+    seen = [item async for item in images.pull_progress(crib, "reg.example/a:1", auth, "linux/amd64")]
+    assert [type(item) for item in seen] == [images.Pulled]
+    assert not world.progress_requests
+    asked = world.pull_requests[0]
+    assert asked.auth == auth
+    assert asked.image.annotations == {"io.crib.platform": "linux/amd64"}
+
+
+async def test_watching_follows_a_pull_and_starts_none(crib: Connection, world: World) -> None:
+    with pytest.raises(NotFound):
+        async for _ in images.watch(crib, "reg/a:1"):
+            pass
+    world.running_pulls.add("reg/a:1")
+    seen = [item async for item in images.watch(crib, "reg/a:1")]
+    assert isinstance(seen[-1], images.Pulled)
+    assert not any(request.start for request in world.progress_requests)
+
+
+async def test_checks_exports_and_explanations_ask_the_daemon(
+    crib: Connection, world: World, tmp_path: Path
+) -> None:
+    world.explained.image = "docker.io/library/a:1"
+    assert (await images.explain(crib, "a")).image == "docker.io/library/a:1"
+    with pytest.raises(InvalidRequest, match=r"blocked by registries\.conf"):
+        await images.explain(crib, "blocked")
+    world.checked = [node_pb2.CheckProgress(finished=True, layers=3)]
+    seen = [item async for item in images.check(crib, ["a", "b"], repair=True)]
+    assert seen[-1].layers == 3
+    assert list(world.check_requests[0].images) == ["a", "b"]
+    assert world.check_requests[0].repair
+    assert await images.export(crib, f"{tmp_path}/x.tar", ["a"], "docker") == 2048
+    assert world.export_requests[0].format == "docker"
+
+
+async def test_the_beginning_of_an_id_becomes_the_id_and_a_name_stays(crib: Connection, world: World) -> None:
+    image_id = world.add_image("localhost/a:1", 0xABC << 240)
+    assert await images.full_name(crib, "localhost/a:1") == "localhost/a:1"
+    assert await images.full_name(crib, image_id.removeprefix("sha256:")[:8]) == image_id
+
+
 async def test_a_runtime_without_the_node_service_is_pulled_from_by_the_cri(tmp_path: Path) -> None:
     world = World()
     server = await serve(f"{tmp_path}/s", world, node=False)
     async with Connection(f"{tmp_path}/s") as crib:
-        seen = [item async for item in images.pull_progress(crib, "reg/a:1")]
+        auth = cri.AuthConfig(username="u", password="p")
+        seen = [item async for item in images.pull_progress(crib, "reg/a:1", auth)]
+        with pytest.raises(NotOffered, match="takes no platform"):
+            async for _ in images.pull_progress(crib, "reg/a:1", platform="linux/arm64"):
+                pass
+        with pytest.raises(NotOffered, match="does not offer ExplainRegistry"):
+            await images.explain(crib, "reg/a:1")
     await server.stop(None)
     assert [type(item) for item in seen] == [images.Pulled]
     assert world.calls == ["PullImage reg/a:1"]
+    assert world.pull_requests[0].auth == auth

@@ -287,3 +287,12 @@ async def test_image_ids_and_names_lead_to_the_same_container_image(world: World
     async with bounded():
         container = await world.node.containers.create(pod, container_config(image=image.id))
     assert world.node.containers.get(container).image_ref == image.digests[0]
+
+
+async def test_an_image_without_layers_is_refused_before_anything_is_made(world: World) -> None:
+    world.images.publish("empty:1", made_image("empty"))
+    await world.pull("empty:1")
+    pod = await world.pod()
+    with pytest.raises(InvalidRequest, match="no layers"):
+        await world.node.containers.create(pod, container_config("app", image="empty:1"))
+    assert list(world.node.containers.list()) == []

@@ -14,7 +14,7 @@ from crib.model.image import FetchedImage, ImageRecord
 from crib.model.sandbox import PodMetadata
 from crib.model.settings import ImageSettings, Settings
 from tests.fakes.images import digest_of, made_image
-from tests.fakes.world import IMAGE, World, bounded, turns, until
+from tests.fakes.world import IMAGE, World, bounded, order, turns, until
 
 LINGER = 0.02
 
@@ -41,7 +41,7 @@ async def collected(updates: AsyncIterator[TransferUpdate]) -> list[TransferUpda
 
 async def test_a_pulled_image_is_found_by_name_tag_digest_id_and_beginning_of_the_id(world: World) -> None:
     async with bounded():
-        record = await world.node.images.pull("busybox")
+        record = await world.pull("busybox")
     for text in (
         "busybox",
         "docker.io/busybox",
@@ -64,15 +64,15 @@ async def test_a_text_that_is_no_reference_is_refused(world: World) -> None:
         with pytest.raises(InvalidRequest):
             world.node.images.status(text)
         with pytest.raises(InvalidRequest):
-            await world.node.images.pull(text)
+            await world.pull(text)
 
 
 async def test_an_image_name_that_looks_like_the_beginning_of_an_id_is_the_name(world: World) -> None:
-    other = status_of = await world.node.images.pull(IMAGE)
+    other = status_of = await world.pull(IMAGE)
     name = other.id.removeprefix("sha256:")[:6]
     assert status(world, name) == status_of
     named = world.images.publish(name, made_image("named", "x"))
-    await world.node.images.pull(name)
+    await world.pull(name)
     assert status(world, name).id == named.id
 
 
@@ -81,14 +81,14 @@ async def test_a_beginning_that_fits_two_images_is_refused(world: World) -> None
     for number in (1, 2):
         image = replace(base, id=f"sha256:feed{number}{'0' * 59}", manifest_digest=digest_of(str(number)))
         world.images.publish(f"image{number}", image)
-        await world.node.images.pull(f"image{number}")
+        await world.pull(f"image{number}")
     with pytest.raises(InvalidRequest, match="beginning of 2 image ids"):
         world.node.images.status("feed")
 
 
 async def test_two_pulls_at_once_are_one_and_both_get_the_image(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
-    both = [asyncio.ensure_future(world.node.images.pull(name)) for name in ("busybox", IMAGE)]
+    both = [asyncio.ensure_future(world.pull(name)) for name in ("busybox", IMAGE)]
     async with bounded():
         await hold.reached.wait()
         await turns()
@@ -100,7 +100,7 @@ async def test_two_pulls_at_once_are_one_and_both_get_the_image(world: World) ->
 
 async def test_a_half_pulled_image_is_not_listed(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
-    pulling = asyncio.ensure_future(world.node.images.pull(IMAGE))
+    pulling = asyncio.ensure_future(world.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
         assert list(world.node.images.list()) == []
@@ -112,20 +112,20 @@ async def test_a_half_pulled_image_is_not_listed(world: World) -> None:
 async def test_a_failed_pull_fails_for_all_and_the_next_starts_anew(world: World) -> None:
     world.images.failpoints.set("pull=1*unavailable(registry is away)")
     with pytest.raises(Unavailable, match="registry is away"):
-        await world.node.images.pull(IMAGE)
+        await world.pull(IMAGE)
     with pytest.raises(NotFound):
-        await world.node.images.pull("nowhere")
-    await world.node.images.pull(IMAGE)
+        await world.pull("nowhere")
+    await world.pull(IMAGE)
 
 
 async def test_a_pull_goes_on_for_a_while_after_its_last_caller_has_gone(patient: World) -> None:
     hold = patient.images.failpoints.hold("pull")
-    first = asyncio.ensure_future(patient.node.images.pull(IMAGE))
+    first = asyncio.ensure_future(patient.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
         first.cancel()
         await turns()
-        second = asyncio.ensure_future(patient.node.images.pull(IMAGE))
+        second = asyncio.ensure_future(patient.pull(IMAGE))
         await asyncio.wait([second], timeout=2 * LINGER)  # longer than it lingers: the second caller holds it
         assert not second.done()
         hold.release.set()
@@ -135,7 +135,7 @@ async def test_a_pull_goes_on_for_a_while_after_its_last_caller_has_gone(patient
 
 async def test_a_pull_that_nobody_waits_for_is_cancelled_in_the_end(patient: World) -> None:
     hold = patient.images.failpoints.hold("pull")
-    first = asyncio.ensure_future(patient.node.images.pull(IMAGE))
+    first = asyncio.ensure_future(patient.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
         tasks = set(patient.node.keeper._tasks)
@@ -143,15 +143,15 @@ async def test_a_pull_that_nobody_waits_for_is_cancelled_in_the_end(patient: Wor
         await asyncio.wait(tasks)
     assert patient.records.images == {}
     async with bounded():
-        await patient.node.images.pull(IMAGE)
+        await patient.pull(IMAGE)
     assert patient.images.failpoints.count("pull") == 2
 
 
 async def test_a_tag_moves_from_one_image_to_another_and_the_old_one_keeps_its_digest(world: World) -> None:
-    old = await world.node.images.pull(IMAGE)
+    old = await world.pull(IMAGE)
     new = world.images.publish(IMAGE, made_image("busybox2", "base", "more"))
     async with bounded():
-        record = await world.node.images.pull(IMAGE)
+        record = await world.pull(IMAGE)
     assert record.id == new.id
     assert status(world, IMAGE) == record
     loser = status(world, old.id)
@@ -163,8 +163,8 @@ async def test_one_image_under_two_names_has_both_and_is_written_once_for_each(w
     image = made_image("two", "base")
     for name in ("one.example/a:1", "two.example/b:2"):
         world.images.publish(name, image)
-        await world.node.images.pull(name)
-    await world.node.images.pull("one.example/a:1")
+        await world.pull(name)
+    await world.pull("one.example/a:1")
     record = status(world, image.id)
     assert record.tags == ("one.example/a:1", "two.example/b:2")
     assert len(record.digests) == 2
@@ -173,9 +173,9 @@ async def test_one_image_under_two_names_has_both_and_is_written_once_for_each(w
 
 @pytest.mark.parametrize("by", ["tag", "digest", "id"])
 async def test_remove_by_any_reference_removes_all_names_and_the_layers(world: World, by: str) -> None:
-    record = await world.node.images.pull(IMAGE)
+    record = await world.pull(IMAGE)
     world.images.publish("other:1", made_image("busybox", "base"))
-    await world.node.images.pull("other:1")
+    await world.pull("other:1")
     text = {"tag": "other:1", "digest": record.digests[0], "id": record.id}[by]
     async with bounded():
         await world.node.images.remove(text)
@@ -188,10 +188,10 @@ async def test_remove_by_any_reference_removes_all_names_and_the_layers(world: W
 
 
 async def test_a_removed_image_leaves_no_name_that_it_got_while_it_was_removed(world: World) -> None:
-    await world.node.images.pull(IMAGE)
+    await world.pull(IMAGE)
     world.images.publish("other:1", made_image("busybox", "base"))
     hold = world.records.failpoints.hold("put_image")
-    pulling = asyncio.ensure_future(world.node.images.pull("other:1"))
+    pulling = asyncio.ensure_future(world.pull("other:1"))
     async with bounded():
         await hold.reached.wait()
         removing = asyncio.ensure_future(world.node.images.remove(IMAGE))
@@ -203,19 +203,19 @@ async def test_a_removed_image_leaves_no_name_that_it_got_while_it_was_removed(w
 
 
 async def test_layers_that_another_image_needs_stay(world: World) -> None:
-    await world.node.images.pull(IMAGE)
+    await world.pull(IMAGE)
     world.images.publish("child", made_image("child", "base", "more"))
-    await world.node.images.pull("child")
+    await world.pull("child")
     async with bounded():
         await world.node.images.remove("child")
     assert world.images.layers == {digest_of("base")}
 
 
 async def test_a_sweep_never_takes_layers_of_a_pull_in_flight_and_comes_afterwards(world: World) -> None:
-    await world.node.images.pull(IMAGE)
+    await world.pull(IMAGE)
     world.images.publish("new", made_image("new", "fresh"))
     hold = world.images.failpoints.hold("pull")
-    pulling = asyncio.ensure_future(world.node.images.pull("new"))
+    pulling = asyncio.ensure_future(world.pull("new"))
     async with bounded():
         await hold.reached.wait()
         await world.node.images.remove(IMAGE)
@@ -229,7 +229,7 @@ async def test_a_sweep_after_a_failed_pull_takes_its_layers(world: World) -> Non
     world.images.publish("new", made_image("new", "fresh"))
     hold = world.images.failpoints.hold("pull")
     world.images.failpoints.set("pull=1*error(torn)")
-    pulling = asyncio.ensure_future(world.node.images.pull("new"))
+    pulling = asyncio.ensure_future(world.pull("new"))
     async with bounded():
         await hold.reached.wait()
         await world.node.images.sweep()
@@ -244,7 +244,7 @@ async def test_a_pull_waits_for_a_sweep_under_way(world: World) -> None:
     sweeping = asyncio.ensure_future(world.node.images.sweep())
     async with bounded():
         await hold.reached.wait()
-        pulling = asyncio.ensure_future(world.node.images.pull(IMAGE))
+        pulling = asyncio.ensure_future(world.pull(IMAGE))
         await turns()
         assert world.images.failpoints.count("pull") == 0
         hold.release.set()
@@ -266,7 +266,7 @@ async def test_a_sweep_never_takes_layers_of_a_container_whose_image_was_removed
 
 async def test_a_sweep_that_fails_does_not_fail_the_pull_that_it_came_after(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
-    pulling = asyncio.ensure_future(world.node.images.pull(IMAGE))
+    pulling = asyncio.ensure_future(world.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
         await world.node.images.sweep()
@@ -278,7 +278,7 @@ async def test_a_sweep_that_fails_does_not_fail_the_pull_that_it_came_after(worl
 
 async def test_a_follower_sees_progress_and_in_the_end_the_image(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
-    updates = world.node.images.follow_pull(IMAGE, start=True)
+    updates = world.node.images.follow_pull(order(IMAGE), start=True)
     async with bounded():
         first = await anext(updates)
         await hold.reached.wait()
@@ -292,10 +292,10 @@ async def test_a_follower_sees_progress_and_in_the_end_the_image(world: World) -
 
 async def test_a_follower_joins_a_pull_under_way_and_its_leaving_does_not_end_it(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
-    pulling = asyncio.ensure_future(world.node.images.pull(IMAGE))
+    pulling = asyncio.ensure_future(world.pull(IMAGE))
     async with bounded():
         await hold.reached.wait()
-        updates = world.node.images.follow_pull("busybox", start=False)
+        updates = world.node.images.follow_pull(order("busybox"), start=False)
         first = await anext(updates)
         assert {progress.stage for progress in first.layers} == {"resolving", "done"}
         await updates.aclose()
@@ -307,13 +307,13 @@ async def test_a_follower_joins_a_pull_under_way_and_its_leaving_does_not_end_it
 
 async def test_following_a_pull_that_is_not_under_way_is_not_found(world: World) -> None:
     with pytest.raises(NotFound, match="under way"):
-        await anext(world.node.images.follow_pull(IMAGE, start=False))
+        await anext(world.node.images.follow_pull(order(IMAGE), start=False))
 
 
 async def test_a_follower_gets_the_error_of_a_failed_pull(world: World) -> None:
     world.images.failpoints.set("pull=1*unavailable(registry is away)")
     with pytest.raises(Unavailable, match="registry is away"):
-        await collected(world.node.images.follow_pull(IMAGE, start=True))
+        await collected(world.node.images.follow_pull(order(IMAGE), start=True))
 
 
 def archive(world: World, *names: str, count: int = 1) -> tuple[FetchedImage, ...]:
@@ -359,8 +359,8 @@ async def test_a_failed_import_whose_watcher_left_is_heard_by_the_keeper_only(
 
 async def test_a_pull_for_a_known_pod_is_a_stage_of_its_start(world: World) -> None:
     pod = await world.pod()
-    await world.node.images.pull(IMAGE, PodMetadata("web", "uid-web", "default"))
-    await world.node.images.pull(IMAGE, PodMetadata("nobody", "uid", "default"))
+    await world.pull(IMAGE, PodMetadata("web", "uid-web", "default"))
+    await world.pull(IMAGE, PodMetadata("nobody", "uid", "default"))
     stages = [stage for stage in world.node.timeline(pod).stages if stage.name == "PullImage"]
     assert [(stage.subject, stage.outcome) for stage in stages] == [(IMAGE, "ok")]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from crib.api.translate import checks
-from crib.model.image import FilesystemUsage, ImageRecord
+from crib.model.image import FilesystemUsage, ImageRecord, Platform, PullOrder, parse_reference
+from crib.model.registry import AuthConfig
 from crib.model.sandbox import PodMetadata
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 MAX_REFERENCE = 4096
 """Longest text taken for an image's name; what is a valid one `model.image.parse_reference` says."""
+
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,17 @@ class ImageQuery:
     verbose: bool = False
 
 
+PLATFORM_ANNOTATION = "io.crib.platform"
+"""Of ImageSpec.annotations: OS/ARCHITECTURE[/VARIANT] to pull for instead of the node's own."""
+MAX_SECRET = 64 << 10
+"""Longest text taken in a field of AuthConfig."""
+
+
 @dataclass(frozen=True, slots=True)
 class PullImage:
     """CRI PullImageRequest; `pod` is the one whose start waits for it, if the client says."""
 
-    image: str
+    order: PullOrder
     pod: PodMetadata | None = None
 
 
@@ -40,11 +50,50 @@ def reference(message: pb.ImageSpec, field: str = "image.image") -> str:
 
 
 def decode_pull(message: pb.PullImageRequest) -> PullImage:
-    image = reference(message.image)
+    order = PullOrder(
+        parse_reference(reference(message.image)),
+        _auth(message.auth),
+        platform(message.image.annotations.get(PLATFORM_ANNOTATION, ""), "image.annotations"),
+    )
     if not message.sandbox_config.HasField("metadata"):
-        return PullImage(image)
+        return PullImage(order)
     pod = message.sandbox_config.metadata
-    return PullImage(image, PodMetadata(pod.name, pod.uid, pod.namespace, pod.attempt))
+    return PullImage(order, PodMetadata(pod.name, pod.uid, pod.namespace, pod.attempt))
+
+
+def _auth(message: pb.AuthConfig) -> AuthConfig:
+    auth = AuthConfig(
+        username=message.username,
+        password=message.password,
+        auth=message.auth,
+        server_address=message.server_address,
+        identity_token=message.identity_token,
+        registry_token=message.registry_token,
+    )
+    for name in pb.AuthConfig.DESCRIPTOR.fields_by_name:
+        secret(getattr(auth, name), f"auth.{name}")
+    return auth
+
+
+def secret(text: str, field: str) -> str:
+    """A text that goes into a header one day. The error does not show it."""
+    if len(text) > MAX_SECRET:
+        checks.refuse(field, f"is longer than {MAX_SECRET} characters")
+    if not text.isprintable():
+        checks.refuse(field, "has control characters in it")
+    return text
+
+
+def platform(text: str, field: str) -> Platform:
+    """OS/ARCHITECTURE[/VARIANT]; empty is the node's own."""
+    if not text:
+        return Platform()
+    if not _PLATFORM.fullmatch(text):
+        checks.refuse(field, f"{text[:100]!r} is no platform: OS/ARCHITECTURE[/VARIANT]")
+    os, architecture, variant = (*text.split("/"), "")[:3]
+    if os != "linux":
+        checks.refuse(field, f"{text!r} is no platform of this node: only linux images are taken")
+    return Platform(architecture, os, variant)
 
 
 def decode_remove(message: pb.RemoveImageRequest) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from crib.engine.status import NodeStatus
 from crib.model.container import ContainerRecord
 from crib.model.events import Stage
-from crib.model.image import ImageRecord
+from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
 
 
@@ -39,8 +39,21 @@ def of_container(record: ContainerRecord) -> dict[str, str]:
     )
 
 
-def of_image(record: ImageRecord) -> dict[str, str]:
-    return _info({"record": dataclasses.asdict(record)})
+def of_image(record: ImageRecord, documents: ImageDocuments) -> dict[str, str]:
+    """As containerd does: the chain id, and the image's own config as `imageSpec`."""
+    return _info(
+        {
+            "chainID": record.chain_id,
+            "imageSpec": _json(documents.config),
+            "manifest": _json(documents.manifest),
+            "record": dataclasses.asdict(record),
+        }
+    )
+
+
+def _json(document: bytes) -> Any:
+    """The document, which was read as JSON when it came; None when the image has none."""
+    return json.loads(document) if document else None
 
 
 def of_node(status: NodeStatus, settings: object) -> dict[str, str]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 _ELSEWHERE = "the sandbox's own record is the truth: it holds the config that RunPodSandbox was given"
 _LINUX_ONLY = "crib runs on Linux only"
-_OPAQUE = "the CRI calls them opaque to the runtime"
 
 UNREAD = {
     "ContainerConfig.windows": _LINUX_ONLY,
     "CreateContainerRequest.sandbox_config": _ELSEWHERE,
-    "ImageSpec.annotations": _OPAQUE,
     "ImageSpec.image_ref": "an answer's field: which image a mount got; in requests `image` names it",
     "ImageSpec.runtime_handler": "every handler mounts the same layers, so an image is kept once for all",
     "PodSandboxConfig.windows": _LINUX_ONLY,
-    "PullImageRequest.auth": "pulls are anonymous so far: credentials are not built",
     "VersionRequest.version": "the answer is the same whatever version the client speaks",
 }
 """`Message.field` to the reason why no translation reads it."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.api.translate import checks
+from crib.api.translate import checks, images
+from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStart
-from crib.model.image import Progress
+from crib.model.image import ImageReference, Progress, PullOrder, parse_reference
+from crib.model.registry import AuthConfig, RegistryHost
 from crib.model.settings import Settings
 from crib.stubs.node.v1 import node_pb2 as pb
 
 MAX_NAMES = 100
+MAX_IMAGES = 1000
 
-# the engine's words for a layer's stage, as the proto lists them
-_LAYER_STAGES = {"resolving": "waiting", "importing": "writing", "verifying": "writing"}
+_ENDED = ("done", "present")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,25 @@ class ImportImage:
 class FollowPull:
     """A pull to watch, or to start."""
 
-    image: str
+    order: PullOrder
     start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckImages:
+    """Images to check, all when none is named."""
+
+    images: tuple[str, ...]
+    repair: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportImages:
+    """Images to write to an archive that is not there yet."""
+
+    path: str
+    images: tuple[str, ...]
+    format: str
 
 
 def decode_import(message: pb.ImportImageRequest) -> ImportImage:
@@ -45,9 +64,50 @@ def decode_import(message: pb.ImportImageRequest) -> ImportImage:
 
 
 def decode_follow(message: pb.PullProgressRequest) -> FollowPull:
-    if not message.image:
+    credentials = message.credentials
+    auth = AuthConfig(
+        username=images.secret(credentials.username, "credentials.username"),
+        password=images.secret(credentials.password, "credentials.password"),
+        identity_token=images.secret(credentials.identity_token, "credentials.identity_token"),
+        registry_token=images.secret(credentials.registry_token, "credentials.registry_token"),
+    )
+    platform = images.platform(message.platform, "platform")
+    if not message.start and (auth.fingerprint() or str(platform)):
+        checks.refuse("start", "is false, so credentials and platform cannot be given")
+    return FollowPull(PullOrder(_reference(message.image), auth, platform), message.start)
+
+
+def decode_explain(message: pb.ExplainRegistryRequest) -> PullOrder:
+    return PullOrder(_reference(message.image))
+
+
+def decode_check(message: pb.CheckImagesRequest) -> CheckImages:
+    return CheckImages(_images(message.images), message.repair)
+
+
+def decode_export(message: pb.ExportImagesRequest) -> ExportImages:
+    wanted = _images(message.images)
+    if not wanted:
+        checks.refuse("images", "is empty")
+    if message.format not in ("", "oci", "docker"):
+        checks.refuse("format", f"is {message.format[:100]!r}, and must be oci or docker")
+    return ExportImages(checks.absolute(message.path, "path"), wanted, message.format or "oci")
+
+
+def _reference(text: str) -> ImageReference:
+    if not text:
         checks.refuse("image", "is empty")
-    return FollowPull(checks.no_nul(message.image, "image"), message.start)
+    return parse_reference(checks.no_nul(text, "image"), field="image")
+
+
+def _images(names: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(names)
+    if len(found) > MAX_IMAGES:
+        checks.refuse("images", f"has {len(found)} names, more than {MAX_IMAGES}")
+    for number, name in enumerate(found):
+        if not name:
+            checks.refuse(f"images[{number}]", "is empty")
+    return found
 
 
 def decode_timeline(message: pb.TimelineRequest) -> str:
@@ -136,7 +196,7 @@ def encode_import(update: TransferUpdate) -> pb.ImportProgress:
             ],
         )
     layers = [layer for layer in update.layers if layer.layer]
-    moving = next((layer for layer in layers if layer.stage != "done"), None)
+    moving = next((layer for layer in layers if layer.stage not in _ENDED), None)
     if moving is None:
         whole = next((layer for layer in update.layers if not layer.layer), Progress("reading"))
         stage = "committing" if layers else "reading"
@@ -150,7 +210,7 @@ def encode_pull(image: str, update: TransferUpdate) -> pb.PullProgress:
     layers = [layer for layer in update.layers if layer.layer]
     stage = "resolving"
     if layers:
-        stage = "committing" if all(layer.stage == "done" for layer in layers) else "fetching"
+        stage = "committing" if all(layer.stage in _ENDED for layer in layers) else "fetching"
     return pb.PullProgress(
         image=image,
         stage="done" if update.finished else stage,
@@ -160,7 +220,7 @@ def encode_pull(image: str, update: TransferUpdate) -> pb.PullProgress:
                 digest=layer.layer,
                 done_bytes=layer.done,
                 total_bytes=layer.total,
-                stage=_LAYER_STAGES.get(layer.stage, layer.stage),
+                stage=layer.stage,
             )
             for layer in layers
         ],
@@ -171,3 +231,46 @@ def encode_pull(image: str, update: TransferUpdate) -> pb.PullProgress:
 
 def encode_failed_pull(image: str, error: str) -> pb.PullProgress:
     return pb.PullProgress(image=image, stage="failed", finished=True, error=error)
+
+
+def encode_explanation(
+    reference: ImageReference, hosts: Sequence[RegistryHost], policy: str
+) -> pb.ExplainRegistryResponse:
+    """Secrets stay here: of headers the names, of credentials where they are from."""
+    return pb.ExplainRegistryResponse(
+        image=str(reference),
+        hosts=[
+            pb.RegistryHost(
+                url=host.url,
+                repository=host.repository,
+                reason=host.reason,
+                origin=host.is_origin,
+                resolves=host.resolves,
+                pulls=host.pulls,
+                skip_verify=host.skip_verify,
+                authorities=len(host.authorities),
+                client_certificates=len(host.certificates),
+                headers=[name for name, _ in host.headers],
+                credential=host.credential.source,
+                username=host.credential.username,
+                connect_timeout=host.connect_timeout,
+            )
+            for host in hosts
+        ],
+        policy=policy,
+    )
+
+
+def encode_check(check: LayerCheck) -> pb.CheckProgress:
+    return pb.CheckProgress(
+        layer_digest=check.layer,
+        problem=check.problem,
+        repaired=check.repaired,
+        images=check.images,
+        repair_error=check.repair_error,
+    )
+
+
+def encode_checked(found: Sequence[LayerCheck]) -> pb.CheckProgress:
+    damaged = sum(1 for check in found if check.problem and not check.repaired)
+    return pb.CheckProgress(finished=True, layers=len(found), damaged=damaged)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from crib.backends.images.archive_inflate import inflate_archive
 from crib.backends.images.documents import (
     FoundImage,
     FoundLayer,
@@ -22,8 +23,12 @@ from crib.backends.images.documents import (
     image_of,
     run_config,
     sha256,
+    wire_platform,
 )
+from crib.backends.images.inflate import InflateError
+from crib.backends.images.messages import TransferLimits
 from crib.model.ids import Digest, ImageId
+from crib.model.image import ImageDocuments, Platform
 from crib.wire import oci_image
 from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import Kind, Member, printable
@@ -32,7 +37,9 @@ MAX_ARCHIVE_MEMBERS = 100_000
 MAX_IMAGES = 1000
 """Images of one archive at most."""
 _CHUNK = 1 << 20
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_INFLATED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How gzip and zstd begin; an archive that is compressed as a whole is inflated first."""
+_COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _BLOBS = "blobs/sha256/"
 
 
@@ -168,10 +175,17 @@ class TarArchive:
         os.close(self._fd)
 
 
-async def open_archive(fd: int) -> TarArchive:
+async def open_archive(fd: int, limits: TransferLimits) -> TarArchive:
     """An indexed archive; the descriptor is closed with it, and also when this fails."""
     archive = TarArchive(fd)
     try:
+        if os.pread(fd, 4, 0).startswith(_INFLATED):
+            try:
+                inflated = await inflate_archive(fd, limits)
+            except InflateError as error:
+                raise ArchiveError(f"archive cannot be inflated: {error}") from error
+            archive.close()
+            archive = TarArchive(inflated)
         await archive.index()
     except BaseException:
         archive.close()
@@ -179,19 +193,19 @@ async def open_archive(fd: int) -> TarArchive:
     return archive
 
 
-async def read_images(source: ArchiveSource, architecture: str) -> list[FoundImage]:
-    """All images of the archive that run here.
+async def read_images(source: ArchiveSource, platform: Platform) -> list[FoundImage]:
+    """All images of the archive that run on that platform.
 
     Raises ArchiveError or ImageFormatError; an archive without any image for this node is refused too.
     """
     if await source.find("oci-layout") is not None:
-        images = await _layout_images(source, architecture)
+        images = await _layout_images(source, platform)
     elif await source.find("manifest.json") is not None:
-        images = await _saved_images(source, architecture)
+        images = await _saved_images(source, platform)
     else:
         raise ArchiveError("archive has neither oci-layout (OCI) nor manifest.json (docker save)")
     if not images:
-        raise ArchiveError(f"archive has no image for linux/{architecture}")
+        raise ArchiveError(f"archive has no image for {platform}")
     if len(images) > MAX_IMAGES:
         raise ArchiveError(f"archive has {len(images)} images, at most {MAX_IMAGES} are taken")
     return images
@@ -221,16 +235,17 @@ def blob_name(digest: str) -> str:
     return _BLOBS + digest.removeprefix("sha256:")
 
 
-async def _layout_images(source: ArchiveSource, architecture: str) -> list[FoundImage]:
+async def _layout_images(source: ArchiveSource, platform: Platform) -> list[FoundImage]:
     oci_image.parse_layout(await _document(source, "oci-layout"), "oci-layout")
     data = await _document(source, "index.json")
     top = oci_image.parse_manifest(data, oci_image.OCI_INDEX, "index.json")
     assert isinstance(top, oci_image.Index)
     found: dict[str, FoundImage] = {}
     for entry in top.manifests[:MAX_IMAGES]:
-        if entry.is_attestation or not oci_image.platform_matches(entry.platform, architecture):
+        suits = oci_image.platform_matches(entry.platform, wire_platform(platform))
+        if entry.is_attestation or not suits:
             continue
-        image = await _layout_image(source, entry, architecture)
+        image = await _layout_image(source, entry, platform)
         names = _names(image.id, found, [entry.name])
         found[image.id] = replace(image, names=names)
     if found and not any(image.names for image in found.values()):
@@ -238,20 +253,21 @@ async def _layout_images(source: ArchiveSource, architecture: str) -> list[Found
     return list(found.values())
 
 
-async def _layout_image(source: ArchiveSource, entry: oci_image.Descriptor, architecture: str) -> FoundImage:
+async def _layout_image(source: ArchiveSource, entry: oci_image.Descriptor, platform: Platform) -> FoundImage:
     top_digest = Digest(entry.digest)
     for _ in range(4):  # an index may name an index; nobody nests deeper
         what = f"manifest {entry.digest}"
-        document = oci_image.parse_manifest(await _blob(source, entry), entry.media_type, what)
+        data = await _blob(source, entry)
+        document = oci_image.parse_manifest(data, entry.media_type, what)
         if isinstance(document, oci_image.Manifest):
-            config = await _blob(source, document.config)
-            image = image_of(document, config, top_digest, architecture)
+            documents = ImageDocuments(await _blob(source, document.config), data)
+            image = image_of(document, documents, top_digest, platform)
             layers = tuple(
                 FoundLayer(layer.diff_id, layer.blob_digest, layer.size, blob_name(layer.place))
                 for layer in image.layers
             )
             return replace(image, layers=layers)
-        entry = oci_image.choose_manifest(document, architecture, what)
+        entry = oci_image.choose_manifest(document, wire_platform(platform), what)
     raise ArchiveError(f"indexes are nested too deep at {entry.digest}")
 
 
@@ -273,24 +289,24 @@ async def _add_saved_names(source: ArchiveSource, found: dict[str, FoundImage]) 
             found[identity] = replace(image, names=names)
 
 
-async def _saved_images(source: ArchiveSource, architecture: str) -> list[FoundImage]:
+async def _saved_images(source: ArchiveSource, platform: Platform) -> list[FoundImage]:
     entries = oci_image.parse_saved_images(await _document(source, "manifest.json"), "manifest.json")
     found: dict[str, FoundImage] = {}
     for entry in entries[:MAX_IMAGES]:
-        image = await _saved_image(source, entry, architecture)
+        image = await _saved_image(source, entry, platform)
         names = _names(image.id, found, list(entry.repo_tags or ()))
         found[image.id] = replace(image, names=names)
     return list(found.values())
 
 
-async def _saved_image(source: ArchiveSource, entry: oci_image.SavedImage, architecture: str) -> FoundImage:
+async def _saved_image(source: ArchiveSource, entry: oci_image.SavedImage, platform: Platform) -> FoundImage:
     data = await _document(source, posixpath.normpath(entry.config))
     identity = sha256(data)
     stem = posixpath.basename(entry.config).removesuffix(".json")
     if oci_image.is_digest(f"sha256:{stem}") and f"sha256:{stem}" != identity:
         raise ArchiveError(f"{entry.config} has digest {identity}: the archive is damaged")
     document = oci_image.parse_config(data, entry.config)
-    check_platform(document, architecture, entry.config)
+    check_platform(document, platform, entry.config)
     diff_ids = document.rootfs.diff_ids or ()
     if len(diff_ids) != len(entry.layers):
         raise ArchiveError(
@@ -303,4 +319,5 @@ async def _saved_image(source: ArchiveSource, entry: oci_image.SavedImage, archi
         if extent is None:
             raise ArchiveError(f"archive lacks {place}")
         layers.append(FoundLayer(Digest(diff_id), None, extent.size, place))
-    return FoundImage(ImageId(identity), run_config(document), tuple(layers), None)
+    documents = ImageDocuments(config=data)
+    return FoundImage(ImageId(identity), run_config(document), tuple(layers), None, documents=documents)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crib.model.errors import InvalidRequest
 from crib.model.ids import Digest, ImageId
-from crib.model.image import FetchedImage, ImageConfig, Layer, parse_reference
+from crib.model.image import (
+    FetchedImage,
+    ImageConfig,
+    ImageDocuments,
+    Layer,
+    Platform,
+    Signature,
+    parse_reference,
+)
 from crib.wire import oci_image
 
 
@@ -33,10 +41,16 @@ class FoundImage:
     layers: tuple[FoundLayer, ...]
     manifest_digest: Digest | None
     names: tuple[str, ...] = ()
+    documents: ImageDocuments = field(default_factory=ImageDocuments)
+    signatures: tuple[Signature, ...] = ()
 
     def fetched(self, layers: tuple[Layer, ...]) -> FetchedImage:
         """The same with its layers as they lie on disk."""
-        return FetchedImage(self.id, self.config, layers, self.manifest_digest, self.names)
+        return FetchedImage(
+            *(self.id, self.config, layers, self.manifest_digest, self.names),
+            documents=self.documents,
+            signatures=self.signatures,
+        )
 
 
 def sha256(data: bytes) -> Digest:
@@ -45,15 +59,15 @@ def sha256(data: bytes) -> Digest:
 
 
 def image_of(
-    manifest: oci_image.Manifest, config: bytes, manifest_digest: Digest, architecture: str
+    manifest: oci_image.Manifest, documents: ImageDocuments, manifest_digest: Digest, platform: Platform
 ) -> FoundImage:
-    """The image that a manifest and its (already verified) config describe.
+    """The image that a manifest and its (already verified) config describe; `documents` are their bytes.
 
     Raises ImageFormatError when they do not fit together or the image is for another platform.
     """
     what = f"image config {manifest.config.digest}"
-    document = oci_image.parse_config(config, what)
-    check_platform(document, architecture, what)
+    document = oci_image.parse_config(documents.config, what)
+    check_platform(document, platform, what)
     diff_ids = document.rootfs.diff_ids or ()
     if len(diff_ids) != len(manifest.layers):
         raise oci_image.ImageFormatError(
@@ -64,16 +78,24 @@ def image_of(
         for diff_id, layer in zip(diff_ids, manifest.layers, strict=True)
     )
     identity = ImageId(manifest.config.digest)
-    return FoundImage(identity, run_config(document), layers, manifest_digest)
+    return FoundImage(identity, run_config(document), layers, manifest_digest, documents=documents)
 
 
-def check_platform(document: oci_image.ConfigDocument, architecture: str, what: str) -> None:
-    """Refuse an image that cannot run here, naming its platform."""
-    platform = oci_image.Platform(document.architecture, document.os)
-    if not oci_image.platform_matches(platform, architecture):
-        raise oci_image.ImageFormatError(
-            f"{what} is for {document.os}/{document.architecture}, this node is linux/{architecture}"
-        )
+def wire_platform(platform: Platform) -> oci_image.Platform:
+    """The same as the documents have it; what is not named is Linux."""
+    return oci_image.Platform(platform.architecture, platform.os or "linux", platform.variant)
+
+
+def check_platform(document: oci_image.ConfigDocument, platform: Platform, what: str) -> None:
+    """Refuse an image that is not for `platform`, naming both."""
+    wanted = wire_platform(platform)
+    own = oci_image.Platform(document.architecture, document.os, document.variant)
+    # A config rarely names its variant, and where it does not, the index has the last word.
+    silent = not own.variant and oci_image.platform_matches(
+        oci_image.Platform(own.architecture, own.os, wanted.variant), wanted
+    )
+    if not silent and not oci_image.platform_matches(own, wanted):
+        raise oci_image.ImageFormatError(f"{what} is for {own}, and {wanted} is wanted")
 
 
 def run_config(document: oci_image.ConfigDocument) -> ImageConfig:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import traceback
 
 from crib.backends.images.archive import ArchiveError
 from crib.backends.images.layers import LayerError
 from crib.backends.images.messages import Failed
 from crib.model import errors
 from crib.wire.oci_image import ImageFormatError
+from crib.wire.registry import printable
 
 _log = logging.getLogger(__name__)
 _MAX_MESSAGE = 4000
@@ -47,8 +49,11 @@ def failed(number: int, error: BaseException, *, importing: bool) -> Failed:
             return Failed(number, "Exhausted", "the image worker is out of memory")
         case OSError():
             return Failed(number, "Broken", f"image worker: {error}"[:_MAX_MESSAGE])
-    _log.error("image worker: unexpected error", exc_info=error)
-    return Failed(number, "Broken", f"image worker: {type(error).__name__}: {error}"[:_MAX_MESSAGE])
+    text = printable(f"{type(error).__name__}: {error}")
+    # Where it happened, but not what came before it: the errors of connections name signed addresses.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("image worker: unexpected error: %s\n%s", text, place)
+    return Failed(number, "Broken", f"image worker: {text}")
 
 
 def raised(message: Failed, subject: str) -> errors.CribError:

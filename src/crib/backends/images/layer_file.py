@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from collections.abc import Iterator
 
+from crib.backends.images.free_space import EVERY, require_free
+from crib.host import libc
 from crib.wire.erofs import DATA_OFFSET
 from crib.wire.tar_member import Member
 
@@ -18,14 +21,23 @@ def rounded(offset: int) -> int:
 
 
 class LayerFile:
-    """The layer's file: writes whole pieces, and names the file when the disk refuses."""
+    """The layer's file: writes whole pieces, and names the file when the disk refuses.
 
-    def __init__(self, descriptor: int, path: str) -> None:
+    With ``early`` the kernel is told now and then to begin with what was written, so that ``sync`` is short.
+    """
+
+    def __init__(self, descriptor: int, path: str, *, min_free: int = 0, early: bool = False) -> None:
         self._descriptor = descriptor
         self._path = path
+        self._min_free = min_free
+        self._early = early
+        self._unchecked = 0
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write all of ``data``; OSError names the file."""
+        """Write all of ``data``; OSError names the file, Exhausted when too little would stay free."""
+        self._unchecked += len(data)
+        if self._unchecked >= EVERY:
+            self._look_around()
         try:
             written = os.pwrite(self._descriptor, data, offset)
             while written < len(data):
@@ -33,16 +45,31 @@ class LayerFile:
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._path) from error
 
+    def _look_around(self) -> None:
+        self._unchecked = 0
+        require_free(self._descriptor, 0, self._min_free, f"layer file {self._path}")
+        if self._early:
+            try:
+                libc.start_writeback(self._descriptor)
+            except OSError:
+                # Nothing but speed hangs on it, and some file systems do not have it.
+                self._early = False
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        """What was written, in pieces; OSError when the file ends before."""
+        while length:
+            data = os.pread(self._descriptor, min(length, _PIECE), offset)
+            if not data:
+                raise OSError(errno.EIO, "ends before what was written to it", self._path)
+            yield data
+            offset += len(data)
+            length -= len(data)
+
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy a range of the file to another place in it."""
-        while length:
-            data = os.pread(self._descriptor, min(length, _PIECE), source)
-            if not data:
-                raise OSError(errno.EIO, "ends before the data of a sparse member", self._path)
+        for data in self.read(source, length):
             self.write(target, data)
-            source += len(data)
             target += len(data)
-            length -= len(data)
 
     def sync(self) -> None:
         """fsync(2)."""

@@ -20,7 +20,7 @@ from functools import partial
 from crib.backends.images.inflate import InflateError, Inflater
 from crib.backends.images.layer_file import LayerFile, Padded, Verbatim, rounded
 from crib.backends.images.stage import Stage
-from crib.wire.erofs import BLOCK_SIZES, SUPERBLOCK_OFFSET, Metadata, metadata
+from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
 from crib.wire.erofs_tree import LayerTree, LayoutError, Node
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
 from crib.wire.tar_member import Member
@@ -28,7 +28,7 @@ from crib.wire.tar_member import Member
 RATIO_GRACE = 64 << 20
 """Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
 
-_PIECE = 1 << 20
+_PIECE = 2 << 20
 _DIGESTS = ("sha256", "sha384", "sha512")
 
 
@@ -55,8 +55,9 @@ class LayerOptions:
     ``max_bytes`` bounds the unpacked tar and, apart from that, the expanded sparse members. ``max_ratio``:
     beyond ``RATIO_GRACE`` the unpacked bytes may be at most so many times the blob's size (the claimed one,
     else what was read so far).
-    ``sync``: fsync the file before returning (the directory is the caller's). ``absolute_names``: take names
-    that begin with "/" from the layer's root instead of refusing the layer.
+    ``sync``: fsync the file before returning (the directory is the caller's). ``absolute_names``: names that
+    begin with "/" are taken from the layer's root, as they are in images of kaniko, ko and Paketo; a name is
+    only data of a tree of our own, so it leads nowhere. ``min_free``: bytes that stay free on the disk.
     """
 
     block_size: int = 512
@@ -64,12 +65,16 @@ class LayerOptions:
     max_ratio: int = 100
     max_members: int = MAX_MEMBERS
     sync: bool = False
-    absolute_names: bool = False
+    absolute_names: bool = True
+    min_free: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """A layer's file as it was written; sizes in bytes, digests as ``algorithm:hex``."""
+    """A layer's file as it was written; sizes in bytes, digests as ``algorithm:hex``.
+
+    ``data_size``, ``data_digest`` and ``rest_digest`` are those of ``model.image.Layer``.
+    """
 
     blob_digest: str
     diff_id: str
@@ -77,6 +82,9 @@ class LayerFacts:
     tar_size: int
     file_size: int
     inodes: int
+    data_size: int
+    data_digest: str
+    rest_digest: str
 
 
 def write_layer(
@@ -94,7 +102,8 @@ def write_layer(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            return _LayerWriter(LayerFile(descriptor, path), claims, options).write(source)
+            file = LayerFile(descriptor, path, min_free=options.min_free, early=options.sync)
+            return _LayerWriter(file, claims, options).write(source)
         except (TarError, LayoutError, InflateError) as error:
             raise LayerError(f"layer {claims.blob_digest or path}: {error}") from error
         finally:
@@ -120,6 +129,9 @@ class _LayerWriter:
         self._tree = LayerTree(absolute=options.absolute_names, max_inodes=options.max_members)
         self._sparse: list[tuple[Node, Member]] = []
         self._placement = Padded() if options.block_size > 512 else Verbatim()
+        # The tar's own digest says all where the file holds it as it is.
+        same = options.block_size == 512 and self._tar_hash.name == "sha256"
+        self._data_hash = self._tar_hash if same else hashlib.sha256()
 
     def write(self, source: Iterable[bytes]) -> LayerFacts:
         with Stage("layer-hash") as hashing, Stage("layer-write") as writing:
@@ -127,16 +139,25 @@ class _LayerWriter:
                 self._tar_size += len(piece)
                 self._check_growth()
                 hashing.put(self._tar_hash.update, piece)
-                self._take(piece, writing)
+                self._take(piece, hashing, writing)
             hashing.finish()
             blob_digest, diff_id = self._verified()
             self._reader.end()
             writing.finish()
+        data_end = self._placement.written
         offset = self._expand_sparse()
         layout = metadata(self._tree.root, rounded(offset), self._options.block_size)
-        self._finish(layout)
+        rest_digest = self._finish(layout, data_end)
         return LayerFacts(
-            blob_digest, diff_id, self._blob_size, self._tar_size, layout.file_size, layout.inodes
+            blob_digest=blob_digest,
+            diff_id=diff_id,
+            blob_size=self._blob_size,
+            tar_size=self._tar_size,
+            file_size=layout.file_size,
+            inodes=layout.inodes,
+            data_size=data_end - DATA_OFFSET,
+            data_digest=f"sha256:{self._data_hash.hexdigest()}",
+            rest_digest=rest_digest,
         )
 
     def _unpacked(self, source: Iterable[bytes], hashing: Stage) -> Iterator[bytes]:
@@ -181,7 +202,7 @@ class _LayerWriter:
                 f" the ratio {self._options.max_ratio} is the limit"
             )
 
-    def _take(self, piece: bytes, writing: Stage) -> None:
+    def _take(self, piece: bytes, hashing: Stage, writing: Stage) -> None:
         """Read the headers in this piece of the tar, and have its data written."""
         members = self._reader.receive_data(piece)
         for member in members:
@@ -193,6 +214,8 @@ class _LayerWriter:
         data = self._placement.data(piece)
         if data:
             writing.put(partial(self._file.write, at), data)
+            if self._data_hash is not self._tar_hash:
+                hashing.put(self._data_hash.update, data)
 
     def _verified(self) -> tuple[str, str]:
         claims = self._claims
@@ -224,11 +247,17 @@ class _LayerWriter:
             end = start + member.size
         return end
 
-    def _finish(self, layout: Metadata) -> None:
+    def _finish(self, layout: Metadata, data_end: int) -> str:
+        """Make the file whole; the digest of all of it that is not data."""
         self._file.write(layout.offset, layout.body)
         self._file.write(SUPERBLOCK_OFFSET, layout.superblock)
+        rest = hashlib.sha256()
+        for start, end in ((0, DATA_OFFSET), (data_end, layout.file_size)):
+            for data in self._file.read(start, end - start):
+                rest.update(data)
         if self._options.sync:
             self._file.sync()
+        return f"sha256:{rest.hexdigest()}"
 
 
 def _hasher(digest: str) -> hashlib._Hash:
@@ -239,7 +268,7 @@ def _hasher(digest: str) -> hashlib._Hash:
 
 
 def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of about 1 MiB, so that threads hand over few."""
+    """The same bytes in pieces of about 2 MiB, so that threads hand over few."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

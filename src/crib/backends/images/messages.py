@@ -18,21 +18,17 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from crib.model.image import FetchedImage
+from crib.model.image import FetchedImage, Platform
+from crib.model.registry import RegistryHost
 
 MAX_MESSAGE = 16 << 20
 """Bytes of one message: an image config (8 MiB at most) and some."""
 MAX_QUEUED = 64 << 20
 """Bytes that may wait for a peer that does not read."""
+BLOB_SUFFIX = ".blob"
 _MAX_FDS = 16
 _READ = 1 << 18
 _LENGTH = struct.Struct(">I")
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """One place to pull from: a base URL without `/v2`, such as `https://registry.example`."""
-
-    url: str
 
 
 class TransferLimits(msgspec.Struct, frozen=True):
@@ -43,20 +39,28 @@ class TransferLimits(msgspec.Struct, frozen=True):
     stall_timeout: float
     max_layer_bytes: int
     max_ratio: int
+    parallel_ranges: int = 1
+    stall_bytes: int = 1
+    dead_host_time: float = 0.0
+    bandwidth: int = 0
+    min_free: int = 0
 
 
 class Pull(msgspec.Struct, frozen=True, tag=True):
-    """Pull `repository` by `tag` or, when there is one, by `digest`, from the first endpoint that has it."""
+    """Pull by `tag` or, when there is one, by `digest`, from the first host that has it."""
 
     id: int
     name: str
-    repository: str
+    """Registry and repository as the image's name says, for errors."""
     tag: str
     digest: str
-    endpoints: tuple[Endpoint, ...]
-    architecture: str
+    hosts: tuple[RegistryHost, ...]
+    platform: Platform
+    """In full: the node's own where the order named none."""
     have: tuple[str, ...]
     limits: TransferLimits
+    signatures: bool = False
+    """Whether to bring the image's signatures."""
 
 
 class Import(msgspec.Struct, frozen=True, tag=True):
@@ -64,7 +68,7 @@ class Import(msgspec.Struct, frozen=True, tag=True):
 
     id: int
     directory: bool
-    architecture: str
+    platform: Platform
     have: tuple[str, ...]
     limits: TransferLimits
 
@@ -117,7 +121,17 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-ToWorker = Pull | Import | Cancel | File
+class Taken(msgspec.Struct, frozen=True, tag=True):
+    """The daemon has taken over what request `id` left; not `adopted`: it could not, or nobody wanted it.
+
+    Until this comes the worker counts on what it left, for other requests that want the same layers.
+    """
+
+    id: int
+    adopted: bool
+
+
+ToWorker = Pull | Import | Cancel | File | Taken
 ToDaemon = Step | NeedFile | Done | Failed
 
 
@@ -134,6 +148,11 @@ def daemon_decoder() -> msgspec.msgpack.Decoder[tuple[ToDaemon, bool]]:
 def staged_name(diff_id: str) -> str:
     """Name of a finished layer in the staging directory."""
     return f"{diff_id.removeprefix('sha256:')}.erofs"
+
+
+def blob_name(digest: str) -> str:
+    """Name of a blob in the staging directory while it comes."""
+    return f"{digest.rpartition(':')[2]}{BLOB_SUFFIX}"
 
 
 class ChannelError(Exception):

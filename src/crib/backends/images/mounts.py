@@ -1,9 +1,14 @@
 """Layers in the tree: each mounted once, read-only, below one private place, and shared by all containers.
 
+A layer that was unpacked (`directories`) is bound there instead, so that nothing else differs.
+
 The mounts are nosuid and nodev: an overlay looks at its own flags for both, so set-uid programs and device
 nodes of an image work as the container's root mount says, and nobody can use them through the layer
 itself. An overlay keeps a layer's superblock alive by itself, so unmounting a layer never disturbs a
 running container.
+
+A layer may hide all below it (an opaque whiteout in its root, OCI image specification, layer.md). Overlayfs
+does not look for the mark there, so the layers below are left out of the stack here.
 """
 
 from __future__ import annotations
@@ -13,12 +18,15 @@ import errno
 import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
+from crib.backends.images.directories import DirectoryLayers
 from crib.host import loop_devices, mounts
 from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
 from crib.model.paths import Paths
+from crib.wire.erofs_inode import OPAQUE
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +34,12 @@ _log = logging.getLogger(__name__)
 class LayerMounts:
     """All layer mounts of one daemon; recognises what an earlier daemon left mounted."""
 
-    def __init__(self, paths: Paths, mounting: LayerMounting) -> None:
+    def __init__(
+        self, paths: Paths, mounting: LayerMounting, directories: DirectoryLayers | None = None
+    ) -> None:
         self._paths = paths
         self._mounting = mounting
+        self._directories = directories or DirectoryLayers(paths)
         self._mounted: dict[str, Digest] = {}
         self._under_way: dict[str, asyncio.Future[None]] = {}
         prepare_root(paths)
@@ -42,16 +53,23 @@ class LayerMounts:
     async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
         """Mount what is not mounted yet; the mount points in the same order (lowest first).
 
+        Layers below one that hides all below it are left out. Where layers are directories, one that still
+        is an EROFS file (from a time when those could be mounted) is unpacked first.
+
         NotFound when a layer is not on disk, Broken when the kernel refuses its file. Callers that want
         the same layer at once share one mount; one that is cancelled leaves the others waiting.
         """
+        if self._mounting.method == "directory":
+            for layer in layers:
+                if is_digest(layer) and self._paths.layer_mount(layer) not in self._mounted:
+                    await self._directories.unpack(layer)
         waiting = [future for layer in layers if (future := self._begin(layer)) is not None]
         # All of them end before an error is raised, so that no mount appears after the caller was told.
         results = await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return [self._paths.layer_mount(layer) for layer in layers]
+        return _visible([self._paths.layer_mount(layer) for layer in layers])
 
     def _begin(self, layer: Digest) -> asyncio.Future[None] | None:
         if not is_digest(layer):
@@ -75,10 +93,12 @@ class LayerMounts:
             self._mounted[target] = layer
 
     def _mount(self, layer: Digest, target: str) -> None:
-        source = self._paths.layer_file(layer)
+        source, mounting = self._paths.layer_file(layer), self._mounting
+        if os.path.isdir(directory := self._paths.layer_directory(layer)):
+            source, mounting = directory, replace(mounting, method="directory")
         try:
             os.makedirs(target, mode=0o755, exist_ok=True)
-            mount_layer(source, target, self._mounting)
+            mount_layer(source, target, mounting)
         except FileNotFoundError as error:
             raise NotFound(f"layer {layer} is not on disk: {source}") from error
         except OSError as error:
@@ -120,7 +140,7 @@ class LayerMounts:
         for entry in mounts.mounts_below(root):
             if entry.path == root:
                 continue
-            layer = self._layer_of(entry.source)
+            layer = self._layer_of(entry.source if entry.fstype == "erofs" else entry.root)
             if layer is not None and os.path.basename(self._paths.layer_mount(layer)) == os.path.basename(
                 entry.path
             ):
@@ -138,8 +158,21 @@ class LayerMounts:
             except OSError:
                 return None
         name = os.path.basename(source)
-        digest = f"sha256:{name.removesuffix('.erofs')}"
-        return Digest(digest) if name.endswith(".erofs") and is_digest(digest) else None
+        digits, _, suffix = name.partition(".")
+        digest = f"sha256:{digits}"
+        return Digest(digest) if suffix in ("erofs", "dir") and is_digest(digest) else None
+
+
+def _visible(mounted: list[str]) -> list[str]:
+    """Without the layers below the topmost one that is opaque as a whole."""
+    for index in range(len(mounted) - 1, 0, -1):
+        try:
+            if os.getxattr(mounted[index], OPAQUE) == b"y":
+                return mounted[index:]
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise Broken(f"layer mounted at {mounted[index]} cannot be read: {error}") from error
+    return mounted
 
 
 def prepare_root(paths: Paths) -> None:
@@ -152,7 +185,13 @@ def prepare_root(paths: Paths) -> None:
 
 
 def mount_layer(source: str, target: str, mounting: LayerMounting) -> None:
-    """Mount one layer's file as the probe found it to work; OSError when the kernel refuses."""
+    """Mount one layer's file, or bind its directory, as the probe found it to work.
+
+    OSError when the kernel refuses.
+    """
+    if mounting.method == "directory":
+        mounts.perform(mounts.Bind(source, target, recursive=False, read_only=True, no_suid_dev=True))
+        return
     if mounting.method == "loop":
         # A device's blocks must not be larger than the image's.
         with loop_devices.attached_loop(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import tempfile
 
 from crib.backends.images.mounts import mount_layer, prepare_root
@@ -17,6 +18,7 @@ from crib.model.facts import LayerMounting
 from crib.model.paths import Paths
 from crib.model.settings import ImageSettings
 from crib.wire import erofs
+from crib.wire.erofs_inode import OPAQUE
 from crib.wire.erofs_tree import LayerTree
 from crib.wire.tar_member import Kind, Member
 
@@ -26,7 +28,7 @@ _CONTENT = bytes(range(256)) * 20
 
 def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
     """The first way that works: file before loop, 512-byte blocks before 4096, direct I/O where it reads
-    well.
+    well; and where no EROFS file can be mounted, directories.
 
     Settings may force the method and the block size. Takes some 10 ms and blocks. Broken when nothing
     works; its message says what was tried and what to do.
@@ -38,14 +40,22 @@ def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
     problems: list[str] = []
     for block_size in blocks:
         for method in methods:
+            if method == "directory":
+                continue
             for direct_io in (True, False):
                 problem = _try(paths, LayerMounting(method, block_size, direct_io))
                 if problem is None:
                     detail = "; ".join(problems)
                     return LayerMounting(method, block_size, direct_io, detail)
                 problems.append(f"{method}, {block_size} bytes{', direct' if direct_io else ''}: {problem}")
+    if settings.mount_method in ("auto", "directory"):
+        # The block size is that of the EROFS files that are unpacked: the smaller, the less is written.
+        problem = _try_directories(paths)
+        if problem is None:
+            return LayerMounting("directory", blocks[0], False, "; ".join(problems))
+        problems.append(f"directory: {problem}")
     raise Broken(
-        f"no way to mount EROFS layers in {paths.data} works: {'; '.join(problems)}; load the module "
+        f"no way to mount layers in {paths.data} works: {'; '.join(problems)}; load the module "
         "(modprobe erofs) and, for loop devices, the module loop, or use a kernel built with CONFIG_EROFS_FS"
     )
 
@@ -65,6 +75,41 @@ def _try(paths: Paths, mounting: LayerMounting) -> str | None:
         os.rmdir(target)
         if os.path.lexists(source):
             os.unlink(source)
+
+
+def _try_directories(paths: Paths) -> str | None:
+    """None when an overlay of directories in the data root hides what it should, or what is wrong."""
+    target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
+    sources = [f"{paths.layers}/.{os.path.basename(target)}-{name}" for name in ("low", "high")]
+    mounting = LayerMounting("directory", 0, False)
+    places = [f"{target}/{name}" for name in ("low", "high", "root")]
+    try:
+        _make_directories(*sources)
+        for place in places:
+            os.mkdir(place)
+        for source, place in zip(sources, places[:2], strict=True):
+            mount_layer(source, place, mounting)
+        mounts.perform(mounts.Overlay(places[2], (places[1], places[0]), read_only=True))
+        shown = sorted(os.listdir(places[2])), os.listdir(f"{places[2]}/opaque")
+        if shown != (["opaque", "probe"], ["new"]):
+            return "overlayfs does not understand whiteouts and opaque directories there"
+        return _read_back(f"{places[2]}/probe")
+    except OSError as error:
+        return str(error.strerror or error)
+    finally:
+        mounts.unmount_tree(target)
+        for path in (target, *sources):
+            files.remove_tree(path)
+
+
+def _make_directories(low: str, high: str) -> None:
+    for path in (low, f"{low}/opaque", high, f"{high}/opaque"):
+        os.mkdir(path)
+    for path in (f"{low}/gone", f"{low}/opaque/old", f"{high}/opaque/new"):
+        files.atomic_write(path, b"")
+    files.atomic_write(f"{low}/probe", _CONTENT)
+    os.mknod(f"{high}/gone", stat.S_IFCHR, os.makedev(0, 0))
+    os.setxattr(f"{high}/opaque", OPAQUE, b"y")
 
 
 def _read_back(path: str) -> str | None:

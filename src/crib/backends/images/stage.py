@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-_DEPTH = 8
+_DEPTH = 4
 
 
 class Stage:

@@ -7,15 +7,17 @@ import fcntl
 import os
 import pwd
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from crib.backends.images.messages import staged_name
+from crib.backends.images.messages import BLOB_SUFFIX, staged_name
 from crib.host import files
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import Digest, is_digest
 from crib.model.image import Layer
 from crib.model.paths import Paths
+from crib.model.settings import ImageSettings
 from crib.wire.erofs import SUPERBLOCK_OFFSET
 
 _MAGIC = bytes.fromhex("e2e1f5e0")
@@ -46,9 +48,10 @@ def worker_user(name: str) -> WorkerUser:
 class Staging:
     """The staging directory and the way from there into the layers directory; every call blocks."""
 
-    def __init__(self, paths: Paths, user: WorkerUser) -> None:
+    def __init__(self, paths: Paths, user: WorkerUser, settings: ImageSettings) -> None:
         self._paths = paths
         self._user = user
+        self._settings = settings
 
     @property
     def user(self) -> WorkerUser:
@@ -60,14 +63,38 @@ class Staging:
         """The directory."""
         return self._paths.staging
 
-    def prepare(self) -> None:
-        """Make the directory, the worker's alone, and remove what an earlier worker left in it."""
+    def prepare(self, keep: Collection[Digest] = ()) -> None:
+        """Make the directory, the worker's alone, and remove what an earlier worker left in it.
+
+        Staged layers in `keep` stay, and blobs that came in part, as far as the settings allow.
+        """
         path = self._paths.staging
         os.makedirs(path, mode=0o700, exist_ok=True)
+        kept = {staged_name(layer) for layer in keep} | self._resumable()
         for name in os.listdir(path):
-            files.remove_tree(f"{path}/{name}")
+            if name not in kept:
+                files.remove_tree(f"{path}/{name}")
         os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
         os.chmod(path, 0o700)
+
+    def _resumable(self) -> set[str]:
+        """Names of blobs that a pull may go on with: the youngest, none too old, and not too many bytes."""
+        found = []
+        for name in os.listdir(self._paths.staging):
+            if not name.endswith(BLOB_SUFFIX):
+                continue
+            status = os.lstat(f"{self._paths.staging}/{name}")
+            if stat.S_ISREG(status.st_mode) and status.st_uid == self._user.uid and status.st_nlink == 1:
+                found.append((status.st_mtime, status.st_blocks * 512, name))
+        oldest = time.time() - self._settings.partial_time
+        left = self._settings.partial_bytes
+        names = set()
+        for modified, size, name in sorted(found, reverse=True):
+            left -= size
+            if modified < oldest or left < 0:
+                break
+            names.add(name)
+        return names
 
     def discard(self, layers: Iterable[Digest]) -> None:
         """Remove staged layers that nobody will take over."""
@@ -75,25 +102,32 @@ class Staging:
             if is_digest(layer):
                 files.remove_tree(f"{self._paths.staging}/{staged_name(layer)}")
 
-    def adopt(self, layers: Iterable[Layer]) -> dict[Digest, int]:
+    def adopt(self, layers: Iterable[Layer], again: Collection[Digest] = ()) -> dict[Digest, int]:
         """Take over the staged layers that we do not have; the size of each layer's file.
 
-        Broken when a staged file is missing or is not what the worker said; it is removed then.
+        Those in `again` replace what we have. Broken when a staged file is missing or is not what the worker
+        said; it is removed then.
         """
         sizes: dict[Digest, int] = {}
-        moved = False
         for layer in layers:
             if layer.diff_id in sizes:
                 continue
-            try:
-                sizes[layer.diff_id] = os.stat(self._paths.layer_file(layer.diff_id)).st_size
-                self.discard([layer.diff_id])
-            except FileNotFoundError:
+            size = self._present(layer.diff_id) if layer.diff_id not in again else None
+            if size is None:
                 sizes[layer.diff_id] = self._take(layer)
-                moved = True
-        if moved:
+            else:
+                sizes[layer.diff_id] = size
+                self.discard([layer.diff_id])
+        if sizes:
+            # Also for what was there: whoever put it there may have been killed before this.
             files.sync_directory(self._paths.layers)
         return sizes
+
+    def _present(self, layer: Digest) -> int | None:
+        try:
+            return os.stat(self._paths.layer_file(layer)).st_size
+        except FileNotFoundError:
+            return None
 
     def _take(self, layer: Layer) -> int:
         staged = f"{self._paths.staging}/{staged_name(layer.diff_id)}"

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import logging
 import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from crib.backends.images.messages import Endpoint, Import, Pull, TransferLimits
+from crib.backends.images.checks import check_layer
+from crib.backends.images.directories import DirectoryLayers
+from crib.backends.images.export import export_images
+from crib.backends.images.hosts import RegistryHosts
+from crib.backends.images.layer_tars import StoredTars
+from crib.backends.images.messages import Import, Pull, TransferLimits
 from crib.backends.images.mounts import LayerMounts
+from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.worker import ImageWorker
 from crib.host import files
+from crib.host.threads import run_to_end
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
-from crib.model.image import FetchedImage, FilesystemUsage, ImageReference, Layer, parse_reference
+from crib.model.image import FetchedImage, FilesystemUsage, Layer, Platform, PullOrder, parse_reference
 from crib.model.paths import Paths
+from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink
+from crib.ports import DiskSpace, ExportedImage, ProgressSink, SuspectImage
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
-
-_log = logging.getLogger(__name__)
 
 _SUFFIX = ".erofs"
 _USAGE_SECONDS = 10.0
-_DOCKER_HUB = {"docker.io": "registry-1.docker.io"}
 
 
 class LayerStore:
@@ -44,12 +47,14 @@ class LayerStore:
     def __init__(self, paths: Paths, settings: ImageSettings, mounting: LayerMounting) -> None:
         self._paths = paths
         self._settings = settings
-        self._architecture = oci_architecture(os.uname().machine)
+        self._platform = node_platform()
         os.makedirs(paths.layers, mode=0o700, exist_ok=True)
-        self.mounts = LayerMounts(paths, mounting)
+        self._directories = DirectoryLayers(paths, settings.min_free)
+        self.mounts = LayerMounts(paths, mounting, self._directories)
         """Where containers get their layers from."""
-        self._staging = Staging(paths, worker_user(settings.worker_user))
+        self._staging = Staging(paths, worker_user(settings.worker_user), settings)
         self._worker = ImageWorker(self._staging)
+        self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
         self._wanted: Counter[Digest] = Counter()
         self._writable: tuple[float, FilesystemUsage] | None = None
@@ -64,30 +69,39 @@ class LayerStore:
         """The image worker, while there is one."""
         return self._worker.pid
 
-    async def pull(self, reference: ImageReference, progress: ProgressSink) -> FetchedImage:
+    async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
+        """Who is asked for the image, first to last, and with what."""
+        return await self._hosts.hosts(order)
+
+    async def pull(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
         """Resolve and fetch an image; layers that are on disk are not fetched again.
 
         NotFound, Unavailable (reason RegistryUnavailable) and Broken name every place that was asked.
         """
-        present = tuple(await asyncio.to_thread(self._listed))
+        reference = order.reference
+        hosts = tuple(await self._hosts.hosts(order))
+        present = [one for one in await asyncio.to_thread(self._listed) if one not in order.again]
         message = Pull(
-            self._worker.new_number(),
-            reference.name,
-            reference.repository,
-            reference.tag,
-            reference.digest,
-            endpoints(reference.registry, self._settings),
-            self._architecture,
-            present,
-            self._limits(),
+            id=self._worker.new_number(),
+            name=reference.name,
+            tag=reference.tag,
+            digest=reference.digest,
+            hosts=hosts,
+            platform=_in_full(order.platform, self._platform),
+            have=tuple(present),
+            limits=self._limits(),
+            signatures=order.signatures,
         )
-        with self._holding(present):
-            images = await self._worker.run(message, f"pull of {reference}", progress)
+
+        async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             if len(images) != 1:
                 raise Broken(f"pull of {reference}: image worker answered with {len(images)} images")
             if reference.digest and images[0].manifest_digest != reference.digest:
                 raise Broken(f"pull of {reference}: image worker answered with {images[0].manifest_digest}")
-            return (await self._adopt(images))[0]
+            return (await self._adopt(images, order.again))[0]
+
+        with self._holding(present):
+            return await self._worker.run(message, f"pull of {reference}", progress, take)
 
     async def import_archive(self, path: str, progress: ProgressSink) -> Sequence[FetchedImage]:
         """Read an OCI layout directory, an OCI archive or a `docker save` archive.
@@ -96,16 +110,40 @@ class LayerStore:
         """
         present = await asyncio.to_thread(self._listed)
         fd, directory = await asyncio.to_thread(_open_archive, path)
-        message = Import(
-            self._worker.new_number(), directory, self._architecture, tuple(present), self._limits()
-        )
-        with self._holding(present):
-            try:
-                images = await self._worker.run(message, f"import of {path}", progress, fd)
-            finally:
-                if directory:
-                    os.close(fd)
-            return await self._adopt(images)
+        try:
+            message = Import(
+                self._worker.new_number(), directory, self._platform, tuple(present), self._limits()
+            )
+            with self._holding(present):
+                return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
+        finally:
+            os.close(fd)
+
+    async def check(self, layer: Layer) -> str:
+        """What is wrong with the layer on disk; empty when it is as it was written."""
+        with self._holding([layer.diff_id]):
+            if os.path.isdir(self._paths.layer_directory(layer.diff_id)):
+                return await self._directories.check(layer.diff_id)
+            return await asyncio.to_thread(check_layer, self._paths.layer_file(layer.diff_id), layer)
+
+    async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
+        """Write images to a new archive; its size in bytes."""
+        layers = [layer.diff_id for image in images for layer in image.record.layers]
+        tars = StoredTars(self._paths.layer_file, self._paths.layer_directory)
+        with self._holding(layers):
+            return await run_to_end(export_images, path, images, archive_format, tars)
+
+    async def verify(self, suspect: SuspectImage) -> str:
+        """Why the image is not what `suspect` asks for: its signatures first, then the programs in order."""
+        problem = await asyncio.to_thread(problem_with, suspect) if suspect.keys else ""
+        for program in suspect.programs:
+            problem = problem or await judged_by(program, suspect, self._settings.verifier_timeout)
+        return problem
+
+    async def space(self) -> DiskSpace:
+        """Of the file system that holds the layers."""
+        found = await asyncio.to_thread(os.statvfs, self._paths.layers)
+        return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
@@ -114,20 +152,23 @@ class LayerStore:
             listed = await asyncio.to_thread(self._listed)
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
             unmounted = await self.mounts.unmount(doomed)
-            await asyncio.to_thread(self._remove, unmounted)
+            await self._directories.remove(unmounted)
+            await asyncio.to_thread(self._remove_incoming)
             if self._worker.pid is None:
                 # Here and not in a thread: no worker can start in between and find its files gone.
                 self._staging.prepare()
-            return unmounted
+        await self._directories.tidy()
+        return unmounted
 
     async def usage(self) -> FilesystemUsage:
-        """Space that the layers take."""
-        return await asyncio.to_thread(_usage, self._paths.layers)
+        """Space of layers, half-made ones and images' records."""
+        return await asyncio.to_thread(self._usage)
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
         if self._writable is None or time.monotonic() - self._writable[0] > _USAGE_SECONDS:
-            usage = await asyncio.to_thread(_usage, self._paths.writable_layers)
+            found = await asyncio.to_thread(files.disk_usage, self._paths.writable_layers)
+            usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
             self._writable = time.monotonic(), usage
         return self._writable[1]
 
@@ -147,22 +188,38 @@ class LayerStore:
             stall_timeout=settings.stall_timeout,
             max_layer_bytes=settings.max_layer_bytes,
             max_ratio=settings.max_ratio,
+            parallel_ranges=settings.parallel_ranges,
+            stall_bytes=settings.stall_bytes,
+            dead_host_time=settings.dead_host_time,
+            bandwidth=settings.bandwidth,
+            min_free=settings.min_free,
         )
 
     def _listed(self) -> list[Digest]:
         names = (
             name.removesuffix(_SUFFIX) for name in os.listdir(self._paths.layers) if name.endswith(_SUFFIX)
         )
-        return [Digest(f"sha256:{name}") for name in names if is_digest(f"sha256:{name}")]
+        found = [Digest(f"sha256:{name}") for name in names if is_digest(f"sha256:{name}")]
+        return [*found, *(layer for layer in self._directories.listed() if layer not in found)]
 
-    def _remove(self, layers: Sequence[Digest]) -> None:
-        for layer in layers:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._paths.layer_file(layer))
+    def _remove_incoming(self) -> None:
+        """Of an adoption that a crash cut short: `sweep` and `_adopt` never run at once."""
         for name in os.listdir(self._paths.layers):
-            # Of an adoption that a crash cut short: `sweep` and `_adopt` never run at once.
             if name.startswith(".") and name.endswith(".incoming"):
                 files.remove_tree(f"{self._paths.layers}/{name}")
+
+    def _usage(self) -> FilesystemUsage:
+        layers, staged = self._directories.usage(), files.disk_usage(self._paths.staging)
+        used, inodes = layers.bytes + staged.bytes, layers.inodes + staged.inodes
+        for entry in os.scandir(self._paths.layers):
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_dir(follow_symlinks=False):
+                    used, inodes = used + entry.stat(follow_symlinks=False).st_blocks * 512, inodes + 1
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(self._paths.image_database + suffix)
+                used, inodes = used + status.st_blocks * 512, inodes + 1
+        return FilesystemUsage(self._paths.layers, used, inodes, time.time_ns())
 
     @contextlib.contextmanager
     def _holding(self, layers: Collection[Digest]) -> Iterator[None]:
@@ -176,37 +233,44 @@ class LayerStore:
                 if self._wanted[layer] <= 0:
                     del self._wanted[layer]
 
-    async def _adopt(self, images: Sequence[FetchedImage]) -> list[FetchedImage]:
+    async def _adopt(
+        self, images: Sequence[FetchedImage], again: Collection[Digest] = ()
+    ) -> list[FetchedImage]:
+        """Take staged layers over; those in `again` replace what is there, and the next mount is theirs."""
         for image in images:
             _check(image)
-        layers = [layer for image in images for layer in image.layers]
+        layers = {layer.diff_id: layer for image in images for layer in image.layers}
+        replaced = [layer for layer in again if layer in layers]
         async with self._changing:
             try:
-                sizes = await asyncio.to_thread(self._staging.adopt, layers)
+                sizes = await self._take(layers, replaced)
             except OSError as error:
                 raise Broken(f"layers could not be taken over into {self._paths.layers}: {error}") from error
         return [_with_sizes(image, sizes) for image in images]
 
+    async def _take(self, layers: Mapping[Digest, Layer], replaced: Collection[Digest]) -> dict[Digest, int]:
+        unpacked = {one: size for one in layers if (size := self._directories.size(one)) is not None}
+        stale = [layer for layer in replaced if layer in unpacked]
+        await self.mounts.unmount(stale)
+        await self._directories.remove(stale)
+        kept = {one: size for one, size in unpacked.items() if one not in stale}
+        await asyncio.to_thread(self._staging.discard, kept)
+        missing = [layer for one, layer in layers.items() if one not in kept]
+        sizes = kept | await asyncio.to_thread(self._staging.adopt, missing, replaced)
+        await self.mounts.unmount(replaced)
+        if self.mounting.method == "directory":
+            for layer in missing:
+                sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
+        return sizes
 
-def endpoints(registry: str, settings: ImageSettings) -> tuple[Endpoint, ...]:
-    """Where to pull from, in order: the registry's mirrors, then the registry itself.
 
-    Plain http only where the settings name the registry as insecure, and on the loopback interface.
-    """
-    host = _DOCKER_HUB.get(registry, registry)
-    plain = registry in settings.insecure or host in settings.insecure or _is_loopback(host)
-    own = f"{'http' if plain else 'https'}://{host}"
-    return tuple(Endpoint(url) for url in (*settings.mirrors.get(registry, ()), own))
+def node_platform() -> Platform:
+    """What images must be for to run here."""
+    return Platform(oci_architecture(os.uname().machine), "linux")
 
 
-def _is_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _in_full(wanted: Platform, node: Platform) -> Platform:
+    return wanted if wanted.architecture else node
 
 
 def _open_archive(path: str) -> tuple[int, bool]:
@@ -241,11 +305,6 @@ def _check(image: FetchedImage) -> None:
             raise Broken(f"image worker answered with a bad name: {error}") from error
 
 
-def _with_sizes(image: FetchedImage, sizes: dict[Digest, int]) -> FetchedImage:
-    layers = tuple(Layer(layer.diff_id, layer.blob_digest, sizes[layer.diff_id]) for layer in image.layers)
+def _with_sizes(image: FetchedImage, sizes: Mapping[Digest, int]) -> FetchedImage:
+    layers = tuple(replace(layer, size=sizes[layer.diff_id]) for layer in image.layers)
     return replace(image, layers=layers)
-
-
-def _usage(path: str) -> FilesystemUsage:
-    usage = files.disk_usage(path)
-    return FilesystemUsage(path, usage.bytes, usage.inodes, time.time_ns())

@@ -1,8 +1,8 @@
-"""Layers on their way to the staging directory: shared by the requests that want them, undone on failure.
+"""Layers on their way to the staging directory: each is fetched once for all requests that want it, and
+undone when nobody does.
 
-Runs in the worker. The loop brings bytes (from registries), threads write layers; `ChunkPipe` is between
-them. Names are relative: the staging directory is the worker's working directory, the only place where it
-may write.
+Runs in the worker. Names are relative: the staging directory is the worker's working directory, the only
+place where it may write.
 """
 
 from __future__ import annotations
@@ -13,95 +13,44 @@ import itertools
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crib.backends.images.documents import FoundLayer
-from crib.backends.images.layers import LayerClaims, LayerFacts, LayerOptions, write_layer
+from crib.backends.images.download import Bandwidth, BlobClient
+from crib.backends.images.layers import LayerFacts, write_layer
 from crib.backends.images.messages import TransferLimits, staged_name
+from crib.backends.images.pulling import LayerJob, PulledLayer
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
 
 MAX_THREADS = 8
 """Layers that are written at once, over all requests; each has two more threads while it is written."""
-_PIPE_BYTES = 4 << 20
 _REPORT_EVERY = 0.2
 
 LayerProgress = Callable[[Progress], None]
 
 
-class PipeClosed(Exception):
-    """The thread at the other end takes no more; its own error tells why."""
+class Stopped(Exception):
+    """A thread was told to stop."""
 
 
-class ChunkPipe:
-    """Bytes from the loop to one thread, at most some megabytes of them waiting."""
+@dataclass(frozen=True, slots=True)
+class RegistryOrigin:
+    """A blob that hosts have."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
-        self._chunks: deque[bytes] = deque()
-        self._bytes = 0
-        self._ended = False
-        self._error: BaseException | None = None
-        self._closed = False
-        self._room: asyncio.Event = asyncio.Event()
+    client: BlobClient
 
-    async def put(self, chunk: bytes) -> None:
-        """Hand over a piece; waits while the pipe is full. PipeClosed when nobody reads any more."""
-        with self._condition:
-            if self._closed:
-                raise PipeClosed
-            self._chunks.append(chunk)
-            self._bytes += len(chunk)
-            full = self._bytes >= _PIPE_BYTES
-            if full:
-                self._room.clear()
-            self._condition.notify()
-        if full:
-            await self._room.wait()
 
-    def end(self, error: BaseException | None = None) -> None:
-        """No more will come; with `error` the thread gets that instead of the end."""
-        with self._condition:
-            self._ended = True
-            self._error = error
-            self._condition.notify()
+@dataclass(frozen=True, slots=True)
+class FileOrigin:
+    """A blob in a file, read by the thread that writes the layer."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether the loop said that no more will come."""
-        return self._ended
+    chunks: Iterator[bytes]
 
-    def close(self) -> None:
-        """The thread takes no more. Called from the thread."""
-        with self._condition:
-            self._closed = True
-            self._chunks.clear()
-        self._wake()
 
-    def chunks(self) -> Iterator[bytes]:
-        """For the thread: the pieces until the end; blocks."""
-        while True:
-            with self._condition:
-                while not self._chunks and not self._ended:
-                    self._condition.wait()
-                if self._error is not None:
-                    raise self._error
-                if not self._chunks:
-                    return
-                chunk = self._chunks.popleft()
-                self._bytes -= len(chunk)
-                if self._bytes < _PIPE_BYTES // 2:
-                    self._wake()
-            yield chunk
-
-    def _wake(self) -> None:
-        if not self._room.is_set():
-            with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits
-                self._loop.call_soon_threadsafe(self._room.set)
+LayerOrigin = RegistryOrigin | FileOrigin
 
 
 @dataclass(slots=True)
@@ -113,12 +62,33 @@ class _Flight:
     listeners: list[LayerProgress] = field(default_factory=list)
     waiting: int = 0
     task: asyncio.Task[None] | None = None
+    last: Progress = field(default_factory=lambda: Progress(""))
+    told: float = 0.0
 
-    def report(self, done: int, host: str) -> None:
-        stage = "downloading" if host else "importing"
-        progress = Progress(stage, self.layer.diff_id, done, self.layer.size, host)
+    def report(self, stage: str, done: int, host: str) -> None:
+        """Tell everybody, but not more often than anybody can see."""
+        now = time.monotonic()
+        changed = stage != self.last.stage or (host and not self.last.host)
+        if not changed and now - self.told < _REPORT_EVERY and done != self.layer.size:
+            return
+        self.told = now
+        host = host or self.last.host
+        self.last = Progress(stage, self.layer.diff_id, done, self.layer.size, host)
         for listener in self.listeners:
-            listener(progress)
+            listener(self.last)
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A finished layer, until the daemon has it or nobody wants it."""
+
+    layer: Layer
+    claims: int = 0
+    """Requests that count on it and are not answered yet."""
+    handed: set[int] = field(default_factory=set)
+    """Requests whose answer named it and which the daemon is taking over."""
+    adopted: bool = False
+    """The daemon has it: it lies here no more."""
 
 
 class LayerTransfers:
@@ -128,27 +98,72 @@ class LayerTransfers:
         self._group = group
         self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="layer")
         self._slots = asyncio.Semaphore(MAX_THREADS)
+        self._bandwidth = Bandwidth()
         self._flights: dict[tuple[Digest, Digest | None], _Flight] = {}
-        self._claims: Counter[str] = Counter()
-        self._handed_over: set[str] = set()
+        self._staged: dict[Digest, _Staged] = {}
+        self._spooling: set[Digest] = set()
         self._serial = itertools.count()
 
     async def obtain(
         self, layer: FoundLayer, origin: LayerOrigin, limits: TransferLimits, listener: LayerProgress
     ) -> Layer:
-        """The layer, staged; whoever asks for the same one meanwhile shares the work.
+        """The layer, staged; whoever asks for the same one meanwhile or soon after shares the work.
 
-        The staged file is claimed for the caller: `release` it, whatever becomes of the request.
+        It is claimed for the caller: `release` it, whatever becomes of the request.
         """
+        self._bandwidth.rate = limits.bandwidth
         while True:
+            if (staged := self._staged.get(layer.diff_id)) is not None:
+                staged.claims += 1
+                return replace(staged.layer, blob_digest=layer.blob_digest or staged.layer.blob_digest)
             flight, own = self._join(layer, origin, limits)
             try:
-                return await self._wait(flight, listener)
+                await self._wait(flight, listener)
             except Exception:
                 # It went wrong with another request's connections, which may be closed: once more with
                 # one's own.
                 if own:
                     raise
+
+    def holds(self, diff_id: Digest) -> bool:
+        """Whether a layer that somebody obtained is still to be counted on."""
+        return diff_id in self._staged
+
+    def release(self, number: int, layers: Iterable[Digest], *, handed_over: bool) -> None:
+        """Request `number` is answered: with `handed_over` the daemon takes its layers, else unclaimed ones
+        go."""
+        for diff_id in layers:
+            if (staged := self._staged.get(diff_id)) is not None:
+                staged.claims -= 1
+                if handed_over:
+                    staged.handed.add(number)
+                self._drop_unwanted(diff_id, staged)
+
+    def taken(self, number: int, *, adopted: bool) -> list[Layer]:
+        """The daemon has done with what request `number` left; the layers that it has now."""
+        theirs = [(key, staged) for key, staged in self._staged.items() if number in staged.handed]
+        for diff_id, staged in theirs:
+            staged.handed.discard(number)
+            if adopted:
+                staged.adopted = True
+            elif not staged.adopted and not os.path.exists(staged_name(diff_id)):
+                # It did not stand the daemon's look at it: whoever counts on it has to fetch it.
+                del self._staged[diff_id]
+                continue
+            self._drop_unwanted(diff_id, staged)
+        return [staged.layer for _, staged in theirs] if adopted else []
+
+    def close(self) -> None:
+        """End the threads; nothing may be under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drop_unwanted(self, diff_id: Digest, staged: _Staged) -> None:
+        if staged.claims > 0 or staged.handed:
+            return
+        del self._staged[diff_id]
+        if not staged.adopted:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(staged_name(diff_id))
 
     def _join(self, layer: FoundLayer, origin: LayerOrigin, limits: TransferLimits) -> tuple[_Flight, bool]:
         key = layer.diff_id, layer.blob_digest
@@ -160,53 +175,43 @@ class LayerTransfers:
         flight.task = self._group.create_task(self._fly(flight, origin, limits))
         return flight, True
 
-    async def _wait(self, flight: _Flight, listener: LayerProgress) -> Layer:
-        name = staged_name(flight.layer.diff_id)
+    async def _wait(self, flight: _Flight, listener: LayerProgress) -> None:
+        """Until the layer is staged; nobody has claimed it then, so do it before anything else."""
         flight.listeners.append(listener)
         flight.waiting += 1
         try:
-            layer = await asyncio.shield(flight.result)
-            self._claims[name] += 1
-            return layer
-        finally:
+            await asyncio.shield(flight.result)
+        except asyncio.CancelledError:
             flight.waiting -= 1
-            flight.listeners.remove(listener)
             if flight.waiting == 0:
-                self._forget(flight)
-                if not flight.result.done() and flight.task is not None:
-                    flight.task.cancel()
-                    await asyncio.wait([flight.task])
+                await self._abandon(flight)
+            raise
+        except Exception:
+            flight.waiting -= 1
+            raise
+        finally:
+            flight.listeners.remove(listener)
+
+    async def _abandon(self, flight: _Flight) -> None:
+        self._forget(flight)
+        if not flight.result.done() and flight.task is not None:
+            flight.task.cancel()
+            await asyncio.wait([flight.task])
+        elif (staged := self._staged.get(flight.layer.diff_id)) is not None:
+            self._drop_unwanted(flight.layer.diff_id, staged)
 
     def _forget(self, flight: _Flight) -> None:
         key = flight.layer.diff_id, flight.layer.blob_digest
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    def release(self, layers: Iterable[Digest], *, handed_over: bool) -> None:
-        """A request is over: with `handed_over` the daemon takes its files, else unclaimed ones go."""
-        for diff_id in layers:
-            name = staged_name(diff_id)
-            self._claims[name] -= 1
-            if handed_over:
-                self._handed_over.add(name)
-            if self._claims[name] > 0:
-                continue
-            del self._claims[name]
-            if name in self._handed_over:
-                self._handed_over.discard(name)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-
-    def close(self) -> None:
-        """End the threads; nothing may be under way."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     async def _fly(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> None:
         try:
+            flight.report("waiting", 0, "")
             async with self._slots:
                 layer = await self._write(flight, origin, limits)
         except asyncio.CancelledError:
+            self._forget(flight)
             flight.result.cancel()
             raise
         except BaseException as error:  # whoever waits gets it; the task group must not end for it
@@ -216,102 +221,84 @@ class LayerTransfers:
             # line.
             flight.result.exception()
         else:
+            self._forget(flight)
             flight.result.set_result(layer)
 
     async def _write(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> Layer:
-        loop = asyncio.get_running_loop()
-        pipe = ChunkPipe()
         temporary = f"partial-{next(self._serial)}"
-        counted = _Counted(flight, loop)
-        if isinstance(origin, StreamOrigin):
-            source = counted.count(pipe.chunks())
+        job = LayerJob(flight.layer, limits, temporary, self._pool, flight.report)
+        if isinstance(origin, RegistryOrigin):
+            facts = await self._pulled(job, origin.client)
         else:
-            source = counted.count(_stoppable(origin.chunks, pipe))
-        work = loop.run_in_executor(
-            self._pool, _write_and_close, pipe, source, temporary, flight.layer, limits
-        )
-        try:
-            if isinstance(origin, StreamOrigin):
-                async with contextlib.aclosing(origin.stream) as stream:
-                    async for chunk, host in stream:
-                        counted.host = host
-                        await pipe.put(chunk)
-                pipe.end()
-            facts = await asyncio.shield(work)
-        except PipeClosed:
-            facts = await work
-        except BaseException as error:
-            pipe.end(error if isinstance(error, Exception) else PipeClosed())
-            # The thread must have let go of its file before anybody is told.
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                await work
-            # It may have come to its end in the very moment that it was told to stop.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+            facts = await _imported(job, origin.chunks)
         if flight.waiting == 0:
             os.unlink(temporary)
             raise asyncio.CancelledError
-        os.rename(temporary, staged_name(facts.diff_id))
-        return Layer(Digest(facts.diff_id), Digest(facts.blob_digest), facts.file_size)
+        layer = _layer(facts)
+        if layer.diff_id in self._staged:
+            # From a blob of another digest, by another request.
+            os.unlink(temporary)
+        else:
+            os.rename(temporary, staged_name(layer.diff_id))
+            self._staged[layer.diff_id] = _Staged(layer)
+        return layer
+
+    async def _pulled(self, job: LayerJob, client: BlobClient) -> LayerFacts:
+        digest = job.layer.blob_digest
+        assert digest is not None
+        # Two layers may claim one blob, of which one lies.
+        spool_name = f"{job.temporary}.spool" if digest in self._spooling else ""
+        if not spool_name:
+            self._spooling.add(digest)
+        try:
+            return await PulledLayer(job, client, self._bandwidth, spool_name).fetch()
+        finally:
+            if not spool_name:
+                self._spooling.discard(digest)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOrigin:
-    """A blob that the loop brings, each piece with the host that it came from."""
-
-    stream: AsyncGenerator[tuple[bytes, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class FileOrigin:
-    """A blob in a file, read by the thread that writes the layer."""
-
-    chunks: Iterator[bytes]
+def _layer(facts: LayerFacts) -> Layer:
+    return Layer(
+        Digest(facts.diff_id),
+        Digest(facts.blob_digest),
+        facts.file_size,
+        data_size=facts.data_size,
+        data_digest=facts.data_digest,
+        rest_digest=facts.rest_digest,
+    )
 
 
-LayerOrigin = StreamOrigin | FileOrigin
+async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
+    """The layer, written from a file of which the thread reads itself."""
+    loop = asyncio.get_running_loop()
+    stop = threading.Event()
+    job.check_space(job.layer.size)
 
+    def told(done: int) -> None:
+        job.report("importing", done, "")
 
-class _Counted:
-    """Counts the bytes that a thread took and tells the flight now and then."""
-
-    def __init__(self, flight: _Flight, loop: asyncio.AbstractEventLoop) -> None:
-        self._flight = flight
-        self._loop = loop
-        self.host = ""
-
-    def count(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def source() -> Iterator[bytes]:
         done = 0
-        told = 0.0
+        reported = 0.0
         for chunk in chunks:
+            if stop.is_set():
+                raise Stopped
             yield chunk
             done += len(chunk)
             now = time.monotonic()
-            if now - told >= _REPORT_EVERY or done == self._flight.layer.size:
-                told = now
-                self._loop.call_soon_threadsafe(self._flight.report, done, self.host)
+            if now - reported >= _REPORT_EVERY or done == job.layer.size:
+                reported = now
+                loop.call_soon_threadsafe(told, done)
 
-
-def _stoppable(chunks: Iterator[bytes], pipe: ChunkPipe) -> Iterator[bytes]:
-    """The pieces of a file, until the loop ends the pipe."""
-    for chunk in chunks:
-        if pipe.ended:
-            raise PipeClosed
-        yield chunk
-
-
-def _write_and_close(
-    pipe: ChunkPipe, source: Iterator[bytes], path: str, layer: FoundLayer, limits: TransferLimits
-) -> LayerFacts:
-    claims = LayerClaims(layer.blob_digest or "", layer.size, layer.diff_id)
-    options = LayerOptions(
-        block_size=limits.block_size,
-        max_bytes=limits.max_layer_bytes,
-        max_ratio=limits.max_ratio,
-        sync=True,
-    )
+    work = loop.run_in_executor(job.pool, write_layer, source(), job.temporary, job.claims, job.options)
     try:
-        return write_layer(source, path, claims, options)
-    finally:
-        pipe.close()
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        # The thread must have let go of its file before anybody is told.
+        await asyncio.wait([work])
+        _ = work.cancelled() or work.exception()
+        # It may have come to its end in the very moment that it was told to stop.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(job.temporary)
+        raise

@@ -15,8 +15,10 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import crib
 from crib.backends.images.failures import raised
@@ -30,12 +32,14 @@ from crib.backends.images.messages import (
     NeedFile,
     Pull,
     Step,
+    Taken,
     ToDaemon,
     daemon_decoder,
 )
 from crib.backends.images.staging import Staging
 from crib.host import libc, processes
 from crib.model.errors import Broken, Unavailable
+from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Progress
 
 _log = logging.getLogger(__name__)
@@ -50,7 +54,21 @@ _KEPT_VARIABLES = frozenset(
         *(*_PROXIES, *(name.upper() for name in _PROXIES)),
     )
 )
+# Pieces of some megabytes come and go all the time: they are not to be given back to the kernel, which would
+# clear their pages anew for each (mallopt(3)).
+_ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+_Taken = TypeVar("_Taken")
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+
+
+class _WentAway(Unavailable):
+    """The worker is gone; `unheard`: without having answered anything."""
+
+    unheard = False
 
 
 @dataclass(slots=True)
@@ -61,6 +79,8 @@ class _Request:
     result: asyncio.Future[tuple[FetchedImage, ...]]
     progress: Callable[[Progress], None]
     directory: int | None = None
+    answered: bool = False
+    """Whether anything came back."""
 
 
 @dataclass(slots=True)
@@ -72,13 +92,15 @@ class _Process:
 
 
 class ImageWorker:
-    """At most one worker process at a time."""
+    """At most one worker process at a time, which may use `memory` bytes (0: no limit)."""
 
-    def __init__(self, staging: Staging, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, staging: Staging, memory: int = 0, idle_seconds: float = IDLE_SECONDS) -> None:
         self._staging = staging
+        self._memory = memory
         self._idle_seconds = idle_seconds
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
+        self._adopting: Counter[Digest] = Counter()
         self._process: _Process | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
@@ -92,24 +114,62 @@ class ImageWorker:
         """A number for the next request."""
         return next(self._numbers)
 
+    def warm(self) -> None:
+        """Have a worker that can pull ready, because a pull is likely to come soon.
+
+        Unavailable when it cannot be started.
+        """
+        if self._process is None:
+            self._running(pulls=True)
+            self._wind_down()
+
     async def run(
         self,
         message: Pull | Import,
         subject: str,
         progress: Callable[[Progress], None],
+        take: Callable[[tuple[FetchedImage, ...]], Awaitable[_Taken]],
         fd: int | None = None,
-    ) -> tuple[FetchedImage, ...]:
-        """Do one request; the layers it lacked are staged then.
+    ) -> _Taken:
+        """Do one request; the layers it lacked are staged when `take` is called, which takes them over.
 
-        `fd` is the archive of an Import (it is closed here) or the layout directory (it stays the
-        caller's). `subject` begins every error. When the caller is cancelled, the worker is told to stop.
+        `fd` is the archive of an Import or its layout directory; it stays the caller's. `subject` begins
+        every error. When the caller is cancelled, the worker is told to stop. The message is sent before
+        anything is awaited.
         """
-        directory = fd if isinstance(message, Import) and message.directory else None
+        adopted = False
+        known = self._process
+        try:
+            images = await self._ask(message, _Request(subject, _future(), progress), fd)
+        except _WentAway as error:
+            # A worker that died while it was idle is found out by the first request that it does not answer.
+            if known is None or not error.unheard:
+                raise
+            images = await self._ask(message, _Request(subject, _future(), progress), fd)
+        process = self._process
+        layers = [layer.diff_id for image in images for layer in image.layers]
+        self._adopting.update(layers)
+        try:
+            taken = await take(images)
+            adopted = True
+            return taken
+        finally:
+            self._adopting.subtract(layers)
+            if process is not None:
+                process.channel.send(Taken(message.id, adopted))
+
+    async def _ask(
+        self, message: Pull | Import, request: _Request, fd: int | None
+    ) -> tuple[FetchedImage, ...]:
         process = self._running(pulls=isinstance(message, Pull))
-        request = _Request(subject, asyncio.get_running_loop().create_future(), progress, directory)
+        beside = None
+        if isinstance(message, Import) and message.directory:
+            request.directory = fd
+        elif fd is not None:
+            beside = os.dup(fd)
         self._requests[message.id] = request
         try:
-            process.channel.send(message, None if directory is not None else fd)
+            process.channel.send(message, beside)
             return await request.result
         finally:
             if not request.result.done() or request.result.cancelled():
@@ -134,7 +194,7 @@ class ImageWorker:
             self._lost(self._process, "it is replaced")
         if self._process is None:
             try:
-                self._staging.prepare()
+                self._staging.prepare(+self._adopting)
                 self._process = self._spawn(pulls=pulls)
             except OSError as error:
                 raise Unavailable(f"image worker could not be started: {error}") from error
@@ -146,14 +206,14 @@ class ImageWorker:
         root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
         argv = [
             *(sys.executable, "-I", "-c", _START.format("crib.backends.images.worker_main"), root),
-            *(str(theirs.fileno()), str(user.uid), str(user.gid), str(os.getpid())),
+            *map(str, (theirs.fileno(), user.uid, user.gid, os.getpid(), self._memory)),
             *(["pull"] if pulls else []),
         ]
         environment = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
         options = processes.SpawnOptions(
             stderr=2,
             pass_fds=(theirs.fileno(),),
-            env={**environment, "NETRC": os.devnull},
+            env={**environment, **_ALLOCATOR, "NETRC": os.devnull},
             cwd=self._staging.path,
             new_session=True,
         )
@@ -179,11 +239,10 @@ class ImageWorker:
         self._process = None
         for request in self._requests.values():
             if not request.result.done():
-                request.result.set_exception(
-                    Unavailable(
-                        f"{request.subject}: image worker (pid {process.child.pid}) went away: {reason}"
-                    )
-                )
+                text = f"{request.subject}: image worker (pid {process.child.pid}) went away: {reason}"
+                error = _WentAway(text)
+                error.unheard = not request.answered and not self._closed
+                request.result.set_exception(error)
 
     def _wind_down(self) -> None:
         if self._requests or self._process is None or self._idle is not None:
@@ -201,10 +260,11 @@ class ImageWorker:
             os.close(fd)  # a worker has nothing to give
         request = self._requests.get(message.id)
         if request is None or request.result.done():
-            # Another request may share these layers; then what is left over goes with the next worker.
-            if isinstance(message, Done) and not self._requests:
-                self._staging.discard(layer.diff_id for image in message.images for layer in image.layers)
+            if isinstance(message, Done) and self._process is not None:
+                # Nobody waits for it any more; the worker knows whether another request shares its layers.
+                self._process.channel.send(Taken(message.id, adopted=False))
             return
+        request.answered = True
         match message:
             case Step():
                 request.progress(
@@ -237,3 +297,7 @@ class ImageWorker:
             self._process.channel.send(File(number, name, "not a regular file"))
             return
         self._process.channel.send(File(number, name), fd)
+
+
+def _future() -> asyncio.Future[tuple[FetchedImage, ...]]:
+    return asyncio.get_running_loop().create_future()

@@ -11,7 +11,10 @@ import importlib
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from crib.backends.images import archive
 from crib.backends.images.documents import FoundImage, FoundLayer
@@ -25,16 +28,27 @@ from crib.backends.images.messages import (
     NeedFile,
     Pull,
     Step,
+    Taken,
     ToWorker,
     worker_decoder,
 )
-from crib.backends.images.transfer import FileOrigin, LayerOrigin, LayerTransfers, StreamOrigin
-from crib.host import privileges
+from crib.backends.images.transfer import FileOrigin, LayerOrigin, LayerTransfers, RegistryOrigin
+from crib.host import landlock, privileges
 from crib.model.errors import Unavailable
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
 
+if TYPE_CHECKING:
+    from crib.backends.images.connections import HostPool
+
 _MAX_DESCRIPTORS = 4096
+_STACK = 1 << 20
+_AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_SWITCH_INTERVAL = 0.0005
+_READABLE = ("/etc", "/usr", "/lib", "/lib64", "/bin", "/opt", "/nix/store", "/gnu/store")
+"""Libraries, certificates, the resolver's files."""
+_SYSTEM = ("/proc/self", "/sys/devices/system/cpu", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd", "/var/run/nscd")
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 _IMPORT_LIBRARIES = ("isal.isal_zlib", "isal.igzip_lib", _ZSTD, "traceback")
 _PULL_LIBRARIES = ("encodings.idna", "aiohttp", "crib.backends.images.registry")
@@ -46,53 +60,56 @@ class _Request:
     def __init__(self, message: Pull | Import, channel: Channel[ToWorker], transfers: LayerTransfers) -> None:
         self._id = message.id
         self._importing = isinstance(message, Import)
-        self._have = frozenset(message.have)
         self._limits = message.limits
-        self._architecture = message.architecture
+        self._platform = message.platform
         self._channel = channel
         self._transfers = transfers
-        self._obtained: list[Digest] = []
+        self.present: dict[str, Layer | None] = dict.fromkeys(message.have)
+        """Layers that the daemon has; with what is known of those that came while this request ran."""
+        self._obtained: set[Digest] = set()
         self._files: dict[str, asyncio.Future[int | None]] = {}
         self.task: asyncio.Task[None] | None = None
 
     async def run(self, job: Coroutine[None, None, tuple[FetchedImage, ...]]) -> None:
         """Do the work and answer; never raises."""
-        done = False
         try:
             images = await job
             self._channel.send(Done(self._id, images))
-            done = True
         except BaseException as error:  # every end of a request is an answer
+            # Whoever hears of the failure finds nothing left of it.
+            self._transfers.release(self._id, self._obtained, handed_over=False)
             self._channel.send(failed(self._id, error, importing=self._importing))
-        finally:
-            self._transfers.release(self._obtained, handed_over=done)
+        else:
+            self._transfers.release(self._id, self._obtained, handed_over=True)
 
-    async def pull(self, message: Pull) -> tuple[FetchedImage, ...]:
+    async def pull(self, message: Pull, pool: Callable[[], HostPool]) -> tuple[FetchedImage, ...]:
         """Resolve a reference and fetch what is missing."""
         self._channel.send(Step(self._id, "resolving"))
         try:
-            _load(_PULL_LIBRARIES)
+            _load_pull_libraries()
         except (ImportError, OSError, LookupError) as error:
             text = f"image worker cannot load what pulls need before its imports are done: {error}"
             raise Unavailable(text) from error
+        from crib.backends.images.connections import host_name
         from crib.backends.images.registry import RegistryClient
 
-        async with RegistryClient(message) as client:
+        async with RegistryClient(message, pool()) as client:
             image = await client.resolve()
-
-            def origin(layer: FoundLayer) -> LayerOrigin:
-                assert layer.blob_digest is not None
-                return StreamOrigin(client.blob(layer.blob_digest, layer.size))
-
-            return (image.fetched(await self._layers(image, origin)),)
+            if hosts := client.blob_hosts():
+                self._report(Progress("resolving", host=host_name(hosts[0])))
+            return (image.fetched(await self._layers(image, lambda _: RegistryOrigin(client))),)
 
     async def import_archive(self, fd: int | None) -> tuple[FetchedImage, ...]:
         """Read an archive by its descriptor, or a layout directory through the daemon."""
         self._channel.send(Step(self._id, "resolving"))
         source: archive.ArchiveSource
-        source = archive.LayoutDirectory(self._open) if fd is None else await archive.open_archive(fd)
+        source = (
+            archive.LayoutDirectory(self._open)
+            if fd is None
+            else await archive.open_archive(fd, self._limits)
+        )
         try:
-            images = await archive.read_images(source, self._architecture)
+            images = await archive.read_images(source, self._platform)
             fetched = []
             for image in images:
                 extents = {layer.place: await _existing(source, layer.place) for layer in image.layers}
@@ -128,22 +145,34 @@ class _Request:
 
         async def fetch(layer: FoundLayer) -> None:
             async with slots:
-                staged = await self._transfers.obtain(layer, origin(layer), self._limits, self._report)
-            got[layer.diff_id] = staged
-            self._obtained.append(layer.diff_id)
+                got[layer.diff_id] = await self._transfers.obtain(
+                    layer, origin(layer), self._limits, self._report
+                )
+            self._obtained.add(layer.diff_id)
             self._report(Progress("done", layer.diff_id, layer.size, layer.size))
 
-        missing = {layer.diff_id: layer for layer in image.layers if layer.diff_id not in self._have}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for layer in sorted(missing.values(), key=lambda layer: -layer.size):
-                    group.create_task(fetch(layer))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return tuple(
-            got.get(layer.diff_id) or Layer(layer.diff_id, layer.blob_digest or layer.diff_id, 0)
-            for layer in image.layers
-        )
+        def missing() -> dict[Digest, FoundLayer]:
+            # What the daemon could not take over from another request is not to be counted on any more.
+            here = {diff_id for diff_id in got if self._transfers.holds(diff_id)} | self.present.keys()
+            return {layer.diff_id: layer for layer in image.layers if layer.diff_id not in here}
+
+        for layer in image.layers:
+            if layer.diff_id in self.present:
+                self._report(Progress("present", layer.diff_id, layer.size, layer.size))
+        while wanted := missing():
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for layer in sorted(wanted.values(), key=lambda layer: -layer.size):
+                        group.create_task(fetch(layer))
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+        return tuple(got.get(layer.diff_id) or self._found(layer) for layer in image.layers)
+
+    def _found(self, layer: FoundLayer) -> Layer:
+        """A layer that was not fetched for this request."""
+        digest = layer.blob_digest or layer.diff_id
+        known = self.present[layer.diff_id]
+        return Layer(layer.diff_id, digest, 0) if known is None else replace(known, blob_digest=digest)
 
     def _report(self, progress: Progress) -> None:
         self._channel.send(
@@ -173,12 +202,13 @@ class _Worker:
         self._channel: Channel[ToWorker] = Channel(sock, worker_decoder(), self._take, self._closed)
         self._transfers = LayerTransfers(group)
         self._requests: dict[int, _Request] = {}
+        self._pool: HostPool | None = None
 
     def _take(self, message: ToWorker, fd: int | None) -> None:
         match message:
             case Pull():
                 request = self._begin(message)
-                self._start(request, request.pull(message))
+                self._start(request, request.pull(message, self._hosts))
             case Import():
                 request = self._begin(message)
                 self._start(request, request.import_archive(fd))
@@ -190,6 +220,18 @@ class _Worker:
                     found.opened(name, fd)
                 elif fd is not None:
                     os.close(fd)
+            case Taken(id=number, adopted=adopted):
+                for layer in self._transfers.taken(number, adopted=adopted):
+                    for request in self._requests.values():
+                        request.present.setdefault(layer.diff_id, layer)
+
+    def _hosts(self) -> HostPool:
+        """What is known of hosts, for all pulls of this worker; aiohttp is there when it is asked for."""
+        from crib.backends.images.connections import HostPool
+
+        if self._pool is None:
+            self._pool = HostPool()
+        return self._pool
 
     def _begin(self, message: Pull | Import) -> _Request:
         request = _Request(message, self._channel, self._transfers)
@@ -214,21 +256,50 @@ async def _serve(sock: socket.socket) -> None:
         del worker
 
 
+def _load_pull_libraries() -> None:
+    # aiohttp makes a TLS context that trusts the system's authorities when it is imported, which is a third
+    # of our start; every connection of ours gets a context of its own (images.tls), so that one may trust
+    # nobody.
+    named = {name: os.environ.get(name) for name in _AUTHORITIES}
+    os.environ.update(dict.fromkeys(_AUTHORITIES, os.devnull))
+    try:
+        _load(_PULL_LIBRARIES)
+    finally:
+        for name, value in named.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _load(names: tuple[str, ...]) -> None:
     for name in names:
         importlib.import_module(name)
 
 
+def _confine() -> None:
+    """Nothing but the staging directory can be written from now on, and no other file of the host's read."""
+    places = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
+    places |= {os.environ.get(name, "") for name in _AUTHORITIES}
+    landlock.confine([*_READABLE, *_SYSTEM, *_RESOLVERS, *filter(os.path.isabs, places)], ["."])
+
+
 def main(arguments: list[str]) -> None:
-    """Arguments: the socket's descriptor, uid, gid, the daemon's pid, and `pull` to load what pulls need."""
-    descriptor, uid, gid, parent = map(int, arguments[:4])
+    """Arguments: the socket's descriptor, uid, gid, the daemon's pid, bytes of memory that may be used (0: no
+    limit), and `pull` to load what pulls need."""
+    descriptor, uid, gid, parent, memory = map(int, arguments[:5])
     # Before the rights are gone: Python may lie where only root reads.
     _load(_IMPORT_LIBRARIES)
-    if arguments[4:] == ["pull"]:
-        _load(_PULL_LIBRARIES)
+    if arguments[5:] == ["pull"]:
+        _load_pull_libraries()
     os.umask(0o077)
-    privileges.limit(_MAX_DESCRIPTORS)
+    # Stacks count as memory that is used, and none of our threads goes deep.
+    threading.stack_size(_STACK)
+    # A thread that comes back from hashing or inflating must not wait for long behind one that reads a tar.
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    privileges.limit(_MAX_DESCRIPTORS, memory)
     privileges.drop_privileges(uid, gid)
+    _confine()
     privileges.die_with_parent(parent)
     asyncio.run(_serve(socket.socket(fileno=descriptor)))
 

@@ -34,10 +34,19 @@ CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
 CREATE TABLE IF NOT EXISTS containers {_ROWS}
 {_UNREADABLE}
 """
+# Documents are kept apart from the records, which are all held in memory; the rows are large, so there is a
+# rowid. An image from before there were documents has none; an earlier crib removes an image without them.
+_DOCUMENTS = "(id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL);"
+_FORGOTTEN = "DELETE FROM image_documents WHERE id NOT IN (SELECT id FROM images);"
 IMAGE_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS images {_ROWS}
+CREATE TABLE IF NOT EXISTS image_documents {_DOCUMENTS}
+{_FORGOTTEN}
 {_UNREADABLE}
 """
+
+Statement = tuple[str, Sequence[object]]
+"""SQL, and what its question marks stand for."""
 
 
 class SchemaTooNew(Broken):
@@ -59,13 +68,31 @@ class Database:
         self._image_lock = threading.Lock()
         self._checkpointer = _connect(path)
 
-    async def execute_durably(self, statement: str, values: Sequence[object]) -> None:
-        """Commit one statement on the images' file and have it on disk before returning."""
-        await asyncio.to_thread(self._execute_durably, statement, values)
+    async def execute_durably(self, *statements: Statement) -> None:
+        """Commit statements on the images' file, all or none, and have them on disk before returning."""
+        await asyncio.to_thread(self._execute_durably, statements)
 
-    def _execute_durably(self, statement: str, values: Sequence[object]) -> None:
+    def _execute_durably(self, statements: Sequence[Statement]) -> None:
+        connection = self.image_connection
         with self._image_lock:
-            self.image_connection.execute(statement, values)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, values in statements:
+                    connection.execute(statement, values)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite itself ends one that a full disk has broken
+                    connection.execute("ROLLBACK")
+                raise
+
+    async def read_image_row(self, query: str, key: str) -> Sequence[object] | None:
+        """The one row of the images' file that the query finds for the key, or None."""
+        return await asyncio.to_thread(self._read_image_row, query, key)
+
+    def _read_image_row(self, query: str, key: str) -> Sequence[object] | None:
+        with self._image_lock:
+            row: Sequence[object] | None = self.image_connection.execute(query, (key,)).fetchone()
+            return row
 
     async def checkpoint_forever(self) -> None:
         """Move the pods' write-ahead log into its file from time to time, so that it stays short."""

@@ -10,16 +10,24 @@ from typing import TypeVar
 
 import msgspec
 
-from crib.backends.records.database import Database
+from crib.backends.records.database import Database, Statement
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, Exhausted
 from crib.model.ids import ContainerId, ImageId, SandboxId
-from crib.model.image import ImageRecord
+from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
 from crib.ports import AllRecords
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+MAX_DOCUMENT = 8 << 20
+"""Bytes of one document of an image at most: as many as a pull takes."""
+_PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
+_PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"
+_DELETE_IMAGE = "DELETE FROM images WHERE id = ?"
+_DELETE_DOCUMENTS = "DELETE FROM image_documents WHERE id = ?"
+_READ_DOCUMENTS = "SELECT CAST(config AS BLOB), CAST(manifest AS BLOB) FROM image_documents WHERE id = ?"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -69,18 +77,38 @@ class SqliteRecords:
         with _trying("delete container", container):
             self._connection.execute("DELETE FROM containers WHERE id = ?", (container,))
 
-    async def put_image(self, record: ImageRecord) -> None:
+    async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
+        """Record and documents in one commit; Exhausted when a document is longer than `MAX_DOCUMENT`."""
         with _trying("write image", record.id):
-            await self._database.execute_durably(
-                "REPLACE INTO images VALUES (?, ?)", (record.id, _encode(record))
-            )
+            statements: list[Statement] = [(_PUT_IMAGE, (record.id, _encode(record)))]
+            if documents is not None:
+                _check_size(record.id, documents)
+                statements.append((_PUT_DOCUMENTS, (record.id, documents.config, documents.manifest)))
+            await self._database.execute_durably(*statements)
+
+    async def image_documents(self, image: ImageId) -> ImageDocuments:
+        with _trying("read documents of image", image):
+            row = await self._database.read_image_row(_READ_DOCUMENTS, image)
+        if row is None:
+            return ImageDocuments()
+        config, manifest = row
+        assert isinstance(config, bytes)
+        assert isinstance(manifest, bytes)
+        return ImageDocuments(config, manifest)
 
     async def delete_image(self, image: ImageId) -> None:
+        """Record and documents in one commit."""
         with _trying("delete image", image):
-            await self._database.execute_durably("DELETE FROM images WHERE id = ?", (image,))
+            await self._database.execute_durably((_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
 
     def close(self) -> None:
         self._database.close()
+
+
+def _check_size(image: ImageId, documents: ImageDocuments) -> None:
+    size = max(len(documents.config), len(documents.manifest))
+    if size > MAX_DOCUMENT:
+        raise Exhausted(f"image {image} has a document of {size} bytes, at most {MAX_DOCUMENT} are kept")
 
 
 def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[T]:

@@ -1,6 +1,7 @@
 """CreateContainer: a root, an OCI spec, a monitor, and a first process that waits to be started.
 
-look up   the sandbox (READY), the image; a container of the same name (joined, returned, or refused)
+look up   the image and the policy's word on it, the sandbox (READY); a container of the same name (joined,
+          returned, or refused)
 intend    row CREATING, holding the image's layers from now on
 act       handler.create
 tell      row CREATED; event CREATED
@@ -16,6 +17,7 @@ from dataclasses import replace
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
+from crib.engine.images.policy import PolicyGuard
 from crib.engine.joins import Joins
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.differences import differing_fields
@@ -31,9 +33,10 @@ from crib.model.signals import stop_signal
 class CreateContainer:
     """The verb; one object for the daemon's life, as it knows which creations are under way."""
 
-    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+    def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._core = core
         self._catalogue = catalogue
+        self._policy = policy
         self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
 
     async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
@@ -55,6 +58,7 @@ class CreateContainer:
         core = self._core
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
+        image = await self._image(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
         if config.security.privileged and not sandbox.config.security.privileged:
@@ -62,9 +66,7 @@ class CreateContainer:
                 f"cannot be set: pod sandbox {sandbox_id} is not privileged",
                 field="config.linux.security_context.privileged",
             )
-        image = self._catalogue.find(config.image)
-        if image is None:
-            raise NotFound(f"image {config.image!r} is not here: pull it first")
+        self._catalogue.use(image.id)
         record = core.containers.put(self._record(sandbox, config, image))
         stage = core.timeline.of(sandbox_id)
         with stage("CreateContainer", config.name):
@@ -84,6 +86,20 @@ class CreateContainer:
                 raise
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    async def _image(self, config: ContainerConfig) -> ImageRecord:
+        """The image, which the policy has accepted; from here to the row nothing may wait."""
+        accepted = None
+        while (image := self._catalogue.find(config.image)) is not None and image.id != accepted:
+            await self._policy.before_run(image, config.user_specified_image or config.image)
+            accepted = image.id
+        if image is None:
+            raise NotFound(f"image {config.image!r} is not here: pull it first")
+        if not image.layers:
+            raise InvalidRequest(
+                f"image {config.image!r} has no layers: there is nothing to run", field="config.image.image"
+            )
+        return image
 
     async def _notice_dead_pod(self, sandbox_id: SandboxId) -> None:
         """Only for a sandbox that is NOT_READY does the kubelet make a new one; else it tries for ever."""

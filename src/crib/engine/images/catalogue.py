@@ -7,9 +7,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from crib.engine.images.policy import matches_any
 from crib.model.errors import InvalidRequest
-from crib.model.ids import ImageId
-from crib.model.image import FetchedImage, ImageRecord, ImageReference, parse_reference
+from crib.model.ids import Digest, ImageId
+from crib.model.image import (
+    FetchedImage,
+    ImageDocuments,
+    ImageRecord,
+    ImageReference,
+    Layer,
+    parse_reference,
+)
 from crib.ports import Clock, Records
 
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -18,17 +26,20 @@ _HEX = re.compile(r"[0-9a-f]{4,64}")
 class Catalogue:
     """Names point at one image each; one image may have many names, or none."""
 
-    def __init__(self, records: Records, clock: Clock) -> None:
+    def __init__(self, records: Records, clock: Clock, pinned: tuple[str, ...] = ()) -> None:
+        """`pinned`: patterns of names that garbage collection must leave alone."""
         self._records = records
         self._clock = clock
+        self._pinned = pinned
         self._images: dict[ImageId, ImageRecord] = {}
         self._names: dict[str, ImageId] = {}
+        self._layers: dict[Digest, Layer] = {}
         self._changes = asyncio.Lock()
 
     def fill(self, records: Iterable[ImageRecord]) -> None:
         """Take over what was read at start; nothing is written."""
         for record in records:
-            self._show(record)
+            self._show(replace(record, pinned=self._is_pinned(record.tags, record.digests)))
 
     def __iter__(self) -> Iterator[ImageRecord]:
         return iter(tuple(self._images.values()))
@@ -78,18 +89,45 @@ class Catalogue:
             record = ImageRecord(
                 id=fetched.id,
                 config=fetched.config,
-                layers=fetched.layers,
+                layers=tuple(map(self._described, fetched.layers)),
                 tags=tuple(tags),
                 digests=tuple(digests),
                 created_at=known.created_at if known else self._clock(),
-                pinned=known.pinned if known else False,
+                pinned=self._is_pinned(tuple(tags), tuple(digests)),
+                signatures=fetched.signatures or (known.signatures if known else ()),
+                used_at=self._clock(),
             )
-            if record != known:
-                await self._records.put_image(record)
+            documents = await self._news(fetched)
+            if documents or known is None or replace(record, used_at=known.used_at) != known:
+                await self._records.put_image(record, documents)
             for tag in tags:
                 await self._take_tag(tag, record.id)
             self._show(record)
             return record
+
+    async def _news(self, fetched: FetchedImage) -> ImageDocuments | None:
+        """The image's documents, if there is one more than is kept; an archive may lack the manifest."""
+        kept = await self._records.image_documents(fetched.id)
+        new = fetched.documents
+        better = ImageDocuments(new.config or kept.config, new.manifest or kept.manifest)
+        return None if better == kept else better
+
+    def use(self, image: ImageId) -> None:
+        """Somebody made a container of it just now. Kept in memory: a restart forgets it, and no more."""
+        record = self._images.get(image)
+        if record is not None:
+            self._images[image] = replace(record, used_at=self._clock())
+
+    def having(self, layer: Digest) -> list[ImageRecord]:
+        """The images that a layer is part of."""
+        return [row for row in self if any(one.diff_id == layer for one in row.layers)]
+
+    def _described(self, layer: Layer) -> Layer:
+        """With the digests recorded when its file was written: a pull that found it here has none."""
+        return layer if layer.data_digest else self._layers.get(layer.diff_id, layer)
+
+    def _is_pinned(self, tags: tuple[str, ...], digests: tuple[str, ...]) -> bool:
+        return matches_any(self._pinned, (*tags, *digests))
 
     async def remove(self, record: ImageRecord) -> None:
         """Forget the image and all of its names."""
@@ -100,18 +138,24 @@ class Catalogue:
             for name in (*record.tags, *record.digests):
                 if self._names.get(name) == record.id:
                     del self._names[name]
+            needed = {layer.diff_id for row in self for layer in row.layers}
+            for layer in record.layers:
+                if layer.diff_id not in needed:
+                    self._layers.pop(layer.diff_id, None)
 
     async def _take_tag(self, tag: str, image: ImageId) -> None:
         previous = self._names.get(tag)
         if previous is None or previous == image:
             return
         loser = self._images[previous]
-        loser = replace(loser, tags=tuple(name for name in loser.tags if name != tag))
+        tags = tuple(name for name in loser.tags if name != tag)
+        loser = replace(loser, tags=tags, pinned=self._is_pinned(tags, loser.digests))
         await self._records.put_image(loser)
         self._images[previous] = loser
 
     def _show(self, record: ImageRecord) -> None:
         self._images[record.id] = record
+        self._layers.update((layer.diff_id, layer) for layer in record.layers if layer.data_digest)
         for name in (*record.tags, *record.digests):
             self._names[name] = record.id
 

@@ -36,6 +36,10 @@ class StoreGate:
             if self._wanted and not self._filling:
                 await self.sweep()
 
+    def want_sweep(self) -> None:
+        """Whoever is the last to leave sweeps. Called by one who fills."""
+        self._wanted = True
+
     async def sweep(self) -> None:
         """Sweep now, or leave it to the last of those who fill. A failure is logged: there will be a next."""
         async with self._sweeping:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from crib.model.image import ImageRecord, Progress
+from crib.model.image import ImageRecord, Progress, PullOrder
 
 UPDATE_INTERVAL = 0.1
 """Seconds between two updates to one watcher."""
@@ -24,9 +24,16 @@ class TransferUpdate:
 class Transfer:
     """One pull or import: progress comes in by `sink`, watchers read `updates`."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: PullOrder | None = None) -> None:
+        self._order = order
         self._layers: dict[str, Progress] = {}
         self._watchers: set[asyncio.Event] = set()
+
+    @property
+    def order(self) -> PullOrder:
+        """What is pulled; an import has none."""
+        assert self._order is not None
+        return self._order
 
     def sink(self, progress: Progress) -> None:
         """The ports' ProgressSink."""

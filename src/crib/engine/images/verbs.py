@@ -1,4 +1,4 @@
-"""PullImage, import, RemoveImage, ImageFsInfo."""
+"""PullImage, import, export, RemoveImage, ImageFsInfo."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.gate import StoreGate
+from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.transfers import Transfer, TransferUpdate
 from crib.engine.joins import Joins
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.ids import Digest
-from crib.model.image import FilesystemUsage, ImageRecord, ImageReference, parse_reference
+from crib.model.image import (
+    FetchedImage,
+    FilesystemUsage,
+    ImageDocuments,
+    ImageRecord,
+    ImageReference,
+    PullOrder,
+    parse_reference,
+)
+from crib.model.registry import RegistryHost
 from crib.model.sandbox import PodMetadata
+from crib.ports import ExportedImage
 
 log = logging.getLogger(__name__)
 
@@ -23,38 +35,48 @@ log = logging.getLogger(__name__)
 class ImageVerbs:
     """Fills and empties the image store; the catalogue tells what is in it."""
 
-    def __init__(self, core: Core, catalogue: Catalogue) -> None:
+    def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._core = core
         self._catalogue = catalogue
+        self._policy = policy
         self._gate = StoreGate(self._sweep_unreferenced)
         linger = core.settings.images.pull_linger
         self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
 
-    async def pull(self, text: str, pod: PodMetadata | None = None) -> ImageRecord:
+    async def pull(self, order: PullOrder, pod: PodMetadata | None = None) -> ImageRecord:
         """Pull an image; identical pulls under way are one. The timeline of `pod` shows it, where known."""
-        reference = parse_reference(text)
         sandbox = None
         if pod is not None:
             sandbox = self._core.sandboxes.named((pod.namespace, pod.name, pod.uid, pod.attempt))
-        timed = self._core.timeline.of(sandbox.id)("PullImage", str(reference)) if sandbox else nullcontext()
+        subject = str(order.reference)
+        timed = self._core.timeline.of(sandbox.id)("PullImage", subject) if sandbox else nullcontext()
         with timed:
-            (record,) = await self._join(reference)
+            (record,) = await self._join(order)
         return record
 
-    async def follow_pull(self, text: str, *, start: bool) -> AsyncIterator[TransferUpdate]:
-        """Updates of a pull that is under way; one is started if `start`, else NotFound."""
-        reference = parse_reference(text)
-        transfer = self._pulls.running(str(reference))
-        if not isinstance(transfer, Transfer):
-            if not start:
+    async def follow_pull(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
+        """Updates of a pull that is under way, whoever began it; one is started if `start`, else NotFound."""
+        reference = order.reference
+        if start:
+            transfer = self._pulls.running(_key(order))
+            if not isinstance(transfer, Transfer):
+                transfer = Transfer(order)
+        else:
+            transfer = next(
+                (one for one in self._transfers() if one.order.reference == reference),
+                None,
+            )
+            if transfer is None:
                 raise NotFound(f"no pull of {reference} is under way")
-            transfer = Transfer()
-        work = self._core.keeper.start(f"follow pull of {reference}", self._join(reference, transfer))
+        work = self._core.keeper.start(f"follow pull of {reference}", self._join(transfer.order, transfer))
         try:
             async for update in transfer.updates(work):
                 yield update
         finally:
             work.cancel()
+
+    def _transfers(self) -> list[Transfer]:
+        return [subject for subject in self._pulls.subjects() if isinstance(subject, Transfer)]
 
     async def import_archive(self, path: str, names: Sequence[str]) -> AsyncIterator[TransferUpdate]:
         """Import an OCI layout, OCI archive or `docker save` archive; `names` replace those in it."""
@@ -66,11 +88,35 @@ class ImageVerbs:
         async for update in transfer.updates(work):
             yield update
 
+    async def export(self, path: str, names: Sequence[str], archive_format: str) -> int:
+        """Write images to a new archive; the names that were asked for are in it. Its size in bytes."""
+        found: dict[str, ExportedImage] = {}
+        for name in names:
+            record = self._catalogue.find(name)
+            if record is None:
+                raise NotFound(f"image {name!r} is not here")
+            documents = await self._core.ports.records.image_documents(record.id)
+            tags = _exported_tags(name, record)
+            known = found.get(record.id)
+            if known is not None:
+                tags = (*known.tags, *(tag for tag in tags if tag not in known.tags))
+            found[record.id] = ExportedImage(record, documents, tags)
+        async with self._gate.filling():  # no layer goes meanwhile
+            return await self._core.ports.images.export(path, tuple(found.values()), archive_format)
+
     async def remove(self, text: str) -> None:
         """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
         record = self._catalogue.find(text)
         if record is not None:
             await asyncio.shield(self._core.keeper.start(f"remove image {record.id}", self._remove(record)))
+
+    async def explain(self, order: PullOrder) -> tuple[Sequence[RegistryHost], str]:
+        """Who would be asked for an image, and what the policy says of it."""
+        return await self._core.ports.images.hosts(order), self._policy.explain(order.reference)
+
+    async def documents(self, record: ImageRecord) -> ImageDocuments:
+        """The image's own documents."""
+        return await self._core.ports.records.image_documents(record.id)
 
     async def fs_usage(self) -> tuple[FilesystemUsage, FilesystemUsage]:
         """Of the image store, and of the containers' writable layers."""
@@ -80,31 +126,53 @@ class ImageVerbs:
         """Remove layers that no image and no container needs."""
         await self._gate.sweep()
 
-    async def _join(
-        self, reference: ImageReference, transfer: Transfer | None = None
-    ) -> tuple[ImageRecord, ...]:
-        transfer = transfer or Transfer()
-        return await self._pulls.join(str(reference), transfer, lambda: self._pull(reference, transfer))
+    async def _join(self, order: PullOrder, transfer: Transfer | None = None) -> tuple[ImageRecord, ...]:
+        transfer = transfer or Transfer(order)
+        return await self._pulls.join(_key(order), transfer, lambda: self._pull(order, transfer))
 
-    async def _pull(self, reference: ImageReference, transfer: Transfer) -> tuple[ImageRecord, ...]:
+    async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
+        reference = order.reference
+        self._policy.before_pull(reference)
+        order = await self._judged(order, transfer)
         async with self._gate.filling():
-            fetched = await self._core.ports.images.pull(reference, transfer.sink)
+            fetched = await self._core.ports.images.pull(order, transfer.sink)
             return (await self._catalogue.admit(fetched, [reference]),)
+
+    async def _judged(self, order: PullOrder, transfer: Transfer) -> PullOrder:
+        """The order for what the policy has seen and accepted: by digest, as a tag may move meanwhile."""
+        reference = order.reference
+        if not self._policy.looks_at(reference):
+            return order
+        order = replace(order, signatures=self._policy.needs_signatures(reference))
+        found = await self._core.ports.images.resolve(order, transfer.sink)
+        await self._policy.before_layers(reference, found)
+        return replace(order, reference=replace(reference, digest=found.manifest_digest or reference.digest))
 
     async def _import(
         self, path: str, references: Sequence[ImageReference], transfer: Transfer
     ) -> tuple[ImageRecord, ...]:
         async with self._gate.filling():
             found = await self._core.ports.images.import_archive(path, transfer.sink)
-            if references and len(found) != 1:
-                raise InvalidRequest(
-                    f"are given, but {path} holds {len(found)} images: it must be one", field="names"
-                )
-            records = []
-            for fetched in found:
-                named = references or [parse_reference(name) for name in fetched.names]
-                records.append(await self._catalogue.admit(fetched, named))
-            return tuple(records)
+            try:
+                named = self._names_of(path, found, references)
+            except BaseException:
+                self._gate.want_sweep()
+                raise
+            return tuple(
+                [await self._catalogue.admit(image, names) for image, names in zip(found, named, strict=True)]
+            )
+
+    def _names_of(
+        self, path: str, found: Sequence[FetchedImage], references: Sequence[ImageReference]
+    ) -> list[Sequence[ImageReference]]:
+        if references and len(found) != 1:
+            raise InvalidRequest(
+                f"are given, but {path} holds {len(found)} images: it must be one", field="names"
+            )
+        named = [references or [parse_reference(name) for name in fetched.names] for fetched in found]
+        for reference in (one for names in named for one in names):
+            self._policy.before_import(reference)
+        return named
 
     async def _remove(self, record: ImageRecord) -> None:
         await self._catalogue.remove(record)
@@ -116,3 +184,18 @@ class ImageVerbs:
             keep.update(container.layers)
         for digest in await self._core.ports.images.sweep(keep):
             log.info("layer %s removed: no image and no container needs it", digest)
+
+
+def _key(order: PullOrder) -> tuple[str, str, str, frozenset[Digest]]:
+    """What makes two pulls the same: other credentials may see another image, or none."""
+    return str(order.reference), str(order.platform), order.auth.fingerprint(), order.again
+
+
+def _exported_tags(name: str, record: ImageRecord) -> tuple[str, ...]:
+    """The tag that was asked for, or all of the image's where it was asked for by digest or id."""
+    try:
+        reference = parse_reference(name)
+    except InvalidRequest:
+        return record.tags
+    tag = f"{reference.name}:{reference.tag}"
+    return (tag,) if tag in record.tags else record.tags

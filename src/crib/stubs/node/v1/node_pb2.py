@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x63rib/v1/node.proto\x12\x07\x63rib.v1\"\r\n\x0bInfoRequest\"\xc0\x03\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13runtime_api_version\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12\x12\n\nstate_root\x18\x04 \x01(\t\x12\x11\n\tdata_root\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x14\n\x0cnetwork_mode\x18\x07 \x01(\t\x12\x15\n\rcgroup_driver\x18\x08 \x01(\t\x12\x16\n\x0e\x63group_version\x18\t \x01(\x05\x12\"\n\x08handlers\x18\n \x03(\x0b\x32\x10.crib.v1.Handler\x12*\n\x0clayer_mounts\x18\x0b \x01(\x0b\x32\x14.crib.v1.LayerMounts\x12\"\n\x08programs\x18\x0c \x03(\x0b\x32\x10.crib.v1.Program\x12\x1f\n\x06\x63ounts\x18\r \x01(\x0b\x32\x0f.crib.v1.Counts\x12/\n\x05\x66\x61\x63ts\x18\x0e \x03(\x0b\x32 .crib.v1.InfoResponse.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x07Handler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_handler\x18\x04 \x01(\x08\"S\n\x0bLayerMounts\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x12\n\nblock_size\x18\x02 \x01(\r\x12\x10\n\x08\x64irectio\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x07Program\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\x84\x01\n\x06\x43ounts\x12\x11\n\tsandboxes\x18\x01 \x01(\r\x12\x17\n\x0fsandboxes_ready\x18\x02 \x01(\r\x12\x12\n\ncontainers\x18\x03 \x01(\r\x12\x1a\n\x12\x63ontainers_running\x18\x04 \x01(\r\x12\x0e\n\x06images\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\"1\n\x12ImportImageRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x86\x01\n\x0eImportProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x0clayer_digest\x18\x02 \x01(\t\x12\x12\n\ndone_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12&\n\x06images\x18\x05 \x03(\x0b\x32\x16.crib.v1.ImportedImage\"0\n\rImportedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"3\n\x13PullProgressRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\"\x95\x01\n\x0cPullProgress\x12\r\n\x05image\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12&\n\x06layers\x18\x04 \x03(\x0b\x32\x16.crib.v1.LayerProgress\x12\x10\n\x08\x66inished\x18\x05 \x01(\x08\x12\x10\n\x08image_id\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"W\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\ndone_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\r\n\x05stage\x18\x04 \x01(\t\"\x1e\n\x0fTimelineRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"h\n\x10TimelineResponse\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\x12\x1e\n\x06stages\x18\x02 \x03(\x0b\x32\x0e.crib.v1.Stage\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\r\"p\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12\x13\n\x0b\x64uration_ns\x18\x04 \x01(\x03\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06parent\x18\x06 \x01(\r2\x8f\x02\n\x04Node\x12\x33\n\x04Info\x12\x14.crib.v1.InfoRequest\x1a\x15.crib.v1.InfoResponse\x12\x45\n\x0bImportImage\x12\x1b.crib.v1.ImportImageRequest\x1a\x17.crib.v1.ImportProgress0\x01\x12J\n\x11PullImageProgress\x12\x1c.crib.v1.PullProgressRequest\x1a\x15.crib.v1.PullProgress0\x01\x12?\n\x08Timeline\x12\x18.crib.v1.TimelineRequest\x1a\x19.crib.v1.TimelineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x63rib/v1/node.proto\x12\x07\x63rib.v1\"\r\n\x0bInfoRequest\"\xc0\x03\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13runtime_api_version\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12\x12\n\nstate_root\x18\x04 \x01(\t\x12\x11\n\tdata_root\x18\x05 \x01(\t\x12\x0e\n\x06socket\x18\x06 \x01(\t\x12\x14\n\x0cnetwork_mode\x18\x07 \x01(\t\x12\x15\n\rcgroup_driver\x18\x08 \x01(\t\x12\x16\n\x0e\x63group_version\x18\t \x01(\x05\x12\"\n\x08handlers\x18\n \x03(\x0b\x32\x10.crib.v1.Handler\x12*\n\x0clayer_mounts\x18\x0b \x01(\x0b\x32\x14.crib.v1.LayerMounts\x12\"\n\x08programs\x18\x0c \x03(\x0b\x32\x10.crib.v1.Program\x12\x1f\n\x06\x63ounts\x18\r \x01(\x0b\x32\x0f.crib.v1.Counts\x12/\n\x05\x66\x61\x63ts\x18\x0e \x03(\x0b\x32 .crib.v1.InfoResponse.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x07Handler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_handler\x18\x04 \x01(\x08\"S\n\x0bLayerMounts\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x12\n\nblock_size\x18\x02 \x01(\r\x12\x10\n\x08\x64irectio\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x07Program\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\x84\x01\n\x06\x43ounts\x12\x11\n\tsandboxes\x18\x01 \x01(\r\x12\x17\n\x0fsandboxes_ready\x18\x02 \x01(\r\x12\x12\n\ncontainers\x18\x03 \x01(\r\x12\x1a\n\x12\x63ontainers_running\x18\x04 \x01(\r\x12\x0e\n\x06images\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\"1\n\x12ImportImageRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x86\x01\n\x0eImportProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x0clayer_digest\x18\x02 \x01(\t\x12\x12\n\ndone_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12&\n\x06images\x18\x05 \x03(\x0b\x32\x16.crib.v1.ImportedImage\"0\n\rImportedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"p\n\x13PullProgressRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\x12)\n\x0b\x63redentials\x18\x03 \x01(\x0b\x32\x14.crib.v1.Credentials\x12\x10\n\x08platform\x18\x04 \x01(\t\"p\n\x0b\x43redentials\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eidentity_token\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x1b\n\x0eregistry_token\x18\x04 \x01(\tB\x03\x80\x01\x01\"\'\n\x16\x45xplainRegistryRequest\x12\r\n\x05image\x18\x01 \x01(\t\"^\n\x17\x45xplainRegistryResponse\x12\r\n\x05image\x18\x01 \x01(\t\x12$\n\x05hosts\x18\x02 \x03(\x0b\x32\x15.crib.v1.RegistryHost\x12\x0e\n\x06policy\x18\x03 \x01(\t\"\x87\x02\n\x0cRegistryHost\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\x08\x12\x10\n\x08resolves\x18\x05 \x01(\x08\x12\r\n\x05pulls\x18\x06 \x01(\x08\x12\x13\n\x0bskip_verify\x18\x07 \x01(\x08\x12\x13\n\x0b\x61uthorities\x18\x08 \x01(\r\x12\x1b\n\x13\x63lient_certificates\x18\t \x01(\r\x12\x0f\n\x07headers\x18\n \x03(\t\x12\x12\n\ncredential\x18\x0b \x01(\t\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x17\n\x0f\x63onnect_timeout\x18\r \x01(\x01\"4\n\x12\x43heckImagesRequest\x12\x0e\n\x06images\x18\x01 \x03(\t\x12\x0e\n\x06repair\x18\x02 \x01(\x08\"\xa1\x01\n\rCheckProgress\x12\x14\n\x0clayer_digest\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x10\n\x08repaired\x18\x03 \x01(\x08\x12\x0e\n\x06images\x18\x04 \x03(\t\x12\x14\n\x0crepair_error\x18\x05 \x01(\t\x12\x10\n\x08\x66inished\x18\x06 \x01(\x08\x12\x0e\n\x06layers\x18\x07 \x01(\r\x12\x0f\n\x07\x64\x61maged\x18\x08 \x01(\r\"C\n\x13\x45xportImagesRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\"*\n\x14\x45xportImagesResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\"\x95\x01\n\x0cPullProgress\x12\r\n\x05image\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12&\n\x06layers\x18\x04 \x03(\x0b\x32\x16.crib.v1.LayerProgress\x12\x10\n\x08\x66inished\x18\x05 \x01(\x08\x12\x10\n\x08image_id\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"W\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\ndone_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\r\n\x05stage\x18\x04 \x01(\t\"\x1e\n\x0fTimelineRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"h\n\x10TimelineResponse\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\x12\x1e\n\x06stages\x18\x02 \x03(\x0b\x32\x0e.crib.v1.Stage\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\r\"p\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12\x13\n\x0b\x64uration_ns\x18\x04 \x01(\x03\x12\x0f\n\x07outcome\x18\x05 \x01(\t\x12\x0e\n\x06parent\x18\x06 \x01(\r2\xf8\x03\n\x04Node\x12\x33\n\x04Info\x12\x14.crib.v1.InfoRequest\x1a\x15.crib.v1.InfoResponse\x12\x45\n\x0bImportImage\x12\x1b.crib.v1.ImportImageRequest\x1a\x17.crib.v1.ImportProgress0\x01\x12J\n\x11PullImageProgress\x12\x1c.crib.v1.PullProgressRequest\x1a\x15.crib.v1.PullProgress0\x01\x12T\n\x0f\x45xplainRegistry\x12\x1f.crib.v1.ExplainRegistryRequest\x1a .crib.v1.ExplainRegistryResponse\x12\x44\n\x0b\x43heckImages\x12\x1b.crib.v1.CheckImagesRequest\x1a\x16.crib.v1.CheckProgress0\x01\x12K\n\x0c\x45xportImages\x12\x1c.crib.v1.ExportImagesRequest\x1a\x1d.crib.v1.ExportImagesResponse\x12?\n\x08Timeline\x12\x18.crib.v1.TimelineRequest\x1a\x19.crib.v1.TimelineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INFORESPONSE_FACTSENTRY']._loaded_options = None
   _globals['_INFORESPONSE_FACTSENTRY']._serialized_options = b'8\001'
+  _globals['_CREDENTIALS'].fields_by_name['password']._loaded_options = None
+  _globals['_CREDENTIALS'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_CREDENTIALS'].fields_by_name['identity_token']._loaded_options = None
+  _globals['_CREDENTIALS'].fields_by_name['identity_token']._serialized_options = b'\200\001\001'
+  _globals['_CREDENTIALS'].fields_by_name['registry_token']._loaded_options = None
+  _globals['_CREDENTIALS'].fields_by_name['registry_token']._serialized_options = b'\200\001\001'
   _globals['_INFOREQUEST']._serialized_start=31
   _globals['_INFOREQUEST']._serialized_end=44
   _globals['_INFORESPONSE']._serialized_start=47
@@ -54,17 +60,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTEDIMAGE']._serialized_start=1042
   _globals['_IMPORTEDIMAGE']._serialized_end=1090
   _globals['_PULLPROGRESSREQUEST']._serialized_start=1092
-  _globals['_PULLPROGRESSREQUEST']._serialized_end=1143
-  _globals['_PULLPROGRESS']._serialized_start=1146
-  _globals['_PULLPROGRESS']._serialized_end=1295
-  _globals['_LAYERPROGRESS']._serialized_start=1297
-  _globals['_LAYERPROGRESS']._serialized_end=1384
-  _globals['_TIMELINEREQUEST']._serialized_start=1386
-  _globals['_TIMELINEREQUEST']._serialized_end=1416
-  _globals['_TIMELINERESPONSE']._serialized_start=1418
-  _globals['_TIMELINERESPONSE']._serialized_end=1522
-  _globals['_STAGE']._serialized_start=1524
-  _globals['_STAGE']._serialized_end=1636
-  _globals['_NODE']._serialized_start=1639
-  _globals['_NODE']._serialized_end=1910
+  _globals['_PULLPROGRESSREQUEST']._serialized_end=1204
+  _globals['_CREDENTIALS']._serialized_start=1206
+  _globals['_CREDENTIALS']._serialized_end=1318
+  _globals['_EXPLAINREGISTRYREQUEST']._serialized_start=1320
+  _globals['_EXPLAINREGISTRYREQUEST']._serialized_end=1359
+  _globals['_EXPLAINREGISTRYRESPONSE']._serialized_start=1361
+  _globals['_EXPLAINREGISTRYRESPONSE']._serialized_end=1455
+  _globals['_REGISTRYHOST']._serialized_start=1458
+  _globals['_REGISTRYHOST']._serialized_end=1721
+  _globals['_CHECKIMAGESREQUEST']._serialized_start=1723
+  _globals['_CHECKIMAGESREQUEST']._serialized_end=1775
+  _globals['_CHECKPROGRESS']._serialized_start=1778
+  _globals['_CHECKPROGRESS']._serialized_end=1939
+  _globals['_EXPORTIMAGESREQUEST']._serialized_start=1941
+  _globals['_EXPORTIMAGESREQUEST']._serialized_end=2008
+  _globals['_EXPORTIMAGESRESPONSE']._serialized_start=2010
+  _globals['_EXPORTIMAGESRESPONSE']._serialized_end=2052
+  _globals['_PULLPROGRESS']._serialized_start=2055
+  _globals['_PULLPROGRESS']._serialized_end=2204
+  _globals['_LAYERPROGRESS']._serialized_start=2206
+  _globals['_LAYERPROGRESS']._serialized_end=2293
+  _globals['_TIMELINEREQUEST']._serialized_start=2295
+  _globals['_TIMELINEREQUEST']._serialized_end=2325
+  _globals['_TIMELINERESPONSE']._serialized_start=2327
+  _globals['_TIMELINERESPONSE']._serialized_end=2431
+  _globals['_STAGE']._serialized_start=2433
+  _globals['_STAGE']._serialized_end=2545
+  _globals['_NODE']._serialized_start=2548
+  _globals['_NODE']._serialized_end=3052
 # @@protoc_insertion_point(module_scope)

@@ -374,25 +374,317 @@ class PullProgressRequest(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as in CRI's PullImageRequest.image.image"""
     start: _builtins.bool
     """Start the pull when none is running, with the daemon's own credentials. When false and none is running:
     NOT_FOUND.
     """
+    platform: _builtins.str
+    """OS/ARCHITECTURE[/VARIANT] to pull for; empty: the node's. Only with start."""
+    @_builtins.property
+    def credentials(self) -> Global___Credentials:
+        """What to pull with, instead of the daemon's own credentials; only with start."""
+
     def __init__(
         self,
         *,
         image: _builtins.str = ...,
         start: _builtins.bool = ...,
+        credentials: Global___Credentials | None = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "image", b"image", "platform", b"platform", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PullProgressRequest: _TypeAlias = PullProgressRequest  # noqa: Y015
+
+@_typing.final
+class Credentials(_message.Message):
+    """What a registry wants to see: as in CRI's AuthConfig."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
+    REGISTRY_TOKEN_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    password: _builtins.str
+    identity_token: _builtins.str
+    """OAuth2 refresh token"""
+    registry_token: _builtins.str
+    """bearer token"""
+    def __init__(
+        self,
+        *,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        identity_token: _builtins.str = ...,
+        registry_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_token", b"identity_token", "password", b"password", "registry_token", b"registry_token", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credentials: _TypeAlias = Credentials  # noqa: Y015
+
+@_typing.final
+class ExplainRegistryRequest(_message.Message):
+    """Names the image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRegistryRequest: _TypeAlias = ExplainRegistryRequest  # noqa: Y015
+
+@_typing.final
+class ExplainRegistryResponse(_message.Message):
+    """The hosts in the order in which they would be asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """the full name, registry and tag included"""
+    policy: _builtins.str
+    """what the image policy says of it"""
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryHost]: ...
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        hosts: _abc.Iterable[Global___RegistryHost] | None = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "image", b"image", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRegistryResponse: _TypeAlias = ExplainRegistryResponse  # noqa: Y015
+
+@_typing.final
+class RegistryHost(_message.Message):
+    """One place that would be asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    REPOSITORY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    RESOLVES_FIELD_NUMBER: _builtins.int
+    PULLS_FIELD_NUMBER: _builtins.int
+    SKIP_VERIFY_FIELD_NUMBER: _builtins.int
+    AUTHORITIES_FIELD_NUMBER: _builtins.int
+    CLIENT_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """up to and with the API's root"""
+    repository: _builtins.str
+    """the repository's name there"""
+    reason: _builtins.str
+    """which file or setting says so"""
+    origin: _builtins.bool
+    """the registry that the name means"""
+    resolves: _builtins.bool
+    """asked for tags"""
+    pulls: _builtins.bool
+    """asked for manifests by digest and blobs"""
+    skip_verify: _builtins.bool
+    authorities: _builtins.int
+    """certificates of its own that are trusted"""
+    client_certificates: _builtins.int
+    credential: _builtins.str
+    """where the credential is from; empty: anonymous"""
+    username: _builtins.str
+    connect_timeout: _builtins.float
+    """seconds"""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names only"""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        repository: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        origin: _builtins.bool = ...,
+        resolves: _builtins.bool = ...,
+        pulls: _builtins.bool = ...,
+        skip_verify: _builtins.bool = ...,
+        authorities: _builtins.int = ...,
+        client_certificates: _builtins.int = ...,
+        headers: _abc.Iterable[_builtins.str] | None = ...,
+        credential: _builtins.str = ...,
+        username: _builtins.str = ...,
+        connect_timeout: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "client_certificates", b"client_certificates", "connect_timeout", b"connect_timeout", "credential", b"credential", "headers", b"headers", "origin", b"origin", "pulls", b"pulls", "reason", b"reason", "repository", b"repository", "resolves", b"resolves", "skip_verify", b"skip_verify", "url", b"url", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryHost: _TypeAlias = RegistryHost  # noqa: Y015
+
+@_typing.final
+class CheckImagesRequest(_message.Message):
+    """Which images to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names or ids; none: all"""
+
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        repair: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckImagesRequest: _TypeAlias = CheckImagesRequest  # noqa: Y015
+
+@_typing.final
+class CheckProgress(_message.Message):
+    """What was found of one layer, or, with finished set, of all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_DIGEST_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    REPAIR_ERROR_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
+    layer_digest: _builtins.str
+    """diff id"""
+    problem: _builtins.str
+    """empty: the layer is as it was written"""
+    repaired: _builtins.bool
+    repair_error: _builtins.str
+    """why it could not be repaired"""
+    finished: _builtins.bool
+    layers: _builtins.int
+    """with finished: how many were looked at"""
+    damaged: _builtins.int
+    """with finished: how many are damaged now"""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that have the layer: names, or ids of those without one"""
+
+    def __init__(
+        self,
+        *,
+        layer_digest: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        repaired: _builtins.bool = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        repair_error: _builtins.str = ...,
+        finished: _builtins.bool = ...,
+        layers: _builtins.int = ...,
+        damaged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged", b"damaged", "finished", b"finished", "images", b"images", "layer_digest", b"layer_digest", "layers", b"layers", "problem", b"problem", "repair_error", b"repair_error", "repaired", b"repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckProgress: _TypeAlias = CheckProgress  # noqa: Y015
+
+@_typing.final
+class ExportImagesRequest(_message.Message):
+    """What to write where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """absolute, as the daemon sees it; there must be nothing yet"""
+    format: _builtins.str
+    """oci (default) or docker"""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names or ids"""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "images", b"images", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportImagesRequest: _TypeAlias = ExportImagesRequest  # noqa: Y015
+
+@_typing.final
+class ExportImagesResponse(_message.Message):
+    """What was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportImagesResponse: _TypeAlias = ExportImagesResponse  # noqa: Y015
 
 @_typing.final
 class PullProgress(_message.Message):

@@ -50,6 +50,21 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.PullProgressRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.PullProgress.FromString,
                 _registered_method=True)
+        self.ExplainRegistry = channel.unary_unary(
+                '/crib.v1.Node/ExplainRegistry',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExplainRegistryRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExplainRegistryResponse.FromString,
+                _registered_method=True)
+        self.CheckImages = channel.unary_stream(
+                '/crib.v1.Node/CheckImages',
+                request_serializer=crib_dot_v1_dot_node__pb2.CheckImagesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.CheckProgress.FromString,
+                _registered_method=True)
+        self.ExportImages = channel.unary_unary(
+                '/crib.v1.Node/ExportImages',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExportImagesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExportImagesResponse.FromString,
+                _registered_method=True)
         self.Timeline = channel.unary_unary(
                 '/crib.v1.Node/Timeline',
                 request_serializer=crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
@@ -83,6 +98,28 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRegistry(self, request, context):
+        """Who would be asked for an image, in which order, with what and why. Nothing is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckImages(self, request, context):
+        """Compare images' layers on disk with the digests that were recorded when they were written; repair fetches
+        what is damaged anew, while containers go on running. A message for each layer, then one with finished set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportImages(self, request, context):
+        """Write images to an archive on the node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Timeline(self, request, context):
         """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
         nothing of that sandbox.
@@ -108,6 +145,21 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.PullImageProgress,
                     request_deserializer=crib_dot_v1_dot_node__pb2.PullProgressRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.PullProgress.SerializeToString,
+            ),
+            'ExplainRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRegistry,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExplainRegistryRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExplainRegistryResponse.SerializeToString,
+            ),
+            'CheckImages': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckImages,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CheckImagesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.CheckProgress.SerializeToString,
+            ),
+            'ExportImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportImages,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExportImagesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExportImagesResponse.SerializeToString,
             ),
             'Timeline': grpc.unary_unary_rpc_method_handler(
                     servicer.Timeline,
@@ -197,6 +249,87 @@ class Node:
             '/crib.v1.Node/PullImageProgress',
             crib_dot_v1_dot_node__pb2.PullProgressRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.PullProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExplainRegistry',
+            crib_dot_v1_dot_node__pb2.ExplainRegistryRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExplainRegistryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/CheckImages',
+            crib_dot_v1_dot_node__pb2.CheckImagesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.CheckProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExportImages',
+            crib_dot_v1_dot_node__pb2.ExportImagesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExportImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

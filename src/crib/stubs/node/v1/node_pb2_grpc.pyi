@@ -47,6 +47,14 @@ class NodeStub:
     """Follow a pull. The first message shows where it stands now, the last one has finished set. A client that
     goes away ends its following, never the pull of others.
     """
+    ExplainRegistry: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainRegistryRequest, _node_pb2.ExplainRegistryResponse]
+    """Who would be asked for an image, in which order, with what and why. Nothing is asked."""
+    CheckImages: _grpc.UnaryStreamMultiCallable[_node_pb2.CheckImagesRequest, _node_pb2.CheckProgress]
+    """Compare images' layers on disk with the digests that were recorded when they were written; repair fetches
+    what is damaged anew, while containers go on running. A message for each layer, then one with finished set.
+    """
+    ExportImages: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]
+    """Write images to an archive on the node."""
     Timeline: _grpc.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]
     """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
     nothing of that sandbox.
@@ -65,6 +73,14 @@ class NodeAsyncStub(NodeStub):
     """Follow a pull. The first message shows where it stands now, the last one has finished set. A client that
     goes away ends its following, never the pull of others.
     """
+    ExplainRegistry: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainRegistryRequest, _node_pb2.ExplainRegistryResponse]  # type: ignore[assignment]
+    """Who would be asked for an image, in which order, with what and why. Nothing is asked."""
+    CheckImages: _aio.UnaryStreamMultiCallable[_node_pb2.CheckImagesRequest, _node_pb2.CheckProgress]  # type: ignore[assignment]
+    """Compare images' layers on disk with the digests that were recorded when they were written; repair fetches
+    what is damaged anew, while containers go on running. A message for each layer, then one with finished set.
+    """
+    ExportImages: _aio.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]  # type: ignore[assignment]
+    """Write images to an archive on the node."""
     Timeline: _aio.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
     """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
     nothing of that sandbox.
@@ -98,6 +114,32 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Follow a pull. The first message shows where it stands now, the last one has finished set. A client that
         goes away ends its following, never the pull of others.
         """
+
+    @_abc_1.abstractmethod
+    def ExplainRegistry(
+        self,
+        request: _node_pb2.ExplainRegistryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExplainRegistryResponse, _abc.Awaitable[_node_pb2.ExplainRegistryResponse]]:
+        """Who would be asked for an image, in which order, with what and why. Nothing is asked."""
+
+    @_abc_1.abstractmethod
+    def CheckImages(
+        self,
+        request: _node_pb2.CheckImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.CheckProgress], _abc.AsyncIterator[_node_pb2.CheckProgress]]:
+        """Compare images' layers on disk with the digests that were recorded when they were written; repair fetches
+        what is damaged anew, while containers go on running. A message for each layer, then one with finished set.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportImages(
+        self,
+        request: _node_pb2.ExportImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExportImagesResponse, _abc.Awaitable[_node_pb2.ExportImagesResponse]]:
+        """Write images to an archive on the node."""
 
     @_abc_1.abstractmethod
     def Timeline(

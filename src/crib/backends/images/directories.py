@@ -1,0 +1,301 @@
+"""Layers as directories, for hosts where no EROFS file can be mounted.
+
+A layer is still written, checked and adopted as an EROFS file, and then unpacked from it into `HEX.dir` by a
+process that can reach nothing else (`unpack_main`). The directory is there exactly when it is whole and
+synced, because it is only ever renamed into place; `HEX.tree` beside it has the digest of its tree. The EROFS
+file goes afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+import crib
+from crib.backends.images.unpack_main import MAX_ANSWER, Answer
+from crib.host import files, libc, processes
+from crib.host.mount_table import mounts_below
+from crib.host.threads import run_to_end
+from crib.model.errors import Broken, CribError, Exhausted, NotFound
+from crib.model.ids import Digest, is_digest
+from crib.model.paths import Paths
+from crib.wire.erofs_inode import OPAQUE
+
+_log = logging.getLogger(__name__)
+
+_SUFFIX = ".dir"
+_UNPACKING = ".unpacking"
+_REMOVED = ".removed"
+_TREE = ".tree"
+_SECONDS = 3600.0
+_PARALLEL = 2
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {0} import main; main(sys.argv[1:])"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_XDEV
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    """What HEX.tree holds: the tree's digest, allocated bytes and inodes of the directory."""
+
+    digest: str
+    size: int
+    inodes: int
+
+
+@dataclass(slots=True)
+class _Work:
+    """Callers that want one layer unpacked."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    callers: int = 0
+
+
+class DirectoryLayers:
+    """The unpacked layers of one data root. Unpacking leaves `min_free` bytes of its file system free."""
+
+    def __init__(self, paths: Paths, min_free: int = 0) -> None:
+        self._paths = paths
+        self._min_free = min_free
+        self._work: dict[Digest, _Work] = {}
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._tidying = asyncio.Lock()
+        self._serial = itertools.count()
+
+    def listed(self) -> list[Digest]:
+        """The layers that are here; blocks for one look into a directory."""
+        names = (
+            name.removesuffix(_SUFFIX) for name in os.listdir(self._paths.layers) if name.endswith(_SUFFIX)
+        )
+        return [Digest(f"sha256:{name}") for name in names if is_digest(f"sha256:{name}")]
+
+    def size(self, layer: Digest) -> int | None:
+        """Bytes that the layer takes on disk; None when it is not here. Blocks shortly."""
+        if not os.path.isdir(self._paths.layer_directory(layer)):
+            return None
+        recorded = self._recorded(layer)
+        if recorded is None:
+            return files.disk_usage(self._paths.layer_directory(layer)).bytes
+        return recorded.size
+
+    def usage(self) -> files.DiskUsage:
+        """What all of them take, as it was when they were unpacked; blocks for a small file each."""
+        recorded = [found for layer in self.listed() if (found := self._recorded(layer)) is not None]
+        return files.DiskUsage(sum(each.size for each in recorded), sum(each.inodes for each in recorded))
+
+    async def unpack(self, layer: Digest) -> int:
+        """Unpack the layer's EROFS file and remove it; the bytes that the directory takes.
+
+        Nothing is done when the directory is here; callers at once share the work. NotFound when there is
+        neither, Exhausted when the disk is full, Broken when the file is none of ours; then nothing of the
+        directory is left and the file stays.
+        """
+        if not is_digest(layer):
+            raise Broken(f"{layer!r} is not the digest of a layer")
+        work = self._work.setdefault(layer, _Work())
+        work.callers += 1
+        try:
+            async with work.lock:
+                size = await asyncio.to_thread(self.size, layer)
+                if size is None:
+                    async with self._slots:
+                        size = await self._unpack(layer)
+                _unlink(self._paths.layer_file(layer))
+                return size
+        finally:
+            work.callers -= 1
+            if not work.callers:
+                del self._work[layer]
+
+    async def check(self, layer: Digest) -> str:
+        """What is wrong with the layer on disk; empty when its tree is as it was unpacked."""
+        recorded = self._recorded(layer)
+        if recorded is None:
+            return f"the digest of its tree is missing: {self._tree_file(layer)}"
+        try:
+            digest = await check_directory(self._paths.layer_directory(layer))
+        except CribError as error:
+            return error.message
+        return "" if digest == recorded.digest else f"its tree has the digest {digest}, not {recorded.digest}"
+
+    async def remove(self, layers: Collection[Digest]) -> None:
+        """Take these layers away at once; `tidy` deletes what was theirs, which takes longer.
+
+        Not for layers that are being unpacked; unmount them first. Containers that run on them go on.
+        """
+        await run_to_end(self._remove, [layer for layer in layers if is_digest(layer)])
+
+    async def tidy(self) -> None:
+        """Delete what was removed, unless a container's root still uses it, and what is half-made.
+
+        Takes seconds for large layers. Layers that are being unpacked or come meanwhile are not disturbed.
+        """
+        async with self._tidying:
+            # Names change here, on the loop, where no unpacking can begin in between; deleting takes long.
+            doomed = self._leftovers({_hex(layer) for layer in self._work})
+            await run_to_end(self._delete, doomed)
+
+    async def _unpack(self, layer: Digest) -> int:
+        source = self._paths.layer_file(layer)
+        target = self._unpacking(layer)
+        subject = f"layer {layer} could not be unpacked into {target}"
+        try:
+            source_fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotFound(f"layer {layer} is not on disk: {source}: {error.strerror}") from error
+        try:
+            target_fd = await run_to_end(self._prepare, source_fd, target)
+            try:
+                answer = await _run_helper(source_fd, target_fd, subject)
+                await run_to_end(self._finish, layer, target_fd, answer)
+            finally:
+                os.close(target_fd)
+        except OSError as error:
+            kind = Exhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Broken
+            raise kind(f"{subject}: {error}") from error
+        finally:
+            os.close(source_fd)
+            # Gone already after a success: the name is another one then.
+            await run_to_end(files.remove_tree, target)
+        if answer.left_out:
+            text = "layer %s: %d extended attributes are left out: %s does not take them"
+            _log.warning(text, layer, answer.left_out, self._paths.layers)
+        return answer.size
+
+    def _prepare(self, source_fd: int, target: str) -> int:
+        files.remove_tree(target)
+        space = os.statvfs(self._paths.layers)
+        needed = os.fstat(source_fd).st_blocks * 512 + self._min_free
+        if space.f_bavail * space.f_frsize < needed:
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed", self._paths.layers)
+        os.mkdir(target, 0o700)
+        return os.open(target, _DIRECTORY)
+
+    def _finish(self, layer: Digest, target_fd: int, answer: Answer) -> None:
+        """Mark and put in place what the process made and synced, without following anything in it."""
+        for path in answer.opaque:
+            fd = libc.openat2(target_fd, os.fsdecode(path) or ".", _DIRECTORY, resolve=_BENEATH)
+            try:
+                os.setxattr(fd, OPAQUE, b"y")
+            finally:
+                os.close(fd)
+        if answer.opaque:
+            files.sync_filesystem(target_fd)
+        recorded = _Recorded(answer.digest, answer.size, answer.inodes)
+        files.atomic_write(self._tree_file(layer), msgspec.json.encode(recorded), 0o600, sync=True)
+        os.rename(self._unpacking(layer), self._paths.layer_directory(layer))
+        files.sync_directory(self._paths.layers)
+
+    def _remove(self, layers: Iterable[Digest]) -> None:
+        for layer in layers:
+            try:
+                self._put_aside(self._paths.layer_directory(layer), _hex(layer))
+            except FileNotFoundError:
+                pass
+            _unlink(self._tree_file(layer))
+            _unlink(self._paths.layer_file(layer))
+
+    def _put_aside(self, path: str, digits: str) -> str:
+        name = f"{self._paths.layers}/.{digits}.{os.getpid()}-{next(self._serial)}{_REMOVED}"
+        os.rename(path, name)
+        return name
+
+    def _leftovers(self, busy: Collection[str]) -> list[str]:
+        """Take half-made layers and stray files away; the directories that are to be deleted."""
+        aside = []
+        names = set(os.listdir(self._paths.layers))
+        for name in names:
+            path = f"{self._paths.layers}/{name}"
+            digits = name.removeprefix(".").partition(".")[0]
+            whole = digits + _SUFFIX in names
+            if digits in busy:
+                continue
+            if name == f".{digits}{_UNPACKING}":
+                aside.append(self._put_aside(path, digits))
+            elif name.startswith(".") and name.endswith(_REMOVED):
+                aside.append(path)
+            elif (name == digits + _TREE and not whole) or (name == f"{digits}.erofs" and whole):
+                _unlink(path)
+        return aside
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        used = self._used_layers() if paths else ""
+        for path in paths:
+            digits = os.path.basename(path)[1:].partition(".")[0]
+            # Roots know a layer by its mount point, whose name is the beginning of the digest.
+            if os.path.basename(self._paths.layer_mount(Digest(f"sha256:{digits}"))) not in used:
+                files.remove_tree(path)
+
+    def _used_layers(self) -> str:
+        """The options of all roots and image volumes that are mounted: they name the layers below."""
+        entries = mounts_below(os.path.realpath(self._paths.state))
+        return " ".join(option for entry in entries for option in entry.super_options)
+
+    def _recorded(self, layer: Digest) -> _Recorded | None:
+        try:
+            with open(self._tree_file(layer), "rb") as file:
+                return msgspec.json.decode(file.read(4096), type=_Recorded)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _unpacking(self, layer: Digest) -> str:
+        return f"{self._paths.layers}/.{_hex(layer)}{_UNPACKING}"
+
+    def _tree_file(self, layer: Digest) -> str:
+        return f"{self._paths.layers}/{_hex(layer)}{_TREE}"
+
+
+async def check_directory(path: str) -> str:
+    """The digest of the tree in a directory, read by a confined process. Broken when it cannot be read."""
+    subject = f"{path} could not be checked"
+    try:
+        fd = os.open(path, _DIRECTORY)
+        try:
+            return (await _run_helper(-1, fd, subject)).digest
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Broken(f"{subject}: {error.strerror or error}") from error
+
+
+async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
+    """Unpack an EROFS file into an empty directory. What is opaque is told and not marked."""
+    return await _run_helper(source_fd, target_fd, subject)
+
+
+async def _run_helper(source_fd: int, target_fd: int, subject: str) -> Answer:
+    root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
+    start = _START.format("crib.backends.images.unpack_main")
+    arguments = (str(source_fd), str(target_fd), str(os.getpid()))
+    descriptors = tuple(fd for fd in (source_fd, target_fd) if fd >= 0)
+    completed = await processes.run(
+        [sys.executable, "-I", "-c", start, root, *arguments],
+        timeout=_SECONDS,
+        env={"LANG": "C.UTF-8"},
+        options=processes.RunOptions(output_limit=MAX_ANSWER, pass_fds=descriptors, cwd="/"),
+    )
+    try:
+        answer = msgspec.msgpack.decode(completed.check().stdout, type=Answer)
+    except (processes.ProgramFailed, msgspec.MsgspecError, ValueError) as error:
+        raise Broken(f"{subject}: {error}") from error
+    if answer.error:
+        raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
+    return answer
+
+
+def _hex(layer: Digest) -> str:
+    return layer.removeprefix("sha256:")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,289 @@
+"""Writing images to an archive: a tar of an OCI layout, or what `docker save` writes.
+
+Layers are written uncompressed, as tars, so the manifest is written anew; the config is the image's own, byte
+for byte, so that the image has the same id wherever it is loaded (see `layer_tars` for the exception). The
+archive depends on nothing but the images: the same ones give the same bytes.
+
+Sources: OCI image specification (image-layout.md, annotations.md); the `docker save` format, version 1.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crib.backends.images.layer_tars import LayerTar, LayerTars
+from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, WrongState
+from crib.model.ids import Digest
+from crib.model.image import parse_reference
+from crib.ports import ExportedImage
+from crib.wire import oci_image
+from crib.wire.tar_member import Kind, Member
+from crib.wire.tar_writer import END, member_header, padding
+
+_log = logging.getLogger(__name__)
+
+FORMATS = ("oci", "docker")
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_PARTIAL = ".partial"
+_FULL_NAME, _REF_NAME = oci_image.NAME_ANNOTATIONS
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image as it will be in the archive."""
+
+    config: bytes
+    digest: str
+    layers: tuple[LayerTar, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A small member, held in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.data
+
+
+def export_images(path: str, images: Sequence[ExportedImage], archive_format: str, layers: LayerTars) -> int:
+    """Write images to the new file `path` (absolute); returns its size in bytes.
+
+    Blocks for as long as reading and writing all layers takes: for a thread. The file is written under
+    another name beside it, mode 0600, synced, and gets its name only when it is whole; after a failure
+    nothing is there. InvalidRequest for a path or format that cannot be, Exhausted when there is no room,
+    Broken when a layer or document is damaged, WrongState when an image came without its documents.
+    """
+    if archive_format not in FORMATS:
+        raise InvalidRequest(f"{archive_format!r} is not one of {', '.join(FORMATS)}", field="format")
+    if not images:
+        raise InvalidRequest("no image to export", field="images")
+    with _directory(path) as directory:
+        tars: dict[Digest, LayerTar] = {}
+        planned = [_plan(image, layers, tars) for image in images]
+        members = _oci_members(planned) if archive_format == "oci" else _docker_members(planned)
+        size = len(END) + sum(
+            len(_header(name, member)) + member.size + padding(member.size)
+            for name, member in members.items()
+        )
+        try:
+            _write_archive(directory, path, size, members)
+        except OSError as error:
+            kind = Exhausted if error.errno in _FULL else Broken
+            raise kind(f"export to {path}: {error.strerror}") from error
+    return size
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[int]:
+    """The directory that the archive goes to, when it can be made there."""
+    head, name = os.path.split(path)
+    if not os.path.isabs(path) or name in ("", ".", "..") or "\0" in path:
+        raise InvalidRequest(f"{path!r} is not the absolute path of a file", field="path")
+    try:
+        fd = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidRequest(f"directory {head} cannot be opened: {error.strerror}", field="path") from error
+    try:
+        if _exists(fd, name):
+            raise InvalidRequest(f"{path} exists", field="path")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InvalidRequest(f"{name} cannot be made: {error.strerror}", field="path") from error
+    return True
+
+
+def _plan(image: ExportedImage, layers: LayerTars, tars: dict[Digest, LayerTar]) -> _Image:
+    record, config = image.record, image.documents.config
+    if not config:
+        raise WrongState(
+            f"image {record.id} came here before documents were kept: pull it again to export it"
+        )
+    digest = _digest(config)
+    if digest != record.id:
+        raise Broken(f"image {record.id} cannot be exported: its config has digest {digest}")
+    for layer in record.layers:
+        if layer.diff_id not in tars:
+            tars[layer.diff_id] = layers.tar_of(layer)
+    chosen = tuple(tars[layer.diff_id] for layer in record.layers)
+    if any(tar.diff_id != layer.diff_id for tar, layer in zip(chosen, record.layers, strict=True)):
+        config = _with_layers(config, [tar.diff_id for tar in chosen])
+        digest = _digest(config)
+        _log.warning("image %s is exported as %s: its layers' tars had to be made anew", record.id, digest)
+    return _Image(config, digest, chosen, image.tags)
+
+
+def _with_layers(config: bytes, diff_ids: list[Digest]) -> bytes:
+    """The config with other layers; all else in it stays, also what is unknown here."""
+    document: dict[str, Any] = json.loads(config)
+    document["rootfs"]["diff_ids"] = diff_ids
+    return _json(document)
+
+
+def _oci_members(images: Sequence[_Image]) -> dict[str, _Document | LayerTar]:
+    """What goes into the archive, by name, each blob once; documents first: readers find them soon."""
+    blobs: dict[str, _Document | LayerTar] = {}
+    entries = []
+    for image in images:
+        descriptors = [_descriptor(_LAYER, tar.diff_id, tar.size) for tar in image.layers]
+        manifest = _json(
+            {
+                "schemaVersion": 2,
+                "mediaType": oci_image.OCI_MANIFEST,
+                "config": _descriptor(oci_image.OCI_CONFIG, image.digest, len(image.config)),
+                "layers": descriptors,
+            }
+        )
+        digest = _digest(manifest)
+        blobs[_blob(digest)] = _Document(manifest)
+        blobs[_blob(image.digest)] = _Document(image.config)
+        entry = {
+            **_descriptor(oci_image.OCI_MANIFEST, digest, len(manifest)),
+            "platform": _platform(image.config),
+        }
+        entries += [{**entry, "annotations": _annotations(tag)} for tag in image.tags] or [entry]
+    index = {"schemaVersion": 2, "mediaType": oci_image.OCI_INDEX, "manifests": entries}
+    tars = {_blob(tar.diff_id): tar for image in images for tar in image.layers}
+    layout = _Document(b'{"imageLayoutVersion":"1.0.0"}')
+    return {"oci-layout": layout, "index.json": _Document(_json(index)), **blobs, **tars}
+
+
+def _docker_members(images: Sequence[_Image]) -> dict[str, _Document | LayerTar]:
+    configs: dict[str, _Document | LayerTar] = {}
+    tars: dict[str, _Document | LayerTar] = {}
+    entries = []
+    for image in images:
+        config = f"{_hex(image.digest)}.json"
+        paths = [f"{_hex(tar.diff_id)}/layer.tar" for tar in image.layers]
+        configs[config] = _Document(image.config)
+        tars |= zip(paths, image.layers, strict=True)
+        entries.append({"Config": config, "RepoTags": list(image.tags) or None, "Layers": paths})
+    return {"manifest.json": _Document(_json(entries)), **configs, **tars}
+
+
+def _platform(config: bytes) -> dict[str, str]:
+    document = oci_image.parse_config(config, "image config")
+    platform = {"os": document.os, "architecture": document.architecture, "variant": document.variant}
+    return {key: text for key, text in platform.items() if text}
+
+
+def _annotations(tag: str) -> dict[str, str]:
+    """containerd reads the full name, podman and skopeo the other; both are what containerd writes."""
+    return {_FULL_NAME: tag, _REF_NAME: parse_reference(tag).tag}
+
+
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/sha256/{_hex(digest)}"
+
+
+def _header(name: str, member: _Document | LayerTar) -> bytes:
+    return member_header(Member(name.encode(), Kind.FILE, 0o644, 0, 0, 0, 0, member.size, 0, 0))
+
+
+def _write_archive(directory: int, path: str, size: int, members: dict[str, _Document | LayerTar]) -> None:
+    name = os.path.basename(path)
+    partial = name + _PARTIAL
+    status = os.fstatvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        raise Exhausted(f"export to {path} takes {size} bytes, its file system has {free} left")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(partial, flags, 0o600, dir_fd=directory)
+    except FileExistsError:
+        text = f"{path}{_PARTIAL} exists: another export writes it, or left it when it was cut short"
+        raise InvalidRequest(text, field="path") from None
+    try:
+        try:
+            os.fchmod(fd, 0o600)
+            _write_members(fd, members)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        _give_name(directory, partial, name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial, dir_fd=directory)
+        raise
+    os.fsync(directory)
+
+
+def _write_members(fd: int, members: dict[str, _Document | LayerTar]) -> None:
+    for name, member in members.items():
+        _write(fd, _header(name, member))
+        written = 0
+        for piece in member.pieces():
+            _write(fd, piece)
+            written += len(piece)
+        if written != member.size:
+            raise Broken(f"{name} has {written} bytes, {member.size} were announced")
+        _write(fd, bytes(padding(written)))
+    _write(fd, END)
+
+
+def _write(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def _give_name(directory: int, partial: str, name: str, path: str) -> None:
+    """Turn the partial file into the archive, never over a file that somebody made meanwhile."""
+    try:
+        os.link(partial, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError:
+        raise _already(path) from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without hard links, such as FAT: here somebody could come in between.
+        if _exists(directory, name):
+            raise _already(path) from None
+        os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+        return
+    os.unlink(partial, dir_fd=directory)
+
+
+def _already(path: str) -> CribError:
+    return InvalidRequest(f"{path} was made by somebody else meanwhile", field="path")

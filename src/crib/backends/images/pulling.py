@@ -1,0 +1,183 @@
+"""One layer from a registry: its blob comes into a spool, a thread writes the layer from there, and who sent
+wrong bytes is found out.
+
+The digest is the judge of resumed bytes, too: when they are wrong everything is fetched once more. Wrong
+bytes of several hosts are nobody's, so from then on one host at a time has to bring all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from crib.backends.images.connections import host_name
+from crib.backends.images.documents import FoundLayer
+from crib.backends.images.download import Bandwidth, BlobClient, BlobDownload, Terms
+from crib.backends.images.free_space import require_free
+from crib.backends.images.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
+from crib.backends.images.messages import TransferLimits
+from crib.backends.images.spool import Spool, SpoolClosed
+from crib.model.errors import CribError, Exhausted
+from crib.model.registry import RegistryHost
+
+Report = Callable[[str, int, str], None]
+"""Told the stage, the bytes of the blob that are here, and the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerJob:
+    """A layer to be written to `temporary` by a thread of `pool`."""
+
+    layer: FoundLayer
+    limits: TransferLimits
+    temporary: str
+    pool: ThreadPoolExecutor
+    report: Report
+
+    @property
+    def claims(self) -> LayerClaims:
+        return LayerClaims(self.layer.blob_digest or "", self.layer.size, self.layer.diff_id)
+
+    @property
+    def options(self) -> LayerOptions:
+        limits = self.limits
+        return LayerOptions(
+            block_size=limits.block_size,
+            max_bytes=limits.max_layer_bytes,
+            max_ratio=limits.max_ratio,
+            sync=True,
+            min_free=limits.min_free,
+        )
+
+    def check_space(self, needed: int) -> None:
+        """Exhausted when so many bytes do not fit."""
+        name = self.layer.blob_digest or self.layer.diff_id
+        require_free(".", needed, self.limits.min_free, f"layer {name}")
+
+
+class PulledLayer:
+    """One layer on its way from `client`; `spool_name` replaces the name of the blob's own spool."""
+
+    def __init__(self, job: LayerJob, client: BlobClient, bandwidth: Bandwidth, spool_name: str = "") -> None:
+        self._job = job
+        self._client = client
+        self._spool_name = spool_name
+        self._terms = Terms(job.limits, bandwidth, self._told)
+        self._hosts = list(client.blob_hosts())
+        self._alone = False
+        self._wrong: list[str] = []
+
+    async def fetch(self) -> LayerFacts:
+        """The layer, written; its blob is gone then. What has come is kept when hosts failed or we were
+        cancelled."""
+        job = self._job
+        assert job.layer.blob_digest is not None
+        self._spool = spool = Spool(
+            job.layer.blob_digest, job.layer.size, job.limits.min_free, self._spool_name
+        )
+        keep = False
+        try:
+            # The layer takes about as much as its blob at least.
+            job.check_space(2 * spool.size - spool.resumed)
+            job.report("downloading", spool.received, "")
+            return await self._attempts()
+        except (asyncio.CancelledError, CribError) as error:
+            keep = not isinstance(error, Exhausted) and not self._spool_name
+            raise
+        finally:
+            spool.close(keep=keep)
+
+    async def _attempts(self) -> LayerFacts:
+        while True:
+            hosts = self._hosts[:1] if self._alone else self._hosts
+            download = BlobDownload(self._client, self._spool, self._terms, hosts)
+            try:
+                return await self._attempt(download)
+            except LayerError as error:
+                if await asyncio.to_thread(self._spool.is_right):
+                    raise
+                self._blame(download.used, error)
+                self._spool.reset(empty=True)
+            except CribError as error:
+                if isinstance(error, Exhausted):
+                    raise
+                if self._alone and len(self._hosts) > 1:
+                    self._wrong.append(str(error))
+                    del self._hosts[0]
+                    self._spool.reset(empty=True)
+                elif self._wrong:
+                    raise LayerError("; ".join((*self._wrong, str(error)))) from error
+                else:
+                    raise
+
+    def _blame(self, used: list[RegistryHost], error: LayerError) -> None:
+        """Leave out who sent wrong bytes; raises when nobody is left."""
+        names = ", ".join(map(host_name, used))
+        if self._spool.resumed:
+            return
+        if len(used) > 1:
+            self._alone = True
+            self._hosts.sort(key=lambda host: host not in used)
+            return
+        self._wrong.append(f"{names or 'nobody'}: {error}")
+        self._hosts = [host for host in self._hosts if host not in used]
+        if not self._hosts or not used:
+            raise LayerError("; ".join(self._wrong)) from error
+
+    async def _attempt(self, download: BlobDownload) -> LayerFacts:
+        job, spool = self._job, self._spool
+        loop = asyncio.get_running_loop()
+        writing = loop.run_in_executor(job.pool, _write_from, spool, job)
+        try:
+            if not await _while(writing, download.run()):
+                # It says why it ended before all had come.
+                return await asyncio.shield(writing)
+            job.report("writing", spool.received, "")
+            return await asyncio.shield(writing)
+        except BaseException:
+            spool.stop()
+            # The thread must have let go of its files before anybody is told.
+            await asyncio.wait([writing])
+            _ = writing.cancelled() or writing.exception()
+            # It may have come to its end in the very moment that it was told to stop.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(job.temporary)
+            raise
+        finally:
+            spool.reset(empty=False)
+
+    def _told(self, host: str) -> None:
+        self._job.report("downloading", self._spool.received, host)
+
+
+async def _while(work: asyncio.Future[LayerFacts], companion: Awaitable[None]) -> bool:
+    """Await `companion`, but not longer than `work` lasts; whether it came to its end."""
+    try:
+        async with asyncio.timeout(None) as scope:
+
+            def stop(_: object) -> None:
+                with contextlib.suppress(RuntimeError):  # already left
+                    scope.reschedule(asyncio.get_running_loop().time())
+
+            work.add_done_callback(stop)
+            await companion
+    except SpoolClosed:
+        return False
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        return False
+    finally:
+        work.remove_done_callback(stop)
+    return True
+
+
+def _write_from(spool: Spool, job: LayerJob) -> LayerFacts:
+    try:
+        return write_layer(spool.chunks(), job.temporary, job.claims, job.options)
+    finally:
+        spool.leave()

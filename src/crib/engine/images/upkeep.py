@@ -1,0 +1,104 @@
+"""What a node does with images by itself: archives and pre-pulls at start, garbage collection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from crib.engine.core import Core
+from crib.engine.images.catalogue import Catalogue
+from crib.engine.images.verbs import ImageVerbs
+from crib.model.errors import CribError
+from crib.model.image import ImageRecord, PullOrder, parse_reference
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+"""Seconds between two tries of a pre-pull: doubled each time."""
+COLLECT_INTERVAL = 30.0
+"""Seconds between two looks at the file system."""
+
+
+class Upkeep:
+    """Background work on images; nothing of it keeps a pod waiting, and a failure is logged."""
+
+    def __init__(self, core: Core, catalogue: Catalogue, verbs: ImageVerbs) -> None:
+        self._core = core
+        self._settings = core.settings.images
+        self._catalogue = catalogue
+        self._verbs = verbs
+
+    def begin(self, archives: Sequence[str]) -> None:
+        """Start it all; `archives` are those of the import directory."""
+        if archives or self._settings.prepull:
+            self._core.keeper.serve("fill images", self._fill(archives))
+        if self._settings.gc_high:
+            self._core.keeper.serve("collect images", self._collect_forever())
+
+    async def _fill(self, archives: Sequence[str]) -> None:
+        """Archives first: they may hold what is to be pulled."""
+        for path in archives:
+            try:
+                async for update in self._verbs.import_archive(path, ()):
+                    for record in update.images:
+                        log.info("%s: imported %s", path, ", ".join(record.tags) or record.id)
+            except CribError as error:
+                log.error("%s: %s", path, error)
+        async with asyncio.TaskGroup() as group:
+            for name in self._settings.prepull:
+                group.create_task(self._prepull(name))
+
+    async def _prepull(self, name: str) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if self._catalogue.find(name) is None:
+                    await self._verbs.pull(PullOrder(parse_reference(name, field="images.prepull")))
+                    log.info("pre-pulled %s", name)
+            except CribError as error:
+                log.warning("pre-pull of %s failed, next try in %.0f s: %s", name, pause, error)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    async def _collect_forever(self) -> None:
+        while True:
+            try:
+                await self.collect()
+            except CribError as error:
+                log.error("garbage collection of images: %s", error)
+            await asyncio.sleep(COLLECT_INTERVAL)
+
+    async def collect(self) -> Sequence[ImageRecord]:
+        """At the high mark remove unused images, the longest unused first, down to the low mark."""
+        removed: list[ImageRecord] = []
+        if await self._used_percent() < self._settings.gc_high:
+            return removed
+        for record in self._unused():
+            if await self._used_percent() <= self._settings.gc_low:
+                break
+            await self._verbs.remove(record.id)
+            log.info("garbage collection removed image %s", next(iter(record.tags), record.id))
+            removed.append(record)
+        else:
+            log.warning("the image file system is above %d %%, and no image is unused", self._settings.gc_low)
+        return removed
+
+    async def _used_percent(self) -> float:
+        space = await self._core.ports.images.space()
+        return 100 * (1 - space.free / space.total) if space.total else 0.0
+
+    def _unused(self) -> list[ImageRecord]:
+        """Images that may go, the longest unused first."""
+        in_use = {container.image_id for container in self._core.containers}
+        kept = {found.id for name in self._settings.prepull if (found := self._catalogue.find(name))}
+        youngest = self._core.clock() - int(self._settings.gc_min_age * 1e9)
+        candidates = [
+            row
+            for row in self._catalogue
+            if not row.pinned and row.id not in in_use | kept and max(row.used_at, row.created_at) < youngest
+        ]
+        return sorted(candidates, key=lambda row: max(row.used_at, row.created_at))

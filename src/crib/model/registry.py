@@ -1,0 +1,91 @@
+"""Registries: who is asked for an image, in which order, and with which credentials."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """CRI AuthConfig: what the caller of PullImage gives; secrets never show in a repr."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    auth: str = field(default="", repr=False)
+    """base64 of USERNAME:PASSWORD."""
+    server_address: str = ""
+    """The registry it is meant for; no other gets it then."""
+    identity_token: str = field(default="", repr=False)
+    """OAuth2 refresh token: changed for access tokens at the registry's token server."""
+    registry_token: str = field(default="", repr=False)
+    """Bearer token, sent to the registry as it is."""
+
+    def fingerprint(self) -> str:
+        """Equal for equal credentials, and says nothing of them; empty when there are none."""
+        parts = (
+            *(self.username, self.password, self.auth),
+            *(self.server_address, self.identity_token, self.registry_token),
+        )
+        if not any(parts):
+            return ""
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+NO_AUTH = AuthConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What one host gets. All empty: anonymous. A registry token goes before an identity token, that before
+    a password."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    source: str = ""
+    """Where it is from, for people: `request`, the auth file's path, a helper's name."""
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.username or self.password or self.identity_token or self.registry_token)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """PEM texts; the key may be in the certificate's text."""
+
+    certificate: str
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryHost:
+    """One place that is asked for an image (containerd's hosts.toml; containers-registries.conf(5))."""
+
+    url: str
+    """Base URL up to and with the API's root: https://mirror.example/v2, without a slash at the end."""
+    repository: str
+    """The repository's name there: prefixes may be rewritten."""
+    reason: str
+    """Why it is asked, for people: which file or setting says so."""
+    namespace: str = ""
+    """The registry that the name means, sent as `?ns=` with every request (containerd's hosts.md): a mirror
+    of several registries needs it. Empty: not sent."""
+    is_origin: bool = False
+    """Whether it is the registry that the image's name means."""
+    resolves: bool = True
+    """Whether it is asked for what a tag means; one that may not is asked by digest only."""
+    pulls: bool = True
+    """Whether it is asked for manifests by digest and for blobs."""
+    authorities: tuple[str, ...] = field(default=(), repr=False)
+    """PEM texts of certificate authorities that are trusted beside the system's."""
+    certificates: tuple[ClientCertificate, ...] = field(default=(), repr=False)
+    skip_verify: bool = False
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Sent with every request to this host, never to another that it redirects to."""
+    connect_timeout: float = 10.0
+    """Seconds to connect and get the head of a response."""
+    credential: Credential = Credential()

@@ -1,0 +1,97 @@
+"""Headers of a tar archive, without I/O: a member in, 512-byte blocks out. The same member, the same bytes.
+
+ustar where it suffices, with a PAX extended header before it where it does not. Source: POSIX.1-2017 ``pax``;
+star(5) for ``SCHILY.xattr``.
+"""
+
+from __future__ import annotations
+
+from crib.wire.tar_member import BLOCK, HEADER, KINDS, Kind, Member
+
+END = bytes(2 * BLOCK)
+"""What an archive ends with."""
+
+_NAME_MAX = 100
+_MAGIC = b"ustar\x0000"
+_FLAGS = {kind: flag for flag, kind in KINDS.items() if flag.isdigit() and flag != b"7"}
+_SMALL = 0o7777777
+_LARGE = 0o77777777777
+_EXTENDED_NAME = b"././@PaxHeader"
+
+
+def padding(size: int) -> int:
+    """Bytes of zeros that follow a member's data."""
+    return -size % BLOCK
+
+
+def member_header(member: Member) -> bytes:
+    """All that precedes the member's data (``size`` bytes); its ``offset``, ``stored`` and ``sparse`` say
+    nothing here.
+
+    ValueError when a device number is too large for the format.
+    """
+    records = _records(member)
+    head = b""
+    if records:
+        extended = _ustar(Member(_EXTENDED_NAME, Kind.FILE, 0o644, 0, 0, 0, 0, len(records), 0, 0), b"x")
+        head = extended + records + bytes(padding(len(records)))
+    return head + _ustar(member, _FLAGS[member.kind])
+
+
+def _ustar(member: Member, flag: bytes) -> bytes:
+    major, minor = member.device
+    if major > _SMALL or minor > _SMALL:
+        raise ValueError(f"device {major}:{minor} is too large for a tar header")
+    size = member.size if member.kind is Kind.FILE else 0
+    fields = [
+        member.name[:_NAME_MAX],
+        b"%07o\0" % (member.mode & 0o7777),
+        b"%07o\0" % (member.uid if member.uid <= _SMALL else 0),
+        b"%07o\0" % (member.gid if member.gid <= _SMALL else 0),
+        b"%011o\0" % (size if size <= _LARGE else 0),
+        b"%011o\0" % (member.mtime if 0 <= member.mtime <= _LARGE else 0),
+        b" " * 8,
+        flag,
+        member.link[:_NAME_MAX],
+        _MAGIC,
+        b"%07o\0" % major,
+        b"%07o\0" % minor,
+        b"",
+    ]
+    fields[6] = b"%06o\0 " % sum(HEADER.pack(*fields))
+    return HEADER.pack(*fields)
+
+
+def _records(member: Member) -> bytes:
+    """What does not fit into the ustar header."""
+    texts = {b"path": member.name, b"linkpath": member.link}
+    records = {key: text for key, text in texts.items() if len(text) > _NAME_MAX or not text.isascii()}
+    for key, number in ((b"uid", member.uid), (b"gid", member.gid)):
+        if number > _SMALL:
+            records[key] = b"%d" % number
+    if member.kind is Kind.FILE and member.size > _LARGE:
+        records[b"size"] = b"%d" % member.size
+    if member.mtime_nsec or not 0 <= member.mtime <= _LARGE:
+        records[b"mtime"] = _time(member.mtime, member.mtime_nsec)
+    for name, value in (member.xattrs or {}).items():
+        records[b"SCHILY.xattr." + name] = value
+    return b"".join(_record(key, records[key]) for key in sorted(records))
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """One record; the length at its beginning counts itself."""
+    rest = len(key) + len(value) + len(b" =\n")
+    length = rest + len(str(rest))
+    if rest + len(str(length)) != length:
+        length += 1
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _time(seconds: int, nanoseconds: int) -> bytes:
+    """Seconds since the epoch as a decimal fraction; before it, too, ``nanoseconds`` count upwards."""
+    if seconds >= 0 or not nanoseconds:
+        sign, whole, fraction = b"-" if seconds < 0 else b"", abs(seconds), nanoseconds
+    else:
+        sign, whole, fraction = b"-", -seconds - 1, 1_000_000_000 - nanoseconds
+    text = b"%s%d" % (sign, whole)
+    return text + (b".%09d" % fraction).rstrip(b"0") if fraction else text

@@ -1,0 +1,62 @@
+"""The registry client of the image worker, asked directly: what a test says to it, and what it gives."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from crib.backends.images.connections import HostPool
+from crib.backends.images.messages import Pull, TransferLimits
+from crib.backends.images.registry import RegistryClient
+from crib.model.image import Platform
+from crib.model.registry import Credential, RegistryHost
+from tests.images import machine_architecture
+
+SECRETS = ("open sesame", "identity-of-ali", "registry-token-of-ali")
+BASIC = Credential("ali-baba", SECRETS[0], source="request")
+
+
+def host(url: str, repository: str = "a/b", **fields: Any) -> RegistryHost:
+    """A host at this base URL, its API below /v2; it is the origin unless the test says otherwise."""
+    return RegistryHost(f"{url}/v2", repository, "a test", **{"is_origin": True, **fields})
+
+
+def limits(**fields: Any) -> TransferLimits:
+    """Sane bounds, short enough for a test."""
+    values = {"block_size": 4096, "parallel_layers": 3, "stall_timeout": 10.0, "max_layer_bytes": 1 << 30}
+    return TransferLimits(**{**values, "max_ratio": 200, "dead_host_time": 60.0, **fields})
+
+
+def order(*hosts: RegistryHost, tag: str = "1", digest: str = "", **fields: Any) -> Pull:
+    """A pull from these hosts."""
+    values = {"platform": Platform(machine_architecture(), "linux"), "limits": limits(), **fields}
+    return Pull(1, "registry.example/a/b", tag, digest, hosts, have=(), **values)
+
+
+@contextlib.asynccontextmanager
+async def client(
+    *hosts: RegistryHost, pool: HostPool | None = None, **fields: Any
+) -> AsyncIterator[RegistryClient]:
+    """A client for one pull."""
+    async with RegistryClient(order(*hosts, **fields), pool or HostPool()) as made:
+        yield made
+
+
+class Sleeps:
+    """A clock that only moves when somebody sleeps on it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def pool(self) -> HostPool:
+        """A pool on this clock."""
+        return HostPool(self.clock, self.sleep)

@@ -1,0 +1,99 @@
+"""Hosts of one blob for tests of downloads: each behaves as its script says, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from crib.backends.images.connections import HostFailure
+from crib.backends.images.messages import TransferLimits
+from crib.model.errors import CribError, Unavailable
+from crib.model.registry import RegistryHost
+
+LIMITS = TransferLimits(512, 3, 5.0, 1 << 30, 100, stall_bytes=1000)
+_PIECE = 1 << 16
+
+
+@dataclass
+class FakeHost:
+    """What one host does; `cuts` are bytes after which a connection breaks off, one for each."""
+
+    blob: bytes
+    ranges: bool = True
+    cuts: list[int] = field(default_factory=list)
+    failure: HostFailure | None = None
+    stalls: bool = False
+    drips: float = 0.0
+    total: bool = True
+    gate: asyncio.Event | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[tuple[int, int | None]] = field(default_factory=list)
+
+
+class FakeBody:
+    def __init__(self, host: FakeHost, start: int, end: int | None, cut: int | None) -> None:
+        self._host = host
+        self.start = start if host.ranges else 0
+        self.end = min(end or len(host.blob), len(host.blob)) if host.ranges else len(host.blob)
+        self.total = len(host.blob) if host.total else None
+        self._cut = cut
+        self.closed = False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        host, sent = self._host, 0
+        self._host.begun.set()
+        if host.gate is not None:
+            await host.gate.wait()
+        assert self.end is not None
+        for at in range(self.start, self.end, _PIECE):
+            if host.stalls:
+                await asyncio.Event().wait()
+            chunk = host.blob[at : min(at + _PIECE, self.end)]
+            while host.drips:
+                await asyncio.sleep(host.drips)
+                yield chunk[:1]
+                chunk = chunk[1:]
+            if self._cut is not None and sent + len(chunk) > self._cut:
+                yield chunk[: self._cut - sent]
+                raise HostFailure(0, "reset")
+            sent += len(chunk)
+            yield chunk
+            await asyncio.sleep(0)  # lets the other connections in
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeClient:
+    """A registry client whose hosts are named h0, h1, …"""
+
+    def __init__(self, *hosts: FakeHost) -> None:
+        self.hosts = {f"h{number}": host for number, host in enumerate(hosts)}
+        self.dead: list[str] = []
+        self.bodies: list[FakeBody] = []
+
+    def blob_hosts(self) -> Sequence[RegistryHost]:
+        return [RegistryHost(f"http://{name}/v2", "a/b", "test") for name in self.hosts]
+
+    async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> FakeBody:
+        fake = self.hosts[_name(host)]
+        fake.asked.append((start, end))
+        await asyncio.sleep(0)  # as a request would
+        if fake.failure is not None:
+            raise fake.failure
+        cut = fake.cuts.pop(0) if fake.cuts else None
+        body = FakeBody(fake, start, end, cut)
+        self.bodies.append(body)
+        return body
+
+    def mark_dead(self, host: RegistryHost) -> None:
+        self.dead.append(_name(host))
+
+    def failure(self, what: str, failures: list[tuple[RegistryHost, HostFailure]]) -> CribError:
+        tried = "; ".join(f"{_name(host)}: {failure}" for host, failure in failures)
+        return Unavailable(f"{what} ({tried})")
+
+
+def _name(host: RegistryHost) -> str:
+    return host.url.removeprefix("http://").removesuffix("/v2")
