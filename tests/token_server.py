@@ -61,7 +61,8 @@ def _nobody(repository: str) -> bool:
     return False
 
 
-def _everybody(repository: str) -> bool:
+def everybody(repository: str) -> bool:
+    """For `public`: every repository may be pulled without credentials."""
     return True
 
 
@@ -243,7 +244,3 @@ def running_token_server(*, tls: ssl.SSLContext | None = None, **options: object
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-everybody = _everybody
-"""For `public`: every repository may be pulled without credentials."""

@@ -298,3 +298,14 @@ async def test_closing_and_dismantling_twice_is_fine(lab: ImageLab) -> None:
         for _ in range(2):
             await lab.images.close()
             await lab.images.dismantle()
+
+
+async def test_an_image_can_be_looked_at_without_its_layers(lab: ImageLab) -> None:
+    lab.publish("app", "base")
+    async with bounded():
+        seen = await lab.images.resolve(lab.order("app"), lambda progress: None)
+        assert await lab.images.sweep(set()) == []
+    image = await lab.pull("app")
+    assert (seen.id, seen.manifest_digest, seen.layers) == (image.id, image.manifest_digest, ())
+    with pytest.raises(NotFound, match="nowhere"):
+        await lab.images.resolve(lab.order("nowhere"), lambda progress: None)

@@ -66,12 +66,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no matter."""
+
+
 @contextlib.contextmanager
 def fake_registry(answer: Answer) -> Iterator[str]:
     """A registry that misbehaves: `answer` handles a GET or returns False for a 404. Its host:port."""
     handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

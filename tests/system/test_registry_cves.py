@@ -219,6 +219,20 @@ async def test_cve_2019_10214_a_token_server_over_http_gets_nothing_from_a_regis
         assert [one for one in seen if PASSWORD in one or BASIC in one] == []
 
 
+async def test_a_token_server_that_redirects_does_not_take_the_password_along(
+    lab: ImageLab, shelf: Shelf, origin: FaultProxy, other: FaultProxy
+) -> None:
+    shelf.add("a/b", noise_image())
+    with running_proxy(shelf) as tokens:
+        for code in (302, 307, 308):
+            tokens.add("any", redirect(other.url, code))
+        origin.add("any", wants_bearer("x", f'realm="{tokens.url}/token",service="s"'))
+        for auth in ({"username": USER, "password": PASSWORD}, {"identity_token": PASSWORD}):
+            await refused(lab, f"{origin.host}/a/b:1", Unavailable, **auth)
+        assert tokens.seen
+    assert secrets_seen([other], *SECRETS) == []
+
+
 async def test_a_real_registry_with_basic_gives_to_whoever_knows_the_password_alone(
     lab: ImageLab, tmp_path: Path
 ) -> None:

@@ -346,10 +346,14 @@ async def test_cve_2026_24054_an_image_without_layers_is_refused_in_words(
 ) -> None:
     shelf.add("a/empty", BuiltImage((), {"Cmd": ["/x"]}, (), machine_architecture()))
     name = f"{proxy.host}/a/empty:1"
-    with pytest.raises(ClientError, match="layer"):
+
+    async def use() -> None:
         await images.pull(cri.connection, name)
         pod = await cri.run_pod("empty")
         await cri.create(pod, "/x", image=name)
+
+    with pytest.raises(ClientError, match="layer"):
+        await use()
     assert await cri.containers() == {}
 
 

@@ -210,7 +210,7 @@ class Progress:
     """How far one layer is. `done` of `total` bytes; total 0 when it is not known."""
 
     stage: str
-    """One of: resolving, waiting, downloading, writing, done, present."""
+    """One of: resolving, waiting, downloading, importing, writing, done, present."""
     layer: str = ""
     done: int = 0
     total: int = 0

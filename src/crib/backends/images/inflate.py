@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
@@ -104,7 +104,7 @@ class Inflater:
         self._ended = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The output for these bytes, in pieces of at most 4 MiB; a plain tar comes as it is."""
+        """The output for these bytes, in pieces of at most 1 MiB; a plain tar comes as it is."""
         if not self.format:
             self._head += data
             if len(self._head) < _SNIFFED:

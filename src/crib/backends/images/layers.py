@@ -28,7 +28,7 @@ from crib.wire.tar_member import Member
 RATIO_GRACE = 64 << 20
 """Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
 
-_PIECE = 2 << 20
+_PIECE = 1 << 20
 _DIGESTS = ("sha256", "sha384", "sha512")
 
 
@@ -55,7 +55,8 @@ class LayerOptions:
     ``max_bytes`` bounds the unpacked tar and, apart from that, the expanded sparse members. ``max_ratio``:
     beyond ``RATIO_GRACE`` the unpacked bytes may be at most so many times the blob's size (the claimed one,
     else what was read so far).
-    ``sync``: fsync the file before returning (the directory is the caller's). ``absolute_names``: names that
+    ``sync``: fsync the file before returning (the directory is the caller's). ``drop_cache``: give the page
+    cache back then, for mounts that read past it. ``absolute_names``: names that
     begin with "/" are taken from the layer's root, as they are in images of kaniko, ko and Paketo; a name is
     only data of a tree of our own, so it leads nowhere. ``min_free``: bytes that stay free on the disk.
     """
@@ -65,6 +66,7 @@ class LayerOptions:
     max_ratio: int = 100
     max_members: int = MAX_MEMBERS
     sync: bool = False
+    drop_cache: bool = False
     absolute_names: bool = True
     min_free: int = 0
 
@@ -257,6 +259,8 @@ class _LayerWriter:
                 rest.update(data)
         if self._options.sync:
             self._file.sync()
+        if self._options.drop_cache:
+            self._file.drop_cache()
         return f"sha256:{rest.hexdigest()}"
 
 
@@ -268,7 +272,7 @@ def _hasher(digest: str) -> hashlib._Hash:
 
 
 def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of about 2 MiB, so that threads hand over few."""
+    """The same bytes in pieces of about 1 MiB, so that threads hand over few."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

@@ -44,6 +44,8 @@ class TransferLimits(msgspec.Struct, frozen=True):
     dead_host_time: float = 0.0
     bandwidth: int = 0
     min_free: int = 0
+    drop_cache: bool = False
+    """Whether nobody will read a layer's file through the page cache."""
 
 
 class Pull(msgspec.Struct, frozen=True, tag=True):
@@ -61,6 +63,8 @@ class Pull(msgspec.Struct, frozen=True, tag=True):
     limits: TransferLimits
     signatures: bool = False
     """Whether to bring the image's signatures."""
+    layers: bool = True
+    """False: only look what would come."""
 
 
 class Import(msgspec.Struct, frozen=True, tag=True):

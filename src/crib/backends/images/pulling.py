@@ -50,6 +50,7 @@ class LayerJob:
             max_bytes=limits.max_layer_bytes,
             max_ratio=limits.max_ratio,
             sync=True,
+            drop_cache=limits.drop_cache,
             min_free=limits.min_free,
         )
 

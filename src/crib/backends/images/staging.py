@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -109,15 +110,15 @@ class Staging:
         said; it is removed then.
         """
         sizes: dict[Digest, int] = {}
+        missing: dict[Digest, Layer] = {}
         for layer in layers:
-            if layer.diff_id in sizes:
-                continue
             size = self._present(layer.diff_id) if layer.diff_id not in again else None
             if size is None:
-                sizes[layer.diff_id] = self._take(layer)
+                missing[layer.diff_id] = layer
             else:
                 sizes[layer.diff_id] = size
                 self.discard([layer.diff_id])
+        sizes |= self._take(missing.values())
         if sizes:
             # Also for what was there: whoever put it there may have been killed before this.
             files.sync_directory(self._paths.layers)
@@ -129,25 +130,43 @@ class Staging:
         except FileNotFoundError:
             return None
 
-    def _take(self, layer: Layer) -> int:
+    def _take(self, layers: Collection[Layer]) -> dict[Digest, int]:
+        """Their sizes. In steps for all of them, because the first sync of many is the only long one."""
+        claimed: list[Layer] = []
+        sizes = {}
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = []
+                for layer in layers:
+                    self._claim(layer)
+                    claimed.append(layer)
+                    opened.append(self._inspect(self._incoming(layer), layer))
+                    stack.callback(os.close, opened[-1])
+                for fd in opened:
+                    os.fsync(fd)
+                for layer, fd in zip(layers, opened, strict=True):
+                    sizes[layer.diff_id] = os.fstat(fd).st_size
+                    os.rename(self._incoming(layer), self._paths.layer_file(layer.diff_id))
+            except BaseException:
+                for layer in claimed:
+                    files.remove_tree(self._incoming(layer))
+                raise
+        return sizes
+
+    def _incoming(self, layer: Layer) -> str:
+        return f"{self._paths.layers}/.{staged_name(layer.diff_id)}.incoming"
+
+    def _claim(self, layer: Layer) -> None:
+        """Out of the worker's reach: what is checked afterwards is what stays."""
         staged = f"{self._paths.staging}/{staged_name(layer.diff_id)}"
-        incoming = f"{self._paths.layers}/.{staged_name(layer.diff_id)}.incoming"
         try:
-            # First out of the worker's reach: what is checked afterwards is what stays.
-            os.rename(staged, incoming)
+            os.rename(staged, self._incoming(layer))
         except FileNotFoundError:
-            raise Broken(
-                f"layer {layer.diff_id} is missing: the image worker did not leave {staged}"
-            ) from None
-        try:
-            size = self._inspect(incoming, layer)
-            os.rename(incoming, self._paths.layer_file(layer.diff_id))
-        except BaseException:
-            files.remove_tree(incoming)
-            raise
-        return size
+            text = f"layer {layer.diff_id} is missing: the image worker did not leave {staged}"
+            raise Broken(text) from None
 
     def _inspect(self, path: str, layer: Layer) -> int:
+        """The file, checked and ours, open."""
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._check_status(os.fstat(fd), layer)
@@ -155,12 +174,11 @@ class Staging:
             os.fchmod(fd, 0o400)
             # Nobody new can open it for writing now; a writer that is there already makes the lease fail.
             _check_no_writer(fd, layer)
-            status = os.fstat(fd)
-            self._check_shape(fd, status, layer)
-            os.fsync(fd)
-            return status.st_size
-        finally:
+            self._check_shape(fd, os.fstat(fd), layer)
+        except BaseException:
             os.close(fd)
+            raise
+        return fd
 
     def _check_status(self, status: os.stat_result, layer: Layer) -> None:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != self._user.uid or status.st_nlink != 1:

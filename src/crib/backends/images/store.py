@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from crib.backends.images.checks import check_layer
 from crib.backends.images.directories import DirectoryLayers
 from crib.backends.images.export import export_images
@@ -53,7 +55,7 @@ class LayerStore:
         self.mounts = LayerMounts(paths, mounting, self._directories)
         """Where containers get their layers from."""
         self._staging = Staging(paths, worker_user(settings.worker_user), settings)
-        self._worker = ImageWorker(self._staging)
+        self._worker = ImageWorker(self._staging, settings.worker_memory)
         self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
         self._wanted: Counter[Digest] = Counter()
@@ -78,39 +80,48 @@ class LayerStore:
 
         NotFound, Unavailable (reason RegistryUnavailable) and Broken name every place that was asked.
         """
-        reference = order.reference
-        hosts = tuple(await self._hosts.hosts(order))
-        present = [one for one in await asyncio.to_thread(self._listed) if one not in order.again]
-        message = Pull(
+        message = await self._message(order)
+
+        async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
+            return (await self._adopt([_only(images, order)], order.again))[0]
+
+        # From here until the worker has it nothing waits: what others adopt later the worker tells by itself.
+        present = [one for one in self._listed() if one not in order.again]
+        message = msgspec.structs.replace(message, have=tuple(present))
+        with self._holding(present):
+            return await self._worker.run(message, f"pull of {order.reference}", progress, take)
+
+    async def resolve(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
+        """What a pull would bring, without layers."""
+        message = msgspec.structs.replace(await self._message(order), layers=False)
+
+        async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
+            _check(image := _only(images, order))
+            return image
+
+        return await self._worker.run(message, f"look at {order.reference}", progress, take)
+
+    async def _message(self, order: PullOrder) -> Pull:
+        return Pull(
             id=self._worker.new_number(),
-            name=reference.name,
-            tag=reference.tag,
-            digest=reference.digest,
-            hosts=hosts,
+            name=order.reference.name,
+            tag=order.reference.tag,
+            digest=order.reference.digest,
+            hosts=tuple(await self._hosts.hosts(order)),
             platform=_in_full(order.platform, self._platform),
-            have=tuple(present),
+            have=(),
             limits=self._limits(),
             signatures=order.signatures,
         )
-
-        async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
-            if len(images) != 1:
-                raise Broken(f"pull of {reference}: image worker answered with {len(images)} images")
-            if reference.digest and images[0].manifest_digest != reference.digest:
-                raise Broken(f"pull of {reference}: image worker answered with {images[0].manifest_digest}")
-            return (await self._adopt(images, order.again))[0]
-
-        with self._holding(present):
-            return await self._worker.run(message, f"pull of {reference}", progress, take)
 
     async def import_archive(self, path: str, progress: ProgressSink) -> Sequence[FetchedImage]:
         """Read an OCI layout directory, an OCI archive or a `docker save` archive.
 
         InvalidRequest says what is wrong with it; nothing of it stays then.
         """
-        present = await asyncio.to_thread(self._listed)
         fd, directory = await asyncio.to_thread(_open_archive, path)
         try:
+            present = self._listed()
             message = Import(
                 self._worker.new_number(), directory, self._platform, tuple(present), self._limits()
             )
@@ -193,6 +204,7 @@ class LayerStore:
             dead_host_time=settings.dead_host_time,
             bandwidth=settings.bandwidth,
             min_free=settings.min_free,
+            drop_cache=self.mounting.direct_io,
         )
 
     def _listed(self) -> list[Digest]:
@@ -262,6 +274,16 @@ class LayerStore:
             for layer in missing:
                 sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
         return sizes
+
+
+def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:
+    """The one image that a pull is about; Broken when the worker says something else."""
+    reference = order.reference
+    if len(images) != 1:
+        raise Broken(f"pull of {reference}: image worker answered with {len(images)} images")
+    if reference.digest and images[0].manifest_digest != reference.digest:
+        raise Broken(f"pull of {reference}: image worker answered with {images[0].manifest_digest}")
+    return images[0]
 
 
 def node_platform() -> Platform:

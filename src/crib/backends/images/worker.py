@@ -114,15 +114,6 @@ class ImageWorker:
         """A number for the next request."""
         return next(self._numbers)
 
-    def warm(self) -> None:
-        """Have a worker that can pull ready, because a pull is likely to come soon.
-
-        Unavailable when it cannot be started.
-        """
-        if self._process is None:
-            self._running(pulls=True)
-            self._wind_down()
-
     async def run(
         self,
         message: Pull | Import,

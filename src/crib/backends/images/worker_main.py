@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _MAX_DESCRIPTORS = 4096
 _STACK = 1 << 20
+_NICE = 10
+"""The daemon answers while layers are written, and so does everything beside it."""
 _AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _SWITCH_INTERVAL = 0.0005
 _READABLE = ("/etc", "/usr", "/lib", "/lib64", "/bin", "/opt", "/nix/store", "/gnu/store")
@@ -97,6 +99,8 @@ class _Request:
             image = await client.resolve()
             if hosts := client.blob_hosts():
                 self._report(Progress("resolving", host=host_name(hosts[0])))
+            if not message.layers:
+                return (image.fetched(()),)
             return (image.fetched(await self._layers(image, lambda _: RegistryOrigin(client))),)
 
     async def import_archive(self, fd: int | None) -> tuple[FetchedImage, ...]:
@@ -298,9 +302,13 @@ def main(arguments: list[str]) -> None:
     # A thread that comes back from hashing or inflating must not wait for long behind one that reads a tar.
     sys.setswitchinterval(_SWITCH_INTERVAL)
     privileges.limit(_MAX_DESCRIPTORS, memory)
+    os.nice(_NICE)
     privileges.drop_privileges(uid, gid)
     _confine()
-    privileges.die_with_parent(parent)
+    try:
+        privileges.die_with_parent(parent)
+    except ProcessLookupError:  # nobody is left to work for
+        return
     asyncio.run(_serve(socket.socket(fileno=descriptor)))
 
 
