@@ -129,7 +129,7 @@ async def test_an_import_whose_worker_is_killed_fails_and_the_next_one_succeeds(
     name = "registry.test/killed:1"
     image = busybox_image([Entry("own", os.urandom(16) * 2_000_000)], name=name)
     archive = write_saved_archive(tmp_path / "image.tar", [image])
-    with hunting(cribd.pid, "worker_main", after=after, newcomers=False) as killed:
+    with hunting(cribd.pid, "images.worker.main", after=after, newcomers=False) as killed:
         error = await failure(cri.import_archive(archive))
     if error:
         assert killed

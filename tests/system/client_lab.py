@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from crib.backends.images.connections import HostPool
 from crib.backends.images.messages import Pull, TransferLimits
-from crib.backends.images.registry import RegistryClient
+from crib.backends.images.worker.connections import HostPool
+from crib.backends.images.worker.registry import RegistryClient
 from crib.model.image import Platform
 from crib.model.registry import Credential, RegistryHost
 from tests.images import machine_architecture

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from crib.backends.images import mounts as layer_mounts
-from crib.backends.images.directories import DirectoryLayers
-from crib.backends.images.layers import LayerClaims, LayerOptions, write_layer
+from crib.backends.images.unpacked.directories import DirectoryLayers
+from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.host.mounts import unmount
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest

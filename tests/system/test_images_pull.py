@@ -20,10 +20,13 @@ from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound,
 from crib.model.image import FetchedImage, PullOrder, parse_reference
 from tests.images import (
     BuiltImage,
+    BuiltLayer,
     Entry,
     busybox_image,
     descriptor,
     digest_of,
+    layer_tar,
+    machine_architecture,
     push,
     push_blob,
     push_manifest,
@@ -420,3 +423,31 @@ async def test_a_blob_longer_than_its_manifest_says_is_refused(lab: ImageLab, im
 
 def test_the_library_pushes_single_blobs(registry: str) -> None:
     push_blob(f"http://{registry}", "single", digest_of(b"x"), b"x")
+
+
+async def test_a_file_that_is_read_cold_takes_its_size_in_memory_once(tmp_path: Path, registry: str) -> None:
+    content = os.urandom(1 << 20)
+    layer = BuiltLayer(layer_tar([Entry("data", content)]))
+    image = BuiltImage((layer,), {"Cmd": ["/x"]}, (), machine_architecture())
+    push(f"http://{registry}", image, "cold/data", "1")
+    async with image_lab(tmp_path) as lab:
+        if not lab.store.mounting.direct_io:
+            pytest.skip("this file system has no direct reads for layers")
+        pulled = await pull(lab, f"{registry}/cold/data:1")
+        file = lab.paths.layer_file(pulled.layers[0].diff_id)
+        assert not in_page_cache(file, 1 << 19)
+        (mounted,) = await lab.store.mounts.acquire([pulled.layers[0].diff_id])
+        assert Path(mounted, "data").read_bytes() == content
+        assert not in_page_cache(file, 1 << 19)
+        await lab.store.mounts.unmount([pulled.layers[0].diff_id])
+
+
+def in_page_cache(path: str, offset: int) -> bool:
+    """Whether that page of a file is in memory: asked without reading it from the disk (preadv2(2))."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(fd, [bytearray(4096)], offset, os.RWF_NOWAIT) > 0
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images import directories as directories_module
-from crib.backends.images import tree_writer
-from crib.backends.images.directories import DirectoryLayers, check_directory, unpack_file
-from crib.backends.images.layers import LayerClaims, LayerError, LayerOptions, write_layer
 from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.probe import probe_mounting
-from crib.backends.images.tree_digest import digest_directory
-from crib.backends.images.unpack_main import unpack
+from crib.backends.images.unpacked import directories as directories_module
+from crib.backends.images.unpacked import tree_writer
+from crib.backends.images.unpacked.directories import DirectoryLayers, check_directory, unpack_file
+from crib.backends.images.unpacked.tree_digest import digest_directory
+from crib.backends.images.unpacked.unpack_main import unpack
+from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
 from crib.host.files import disk_usage
 from crib.host.mounts import Overlay, Tmpfs, mounts_below, perform, unmount, unmount_tree
 from crib.model.errors import Broken, Exhausted, NotFound

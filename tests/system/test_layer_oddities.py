@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from crib.backends.images.layers import LayerClaims, LayerError, LayerOptions, write_layer
-from crib.backends.images.tree_digest import digest_directory
-from crib.backends.images.unpack_main import unpack
+from crib.backends.images.unpacked.tree_digest import digest_directory
+from crib.backends.images.unpacked.unpack_main import unpack
+from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
 from crib.wire.erofs_reader import ErofsImage
 
 pytestmark = [

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images import tokens
-from crib.backends.images.connections import DamagedFailure, HostFailure, HostPool
-from crib.backends.images.documents import FoundImage
-from crib.backends.images.registry import BlobBody, RegistryClient
+from crib.backends.images.worker import tokens
+from crib.backends.images.worker.connections import DamagedFailure, HostFailure, HostPool
+from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.registry import BlobBody, RegistryClient
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.registry import ClientCertificate, Credential, RegistryHost
 from tests.fault_proxy import FaultProxy, running_proxy
@@ -346,7 +346,7 @@ def test_a_client_certificate_can_be_loaded_by_who_has_given_up_all_rights() -> 
     if child == 0:
         code = 1
         try:
-            from crib.backends.images.tls import tls_context
+            from crib.backends.images.worker.tls import tls_context
             from crib.host.privileges import drop_privileges
 
             drop_privileges(65534, 65534)

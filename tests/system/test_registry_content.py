@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images.connections import HostFailure, HostPool
-from crib.backends.images.documents import FoundImage
-from crib.backends.images.registry import BlobBody, RegistryClient
+from crib.backends.images.worker.connections import HostFailure, HostPool
+from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.registry import BlobBody, RegistryClient
 from crib.model.errors import Broken, Unavailable
 from crib.model.image import Platform, Signature
 from crib.model.registry import RegistryHost

@@ -83,7 +83,7 @@ def worker_of(cribd: Cribd) -> int:
     """The image worker's process."""
     children = Path(f"/proc/{cribd.pid}/task/{cribd.pid}/children").read_text().split()
     for child in children:
-        if "worker_main" in Path(f"/proc/{child}/cmdline").read_text():
+        if "images.worker.main" in Path(f"/proc/{child}/cmdline").read_text():
             return int(child)
     raise AssertionError("there is no image worker")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images.download import LARGE, RANGE
 from crib.backends.images.messages import BLOB_SUFFIX, blob_name
+from crib.backends.images.worker.download import LARGE, RANGE
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.image import FetchedImage
 from tests.fault_proxy import FaultProxy, Seen, running_proxy

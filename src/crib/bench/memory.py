@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AT_ONCE = 10
 CALLS = 10
 MAX_DEPTH = 64
-WORKER = "crib.backends.images.worker_main"
+WORKER = "crib.backends.images.worker.main"
 """What the command line of crib's image worker holds."""
 _KIB_PER_MIB = 1024
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from crib.backends.images.connections import HostFailure
 from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker.connections import HostFailure
 from crib.model.errors import CribError, Unavailable
 from crib.model.registry import RegistryHost
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images import credentials
-from crib.backends.images.config_files import ConfigFiles
-from crib.backends.images.credentials import Credentials, request_credential
-from crib.backends.images.hosts import RegistryHosts
+from crib.backends.images.registries import credentials
+from crib.backends.images.registries.config_files import ConfigFiles
+from crib.backends.images.registries.credentials import Credentials, request_credential
+from crib.backends.images.registries.hosts import RegistryHosts
 from crib.model.errors import CribError, InvalidRequest, Unavailable
 from crib.model.image import PullOrder, parse_reference
 from crib.model.registry import AuthConfig, Credential, RegistryHost

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crib.backends.images.archive import ArchiveError, open_archive, read_images
-from crib.backends.images.documents import image_of, sha256
-from crib.backends.images.layers import LayerClaims, LayerError, write_layer
 from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
+from crib.backends.images.worker.documents import image_of, sha256
+from crib.backends.images.worker.layers import LayerClaims, LayerError, write_layer
 from crib.model.errors import InvalidRequest
 from crib.model.image import ImageDocuments, Platform, parse_reference
 from crib.wire import oci_image

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images import archive_inflate
-from crib.backends.images.archive import ArchiveError, open_archive, read_images
-from crib.backends.images.documents import FoundImage
 from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker import archive_inflate
+from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
+from crib.backends.images.worker.documents import FoundImage
 from crib.model.errors import Exhausted
 from crib.model.image import Platform
 from crib.wire.oci_image import ImageFormatError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.images.checks import check_layer
-from crib.backends.images.layers import LayerClaims, LayerOptions, write_layer
+from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.ids import Digest
 from crib.model.image import Layer
 from tests.images import Entry, digest_of, directory, layer_tar

@@ -9,9 +9,9 @@ import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.backends.images.addresses import address, proxy_of, redirected
-from crib.backends.images.connections import HostPool, Request, _pause, host_name
-from crib.backends.images.tls import tls_context
+from crib.backends.images.worker.addresses import address, proxy_of, redirected
+from crib.backends.images.worker.connections import HostPool, Request, _pause, host_name
+from crib.backends.images.worker.tls import tls_context
 from crib.model.registry import RegistryHost
 
 ONE = RegistryHost("https://one.example/v2", "a", "")

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from crib.backends.images.documents import FoundImage, image_of, sha256, wire_platform
-from crib.backends.images.failures import failed
+from crib.backends.images.worker.documents import FoundImage, image_of, sha256, wire_platform
+from crib.backends.images.worker.failures import failed
 from crib.model.image import ImageDocuments, Layer, Platform, Signature
 from crib.wire import oci_image
 from crib.wire.oci_image import ImageFormatError

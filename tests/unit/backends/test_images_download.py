@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crib.backends.images import download
-from crib.backends.images.connections import DamagedFailure, HostFailure
-from crib.backends.images.download import Bandwidth, BlobDownload, Terms
 from crib.backends.images.messages import TransferLimits
-from crib.backends.images.spool import Spool
+from crib.backends.images.worker import download
+from crib.backends.images.worker.connections import DamagedFailure, HostFailure
+from crib.backends.images.worker.download import Bandwidth, BlobDownload, Terms
+from crib.backends.images.worker.spool import Spool
 from crib.model.errors import Unavailable
 from tests.unit.backends.blob_lab import LIMITS, FakeClient, FakeHost
 

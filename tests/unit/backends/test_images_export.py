@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images import archive, export
-from crib.backends.images.documents import FoundImage
+from crib.backends.images import export
 from crib.backends.images.export import export_images
 from crib.backends.images.layer_tars import RemadeTar, StoredTars
-from crib.backends.images.layers import LayerClaims, LayerOptions, write_layer
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.tree_entries import erofs_entries
+from crib.backends.images.worker import archive
+from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.errors import Broken, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, ImageId
 from crib.model.image import ImageConfig, ImageDocuments, ImageRecord, Layer, Platform

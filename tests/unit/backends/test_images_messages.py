@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images.failures import failed, raised
+from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     MAX_MESSAGE,
     Cancel,
@@ -25,6 +25,7 @@ from crib.backends.images.messages import (
     daemon_decoder,
     worker_decoder,
 )
+from crib.backends.images.worker.failures import failed
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable
 from crib.wire.oci_image import ImageFormatError
 

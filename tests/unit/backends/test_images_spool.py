@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crib.backends.images.spool import Spool, SpoolClosed
+from crib.backends.images.worker.spool import Spool, SpoolClosed
 from crib.model.errors import Exhausted
 
 BLOB = random.Random(1).randbytes(3 << 20)

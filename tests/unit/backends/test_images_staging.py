@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images.layers import LayerClaims, LayerOptions, write_layer
 from crib.backends.images.messages import staged_name
 from crib.backends.images.staging import Staging, WorkerUser
+from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.errors import Broken
 from crib.model.ids import Digest
 from crib.model.image import Layer

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crib.backends.images.connections import HostFailure
-from crib.backends.images.documents import FoundLayer
-from crib.backends.images.layers import LayerError
 from crib.backends.images.messages import TransferLimits, blob_name, staged_name
-from crib.backends.images.transfer import FileOrigin, LayerTransfers, RegistryOrigin
+from crib.backends.images.worker.connections import HostFailure
+from crib.backends.images.worker.documents import FoundLayer
+from crib.backends.images.worker.layers import LayerError
+from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers, RegistryOrigin
 from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress

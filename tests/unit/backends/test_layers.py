@@ -18,8 +18,8 @@ from backports import zstd  # the tests run on 3.11, as the project's floor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crib.backends.images import layers
-from crib.backends.images.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
+from crib.backends.images.worker import layers
+from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
 from crib.host import libc
 from crib.model.errors import Exhausted
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images import config_files
-from crib.backends.images.config_files import ConfigFiles
-from crib.backends.images.hosts import RegistryHosts
+from crib.backends.images.registries import config_files
+from crib.backends.images.registries.config_files import ConfigFiles
+from crib.backends.images.registries.hosts import RegistryHosts
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder, parse_reference
 from crib.model.registry import AuthConfig, RegistryHost

@@ -20,7 +20,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from crib.backends.images.directories import DirectoryLayers
+from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import loop_devices, mounts
 from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting

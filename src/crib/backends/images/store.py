@@ -18,15 +18,15 @@ from dataclasses import replace
 import msgspec
 
 from crib.backends.images.checks import check_layer
-from crib.backends.images.directories import DirectoryLayers
 from crib.backends.images.export import export_images
-from crib.backends.images.hosts import RegistryHosts
+from crib.backends.images.image_worker import ImageWorker
 from crib.backends.images.layer_tars import StoredTars
 from crib.backends.images.messages import Import, Pull, TransferLimits
 from crib.backends.images.mounts import LayerMounts
+from crib.backends.images.registries.hosts import RegistryHosts
 from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.staging import Staging, worker_user
-from crib.backends.images.worker import ImageWorker
+from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.threads import run_to_end
 from crib.model.errors import Broken, InvalidRequest

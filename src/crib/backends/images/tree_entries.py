@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from crib.backends.images.tree_digest import kept_xattrs
+from crib.backends.images.unpacked.tree_digest import kept_xattrs
 from crib.host import libc
 from crib.wire.erofs_reader import MAX_DEPTH, Entry, ErofsImage, Inode
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from crib.backends.images.config_files import (
+from crib.backends.images.registries.config_files import (
     ConfigFiles,
     has_key,
     parse_authorities,

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crib.backends.images.config_files import ConfigFiles
+from crib.backends.images.registries.config_files import ConfigFiles
 from crib.host import processes
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder

@@ -13,8 +13,8 @@ import sys
 
 import msgspec
 
-from crib.backends.images.tree_digest import digest_directory
-from crib.backends.images.tree_writer import TreeError, Written, write_tree
+from crib.backends.images.unpacked.tree_digest import digest_directory
+from crib.backends.images.unpacked.tree_writer import TreeError, Written, write_tree
 from crib.host import confinement, files, privileges
 from crib.wire.erofs_reader import MAX_DEPTH, ErofsError, ErofsImage
 

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from crib.backends.images.inflate import InflateError, Inflater
-from crib.backends.images.layer_file import LayerFile, Padded, Verbatim, rounded
-from crib.backends.images.stage import Stage
+from crib.backends.images.worker.inflate import InflateError, Inflater
+from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
+from crib.backends.images.worker.stage import Stage
 from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
 from crib.wire.erofs_tree import LayerTree, LayoutError, Node
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader

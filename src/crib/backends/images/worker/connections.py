@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from crib.backends.images.addresses import address, proxy_of, redirected
-from crib.backends.images.tls import tls_context
+from crib.backends.images.worker.addresses import address, proxy_of, redirected
+from crib.backends.images.worker.tls import tls_context
 from crib.model.registry import RegistryHost
 from crib.wire import registry
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import yarl
 
     from crib.backends.images.messages import TransferLimits
-    from crib.backends.images.tokens import Grant
+    from crib.backends.images.worker.tokens import Grant
 
 MAX_REDIRECTS = 5
 MAX_TRIES = 5

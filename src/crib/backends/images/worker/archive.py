@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from crib.backends.images.archive_inflate import inflate_archive
-from crib.backends.images.documents import (
+from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker.archive_inflate import inflate_archive
+from crib.backends.images.worker.documents import (
     FoundImage,
     FoundLayer,
     canonical_name,
@@ -25,8 +26,7 @@ from crib.backends.images.documents import (
     sha256,
     wire_platform,
 )
-from crib.backends.images.inflate import InflateError
-from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker.inflate import InflateError
 from crib.model.ids import Digest, ImageId
 from crib.model.image import ImageDocuments, Platform
 from crib.wire import oci_image

@@ -10,10 +10,10 @@ import os
 import tempfile
 import threading
 
-from crib.backends.images.free_space import EVERY, require_free
-from crib.backends.images.inflate import InflateError, Inflater
-from crib.backends.images.layers import RATIO_GRACE
 from crib.backends.images.messages import TransferLimits
+from crib.backends.images.worker.free_space import EVERY, require_free
+from crib.backends.images.worker.inflate import InflateError, Inflater
+from crib.backends.images.worker.layers import RATIO_GRACE
 
 _PIECE = 1 << 20
 

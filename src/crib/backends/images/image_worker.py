@@ -196,7 +196,7 @@ class ImageWorker:
         user = self._staging.user
         root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
         argv = [
-            *(sys.executable, "-I", "-c", _START.format("crib.backends.images.worker_main"), root),
+            *(sys.executable, "-I", "-c", _START.format("crib.backends.images.worker.main"), root),
             *map(str, (theirs.fileno(), user.uid, user.gid, os.getpid(), self._memory)),
             *(["pull"] if pulls else []),
         ]

@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from crib.backends.images.connections import DamagedFailure, HostFailure, host_name
 from crib.backends.images.messages import TransferLimits
-from crib.backends.images.spool import Spool
+from crib.backends.images.worker.connections import DamagedFailure, HostFailure, host_name
+from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
 from crib.model.registry import RegistryHost
 

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 
-from crib.backends.images.free_space import EVERY, require_free
+from crib.backends.images.worker.free_space import EVERY, require_free
 from crib.host import libc
 from crib.wire.erofs import DATA_OFFSET
 from crib.wire.tar_member import Member

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from crib.backends.images.config_files import ConfigFiles
-from crib.backends.images.credentials import Credentials, Terms, is_loopback, request_credential
-from crib.backends.images.hosts_dirs import HostsDirs, Trust
+from crib.backends.images.registries.config_files import ConfigFiles
+from crib.backends.images.registries.credentials import Credentials, Terms, is_loopback, request_credential
+from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
 from crib.model.registry import RegistryHost

@@ -13,8 +13,8 @@ import os
 import threading
 from collections.abc import Iterator
 
-from crib.backends.images.free_space import EVERY, require_free
 from crib.backends.images.messages import blob_name
+from crib.backends.images.worker.free_space import EVERY, require_free
 
 _READ = 1 << 20
 _WAKE = 1 << 18

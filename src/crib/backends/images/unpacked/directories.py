@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 import crib
-from crib.backends.images.unpack_main import MAX_ANSWER, Answer
+from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
 from crib.host import files, libc, processes
 from crib.host.mount_table import mounts_below
 from crib.host.threads import run_to_end
@@ -272,7 +272,7 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
 
 async def _run_helper(source_fd: int, target_fd: int, subject: str) -> Answer:
     root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
-    start = _START.format("crib.backends.images.unpack_main")
+    start = _START.format("crib.backends.images.unpacked.unpack_main")
     arguments = (str(source_fd), str(target_fd), str(os.getpid()))
     descriptors = tuple(fd for fd in (source_fd, target_fd) if fd >= 0)
     completed = await processes.run(

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from crib.backends.images.connections import host_name
-from crib.backends.images.documents import FoundLayer
-from crib.backends.images.download import Bandwidth, BlobClient, BlobDownload, Terms
-from crib.backends.images.free_space import require_free
-from crib.backends.images.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
 from crib.backends.images.messages import TransferLimits
-from crib.backends.images.spool import Spool, SpoolClosed
+from crib.backends.images.worker.connections import host_name
+from crib.backends.images.worker.documents import FoundLayer
+from crib.backends.images.worker.download import Bandwidth, BlobClient, BlobDownload, Terms
+from crib.backends.images.worker.free_space import require_free
+from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
+from crib.backends.images.worker.spool import Spool, SpoolClosed
 from crib.model.errors import CribError, Exhausted
 from crib.model.registry import RegistryHost
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlencode
 
-from crib.backends.images.addresses import address
-from crib.backends.images.connections import (
+from crib.backends.images.messages import Pull
+from crib.backends.images.worker.addresses import address
+from crib.backends.images.worker.connections import (
     Connections,
     DamagedFailure,
     HostFailure,
@@ -22,9 +23,8 @@ from crib.backends.images.connections import (
     host_name,
     translated,
 )
-from crib.backends.images.documents import FoundImage, image_of, sha256, wire_platform
-from crib.backends.images.messages import Pull
-from crib.backends.images.tokens import Authorizer, refusal
+from crib.backends.images.worker.documents import FoundImage, image_of, sha256, wire_platform
+from crib.backends.images.worker.tokens import Authorizer, refusal
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.image import ImageDocuments, Signature
 from crib.model.registry import RegistryHost

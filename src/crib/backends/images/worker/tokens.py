@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from crib.backends.images.connections import Connections, HostFailure, Request
+from crib.backends.images.worker.connections import Connections, HostFailure, Request
 from crib.model.registry import Credential, RegistryHost
 from crib.wire import registry
 

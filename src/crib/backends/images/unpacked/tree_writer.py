@@ -13,7 +13,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from crib.backends.images.tree_digest import (
+from crib.backends.images.unpacked.tree_digest import (
     Content,
     TreeDigest,
     device_content,

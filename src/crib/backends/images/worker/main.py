@@ -16,9 +16,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crib.backends.images import archive
-from crib.backends.images.documents import FoundImage, FoundLayer
-from crib.backends.images.failures import failed
 from crib.backends.images.messages import (
     Cancel,
     Channel,
@@ -32,14 +29,17 @@ from crib.backends.images.messages import (
     ToWorker,
     worker_decoder,
 )
-from crib.backends.images.transfer import FileOrigin, LayerOrigin, LayerTransfers, RegistryOrigin
+from crib.backends.images.worker import archive
+from crib.backends.images.worker.documents import FoundImage, FoundLayer
+from crib.backends.images.worker.failures import failed
+from crib.backends.images.worker.transfer import FileOrigin, LayerOrigin, LayerTransfers, RegistryOrigin
 from crib.host import landlock, privileges
 from crib.model.errors import Unavailable
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
 
 if TYPE_CHECKING:
-    from crib.backends.images.connections import HostPool
+    from crib.backends.images.worker.connections import HostPool
 
 _MAX_DESCRIPTORS = 4096
 _STACK = 1 << 20
@@ -53,7 +53,7 @@ _SYSTEM = ("/proc/self", "/sys/devices/system/cpu", "/dev/null", "/dev/zero", "/
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd", "/var/run/nscd")
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 _IMPORT_LIBRARIES = ("isal.isal_zlib", "isal.igzip_lib", _ZSTD, "traceback")
-_PULL_LIBRARIES = ("encodings.idna", "aiohttp", "crib.backends.images.registry")
+_PULL_LIBRARIES = ("encodings.idna", "aiohttp", "crib.backends.images.worker.registry")
 
 
 class _Request:
@@ -92,8 +92,8 @@ class _Request:
         except (ImportError, OSError, LookupError) as error:
             text = f"image worker cannot load what pulls need before its imports are done: {error}"
             raise Unavailable(text) from error
-        from crib.backends.images.connections import host_name
-        from crib.backends.images.registry import RegistryClient
+        from crib.backends.images.worker.connections import host_name
+        from crib.backends.images.worker.registry import RegistryClient
 
         async with RegistryClient(message, pool()) as client:
             image = await client.resolve()
@@ -231,7 +231,7 @@ class _Worker:
 
     def _hosts(self) -> HostPool:
         """What is known of hosts, for all pulls of this worker; aiohttp is there when it is asked for."""
-        from crib.backends.images.connections import HostPool
+        from crib.backends.images.worker.connections import HostPool
 
         if self._pool is None:
             self._pool = HostPool()

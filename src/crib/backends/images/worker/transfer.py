@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from crib.backends.images.documents import FoundLayer
-from crib.backends.images.download import Bandwidth, BlobClient
-from crib.backends.images.layers import LayerFacts, write_layer
 from crib.backends.images.messages import TransferLimits, staged_name
-from crib.backends.images.pulling import LayerJob, PulledLayer
+from crib.backends.images.worker.documents import FoundLayer
+from crib.backends.images.worker.download import Bandwidth, BlobClient
+from crib.backends.images.worker.layers import LayerFacts, write_layer
+from crib.backends.images.worker.pulling import LayerJob, PulledLayer
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
 

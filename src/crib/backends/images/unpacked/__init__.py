@@ -1,0 +1,1 @@
+"""Layers as directories, for hosts where no EROFS file can be mounted."""

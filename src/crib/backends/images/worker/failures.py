@@ -1,0 +1,45 @@
+"""What went wrong in the worker, as a message."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import traceback
+
+from crib.backends.images.failures import KINDS, MAX_TEXT
+from crib.backends.images.messages import Failed
+from crib.backends.images.worker.archive import ArchiveError
+from crib.backends.images.worker.layers import LayerError
+from crib.model import errors
+from crib.wire.oci_image import ImageFormatError
+from crib.wire.registry import printable
+
+_log = logging.getLogger(__name__)
+
+
+def failed(number: int, error: BaseException, *, importing: bool) -> Failed:
+    """The answer to request `number` that ended with `error`.
+
+    Bad content is the caller's fault when he gave the archive, and the registry's otherwise.
+    """
+    match error:
+        case errors.CribError():
+            kind = type(error).__name__ if type(error).__name__ in KINDS else "Broken"
+            return Failed(number, kind, error.message[:MAX_TEXT], error.reason)
+        case asyncio.CancelledError():
+            return Failed(number, "Unavailable", "cancelled")
+        case ArchiveError() | ImageFormatError() | LayerError():
+            kind = "InvalidRequest" if importing else "Broken"
+            return Failed(number, kind, str(error)[:MAX_TEXT])
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Failed(number, "Exhausted", f"no space left for layers: {error}")
+        case MemoryError():
+            return Failed(number, "Exhausted", "the image worker is out of memory")
+        case OSError():
+            return Failed(number, "Broken", f"image worker: {error}"[:MAX_TEXT])
+    text = printable(f"{type(error).__name__}: {error}")
+    # Where it happened, but not what came before it: the errors of connections name signed addresses.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("image worker: unexpected error: %s\n%s", text, place)
+    return Failed(number, "Broken", f"image worker: {text}")
