@@ -17,6 +17,7 @@ import http.client
 import io
 import json
 import shutil
+import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,16 @@ _MTIME = 1_700_000_000
 def digest_of(data: bytes) -> str:
     """`sha256:` and the hex digest."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def rest_digest_of(content: bytes, data_end: int) -> str:
+    """Of a layer's file: what is not data, in windows of 1 MiB; those that are all zeros do not count."""
+    digest = hashlib.sha256()
+    places = [0, data_end, *range((data_end | 0xFFFFF) + 1, len(content), 1 << 20)]
+    for start, end in zip(places, [4096, *places[2:], len(content)], strict=True):
+        if any(content[start:end]):
+            digest.update(struct.pack(">QQ", start, end - start) + content[start:end])
+    return f"sha256:{digest.hexdigest()}"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Layer:
     data_digest: str = ""
     """sha256 of the data: the diff id itself where the file holds the tar byte for byte."""
     rest_digest: str = ""
-    """sha256 of all else in the file: its first 4096 bytes, then what follows the data."""
+    """Of all else in the file: its first 4096 bytes, and what follows the data (`rest_digest`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from crib.backends.images.checks import check_layer
 from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.ids import Digest
 from crib.model.image import Layer
-from tests.images import Entry, digest_of, directory, layer_tar
+from tests.images import Entry, digest_of, directory, layer_tar, rest_digest_of
 
 ENTRIES = [directory("etc"), Entry("etc/one", b"one"), Entry("large", bytes(range(256)) * 12_000)]
 
@@ -32,7 +32,7 @@ def written(path: Path, block_size: int = 512) -> Layer:
         len(content),
         size,
         digest_of(content[4096 : 4096 + size]),
-        digest_of(content[:4096] + content[4096 + size :]),
+        rest_digest_of(content, 4096 + size),
     )
 
 

@@ -28,7 +28,7 @@ from crib.model.errors import Broken, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, ImageId
 from crib.model.image import ImageConfig, ImageDocuments, ImageRecord, Layer, Platform
 from crib.ports import ExportedImage
-from tests.images import PLAIN, BuiltImage, BuiltLayer, Entry, digest_of, directory, layer_tar
+from tests.images import PLAIN, BuiltImage, BuiltLayer, Entry, digest_of, directory, layer_tar, rest_digest_of
 
 BASE = layer_tar([directory("bin"), Entry("bin/sh", bytes(range(16)) * 200_000, 0o755)])
 ONE = layer_tar([Entry("one", b"1")])
@@ -57,9 +57,9 @@ class Store:
             write_layer([tar], str(path), LayerClaims(), LayerOptions(block_size=block_size))
         content = path.read_bytes()
         if block_size != 512:
-            return Layer(diff_id, diff_id, len(content), 0, "", digest_of(content))
+            return Layer(diff_id, diff_id, len(content), 0, "", rest_digest_of(content, 4096))
         end = 4096 + len(tar)
-        rest = digest_of(content[:4096] + content[end:])
+        rest = rest_digest_of(content, end)
         return Layer(diff_id, diff_id, len(content), len(tar), diff_id, rest)
 
     def image(self, *tars: bytes, tags: Sequence[str] = (NAME,), block_size: int = 512) -> ExportedImage:

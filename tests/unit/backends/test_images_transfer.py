@@ -197,8 +197,9 @@ async def test_a_layer_that_is_wrong_itself_is_fetched_from_one_host_only(lab: L
 async def test_a_writer_that_gives_up_ends_a_download_that_hangs(lab: Lab) -> None:
     nonsense = b"\x1f\x8b" + b"\xff" * (len(BUILT.blob) - 2)
     hangs = FakeHost(nonsense, gate=asyncio.Event())
+    limits = msgspec.structs.replace(LIMITS, stall_timeout=0.3)
     with pytest.raises(LayerError):
-        await lab.pull(FakeHost(nonsense, cuts=[len(nonsense) - 10]), hangs)
+        await lab.pull(FakeHost(nonsense, cuts=[len(nonsense) - 10]), hangs, limits=limits)
     assert os.listdir() == []
 
 

@@ -22,6 +22,7 @@ from crib.backends.images.worker import layers
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
 from crib.host import libc
 from crib.model.errors import Exhausted
+from tests.images import rest_digest_of
 
 CONTENT = {"a": b"alpha", "d/b": bytes(range(256)) * 40, "d/empty": b"", "z": b"z" * 4096}
 
@@ -83,7 +84,7 @@ def test_every_encoding_gives_the_same_file_and_the_right_digests(
         inodes=6,
         data_size=end - 4096,
         data_digest=digest(written[4096:end]),
-        rest_digest=digest(written[:4096] + written[end:]),
+        rest_digest=rest_digest_of(written, end),
     )
     assert (facts.data_digest == facts.diff_id) == (block == 512)
     reference = tmp_path / "reference"
@@ -252,7 +253,7 @@ def test_the_digests_of_data_and_rest_cover_the_whole_file_with_sparse_members_t
     written = (tmp_path / "layer").read_bytes()
     end = 4096 + facts.data_size
     assert facts.data_digest == digest(written[4096:end]) == facts.diff_id
-    assert facts.rest_digest == digest(written[:4096] + written[end:])
+    assert facts.rest_digest == rest_digest_of(written, end)
 
 
 def test_data_has_a_sha256_whatever_the_diff_ids_algorithm_is(tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Iterator
 
+from crib.backends.images.rest_digest import WINDOW, RestDigest, windows
 from crib.model.image import Layer
 from crib.wire.erofs import DATA_OFFSET, SUPERBLOCK_OFFSET
 
 _MAGIC = bytes.fromhex("e2e1f5e0")
 """First bytes of an EROFS superblock (kernel, fs/erofs/erofs_fs.h)."""
-_PIECE = 1 << 20
+_PIECE = WINDOW
+_BLOCK = 4096
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -68,36 +69,44 @@ def _difference(fd: int, path: str, layer: Layer) -> str:
         return f"{path} has {status.st_size} bytes, {layer.size} were written"
     if layer.data_size > layer.size - DATA_OFFSET:
         return f"{path} has {layer.size} bytes, too few for the {layer.data_size} of data in its record"
-    data, rest = hashlib.sha256(), hashlib.sha256()
+    found_rest, data = RestDigest(), hashlib.sha256()
     end = DATA_OFFSET + layer.data_size
-    position = 0
-    whole = bool(layer.data_digest or layer.rest_digest)
-    for piece in _pieces(fd, None if whole else DATA_OFFSET):
-        if position == 0 and piece[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + len(_MAGIC)] != _MAGIC:
-            return f"{path} has no EROFS superblock"
-        first, second = (min(max(edge - position, 0), len(piece)) for edge in (DATA_OFFSET, end))
-        rest.update(piece[:first])
-        data.update(piece[first:second])
-        rest.update(piece[second:])
-        position += len(piece)
-    if whole and position != layer.size:
-        return f"{path} ends after {position} bytes, {layer.size} were written"
+    reader = _Reader(fd)
+    head = reader.read(0, DATA_OFFSET)
+    if head[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + len(_MAGIC)] != _MAGIC:
+        return f"{path} has no EROFS superblock"
+    if not (layer.data_digest or layer.rest_digest):
+        return ""
+    for position in range(DATA_OFFSET, end, _PIECE):
+        data.update(reader.read(position, min(_PIECE, end - position)))
+    found_rest.add(0, head)
+    for position, length in windows(fd, end, layer.size):
+        found_rest.add(position, reader.read(position, length))
     for what, found, recorded in (
-        ("data", data.hexdigest(), layer.data_digest),
-        ("metadata", rest.hexdigest(), layer.rest_digest),
+        ("data", f"sha256:{data.hexdigest()}", layer.data_digest),
+        ("metadata", found_rest.value, layer.rest_digest),
     ):
-        if recorded and f"sha256:{found}" != recorded:
-            return f"{path} is damaged: its {what} has digest sha256:{found}, {recorded} was written"
+        if recorded and found != recorded:
+            return f"{path} is damaged: its {what} has digest {found}, {recorded} was written"
     return ""
 
 
-def _pieces(fd: int, size: int | None) -> Iterator[memoryview]:
-    """The file in pieces, or its first bytes as one; each is good until the next is asked for."""
-    # Direct reads want memory that begins at a page, and lengths of whole blocks, also at the file's end.
-    view = memoryview(mmap.mmap(-1, _PIECE))
-    position = 0
-    while count := os.preadv(fd, [view[:size]], position):
-        yield view[:count]
-        if size is not None:
-            return
-        position += count
+class _Reader:
+    """Reads pieces of a file that may be open for direct reads."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        # Direct reads want memory that begins at a page, and places and lengths of whole blocks.
+        self._view = memoryview(mmap.mmap(-1, WINDOW + 2 * _BLOCK))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """So many bytes, at most WINDOW; OSError when the file ends before."""
+        before = offset % _BLOCK
+        wanted = before + length + -(before + length) % _BLOCK
+        got = 0
+        while got < wanted:
+            count = os.preadv(self._fd, [self._view[got:wanted]], offset - before + got)
+            if not count or count % _BLOCK:
+                raise OSError(errno.EIO, f"it ends inside the {length} bytes at {offset}")
+            got += count
+        return bytes(self._view[before : before + length])

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 
+from crib.backends.images.rest_digest import windows
 from crib.backends.images.worker.free_space import EVERY, require_free
 from crib.host import libc
 from crib.wire.erofs import DATA_OFFSET
@@ -64,6 +65,10 @@ class LayerFile:
             yield data
             offset += len(data)
             length -= len(data)
+
+    def windows(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where there may be more than holes, as rest_digest wants it."""
+        return windows(self._descriptor, start, end)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy a range of the file to another place in it."""

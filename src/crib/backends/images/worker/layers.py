@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from crib.backends.images.rest_digest import RestDigest
 from crib.backends.images.worker.inflate import InflateError, Inflater
 from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
 from crib.backends.images.worker.stage import Stage
@@ -253,15 +254,15 @@ class _LayerWriter:
         """Make the file whole; the digest of all of it that is not data."""
         self._file.write(layout.offset, layout.body)
         self._file.write(SUPERBLOCK_OFFSET, layout.superblock)
-        rest = hashlib.sha256()
-        for start, end in ((0, DATA_OFFSET), (data_end, layout.file_size)):
-            for data in self._file.read(start, end - start):
-                rest.update(data)
+        rest = RestDigest()
+        rest.add(0, b"".join(self._file.read(0, DATA_OFFSET)))
+        for start, length in self._file.windows(data_end, layout.file_size):
+            rest.add(start, b"".join(self._file.read(start, length)))
         if self._options.sync:
             self._file.sync()
         if self._options.drop_cache:
             self._file.drop_cache()
-        return f"sha256:{rest.hexdigest()}"
+        return rest.value
 
 
 def _hasher(digest: str) -> hashlib._Hash:
