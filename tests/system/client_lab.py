@@ -6,11 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from crib.backends.images.messages import Pull, TransferLimits
 from crib.backends.images.worker.connections import HostPool
-from crib.backends.images.worker.registry import RegistryClient
+from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.registry import BlobBody, RegistryClient
 from crib.model.image import Platform
 from crib.model.registry import Credential, RegistryHost
+from tests.fault_proxy import FaultProxy
 from tests.images import machine_architecture
 
 SECRETS = ("open sesame", "identity-of-ali", "registry-token-of-ali")
@@ -60,3 +64,28 @@ class Sleeps:
     def pool(self) -> HostPool:
         """A pool on this clock."""
         return HostPool(self.clock, self.sleep)
+
+
+def mirror_of(proxy: FaultProxy, **fields: Any) -> RegistryHost:
+    """A proxy as a host that is not the registry itself."""
+    return host(proxy.url, is_origin=False, **fields)
+
+
+async def resolved(*hosts: RegistryHost, pool: HostPool | None = None, **fields: Any) -> FoundImage:
+    """What the client makes of the image that these hosts have."""
+    async with client(*hosts, pool=pool, **fields) as asked:
+        return await asked.resolve()
+
+
+async def refused(kind: type[Exception], *hosts: RegistryHost, **fields: Any) -> Exception:
+    """The error of asking these hosts."""
+    async with client(*hosts, **fields) as asked:
+        with pytest.raises(kind) as caught:
+            await asked.resolve()
+    return caught.value
+
+
+async def content(body: BlobBody) -> bytes:
+    """A blob, whole."""
+    with contextlib.closing(body):
+        return b"".join([chunk async for chunk in body.chunks()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import socket
@@ -16,8 +15,7 @@ import pytest
 
 from crib.backends.images.worker import tokens
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure, HostPool
-from crib.backends.images.worker.documents import FoundImage
-from crib.backends.images.worker.registry import BlobBody, RegistryClient
+from crib.backends.images.worker.registry import RegistryClient
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.registry import ClientCertificate, Credential, RegistryHost
 from tests.fault_proxy import FaultProxy, running_proxy
@@ -34,7 +32,7 @@ from tests.faults import (
 )
 from tests.images import BuiltImage, busybox_image, digest_of
 from tests.registry import free_port
-from tests.system.client_lab import Sleeps, client, host, limits, order
+from tests.system.client_lab import Sleeps, client, content, host, limits, mirror_of, order, refused, resolved
 from tests.tls_lab import Authority
 from tests.upstreams import Shelf, from_images
 
@@ -63,27 +61,6 @@ def registry(shelf: Shelf) -> Iterator[FaultProxy]:
 def mirror(shelf: Shelf) -> Iterator[FaultProxy]:
     with running_proxy(shelf) as proxy:
         yield proxy
-
-
-def mirror_of(proxy: FaultProxy, **fields: Any) -> RegistryHost:
-    return host(proxy.url, is_origin=False, **fields)
-
-
-async def resolved(*hosts: RegistryHost, pool: HostPool | None = None, **fields: Any) -> FoundImage:
-    async with client(*hosts, pool=pool, **fields) as asked:
-        return await asked.resolve()
-
-
-async def refused(kind: type[Exception], *hosts: RegistryHost, **fields: Any) -> Exception:
-    async with client(*hosts, **fields) as asked:
-        with pytest.raises(kind) as caught:
-            await asked.resolve()
-    return caught.value
-
-
-async def content(body: BlobBody) -> bytes:
-    with contextlib.closing(body):
-        return b"".join([chunk async for chunk in body.chunks()])
 
 
 # Which host is asked, for what

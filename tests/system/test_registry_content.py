@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from crib.backends.images.worker.connections import HostFailure, HostPool
-from crib.backends.images.worker.documents import FoundImage
-from crib.backends.images.worker.registry import BlobBody, RegistryClient
+from crib.backends.images.worker.connections import HostFailure
+from crib.backends.images.worker.registry import RegistryClient
 from crib.model.errors import Broken, Unavailable
 from crib.model.image import Platform, Signature
 from crib.model.registry import RegistryHost
@@ -26,7 +24,7 @@ from tests.faults import (
     status,
 )
 from tests.images import BuiltImage, busybox_image, descriptor, digest_of
-from tests.system.client_lab import client, host
+from tests.system.client_lab import client, content, host, mirror_of, refused, resolved
 from tests.upstreams import Shelf, from_images
 
 pytestmark = pytest.mark.system
@@ -54,27 +52,6 @@ def registry(shelf: Shelf) -> Iterator[FaultProxy]:
 def mirror(shelf: Shelf) -> Iterator[FaultProxy]:
     with running_proxy(shelf) as proxy:
         yield proxy
-
-
-def mirror_of(proxy: FaultProxy, **fields: Any) -> RegistryHost:
-    return host(proxy.url, is_origin=False, **fields)
-
-
-async def resolved(*hosts: RegistryHost, pool: HostPool | None = None, **fields: Any) -> FoundImage:
-    async with client(*hosts, pool=pool, **fields) as asked:
-        return await asked.resolve()
-
-
-async def refused(kind: type[Exception], *hosts: RegistryHost, **fields: Any) -> Exception:
-    async with client(*hosts, **fields) as asked:
-        with pytest.raises(kind) as caught:
-            await asked.resolve()
-    return caught.value
-
-
-async def content(body: BlobBody) -> bytes:
-    with contextlib.closing(body):
-        return b"".join([chunk async for chunk in body.chunks()])
 
 
 # What is chosen, and what is refused
