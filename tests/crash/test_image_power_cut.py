@@ -39,6 +39,8 @@ LAYERS = 3
 """Of the image, beside the busybox that is there before."""
 LAYER_BYTES = 6 << 20
 SECONDS = 60.0
+TRIES = 10
+"""Of a kill that a pull may be faster than: on a busy machine it comes late."""
 
 
 @dataclass(frozen=True)
@@ -257,13 +259,17 @@ async def test_a_daemon_killed_at_any_step_of_a_pull_lists_nothing_that_cannot_r
 ) -> None:
     before = cribd.leftovers()
     for step in STEPS:
-        async with cribd.connect() as cri:
-            await cri.sandboxes()  # connected
-            answered = await killed_at(cribd, step, pull(cri, name))
-        assert not answered or step.place == "", f"the pull was faster than the kill at: {step.what}"
-        await asyncio.to_thread(cribd.start)
-        await check_whole(cribd, name, image, answered=answered)
-        await remove(cribd, name)
+        for _ in range(TRIES):
+            async with cribd.connect() as cri:
+                await cri.sandboxes()  # connected
+                answered = await killed_at(cribd, step, pull(cri, name))
+            await asyncio.to_thread(cribd.start)
+            await check_whole(cribd, name, image, answered=answered)
+            await remove(cribd, name)
+            if not answered or step.place == "":
+                break
+        else:
+            pytest.fail(f"the pull was faster than the kill, {TRIES} times, at: {step.what}")
         cribd.settle(before)
 
 

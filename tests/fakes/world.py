@@ -22,7 +22,7 @@ from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
 
 IMAGE = "docker.io/library/busybox:latest"
-BOUND = 5.0
+BOUND = 20.0
 """Seconds that anything awaited in a test may take: it fails then, as something hangs."""
 
 

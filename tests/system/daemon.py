@@ -35,7 +35,7 @@ from tests.system.leftovers import Leftovers, force_away, processes_holding
 IMAGE = "docker.io/library/busybox:test"
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0
 """What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -372,7 +372,7 @@ class Cri:
         return names
 
 
-async def until(question: object, seconds: float = 5.0) -> object:
+async def until(question: object, seconds: float = 30.0) -> object:
     """The first true answer of `question` (it may be async), asked again and again; AssertionError."""
     deadline = time.monotonic() + seconds
     while True:

@@ -170,7 +170,7 @@ async def test_a_host_port_of_udp_reaches_the_pod(rig: Rig) -> None:
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with server, client:
         client.sendto(b"question", ("127.0.0.1", port))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             loop = asyncio.get_running_loop()
             data, sender = await loop.sock_recvfrom(server, 100)
             await loop.sock_sendto(server, b"answer", sender)
@@ -190,7 +190,7 @@ async def test_a_udp_client_that_goes_on_sending_reaches_the_pod_that_comes_late
             with namespace.socket(socket.SOCK_DGRAM) as server:
                 server.bind(("0.0.0.0", 53))
                 client.sendto(b"in time", ("127.0.0.1", port))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     assert await asyncio.get_running_loop().sock_recv(server, 100) == b"in time"
             await rig.network.detach(namespace.pod(mapping))
 

@@ -248,7 +248,7 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
 
 
 async def test_exec_does_not_wait_for_a_child_that_holds_the_pipe(lab: OciLab) -> None:
-    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(5):
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(20):
         command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=30)
         assert (await lab.handler.exec_sync(record, command)).stdout == b"done\n"
 

@@ -171,7 +171,7 @@ async def test_a_stop_sends_the_stop_signal_and_gives_the_grace(cri: Cri) -> Non
         pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done", name="stubborn"
     )
     for box in (polite, stubborn):
-        await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=5)
+        await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
     loop = asyncio.get_running_loop()
     began = loop.time()
     await cri.stop_container(polite, grace=30)
@@ -273,6 +273,6 @@ async def test_figures_grow_with_what_a_container_does(cri: Cri) -> None:
 async def test_a_client_that_subscribes_late_still_waits_rightly(cri: Cri) -> None:
     pod = await cri.run_pod("late")
     box = await cri.run_container(pod, "sh", "-c", "exit 42")
-    status = await events.wait_exited(cri.connection, box, 5)
+    status = await events.wait_exited(cri.connection, box, 20)
     assert (status.exit_code, status.reason) == (42, "Error")
     await cri.remove_pod(pod)

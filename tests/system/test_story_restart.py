@@ -299,7 +299,7 @@ async def test_a_damaged_file_of_pods_costs_the_pods_and_not_the_node(cri: Cri, 
 async def test_a_verb_under_way_is_finished_before_cribd_ends(cri: Cri, cribd: Cribd) -> None:
     pod = await cri.run_pod("stopping")
     box = await cri.run_container(pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done")
-    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=5)
+    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
     async with asyncio.TaskGroup() as group:
         stopping = group.create_task(cri.stop_container(box, grace=1))
         await asyncio.sleep(0.1)  # under way

@@ -106,10 +106,10 @@ async def test_equal_calls_at_once_make_one_sandbox_and_one_container(cri: Cri) 
 async def test_a_stop_and_a_removal_are_not_cancelled_by_their_callers_deadline(cri: Cri) -> None:
     pod = await cri.run_pod("going")
     box = await cri.run_container(pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done")
-    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=5)
+    await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
     stop = pb.StopContainerRequest(container_id=box, timeout=1)
     assert await given_up(cri.call(cri.runtime.StopContainer, stop, 0.05))
-    status = await cri.exited(box, 5)
+    status = await cri.exited(box, 20)
     assert status.exit_code == 128 + signal.SIGKILL
     stopping = pb.StopPodSandboxRequest(pod_sandbox_id=pod.id)
     await given_up(cri.call(cri.runtime.StopPodSandbox, stopping, TOO_SHORT))

@@ -291,6 +291,7 @@ def _confine() -> None:
 def main(arguments: list[str]) -> None:
     """Arguments: the socket's descriptor, uid, gid, the daemon's pid, bytes of memory that may be used (0: no
     limit), and `pull` to load what pulls need."""
+    os.nice(_NICE)
     descriptor, uid, gid, parent, memory = map(int, arguments[:5])
     # Before the rights are gone: Python may lie where only root reads.
     _load(_IMPORT_LIBRARIES)
@@ -302,7 +303,6 @@ def main(arguments: list[str]) -> None:
     # A thread that comes back from hashing or inflating must not wait for long behind one that reads a tar.
     sys.setswitchinterval(_SWITCH_INTERVAL)
     privileges.limit(_MAX_DESCRIPTORS, memory)
-    os.nice(_NICE)
     privileges.drop_privileges(uid, gid)
     _confine()
     try:
