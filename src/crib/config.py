@@ -28,6 +28,9 @@ MAX_BYTES = 1 << 20
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
 
+MIN_LOG_SIZE = 64 << 10
+"""Bytes of a container's log at least before it may be rotated: a few of the longest entries."""
+
 Table = dict[str, Any]
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
@@ -38,6 +41,8 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "images.mount_method": ("auto", "file", "loop", "directory"),
     "images.policy.action": ("accept", "reject", "digest", "signed"),
     "missing_host_path": ("create", "error"),
+    "cgroup_driver": ("cgroupfs", "systemd"),
+    "image_volumes": ("bind", "mkdir", "ignore"),
 }
 _LEAST: Mapping[str, float] = {
     "network.mtu": 0,
@@ -59,7 +64,10 @@ _LEAST: Mapping[str, float] = {
     "images.gc_low": 0,
     "images.gc_min_age": 0,
     "images.verifier_timeout": 0.1,
+    "log_size_max": 0,
+    "log_files": 2,
     "verb_timeout": 0.1,
+    "pids_limit": 0,
 }
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _KEY = re.compile(
@@ -115,6 +123,8 @@ _RULES: Mapping[str, Callable[[str], str]] = {
     "images.prepull": _image,
     "images.policy.keys": _absolute,
     "images.verifiers": _absolute,
+    "cdi_spec_dirs": _absolute,
+    "oci_hooks_dirs": _absolute,
     "network.cni_conf_dir": _absolute,
     "network.bridge": _interface,
     "network.subnet": _subnet,
@@ -298,8 +308,14 @@ def _check_whole(settings: Settings) -> None:
             f"default_handler is {settings.default_handler!r}, which is not among the handlers"
             f" ({', '.join(sorted(settings.handlers)) or 'none'})"
         )
+    for name, handler in settings.handlers.items():
+        for key in ("base_spec", "cni_conf_dir"):
+            if problem := _absolute_or_none(getattr(handler, key)):
+                raise ValueError(f"handlers.{name}.{key} is {getattr(handler, key)!r}, and must be {problem}")
     if len(os.fsencode(settings.socket_path)) > MAX_SOCKET_PATH:
         raise ValueError(f"socket {settings.socket_path} has a path of more than {MAX_SOCKET_PATH} bytes")
+    if 0 < settings.log_size_max < MIN_LOG_SIZE:
+        raise ValueError(f"log_size_max is {settings.log_size_max}: it must be 0 or at least {MIN_LOG_SIZE}")
     _check_images(settings.images)
     if settings.data == settings.state:
         raise ValueError("data and state are the same directory")

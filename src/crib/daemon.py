@@ -21,15 +21,19 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from crib import __version__
 from crib.api.interceptors import request_id
 from crib.api.server import Server
 from crib.backends.host_facts import read_host_facts
+from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
 from crib.backends.network.networks import open_network
+from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import open_handlers
+from crib.backends.oci.slices import start_slice
 from crib.backends.records.database import Database
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
@@ -70,15 +74,21 @@ class Daemon:
         database = Database(paths.database, paths.image_database)
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
-        self._ends.enter_context(_own_cgroup(settings.cgroup_root, layout))
+        names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
+        if names.systemd:
+            await start_slice(os.path.basename(names.own))
+        else:
+            cgroups.Cgroups(layout).create(names.own)
+        self._ends.enter_context(_own_cgroup(names.own, layout))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
         mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+        facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
         store = LayerStore(paths, settings.images, mounting)
         ports = Ports(
             handlers=await open_handlers(settings, paths, facts, store.mounts),
-            networks=open_network(settings.network, paths, database.connection),
+            networks=open_network(settings.network, paths, database.connection, settings.handlers),
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
@@ -125,7 +135,7 @@ class Daemon:
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths
         os.makedirs(settings.data, mode=0o700, exist_ok=True)
-        os.makedirs(settings.state, mode=0o750, exist_ok=True)
+        os.makedirs(settings.state, mode=0o751, exist_ok=True)
         for path in paths.directories:
             os.makedirs(path, mode=0o700, exist_ok=True)
 
@@ -150,10 +160,9 @@ def _archives(directory: str) -> list[str]:
 
 @contextlib.contextmanager
 def _own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
-    """Make and hold the pods' parent cgroup: whatever is in it and not in our records is swept away."""
-    groups = cgroups.Cgroups(layout)
-    groups.create(root)
-    fd = os.open(groups.directories(root)[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Hold the pods' parent cgroup: whatever is in it and not in our records is swept away."""
+    made = filter(os.path.isdir, cgroups.Cgroups(layout).directories(root))
+    fd = os.open(next(made, root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not _try_lock(fd):
             raise Broken(f"another cribd has its pods in cgroup {root}: give this one its own cgroup_root")

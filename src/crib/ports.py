@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
+from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import (
@@ -28,7 +29,14 @@ from crib.model.image import (
     Signature,
 )
 from crib.model.registry import RegistryHost
-from crib.model.sandbox import NetworkAttachment, PodMetadata, PortMapping, ProcessIdentity, SandboxRecord
+from crib.model.sandbox import (
+    NetworkAttachment,
+    PodMetadata,
+    PortMapping,
+    ProcessIdentity,
+    Resources,
+    SandboxRecord,
+)
 from crib.model.stats import ContainerUsage, InterfaceUsage, PodUsage
 
 Clock = Callable[[], int]
@@ -88,6 +96,12 @@ class Handler(Protocol):
         """Mount the root, write the bundle, run monitor and runtime's create. `record` is CREATING."""
         ...
 
+    async def explain(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
+    ) -> ExplainedSpec:
+        """The spec that `create` made, or would make now, and where its fields are from. Makes nothing."""
+        ...
+
     async def start(self, record: ContainerRecord) -> None: ...
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
@@ -99,6 +113,25 @@ class Handler(Protocol):
         ...
 
     async def reopen_log(self, record: ContainerRecord) -> None: ...
+
+    async def rotate_log(self, record: ContainerRecord, size_max: int, files: int) -> bool:
+        """Set the log aside if it has more than `size_max` bytes, and keep `files` in all; whether it had."""
+        ...
+
+    async def update(self, record: ContainerRecord, resources: Resources) -> None:
+        """Put `resources` in force instead of `record.resources`, in a created or running container.
+
+        All or nothing: what was changed before something failed is changed back. InvalidRequest for what
+        cannot be asked for here, WrongState for a memory limit below what is in use.
+        """
+        ...
+
+    async def update_pod(self, record: SandboxRecord) -> None:
+        """Put the record's overhead and resources in force on the pod's cgroup, if that is ours.
+
+        A cgroup that the client named (cgroup_parent) is the client's to limit.
+        """
+        ...
 
     async def delete(self, record: ContainerRecord) -> None:
         """Kill what is left, unmount the root, remove bundle, writable layer, exit file, sockets, cgroup."""
@@ -145,6 +178,8 @@ class PodNetwork:
     dns_searches: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     cgroup_parent: str = ""
+    conf_dir: str = ""
+    """Where the CNI configuration of the pod's handler is; empty: where that of the node is."""
 
 
 class PodNetworks(Protocol):

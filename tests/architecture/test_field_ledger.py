@@ -50,6 +50,8 @@ VALID: dict[str, Any] = {
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
     "HugepageLimit.page_size": "2MB",
+    "IDMapping.container_id": 0,
+    "IDMapping.length": 65536,
     "ImageSpec.annotations": {"io.crib.platform": "linux/amd64"},
     "ImportImageRequest.path": "/archive",
     "LinuxContainerResources.cpuset_cpus": "0-1",
@@ -74,6 +76,7 @@ VALID: dict[str, Any] = {
 # fields that exclude each other: each variant leaves some out
 VARIANTS: list[dict[str, Any]] = [
     {
+        "ExplainContainerRequest.container_id": None,
         "Mount.image": None,
         "Mount.image_sub_path": None,
         "Mount.host_path": "/host",
@@ -82,6 +85,9 @@ VARIANTS: list[dict[str, Any]] = [
         "NamespaceOption.target_id": None,
     },
     {
+        "ExplainContainerRequest.config": None,
+        "ExplainContainerRequest.sandbox_config": None,
+        "ExplainContainerRequest.runtime_handler": None,
         "Mount.host_path": None,
         "LinuxContainerSecurityContext.run_as_user": None,
         "LinuxContainerSecurityContext.seccomp": None,

@@ -234,6 +234,7 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/CheckImages": "stream",
         "/crib.v1.Node/ExportImages": "unary",
         "/crib.v1.Node/Timeline": "unary",
+        "/crib.v1.Node/ExplainContainer": "unary",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
-from crib.model.errors import CribError, InvalidRequest, TimedOut
+from crib.model.errors import CribError, InvalidRequest, TimedOut, WrongState
 from crib.model.ids import HandlerName, ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
 from crib.model.sandbox import (
@@ -18,6 +19,7 @@ from crib.model.sandbox import (
     NamespaceOptions,
     PodMetadata,
     PodSecurity,
+    Resources,
     SandboxConfig,
     SandboxRecord,
     SandboxState,
@@ -150,6 +152,23 @@ async def test_a_sysctl_of_the_host_is_refused(lab: HandlerLab) -> None:
         await lab.pod(vm__swappiness="1")
 
 
+async def test_an_explanation_is_the_spec_with_origins_and_makes_nothing(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod, "/bin/sleep", "5")
+    image = ImageConfig(entrypoint=("/bin/never",))
+    async with bounded():
+        told = await lab.handler.explain(record, pod, image)
+        assert json.loads(told.spec)["process"]["args"] == ["/bin/sleep", "5"]
+        assert told.origins["/process/args"] == "container command"
+        assert (await lab.handler.observe(record)).status == "gone"
+        bare = replace(record, config=replace(record.config, command=()))
+        told = await lab.handler.explain(bare, pod, image)
+        assert told.origins["/process/args"] == "image ENTRYPOINT"
+        with pytest.raises(InvalidRequest, match="command"):
+            await lab.handler.explain(bare, pod, ImageConfig())
+        await lab.handler.remove_pod(pod)
+
+
 async def test_a_container_lives_from_created_to_gone(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.created(pod)
@@ -254,6 +273,45 @@ async def test_the_log_can_be_opened_anew(lab: HandlerLab) -> None:
     record = await lab.running(pod)
     async with bounded():
         await lab.handler.reopen_log(record)
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_limits_of_created_and_running_containers_can_be_changed(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    wanted = Resources(cpu_shares=512, memory_limit_in_bytes=64 << 20, oom_score_adj=500)
+    for record in (await lab.created(pod), await lab.running(pod)):
+        async with bounded():
+            await lab.handler.update(record, wanted)
+            await lab.handler.update(replace(record, resources=wanted), replace(wanted, cpu_shares=256))
+            with pytest.raises(InvalidRequest, match=r"linux\.cpuset_cpus"):
+                await lab.handler.update(record, Resources(cpuset_cpus="x"))
+            await lab.gone(record)
+            with pytest.raises(WrongState):
+                await lab.handler.update(record, wanted)
+    async with bounded():
+        await lab.handler.remove_pod(pod)
+
+
+async def test_limits_of_a_pod_can_be_changed(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    limited = replace(
+        pod, resources=Resources(cpu_shares=512), overhead=Resources(memory_limit_in_bytes=64 << 20)
+    )
+    async with bounded():
+        await lab.handler.update_pod(limited)
+        await lab.handler.update_pod(replace(limited, resources=Resources(cpu_shares=100)))
+        await lab.handler.remove_pod(pod)
+        with pytest.raises(CribError):
+            await lab.handler.update_pod(limited)
+
+
+async def test_a_log_is_rotated_only_if_it_is_longer_than_that(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        assert not await lab.handler.rotate_log(record, 1 << 20, 3)
+        assert await lab.handler.rotate_log(record, -1, 3)
         await lab.gone(record)
         await lab.handler.remove_pod(pod)
 

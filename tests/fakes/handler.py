@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import signal
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field
 
 from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
 from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage, ImageConfig
-from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, PodUsage
 from crib.ports import Clock, CreatedContainer, Observation, StageTimer
 from tests.fakes.failpoints import Failpoints
@@ -29,6 +31,8 @@ class FakePod:
 
     infra: ProcessIdentity | None
     alive: bool = True
+    limits: tuple[Resources | None, Resources | None] = (None, None)
+    """Overhead and resources."""
 
 
 @dataclass
@@ -47,6 +51,10 @@ class FakeContainer:
     immortal: bool = False
     """Not even that does."""
     reopened: int = 0
+    resources: Resources = Resources()
+    in_use: int = 0
+    """Bytes of memory."""
+    log_size: int = 0
 
 
 class FakeHandler:
@@ -109,10 +117,22 @@ class FakeHandler:
             if sandbox.id not in self.pods or not self.pods[sandbox.id].alive:
                 raise Broken(f"create of container {record.id}: pod {sandbox.id} has no namespaces")
             argv = (*(record.config.command or image.entrypoint), *(record.config.args or image.cmd))
-            made = FakeContainer(argv, self._process(), self._process())
+            made = FakeContainer(argv, self._process(), self._process(), resources=record.resources)
             self.containers[record.id] = made
             await self.failpoints.reach("create_late", record.id)
         return CreatedContainer(made.process, made.monitor, ContainerUser(0, 0))
+
+    async def explain(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
+    ) -> ExplainedSpec:
+        await self.failpoints.reach("explain", record.id)
+        config = record.config
+        argv = [*(config.command or image.entrypoint), *(config.args or image.cmd)]
+        if not argv:
+            raise InvalidRequest(f"image {config.image} names no command", field="config.command")
+        origin = "container command" if config.command else "image ENTRYPOINT"
+        spec = {"ociVersion": "1.0.2", "process": {"args": argv}}
+        return ExplainedSpec(json.dumps(spec).encode(), {"": "default", "/process/args": origin})
 
     async def start(self, record: ContainerRecord) -> None:
         await self.failpoints.reach("start", record.id)
@@ -152,6 +172,34 @@ class FakeHandler:
     async def reopen_log(self, record: ContainerRecord) -> None:
         await self.failpoints.reach("reopen_log", record.id)
         self._known(record).reopened += 1
+
+    async def rotate_log(self, record: ContainerRecord, size_max: int, files: int) -> bool:
+        await self.failpoints.reach("rotate_log", record.id)
+        container = self._known(record)
+        if container.log_size <= size_max:
+            return False
+        container.log_size = 0
+        await self.reopen_log(record)
+        return True
+
+    async def update(self, record: ContainerRecord, resources: Resources) -> None:
+        await self.failpoints.reach("update", record.id)
+        container = self.containers.get(record.id)
+        if container is None:
+            raise WrongState(f"update of container {record.id}: it has no bundle")
+        if set(resources.cpuset_cpus) - set("0123456789,-"):
+            raise InvalidRequest("not a list", field="linux.cpuset_cpus")
+        if 0 < resources.memory_limit_in_bytes < container.in_use:
+            raise WrongState(f"update of container {record.id}: {container.in_use} bytes are in use")
+        container.resources = resources
+        await self.failpoints.reach("update_late", record.id)
+
+    async def update_pod(self, record: SandboxRecord) -> None:
+        await self.failpoints.reach("update_pod", record.id)
+        if record.id not in self.pods:
+            raise Broken(f"limits of sandbox {record.id}: it has no cgroup")
+        if not record.config.cgroup_parent:
+            self.pods[record.id].limits = (record.overhead, record.resources)
 
     async def delete(self, record: ContainerRecord) -> None:
         await self.failpoints.reach("delete", record.id)

@@ -47,6 +47,7 @@ class Cribd:
         """`network`: the [network] table's lines instead of a bridge's; `extra`: further lines of the top."""
         token = secrets.token_hex(3)
         self.root = Path(tempfile.mkdtemp(prefix=f"crib{os.getpid()}-", dir="/tmp"))
+        self.root.chmod(0o711)  # as /run: the root of a pod with a user namespace passes through
         self.data, self.state, self.logs = (self.root / name for name in ("d", "s", "logs"))
         self.bridge = f"cr{token}"
         number = secrets.randbelow(1 << 14)
@@ -233,6 +234,11 @@ class Cribd:
 def _run(work: object) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(work)  # type: ignore[arg-type]
+
+
+def default_handler(program: str) -> str:
+    """Lines of the configuration's top that make this runtime the default one."""
+    return f'default_handler = "{program}"\n[handlers.{program}]\n'
 
 
 @contextlib.contextmanager

@@ -5,17 +5,21 @@ Its own roots below a temporary directory, its own cgroup, a busybox root.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
+from crib.host import processes
 from crib.host.cgroups import detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
@@ -37,7 +41,7 @@ from crib.model.settings import HandlerSettings, Settings
 
 def host_facts() -> HostFacts:
     """Facts of the machine that the tests run on."""
-    return read_host_facts(detect_layout())
+    return replace(read_host_facts(detect_layout()), idmapped_mounts=True)
 
 
 class PlainLayers:
@@ -64,6 +68,7 @@ class NoStage:
 
 
 STAGE = NoStage()
+PR_SET_CHILD_SUBREAPER = 36
 LAYER = Digest("sha256:" + "b" * 64)
 
 
@@ -158,6 +163,7 @@ class OciLab:
             image_ref="busybox",
             layers=(LAYER,),
             log_path=f"{self.logs}/{container}.log" if log else "",
+            resources=config.resources,
         )
 
     async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
@@ -165,8 +171,25 @@ class OciLab:
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
 
 
+@contextlib.contextmanager
+def orphans_come_here() -> Iterator[None]:
+    """As in the daemon, to which runc leaves the commands that it starts; the orphans are collected."""
+    processes.become_subreaper()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        assert prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+        processes.reap_orphans()
+
+
 @contextlib.asynccontextmanager
-async def oci_lab(program: str = "crun", **settings: object) -> AsyncIterator[OciLab]:
+async def oci_lab(
+    program: str = "crun", handler: HandlerSettings | None = None, **settings: object
+) -> AsyncIterator[OciLab]:
     """A lab whose state and data lie on a tmpfs of their own, as /run does on a node.
 
     All of it goes at the end.
@@ -184,12 +207,20 @@ async def oci_lab(program: str = "crun", **settings: object) -> AsyncIterator[Oc
         state=paths.state,
         cgroup_root=cgroup_root,
         verb_timeout=30,
-        handlers={program: HandlerSettings()},
+        handlers={program: handler or HandlerSettings()},
+        default_handler=program,
         **settings,  # type: ignore[arg-type]
     )
-    environment = await open_environment(HandlerName(program), options, paths, host_facts())
     try:
-        yield OciLab(OciHandler(environment, PlainLayers({LAYER: lower})), environment, paths, logs)
+        environment = await open_environment(HandlerName(program), options, paths, host_facts())
+    except BaseException:
+        unmount_tree(top)
+        shutil.rmtree(top)
+        raise
+    adopting = contextlib.nullcontext() if program == "crun" else orphans_come_here()
+    try:
+        with adopting:
+            yield OciLab(OciHandler(environment, PlainLayers({LAYER: lower})), environment, paths, logs)
     finally:
         await environment.cgroups.kill(cgroup_root)
         await environment.cgroups.remove(cgroup_root)

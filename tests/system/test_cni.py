@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,19 @@ class Rig:
             (directory / name).mkdir()
         self.namespaces = PodNamespaces(str(directory / "namespaces"))
 
-    def network(self, timeout: float = 20.0) -> CniNetwork:
-        """The network as a daemon that has just started makes it."""
+    def network(self, *own: Path, timeout: float = 20.0) -> CniNetwork:
+        """The network as a daemon that has just started makes it; `own`: directories of handlers."""
         directories = (str(self.directory / "bin"), PLUGIN_DIR)
-        return CniNetwork(
-            CniSettings(str(self.directory / "net.d"), directories, str(self.directory / "kept"), timeout)
-        )
+        kept, handlers = str(self.directory / "kept"), tuple(map(str, own))
+        return CniNetwork(CniSettings(str(self.directory / "net.d"), directories, kept, timeout, handlers))
+
+    def own_directory(self, *plugins: dict[str, Any]) -> Path:
+        """A handler's directory, with a network of these plugins."""
+        directory = self.directory / "own.d"
+        directory.mkdir()
+        conf = {"cniVersion": "1.1.0", "name": "own-net", "plugins": plugins}
+        (directory / "10-own.conflist").write_text(json.dumps(conf), encoding="utf-8")
+        return directory
 
     def configure(self, *plugins: dict[str, Any], version: str = "1.0.0") -> None:
         conf = {"cniVersion": version, "name": "test-net", "plugins": plugins}
@@ -276,6 +285,48 @@ async def test_readiness_names_what_is_missing(rig: Rig) -> None:
     assert (await network.readiness()).ready
     rig.fail("one", "STATUS", code=50)
     assert "no hard feelings" in (await network.readiness()).message
+
+
+async def test_a_pod_that_names_a_directory_has_its_network_from_there_and_gives_it_back(rig: Rig) -> None:
+    rig.configure(rig.recorder("one"))
+    own = rig.own_directory(rig.recorder("own"))
+    network = rig.network(own)
+    pod, plain = replace(rig.namespaces.make().pod(), conf_dir=str(own)), rig.namespaces.make().pod()
+    assert (await network.attach(pod, no_stage)).details == {"network": "own-net"}
+    assert (await network.attach(plain, no_stage)).details == {"network": "test-net"}
+    shutil.rmtree(own)
+    restarted = rig.network(own)
+    await restarted.detach(pod)
+    await restarted.detach(plain)
+    assert [call["plugin"] for call in rig.calls("DEL")] == ["own", "one"]
+    with pytest.raises(Unavailable, match=rf"{pod.id}: cannot read {own}"):
+        await restarted.attach(pod, no_stage)
+
+
+async def test_a_torn_result_file_means_del_by_the_directory_that_the_pod_names(rig: Rig) -> None:
+    rig.configure(rig.recorder("one"))
+    own = rig.own_directory(rig.recorder("own"))
+    namespace = rig.namespaces.make()
+    pod = replace(namespace.pod(), conf_dir=str(own))
+    await rig.network(own).attach(pod, no_stage)
+    rig.kept_file(namespace).write_bytes(b'{"network":')
+    await rig.network(own).detach(pod)
+    assert [call["plugin"] for call in rig.calls("DEL")] == ["own"]
+
+
+async def test_garbage_of_every_directory_is_collected_before_any_pod_names_one(rig: Rig) -> None:
+    rig.configure(rig.recorder("one"), version="1.1.0")
+    own = rig.own_directory(rig.recorder("own"))
+    assert await rig.network(own).sweep(()) == []
+    assert [call["plugin"] for call in rig.calls("GC")] == ["one", "own"]
+
+
+async def test_a_directory_of_a_handler_that_is_missing_is_named_and_the_node_is_ready(rig: Rig) -> None:
+    rig.configure(rig.recorder("one"))
+    missing = rig.directory / "missing.d"
+    readiness = await rig.network(missing).readiness()
+    assert readiness.ready
+    assert readiness.message == f"cannot read {missing}: No such file or directory"
 
 
 async def test_without_a_configuration_attach_is_unavailable(rig: Rig) -> None:

@@ -6,11 +6,13 @@ import json
 import secrets
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crib.client import pods
 from crib.client.errors import ClientError
 from crib.host import links
 from crib.host.netlink import Netlink
@@ -21,6 +23,7 @@ from tests.system.test_story_restart import power_cut
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 PLUGINS = "/usr/lib/cni"
+APART = "198.18.0.0/24"  # RFC 2544; its bridge is no gateway, so no route of the host goes there
 
 # Notes each call; fails ADD as often as its failpoint says (`2*error(text)`); passes on the result it got.
 FAILING = """#!/bin/sh
@@ -93,6 +96,15 @@ def write_network(directory: Path, bridge: str) -> None:
     ]
     conflist = {"cniVersion": "1.0.0", "name": f"net-{bridge}", "plugins": plugins}
     (directory / "net.d" / "10-test.conflist").write_text(json.dumps(conflist))
+    write_handler_network(directory, bridge, ipam)
+
+
+def write_handler_network(directory: Path, bridge: str, ipam: dict[str, Any]) -> None:
+    """Another directory, for the handler `apart`: the same bridge, another range."""
+    (directory / "apart.d").mkdir()
+    plugin = {"type": "bridge", "bridge": bridge, "ipam": {**ipam, "ranges": [[{"subnet": APART}]]}}
+    conflist = {"cniVersion": "1.0.0", "name": f"apart-{bridge}", "plugins": [plugin]}
+    (directory / "apart.d" / "10-apart.conflist").write_text(json.dumps(conflist))
 
 
 @pytest.fixture
@@ -103,6 +115,7 @@ def rig(tmp_path: Path) -> Iterator[CniRig]:
     network = (
         f'mode = "cni"\ncni_conf_dir = "{directory / "net.d"}"\n'
         f'cni_bin_dirs = ["{directory / "bin"}", "{PLUGINS}"]\nplugin_timeout = 20\n'
+        f'[handlers.crun]\n[handlers.apart]\npath = "crun"\ncni_conf_dir = "{directory / "apart.d"}"\n'
     )
     try:
         with running_cribd(network=network) as cribd:
@@ -133,6 +146,27 @@ async def test_a_pod_on_the_reference_plugins_lives_and_gives_its_address_back(r
         assert rig.held_addresses() == []
         await until(lambda: not rig.links())
     assert not list((rig.cribd.data / "network").iterdir())
+
+
+async def test_pods_of_a_handler_with_a_cni_directory_of_its_own_are_on_its_network(rig: CniRig) -> None:
+    async with rig.cribd.story() as cri:
+        apart = await pods.run_sandbox(cri.connection, cri.pod_config("apart"), "apart")
+        plain = await cri.run_pod("plain")
+        own, usual = [(await cri.pod_status(pod)).network.ip for pod in (apart, plain)]
+        assert ip_address(own) in ip_network(APART)
+        assert ip_address(usual) not in ip_network(APART)
+        assert set(rig.held_addresses()) == {own, usual}
+        box = await cri.run_container(apart, "sleep", "100")
+        assert own in await cri.sh(box, "ip -4 addr show dev eth0")
+        (rig.directory / "apart.d" / "10-apart.conflist").unlink()
+        await cri.remove_pod(apart)
+        assert rig.held_addresses() == [usual]
+        status = await cri.call(cri.runtime.Status, pb.StatusRequest())
+        (network,) = [c for c in status.status.conditions if c.type == "NetworkReady"]
+        assert network.status
+        assert "apart.d" in network.message
+        with pytest.raises(ClientError, match=r"apart\.d"):
+            await pods.run_sandbox(cri.connection, cri.pod_config("late"), "apart")
 
 
 async def test_an_add_that_fails_half_way_gives_everything_back_and_the_retry_succeeds(rig: CniRig) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from crib.client.errors import ClientError, InvalidRequest, NotFound, RuntimeFailure, TimedOut, WrongState
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd, until
+from tests.system.daemon import Cri, Cribd, default_handler, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -17,9 +17,9 @@ LIMIT = 16 << 20
 """Bytes of one message, and so of a command's output."""
 
 
-@pytest.fixture(scope="module")
-def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+@pytest.fixture(scope="module", params=["crun", "runc"])
+def cribd(request: pytest.FixtureRequest) -> Iterator[Cribd]:
+    with running_cribd(extra=default_handler(request.param)) as daemon:
         yield daemon
 
 

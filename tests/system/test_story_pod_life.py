@@ -13,16 +13,16 @@ import pytest
 from crib.client import events
 from crib.client.errors import InvalidRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import IMAGE, Cri, Cribd, log_contents, running_cribd, until
+from tests.system.daemon import IMAGE, Cri, Cribd, default_handler, log_contents, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 SIGUSR1 = pb.Signal.Value("SIGNAL_SIGUSR1")
 
 
-@pytest.fixture(scope="module")
-def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+@pytest.fixture(scope="module", params=["crun", "runc"])
+def cribd(request: pytest.FixtureRequest) -> Iterator[Cribd]:
+    with running_cribd(extra=default_handler(request.param)) as daemon:
         yield daemon
 
 

@@ -12,7 +12,7 @@ import pytest
 from crib.client import pods
 from crib.client.errors import TimedOut
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd, until
+from tests.system.daemon import Cri, Cribd, default_handler, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -22,9 +22,9 @@ ATTEMPTS = 50
 """Calls that are cut off, each a little later, until one is cut off in the daemon, not on its way there."""
 
 
-@pytest.fixture(scope="module")
-def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+@pytest.fixture(scope="module", params=["crun", "runc"])
+def cribd(request: pytest.FixtureRequest) -> Iterator[Cribd]:
+    with running_cribd(extra=default_handler(request.param)) as daemon:
         yield daemon
 
 
@@ -112,9 +112,9 @@ async def test_a_stop_and_a_removal_are_not_cancelled_by_their_callers_deadline(
     status = await cri.exited(box, 20)
     assert status.exit_code == 128 + signal.SIGKILL
     stopping = pb.StopPodSandboxRequest(pod_sandbox_id=pod.id)
-    await given_up(cri.call(cri.runtime.StopPodSandbox, stopping, TOO_SHORT))
+    await given_up(cri.call(cri.runtime.StopPodSandbox, stopping, 20 * TOO_SHORT))
     removal = pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id)
-    await given_up(cri.call(cri.runtime.RemovePodSandbox, removal, 2 * TOO_SHORT))
+    await given_up(cri.call(cri.runtime.RemovePodSandbox, removal, 20 * TOO_SHORT))
 
     async def gone() -> bool:
         return not await cri.sandboxes()

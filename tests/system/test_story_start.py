@@ -52,7 +52,7 @@ async def test_a_second_cribd_is_refused_and_told_who_holds_the_roots(cri: Cri, 
 
 async def test_the_socket_is_for_root_and_its_group_alone(cribd: Cribd) -> None:
     socket, directory = cribd.socket.stat(), cribd.state.stat()
-    assert (stat.S_IMODE(socket.st_mode), stat.S_IMODE(directory.st_mode)) == (0o660, 0o750)
+    assert (stat.S_IMODE(socket.st_mode), stat.S_IMODE(directory.st_mode)) == (0o660, 0o751)
     assert (socket.st_uid, directory.st_uid) == (0, 0)
     assert socket.st_gid == directory.st_gid
     assert stat.S_IMODE(cribd.data.stat().st_mode) == 0o700

@@ -11,6 +11,7 @@ from crib.api.translate.node import CheckImages, ExportImages, FollowPull, Impor
 from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError
+from crib.model.explanation import PlannedContainer
 from crib.model.image import PullOrder
 from crib.stubs.node.v1 import node_pb2 as pb
 
@@ -34,6 +35,9 @@ class NodeService:
             "ExplainRegistry": Verb(pb.ExplainRegistryRequest, translate.decode_explain, self._explain),
             "CheckImages": Stream(pb.CheckImagesRequest, translate.decode_check, self._check),
             "ExportImages": Verb(pb.ExportImagesRequest, translate.decode_export, self._export),
+            "ExplainContainer": Verb(
+                pb.ExplainContainerRequest, translate.decode_explain_container, self._explain_container
+            ),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
         }
 
@@ -65,6 +69,9 @@ class NodeService:
 
     async def _explain(self, order: PullOrder) -> Answer:
         return translate.encode_explanation(order.reference, *await self._node.images.explain(order))
+
+    async def _explain_container(self, wanted: str | PlannedContainer) -> Answer:
+        return translate.encode_explained(await self._node.containers.explain(wanted))
 
     async def _check(self, wanted: CheckImages) -> AsyncIterator[Answer]:
         found: list[LayerCheck] = []

@@ -8,9 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
 from crib.api.streams import EncodedList, element, parts
 from crib.api.translate import containers, events, info, sandboxes, stats, status
-from crib.api.translate.containers import ContainerFilter, CreateContainer, ExecSync, StopContainer
+from crib.api.translate.containers import (
+    ContainerFilter,
+    CreateContainer,
+    ExecSync,
+    StopContainer,
+    UpdateResources,
+)
 from crib.api.translate.ledger import NOT_BUILT
-from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery
+from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery, UpdateSandbox
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
@@ -61,6 +67,9 @@ class RuntimeService:
             ),
             "ListPodSandbox": Read(pb.ListPodSandboxRequest, decode_list, self._list_sandboxes),
             "StreamPodSandboxes": Parts(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
+            "UpdatePodSandboxResources": Verb(
+                pb.UpdatePodSandboxResourcesRequest, sandboxes.decode_update, self._update_sandbox
+            ),
         }
 
     def _container_calls(self) -> dict[str, Call]:
@@ -77,6 +86,9 @@ class RuntimeService:
             ),
             "ReopenContainerLog": Verb(pb.ReopenContainerLogRequest, decode_id, self._reopen_log),
             "ExecSync": Verb(pb.ExecSyncRequest, containers.decode_exec_sync, self._exec_sync),
+            "UpdateContainerResources": Verb(
+                pb.UpdateContainerResourcesRequest, containers.decode_update, self._update_container
+            ),
         }
 
     def _stats_calls(self) -> dict[str, Call]:
@@ -149,6 +161,10 @@ class RuntimeService:
             timestamp=time.time_ns(),
         )
 
+    async def _update_sandbox(self, wanted: UpdateSandbox) -> Answer:
+        await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
+        return pb.UpdatePodSandboxResourcesResponse()
+
     def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
         rows = self._node.sandboxes.list()
         if wanted is None:
@@ -201,6 +217,10 @@ class RuntimeService:
     async def _exec_sync(self, wanted: ExecSync) -> Answer:
         result = await self._node.containers.exec_sync(wanted.id, wanted.command)
         return containers.encode_exec_sync(result)
+
+    async def _update_container(self, wanted: UpdateResources) -> Answer:
+        await self._node.containers.update(wanted.id, wanted.change)
+        return pb.UpdateContainerResourcesResponse()
 
     # stats
 

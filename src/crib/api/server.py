@@ -49,7 +49,7 @@ class Server:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:
-        """Bind the socket (0660, in a directory 0750, for root and the settings' group) and serve.
+        """Bind the socket (0660, in a directory 0751, for root and the settings' group) and serve.
 
         Raises Broken when the socket cannot be bound.
         """
@@ -84,11 +84,12 @@ class Server:
     def _make_directory(self, directory: str, group: int) -> None:
         """The state directory is ours to close; any other that is there already is its owner's."""
         try:
-            os.makedirs(directory, 0o750)
+            os.makedirs(directory, 0o751)
         except FileExistsError:
             if directory != self._settings.state.rstrip("/"):
                 return
-        os.chmod(directory, 0o750)  # noqa: S103  the group is the one that may use the socket
+        # The group may use the socket; the root of a pod with a user namespace only passes through.
+        os.chmod(directory, 0o751)  # noqa: S103
         os.chown(directory, -1, group)
 
 

@@ -6,11 +6,20 @@ import os
 import platform
 import resource
 
+from crib.host import apparmor, selinux
 from crib.host.capabilities import bounding_set
 from crib.host.cgroups import CgroupLayout
 from crib.model.facts import HostFacts
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ARCHITECTURES = {
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "i686": "386",
+    "loongarch64": "loong64",
+    "mips64": "mips64",
+    "x86_64": "amd64",
+}
+"""What uname says, in the OCI's words, where these differ."""
 
 
 def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
@@ -27,14 +36,22 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
         capabilities=capabilities,
         oom_score_adj=int(_read("/proc/self/oom_score_adj") or 0),
         may_lower_oom="CAP_SYS_RESOURCE" in capabilities,
-        apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
-        selinux=os.path.exists("/sys/fs/selinux/enforce"),
+        apparmor=apparmor.is_enabled(),
+        selinux=selinux.is_enabled(),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),
         idmapped_mounts=False,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting=_swap_accounting(cgroups),
+        **_contexts(),
     )
+
+
+def _contexts() -> dict[str, str]:
+    """The policy's contexts of containers; what it does not say stays as is customary."""
+    said = selinux.container_contexts() if selinux.is_enabled() else {}
+    named = {"selinux_process": said.get("process", ""), "selinux_file": said.get("file", "")}
+    return {name: context for name, context in named.items() if context.count(":") >= 2}
 
 
 def _swap_accounting(cgroups: CgroupLayout) -> bool:

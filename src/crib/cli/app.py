@@ -137,6 +137,21 @@ def inspect(session: Session, options: args.InspectOptions) -> None:
     session.run(inspection.inspect(session, options))
 
 
+@command(app, args.ExplainSpecOptions, _LOOK, name="explain")
+def explain_spec(session: Session, options: args.ExplainSpecOptions) -> None:
+    """Show the OCI spec that a manifest gives or a container has, each field with its origin.
+
+    Nothing is made, run or pulled. Origins are what a field depends on: the container's or the pod's
+    configuration, the image, the handler with its hooks and devices, the host; what nothing changes is a
+    default, and what would be different now is earlier. Paths with ids in them are those that would be.
+
+    crib explain web.yaml -c server
+    """
+    from crib.cli import explain as work
+
+    session.run(work.explain(session, options))
+
+
 @command(app, args.TimelineOptions, _LOOK)
 def timeline(session: Session, options: args.TimelineOptions) -> None:
     """Show where the milliseconds of a pod's start went, stage by stage."""

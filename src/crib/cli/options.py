@@ -228,6 +228,19 @@ class InspectOptions:
 
 
 @dataclass(frozen=True)
+class ExplainSpecOptions:
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MANIFEST|POD|CONTAINER",
+            help="A file with Kubernetes pods (- is standard input), a pod, or the beginning of an id.",
+        ),
+    ]
+    container: _Container = ""
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
 class TimelineOptions:
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
     output: _Output = Format.TABLE

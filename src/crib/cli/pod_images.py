@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 class PodImages:
     """Brings a pod's images and writes into its containers' configurations what they decide."""
 
-    def __init__(self, connection: Connection, plan: PodPlan) -> None:
+    def __init__(self, connection: Connection, plan: PodPlan, *, may_pull: bool = True) -> None:
+        """Without `may_pull` every image has to be here, whatever the policies say."""
         self._connection = connection
         self._plan = plan
+        self._may_pull = may_pull
         self._pulled: set[str] = set()
 
     async def bring(self) -> None:
@@ -37,8 +39,12 @@ class PodImages:
 
     async def _one(self, name: str, policy: PullPolicy, whose: str) -> Image:
         image = await images.find(self._connection, name)
-        if image is not None and (policy != "Always" or name in self._pulled):
+        if image is not None and (policy != "Always" or name in self._pulled or not self._may_pull):
             return image
+        if not self._may_pull:
+            raise CommandError(
+                f"pod {self._plan.label}: {whose}: image {name} is not here: crib pull it first"
+            )
         if policy == "Never":
             raise CommandError(
                 f"pod {self._plan.label}: {whose}: image {name} is not here and its policy is Never"

@@ -31,7 +31,7 @@ LAST_LINES = 20
 
 async def run(session: Session, options: RunOptions) -> None:
     """Read every manifest first, then start pod after pod; the first that fails ends the command."""
-    plans = _plans(session, options.manifests)
+    plans = plans_of(session, options.manifests)
     for plan in plans:
         for note in plan.notes:
             say(f"note: {plan.label}: {note}")
@@ -54,7 +54,8 @@ async def run(session: Session, options: RunOptions) -> None:
         document(results, options.output)
 
 
-def _plans(session: Session, paths: list[str]) -> list[PodPlan]:
+def plans_of(session: Session, paths: list[str]) -> list[PodPlan]:
+    """What the manifests come to on this node; CommandError names the one that is wrong."""
     site = read_site(session.pods_dir)
     plans: list[PodPlan] = []
     for path in paths:

@@ -1,12 +1,15 @@
 """Reading a container's log file on the node: whole lines, the last few, and as they come.
 
-The file is the runtime's (`ContainerStatus.log_path`), in the CRI's format. Rotation renames it and makes a
-new one in its place; a follower reads the old one to its end and goes on with the new one.
+The file is the runtime's (`ContainerStatus.log_path`), in the CRI's format. Rotation renames it to a name
+that begins with the old one and makes a new one in its place. A follower reads the old one to its end, then
+whatever was rotated since, then the new one; and the first line of a file is joined with the parts of it that
+are at the end of the file before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 CHUNK = 64 << 10
+_LINES_BACK = 64
+"""Whole lines at the end of a rotated file among which the parts of an unfinished one are looked for."""
 POLL = 0.1
 """Seconds between looks at a followed file: a person does not see less, and it costs one stat."""
 
@@ -55,10 +60,15 @@ async def follow(
             for line in _rest(file, joiner):
                 yield line
             if replacement := _rotated(file, path):
-                for line in _rest(file, joiner):
+                for line in _over(file, replacement, path, joiner):
                     yield line
                 file.close()
                 file = replacement
+                continue
+            if _was_cut(file):
+                for line in joiner.finish():
+                    yield line
+                file.seek(0)
                 continue
             if last_round:
                 break
@@ -84,6 +94,8 @@ def _existing(file: BinaryIO, joiner: LineJoiner, wanted: Wanted, *, finish: boo
     end = os.fstat(file.fileno()).st_size
     if wanted.tail is not None:
         file.seek(_tail_offset(file, end, wanted.tail))
+    if file.tell() == 0:
+        _take_beginnings(file, joiner)
     lines = (line for line in _until(file, joiner, end) if line.at >= wanted.since)
     if wanted.tail is None:
         yield from lines
@@ -132,15 +144,60 @@ def _ends_a_line(entry: bytes) -> bool:
     return len(fields) > 2 and not fields[2].startswith(b"P")
 
 
+def _take_beginnings(file: BinaryIO, joiner: LineJoiner) -> None:
+    """Give the joiner the parts of unfinished lines at the end of the file before, if that is still there."""
+    earlier = _set_aside(file.name, before=os.fstat(file.fileno()))
+    if not earlier:
+        return
+    with contextlib.suppress(NotFound, RuntimeFailure), _open(earlier[-1]) as last:
+        end = os.fstat(last.fileno()).st_size
+        # A line of the other stream may have ended between two parts of one.
+        last.seek(_tail_offset(last, end, _LINES_BACK))
+        for _whole in _until(last, joiner, end):
+            pass
+        for _whole in joiner.next_file():
+            pass
+
+
+def _over(file: BinaryIO, replacement: BinaryIO, path: str, joiner: LineJoiner) -> Iterator[LogLine]:
+    """The rest of `file`, then all that was written between it and `replacement`, whole."""
+    yield from _rest(file, joiner)
+    yield from joiner.next_file()
+    for between in _set_aside(path, after=os.fstat(file.fileno()), before=os.fstat(replacement.fileno())):
+        with contextlib.suppress(NotFound, RuntimeFailure), _open(between) as missed:
+            yield from _rest(missed, joiner)
+            yield from joiner.next_file()
+
+
+def _set_aside(path: str, before: os.stat_result, after: os.stat_result | None = None) -> list[str]:
+    """Files that the log was rotated to and last written between these two, oldest first."""
+    directory, name = os.path.split(path)
+    found: list[tuple[int, str]] = []
+    for entry in os.scandir(directory or "."):
+        if not entry.name.startswith(f"{name}.") or entry.name.endswith((".gz", ".tmp")):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            stat = entry.stat()
+            later = after is None or (stat.st_mtime_ns > after.st_mtime_ns and not _same(stat, after))
+            if later and stat.st_mtime_ns <= before.st_mtime_ns and not _same(stat, before):
+                found.append((stat.st_mtime_ns, entry.path))
+    return [found_path for _at, found_path in sorted(found)]
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _was_cut(file: BinaryIO) -> bool:
+    """Whether somebody emptied the file in place: what is in it now is new."""
+    return os.fstat(file.fileno()).st_size < file.tell()
+
+
 def _rotated(file: BinaryIO, path: str) -> BinaryIO | None:
-    """The file that has taken the place of the one we read, or None. A shrunk file is read anew."""
+    """The file that has taken the place of the one we read, or None."""
     mine = os.fstat(file.fileno())
     try:
         now = os.stat(path)
     except FileNotFoundError:
         return None  # renamed, and the new one is not there yet; or removed with its container
-    if (now.st_dev, now.st_ino) != (mine.st_dev, mine.st_ino):
-        return _open(path)
-    if now.st_size < file.tell():
-        file.seek(0)
-    return None
+    return None if _same(now, mine) else _open(path)

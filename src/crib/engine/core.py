@@ -95,8 +95,16 @@ class Core:
         return wanted, handler
 
     def handler_of(self, record: SandboxRecord) -> Handler:
-        """The handler that made this sandbox."""
+        """The handler that made this sandbox, to make or start something; InvalidRequest when it is gone."""
         return self.handler(record.handler)[1]
+
+    def caretaker(self, record: SandboxRecord | None) -> Handler:
+        """Who keeps up, stops and removes what that handler made.
+
+        The handler itself, or the default one where it is no longer configured.
+        """
+        known = self.ports.handlers.get(record.handler) if record is not None else None
+        return known or self.handler("")[1]
 
     def sandbox(self, text: str) -> SandboxRecord:
         """A sandbox that callers may see, by id or a beginning of it; NotFound."""
@@ -119,16 +127,18 @@ class Core:
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network is told of this pod."""
         config, dns = record.config, record.config.dns
+        handler = self.settings.handlers.get(record.handler)
         return PodNetwork(
             id=record.id,
             metadata=config.metadata,
-            netns=self.handler_of(record).netns_path(record),
+            netns=self.caretaker(record).netns_path(record),
             port_mappings=config.port_mappings,
             annotations=tuple(sorted(config.annotations.items())),
             dns_servers=dns.servers if dns else (),
             dns_searches=dns.searches if dns else (),
             dns_options=dns.options if dns else (),
             cgroup_parent=config.cgroup_parent,
+            conf_dir=handler.cni_conf_dir if handler else "",
         )
 
     def exited(self, container: ContainerId) -> asyncio.Event:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
+from crib.engine.containers.rotation import RotateLogs
 from crib.engine.containers.start import StartContainer
 from crib.engine.containers.stop import StopContainer
+from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
+from crib.engine.explain import ExplainContainer
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.checks import CheckImages
 from crib.engine.images.policy import PolicyGuard
@@ -18,6 +21,7 @@ from crib.engine.images.verbs import ImageVerbs
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.run import RunSandbox
 from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
+from crib.engine.sandboxes.update import UpdateSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.timeline import PodStart
@@ -40,6 +44,7 @@ class Sandboxes:
         self.run = RunSandbox(core)
         self.stop = StopSandbox(core)
         self.remove = RemoveSandbox(core)
+        self.update = UpdateSandbox(core)
         self.get = core.sandbox
 
     def list(self) -> Iterator[SandboxRecord]:
@@ -56,8 +61,11 @@ class Containers:
         self.start = StartContainer(core)
         self.stop = StopContainer(core)
         self.remove = RemoveContainer(core)
+        self.update = UpdateContainer(core)
+        self.explain = ExplainContainer(core, catalogue, self.create)
         self.exec_sync = ExecSync(core)
         self.reopen_log = ReopenLog(core)
+        self.rotate_logs = RotateLogs(core)
         self.get = core.container
 
     def list(self) -> Iterator[ContainerRecord]:
@@ -112,8 +120,8 @@ class Node:
 
     @property
     def cgroup_driver(self) -> str:
-        """CRI RuntimeConfig: `cgroupfs` until the systemd driver is built."""
-        return "cgroupfs"
+        """CRI RuntimeConfig: whom a kubelet must make pods' cgroups through."""
+        return self.settings.cgroup_driver
 
     async def start(self) -> None:
         """Read the records, bring them and the world together, watch for exits. The gate opens after this."""
@@ -123,6 +131,7 @@ class Node:
         self._catalogue.fill(rows.images)
         await recover(self._core)
         await self.images.sweep()
+        self.containers.rotate_logs.begin()
 
     def _sweep_if_last(self, container: ContainerRecord) -> None:
         """The layers of an image that was removed stay as long as a container needs them."""

@@ -50,8 +50,9 @@ class Capture(_Pipe):
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit = limit
-        self._chunks: list[bytes] = []
-        self._size = 0
+        # One buffer: a list of what came would cost a program that writes two bytes at a time twenty times
+        # its output in our memory.
+        self._data = bytearray()
         self.truncated = False
         self._own_end, self.child_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._own_end, False)
@@ -72,7 +73,9 @@ class Capture(_Pipe):
         while budget > 0 and self._own_end is not None and (count := self._read_some()):
             budget -= count
         self._close_own_end()
-        return b"".join(self._chunks)
+        data = bytes(self._data)
+        self._data.clear()
+        return data
 
     def _read_some(self) -> int:
         if self._own_end is None:
@@ -84,12 +87,11 @@ class Capture(_Pipe):
         if not data:
             self._close_own_end()
             return 0
-        room = self._limit - self._size
+        room = self._limit - len(self._data)
         if len(data) > room:
             self.truncated = True
         if room > 0:
-            self._chunks.append(data[:room])
-            self._size += min(len(data), room)
+            self._data += data[:room]
         return len(data)
 
     def _forget(self, fd: int) -> None:

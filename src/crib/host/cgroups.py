@@ -179,6 +179,10 @@ class Cgroups:
         """The content of one file; with v1 its prefix names the controller (`memory.limit_in_bytes`)."""
         return _read(self._file(path, key))
 
+    def has(self, path: str, key: str) -> bool:
+        """Whether the cgroup has this file: kernels differ in what they can limit."""
+        return os.path.exists(self._file(path, key))
+
     def write(self, path: str, key: str, value: str) -> None:
         """Write one file; OSError names the file and the value."""
         _write(self._file(path, key), value)

@@ -112,11 +112,13 @@ def read_in_root(root: str, path: str, limit: int) -> bytes:
     return bytes(data)
 
 
-def make_dirs_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
+def make_dirs_in_root(
+    root_fd: int, path: str, mode: int = 0o755, *, owner: tuple[int, int] | None = None
+) -> int:
     """Make the directory `path` and its parents inside a root; returns an O_PATH descriptor of it.
 
-    What exists is followed as a process in that root would. What is missing is made; a `..` among it, or a
-    dangling link in the way, raises OSError.
+    What exists is followed as a process in that root would. What is missing is made, and given to `owner`
+    (user and group); a `..` among it, or a dangling link in the way, raises OSError.
     """
     parts = [part for part in path.split("/") if part not in {"", "."}]
     missing: list[str] = []
@@ -133,6 +135,8 @@ def make_dirs_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, mode, dir_fd=fd)
+                if owner is not None:
+                    os.chown(name, *owner, dir_fd=fd, follow_symlinks=False)
             flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
             inner = libc.openat2(fd, name, flags, resolve=libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_BENEATH)
         finally:

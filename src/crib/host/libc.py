@@ -68,6 +68,8 @@ _SYS_FSMOUNT = 432
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
+_SYS_SETRESUID = {"x86_64": 117, "aarch64": 147}.get(os.uname().machine, -1)
+
 _OPENAT2_TRIES = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -98,6 +100,7 @@ _fsopen = _function("syscall", _long, _str, _uint)
 _fsconfig = _function("syscall", _long, _int, _uint, _str, _str, _int)
 _fsmount = _function("syscall", _long, _int, _uint, _uint)
 _mount_setattr = _function("syscall", _long, _int, _str, _uint, _ptr, ctypes.c_size_t)
+_setresuid = _function("syscall", _long, _int, _int, _int)
 _openat2 = _function("syscall", _long, _int, _str, _ptr, ctypes.c_size_t)
 
 
@@ -148,6 +151,14 @@ def unshare(flags: int) -> None:
 def setns(fd: int, nstype: int) -> None:
     """setns(2) for the calling thread, which must end afterwards and never return to a pool."""
     _checked(_setns(fd, nstype))
+
+
+def set_thread_euid(uid: int) -> None:
+    """setresuid(2) of the effective user for the calling thread alone, which must end afterwards.
+
+    The C library's function would change all threads. The thread loses its capabilities unless `uid` is 0.
+    """
+    _checked(_setresuid(_SYS_SETRESUID, -1, uid, -1))
 
 
 def start_writeback(fd: int) -> None:

@@ -76,7 +76,7 @@ class Overlay:
     """An overlay of `lower` directories, the topmost first; without `upper` and `work` it is read-only.
 
     `flags` are further options of overlayfs, such as `volatile` or `metacopy=on` (kernel,
-    filesystems/overlayfs).
+    filesystems/overlayfs). `context` is the SELinux context of all files in it (mount(8)).
     """
 
     target: str
@@ -85,6 +85,7 @@ class Overlay:
     work: str | None = None
     flags: tuple[str, ...] = ()
     read_only: bool = False
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,8 @@ def _overlay_by_layers(mount: Overlay) -> None:
         if mount.upper is not None and mount.work is not None:
             libc.fsconfig_string(fs_fd, "upperdir", _escaped(mount.upper, "\\"))
             libc.fsconfig_string(fs_fd, "workdir", _escaped(mount.work, "\\"))
+        if mount.context:
+            libc.fsconfig_string(fs_fd, "context", mount.context)
         for flag in mount.flags:
             key, equals, value = flag.partition("=")
             if equals:
@@ -288,6 +291,8 @@ def overlay_options(mount: Overlay, base: str) -> str:
     options = ["lowerdir=" + ":".join(relative(path) for path in mount.lower)]
     if mount.upper is not None and mount.work is not None:
         options += [f"upperdir={relative(mount.upper)}", f"workdir={relative(mount.work)}"]
+    if mount.context:
+        options.append(f'context="{mount.context}"')
     return ",".join([*options, *mount.flags])
 
 

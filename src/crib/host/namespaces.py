@@ -111,15 +111,23 @@ def _pin(
     pinned: dict[Kind, str] = {}
     try:
         for kind in kinds:
-            path = f"{directory}/{kind}"
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-            pinned[kind] = path
-            libc.mount(f"/proc/thread-self/ns/{kind}", path, None, libc.MS_BIND)
+            pin(f"/proc/thread-self/ns/{kind}", f"{directory}/{kind}")
+            pinned[kind] = f"{directory}/{kind}"
     except BaseException:
         for path in pinned.values():
             unpin(path)
         raise
     return pinned
+
+
+def pin(namespace: str, path: str) -> None:
+    """Hold a namespace (its file below /proc) at `path`, a new file; FileExistsError when it is there."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        libc.mount(namespace, path, None, libc.MS_BIND)
+    except BaseException:
+        os.unlink(path)
+        raise
 
 
 def _detach(path: str) -> bool:

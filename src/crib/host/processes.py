@@ -8,6 +8,8 @@ and nowhere else: every started child is registered, and `reap_orphans` collects
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import shlex
@@ -15,10 +17,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.host import libc
+from crib.host import adoption, libc
 from crib.host.capture import Capture, Feed
 from crib.host.sealed import executable
 
@@ -33,6 +35,7 @@ _HINTS = {
     "runc": "install the package runc, or name another OCI runtime in the configuration",
     "catatonit": "install the package catatonit",
     "criu": "install the package criu",
+    "unshare": "install the package util-linux",
     "mkfs.erofs": "install the package erofs-utils",
 }
 
@@ -83,7 +86,9 @@ class Completed:
 class RunOptions:
     """What is seldom needed for `run`; `output_limit` is in bytes for each of stdout and stderr.
 
-    With `new_session` the program leads a process group of its own and a time-out kills the whole group.
+    With `new_session` the program leads a process group of its own and a time-out kills the whole group. With
+    `pid_file` the program only starts another one, whose pid it writes there and which comes to us: that
+    one's end is waited for, its code is told, and a time-out does not kill it.
     """
 
     cwd: str | None = None
@@ -91,6 +96,9 @@ class RunOptions:
     new_session: bool = True
     pass_fds: tuple[int, ...] = ()
     merge_stderr: bool = False
+    pid_file: str = ""
+    oom_score_adj: int | None = None
+    """See SpawnOptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,8 @@ class SpawnOptions:
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     new_session: bool = False
+    oom_score_adj: int | None = None
+    """Inherited by the program and what it starts (proc(5)), where that is allowed; None: ours."""
 
 
 _RUN_DEFAULTS = RunOptions()
@@ -180,7 +190,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     ToolMissing when it is not installed; OSError when it, or its working directory, cannot be used.
     """
     command = tuple(argv)
-    with _children_lock:
+    with _children_lock, _lent_score(options.oom_score_adj):
         try:
             popen = subprocess.Popen(
                 command,
@@ -212,6 +222,36 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     return child
 
 
+@contextlib.contextmanager
+def _lent_score(score: int | None) -> Iterator[None]:
+    """Have another OOM score for the moment in which a child is made.
+
+    Afterwards it would be too late: a runtime forks within half a millisecond.
+    """
+    if score is None:
+        yield
+        return
+    ours = _read_score()
+    if ours != score:
+        _write_score(score)
+    try:
+        yield
+    finally:
+        if ours != score:
+            _write_score(ours)
+
+
+def _read_score() -> int:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def _write_score(score: int) -> None:
+    # To go below one's own takes CAP_SYS_RESOURCE; without it the child keeps ours.
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"%d" % score)
+
+
 async def run(
     argv: Sequence[str],
     *,
@@ -238,17 +278,18 @@ async def run(
                 env=env,
                 cwd=options.cwd,
                 new_session=options.new_session,
+                oom_score_adj=options.oom_score_adj,
             ),
         )
         try:
             for pipe in (out, err, feed):
                 pipe.start()
-            timed_out = await _wait_or_kill(child, timeout)
+            code, timed_out = await _outcome(child, timeout, options.pid_file)
         finally:
             child.kill()
         completed = Completed(
             argv=child.argv,
-            exit_code=await child.wait(),
+            exit_code=code,
             stdout=out.finish(),
             stderr=err.finish(),
             duration=time.monotonic() - started,
@@ -259,6 +300,32 @@ async def run(
         words = "timed out" if timed_out else f"exit code {completed.exit_code}"
         _log.debug("ran %s: %s in %.1f ms", shlex.join(child.argv), words, completed.duration * 1000)
     return completed
+
+
+async def _outcome(child: Child, timeout: float, pid_file: str) -> tuple[int, bool]:
+    """The exit code that counts, and whether the time-out passed."""
+    if not pid_file:
+        timed_out = await _wait_or_kill(child, timeout)
+        return await child.wait(), timed_out
+    with adoption.expecting():
+        timed_out = await _wait_or_kill(child, timeout)
+        code = await child.wait()
+        if timed_out or code != 0:
+            return code, timed_out
+        pid = _read_pid(pid_file)
+        left = timeout - (time.monotonic() - child.started)
+        try:
+            return await adoption.wait_adopted(pid, max(left, 0)), False
+        except TimeoutError:
+            return 0, True
+
+
+def _read_pid(path: str) -> int:
+    with open(path, "rb") as file:
+        text = file.read(32)
+    if not text.strip().isdigit():
+        raise OSError(errno.EINVAL, f"{text!r} is no pid", path)
+    return int(text)
 
 
 async def _wait_or_kill(child: Child, timeout: float) -> bool:
@@ -299,7 +366,7 @@ def reap_orphans() -> list[Reaped]:
     reaped: list[Reaped] = []
     with _children_lock:
         while (found := _peek(os.P_ALL, 0)) is not None:
-            if found in _children:
+            if found in _children or adoption.is_awaited(found):
                 reaped += [_reap(pid) for pid in _adopted() if _peek(os.P_PID, pid) is not None]
                 break
             reaped.append(_reap(found))
@@ -316,7 +383,9 @@ def _peek(kind: int, pid: int) -> int | None:
 
 
 def _reap(pid: int) -> Reaped:
-    return Reaped(pid, os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1]))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1])
+    adoption.keep(pid, code)
+    return Reaped(pid, code)
 
 
 def _adopted() -> list[int]:
@@ -327,4 +396,4 @@ def _adopted() -> list[int]:
                 pids += [int(word) for word in file.read().split()]
         except (FileNotFoundError, ProcessLookupError):  # a thread that ended, or a kernel without the file
             continue
-    return [pid for pid in pids if pid not in _children]
+    return [pid for pid in pids if pid not in _children and not adoption.is_awaited(pid)]

@@ -38,8 +38,11 @@ class Mount:
     gid_mappings: tuple[IdMapping, ...] = ()
     recursive_read_only: bool = False
     image: str = ""
+    """An image volume: the reference that the client resolved (CRI ImageSpec.image)."""
     image_sub_path: str = ""
     mount_options: tuple[str, ...] = ()
+    user_specified_image: str = ""
+    """The name of the image volume as the pod has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,17 @@ class ContainerUser:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageVolume:
+    """The image of a mount, as it was when the container was made: a tag may move, this may not."""
+
+    mount: int
+    """Position in `ContainerConfig.mounts`."""
+    image_id: ImageId
+    layers: tuple[Digest, ...]
+    """Diff ids, lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRecord:
     """All that is kept of a container; every path but the log's derives from `id` (see `paths`)."""
 
@@ -143,7 +157,7 @@ class ContainerRecord:
     image_ref: str
     """NAME@sha256:… of the image, or its id when it has no name (CRI ContainerStatus.image_ref)."""
     layers: tuple[Digest, ...]
-    """Diff ids of the root's layers, lowest first; they are kept while this record exists."""
+    """Diff ids of the root's layers, lowest first."""
     log_path: str = ""
     """Absolute, or empty when the container keeps no log."""
     stop_signal: int = 15
@@ -160,6 +174,17 @@ class ContainerRecord:
     exit_code: int = 0
     reason: str = ""
     message: str = ""
+    image_volumes: tuple[ImageVolume, ...] = ()
+
+    @property
+    def held_layers(self) -> frozenset[Digest]:
+        """The layers of the root and of all image volumes: kept as long as this record is."""
+        return frozenset(self.layers).union(*(volume.layers for volume in self.image_volumes))
+
+    @property
+    def held_images(self) -> frozenset[ImageId]:
+        """The images that those layers are of."""
+        return frozenset((self.image_id, *(volume.image_id for volume in self.image_volumes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,3 +216,5 @@ class Exit:
     oom_killed: bool = False
     lost: bool = False
     """The monitor died before it could tell: code 255 stands for a code that nobody knows."""
+    never_ran: str = ""
+    """The runtime's words, when the kernel refused to execute the program after the start had succeeded."""

@@ -73,3 +73,4 @@ class Broken(CribError):
 REGISTRY_UNAVAILABLE = "RegistryUnavailable"
 SIGNATURE_VALIDATION_FAILED = "SignatureValidationFailed"
 RRO_UNSUPPORTED = "RROUnsupported"
+IMAGE_VOLUME_MOUNT_FAILED = "ImageVolumeMountFailed"

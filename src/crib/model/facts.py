@@ -29,6 +29,10 @@ class HostFacts:
     """RLIMIT_NOFILE, soft and hard, that the daemon was started with."""
     memory_bytes: int
     swap_accounting: bool
+    selinux_process: str = "system_u:system_r:container_t:s0"
+    """Context of a container's processes, as the policy's file of container contexts says."""
+    selinux_file: str = "system_u:object_r:container_file_t:s0"
+    """Context of a container's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class HandlerFacts:
     recursive_read_only: bool
     user_namespaces: bool
     idmapped_mounts: bool
+    recursive_binds: bool = True
+    """Recursive bind mounts are that in a user namespace too (crun before 1.9: not)."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""

@@ -25,6 +25,7 @@ SANDBOX_MOVES: dict[str, dict[SandboxState, SandboxState]] = {
         _S.REMOVING: _S.REMOVING,
     },
     "create container": {_S.READY: _S.READY},
+    "update resources": {_S.READY: _S.READY},
 }
 
 CONTAINER_MOVES: dict[str, dict[ContainerState, ContainerState]] = {
@@ -39,6 +40,7 @@ CONTAINER_MOVES: dict[str, dict[ContainerState, ContainerState]] = {
     },
     "exec": {_C.RUNNING: _C.RUNNING},
     "reopen log": {_C.RUNNING: _C.RUNNING},
+    "update": {_C.CREATED: _C.CREATED, _C.RUNNING: _C.RUNNING},
     "remove": {
         _C.CREATING: _C.REMOVING,
         _C.CREATED: _C.REMOVING,

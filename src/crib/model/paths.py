@@ -140,5 +140,13 @@ class Paths:
         """Holds `upper` and `work` of the container's overlay."""
         return f"{self.writable_layers}/{container}"
 
+    def image_volumes(self, container: ContainerId) -> str:
+        """Where the images that a container has as volumes are mounted, by number."""
+        return f"{self.containers}/{container}/volumes"
+
+    def declared_volumes(self, container: ContainerId) -> str:
+        """The directories behind what the image declares as VOLUME, by number; they go with the container."""
+        return f"{self.writable_layers}/{container}/volumes"
+
     def exit_file(self, container: ContainerId) -> str:
         return f"{self.exits}/{container}"

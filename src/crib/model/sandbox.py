@@ -97,6 +97,32 @@ class Resources:
     memory_swap_limit_in_bytes: int = 0
 
 
+def merged(current: Resources, change: Resources) -> Resources:
+    """`current` with what `change` names: to an update, too, 0 and "" mean not set (CRI).
+
+    A swap limit counts memory and swap together. Where only the memory limit is changed, the swap beyond it
+    stays as it is.
+    """
+    swap = change.memory_swap_limit_in_bytes
+    if not swap:
+        swap = current.memory_swap_limit_in_bytes
+        before, after = current.memory_limit_in_bytes, change.memory_limit_in_bytes
+        if swap > 0 and after:
+            swap = after + max(swap - before, 0) if before > 0 and after > 0 else 0
+    return Resources(
+        cpu_period=change.cpu_period or current.cpu_period,
+        cpu_quota=change.cpu_quota or current.cpu_quota,
+        cpu_shares=change.cpu_shares or current.cpu_shares,
+        memory_limit_in_bytes=change.memory_limit_in_bytes or current.memory_limit_in_bytes,
+        oom_score_adj=change.oom_score_adj or current.oom_score_adj,
+        cpuset_cpus=change.cpuset_cpus or current.cpuset_cpus,
+        cpuset_mems=change.cpuset_mems or current.cpuset_mems,
+        hugepage_limits={**current.hugepage_limits, **change.hugepage_limits},
+        unified={**current.unified, **change.unified},
+        memory_swap_limit_in_bytes=swap,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PodMetadata:
     """CRI PodSandboxMetadata: together these four name the sandbox."""
@@ -166,6 +192,12 @@ class SandboxConfig:
         return self.security.namespaces.network == NamespaceMode.NODE
 
     @property
+    def user_namespace(self) -> UserNamespace | None:
+        """The pod's own user namespace, or None when its ids are the node's."""
+        userns = self.security.namespaces.userns
+        return None if userns is None or userns.mode == NamespaceMode.NODE else userns
+
+    @property
     def shares_pid(self) -> bool:
         """Whether the pod's containers share one pid namespace, and so need an infra process."""
         return self.security.namespaces.pid == NamespaceMode.POD
@@ -217,3 +249,7 @@ class SandboxRecord:
     """The process that holds a shared pid namespace (catatonit), if the pod shares one."""
     released: bool = False
     """Containers ended, network detached, namespaces unpinned: stopping again has nothing to do."""
+    overhead: Resources | None = None
+    """In force since the last UpdatePodSandboxResources; None: what the config says."""
+    resources: Resources | None = None
+    """The same, of the pod's containers together."""

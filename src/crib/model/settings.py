@@ -40,6 +40,14 @@ class HandlerSettings:
     """The OCI runtime's program; empty means the handler's name, found on PATH."""
     args: tuple[str, ...] = ()
     """Global arguments put before the runtime's command."""
+    annotations: tuple[str, ...] = ()
+    """Keys of pod and container annotations that the OCI spec gets; `*` stands for any characters."""
+    base_spec: str = ""
+    """File with an OCI spec (JSON) whose fields hold where ours says nothing; empty: none."""
+    privileged_without_host_devices: bool = False
+    """A privileged container gets no device but those that it asks for."""
+    cni_conf_dir: str = ""
+    """Where the CNI configuration of this handler's pods is; empty means `network.cni_conf_dir`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +145,24 @@ class Settings:
     catatonit: str = "catatonit"
     cgroup_root: str = "/crib"
     """Parent cgroup of pods that name none."""
+    cgroup_driver: str = "cgroupfs"
+    """cgroupfs, or systemd: slices and scopes, made through it; a kubelet asks for it and does the same."""
+    pids_limit: int = 0
+    """Processes and threads of one container; 0: no limit of ours (a kubelet limits pods)."""
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    """Directories of CDI specs; where two name a device the later directory's counts."""
+    oci_hooks_dirs: tuple[str, ...] = ()
+    """Directories of oci-hooks(5) files; a later one's file takes the place of its namesake."""
+    device_ownership_from_security_context: bool = False
+    """Device nodes belong to run_as_user and run_as_group where those are given."""
     missing_host_path: str = "create"
     """create (as the peers do) or error (as the CRI's text says)."""
+    image_volumes: str = "bind"
+    """What becomes of an image's VOLUMEs: bind (a directory each, with its content), mkdir or ignore."""
+    log_size_max: int = 0
+    """Bytes after which a running container's log is set aside for a new one; 0: never, a kubelet does."""
+    log_files: int = 5
+    """Files of one container's log that are kept then, the one in use included."""
     verb_timeout: float = 240.0
     """Seconds that one call of the OCI runtime or monitor may take before it is ended."""
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from crib.ocispec.annotations import spec_annotations
+from crib.ocispec.base_spec import merged
+from crib.ocispec.cdi import with_edits
 from crib.ocispec.devices import device_nodes
+from crib.ocispec.hooks import with_rules
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.mounts import mounts, rootfs_propagation
 from crib.ocispec.namespaces import namespaces
@@ -10,19 +16,25 @@ from crib.ocispec.process import container_process
 from crib.ocispec.resources import resources
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import masked_paths, mount_label, readonly_paths
+from crib.ocispec.userns import check_user, id_mappings
 from crib.wire import oci_runtime as oci
 
 
 def container_spec(inputs: ContainerInputs) -> oci.Spec:
     """The whole config.json. Raises InvalidRequest, naming the CRI field, for what cannot be done."""
-    return oci.Spec(
+    process = container_process(inputs)
+    check_user(inputs.sandbox.config, process.user)
+    uids, gids = id_mappings(inputs.sandbox.config)
+    spec = oci.Spec(
         oci_version=inputs.handler.oci_version,
-        process=container_process(inputs),
+        process=process,
         root=oci.Root(path=inputs.root, readonly=inputs.config.security.readonly_rootfs),
         mounts=mounts(inputs),
-        annotations=_annotations(inputs),
+        annotations=spec_annotations(inputs),
         linux=oci.Linux(
             namespaces=namespaces(inputs),
+            uid_mappings=uids,
+            gid_mappings=gids,
             cgroups_path=inputs.cgroups_path,
             resources=resources(inputs),
             devices=device_nodes(inputs),
@@ -33,19 +45,22 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
             mount_label=mount_label(inputs),
         ),
     )
+    return with_rules(
+        with_edits(spec, inputs.edits), inputs.hook_rules, bind_mounts=bool(inputs.config.mounts)
+    )
 
 
-def _annotations(inputs: ContainerInputs) -> dict[str, str]:
-    # A user's annotations stay out: OCI runtimes obey some of them (crun's `run.oci.*` weakens the
-    # container).
-    metadata = inputs.sandbox.config.metadata
-    compiled = {"run.oci.seccomp_bpf_data": inputs.seccomp_filter} if inputs.seccomp_filter else {}
-    return {
-        **compiled,
-        "io.kubernetes.cri.container-type": "container",
-        "io.kubernetes.cri.container-name": inputs.config.name,
-        "io.kubernetes.cri.sandbox-id": inputs.sandbox.id,
-        "io.kubernetes.cri.sandbox-name": metadata.name,
-        "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
-        "io.kubernetes.cri.sandbox-uid": metadata.uid,
-    }
+def container_document(inputs: ContainerInputs, spec: oci.Spec) -> bytes:
+    """What config.json holds: the spec over the handler's base spec, if there is one.
+
+    ValueError when a text in it is not Unicode.
+    """
+    if not inputs.base_spec:
+        return oci.encode(spec)
+    return msgspec.json.encode(merged(inputs.base_spec, msgspec.to_builtins(spec)))
+
+
+def runs_hooks_at_delete(inputs: ContainerInputs, spec: oci.Spec) -> bool:
+    """Whether the runtime's delete has more to do than to remove what it made (poststop hooks)."""
+    ours = spec.hooks is not None and bool(spec.hooks.poststop)
+    return ours or bool(inputs.base_spec.get("hooks", {}).get("poststop"))

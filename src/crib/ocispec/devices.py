@@ -21,6 +21,9 @@ _CUSTOMARY = (
 
 def device_nodes(inputs: ContainerInputs) -> tuple[oci.Device, ...]:
     """The nodes to make beside the default ones."""
+    security = inputs.config.security
+    uid = security.run_as_user if inputs.device_ownership else None
+    gid = security.run_as_group if inputs.device_ownership else None
     nodes = {}
     for device in inputs.devices:
         nodes[device.path] = oci.Device(
@@ -29,15 +32,18 @@ def device_nodes(inputs: ContainerInputs) -> tuple[oci.Device, ...]:
             major=device.major,
             minor=device.minor,
             file_mode=device.mode,
-            uid=device.uid,
-            gid=device.gid,
+            uid=device.uid if uid is None else uid,
+            gid=device.gid if gid is None else gid,
         )
     return tuple(nodes.values())
 
 
 def device_rules(inputs: ContainerInputs) -> tuple[oci.DeviceRule, ...]:
-    """Everything for a privileged container; else nothing but the default devices and those asked for."""
-    if inputs.privileged:
+    """Everything for a privileged container, unless its handler withholds the host's devices.
+
+    Else nothing but the default devices and those asked for.
+    """
+    if inputs.privileged and not inputs.options.privileged_without_host_devices:
         return (oci.DeviceRule(allow=True),)
     rules = [_DENY_ALL, *_CUSTOMARY]
     for position, device in enumerate(inputs.devices):

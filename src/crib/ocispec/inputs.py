@@ -5,13 +5,18 @@ Read beforehand, so that the recipe needs no files and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from crib.model.container import ContainerConfig
 from crib.model.facts import HandlerFacts, HostFacts, RootfsFacts
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import SandboxRecord
+from crib.model.settings import HandlerSettings
+from crib.ocispec.cdi import ContainerEdits
+from crib.ocispec.hooks import HookRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,16 @@ class HostDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredVolume:
+    """A VOLUME of the image that gets a directory of its own."""
+
+    destination: str
+    """Where in the container, without symbolic links."""
+    source: str
+    """The directory on the host."""
+
+
+@dataclass(frozen=True, slots=True)
 class PodPaths:
     """What the pod has ready for its containers; empty where it has none (host namespaces)."""
 
@@ -40,6 +55,7 @@ class PodPaths:
     net_namespace: str
     ipc_namespace: str
     uts_namespace: str
+    user_namespace: str = ""
     pid_namespace: str = ""
 
 
@@ -66,8 +82,33 @@ class ContainerInputs:
     """Content of the localhost profile that `config.security.seccomp` names."""
     seccomp_filter: str = ""
     """What the runtime made of the same seccomp profile before, in base64; empty lets it compile."""
+    pids_limit: int = 0
+    """Tasks of a container that names no limit itself; 0: none."""
+    profiles: frozenset[str] = frozenset()
+    """Of the AppArmor profiles that may be needed, those that the kernel has loaded."""
+    selinux_level: str = ""
+    """The pod's own, where SELinux is on: two categories that no other pod has."""
     default_hostname: str = ""
     """The node's, for pods on the host's network."""
+    options: HandlerSettings = HandlerSettings()
+    """What the administrator has set for the handler."""
+    base_spec: Mapping[str, Any] = field(default_factory=dict)
+    """The usable part of the handler's base spec (`base_spec.usable_part`)."""
+    edits: ContainerEdits = ContainerEdits()
+    """Of the CDI devices."""
+    hook_rules: tuple[HookRule, ...] = ()
+    device_ownership: bool = False
+    """Setting `device_ownership_from_security_context`."""
+    mount_sources: tuple[str, ...] = ()
+    """What to mount for each of `config.mounts`: the host path without symbolic links, or where the image is
+    mounted."""
+    declared_volumes: tuple[DeclaredVolume, ...] = ()
+
+    locked_options: tuple[tuple[str, ...], ...] = ()
+    """In a pod with a user namespace: for each of `config.mounts` the flags of the mount that it lies on."""
+    submounts: tuple[tuple[str, ...], ...] = ()
+    """For each of `config.mounts` what is mounted below its source (relative paths, parents first), for a
+    runtime that leaves it out in a pod with a user namespace."""
 
     @property
     def privileged(self) -> bool:

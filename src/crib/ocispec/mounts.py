@@ -6,11 +6,13 @@ The customary file systems, the pod's files, and what was asked for, in a safe o
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from crib.model.container import Mount, MountPropagation
-from crib.model.errors import RRO_UNSUPPORTED, InvalidRequest, NotBuilt
+from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, RRO_UNSUPPORTED, Broken, InvalidRequest
 from crib.model.sandbox import NamespaceMode
-from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.inputs import ContainerInputs, DeclaredVolume
+from crib.ocispec.userns import check_mount_maps
 from crib.wire import oci_runtime as oci
 
 _PROPAGATION = {
@@ -20,6 +22,9 @@ _PROPAGATION = {
 }
 _STRICT = ("nosuid", "noexec", "nodev")
 _MAX_MOUNTS = 10_000
+MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime")
+"""What CRI `mount_options` (KEP-5855) may hold: flags of a bind mount that take something away, or say how
+access times are kept. All are known to every OCI runtime (config.md, Linux mount options)."""
 
 
 def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
@@ -27,13 +32,46 @@ def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
 
     Then all of them, parents before what is below.
     """
-    wanted = [_asked_for(inputs, position, mount) for position, mount in enumerate(inputs.config.mounts)]
-    if len(wanted) > _MAX_MOUNTS:
-        raise InvalidRequest(f"{len(wanted)} mounts are more than {_MAX_MOUNTS}", field="config.mounts")
-    taken = {mount.destination for mount in wanted}
-    ours = [mount for mount in (*_customary(inputs), *_pod_files(inputs)) if mount.destination not in taken]
+    asked = inputs.config.mounts
+    if len(asked) > _MAX_MOUNTS:
+        raise InvalidRequest(f"{len(asked)} mounts are more than {_MAX_MOUNTS}", field="config.mounts")
+    wanted = [_asked_for(inputs, position, mount) for position, mount in enumerate(asked)]
+    inner = [made for top, below in zip(wanted, inputs.submounts) for made in _inside(top, below)]  # noqa: B905
+    shared = [made.destination for made in wanted if "rshared" in made.options]
+    taken = {made.destination for made in wanted}
+    ours = [
+        mount
+        for mount in (*_customary(inputs), *_pod_files(inputs))
+        if mount.destination not in taken and not _is_below(mount.destination, shared)
+    ]
+    if "/dev" in taken:  # the device file systems that lie below it are that mount's own, as with the peers
+        ours = [mount for mount in ours if mount.type == "bind" or not _is_below(mount.destination, ["/dev"])]
+    declared = [_declared(volume) for volume in inputs.declared_volumes]
     # The sort is stable: at equal depth ours come first, and the caller's keep their order.
-    return tuple(sorted([*ours, *wanted], key=lambda mount: _depth(mount.destination)))
+    return tuple(sorted([*ours, *declared, *wanted, *inner], key=lambda mount: _depth(mount.destination)))
+
+
+def _inside(top: oci.Mount, below: tuple[str, ...]) -> list[oci.Mount]:
+    """What a recursive bind would have taken along; read-only only where that was asked for all of it."""
+    if "rshared" in top.options:  # it would be mounted once more on the node, over itself
+        return []
+    kept = tuple(option for option in top.options if option != "ro" or "rro" in top.options)
+    return [
+        oci.Mount(
+            destination=f"{top.destination}/{path}", type="bind", source=f"{top.source}/{path}", options=kept
+        )
+        for path in below
+    ]
+
+
+def _is_below(path: str, tops: Iterable[str]) -> bool:
+    """Nothing of ours goes below a mount that is shared with the host: it would appear there."""
+    return any(path.startswith(f"{top.rstrip('/')}/") for top in tops)
+
+
+def _declared(volume: DeclaredVolume) -> oci.Mount:
+    options = ("rbind", "rprivate", "rw")
+    return oci.Mount(destination=volume.destination, type="bind", source=volume.source, options=options)
 
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
@@ -78,7 +116,7 @@ def _customary(inputs: ContainerInputs) -> list[oci.Mount]:
             options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         ),
         oci.Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=_STRICT),
-        oci.Mount(destination="/sys", type="sysfs", source="sysfs", options=(*_STRICT, *sys_mode)),
+        _sys(inputs, sys_mode),
         oci.Mount(
             destination="/sys/fs/cgroup",
             type="cgroup",
@@ -86,6 +124,19 @@ def _customary(inputs: ContainerInputs) -> list[oci.Mount]:
             options=(*_STRICT, "relatime", *sys_mode),
         ),
     ]
+
+
+def _sys(inputs: ContainerInputs, mode: tuple[str, ...]) -> oci.Mount:
+    """Its own, or the node's where the pod's root may not mount one.
+
+    sysfs shows a network namespace, and only the user namespace that this belongs to may mount it.
+    """
+    config = inputs.sandbox.config
+    if config.user_namespace is None or not config.host_network:
+        return oci.Mount(destination="/sys", type="sysfs", source="sysfs", options=(*_STRICT, *mode))
+    recursive = ("rro",) if inputs.handler.recursive_read_only else ()
+    options = ("rbind", "rprivate", *_STRICT, "ro", *recursive)
+    return oci.Mount(destination="/sys", type="bind", source="/sys", options=options)
 
 
 def _pod_files(inputs: ContainerInputs) -> list[oci.Mount]:
@@ -117,17 +168,44 @@ def _pod_files(inputs: ContainerInputs) -> list[oci.Mount]:
 def _asked_for(inputs: ContainerInputs, position: int, mount: Mount) -> oci.Mount:
     field = f"config.mounts[{position}]"
     destination = container_path(mount, position)
+    source = inputs.mount_sources[position] if position < len(inputs.mount_sources) else ""
+    _check_options(mount, field)
+    check_mount_maps(inputs.sandbox.config, mount, field)
     if mount.image:
-        raise NotBuilt(f"{field}: image volumes are not offered yet")
-    if mount.uid_mappings or mount.gid_mappings:
-        raise InvalidRequest("id-mapped mounts are not offered yet", field=f"{field}.uid_mappings")
-    if not mount.host_path.startswith("/") or "\0" in mount.host_path:
-        raise InvalidRequest(f"{mount.host_path!r} is not absolute", field=f"{field}.host_path")
-    options = ["rbind", _PROPAGATION[mount.propagation], "ro" if mount.readonly else "rw"]
-    if mount.recursive_read_only:
-        _check_recursive(inputs, mount, field)
-        options.append("rro")
-    return oci.Mount(destination=destination, type="bind", source=mount.host_path, options=tuple(options))
+        options = ["rbind", "rprivate", *_image_volume_options(mount, field)]
+        if not source:
+            raise Broken(f"{field}: image {mount.image} is not mounted", reason=IMAGE_VOLUME_MOUNT_FAILED)
+    else:
+        if not mount.host_path.startswith("/") or "\0" in mount.host_path:
+            raise InvalidRequest(f"{mount.host_path!r} is not absolute", field=f"{field}.host_path")
+        read_only = mount.readonly or "ro" in mount.mount_options
+        options = ["rbind", _PROPAGATION[mount.propagation], "ro" if read_only else "rw"]
+        if mount.recursive_read_only:
+            _check_recursive(inputs, mount, field)
+            options.append("rro")
+    locked = inputs.locked_options[position] if inputs.locked_options else ()
+    options += dict.fromkeys(option for option in (*mount.mount_options, *locked) if option not in options)
+    source = source or mount.host_path
+    return oci.Mount(destination=destination, type="bind", source=source, options=tuple(options))
+
+
+def _image_volume_options(mount: Mount, field: str) -> tuple[str, ...]:
+    """Programs of the image may run, but its set-uid programs and device nodes do nothing here."""
+    if not mount.readonly:
+        raise InvalidRequest(
+            "must be true while mounting an image",
+            field=f"{field}.readonly",
+            reason=IMAGE_VOLUME_MOUNT_FAILED,
+        )
+    return ("ro", "nosuid", "nodev")
+
+
+def _check_options(mount: Mount, field: str) -> None:
+    for option in mount.mount_options:
+        if option not in MOUNT_OPTIONS:
+            raise InvalidRequest(
+                f"{option!r} is not one of {', '.join(MOUNT_OPTIONS)}", field=f"{field}.mount_options"
+            )
 
 
 def _check_recursive(inputs: ContainerInputs, mount: Mount, field: str) -> None:

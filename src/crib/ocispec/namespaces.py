@@ -5,22 +5,20 @@ from __future__ import annotations
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import NamespaceMode
 from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.userns import check_container_namespaces
 from crib.wire import oci_runtime as oci
 
 
 def namespaces(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
     """Network and IPC are the pod's.
 
-    UTS follows the network; pid is the container's own choice (CRI NamespaceOption).
+    UTS follows the network; pid is the container's own choice; users are the pod's (CRI NamespaceOption).
     """
     pod = inputs.sandbox.config.security.namespaces
-    for options in (pod, inputs.config.security.namespaces):
-        if options.userns is not None and options.userns.mode != NamespaceMode.NODE:
-            raise InvalidRequest(
-                "user namespaces are not offered yet",
-                field="config.linux.security_context.namespace_options.userns_options",
-            )
+    check_container_namespaces(inputs.sandbox.config, inputs.config.security.namespaces)
     made = [oci.Namespace(type="mount")]
+    if inputs.sandbox.config.user_namespace is not None:
+        made.append(oci.Namespace(type="user", path=inputs.pod.user_namespace))
     if pod.network != NamespaceMode.NODE:
         made += [
             oci.Namespace(type="network", path=inputs.pod.net_namespace),

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from crib.model.errors import InvalidRequest
-from crib.model.sandbox import ProfileType, SelinuxOption
+from crib.model.sandbox import ProfileType, SecurityProfile
 from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.selinux import file_label, process_label
 from crib.wire import oci_runtime as oci
 
 _ALL = "ALL"
 _FIELD = "config.linux.security_context.capabilities"
+_APPARMOR = "config.linux.security_context.apparmor"
+_SUPER_PRIVILEGED = "spc_t"
+_ALWAYS_MASKED = ("/sys/devices/virtual/powercap",)
+
+DEFAULT_PROFILE = "crib-default"
+"""Our AppArmor profile, which stands for RuntimeDefault."""
 
 DEFAULT_CAPABILITIES = (
     "AUDIT_WRITE",
@@ -103,8 +110,15 @@ def _names(given: Iterable[str], part: str) -> set[str]:
 
 
 def masked_paths(inputs: ContainerInputs) -> tuple[str, ...]:
-    """As the client says: the kubelet sends the customary list, or none for an unmasked /proc."""
-    return () if inputs.privileged else inputs.config.security.masked_paths
+    """As the client says: the kubelet sends the customary list, or none for an unmasked /proc.
+
+    A list that hides anything hides the power meters too (GHSA-7ww5-4wqc-m92c), of which older kubelets do
+    not know.
+    """
+    paths = inputs.config.security.masked_paths
+    if inputs.privileged or not paths:
+        return ()
+    return tuple(dict.fromkeys((*paths, *_ALWAYS_MASKED)))
 
 
 def readonly_paths(inputs: ContainerInputs) -> tuple[str, ...]:
@@ -112,40 +126,65 @@ def readonly_paths(inputs: ContainerInputs) -> tuple[str, ...]:
     return () if inputs.privileged else inputs.config.security.readonly_paths
 
 
-def apparmor_profile(inputs: ContainerInputs) -> str:
-    """A profile's name. Hosts without AppArmor refuse a profile that was asked for by name, and need none
-    otherwise.
-    """
-    profile = inputs.config.security.apparmor
-    if profile is None or inputs.privileged or profile.kind == ProfileType.UNCONFINED:
-        return "unconfined" if inputs.host.apparmor and profile is not None else ""
-    if profile.kind == ProfileType.RUNTIME_DEFAULT:
+def wanted_profile(profile: SecurityProfile | None, *, privileged: bool) -> str:
+    """Name of the AppArmor profile that a security context asks for; empty for none (unconfined)."""
+    if privileged or (profile is not None and profile.kind == ProfileType.UNCONFINED):
         return ""
-    if not inputs.host.apparmor:
-        raise InvalidRequest(
-            f"profile {profile.localhost_ref!r} cannot be used: this host has no AppArmor",
-            field="config.linux.security_context.apparmor",
-        )
+    if profile is None or profile.kind == ProfileType.RUNTIME_DEFAULT:
+        return DEFAULT_PROFILE
     return profile.localhost_ref.removeprefix("localhost/")
 
 
-def _label(option: SelinuxOption | None, kind: str) -> str:
-    if option is None or not (option.user or option.role or option.type or option.level):
+def confinement(
+    profile: SecurityProfile | None, *, privileged: bool, enabled: bool, loaded: frozenset[str]
+) -> str:
+    """The OCI's apparmorProfile. One that was asked for and is not there is refused, never left out.
+
+    A host without AppArmor needs no default profile. A container that asks for nothing gets ours, as with
+    the peers, or runs without where it could not be loaded.
+    """
+    name = wanted_profile(profile, privileged=privileged)
+    named = profile is not None and profile.kind == ProfileType.LOCALHOST and not privileged
+    if not enabled:
+        if named:
+            raise InvalidRequest(
+                f"profile {name!r} cannot be used: this host has no AppArmor", field=_APPARMOR
+            )
         return ""
-    user, role, level = option.user or "system_u", option.role or "system_r", option.level or "s0"
-    return f"{user}:{role}:{option.type or kind}:{level}"
+    if not name and not named:
+        return "unconfined"
+    if name in loaded:
+        return name
+    if profile is None:
+        return ""
+    raise InvalidRequest(f"profile {name!r} is not loaded in the kernel", field=_APPARMOR)
+
+
+def apparmor_profile(inputs: ContainerInputs) -> str:
+    """A profile's name, `unconfined`, or nothing where there is no AppArmor."""
+    return confinement(
+        inputs.config.security.apparmor,
+        privileged=inputs.privileged,
+        enabled=inputs.host.apparmor,
+        loaded=inputs.profiles,
+    )
 
 
 def selinux_label(inputs: ContainerInputs) -> str:
     """Label of the processes; none where SELinux is off."""
-    if not inputs.host.selinux or inputs.privileged:
-        return ""
-    return _label(inputs.config.security.selinux, "container_t")
+    return process_label(inputs.config, inputs.sandbox.config, inputs.host, inputs.selinux_level)
+
+
+def volume_label(inputs: ContainerInputs) -> str:
+    """What volumes are relabelled with (CRI Mount.selinux_relabel); empty where nothing needs it.
+
+    Who is not kept apart (privileged, the node's pids or ipc, `spc_t`) can use a volume as it is, and a
+    label of its own would shut the others out.
+    """
+    kind = selinux_label(inputs).split(":")
+    return mount_label(inputs) if len(kind) > 2 and kind[2] != _SUPER_PRIVILEGED else ""
 
 
 def mount_label(inputs: ContainerInputs) -> str:
     """Label of the files, of the same level as the processes; none where SELinux is off."""
-    option = inputs.config.security.selinux
-    if not inputs.host.selinux or inputs.privileged or option is None:
-        return ""
-    return _label(SelinuxOption("system_u", "object_r", "container_file_t", option.level), "container_file_t")
+    return file_label(inputs.config, inputs.sandbox.config, inputs.host, inputs.selinux_level)

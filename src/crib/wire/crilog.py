@@ -75,13 +75,22 @@ class LineJoiner:
             if whole is not None:
                 yield whole
 
+    def next_file(self) -> Iterator[LogLine]:
+        """The log goes on in another file: the parts of a line are joined over it, bytes of an entry are not.
+
+        An entry whose newline was never written (a full disk) counts as it is.
+        """
+        yield from self.receive(b"\n" if self._rest else b"")
+
     def finish(self) -> Iterator[LogLine]:
         """What is left when the log has ended: lines whose last part never came, marked partial."""
+        yield from self.next_file()
         for stream in sorted(self._pending):
             parts = self._pending[stream]
             if parts:
                 yield LogLine(parts[0].at, stream, True, b"".join(part.content for part in parts))
         self._pending.clear()
+        self._sizes.clear()
 
     def _join(self, entry: LogLine) -> LogLine | None:
         parts = self._pending.setdefault(entry.stream, [])

@@ -78,6 +78,14 @@ class Namespace(Shape, frozen=True):
     path: str = ""
 
 
+class IdMapping(Shape, frozen=True, omit_defaults=False):
+    """config-linux.md, User namespace mappings."""
+
+    container_id: int = msgspec.field(name="containerID")
+    host_id: int = msgspec.field(name="hostID")
+    size: int = msgspec.field(name="size")
+
+
 class Device(Shape, frozen=True):
     """config-linux.md, Devices: a node to make in the container."""
 
@@ -124,12 +132,19 @@ class HugepageLimit(Shape, frozen=True):
     limit: int
 
 
+class Pids(Shape, frozen=True):
+    """config-linux.md, PIDs: tasks; -1 is no limit."""
+
+    limit: int
+
+
 class Resources(Shape, frozen=True):
     """config-linux.md, Control groups."""
 
     devices: tuple[DeviceRule, ...] = ()
     memory: Memory | None = None
     cpu: Cpu | None = None
+    pids: Pids | None = None
     hugepage_limits: tuple[HugepageLimit, ...] = ()
     unified: dict[str, str] = {}
 
@@ -166,6 +181,8 @@ class Linux(Shape, frozen=True):
     """config-linux.md."""
 
     namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
     cgroups_path: str = ""
     resources: Resources | None = None
     devices: tuple[Device, ...] = ()
@@ -176,6 +193,26 @@ class Linux(Shape, frozen=True):
     mount_label: str = ""
 
 
+class Hook(Shape, frozen=True):
+    """config.md, POSIX-platform Hooks: one program; `timeout` in seconds."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None
+
+
+class Hooks(Shape, frozen=True):
+    """config.md, POSIX-platform Hooks: programs by the moment at which the runtime starts them."""
+
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
+
+
 class Spec(Shape, frozen=True):
     """config.json of a bundle."""
 
@@ -184,6 +221,7 @@ class Spec(Shape, frozen=True):
     root: Root
     linux: Linux
     mounts: tuple[Mount, ...] = ()
+    hooks: Hooks | None = None
     annotations: dict[str, str] = {}
 
 

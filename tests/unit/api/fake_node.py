@@ -16,6 +16,7 @@ from crib.engine.timeline import PodStart
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
 from crib.model.events import Stage
+from crib.model.explanation import ExplainedSpec, Explanation
 from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
 from crib.model.image import (
@@ -98,6 +99,14 @@ HOST = RegistryHost(
 )
 
 
+EXPLANATION = Explanation(
+    container().id,
+    sandbox().id,
+    HandlerName("crun"),
+    ExplainedSpec(b'{"ociVersion": "1.0.2"}', {"/ociVersion": "handler oci_version"}),
+)
+
+
 class FakeNode:
     """`calls` lists the verbs that were asked for; `raises` fails every verb; `hold` makes them wait."""
 
@@ -116,6 +125,7 @@ class FakeNode:
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),
             remove=self._verb("remove sandbox"),
+            update=self._verb("update sandbox"),
             get=self._get(self.sandbox_rows),
             list=lambda: iter(tuple(self.sandbox_rows.values())),
         )
@@ -124,8 +134,10 @@ class FakeNode:
             start=self._verb("start"),
             stop=self._verb("stop"),
             remove=self._verb("remove"),
+            update=self._verb("update"),
             exec_sync=self._verb("exec", ExecResult(3, b"out", b"err")),
             reopen_log=self._verb("reopen"),
+            explain=self._verb("explain container", EXPLANATION),
             get=self._get(self.container_rows),
             list=lambda: iter(tuple(self.container_rows.values())),
             of_sandbox=self._of_sandbox,

@@ -35,6 +35,7 @@ from crib.model.errors import (
     WrongState,
 )
 from crib.model.events import ContainerEvent, EventType
+from crib.model.sandbox import Resources
 from crib.model.settings import Settings
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -153,6 +154,40 @@ async def test_exec_sync_gives_output_and_exit_code(client: Any, node: FakeNode)
     assert (answer.stdout, answer.stderr, answer.exit_code) == (b"out", b"err", 3)
     assert node.calls[0][2].argv == ("ls",)
     assert node.calls[0][2].timeout == 3
+
+
+async def test_updates_reach_the_verbs_with_what_they_name(client: Any, node: FakeNode) -> None:
+    runtime = client.runtime
+    limits = pb.LinuxContainerResources(cpu_shares=5, oom_score_adj=-3)
+    await runtime.UpdateContainerResources(
+        pb.UpdateContainerResourcesRequest(container_id=container().id, linux=limits)
+    )
+    await runtime.UpdatePodSandboxResources(
+        pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox().id, resources=limits)
+    )
+    wanted = Resources(cpu_shares=5, oom_score_adj=-3)
+    assert node.calls == [
+        ("update", container().id, wanted),
+        ("update sandbox", sandbox().id, None, wanted),
+    ]
+    limits.cpu_period = -1
+    for call, field in (
+        (
+            runtime.UpdateContainerResources(
+                pb.UpdateContainerResourcesRequest(container_id=container().id, linux=limits)
+            ),
+            "linux.cpu_period",
+        ),
+        (
+            runtime.UpdatePodSandboxResources(
+                pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox().id, overhead=limits)
+            ),
+            "overhead.cpu_period",
+        ),
+    ):
+        code, words = await refused(call)
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert field in words
 
 
 @pytest.mark.parametrize("name", sorted(NOT_BUILT))
@@ -510,6 +545,36 @@ async def test_hosts_are_explained_without_their_secrets(client: Any, node: Fake
     assert "hidden" not in str(answer)
 
 
+async def test_a_container_or_a_plan_is_explained_and_never_both(client: Any, node: FakeNode) -> None:
+    of_one = node_pb2.ExplainContainerRequest(container_id="0001")
+    answer = await client.node.ExplainContainer(of_one)
+    assert (answer.spec, dict(answer.origins)) == (
+        '{"ociVersion": "1.0.2"}',
+        {"/ociVersion": "handler oci_version"},
+    )
+    assert (answer.container_id, answer.pod_sandbox_id) == (container().id, sandbox().id)
+    plan = node_pb2.ExplainContainerRequest(
+        config=pb.ContainerConfig(metadata={"name": "main"}, image={"image": "a"}),
+        sandbox_config=pb.PodSandboxConfig(metadata={"name": "pod", "uid": "u", "namespace": "space"}),
+        runtime_handler="runc",
+    )
+    await client.node.ExplainContainer(plan)
+    (_, of_container), (_, planned) = node.calls
+    assert of_container == "0001"
+    assert (planned.config.name, planned.sandbox.metadata.name, planned.handler) == ("main", "pod", "runc")
+    plan.container_id = "0001"
+    code, message = await refused(client.node.ExplainContainer(plan))
+    assert (code, message) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "container_id: is set, so nothing else can be",
+    )
+    code, message = await refused(client.node.ExplainContainer(node_pb2.ExplainContainerRequest()))
+    assert (code, message) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "config: is missing, and so is container_id",
+    )
+
+
 async def test_checks_tell_each_layer_and_end_with_the_count(client: Any, node: FakeNode) -> None:
     request = node_pb2.CheckImagesRequest(images=["a:1"], repair=True)
     *layers, last = [step async for step in client.node.CheckImages(request)]
@@ -537,7 +602,7 @@ async def test_images_are_exported_to_an_absolute_path(client: Any, node: FakeNo
 async def test_the_socket_is_closed_to_others(server: Server, node: FakeNode) -> None:
     path = node.settings.socket_path
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
-    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o750
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o751
 
 
 async def test_a_directory_that_is_not_ours_keeps_its_mode(tmp_path: Path) -> None:

@@ -130,7 +130,15 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
         (mount(host_path="/a/../b"), "config.mounts[0].host_path"),
         (mount(image={"image": "x"}), "config.mounts[0].host_path"),
         (mount(image_sub_path="x"), "config.mounts[0].image_sub_path"),
-        (mount(host_path="", image={"image": "x"}, image_sub_path="../x"), "config.mounts[0].image_sub_path"),
+        (
+            mount(host_path="", image={"image": "x"}, image_sub_path="../x", readonly=True),
+            "config.mounts[0].image_sub_path",
+        ),
+        (mount(host_path="", image={"image": "x"}), "config.mounts[0].readonly"),
+        (
+            mount(host_path="", image={"image": "x"}, readonly=True, propagation=1),
+            "config.mounts[0].propagation",
+        ),
         (mount(propagation=7), "config.mounts[0].propagation"),
         (mount(recursive_read_only=True), "config.mounts[0].recursive_read_only"),
         (
@@ -193,6 +201,22 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
         (
             secured(namespace_options={"userns_options": {"mode": 0, "uids": [{"length": 1}] * 2}}),
             f"{CONTEXT}.namespace_options.userns_options.uids",
+        ),
+        (
+            secured(
+                namespace_options={
+                    "userns_options": {"mode": 0, "uids": [{"container_id": 1, "length": 65536}]}
+                }
+            ),
+            f"{CONTEXT}.namespace_options.userns_options.uids[0].container_id",
+        ),
+        (
+            secured(
+                namespace_options={
+                    "userns_options": {"mode": 0, "uids": [{"length": 65536}], "gids": [{"length": 65535}]}
+                }
+            ),
+            f"{CONTEXT}.namespace_options.userns_options.gids[0].length",
         ),
         (
             secured(namespace_options={"userns_options": {"mode": 2, "gids": [{"length": 1}]}}),
@@ -294,6 +318,28 @@ def test_the_deprecated_seccomp_path_is_read_where_the_newer_field_is_unset(
     assert newer.kind == ProfileType.UNCONFINED
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "reference"),
+    [
+        ("runtime/default", ProfileType.RUNTIME_DEFAULT, ""),
+        ("unconfined", ProfileType.UNCONFINED, ""),
+        ("localhost/mine", ProfileType.LOCALHOST, "mine"),
+    ],
+)
+def test_the_deprecated_apparmor_name_is_read_where_the_newer_field_is_unset(
+    text: str, kind: ProfileType, reference: str
+) -> None:
+    old = pb.LinuxContainerSecurityContext(apparmor_profile=text)
+    found = security.apparmor(old, "c")
+    assert found is not None
+    assert (found.kind, found.localhost_ref) == (kind, reference)
+    old.apparmor.profile_type = pb.SecurityProfile.Localhost
+    old.apparmor.localhost_ref = "localhost/newer"
+    newer = security.apparmor(old, "c")
+    assert newer is not None
+    assert (newer.kind, newer.localhost_ref) == (ProfileType.LOCALHOST, "localhost/newer")
+
+
 def test_a_port_may_come_twice_when_it_is_not_published() -> None:
     ports = [{"container_port": 80}, {"container_port": 80}, {"container_port": 81, "host_port": 8080}]
     assert len(sandboxes.decode_run(pod(port_mappings=ports)).config.port_mappings) == 3
@@ -314,7 +360,13 @@ def test_what_is_decoded_is_shown_again() -> None:
     assert status.linux.namespaces.options == pb.NamespaceOption(**options)  # type: ignore[arg-type]  # protobuf takes dicts
     mounts = [
         {"container_path": "/a", "host_path": "/h", "readonly": True, "recursive_read_only": True},
-        {"container_path": "/b", "image": {"image": "i"}, "image_sub_path": "s"},
+        {
+            "container_path": "/b",
+            "image": {"image": "i", "user_specified_image": "name:1"},
+            "image_sub_path": "s",
+            "readonly": True,
+            "mount_options": ["noexec"],
+        },
         {"container_path": "/c", "host_path": "/h", "propagation": 2, "uidMappings": [{"length": 1}]},
     ]
     resources = {

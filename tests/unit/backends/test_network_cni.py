@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ import pytest
 
 from crib.backends.network.conf_dir import ConfDirectory, NoNetworkConf
 from crib.backends.network.kept_results import Kept, KeptResults, TornFile
+from crib.backends.network.networks import open_network
 from crib.backends.network.plugins import Plugins
 from crib.backends.network.runtime_config import parse_rate, plugin_arguments, runtime_config
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.ids import SandboxId, new_sandbox_id
+from crib.model.paths import Paths
 from crib.model.sandbox import PodMetadata, PortMapping, Protocol
+from crib.model.settings import HandlerSettings, NetworkSettings
 from crib.ports import PodNetwork
 from crib.wire import cni
 
@@ -62,6 +67,19 @@ def test_without_a_valid_file_each_problem_is_named(tmp_path: Path) -> None:
     (tmp_path / "10-a.conf").write_text('{"name":"a","type":"../sh"}', encoding="utf-8")
     with pytest.raises(NoNetworkConf, match=r"10-a\.conf: .*type"):
         directory.current()
+
+
+async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp_path: Path) -> None:
+    handlers = {"crun": HandlerSettings(), "kata": HandlerSettings(cni_conf_dir=str(tmp_path / "kata.d"))}
+    settings = NetworkSettings(cni_conf_dir=str(tmp_path / "net.d"))
+    paths = Paths(data=str(tmp_path), state=str(tmp_path))
+    network = open_network(settings, paths, sqlite3.connect(":memory:"), handlers)
+    for conf_dir, looked_in in (("", "net.d"), (str(tmp_path / "kata.d"), "kata.d")):
+        with pytest.raises(Unavailable, match=f"{POD}: cannot read {tmp_path / looked_in}"):
+            await network.attach(pod(conf_dir=conf_dir), lambda _name, _detail: nullcontext())
+    readiness = await network.readiness()
+    assert not readiness.ready
+    assert "net.d" in readiness.message
 
 
 def kept(result: dict[str, Any] | None = None) -> Kept:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.argv import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.failures import runtime_words, trying
 from crib.backends.oci.pod_files import check_pod_files, write_hosts, write_pod_files
@@ -55,7 +55,7 @@ def test_monitor_is_told_all_it_needs() -> None:
 def test_runtime_commands() -> None:
     runtime = RuntimeProgram("crun", "/r")
     assert runtime.start("x") == ("crun", "--root=/r", "start", "x")
-    assert runtime.exec("x", "p", "l", "sub")[-3:] == ("--cgroup", "sub", "x")
+    assert runtime.exec("x", ExecFiles("p", "l"), "sub")[-3:] == ("--cgroup", "sub", "x")
 
 
 def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -235,11 +235,12 @@ def test_an_image_volume_is_a_read_only_mount_of_an_image() -> None:
     found = plan(
         pod(
             "volumes: [{name: data, image: {reference: 'reg/data:1'}}]\n",
-            "volumeMounts: [{name: data, mountPath: /data, subPath: inner}]\n",
+            "volumeMounts: [{name: data, mountPath: /data, subPath: inner, bindMountOptions: [noexec]}]\n",
         )
     )
     mount = found.containers[0].config.mounts[0]
     assert (mount.image.image, mount.readonly, mount.image_sub_path) == ("reg/data:1", True, "inner")
+    assert mount.mount_options == ["noexec"]
     assert not found.containers[0].sub_paths
 
 
@@ -288,6 +289,13 @@ BAD = [
     (
         pod(container="volumeMounts: [{name: b, mountPath: /a}]\n"),
         "spec.containers[0].volumeMounts[0].name: the pod has no volume 'b'",
+    ),
+    (
+        pod(
+            "volumes: [{name: a, emptyDir: {}}]\n",
+            "volumeMounts: [{name: a, mountPath: /a, bindMountOptions: [exec]}]\n",
+        ),
+        "spec.containers[0].volumeMounts[0].bindMountOptions: 'exec' is not one of nodev, noexec, nosuid",
     ),
     (
         pod("volumes: [{name: a, emptyDir: {}}]\n", "volumeMounts: [{name: a, mountPath: /a, subPath: ../b}]\n"),

@@ -49,6 +49,10 @@ class World:
     pull_requests: list[cri.PullImageRequest] = field(default_factory=list)
     progress_requests: list[node_pb2.PullProgressRequest] = field(default_factory=list)
     explained: node_pb2.ExplainRegistryResponse = field(default_factory=node_pb2.ExplainRegistryResponse)
+    explain_requests: list[node_pb2.ExplainContainerRequest] = field(default_factory=list)
+    explained_container: node_pb2.ExplainContainerResponse = field(
+        default_factory=node_pb2.ExplainContainerResponse
+    )
     check_requests: list[node_pb2.CheckImagesRequest] = field(default_factory=list)
     checked: list[node_pb2.CheckProgress] = field(default_factory=list)
     export_requests: list[node_pb2.ExportImagesRequest] = field(default_factory=list)
@@ -297,6 +301,10 @@ class FakeNode(node_pb2_grpc.NodeServicer):
                 grpc.StatusCode.INVALID_ARGUMENT, f"image: {request.image} is blocked by registries.conf"
             )
         return self.world.explained
+
+    async def ExplainContainer(self, request: Any, context: Context) -> node_pb2.ExplainContainerResponse:
+        self.world.explain_requests.append(request)
+        return self.world.explained_container
 
     async def CheckImages(self, request: Any, context: Context) -> AsyncIterator[node_pb2.CheckProgress]:
         self.world.check_requests.append(request)

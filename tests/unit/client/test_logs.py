@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,83 @@ async def test_following_goes_on_over_a_rotation_and_ends_with_the_writer(
             file.write(entry(6, "unfinished", "P"))
         ended = True
     assert seen == ["last of the start", "more", "late in the old file", "new file", "unfinished"]
+
+
+def aged(path: Path, text: str, second: int) -> Path:
+    """A log file that was last written at that second."""
+    path.write_text(text)
+    os.utime(path, (second, second))
+    return path
+
+
+def test_a_line_that_a_rotation_cut_is_whole(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    aged(tmp_path / "0.log.20260102-030405", entry(1, "ab", "P") + entry(2, "err", stream="stderr"), 10)
+    aged(tmp_path / "0.log.20260102-030305", entry(0, "no", "P"), 5)
+    aged(log, entry(3, "cd") + entry(4, "next"), 20)
+    assert texts(list(logs.read(str(log)))) == ["abcd", "next"]
+    assert texts(list(logs.read(str(log), logs.Wanted(tail=1)))) == ["next"]
+    assert texts(list(logs.read(str(log), logs.Wanted(tail=2)))) == ["abcd", "next"]
+
+
+def test_an_entry_without_its_newline_is_not_merged_with_the_next_file(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    aged(tmp_path / "0.log.1", entry(1, "whole") + entry(2, "torn")[:-1], 10)
+    aged(log, entry(3, "next"), 20)
+    assert texts(list(logs.read(str(log)))) == ["next"]
+    log.write_text(entry(3, "next")[:-1])
+    assert texts(list(logs.read(str(log)))) == ["next"]
+
+
+async def test_a_follower_misses_no_file_however_often_the_log_is_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rotations between two looks, in the middle of a long line."""
+    monkeypatch.setattr(logs, "POLL", 0.001)
+    log = aged(tmp_path / "0.log", entry(1, "first"), 1)
+    seen: list[str] = []
+    ended = False
+
+    async def follow() -> None:
+        async for line in logs.follow(str(log), ended=lambda: ended):
+            seen.append(line.content.decode())
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        while not seen:
+            await asyncio.sleep(0)
+        for number in range(3):
+            with log.open("a") as file:
+                file.write(entry(number, f"end {number}") + entry(number, f"part {number} ", "P"))
+            os.utime(log, (number + 2, number + 2))
+            log.rename(tmp_path / f"0.log.{number}")
+            if number < 2:  # the last time, the follower sees that there is no log at this moment
+                aged(log, entry(number, "rest"), number + 2)
+            await asyncio.sleep(0 if number < 2 else 0.01)
+        aged(log, entry(9, "rest"), 9)
+        ended = True
+    assert seen == ["first", "end 0", "part 0 rest", "end 1", "part 1 rest", "end 2", "part 2 rest"]
+
+
+async def test_a_log_that_was_emptied_in_place_is_read_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "POLL", 0.001)
+    log = tmp_path / "0.log"
+    log.write_text(entry(1, "old, and long enough") + entry(2, "half", "P"))
+    seen: list[str] = []
+    ended = False
+
+    async def follow() -> None:
+        async for line in logs.follow(str(log), ended=lambda: ended):
+            seen.append(line.content.decode())
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        while not seen:
+            await asyncio.sleep(0)
+        log.write_text(entry(3, "new"))
+        while "new" not in seen:
+            await asyncio.sleep(0)
+        ended = True
+    assert seen == ["old, and long enough", "half", "new"]

@@ -234,8 +234,11 @@ async def test_two_starts_at_once_are_one(world: World) -> None:
 
 async def test_a_failed_start_is_exited_128_start_error_with_the_runtimes_words(world: World) -> None:
     container = await world.created(await world.pod(), "app", "/no/such")
+    subscription = world.node.events.subscribe()
     with pytest.raises(Broken, match="no such file"):
         await world.node.containers.start(container)
+    [stopped] = await next_events(subscription, 1)
+    assert (stopped.type, stopped.container_id) == (EventType.STOPPED, container)
     record = world.node.containers.get(container)
     assert (record.state, record.exit_code, record.reason) == (ContainerState.EXITED, 128, "StartError")
     assert "no such file or directory" in record.message

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from crib.model.container import ContainerState
+from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import CribError
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import SandboxState
@@ -261,10 +261,15 @@ async def test_a_pod_of_a_handler_that_is_no_longer_configured_does_not_stop_the
     row = world.records.sandboxes[pod]
     world.records.sandboxes[pod] = replace(row, handler="kata")  # type: ignore[arg-type]  # a name
     await world.restarted()
-    assert world.node.containers.get(container).state is ContainerState.UNKNOWN
+    assert world.node.containers.get(container).state is ContainerState.RUNNING
     assert world.node.sandboxes.get(other).state is SandboxState.READY
     with pytest.raises(CribError, match="kata"):
-        await world.node.sandboxes.stop(pod)
+        await world.created(pod, "late")
+    assert (await world.node.containers.exec_sync(container, ExecCommand(("true",)))).exit_code == 0
+    await world.node.sandboxes.stop(pod)
+    assert world.node.containers.get(container).state is ContainerState.EXITED
+    await world.node.sandboxes.remove(pod)
+    assert set(world.records.sandboxes) == {other}
 
 
 async def test_the_exits_on_file_of_containers_that_have_exited_change_nothing(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, Unavailable
 from crib.model.events import EventType
 from crib.model.sandbox import SandboxState
+from crib.model.settings import HandlerSettings, Settings
 from tests.fakes.world import World, bounded, next_events, pod_config, turns
 
 
@@ -53,6 +54,16 @@ async def test_the_network_is_told_what_it_needs_of_the_pod(world: World) -> Non
     assert told is not None
     assert (told.id, told.netns) == (pod, f"/run/crib/sandboxes/{pod}/ns/net")
     assert told.metadata.name == "web"
+
+
+async def test_the_network_is_told_the_cni_directory_of_the_pods_handler() -> None:
+    settings = Settings(handlers={"crun": HandlerSettings(cni_conf_dir="/etc/cni/crun.d")})
+    world = World(settings)
+    await world.start()
+    await world.pod()
+    await world.close()
+    assert world.networks.last_told is not None
+    assert world.networks.last_told.conf_dir == "/etc/cni/crun.d"
 
 
 async def test_a_pod_on_the_host_network_is_not_attached_nor_detached(world: World) -> None:

@@ -235,3 +235,20 @@ async def test_two_removes_at_once_are_one(world: World) -> None:
         await asyncio.gather(*both)
     assert world.handler.failpoints.count("delete") == 1
     await world.node.containers.remove(container)
+
+
+async def test_a_program_that_the_kernel_refused_is_a_start_error_with_the_runtimes_words(
+    world: World,
+) -> None:
+    container = await world.running(await world.pod())
+    words = "exec container process `/bin/bad`: Exec format error"
+    await record_exit(world.node._core, Exit(container, 1, 99, never_ran=words))
+    record = world.node.containers.get(container)
+    assert (record.reason, record.exit_code, record.message) == ("StartError", 128, words)
+
+
+async def test_memory_is_the_reason_whatever_the_first_process_made_of_it(world: World) -> None:
+    container = await world.running(await world.pod())
+    await record_exit(world.node._core, Exit(container, 0, 99, oom_killed=True))
+    record = world.node.containers.get(container)
+    assert (record.reason, record.exit_code) == ("OOMKilled", 0)

@@ -14,6 +14,11 @@ def test_overlay_options_are_relative_and_escaped() -> None:
     assert mounts.overlay_options(overlay, "/d") == expected
 
 
+def test_overlay_context_is_quoted_as_its_categories_have_a_comma() -> None:
+    overlay = Overlay("/t", ("/d/a", "/d/b"), context="u:r:t:s0:c1,c2")
+    assert mounts.overlay_options(overlay, "/d") == 'lowerdir=a:b,context="u:r:t:s0:c1,c2"'
+
+
 def test_an_overlay_of_one_directory_or_half_an_upper_is_refused() -> None:
     with pytest.raises(ValueError, match="overlay on /t needs two lower"):
         mounts.perform(Overlay("/t", ("/a",)))

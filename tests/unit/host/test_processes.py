@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -194,6 +195,53 @@ async def test_the_start_time_names_a_process() -> None:
     assert pidfds.start_time(child.pid) is None
 
 
+_ADOPTION_SCRIPT = """
+import asyncio, os, signal, sys
+from crib.host import adoption, processes
+from crib.host.processes import RunOptions
+
+async def left(script, timeout=20.0, file=sys.argv[1]):
+    # it waits for nothing (a shell would), and what it starts holds the output: as `runc exec --detach`
+    starter = (
+        "import os, sys\\n"
+        "if not (pid := os.fork()): os.execvp('sh', ['sh', '-c', sys.argv[1]])\\n"
+        "open(sys.argv[2], 'w').write(str(pid))\\n"
+    )
+    argv = [sys.executable, "-SEc", starter, script, file]
+    return await processes.run(argv, timeout=timeout, options=RunOptions(pid_file=file))
+
+async def main():
+    processes.become_subreaper()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+    done = await left("sleep 0.1; echo out; exit 7")
+    assert (done.exit_code, done.stdout, done.timed_out) == (7, b"out\\n", False), done
+    assert (await left("kill -9 $$")).exit_code == -9
+    codes = await asyncio.gather(*(left(f"exit {n}", file=f"{sys.argv[1]}{n}") for n in range(30)))
+    assert [one.exit_code for one in codes] == list(range(30)), codes
+    late = await left("exec sleep 60", timeout=0.2)
+    assert late.timed_out, late
+    os.kill(int(open(sys.argv[1]).read()), 9)
+    failed = await processes.run(["sh", "-c", "exit 3"], options=RunOptions(pid_file="/none"))
+    assert failed.exit_code == 3, failed
+    assert not adoption._kept and not adoption._awaited and not adoption._expecting
+    print("all told")
+
+asyncio.run(main())
+"""
+
+
+def test_the_code_of_what_a_program_left_to_us_is_told(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _ADOPTION_SCRIPT, str(tmp_path / "pid")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.stdout == b"all told\n", result.stderr.decode()
+
+
 _REAPER_SCRIPT = """
 import asyncio, os, signal, sys
 from crib.host import pidfds, processes
@@ -234,3 +282,14 @@ def test_orphans_are_reaped_and_never_the_children_that_are_waited_for() -> None
         check=False,
     )
     assert result.stdout == b"all reaped\n", result.stderr.decode()
+
+
+async def test_a_program_gets_the_oom_score_that_it_is_given_and_we_keep_ours() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    before = score.read_text()
+    done = await run(("cat", str(score)), options=RunOptions(oom_score_adj=700))
+    assert done.stdout == b"700\n"
+    assert score.read_text() == before
+    with pytest.raises(ToolMissing):
+        await run(("no-such-program",), options=RunOptions(oom_score_adj=700))
+    assert score.read_text() == before

@@ -73,6 +73,20 @@ def test_ids_out_of_range_and_unknown_names_are_refused(
     assert caught.value.field.endswith(field)
 
 
+def test_names_of_odd_bytes_are_found_and_lines_with_too_much_in_them_are_read() -> None:
+    name = b"\xff\xfeodd name;$(x)".decode("utf-8", "surrogateescape")
+    passwd = f"{name}:x:7:8:a:b:c:d:e\r\n" + "x" * 500_000 + "\n:x:0:0::/:\n+::::::\nlate:x:9:9::/:"
+    members = ",".join([*(f"u{number}" for number in range(100_000)), name])
+    facts = RootfsFacts(passwd, f"many:x:50:{members}\nother:x:51:{name},\nbad:x:-1:{name}\n")
+    found = container_user(ContainerSecurity(run_as_username=name), ImageConfig(), facts)
+    assert (found.uid, found.gid, found.additional_gids) == (7, 8, (8, 50, 51))
+    assert container_user(ContainerSecurity(run_as_username="late"), ImageConfig(), facts).uid == 9
+    for nobody in ("", "+", "x"):
+        if nobody:
+            with pytest.raises(InvalidRequest, match="not in the container's /etc/passwd"):
+                container_user(ContainerSecurity(run_as_username=nobody), ImageConfig(), facts)
+
+
 @given(st.text(alphabet=":,\n\r0123456789-ab\udcff", max_size=200))
 def test_any_text_is_read_without_error_and_within_bounds(text: str) -> None:
     for entry in parse_passwd(text):

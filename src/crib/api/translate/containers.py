@@ -58,6 +58,14 @@ class ExecSync:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateResources:
+    """CRI UpdateContainerResourcesRequest; 0 and "" in `change` leave a limit as it is."""
+
+    id: str
+    change: Resources
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFilter:
     """CRI ContainerFilter; ids may be the beginnings of one, None matches every state."""
 
@@ -101,6 +109,11 @@ def decode_stop(message: pb.StopContainerRequest) -> StopContainer:
 
 def decode_status(message: pb.ContainerStatusRequest) -> StatusQuery:
     return StatusQuery(checks.identifier(message.container_id, "container_id"), message.verbose)
+
+
+def decode_update(message: pb.UpdateContainerResourcesRequest) -> UpdateResources:
+    container = checks.identifier(message.container_id, "container_id")
+    return UpdateResources(container, security.resources(message.linux, "linux"))
 
 
 def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSync:
@@ -259,7 +272,7 @@ def encode_status(record: ContainerRecord) -> pb.ContainerStatus:
         message=record.message,
         labels=record.config.labels,
         annotations=record.config.annotations,
-        mounts=[mounts.encode(mount) for mount in record.config.mounts],
+        mounts=mounts.encode_all(record),
         log_path=record.log_path,
         resources=pb.ContainerResources(linux=encode_resources(record.resources)),
         image_id=record.image_id,

@@ -16,13 +16,13 @@ UNREAD = {
     "ImageSpec.image_ref": "an answer's field: which image a mount got; in requests `image` names it",
     "ImageSpec.runtime_handler": "every handler mounts the same layers, so an image is kept once for all",
     "PodSandboxConfig.windows": _LINUX_ONLY,
+    "UpdateContainerResourcesRequest.annotations": "hints for runtime plugins, of which there are none",
+    "UpdateContainerResourcesRequest.windows": _LINUX_ONLY,
     "VersionRequest.version": "the answer is the same whatever version the client speaks",
 }
 """`Message.field` to the reason why no translation reads it."""
 
 NOT_BUILT = {
-    "UpdateContainerResources": "changing the limits of a container is not built yet",
-    "UpdatePodSandboxResources": "changing the resources of a pod is not built yet",
     "Exec": "streaming exec is not built yet; ExecSync is",
     "Attach": "attaching to a container is not built yet",
     "PortForward": "port forwarding is not built yet",

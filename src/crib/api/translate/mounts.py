@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from crib.api.translate import checks, security
-from crib.model.container import Mount, MountPropagation
+from crib.model.container import ContainerRecord, Mount, MountPropagation
+from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, InvalidRequest
 from crib.model.sandbox import IdMapping
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -30,7 +31,12 @@ def _decode(message: pb.Mount, field: str) -> Mount:
         checks.refuse(f"{field}.host_path", "is empty, and there is no image either")
     if sub_path and not image:
         checks.refuse(f"{field}.image_sub_path", "is set without image")
+    if image and not message.readonly:
+        problem = "must be true while mounting an image: an image volume is read-only"
+        raise InvalidRequest(problem, field=f"{field}.readonly", reason=IMAGE_VOLUME_MOUNT_FAILED)
     propagation = checks.choice(MountPropagation, message.propagation, f"{field}.propagation")
+    if image and propagation != MountPropagation.PRIVATE:
+        checks.refuse(f"{field}.propagation", "is set together with image, in which nothing is ever mounted")
     if message.recursive_read_only and not message.readonly:
         checks.refuse(f"{field}.recursive_read_only", "needs readonly")
     if message.recursive_read_only and propagation != MountPropagation.PRIVATE:
@@ -49,11 +55,27 @@ def _decode(message: pb.Mount, field: str) -> Mount:
         mount_options=tuple(
             checks.line(option, f"{field}.mount_options") for option in message.mount_options
         ),
+        user_specified_image=checks.no_nul(
+            message.image.user_specified_image, f"{field}.image.user_specified_image"
+        ),
     )
 
 
-def encode(mount: Mount) -> pb.Mount:
-    """As ContainerStatus shows it."""
+def encode_all(record: ContainerRecord) -> list[pb.Mount]:
+    """As ContainerStatus shows them.
+
+    An image volume's `image_ref` is the image's id: the digest of its config, which names its content
+    wherever it came from, and is what PullImage answered (KEP-5365).
+    """
+    images = {volume.mount: volume.image_id for volume in record.image_volumes}
+    return [encode(mount, images.get(position, "")) for position, mount in enumerate(record.config.mounts)]
+
+
+def encode(mount: Mount, image_ref: str = "") -> pb.Mount:
+    """One mount; `image_ref` tells which image it is of."""
+    image = pb.ImageSpec(
+        image=mount.image, user_specified_image=mount.user_specified_image, image_ref=image_ref
+    )
     return pb.Mount(
         container_path=mount.container_path,
         host_path=mount.host_path,
@@ -63,7 +85,7 @@ def encode(mount: Mount) -> pb.Mount:
         uidMappings=_mappings(mount.uid_mappings),
         gidMappings=_mappings(mount.gid_mappings),
         recursive_read_only=mount.recursive_read_only,
-        image=pb.ImageSpec(image=mount.image) if mount.image else None,
+        image=image if mount.image else None,
         image_sub_path=mount.image_sub_path,
         mount_options=mount.mount_options,
     )

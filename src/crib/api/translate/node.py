@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.api.translate import checks, images
+from crib.api.translate import checks, containers, images, sandboxes
 from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStart
+from crib.model.explanation import Explanation, PlannedContainer
+from crib.model.ids import HandlerName
 from crib.model.image import ImageReference, Progress, PullOrder, parse_reference
 from crib.model.registry import AuthConfig, RegistryHost
 from crib.model.settings import Settings
@@ -79,6 +81,23 @@ def decode_follow(message: pb.PullProgressRequest) -> FollowPull:
 
 def decode_explain(message: pb.ExplainRegistryRequest) -> PullOrder:
     return PullOrder(_reference(message.image))
+
+
+def decode_explain_container(message: pb.ExplainContainerRequest) -> str | PlannedContainer:
+    """The id of a container, or a plan for one."""
+    planned = message.HasField("config") or message.HasField("sandbox_config") or message.runtime_handler
+    if message.container_id:
+        if planned:
+            checks.refuse("container_id", "is set, so nothing else can be")
+        return checks.identifier(message.container_id, "container_id")
+    for field in ("config", "sandbox_config"):
+        if not message.HasField(field):
+            checks.refuse(field, "is missing, and so is container_id")
+    return PlannedContainer(
+        sandbox=sandboxes.config(message.sandbox_config, "sandbox_config"),
+        handler=HandlerName(checks.handler(message.runtime_handler)),
+        config=containers.config(message.config, "config"),
+    )
 
 
 def decode_check(message: pb.CheckImagesRequest) -> CheckImages:
@@ -258,6 +277,16 @@ def encode_explanation(
             for host in hosts
         ],
         policy=policy,
+    )
+
+
+def encode_explained(found: Explanation) -> pb.ExplainContainerResponse:
+    return pb.ExplainContainerResponse(
+        spec=found.explained.spec.decode(),
+        origins=found.explained.origins,
+        handler=found.handler,
+        container_id=found.container,
+        pod_sandbox_id=found.sandbox,
     )
 
 

@@ -35,6 +35,15 @@ class RunSandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateSandbox:
+    """CRI UpdatePodSandboxResourcesRequest; None leaves one as it is."""
+
+    id: str
+    overhead: Resources | None
+    resources: Resources | None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxFilter:
     """CRI PodSandboxFilter; `id` may be the beginning of one, None matches every state."""
 
@@ -72,6 +81,16 @@ def decode_id(
 
 def decode_status(message: pb.PodSandboxStatusRequest) -> StatusQuery:
     return StatusQuery(checks.identifier(message.pod_sandbox_id, "pod_sandbox_id"), message.verbose)
+
+
+def decode_update(message: pb.UpdatePodSandboxResourcesRequest) -> UpdateSandbox:
+    return UpdateSandbox(
+        checks.identifier(message.pod_sandbox_id, "pod_sandbox_id"),
+        overhead=security.resources(message.overhead, "overhead") if message.HasField("overhead") else None,
+        resources=security.resources(message.resources, "resources")
+        if message.HasField("resources")
+        else None,
+    )
 
 
 def decode_list(message: pb.ListPodSandboxRequest | pb.StreamPodSandboxesRequest) -> SandboxFilter | None:

@@ -25,6 +25,8 @@ _CAPABILITY = re.compile(r"[A-Z0-9_]{1,64}")
 _CPUSET = re.compile(r"(?:[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)?")
 _PAGE_SIZE = re.compile(r"[0-9]{1,10}[KMG]B")
 _UNIFIED = re.compile(r"[a-z0-9_]+(?:\.[A-Za-z0-9_]+)+")
+MIN_IDS = 65536
+"""Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 MAX_GROUPS = 65536
 """Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
 
@@ -113,6 +115,11 @@ def user_namespace(message: pb.UserNamespace, field: str) -> UserNamespace:
     for kind, ranges in (("uids", uids), ("gids", gids)):
         if mode == _MODE.POD and len(ranges) != 1:
             checks.refuse(f"{field}.{kind}", f"has {len(ranges)} ranges, and exactly one is supported")
+        for part in ranges if mode == _MODE.POD else ():
+            if part.container_id != 0:
+                checks.refuse(f"{field}.{kind}[0].container_id", "is not 0, so the pod would have no root")
+            if part.length < MIN_IDS:
+                checks.refuse(f"{field}.{kind}[0].length", f"{part.length} is less than {MIN_IDS}")
         if mode == _MODE.NODE and ranges:
             checks.refuse(f"{field}.{kind}", "has ranges, but the mode is NODE")
     return UserNamespace(mode, uids, gids)

@@ -53,7 +53,11 @@ def encode_status(status: NodeStatus) -> pb.StatusResponse:
             ]
         ),
         runtime_handlers=handlers,
-        features=pb.RuntimeFeatures(supplemental_groups_policy=True),
+        features=pb.RuntimeFeatures(
+            supplemental_groups_policy=True,
+            user_namespaces_host_network=all(facts.user_namespaces for facts in status.handlers.values()),
+            mount_options=True,
+        ),
     )
 
 

@@ -65,7 +65,7 @@ def _try(paths: Paths, mounting: LayerMounting) -> str | None:
     target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
     source = os.path.join(paths.layers, f".{os.path.basename(target)}")
     try:
-        files.atomic_write(source, _image(mounting.block_size), 0o600)
+        files.atomic_write(source, probe_image(mounting.block_size), 0o600)
         mount_layer(source, target, mounting)
         return _read_back(f"{target}/probe")
     except OSError as error:
@@ -124,7 +124,7 @@ def _read_back(path: str) -> str | None:
         os.close(fd)
 
 
-def _image(block_size: int) -> bytes:
+def probe_image(block_size: int) -> bytes:
     """An image of one file; its data begins at a multiple of the block size and of nothing larger."""
     start = erofs.DATA_OFFSET + block_size
     tree = LayerTree()

@@ -39,13 +39,17 @@ class CniSettings:
     bin_dirs: tuple[str, ...]
     state_dir: str
     plugin_timeout: float = 60.0
+    handler_conf_dirs: tuple[str, ...] = ()
+    """Directories beside `conf_dir` that pods may name, so that they are looked after before one does."""
 
 
 class CniNetwork:
     """`ports.PodNetworks` by CNI plugins."""
 
     def __init__(self, settings: CniSettings) -> None:
-        self._conf_dir = ConfDirectory(settings.conf_dir)
+        self._default_conf_dir = settings.conf_dir
+        directories = (settings.conf_dir, *settings.handler_conf_dirs)
+        self._conf_dirs = {path: ConfDirectory(path) for path in directories}
         self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout)
         self._kept = KeptResults(settings.state_dir)
         self._pod_cidr = ""
@@ -54,7 +58,7 @@ class CniNetwork:
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Run ADD; what a failed one leaves is undone by `detach`."""
         try:
-            network = self._conf_dir.current()
+            network = self._conf_dir(pod.conf_dir).current()
         except NoNetworkConf as error:
             raise Unavailable(f"attach pod {pod.id}: {error}") from error
         kept = Kept(network, POD_INTERFACE, plugin_arguments(pod), runtime_config(pod, self._pod_cidr))
@@ -110,9 +114,12 @@ class CniNetwork:
             await self._call(Call("CHECK", plugin.type, stdin, attachment), pod.id)
 
     async def readiness(self) -> Readiness:
-        """Ready if there is a network whose plugins are there, speak its version and say they are ready."""
+        """Ready if there is a network whose plugins are there, speak its version and say they are ready.
+
+        It is the node's network that decides; a handler's own that cannot be used is named in the message.
+        """
         try:
-            network = self._conf_dir.current()
+            network = self._conf_dir().current()
             for plugin in network.plugins:
                 await self._check_version(network, plugin)
             if network.at_least("1.1.0"):
@@ -121,7 +128,7 @@ class CniNetwork:
                     await self._plugins.call(Call("STATUS", plugin.type, stdin))
         except (NoNetworkConf, PluginFailed, CribError) as error:
             return Readiness(ready=False, reason=NOT_READY, message=str(error))
-        return Readiness(ready=True)
+        return Readiness(ready=True, message=self._problems_of_handlers())
 
     async def configure(self, pod_cidr: str) -> None:
         """Tell plugins with the ipRanges capability of the node's range from now on."""
@@ -152,11 +159,29 @@ class CniNetwork:
     async def close(self) -> None:
         """Nothing is held open."""
 
+    def _conf_dir(self, path: str = "") -> ConfDirectory:
+        path = path or self._default_conf_dir
+        return self._conf_dirs.setdefault(path, ConfDirectory(path))
+
+    def _problems_of_handlers(self) -> str:
+        problems: list[str] = []
+        for path, directory in self._conf_dirs.items():
+            if path != self._default_conf_dir:
+                try:
+                    directory.current()
+                except NoNetworkConf as error:
+                    problems.append(str(error))
+        return "; ".join(problems)
+
     async def _collect_garbage(self) -> None:
-        try:
-            network = self._conf_dir.current()
-        except NoNetworkConf:
-            return
+        for directory in self._conf_dirs.values():
+            try:
+                network = directory.current()
+            except NoNetworkConf:
+                continue
+            await self._collect_garbage_of(network)
+
+    async def _collect_garbage_of(self, network: cni.NetworkConf) -> None:
         if network.disable_gc or not network.at_least("1.1.0"):
             return
         valid = [{"containerID": pod, "ifname": POD_INTERFACE} for pod in self._kept.pods()]
@@ -214,7 +239,7 @@ class CniNetwork:
                 "pod %s: kept network result is torn, using the current configuration: %s", pod.id, torn
             )
             try:
-                network = self._conf_dir.current()
+                network = self._conf_dir(pod.conf_dir).current()
             except NoNetworkConf as error:
                 raise Unavailable(f"detach pod {pod.id}: {error}") from error
             return Kept(network, POD_INTERFACE, plugin_arguments(pod), {})

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from crib.backends.network.addresses import AddressBook, parse_subnet
 from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
 from crib.backends.network.cni import CniNetwork, CniSettings
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
-from crib.model.settings import NetworkSettings
+from crib.model.settings import HandlerSettings, NetworkSettings
 from crib.ports import PodNetworks
 
 
-def open_network(settings: NetworkSettings, paths: Paths, connection: sqlite3.Connection) -> PodNetworks:
+def open_network(
+    settings: NetworkSettings,
+    paths: Paths,
+    connection: sqlite3.Connection,
+    handlers: Mapping[str, HandlerSettings] = MappingProxyType({}),
+) -> PodNetworks:
     """The built-in bridge, whose addresses are kept through `connection`, or CNI."""
     if settings.mode == "cni":
         return CniNetwork(
@@ -23,6 +30,9 @@ def open_network(settings: NetworkSettings, paths: Paths, connection: sqlite3.Co
                 bin_dirs=settings.cni_bin_dirs,
                 state_dir=paths.network,
                 plugin_timeout=settings.plugin_timeout,
+                handler_conf_dirs=tuple(
+                    handler.cni_conf_dir for handler in handlers.values() if handler.cni_conf_dir
+                ),
             )
         )
     try:

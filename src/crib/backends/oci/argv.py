@@ -6,6 +6,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class ExecFiles:
+    """Files of one exec.
+
+    With `pid` the runtime writes the command's pid there and ends as soon as the command runs.
+    """
+
+    process: str
+    log: str
+    pid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeProgram:
     """An OCI runtime's command line.
 
@@ -15,9 +27,12 @@ class RuntimeProgram:
     program: str
     root: str
     args: tuple[str, ...] = ()
+    systemd: bool = False
+    """Containers are scopes that systemd makes."""
 
     def _global(self, *more: str) -> tuple[str, ...]:
-        return (self.program, *self.args, f"--root={self.root}", *more)
+        driver = ("--systemd-cgroup",) if self.systemd else ()
+        return (self.program, *self.args, f"--root={self.root}", *driver, *more)
 
     def create(self, container: str, bundle: str, pid_file: str) -> tuple[str, ...]:
         """Create without a monitor: for a process without output."""
@@ -35,13 +50,19 @@ class RuntimeProgram:
         """Kill and remove; fine when there is none."""
         return self._global("delete", "--force", container)
 
-    def exec(self, container: str, process: str, log: str, cgroup: str = "") -> tuple[str, ...]:
+    def exec(self, container: str, files: ExecFiles, cgroup: str = "") -> tuple[str, ...]:
         """Run the command of a process.json.
 
-        The runtime's own words go to `log`, apart from the command's.
+        The runtime's own words go to a log, apart from the command's.
         """
         below = ("--cgroup", cgroup) if cgroup else ()
-        return self._global(f"--log={log}", "exec", "--process", process, *below, container)
+        apart = ("--detach", "--pid-file", files.pid) if files.pid else ()
+        more = (*apart, *below, container)
+        return self._global(f"--log={files.log}", "exec", "--process", files.process, *more)
+
+    def update(self, container: str, resources: str) -> tuple[str, ...]:
+        """Change limits to those of a file, in the shape of config.json's `linux.resources`."""
+        return self._global("update", "--resources", resources, container)
 
     def features(self) -> tuple[str, ...]:
         """Print what it can do (OCI runtime spec, features.md)."""
@@ -89,6 +110,7 @@ class MonitorProgram:
             *("--name", container.name),
             *("--runtime", runtime_path),
             *(f"--runtime-arg={arg}" for arg in (*runtime.args, f"--root={runtime.root}")),
+            *(("--systemd-cgroup",) if runtime.systemd else ()),
             *("--bundle", container.bundle),
             *("--container-pidfile", container.pid_file),
             *("--exit-dir", self.exit_dir),

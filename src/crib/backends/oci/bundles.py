@@ -29,6 +29,9 @@ class BundleNote:
     monitor: ProcessIdentity | None = None
     shared_pids: bool = False
     """It has no pid namespace of its own, so its first process's end does not end the others."""
+    log_path: str = ""
+    poststop: bool = False
+    """Its spec has hooks that the runtime's delete runs."""
 
 
 class Bundles:
@@ -55,6 +58,8 @@ class Bundles:
             "cgroup": note.cgroup,
             "monitor": monitor,
             "sharedPids": note.shared_pids,
+            "log": note.log_path,
+            "poststop": note.poststop,
         }
         atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
 
@@ -69,14 +74,18 @@ class Bundles:
                 cgroup=str(document["cgroup"]),
                 monitor=ProcessIdentity(int(monitor[0]), int(monitor[1])) if monitor else None,
                 shared_pids=bool(document["sharedPids"]),
+                log_path=str(document.get("log", "")),  # a note of an earlier crib has none
+                poststop=bool(document.get("poststop", False)),
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
-    def write_spec(self, container: ContainerId, spec: oci.Spec) -> None:
-        # Nobody reads the bundle before the runtime is started with it: no rename needed.
-        with open(f"{self._paths.container(container)}/config.json", "wb") as file:
-            file.write(oci.encode(spec))
+    def write_spec(self, container: ContainerId, document: bytes) -> None:
+        # Nobody reads the bundle before the runtime is started with it: no rename needed. Environments hold
+        # secrets, and the bundles of pods with user namespaces can be entered by their root.
+        path = f"{self._paths.container(container)}/config.json"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(document)
 
     def read_process(self, container: ContainerId) -> oci.Process:
         """The `process` that the container was made with; OSError or ValueError when it cannot be read."""
@@ -92,7 +101,7 @@ class Bundles:
             with open(self.pid_file(container), "rb") as file:
                 pid = int(file.read(32))
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-                if f"/{container}" in file.read(65536):
+                if container in file.read(65536):
                     return pid
         return 0
 

@@ -10,27 +10,41 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from crib.backends.oci.argv import Monitored
+from crib.backends.oci.argv import Monitored, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
+from crib.backends.oci.cdi import CdiRegistry
 from crib.backends.oci.conmon import Monitors, MonitorStart
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.failures import trying
 from crib.backends.oci.filters import SeccompFilters
+from crib.backends.oci.hook_files import HookFiles
+from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
+from crib.backends.oci.labels import Labels
+from crib.backends.oci.places import check_places
 from crib.backends.oci.pod_files import write_hosts
-from crib.backends.oci.rootfs import LayerMounts, make_directories, mount_root, read_facts, unmount_root
+from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.rootfs import (
+    LayerMounts,
+    check_mount_points,
+    make_directories,
+    mount_root,
+    read_facts,
+    unmount_root,
+)
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
-from crib.host.files import remove_tree
+from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.pidfds import open_pidfd, wait_pidfd
-from crib.host.processes import run
 from crib.host.threads import run_to_end
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
-from crib.ocispec.container import container_spec
+from crib.ocispec.container import container_document, container_spec, runs_hooks_at_delete
 from crib.ocispec.inputs import ContainerInputs, PodPaths
 from crib.ocispec.seccomp import seccomp
+from crib.ocispec.security import volume_label
+from crib.ocispec.selinux import file_label
 from crib.ports import CreatedContainer, StageTimer
 from crib.wire import oci_runtime as oci
 
@@ -60,20 +74,30 @@ class Containers:
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
+        self._volumes = Volumes(self._paths, layers, environment.settings.image_volumes)
         self._monitors = Monitors(environment.monitor, environment.runtime)
         self._filters = SeccompFilters(environment.runtime.root)
+        self._labels = Labels(environment.paths, environment.host)
+        self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
+        self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
         record = request.record
+        self._env.require_usable()
         what = f"create of container {record.id}"
         with trying(what):
             with stage("root", record.config.name):
                 layers = await self._layers.acquire(record.layers)
+                security = record.config.security
+                await self._labels.load_default_profile(security.apparmor, privileged=security.privileged)
+                stacks = await self._volumes.acquire(record)
                 # In a thread: host paths, devices and images may lie on file systems that are slow to answer.
-                spec = await run_to_end(self._prepare, request, layers)
+                spec = await run_to_end(self._prepare, request, layers, stacks)
             with stage("create", record.config.name):
                 first, monitor = await self._run_create(record, spec.process.args[0])
+                if request.sandbox.config.user_namespace is not None:
+                    await run_to_end(self._volumes.let_go, record.id)
             if self._env.is_crun:
                 self._filters.learn(record.id, spec.linux.seccomp)
         user = spec.process.user
@@ -86,20 +110,22 @@ class Containers:
         what = f"delete of container {container}"
         note = self._bundles.read_note(container)
         over = note is not None and self._is_over(container, note)
+        theirs = (self._env.runtime_of(note.handler),) if note is not None else ()
+        runtimes = tuple(dict.fromkeys((*theirs, *self._env.runtimes())))
         with trying(what):
             if not over:
-                await self._delete_in_runtime(container)
+                await self._delete_in_runtimes(container, runtimes)
             if note is not None:
                 if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
                     raise Broken(f"{what}: processes in {note.cgroup} do not die")
                 await _end_monitor(note.monitor)
                 if not over:
                     # A monitor that was in the middle of a create may have made it after the first look.
-                    await self._delete_in_runtime(container)
+                    await self._delete_in_runtimes(container, runtimes)
                 await self._env.cgroups.remove(note.cgroup)
             await run_to_end(unmount_root, self._paths, container)
-            # A state that the runtime itself cannot read any more would otherwise stay for ever.
-            remove_tree(f"{self._env.runtime.root}/{container}")
+            for runtime in runtimes:
+                forget_state(runtime, container)
             for path in (self._paths.exit_file(container), self._paths.monitor_link(container)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -107,38 +133,61 @@ class Containers:
     def _is_over(self, container: ContainerId, note: BundleNote) -> bool:
         """Whether the runtime's delete has only a state directory and an empty cgroup left to remove.
 
-        Then we remove both without it, which saves a program (5 ms). It holds for crun as long as our
-        specs have no poststop hooks, which its delete would run.
+        Then we remove both without it, which saves a program (5 ms). It holds for crun, and for a spec
+        without poststop hooks, which the delete runs; where systemd made the cgroup, it must be told.
         """
         return (
             self._env.is_crun
+            and not self._env.names.systemd
+            and note.handler == self._env.facts.name
+            and not note.poststop
             and os.path.exists(self._paths.exit_file(container))
             and not self._env.cgroups.pids(note.cgroup)
         )
 
-    async def _delete_in_runtime(self, container: ContainerId) -> None:
-        """Ask the runtime.
+    async def _delete_in_runtimes(self, container: ContainerId, runtimes: Sequence[RuntimeProgram]) -> None:
+        for runtime in runtimes:
+            await delete_state(runtime, container, self._env.settings.verb_timeout)
 
-        Its failing is no failure of ours: what it made is found and removed without it too.
-        """
-        if os.path.isdir(f"{self._env.runtime.root}/{container}"):
-            limit = self._env.settings.verb_timeout
-            completed = await run(self._env.runtime.delete(container), timeout=limit)
-            if completed.exit_code != 0 or completed.timed_out:
-                words = runtime_words(completed.stderr.decode("utf-8", "replace"))
-                _log.warning("delete of container %s by %s: %s", container, self._env.facts.name, words)
-
-    def _prepare(self, request: Request, layers: Sequence[str]) -> oci.Spec:
+    def _prepare(self, request: Request, layers: Sequence[str], stacks: Stacks) -> oci.Spec:
         record, config = request.record, request.record.config
-        cgroup = f"{self._env.pod_cgroup(request.sandbox)}/{record.id}"
+        names = self._env.names
+        cgroup = names.below(names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
-        note = BundleNote(self._env.facts.name, cgroup, shared_pids=not own_pids)
+        note = BundleNote(self._env.facts.name, cgroup, shared_pids=not own_pids, log_path=record.log_path)
         self._bundles.make(record.id, note)
-        root = mount_root(self._paths, record.id, layers)
-        target = config.security.namespaces.target_id
+        idmap = pod_id_map(self._paths, request.sandbox)
+        level = self._labels.level(request.sandbox.id)
+        files = file_label(config, request.sandbox.config, self._env.host, level)
+        root = mount_root(self._paths, record.id, layers, idmap, files)
+        check_mount_points(root)
+        self._volumes.mount_images(record.id, stacks, idmap, files)
         write_hosts(self._paths, request.sandbox)
+        self._labels.label_pod(request.sandbox)
+        inputs = self.gather(request, root)
+        spec = container_spec(inputs)
+        self._labels.check(spec.process.selinux_label, spec.linux.mount_label)
+        document = container_document(inputs, spec)
+        if runs_hooks_at_delete(inputs, spec):
+            self._bundles.write_note(record.id, replace(note, poststop=True))
+        # Only now, when nothing more can be refused: these last longer than the container.
+        prepare_mount_sources(config, self._env.settings.missing_host_path)
+        self._volumes.prepare(record, idmap, volume_label(inputs))
+        if record.log_path:
+            os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
+        make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
+        self._volumes.fill(root, inputs.declared_volumes, files)
+        self._bundles.write_spec(record.id, document)
+        return spec
+
+    def gather(self, request: Request, root: str) -> ContainerInputs:
+        """All that the recipe needs to know. It only reads: explanations are made from it too."""
+        names = self._env.names
+        config, options = request.record.config, self._env.options
+        target = config.security.namespaces.target_id
+        check_places(root, config)
         inputs = ContainerInputs(
-            id=record.id,
+            id=request.record.id,
             config=config,
             sandbox=request.sandbox,
             image=request.image,
@@ -147,22 +196,39 @@ class Containers:
             rootfs=read_facts(root),
             pod=self._pod_paths(request.sandbox),
             root=root,
-            cgroups_path=cgroup,
+            cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),
             target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
-            devices=find_devices(config),
+            devices=find_devices(config, withhold=options.privileged_without_host_devices),
+            options=options,
+            base_spec=self._env.base_spec,
+            edits=self._cdi.edits(config),
+            hook_rules=self._hooks.rules(),
+            device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
+            profiles=self._labels.loaded_profiles(
+                config.security.apparmor, privileged=config.security.privileged
+            ),
+            selinux_level=self._labels.level(request.sandbox.id),
+            pids_limit=self._env.settings.pids_limit,
             default_hostname=socket.gethostname(),
+            mount_sources=self._volumes.sources(request.record, request.sandbox),
+            declared_volumes=self._volumes.declared(request.record, root, request.image),
         )
+        if request.sandbox.config.user_namespace is not None:
+            inputs = self._with_mount_facts(inputs)
         if self._env.is_crun:
             inputs = replace(inputs, seccomp_filter=self._filters.known(seccomp(inputs)))
-        spec = container_spec(inputs)
-        # Only now, when nothing more can be refused: these last longer than the container.
-        prepare_mount_sources(config, self._env.settings.missing_host_path)
-        if record.log_path:
-            os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
-        make_directories(root, spec.process.cwd, request.image.volumes)
-        self._bundles.write_spec(record.id, spec)
-        return spec
+        return inputs
+
+    def _with_mount_facts(self, inputs: ContainerInputs) -> ContainerInputs:
+        """What a runtime in a user namespace does not see of its own about the sources of mounts."""
+        sources = [mount.host_path for mount in inputs.config.mounts]
+        forgets = not self._env.facts.recursive_binds
+        return replace(
+            inputs,
+            locked_options=locked_options(sources),
+            submounts=mounts_inside(sources) if forgets else (),
+        )
 
     def _pod_paths(self, sandbox: SandboxRecord) -> PodPaths:
         paths = self._paths
@@ -174,6 +240,7 @@ class Containers:
             net_namespace=paths.namespace(sandbox.id, "net"),
             ipc_namespace=paths.namespace(sandbox.id, "ipc"),
             uts_namespace=paths.namespace(sandbox.id, "uts"),
+            user_namespace=paths.namespace(sandbox.id, "user") if sandbox.config.user_namespace else "",
             pid_namespace=f"/proc/{sandbox.infra.pid}/ns/pid"
             if is_alive(sandbox.infra) and sandbox.infra
             else "",
@@ -206,9 +273,7 @@ class Containers:
         monitor = identity(started.child.pid)
         note = self._bundles.read_note(record.id)
         if note is not None and monitor is not None:
-            self._bundles.write_note(
-                record.id, BundleNote(note.handler, note.cgroup, monitor, note.shared_pids)
-            )
+            self._bundles.write_note(record.id, replace(note, monitor=monitor))
         first = identity(await started.pid(self._env.settings.verb_timeout))
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")

@@ -9,19 +9,25 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from crib.backends.oci.argv import MonitorProgram, RuntimeProgram
+from crib.backends.oci.base_specs import read_base_spec
+from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.failures import trying
-from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout, expand_slice
+from crib.backends.oci.labels import Labels
+from crib.backends.oci.programs import noted_handlers, noted_program, write_note
+from crib.backends.oci.slices import check_systemd
+from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
 from crib.host.sealed import seal
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import Broken
 from crib.model.facts import HandlerFacts, HostFacts
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
-from crib.model.sandbox import SandboxRecord
 from crib.model.settings import HandlerSettings, Settings
 from crib.wire.oci_runtime import decode_features
 
@@ -33,8 +39,12 @@ OCI_VERSION = "1.0.2"
 What we use of the OCI is in it, and old runtimes refuse what says more (crun 1.8: 1.0.x).
 """
 _VERSION = re.compile(r"(\d+)\.(\d+)")
-_CRUN_RRO = (1, 4)
-_RUNC_RRO = (1, 1)
+_RECURSIVE = {"crun": (1, 4), "runc": (1, 1)}
+"""Since when they know recursively read-only mounts, of those that had them before `features` told of it."""
+
+_CRUN_RECURSIVE = (1, 9)
+_USERNS = {"crun": (1, 8), "runc": (1, 1)}
+"""Since when they are known to join a user namespace that is there, of those without `features`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +60,57 @@ class OciEnvironment:
     monitor: MonitorProgram
     is_crun: bool = False
     """What we know of crun may be used: its state of a container is a directory of plain files."""
+    base_spec: Mapping[str, Any] = field(default_factory=dict)
+    others: frozenset[str] | None = None
+    """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
-    def pod_cgroup(self, sandbox: SandboxRecord) -> str:
-        """The cgroup that the pod's containers lie below.
+    @property
+    def options(self) -> HandlerSettings:
+        """The administrator's settings for this handler."""
+        return self.settings.handlers.get(self.facts.name, HandlerSettings())
 
-        Ours unless the client names one (CRI cgroup_parent).
-        """
-        parent = sandbox.config.cgroup_parent
-        if not parent:
-            return f"{self.settings.cgroup_root.rstrip('/')}/{sandbox.id}"
-        try:
-            path = expand_slice(os.path.basename(parent)) if parent.endswith(".slice") else parent
-        except ValueError as error:
-            raise InvalidRequest(str(error), field="config.linux.cgroup_parent") from error
-        path = "/" + path.strip("/")
-        if path == "/" or any(part in ("", ".", "..") or "\0" in part for part in path[1:].split("/")):
-            raise InvalidRequest(
-                f"{parent!r} is not the path of a cgroup", field="config.linux.cgroup_parent"
-            )
-        return path
+    def owns(self, handler: str) -> bool:
+        """Whether what that handler made is this one's to look after."""
+        return handler == self.facts.name or (self.others is not None and handler not in self.others)
+
+    def runtimes(self) -> tuple[RuntimeProgram, ...]:
+        """This handler's own program, and those whose containers it looks after besides."""
+        if self.others is None:
+            return (self.runtime,)
+        foreign = (name for name in noted_handlers(self.paths) if name != self.facts.name and self.owns(name))
+        return (self.runtime, *(noted_program(self.paths, name) for name in foreign))
+
+    def runtime_of(self, handler: str) -> RuntimeProgram:
+        """The program that made what carries that handler's name."""
+        if handler == self.facts.name:
+            return self.runtime
+        return noted_program(self.paths, handler)
+
+    def require_usable(self) -> None:
+        """Broken, with the reason, where the handler could not be opened."""
+        if not self.facts.version:
+            raise Broken(f"handler {self.facts.name} cannot be used: {self.facts.problem}")
+
+    @property
+    def names(self) -> CgroupNames:
+        """Where cgroups are."""
+        return CgroupNames(self.settings.cgroup_root, self.settings.cgroup_driver == "systemd")
+
+
+def closed_environment(
+    name: HandlerName, settings: Settings, paths: Paths, host: HostFacts, problem: str
+) -> OciEnvironment:
+    """Of a handler that could not be opened: enough to stop and remove what it made before."""
+    runtime = noted_program(paths, name)
+    return OciEnvironment(
+        facts=HandlerFacts(name, runtime.program, "", OCI_VERSION, False, False, False, problem=problem),
+        settings=settings,
+        paths=paths,
+        host=host,
+        cgroups=Cgroups(detect_layout()),
+        runtime=runtime,
+        monitor=MonitorProgram(settings.conmon, paths.exits, paths.monitor_sockets),
+    )
 
 
 async def open_environment(
@@ -82,19 +124,30 @@ async def open_environment(
         for directory in (paths.exits, paths.sandboxes, paths.containers, paths.monitor_sockets):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         os.makedirs(paths.writable_layers, mode=0o700, exist_ok=True)
+        for directory in (paths.sandboxes, paths.containers):
+            # The root of a pod's user namespace passes through to its own files, and sees no others.
+            os.chmod(directory, 0o711)  # noqa: S103
         make_private_root(paths.containers)
-        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args)
-        os.makedirs(runtime.root, mode=0o700, exist_ok=True)
-        is_crun = os.path.basename(program) == "crun"
+        systemd = settings.cgroup_driver == "systemd"
+        if systemd:
+            check_systemd()
+        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd)
+        base_spec = read_base_spec(handler.base_spec, name)
+        first = await _first_line(program)
+        is_crun = _kind(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
             _log.info("%s cannot be run from a sealed copy: it makes one itself each time", program)
         layout = detect_layout()
-        facts = await probe_handler(name, runtime)
+        facts = await probe_handler(name, runtime, first)
+        os.makedirs(runtime.root, mode=0o700, exist_ok=True)
+        write_note(paths, name, runtime)
+        await Labels(paths, host).load_default_profile(None, privileged=False)
         facts = replace(
             facts,
             monitor=conmon,
             monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
-            problem=hybrid_problem(facts, layout),
+            user_namespaces=facts.user_namespaces and host.idmapped_mounts,
+            problem=hybrid_problem(layout) if is_crun else "",
         )
         return OciEnvironment(
             facts=facts,
@@ -105,12 +158,13 @@ async def open_environment(
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
+            base_spec=base_spec,
         )
 
 
-def hybrid_problem(facts: HandlerFacts, layout: CgroupLayout) -> str:
+def hybrid_problem(layout: CgroupLayout) -> str:
     """Crun takes a hybrid host only if no controller is left on its v2 side; systemd mounts them as v1."""
-    if layout.mode != "hybrid" or os.path.basename(facts.program) != "crun":
+    if layout.mode != "hybrid":
         return ""
     left = sorted(layout.unified_controllers)
     if not left:
@@ -136,18 +190,23 @@ async def _first_line(program: str) -> str:
     return said.splitlines()[0] if said else ""
 
 
-async def probe_handler(name: HandlerName, runtime: RuntimeProgram) -> HandlerFacts:
+def _kind(first: str) -> str:
+    """Which runtime says this of itself, under whatever name it was installed."""
+    return first.partition(" ")[0]
+
+
+async def probe_handler(name: HandlerName, runtime: RuntimeProgram, first: str) -> HandlerFacts:
     """Ask the runtime what it can do: `features` where it has it, else from its version."""
-    first = await _first_line(runtime.program)
     match = _VERSION.search(first)
     if match is None:
         raise Broken(
             f"handler {name}: {runtime.program} --version says {first!r}, which has no version in it"
         )
     number = (int(match[1]), int(match[2]))
-    is_crun = "crun" in first
-    recursive = number >= (_CRUN_RRO if is_crun else _RUNC_RRO)
-    idmapped = is_crun and number >= (1, 9)
+    kind = _kind(first)
+    recursive = kind in _RECURSIVE and number >= _RECURSIVE[kind]
+    userns = kind in _USERNS and number >= _USERNS[kind]
+    idmapped = kind == "crun" and number >= (1, 9)
     answer = await run(runtime.features(), timeout=20)
     if answer.exit_code == 0:
         try:
@@ -155,6 +214,7 @@ async def probe_handler(name: HandlerName, runtime: RuntimeProgram) -> HandlerFa
         except ValueError as error:
             raise Broken(f"handler {name}: {runtime.program} features is not understood: {error}") from error
         recursive = "rro" in (features.mount_options or ())
+        userns = features.linux is not None and "user" in (features.linux.namespaces or ())
         extensions = features.linux.mount_extensions if features.linux is not None else None
         idmapped = extensions is not None and extensions.idmap.enabled
     return HandlerFacts(
@@ -163,6 +223,7 @@ async def probe_handler(name: HandlerName, runtime: RuntimeProgram) -> HandlerFa
         version=first.rsplit(" ", 1)[-1],
         oci_version=OCI_VERSION,
         recursive_read_only=recursive,
-        user_namespaces=False,
+        user_namespaces=userns,
+        recursive_binds=kind != "crun" or number >= _CRUN_RECURSIVE,
         idmapped_mounts=idmapped,
     )

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from crib.backends.oci.bundles import BundleNote, Bundles
 from crib.backends.oci.deaths import MonitorDeaths
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import trying
+from crib.backends.oci.failures import refused_program, trying
 from crib.host.cgroup_stats import StatsReader
 from crib.host.files import atomic_write
 from crib.host.inotify import WRITTEN, DirectoryWatcher
@@ -26,6 +26,10 @@ from crib.wire.conmon import decode_exit
 _LOST = b"lost"
 """Our own word in an exit file: the code is not known."""
 LOST_CODE = 255
+_REFUSED_CODES = (1, 255)
+"""What crun and runc end with when execve(2) of the container's program fails."""
+_LONGEST_WORDS = 4096
+_KILL_ROUNDS = 10
 
 
 class Exits:
@@ -54,10 +58,13 @@ class Exits:
         except (FileNotFoundError, ValueError):
             return None
         note = self._bundles.read_note(container)
-        return Exit(container, code, at, oom_killed=self._oom_killed(container, note))
+        words = ""
+        if note is not None and note.log_path and code in _REFUSED_CODES:
+            words = refused_program(_beginning(note.log_path))
+        return Exit(container, code, at, oom_killed=self._oom_killed(container, note), never_ran=words)
 
     async def stream(self) -> AsyncIterator[Exit]:
-        """See Handler.exits. Only of containers of this handler; what another left is another's to tell."""
+        """See Handler.exits. Only of containers that are this handler's to look after."""
         with trying("watching exit files"), DirectoryWatcher([self._env.paths.exits], WRITTEN) as watcher:
             try:
                 self._watch_running()
@@ -96,7 +103,7 @@ class Exits:
 
     def _note(self, name: str) -> BundleNote | None:
         note = self._bundles.read_note(ContainerId(name)) if is_id(name) else None
-        return note if note is not None and note.handler == self._env.facts.name else None
+        return note if note is not None and self._env.owns(note.handler) else None
 
     def _is_torn(self, name: str) -> bool:
         container = ContainerId(name)
@@ -111,11 +118,25 @@ class Exits:
         atomic_write(self._env.paths.exit_file(container), _LOST, 0o600)
 
     def _kill_all(self, note: BundleNote) -> None:
-        """Without waiting: whatever survives this, by forking, does not survive the delete."""
-        for pid in self._env.cgroups.pids(note.cgroup):
-            signal_process(pid, signal.SIGKILL)
+        """Without waiting: whatever survives all rounds, by forking, does not survive the delete."""
+        for _round in range(_KILL_ROUNDS):
+            pids = self._env.cgroups.pids(note.cgroup)
+            for pid in pids:
+                signal_process(pid, signal.SIGKILL)
+            if not pids:
+                return
 
     def _oom_killed(self, container: ContainerId, note: BundleNote | None) -> bool:
         if os.path.exists(f"{self._env.paths.container(container)}/oom"):
             return True
         return note is not None and self._stats.oom_kills(note.cgroup) > 0
+
+
+def _beginning(path: str) -> bytes:
+    """A log that may be such words and nothing else; empty for a longer one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LONGEST_WORDS + 1)
+    except OSError:
+        return b""
+    return data if len(data) <= _LONGEST_WORDS else b""

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 
 from crib.host.processes import Completed, ProgramFailed, ToolMissing
 from crib.model.errors import Broken, Exhausted
+from crib.wire.crilog import parse_line
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
 _RUNC_LINE = re.compile(r'^time="[^"]*" level=\S+ msg="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
 _LONGEST = 2000
+_REFUSED = re.compile(
+    rb"(?:exec container process (?:\([^)]*\) )?`[^`]*`: .+"  # crun
+    rb"|(?:standard_init_linux\.go:\d+: )?exec (?:user process caused(?: \"|: )|/[^:]*: ).+)"  # runc
+)
 
 
 @contextlib.contextmanager
@@ -36,6 +41,23 @@ def runtime_words(text: str) -> str:
     """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters."""
     plain = _RUNC_LINE.sub(lambda match: match[1].replace('\\"', '"'), _TIME_STAMP.sub("", text))
     return plain.strip()[-_LONGEST:] or "it said nothing"
+
+
+def refused_program(log: bytes) -> str:
+    """What the runtime said when execve(2) of the program failed; empty when `log` has anything else in it.
+
+    By then the start has succeeded, and the words are in the container's own log (a script without its
+    interpreter, a program for another kind of processor). A program that writes such a line and nothing else
+    only describes itself.
+    """
+    line, newline, rest = log.partition(b"\n")
+    if not newline or rest:
+        return ""
+    try:
+        words = parse_line(line).content.strip()
+    except ValueError:
+        return ""
+    return words.decode("utf-8", "replace") if _REFUSED.fullmatch(words) else ""
 
 
 def checked(what: str, completed: Completed) -> Completed:

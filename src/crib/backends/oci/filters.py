@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from crib.model.ids import ContainerId
+from crib.model.ids import ContainerId, SandboxId
 from crib.wire import oci_runtime as oci
 
 _PROFILES = 64
@@ -39,7 +39,7 @@ class SeccompFilters:
             self._known.move_to_end(key)
         return filter_
 
-    def learn(self, container: ContainerId, profile: oci.Seccomp | None) -> None:
+    def learn(self, container: ContainerId | SandboxId, profile: oci.Seccomp | None) -> None:
         """Remember what crun made of this profile for a container that was just created."""
         if profile is None:
             return

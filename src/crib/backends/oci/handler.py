@@ -13,22 +13,27 @@ from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
+from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, trying
+from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.rootfs import LayerMounts
+from crib.backends.oci.signals import Signals
+from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays
+from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.host.cgroup_stats import StatsReader
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.mounts import unmount_tree
-from crib.host.pidfds import signal_process
 from crib.host.processes import run
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult, Exit
-from crib.model.errors import Broken, WrongState
+from crib.model.errors import Broken, CribError, WrongState
+from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
-from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.ports import CreatedContainer, Observation, StageTimer
 from crib.wire.conmon import REOPEN_LOG
@@ -47,8 +52,11 @@ class OciHandler:
         self._bundles = Bundles(environment.paths)
         self._pods = Pods(environment)
         self._containers = Containers(environment, self._bundles, layers)
-        self._commands = Commands(environment, self._bundles)
+        self._explanations = Explanations(environment.paths, layers, self._containers.gather)
+        self._signals = Signals(environment, self._bundles)
+        self._commands = Commands(environment, self._bundles, self._signals)
         self._exits = Exits(environment, self._bundles, stats)
+        self._updates = Updates(environment, self._bundles)
         self._usage = UsageReader(environment.paths, stats)
 
     @property
@@ -75,6 +83,11 @@ class OciHandler:
         self._exits.watch(record.id, created.monitor)
         return created
 
+    async def explain(
+        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
+    ) -> ExplainedSpec:
+        return await self._explanations.explain(Request(record, sandbox, image))
+
     async def start(self, record: ContainerRecord) -> None:
         what = f"start of container {record.id}"
         with trying(what):
@@ -83,11 +96,7 @@ class OciHandler:
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):
-            if everyone and (note := self._bundles.read_note(record.id)) is not None:
-                for pid in self._env.cgroups.pids(note.cgroup):
-                    signal_process(pid, signum)
-            elif record.process is not None:
-                signal_process(record.process.pid, signum, record.process.start_time)
+            await self._signals.send(record, signum, everyone=everyone)
 
     async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
         return await self._commands.run_sync(record, command)
@@ -109,6 +118,27 @@ class OciHandler:
             except TimeoutError:
                 raise Broken(f"{what}: the monitor made no new {record.log_path}") from None
 
+    async def rotate_log(self, record: ContainerRecord, size_max: int, files: int) -> bool:
+        with trying(f"rotating the log of container {record.id}"):
+            if not record.log_path or not is_longer(record.log_path, size_max):
+                return False
+            aside = set_aside(record.log_path, time.time())
+            if not aside:
+                return False
+            try:
+                await self.reopen_log(record)
+            except CribError:
+                put_back(record.log_path, aside)
+                raise
+            remove_oldest(record.log_path, files - 1)
+        return True
+
+    async def update(self, record: ContainerRecord, resources: Resources) -> None:
+        await self._updates.container(record, resources)
+
+    async def update_pod(self, record: SandboxRecord) -> None:
+        await self._updates.pod(record, "resources")
+
     async def delete(self, record: ContainerRecord) -> None:
         note = self._bundles.read_note(record.id)
         await self._containers.delete(record.id)
@@ -120,10 +150,19 @@ class OciHandler:
     async def observe(self, record: ContainerRecord) -> Observation:
         monitor_alive = is_alive(record.monitor)
         status = "gone"
-        if os.path.isdir(f"{self._env.runtime.root}/{record.id}"):
-            with trying(f"looking at container {record.id}"):
-                limit = self._env.settings.verb_timeout
-                completed = await run(self._env.runtime.state(record.id), timeout=limit)
+        note = self._bundles.read_note(record.id)
+        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
+        if os.path.isdir(f"{runtime.root}/{record.id}"):
+            limit = self._env.settings.verb_timeout
+            try:
+                with trying(f"looking at container {record.id}"):
+                    completed = await run(runtime.state(record.id), timeout=limit)
+            except Broken:
+                if runtime == self._env.runtime and self._env.facts.version:
+                    raise
+                # The handler is gone, and its program with it: the process itself is left to be asked.
+                status = record.state.value if is_alive(record.process) else "stopped"
+                return Observation(status, self._exits.read(record.id), monitor_alive)
             if completed.exit_code == 0:
                 try:
                     status = decode_state(completed.stdout).status
@@ -135,7 +174,7 @@ class OciHandler:
         return self._pods.alive(record)
 
     async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
-        cgroup = f"{self._pods.cgroup(sandbox)}/{record.id}"
+        cgroup = self._env.names.below(self._pods.cgroup(sandbox), record.id)
         with trying(f"usage of container {record.id}"):
             return ContainerUsage(self._usage.cgroup(cgroup), await self._usage.writable_layer(record.id))
 
@@ -160,4 +199,6 @@ class OciHandler:
         with trying("undoing what all containers share"):
             unmount_tree(self._paths.containers)
             unmount_tree(self._paths.sandboxes)
-            await self._env.cgroups.remove(self._env.settings.cgroup_root)
+            if self._env.names.systemd:
+                await stop_slice(os.path.basename(self._env.names.own))
+            await self._env.cgroups.remove(self._env.names.own)

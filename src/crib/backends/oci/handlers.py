@@ -1,11 +1,12 @@
-"""Every handler of the settings that can be used on this host."""
+"""Every handler of the settings."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
-from crib.backends.oci.environment import open_environment
+from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.handler import OciHandler
 from crib.backends.oci.rootfs import LayerMounts
 from crib.model.errors import CribError
@@ -21,14 +22,21 @@ log = logging.getLogger(__name__)
 async def open_handlers(
     settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
 ) -> Mapping[HandlerName, Handler]:
-    """Probe each. One that cannot be used is logged and left out, unless it is the default one."""
-    handlers: dict[HandlerName, Handler] = {}
+    """Probe each. One that cannot be used runs nothing and tells why, unless it is the default one: an error.
+
+    The default one looks after what handlers have made that are not configured any more.
+    """
+    environments: dict[HandlerName, OciEnvironment] = {}
     for text in settings.handlers:
         name = HandlerName(text)
         try:
-            handlers[name] = OciHandler(await open_environment(name, settings, paths, facts), layers)
+            environments[name] = await open_environment(name, settings, paths, facts)
         except CribError as error:
             if text == settings.default_handler:
                 raise
-            log.warning("handler %s is not offered: %s", name, error)
-    return handlers
+            log.warning("handler %s cannot be used: %s", name, error)
+            environments[name] = closed_environment(name, settings, paths, facts, str(error))
+    default = HandlerName(settings.default_handler)
+    others = frozenset(environments) - {default}
+    environments[default] = replace(environments[default], others=others)
+    return {name: OciHandler(environment, layers) for name, environment in environments.items()}

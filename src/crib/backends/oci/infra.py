@@ -14,6 +14,7 @@ from crib.model.facts import HostFacts
 from crib.model.paths import Paths
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.ocispec.process import oom_score_adj
+from crib.ocispec.userns import id_mappings
 from crib.wire import oci_runtime as oci
 
 _PROGRAM_LIMIT = 64 << 20
@@ -46,16 +47,17 @@ def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, 
     user = config.security.run_as_user if config.security.run_as_user is not None else _NOBODY
     group = config.security.run_as_group if config.security.run_as_group is not None else user
     namespaces = [oci.Namespace(type="pid"), oci.Namespace(type="mount")]
-    joined = []
+    joined = [("user", "user")] if config.user_namespace is not None else []
     if not config.host_network:
         joined += [("network", "net"), ("uts", "uts")]
     if config.security.namespaces.ipc != NamespaceMode.NODE:
         joined.append(("ipc", "ipc"))
     namespaces += [oci.Namespace(type=kind, path=paths.namespace(record.id, name)) for kind, name in joined]
+    uids, gids = id_mappings(config)
     return oci.Spec(
         oci_version="1.0.2",
         process=oci.Process(
-            user=oci.User(uid=user, gid=group),
+            user=oci.User(uid=user, gid=group, additional_gids=config.security.supplemental_groups),
             args=("/catatonit", "-P"),
             cwd="/",
             capabilities=oci.Capabilities(),
@@ -77,6 +79,8 @@ def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, 
         ),
         linux=oci.Linux(
             namespaces=tuple(namespaces),
+            uid_mappings=uids,
+            gid_mappings=gids,
             cgroups_path=cgroup,
             resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
         ),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 
+from crib.backends.oci.idmaps import own, pod_id_map
 from crib.host.files import atomic_write
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
@@ -42,8 +43,8 @@ def write_pod_files(paths: Paths, record: SandboxRecord) -> None:
     """Write all three below the sandbox's directory, which exists."""
     config = record.config
     hostname = socket.gethostname() if config.host_network else config.hostname
-    atomic_write(paths.etc(record.id, "hostname"), f"{hostname}\n".encode())
-    atomic_write(paths.etc(record.id, "resolv.conf"), _resolv_conf(config.dns or DnsConfig()))
+    _write(paths, record, "hostname", f"{hostname}\n".encode())
+    _write(paths, record, "resolv.conf", _resolv_conf(config.dns or DnsConfig()))
     write_hosts(paths, record)
 
 
@@ -57,7 +58,13 @@ def write_hosts(paths: Paths, record: SandboxRecord) -> None:
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         if file.read(_HOST_FILE_LIMIT) == wanted:
             return
-    atomic_write(path, wanted)
+    _write(paths, record, "hosts", wanted)
+
+
+def _write(paths: Paths, record: SandboxRecord, name: str, content: bytes) -> None:
+    path = paths.etc(record.id, name)
+    atomic_write(path, content)
+    own(path, pod_id_map(paths, record))
 
 
 def _hosts(record: SandboxRecord) -> bytes:

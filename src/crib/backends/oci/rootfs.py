@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import Protocol
 
 from crib.backends.oci.failures import trying
+from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.host import mounts
 from crib.host.files import make_dirs_in_root, open_root, read_in_root, remove_tree
 from crib.model.errors import InvalidRequest
@@ -19,6 +21,7 @@ from crib.model.ids import ContainerId, Digest
 from crib.model.paths import Paths
 
 _FACT_LIMIT = 1 << 20
+_MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
 
@@ -30,25 +33,51 @@ class LayerMounts(Protocol):
         ...
 
 
-def mount_root(paths: Paths, container: ContainerId, layers: Sequence[str]) -> str:
-    """Mount the container's root over `layers` (lowest first) and return its path.
+def mount_root(
+    paths: Paths,
+    container: ContainerId,
+    layers: Sequence[str],
+    idmap: PodIdMap | None = None,
+    context: str = "",
+) -> str:
+    """Mount the container's root over `layers` (lowest first), labelled `context`, and return its path.
 
-    Blocks; idempotent after a crash.
+    With `idmap` root's files in the layers are the pod's root's, and so is what the container writes. Blocks;
+    idempotent after a crash.
     """
     root = paths.rootfs(container)
+    if idmap is not None:
+        let_through(paths.container(container), idmap)
     writable = paths.writable_layer(container)
     os.makedirs(writable, mode=0o700, exist_ok=True)
     for name, mode in (("upper", 0o755), ("work", 0o700)):
         os.makedirs(f"{writable}/{name}", mode=mode, exist_ok=True)
-    mounts.perform(
-        mounts.Overlay(
-            target=root,
-            lower=tuple(reversed(layers)),
-            upper=f"{writable}/upper",
-            work=f"{writable}/work",
+        own(f"{writable}/{name}", idmap)
+    with id_mapped_layers(idmap, layers, f"{paths.container(container)}/layers") as shown:
+        mounts.perform(
+            mounts.Overlay(
+                target=root,
+                lower=tuple(reversed(shown)),
+                upper=f"{writable}/upper",
+                work=f"{writable}/work",
+                context=context,
+            )
         )
-    )
     return root
+
+
+def check_mount_points(root: str) -> None:
+    """InvalidRequest where the image has anything but directories at the places of the runtime's own mounts.
+
+    Some versions of runtimes follow a link there and write on the host (CVE-2026-41579, CVE-2023-28642).
+    """
+    for name in _MOUNT_POINTS:
+        try:
+            status = os.lstat(f"{root}/{name}")
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            raise InvalidRequest(f"/{name} of the image is not a directory", field="config.image")
 
 
 def unmount_root(paths: Paths, container: ContainerId) -> None:
@@ -56,12 +85,15 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
     bundle = paths.container(container)
     while mounts.unmount(paths.rootfs(container), lazy=True):
         pass
+    volumes = paths.image_volumes(container)
+    if os.path.isdir(volumes):
+        release_below(os.path.realpath(volumes))
     try:
         remove_tree(bundle)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        mounts.unmount_tree(bundle)
+        release_below(bundle)
         remove_tree(bundle)
     remove_tree(paths.writable_layer(container))
 
@@ -85,8 +117,11 @@ def _text(root: str, path: str) -> str:
         ) from error
 
 
-def make_directories(root: str, working_dir: str, volumes: Sequence[str]) -> None:
+def make_directories(
+    root: str, working_dir: str, volumes: Sequence[str], idmap: PodIdMap | None = None
+) -> None:
     """The working directory and the image's declared volumes, where the image has none."""
+    owner = (idmap.uid, idmap.gid) if idmap is not None else None
     if len(volumes) > _MAX_VOLUMES:
         raise InvalidRequest(
             f"the image declares {len(volumes)} volumes, more than {_MAX_VOLUMES}", field="config.image"
@@ -100,7 +135,7 @@ def make_directories(root: str, working_dir: str, volumes: Sequence[str]) -> Non
             if path == "/":
                 continue
             try:
-                os.close(make_dirs_in_root(root_fd, path))
+                os.close(make_dirs_in_root(root_fd, path, owner=owner))
             except OSError as error:
                 if error.errno in {errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.EEXIST}:
                     raise InvalidRequest(

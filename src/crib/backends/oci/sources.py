@@ -5,6 +5,7 @@ Sources of its mounts, device nodes, seccomp profiles. All of it may block.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,19 @@ REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 _PROFILE_LIMIT = 4 << 20
 _MAX_DEVICES = 10_000
 _NOT_OURS = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx")  # noqa: S108 - the runtime makes these
+
+
+def real_sources(config: ContainerConfig) -> list[str]:
+    """Each host path without symbolic links (the CRI wants the real one mounted); empty for an image.
+
+    What is missing, or stands behind a link of /proc that is no name, stays as it was given.
+    """
+    found = []
+    for mount in config.mounts:
+        path = mount.host_path
+        real = os.path.realpath(path) if path.startswith("/") and "\0" not in path else path
+        found.append(real if os.path.lexists(real) or not os.path.lexists(path) else path)
+    return found
 
 
 def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
@@ -55,7 +69,7 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
 def _check_missing(path: str, field: str, missing: str) -> None:
     if missing != "create":
         raise InvalidRequest(f"{path} does not exist", field=field)
-    if os.path.normpath(path) in REFUSED_SOURCES:
+    if {os.path.normpath(path), os.path.realpath(path)} & REFUSED_SOURCES:
         raise InvalidRequest(f"{path} does not exist and is never made", field=field)
 
 
@@ -77,10 +91,10 @@ def _check_propagation(path: str, wanted: MountPropagation, table: list[MountEnt
     )
 
 
-def find_devices(config: ContainerConfig) -> tuple[HostDevice, ...]:
-    """`config.devices`, and every node of the host for a privileged container."""
+def find_devices(config: ContainerConfig, *, withhold: bool = False) -> tuple[HostDevice, ...]:
+    """`config.devices`, and every node of the host for a privileged container unless they are withheld."""
     found = {}
-    if config.security.privileged:
+    if config.security.privileged and not withhold:
         for device in _all_host_devices():
             found[device.path] = device
     for position, asked in enumerate(config.devices):
@@ -102,12 +116,10 @@ def _asked_for(asked: Device, field: str) -> Iterator[HostDevice]:
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"{asked.host_path}: {error}", field=f"{field}.host_path") from error
     if stat.S_ISDIR(status.st_mode):
-        for path, inner in _nodes_below(asked.host_path):
-            yield _device(
-                f"{target.rstrip('/')}{path.removeprefix(asked.host_path.rstrip('/'))}",
-                inner,
-                asked.permissions,
-            )
+        top = asked.host_path.rstrip("/")
+        for path, inner in _nodes_below(top, links=True):
+            below = f"{target.rstrip('/')}{path.removeprefix(top)}"
+            yield _device(below, inner, asked.permissions or "rwm")
     elif _is_device(status):
         yield _device(target, status, asked.permissions or "rwm")
     else:
@@ -119,20 +131,23 @@ def _all_host_devices() -> Iterator[HostDevice]:
         yield _device(path, status, "rwm")
 
 
-def _nodes_below(top: str) -> Iterator[tuple[str, os.stat_result]]:
+def _nodes_below(top: str, *, links: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+    """Device nodes below a directory; with `links` also what links there lead to (/dev/disk/by-id)."""
     waiting = [top]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    if entry.path in _NOT_OURS or entry.is_symlink():
+                    link = entry.is_symlink()
+                    if entry.path in _NOT_OURS or (link and not links):
                         continue
-                    if entry.is_dir():
+                    if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                         continue
-                    status = entry.stat(follow_symlinks=False)
-                    if _is_device(status):
-                        yield entry.path, status
+                    with contextlib.suppress(OSError):  # a link to nothing, or a node that just went away
+                        status = entry.stat()
+                        if _is_device(status):
+                            yield entry.path, status
         except OSError:  # a node that went away meanwhile
             continue
 

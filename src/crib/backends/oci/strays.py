@@ -24,10 +24,12 @@ def find_strays(
     """Look through directories, exit files, the runtime's state and our own cgroups."""
     paths, cgroups = environment.paths, environment.cgroups
     known: frozenset[str] = sandboxes | containers
-    root = environment.settings.cgroup_root
-    pods = {*_ids(paths.sandboxes), *(name for top in cgroups.directories(root) for name in _ids(top))}
+    names = environment.names
+    ours = (name for top in cgroups.directories(names.own) for name in _listed(top))
+    pods: set[str] = {*_ids(paths.sandboxes), *names.pods_among(ours)}
     found: set[str] = set()
-    for directory in (paths.containers, paths.writable_layers, paths.exits, environment.runtime.root):
+    states = tuple(runtime.root for runtime in environment.runtimes())
+    for directory in (paths.containers, paths.writable_layers, paths.exits, *states):
         found.update(_ids(directory))
     # An infra process is known to the runtime under its sandbox's id.
     found -= pods
@@ -38,8 +40,11 @@ def find_strays(
 
 
 def _ids(directory: str) -> Iterator[str]:
+    return (name for name in _listed(directory) if is_id(name))
+
+
+def _listed(directory: str) -> list[str]:
     try:
-        names = os.listdir(directory)
+        return os.listdir(directory)
     except FileNotFoundError:
-        return
-    yield from (name for name in names if is_id(name))
+        return []

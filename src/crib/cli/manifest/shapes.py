@@ -90,7 +90,7 @@ PORT = _shape("name containerPort hostPort protocol hostIP")
 LIFECYCLE = _shape("stopSignal", {"postStart": f"hooks: {_KUBELET}", "preStop": f"hooks: {_KUBELET}"})
 RESOURCES = _shape("requests limits", {"claims": _KUBELET})
 VOLUME_MOUNT = _shape(
-    "name mountPath readOnly subPath mountPropagation recursiveReadOnly",
+    "name mountPath readOnly subPath mountPropagation recursiveReadOnly bindMountOptions",
     {"subPathExpr": f"{_NOT_YET}; use subPath"},
 )
 CONTAINER_SECURITY = _shape(

@@ -21,6 +21,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 if TYPE_CHECKING:
     from crib.cli.manifest.plan import Dirs
 
+_BIND_OPTIONS = ("nodev", "noexec", "nosuid")
 _PROPAGATION = {
     "None": PROPAGATION_PRIVATE,
     "HostToContainer": PROPAGATION_HOST_TO_CONTAINER,
@@ -136,7 +137,18 @@ def _mount(container: Node, node: Node, volume: VolumePlan) -> Mount:
         propagation=_PROPAGATION[propagation],
         recursive_read_only=_recursive(node, read_only=read_only, propagation=propagation),
         image=ImageSpec(image=volume.image) if volume.kind == "image" else None,
+        mount_options=_bind_options(node),
     )
+
+
+def _bind_options(node: Node) -> list[str]:
+    """KEP-5855: restrictions of this one mount."""
+    options = node.texts("bindMountOptions")
+    for option in options:
+        if option not in _BIND_OPTIONS:
+            words = f"{option!r} is not one of {', '.join(_BIND_OPTIONS)}"
+            raise ManifestError(node.at("bindMountOptions"), words)
+    return options
 
 
 def _recursive(node: Node, *, read_only: bool, propagation: str) -> bool:

@@ -1,8 +1,8 @@
 """CreateContainer: a root, an OCI spec, a monitor, and a first process that waits to be started.
 
-look up   the image and the policy's word on it, the sandbox (READY); a container of the same name (joined,
-          returned, or refused)
-intend    row CREATING, holding the image's layers from now on
+look up   the image, those of image volumes, the policy's word on them, the sandbox (READY); a container of
+          the same name (joined, returned, or refused)
+intend    row CREATING, holding the layers of these images from now on
 act       handler.create
 tell      row CREATED; event CREATED
 ✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
@@ -19,11 +19,11 @@ from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.joins import Joins
-from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
 from crib.model.differences import differing_fields
-from crib.model.errors import AlreadyExists, InvalidRequest, NotFound
+from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound
 from crib.model.events import EventType
-from crib.model.ids import ContainerId, SandboxId, new_container_id
+from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed, move_container, move_sandbox
 from crib.model.sandbox import SandboxRecord, SandboxState
@@ -58,16 +58,13 @@ class CreateContainer:
         core = self._core
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
-        image = await self._image(config)
+        image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
-        if config.security.privileged and not sandbox.config.security.privileged:
-            raise InvalidRequest(
-                f"cannot be set: pod sandbox {sandbox_id} is not privileged",
-                field="config.linux.security_context.privileged",
-            )
-        self._catalogue.use(image.id)
-        record = core.containers.put(self._record(sandbox, config, image))
+        record = self.draft(sandbox, config, image)
+        for used in record.held_images:
+            self._catalogue.use(used)
+        core.containers.put(record)
         stage = core.timeline.of(sandbox_id)
         with stage("CreateContainer", config.name):
             try:
@@ -87,19 +84,39 @@ class CreateContainer:
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
 
-    async def _image(self, config: ContainerConfig) -> ImageRecord:
-        """The image, which the policy has accepted; from here to the row nothing may wait."""
-        accepted = None
-        while (image := self._catalogue.find(config.image)) is not None and image.id != accepted:
-            await self._policy.before_run(image, config.user_specified_image or config.image)
-            accepted = image.id
-        if image is None:
-            raise NotFound(f"image {config.image!r} is not here: pull it first")
-        if not image.layers:
-            raise InvalidRequest(
-                f"image {config.image!r} has no layers: there is nothing to run", field="config.image.image"
-            )
-        return image
+    async def _accepted(self, config: ContainerConfig) -> ImageRecord:
+        """The image; the policy has accepted it and all of image volumes. From here to the row nothing may
+        wait.
+        """
+        accepted: set[tuple[ImageId, str]] = set()
+        while True:
+            image = usable_image(self._catalogue.find(config.image), config)
+            wanted = [(image, config.user_specified_image or config.image)]
+            for mount, found in self._volume_images(config).values():
+                wanted.append((found, mount.user_specified_image or mount.image))
+            unseen = [(found, name) for found, name in wanted if (found.id, name) not in accepted]
+            if not unseen:
+                return image
+            for found, name in unseen:
+                await self._policy.before_run(found, name)
+                accepted.add((found.id, name))
+
+    def _volume_images(self, config: ContainerConfig) -> dict[int, tuple[Mount, ImageRecord]]:
+        """The mounts that are of an image and that image, by position."""
+        volumes = {}
+        for position, mount in enumerate(config.mounts):
+            if not mount.image:
+                continue
+            field = f"config.mounts[{position}].image"
+            found = self._catalogue.find(mount.image)
+            if found is None:
+                text = f"{field}: image {mount.image!r} is not here: pull it first"
+                raise NotFound(text, reason=IMAGE_VOLUME_MOUNT_FAILED)
+            if not found.layers:
+                text = f"image {mount.image!r} has no layers: there is nothing to mount"
+                raise InvalidRequest(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
+            volumes[position] = mount, found
+        return volumes
 
     async def _notice_dead_pod(self, sandbox_id: SandboxId) -> None:
         """Only for a sandbox that is NOT_READY does the kubelet make a new one; else it tries for ever."""
@@ -114,7 +131,13 @@ class CreateContainer:
         core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
         core.tell(EventType.STOPPED, sandbox_id, sandbox_id)
 
-    def _record(self, sandbox: SandboxRecord, config: ContainerConfig, image: ImageRecord) -> ContainerRecord:
+    def draft(self, sandbox: SandboxRecord, config: ContainerConfig, image: ImageRecord) -> ContainerRecord:
+        """The record that a creation begins with. InvalidRequest for what the sandbox does not allow."""
+        if config.security.privileged and not sandbox.config.security.privileged:
+            raise InvalidRequest(
+                f"cannot be set: pod sandbox {sandbox.id} is not privileged",
+                field="config.linux.security_context.privileged",
+            )
         log_path = ""
         if config.log_path:
             if not sandbox.config.log_directory:
@@ -134,7 +157,22 @@ class CreateContainer:
             log_path=log_path,
             stop_signal=stop_signal(config.stop_signal, image.config.stop_signal),
             resources=config.resources,
+            image_volumes=tuple(
+                ImageVolume(position, found.id, tuple(layer.diff_id for layer in found.layers))
+                for position, (_, found) in self._volume_images(config).items()
+            ),
         )
+
+
+def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRecord:
+    """The image that was found for a config, if a container can be made from it."""
+    if image is None:
+        raise NotFound(f"image {config.image!r} is not here: pull it first")
+    if not image.layers:
+        raise InvalidRequest(
+            f"image {config.image!r} has no layers: there is nothing to run", field="config.image.image"
+        )
+    return image
 
 
 def _refuse_difference(wanted: ContainerConfig, known: ContainerConfig) -> None:

@@ -22,7 +22,7 @@ class ExecSync:
             raise InvalidRequest("no command is given", field="cmd")
         record = core.container(text)
         move_container(record, "exec")
-        handler = core.handler_of(core.sandbox(record.sandbox_id))
+        handler = core.caretaker(core.sandbox(record.sandbox_id))
         work = core.keeper.start(f"exec in {record.id}", handler.exec_sync(record, command))
         return await asyncio.shield(work)
 
@@ -37,5 +37,5 @@ class ReopenLog:
         core = self._core
         record = core.container(text)
         move_container(record, "reopen log")
-        handler = core.handler_of(core.sandbox(record.sandbox_id))
+        handler = core.caretaker(core.sandbox(record.sandbox_id))
         await asyncio.shield(core.keeper.start(f"reopen log of {record.id}", handler.reopen_log(record)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from dataclasses import replace
 
+from crib.engine.containers.start import START_FAILED
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.lifecycle import move_container
+from crib.model.sandbox import NamespaceMode
 from crib.ports import Handler
 
 log = logging.getLogger(__name__)
@@ -48,15 +51,31 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return
         if record.state is ContainerState.CREATING:
             return  # its create fails by itself, with the runtime's own words
+        if not exit_.lost:
+            await _end_the_rest(core, record)
         core.containers.put(_exited(record, exit_))
         core.tell_exited(exit_.id)
     core.tell(EventType.STOPPED, exit_.id, record.sandbox_id)
 
 
+async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
+    """Nothing runs in a container that is shown as EXITED: only a pid namespace of its own sees to that."""
+    if record.config.security.namespaces.pid == NamespaceMode.CONTAINER:
+        return
+    try:
+        handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
+        await handler.signal(record, signal.SIGKILL, everyone=True)
+    except CribError as error:
+        log.warning("ending what container %s left behind: %s", record.id, error)
+
+
 def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
     reason = "Completed" if exit_.code == 0 else "Error"
-    message = record.message
-    if exit_.oom_killed:
+    message, code = record.message, exit_.code
+    if exit_.never_ran:
+        reason, message, code = "StartError", exit_.never_ran, START_FAILED
+    elif exit_.oom_killed:
+        # Whichever process it was, and whatever the first one made of it: as the peers tell it.
         reason = "OOMKilled"
     elif exit_.lost:
         reason, message = "Unknown", "the container's monitor died: its exit code is not known"
@@ -64,7 +83,7 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
         record,
         state=move_container(record, "exit"),
         finished_at=exit_.at,
-        exit_code=exit_.code,
+        exit_code=code,
         reason=reason,
         message=message,
     )

@@ -60,6 +60,7 @@ class StartContainer:
                     )
                 )
                 core.tell_exited(container)
+                core.tell(EventType.STOPPED, container, record.sandbox_id)
                 raise
             core.containers.put(replace(record, state=state, started_at=core.clock()))
         core.tell(EventType.STARTED, container, record.sandbox_id)

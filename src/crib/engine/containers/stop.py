@@ -82,7 +82,7 @@ async def kill_container(core: Core, container: ContainerId) -> None:
 
 def _handler(core: Core, record: ContainerRecord) -> Handler:
     sandbox = core.sandboxes.get(record.sandbox_id)
-    return core.handler("" if sandbox is None else sandbox.handler)[1]
+    return core.caretaker(sandbox)
 
 
 async def _happens(event: asyncio.Event, within: float) -> bool:

@@ -22,7 +22,7 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
         was_listed = is_listed(current)
         current = core.containers.put(replace(current, state=move_container(current, "remove")))
         sandbox = core.sandboxes.get(current.sandbox_id)
-        handler = core.handler("" if sandbox is None else sandbox.handler)[1]
+        handler = core.caretaker(sandbox)
         try:
             await handler.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again

@@ -181,7 +181,7 @@ class ImageVerbs:
     async def _sweep_unreferenced(self) -> None:
         keep: set[Digest] = {layer.diff_id for image in self._catalogue for layer in image.layers}
         for container in self._core.containers:
-            keep.update(container.layers)
+            keep.update(container.held_layers)
         for digest in await self._core.ports.images.sweep(keep):
             log.info("layer %s removed: no image and no container needs it", digest)
 

@@ -93,7 +93,7 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     now = core.clock()
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
-        decision = decide(record, await core.handler_of(sandbox).observe(record), now)
+        decision = decide(record, await core.caretaker(sandbox).observe(record), now)
     await _do(core, record, decision)
 
 
@@ -106,7 +106,7 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
             core.containers.put(replace(record, state=ContainerState.RUNNING, started_at=began))
         case Action.KILL:
             assert decision.exit is not None
-            handler = core.handler_of(core.sandbox(record.sandbox_id))
+            handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
             await handler.signal(record, signal.SIGKILL, everyone=True)
             await record_exit(core, decision.exit)
         case Action.MARK_EXITED:
@@ -122,7 +122,7 @@ async def _sandbox(core: Core, record: SandboxRecord) -> None:
         return
     if record.released:
         return
-    alive = record.boot_id == core.facts.boot_id and await core.handler_of(record).pod_alive(record)
+    alive = record.boot_id == core.facts.boot_id and await core.caretaker(record).pod_alive(record)
     if record.state is SandboxState.READY and alive:
         return
     reason = "" if record.state is SandboxState.NOT_READY else "its namespaces are gone"

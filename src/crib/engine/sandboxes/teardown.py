@@ -37,7 +37,7 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
     if not record.config.host_network:
         await _try(failures, core.ports.networks.detach(core.pod_network(record)))
-    await _try(failures, core.handler_of(record).stop_pod(record))
+    await _try(failures, core.caretaker(record).stop_pod(record))
     if failures:
         reason = "; ".join(failures)
         core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
@@ -53,7 +53,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
         for row in core.containers_of(record.id):
             await _try(failures, teardown_container(core, row))
         if not failures:
-            await _try(failures, core.handler_of(record).remove_pod(record))
+            await _try(failures, core.caretaker(record).remove_pod(record))
     except CribError as error:
         failures.append(str(error))
     if failures:

@@ -13,6 +13,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from crib.stubs.runtime.v1 import api_pb2 as _api_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -865,3 +866,103 @@ class Stage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
+
+@_typing.final
+class ExplainContainerRequest(_message.Message):
+    """Names a container, or says what one would be made from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    SANDBOX_CONFIG_FIELD_NUMBER: _builtins.int
+    RUNTIME_HANDLER_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    """or the beginning of one; then nothing else is set"""
+    runtime_handler: _builtins.str
+    """empty: the default one"""
+    @_builtins.property
+    def config(self) -> _api_pb2.ContainerConfig:
+        """As CreateContainer and RunPodSandbox would get them."""
+
+    @_builtins.property
+    def sandbox_config(self) -> _api_pb2.PodSandboxConfig: ...
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        config: _api_pb2.ContainerConfig | None = ...,
+        sandbox_config: _api_pb2.PodSandboxConfig | None = ...,
+        runtime_handler: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "sandbox_config", b"sandbox_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "container_id", b"container_id", "runtime_handler", b"runtime_handler", "sandbox_config", b"sandbox_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainContainerRequest: _TypeAlias = ExplainContainerRequest  # noqa: Y015
+
+@_typing.final
+class ExplainContainerResponse(_message.Message):
+    """A spec with its origins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OriginsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    ORIGINS_FIELD_NUMBER: _builtins.int
+    HANDLER_FIELD_NUMBER: _builtins.int
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    spec: _builtins.str
+    """JSON as config.json has it (OCI runtime specification)"""
+    handler: _builtins.str
+    """that the spec is for"""
+    container_id: _builtins.str
+    """zeros for a container that there is not"""
+    pod_sandbox_id: _builtins.str
+    """likewise"""
+    @_builtins.property
+    def origins(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """JSON pointers (RFC 6901) into the spec, each with the origin of what it leads to: default, earlier (as it
+        was when the container was made, and would not be now), or the inputs that it depends on, separated by
+        commas, as in: container args; image ENV; pod hostname; handler; hook; base spec; CDI. Of the pointers
+        that lead to a field the longest one counts.
+        """
+
+    def __init__(
+        self,
+        *,
+        spec: _builtins.str = ...,
+        origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        handler: _builtins.str = ...,
+        container_id: _builtins.str = ...,
+        pod_sandbox_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "handler", b"handler", "origins", b"origins", "pod_sandbox_id", b"pod_sandbox_id", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainContainerResponse: _TypeAlias = ExplainContainerResponse  # noqa: Y015

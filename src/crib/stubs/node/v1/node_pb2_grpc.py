@@ -70,6 +70,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
                 _registered_method=True)
+        self.ExplainContainer = channel.unary_unary(
+                '/crib.v1.Node/ExplainContainer',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExplainContainerResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -128,6 +133,14 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainContainer(self, request, context):
+        """The OCI spec that a container was made with, or that a request would give, and where each field of it is
+        from. Nothing is made or run, and no image is pulled: it has to be here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +178,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Timeline,
                     request_deserializer=crib_dot_v1_dot_node__pb2.TimelineRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.TimelineResponse.SerializeToString,
+            ),
+            'ExplainContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainContainer,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +375,33 @@ class Node:
             '/crib.v1.Node/Timeline',
             crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExplainContainer',
+            crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExplainContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class NodeStub:
     """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
     nothing of that sandbox.
     """
+    ExplainContainer: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]
+    """The OCI spec that a container was made with, or that a request would give, and where each field of it is
+    from. Nothing is made or run, and no image is pulled: it has to be here.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -84,6 +88,10 @@ class NodeAsyncStub(NodeStub):
     Timeline: _aio.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
     """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
     nothing of that sandbox.
+    """
+    ExplainContainer: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]  # type: ignore[assignment]
+    """The OCI spec that a container was made with, or that a request would give, and where each field of it is
+    from. Nothing is made or run, and no image is pulled: it has to be here.
     """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +157,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.TimelineResponse, _abc.Awaitable[_node_pb2.TimelineResponse]]:
         """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
         nothing of that sandbox.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainContainer(
+        self,
+        request: _node_pb2.ExplainContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExplainContainerResponse, _abc.Awaitable[_node_pb2.ExplainContainerResponse]]:
+        """The OCI spec that a container was made with, or that a request would give, and where each field of it is
+        from. Nothing is made or run, and no image is pulled: it has to be here.
         """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

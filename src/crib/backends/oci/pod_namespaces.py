@@ -1,0 +1,121 @@
+"""A pod's own namespaces: made with its host name and its sysctls, pinned below its directory."""
+
+from __future__ import annotations
+
+from crib.backends.oci.idmaps import pod_id_map
+from crib.host.libc import set_thread_euid
+from crib.host.mount_table import is_mountpoint
+from crib.host.mounts import set_propagation
+from crib.host.namespaces import Kind, pin_namespaces_async, unpin
+from crib.host.sysctls import check_value, required_namespace, sysctl_path, write_sysctl
+from crib.host.user_namespaces import IdMaps, IdRange, pin_user_namespace
+from crib.model.errors import InvalidRequest
+from crib.model.facts import HandlerFacts
+from crib.model.ids import SandboxId
+from crib.model.paths import Paths
+from crib.model.sandbox import IdMapping, NamespaceMode, SandboxConfig, SandboxRecord, UserNamespace
+from crib.ocispec.userns import check_pod_namespaces, groups_outside
+
+_ALL = ("net", "ipc", "uts", "cgroup", "user")
+_SYSCTLS = "config.linux.sysctls"
+_PING_GROUPS = "net/ipv4/ping_group_range"
+
+
+def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
+    """InvalidRequest for namespaces that cannot be had together, or here, and for sysctls of the node."""
+    check_pod_namespaces(config)
+    if config.user_namespace is not None and not facts.user_namespaces:
+        raise InvalidRequest(
+            f"handler {facts.name} ({facts.program} {facts.version}), or the kernel, cannot shift ids",
+            field="config.linux.security_context.namespace_options.userns_options",
+        )
+    kinds = _kinds(config)
+    for name, value in config.sysctls.items():
+        try:
+            needed = required_namespace(name)
+            check_value(name, value)
+        except ValueError as error:
+            raise InvalidRequest(str(error), field=_SYSCTLS) from error
+        if needed is None:
+            raise InvalidRequest(f"{name} concerns the whole node, not a pod", field=_SYSCTLS)
+        if needed not in kinds:
+            raise InvalidRequest(f"{name}: the pod uses the node's {needed} namespace", field=_SYSCTLS)
+
+
+async def pin_pod_namespaces(paths: Paths, record: SandboxRecord) -> None:
+    """Make and pin what the pod has of its own, its sysctls and host name set; OSError, InvalidRequest."""
+    config = record.config
+    kinds, userns = _kinds(config), config.user_namespace
+    if not kinds and userns is None:
+        return
+    directory = f"{paths.sandbox(record.id)}/ns"
+    hostname = config.hostname if "uts" in kinds and config.hostname else None
+
+    def inside() -> None:
+        _write_sysctls(paths, record)
+
+    if userns is None:
+        await pin_namespaces_async(kinds, directory, hostname=hostname, inside=inside)
+    else:
+        maps = IdMaps(_ranges(userns.uids), _ranges(userns.gids))
+        await pin_user_namespace(maps, kinds, directory, hostname=hostname, inside=inside)
+    for path in _pins(paths, record):
+        # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
+        set_propagation(path, "unbindable")
+
+
+def are_pinned(paths: Paths, record: SandboxRecord) -> bool:
+    """Whether all of them are there."""
+    return all(is_mountpoint(path) for path in _pins(paths, record))
+
+
+def unpin_all(paths: Paths, sandbox: SandboxId) -> None:
+    """Let go of whatever there is; safe to repeat."""
+    for kind in _ALL:
+        unpin(paths.namespace(sandbox, kind))
+
+
+def _pins(paths: Paths, record: SandboxRecord) -> list[str]:
+    user = ("user",) if record.config.user_namespace is not None else ()
+    return [paths.namespace(record.id, kind) for kind in (*user, *_kinds(record.config))]
+
+
+def _kinds(config: SandboxConfig) -> tuple[Kind, ...]:
+    """The namespaces that are the pod's own, but for that of its users.
+
+    Its host name goes with its network (the CRI has no word for UTS).
+    """
+    kinds: list[Kind] = []
+    if not config.host_network:
+        kinds += ["net", "uts"]
+    if config.security.namespaces.ipc != NamespaceMode.NODE:
+        kinds.append("ipc")
+    return tuple(kinds)
+
+
+def _write_sysctls(paths: Paths, record: SandboxRecord) -> None:
+    """In a thread inside of the pod's namespaces, which ends."""
+    userns, idmap = record.config.user_namespace, pod_id_map(paths, record)
+    # Those of an IPC namespace want its own root as the writer, who then has no rights over the network.
+    for name, value in sorted(record.config.sysctls.items(), key=lambda item: _of_ipc(item[0])):
+        try:
+            if idmap is not None and _of_ipc(name):
+                set_thread_euid(idmap.uid)
+            write_sysctl(name, _value(userns, name, value))
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{name}={value!r}: {error}", field=_SYSCTLS) from error
+
+
+def _of_ipc(sysctl: str) -> bool:
+    return required_namespace(sysctl) == "ipc"
+
+
+def _value(userns: UserNamespace | None, name: str, value: str) -> str:
+    """The pod means its own groups, the kernel those of the writer (icmp(7), ping_group_range)."""
+    if userns is None or sysctl_path(name) != _PING_GROUPS:
+        return value
+    return groups_outside(userns, value)
+
+
+def _ranges(mappings: tuple[IdMapping, ...]) -> tuple[IdRange, ...]:
+    return tuple(IdRange(part.container_id, part.host_id, part.length) for part in mappings)

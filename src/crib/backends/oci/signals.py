@@ -1,0 +1,43 @@
+"""Signals to containers, frozen ones and ones that fork faster than they are killed among them."""
+
+from __future__ import annotations
+
+import signal
+
+from crib.backends.oci.bundles import Bundles
+from crib.backends.oci.environment import OciEnvironment
+from crib.host.freezer import Freezer
+from crib.host.pidfds import signal_process
+from crib.model.container import ContainerRecord
+
+_KILL_TIME = 10.0
+"""Seconds for ending all of a container by its cgroup; who waits for its exit waits on beyond them."""
+
+
+class Signals:
+    """See Handler.signal."""
+
+    def __init__(self, environment: OciEnvironment, bundles: Bundles) -> None:
+        self._cgroups = environment.cgroups
+        self._freezer = Freezer(environment.cgroups.layout)
+        self._bundles = bundles
+
+    def is_frozen(self, cgroup: str) -> bool:
+        """Whether the container there is paused: nothing in it runs, and nothing can be run in it."""
+        return self._freezer.is_frozen(cgroup)
+
+    async def send(self, record: ContainerRecord, signum: int, *, everyone: bool) -> None:
+        """A container that somebody froze is thawed first: a stop is an order, and a frozen process obeys
+        none (with cgroup v1 not even SIGKILL).
+        """
+        note = self._bundles.read_note(record.id)
+        if note is not None and self._freezer.is_frozen(note.cgroup):
+            self._freezer.thaw(note.cgroup)
+        if not everyone or note is None:
+            if record.process is not None:
+                signal_process(record.process.pid, signum, record.process.start_time)
+        elif signum == signal.SIGKILL:
+            await self._cgroups.kill(note.cgroup, _KILL_TIME)
+        else:
+            for pid in self._cgroups.pids(note.cgroup):
+                signal_process(pid, signum)

@@ -1,0 +1,81 @@
+"""Slices of systemd, through busctl: no library, as few calls are needed and none where a scope will do.
+
+A slice comes by itself with the first scope in it, and without limits nobody needs it before. Written from
+org.freedesktop.systemd1(5); a transient unit leaves no file behind when it is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from crib.backends.oci.failures import checked
+from crib.host.processes import Completed, run
+from crib.model.errors import Broken
+
+Properties = Sequence[tuple[str, str, str]]
+"""Name, D-Bus signature, value."""
+
+_MANAGER = (
+    *("busctl", "--system", "--timeout=20", "call"),
+    "org.freedesktop.systemd1",
+    "/org/freedesktop/systemd1",
+    "org.freedesktop.systemd1.Manager",
+)
+_RUNNING = "/run/systemd/system"
+"""sd_booted(3): there where systemd is the init system."""
+_TIMEOUT = 30.0
+
+
+def check_systemd(directory: str = _RUNNING) -> None:
+    """Broken where there is no systemd to drive."""
+    if not os.path.isdir(directory):
+        raise Broken("cgroup_driver is systemd, but systemd does not run on this host (sd_booted(3))")
+
+
+def start_argv(name: str, properties: Properties) -> tuple[str, ...]:
+    """StartTransientUnit(name, mode, properties, aux)."""
+    return (
+        *_MANAGER,
+        *("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "replace"),
+        *_array(properties),
+        "0",
+    )
+
+
+def change_argv(name: str, properties: Properties) -> tuple[str, ...]:
+    """SetUnitProperties(name, runtime, properties)."""
+    return (*_MANAGER, "SetUnitProperties", "sba(sv)", name, "true", *_array(properties))
+
+
+def stop_argv(name: str) -> tuple[str, ...]:
+    """StopUnit(name, mode)."""
+    return (*_MANAGER, "StopUnit", "ss", name, "replace")
+
+
+async def start_slice(name: str) -> None:
+    """Make a slice without limits, and wait until it is there. Broken where there is no systemd."""
+    check_systemd()
+    checked(f"start of {name}", await run(("systemctl", "start", name), timeout=_TIMEOUT))
+
+
+async def limit_slice(name: str, properties: Properties) -> None:
+    """Give a slice these limits; made when it is not there."""
+    if not properties:
+        return
+    made = await _call(start_argv(name, properties))
+    if made.exit_code != 0:  # it is there, from a scope or an earlier call
+        checked(f"limits of {name}", await _call(change_argv(name, properties)))
+
+
+async def stop_slice(name: str) -> None:
+    """End the slice and everything in it. One that systemd does not know is fine."""
+    await _call(stop_argv(name))
+
+
+def _array(properties: Properties) -> tuple[str, ...]:
+    return (str(len(properties)), *(word for entry in properties for word in entry))
+
+
+async def _call(argv: tuple[str, ...]) -> Completed:
+    return await run(argv, timeout=_TIMEOUT)

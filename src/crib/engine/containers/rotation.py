@@ -1,0 +1,61 @@
+"""Keeps the logs of running containers within the bound that the administrator set, if any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from crib.engine.core import Core
+from crib.model.container import ContainerRecord, ContainerState
+from crib.model.errors import CribError
+from crib.model.ids import ContainerId
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+"""Seconds between two looks at all logs; by as much as is written in them a log may pass its bound."""
+PAUSE = 60.0
+"""Seconds that a log which could not be rotated is left alone."""
+
+
+class RotateLogs:
+    """Background work for the daemon's life; what fails is logged and tried again later."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._paused: dict[ContainerId, float] = {}
+
+    def begin(self) -> None:
+        """Nothing happens where no bound is set (Settings.log_size_max)."""
+        if self._core.settings.log_size_max:
+            self._core.keeper.serve("rotate logs", self._for_ever())
+
+    async def _for_ever(self) -> None:
+        while True:
+            await self.round()
+            await asyncio.sleep(INTERVAL)
+
+    async def round(self) -> None:
+        """Look at every log once."""
+        rows = [row for row in self._core.containers if row.state is ContainerState.RUNNING and row.log_path]
+        running = {row.id for row in rows}
+        self._paused = {key: until for key, until in self._paused.items() if key in running}
+        for record in rows:
+            if time.monotonic() >= self._paused.get(record.id, 0.0):
+                await self._rotate(record)
+
+    async def _rotate(self, record: ContainerRecord) -> None:
+        settings = self._core.settings
+        sandbox = self._core.sandboxes.get(record.sandbox_id)
+        if sandbox is None:
+            return
+        try:
+            handler = self._core.caretaker(sandbox)
+            if await handler.rotate_log(record, settings.log_size_max, settings.log_files):
+                log.debug("rotated the log of container %s", record.id)
+        except CribError as error:
+            current = self._core.containers.get(record.id)
+            if current is not None and current.state is ContainerState.RUNNING:
+                self._paused[record.id] = time.monotonic() + PAUSE
+                log.warning("log of container %s: %s; tried again in %.0f s", record.id, error, PAUSE)

@@ -1,0 +1,46 @@
+"""UpdatePodSandboxResources: other limits for a pod as a whole.
+
+look up   the sandbox (READY)
+act       handler.update_pod, which limits the pod's cgroup if that is ours
+tell      the row's `overhead` and `resources`
+✗         nothing is changed; see engine.containers.update for a daemon that dies in between
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from crib.engine.core import Core
+from crib.model.ids import SandboxId
+from crib.model.lifecycle import move_sandbox
+from crib.model.sandbox import Resources, SandboxRecord
+
+
+class UpdateSandbox:
+    """The verb."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, text: str, overhead: Resources | None, resources: Resources | None) -> None:
+        """Replace the pod's overhead and resources; None leaves one as it is."""
+        record = self._core.sandbox(text)
+        work = self._update(record.id, overhead, resources)
+        await asyncio.shield(self._core.keeper.start(f"update of sandbox {record.id}", work))
+
+    async def _update(
+        self, sandbox: SandboxId, overhead: Resources | None, resources: Resources | None
+    ) -> None:
+        core = self._core
+        async with core.locks.of(sandbox):
+            record = core.sandbox(sandbox)
+            move_sandbox(record, "update resources")
+            await core.handler_of(record).update_pod(_changed(record, overhead, resources))
+            now = core.sandboxes.get(sandbox)
+            if now is not None:
+                core.sandboxes.put(_changed(now, overhead, resources))
+
+
+def _changed(record: SandboxRecord, overhead: Resources | None, resources: Resources | None) -> SandboxRecord:
+    return replace(record, overhead=overhead or record.overhead, resources=resources or record.resources)

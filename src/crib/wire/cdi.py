@@ -1,0 +1,158 @@
+"""Documents of the Container Device Interface, versions 0.1 to 1.x: JSON, or YAML with nothing JSON lacks.
+
+A member that is not known is refused: a device must not come without something that its maker counts on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+_VERSION = re.compile(r"[01]\.\d{1,3}\.\d{1,3}")
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?"
+_KIND = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+_QUALIFIED = re.compile(rf"({_KIND.pattern})=({_NAME})")
+ANNOTATION = "cdi.k8s.io/"
+"""Beginning of the keys of container annotations whose values are lists of devices."""
+_MAX_DEVICES = 10_000
+
+
+class _Shape(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """The root of all shapes."""
+
+
+class DeviceNode(_Shape, frozen=True):
+    """SPEC.md, deviceNodes. `type`, `major` and `minor` may be left to the node on the host."""
+
+    path: str
+    host_path: str = ""
+    type: str = ""
+    major: int = 0
+    minor: int = 0
+    file_mode: int | None = None
+    permissions: str = ""
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Mount(_Shape, frozen=True):
+    """SPEC.md, mounts."""
+
+    host_path: str
+    container_path: str
+    options: tuple[str, ...] = ()
+    type: str = ""
+
+
+class Hook(_Shape, frozen=True):
+    """SPEC.md, hooks."""
+
+    hook_name: Literal[
+        "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+    ]
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None
+
+
+class Edits(_Shape, frozen=True):
+    """SPEC.md, containerEdits. What we cannot give is read, so that it can be refused by name."""
+
+    env: tuple[str, ...] = ()
+    device_nodes: tuple[DeviceNode, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    hooks: tuple[Hook, ...] = ()
+    additional_gids: tuple[int, ...] = ()
+    intel_rdt: dict[str, object] | None = None
+    net_devices: tuple[dict[str, str], ...] = ()
+
+
+class Device(_Shape, frozen=True):
+    """SPEC.md, devices."""
+
+    name: str
+    container_edits: Edits
+    annotations: dict[str, str] = {}
+
+
+class Document(_Shape, frozen=True):
+    """A whole file. `kind` is VENDOR/CLASS."""
+
+    cdi_version: str
+    kind: str
+    devices: tuple[Device, ...]
+    container_edits: Edits = Edits()
+    annotations: dict[str, str] = {}
+
+
+def decode(data: bytes, *, yaml: bool = False) -> Document:
+    """A CDI file's content. ValueError, with the place, for anything that is not right in it."""
+    document = _from_yaml(data) if yaml else msgspec.json.decode(data, type=Document)
+    if _VERSION.fullmatch(document.cdi_version) is None:
+        raise ValueError(f"cdiVersion {document.cdi_version!r} is not one that is known")
+    if _KIND.fullmatch(document.kind) is None:
+        raise ValueError(f"kind {document.kind!r} is not VENDOR/CLASS")
+    if len(document.devices) > _MAX_DEVICES:
+        raise ValueError(f"{len(document.devices)} devices are more than {_MAX_DEVICES}")
+    names = set()
+    _check(document.container_edits, "containerEdits")
+    for device in document.devices:
+        if re.fullmatch(_NAME, device.name) is None or device.name in names:
+            raise ValueError(f"device {device.name!r} is there twice, or has no proper name")
+        names.add(device.name)
+        _check(device.container_edits, f"devices {device.name}")
+    return document
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Kind and device of a qualified name, VENDOR/CLASS=NAME; ValueError when it is not one."""
+    match = _QUALIFIED.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name[:200]!r} is not VENDOR/CLASS=NAME")
+    return match[1], match[2]
+
+
+def _from_yaml(data: bytes) -> Document:
+    # Imported only where such a file is: the daemon is smaller without it.
+    import yaml
+
+    try:
+        text = data.decode()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases are not taken")  # a few lines of them are gigabytes
+        value = yaml.load(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {error}".replace("\n", " ")) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return msgspec.convert(value, type=Document)
+
+
+def _check(edits: Edits, where: str) -> None:
+    for entry in edits.env:
+        if entry.find("=") < 1 or "\0" in entry:
+            raise ValueError(f"{where}: env {entry[:80]!r} is not NAME=VALUE")
+    for node in edits.device_nodes:
+        _check_path(node.path, f"{where}: deviceNodes")
+        if node.type not in ("", "b", "c", "u"):
+            raise ValueError(f"{where}: {node.path}: type {node.type!r} is not b, c or u")
+        if set(node.permissions) - set("rwm"):
+            raise ValueError(f"{where}: {node.path}: {node.permissions!r} is not made of r, w and m")
+        if node.host_path:
+            _check_path(node.host_path, f"{where}: deviceNodes")
+    for mount in edits.mounts:
+        _check_path(mount.container_path, f"{where}: mounts")
+        if not mount.host_path:
+            raise ValueError(f"{where}: {mount.container_path} has no hostPath")
+    for hook in edits.hooks:
+        _check_path(hook.path, f"{where}: hooks")
+    if any(not 0 < group < 2**31 for group in edits.additional_gids):
+        raise ValueError(f"{where}: additionalGids has something in it that is not a group")
+
+
+def _check_path(path: str, where: str) -> None:
+    if not path.startswith("/") or "\0" in path or path.strip("/") == "" or ".." in path.split("/"):
+        raise ValueError(f"{where}: {path!r} is not an absolute path without '..'")

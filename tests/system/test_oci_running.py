@@ -1,0 +1,208 @@
+"""How containers run, on real programs: stops that are hard, commands that leave things behind, ends."""
+
+# ruff: noqa: ASYNC110  # bounded
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci.bundles import is_alive
+from crib.host.freezer import Freezer
+from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
+from crib.model.errors import TimedOut, WrongState
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
+from tests.system.oci_setup import OciLab, oci_lab
+from tests.system.test_oci_handler import FOREVER, config, output, pod, run_to_end, running
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+SHARED_PIDS = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
+FORKING = "f() { while true; do sleep 0.01 & done; }; f & f & f & exec sleep 1000"
+"""Forks all the time, some 500 a second; the pids limit keeps it from the rest of the machine."""
+
+
+@pytest.fixture(params=["crun", "runc"])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[OciLab]:
+    async with oci_lab(request.param) as made:
+        yield made
+
+
+def cgroup_of(lab: OciLab, record: ContainerRecord) -> str:
+    return f"{lab.environment.settings.cgroup_root}/{record.sandbox_id}/{record.id}"
+
+
+@contextmanager
+def frozen(lab: OciLab, record: ContainerRecord) -> Iterator[str]:
+    """A container that somebody else paused; thawed again, if it is still there."""
+    cgroups, path = lab.environment.cgroups, cgroup_of(lab, record)
+    freezer = Freezer(cgroups.layout)
+    v1 = "freezer" in cgroups.layout.controllers
+    cgroups.write(path, *(("freezer.state", "FROZEN") if v1 else ("cgroup.freeze", "1")))
+    assert freezer.is_frozen(path)
+    try:
+        yield path
+    finally:
+        if cgroups.exists(path):
+            freezer.thaw(path)
+
+
+async def ended(record: ContainerRecord, lab: OciLab, within: float = 10.0) -> int:
+    async with asyncio.timeout(within):
+        async for found in lab.handler.exits():
+            if found.id == record.id:
+                return found.code
+    raise AssertionError("no exit")
+
+
+@pytest.mark.parametrize(("signum", "everyone"), [(signal.SIGKILL, True), (signal.SIGTERM, False)])
+async def test_a_frozen_container_obeys_a_signal(lab: OciLab, signum: int, everyone: bool) -> None:
+    script = "trap 'exit 7' TERM; echo ready; while true; do sleep 0.02; done"
+    async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
+        await until(lambda: "ready" in Path(record.log_path).read_text())
+        with frozen(lab, record):
+            await lab.handler.signal(record, signum, everyone=everyone)
+            assert await ended(record, lab) == (137 if everyone else 7)
+
+
+async def test_a_frozen_container_can_be_deleted(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        with frozen(lab, record) as path:
+            async with asyncio.timeout(10):
+                await lab.handler.delete(record)
+            assert not lab.environment.cgroups.exists(path)
+
+
+async def test_a_command_in_a_frozen_container_is_refused_and_makes_nothing(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        with frozen(lab, record) as path:
+            async with asyncio.timeout(5):
+                for timeout in (0, 5):
+                    with pytest.raises(WrongState, match="paused"):
+                        await lab.handler.exec_sync(record, ExecCommand(("true",), timeout=timeout))
+            assert exec_cgroups(lab, path) == []
+        assert await output(lab, record, "echo", "on") == "on\n"
+
+
+async def test_what_forks_all_the_time_is_killed_whole(lab: OciLab) -> None:
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        wanted = config("sh", "-c", FORKING, security=SHARED_PIDS)
+        async with running(lab, sandbox, wanted) as record:
+            path = cgroup_of(lab, record)
+            lab.environment.cgroups.write(path, "pids.max", "300")
+            await until(lambda: len(lab.environment.cgroups.pids(path)) > 50)
+            await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+            assert lab.environment.cgroups.pids(path) == []
+            assert await ended(record, lab) == 137
+
+
+async def test_what_ignores_its_stop_signal_dies_of_the_kill(lab: OciLab) -> None:
+    script = "trap '' TERM INT HUP QUIT; echo ready; while true; do sleep 0.02; done"
+    async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
+        await until(lambda: "ready" in Path(record.log_path).read_text())
+        await lab.handler.signal(record, signal.SIGTERM)
+        assert is_alive(record.process)
+        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        assert await ended(record, lab) == 137
+
+
+async def test_what_a_command_leaves_in_the_background_costs_no_cgroup(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        path = cgroup_of(lab, record)
+        for number in range(3):
+            script = f"setsid sleep 60{number} & echo started"
+            result = await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", script), timeout=10))
+            assert (result.exit_code, result.stdout) == (0, b"started\n")
+        assert exec_cgroups(lab, path) == []
+        assert (await output(lab, record, "ps")).count("sleep 60") == 3
+
+
+async def test_a_command_that_forks_all_the_time_ends_at_its_time_limit(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        path = cgroup_of(lab, record)
+        lab.environment.cgroups.write(path, "pids.max", "300")
+        began = time.monotonic()
+        with pytest.raises(TimedOut):
+            await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
+        assert time.monotonic() - began < 8
+        assert exec_cgroups(lab, path) == []
+        assert len(lab.environment.cgroups.pids(path)) == 1
+        assert is_alive(record.process)
+
+
+async def test_output_that_comes_in_tiny_pieces_is_cut_as_well(lab: OciLab) -> None:
+    script = "while true; do printf xy; done | head -c 20000; exit 5"
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        command = ExecCommand(("sh", "-c", script), timeout=20, output_limit=9999)
+        result = await lab.handler.exec_sync(record, command)
+        assert (result.exit_code, result.stdout) == (5, b"xy" * 4999 + b"x")
+
+
+async def test_a_child_that_memory_killed_is_told_though_the_container_ended_well(lab: OciLab) -> None:
+    script = "(x=$(yes aaaaaaaa)); wait; echo on; exit 0"
+    async with pod(lab) as sandbox:
+        wanted = config("sh", "-c", script, resources=Resources(memory_limit_in_bytes=16 << 20))
+        found, log = await run_to_end(lab, sandbox, wanted)
+        assert (found.code, found.oom_killed) == (0, True)
+        assert "on" in log
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 9, 10, 12, 15, 34, 64])
+async def test_an_end_by_a_signal_is_128_and_its_number(lab: OciLab, number: int) -> None:
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        # not the first of its pid namespace, which the kernel spares
+        wanted = config("sh", "-c", f"kill -{number} $$; exec sleep 1000", security=SHARED_PIDS)
+        found, _log = await run_to_end(lab, sandbox, wanted)
+        assert found.code == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x7fELF of another kind", "Exec format error"),
+        (b"#!/no/interpreter\n", "No such file or directory"),
+        (b"echo no shebang\n", "Exec format error"),
+    ],
+)
+async def test_a_program_that_the_kernel_refuses_is_told_in_the_runtimes_words(
+    lab: OciLab, content: bytes, words: str
+) -> None:
+    program = Path(lab.paths.data).parent / "lower/bin/refused"
+    program.write_bytes(content)
+    program.chmod(0o755)
+    async with pod(lab) as sandbox:
+        found, _log = await run_to_end(lab, sandbox, config("/bin/refused"))
+        assert found.code != 0
+        assert "/bin/refused" in found.never_ran
+        assert words.lower() in found.never_ran.lower()
+        found, _log = await run_to_end(lab, sandbox, config("sh", "-c", "/bin/refused; exit 1"))
+        assert found.never_ran == ""
+
+
+async def test_a_missing_working_directory_is_made_for_root_within_the_root(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        wanted = config("sh", "-c", "pwd; stat -c '%u %g %a' .", working_dir="/new/one")
+        found, log = await run_to_end(lab, sandbox, wanted)
+        assert (found.code, log) == (0, "/new/one\n0 0 755\n")
+        assert not os.path.exists("/new/one")
+
+
+def exec_cgroups(lab: OciLab, path: str) -> list[str]:
+    found = []
+    for directory in lab.environment.cgroups.directories(path):
+        if os.path.isdir(directory):
+            found += [entry.path for entry in os.scandir(directory) if entry.is_dir()]
+    return found
+
+
+async def until(question: object, within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not question():  # type: ignore[operator]
+            await asyncio.sleep(0.01)

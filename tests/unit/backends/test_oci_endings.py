@@ -1,0 +1,87 @@
+"""Parts of how containers run that need no container: words of a refused program, files of a rotated log."""
+
+from __future__ import annotations
+
+import calendar
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci.failures import refused_program
+from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
+
+AT = b"2026-01-02T03:04:05.000000000Z stderr F "
+NOW = float(calendar.timegm((2026, 1, 2, 3, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"exec container process `/bin/bad`: Exec format error",
+        b"exec container process (missing dynamic library?) `/bin/noint`: No such file or directory",
+        b"exec /bin/bad: exec format error",
+        b"exec /usr/local/bin/run me: no such file or directory",
+        b"standard_init_linux.go:228: exec user process caused: exec format error",
+        b'exec user process caused "exec format error"',
+    ],
+)
+def test_a_runtimes_words_on_a_refused_program_are_known(words: bytes) -> None:
+    assert refused_program(AT + words + b"\n") == words.decode()
+    assert refused_program(AT.replace(b"stderr", b"stdout") + words + b"\r\n") == words.decode()
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b"",
+        b"no entry\n",
+        AT + b"exec container process `/bin/bad`: Exec format error",  # not written to its end
+        AT + b"exec container process `/bin/bad`: Exec format error\n" + AT + b"more\n",
+        AT + b"hello\n" + AT + b"exec /bin/bad: exec format error\n",
+        AT + b"exec: nothere: not found\n",
+        AT + b"exec failed\n",
+        AT + b"\xff\xfe\n",
+    ],
+)
+def test_what_a_program_writes_itself_is_its_own(log: bytes) -> None:
+    assert refused_program(log) == ""
+
+
+def test_a_log_is_set_aside_under_a_kubelets_name_once_a_second(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("old")
+    assert is_longer(str(log), 2)
+    assert not is_longer(str(log), 3)
+    aside = set_aside(str(log), NOW)
+    assert aside == f"{log}.20260102-030405"
+    assert not is_longer(str(log), 0), "somebody has just moved it away"
+    log.write_text("new")
+    assert set_aside(str(log), NOW + 0.9) == ""
+    assert log.read_text() == "new"
+    assert Path(aside).read_text() == "old"
+
+
+def test_a_log_is_put_back_unless_there_is_a_new_one(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("old")
+    aside = set_aside(str(log), NOW)
+    put_back(str(log), aside)
+    assert log.read_text() == "old"
+    assert not Path(aside).exists()
+    aside = set_aside(str(log), NOW)
+    log.write_text("new")
+    put_back(str(log), aside)
+    assert (log.read_text(), Path(aside).read_text()) == ("new", "old")
+    put_back(str(log), f"{log}.gone")
+
+
+def test_only_the_oldest_files_of_that_log_are_removed(tmp_path: Path) -> None:
+    stamps = ["20260102-030405", "20260102-030406.gz", "20260101-000000", "20260103-000000"]
+    others = ["0.log", "0.log.1", "0.log.20260101-000000.tmp", "10.log.20250101-000000", "1.log"]
+    for name in [*(f"0.log.{stamp}" for stamp in stamps), *others]:
+        (tmp_path / name).touch()
+    remove_oldest(str(tmp_path / "0.log"), 2)
+    left = {entry.name for entry in tmp_path.iterdir()} - set(others)
+    assert left == {"0.log.20260102-030406.gz", "0.log.20260103-000000"}
+    remove_oldest(str(tmp_path / "0.log"), 9)
+    assert {entry.name for entry in tmp_path.iterdir()} == left | set(others)

@@ -1,0 +1,190 @@
+"""Updates on trees of files: cgroup v2, and systemd with a runtime that only says what it was told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci.argv import MonitorProgram, RuntimeProgram
+from crib.backends.oci.bundles import BundleNote, Bundles
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.updates import Updates
+from crib.host.cgroups import CgroupLayout, Cgroups
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.errors import Broken, InvalidRequest, WrongState
+from crib.model.ids import ContainerId, ImageId
+from crib.model.paths import Paths
+from crib.model.sandbox import Resources
+from crib.model.settings import Settings
+from tests.unit.ocispec.inputs_for_tests import HANDLER, HOST, sandbox
+
+MIB = 1 << 20
+FILES = {
+    "cpu.weight": "100",
+    "cpu.max": "max 100000",
+    "cpuset.cpus": "",
+    "memory.max": "max",
+    "memory.swap.max": "max",
+    "memory.high": "max",
+    "memory.current": str(60 * MIB),
+    "memory.stat": f"anon {20 * MIB}\nactive_file {25 * MIB}\ninactive_file {10 * MIB}\n",
+    "hugetlb.2MB.max": "max",
+    "hugetlb.2MB.rsvd.max": "max",
+    "pids.max": "max",
+    "cgroup.procs": "",
+}
+RUNTIME = """#!/bin/sh
+echo "$@" > {told}
+while [ "$1" != --resources ]; do shift; done
+cat "$2" >> {told}
+"""
+
+
+class Tree(Cgroups):
+    """Plain files keep what a shorter value does not overwrite; the kernel's do not."""
+
+    def write(self, path: str, key: str, value: str) -> None:
+        Path(self._file(path, key)).write_text(value)
+
+
+class World:
+    """A container's cgroup of version 2 in a directory, and its bundle."""
+
+    def __init__(self, top: Path, driver: str = "cgroupfs") -> None:
+        self.told = top / "told"
+        program = top / "runtime"
+        program.write_text(RUNTIME.format(told=self.told))
+        program.chmod(0o755)
+        self.environment = OciEnvironment(
+            facts=HANDLER,
+            settings=Settings(cgroup_driver=driver),
+            paths=Paths(data=str(top / "data"), state=str(top / "run")),
+            host=replace(HOST, cgroup_layout="v2"),
+            cgroups=Tree(CgroupLayout("v2", {}, str(top / "cg"), frozenset({"cpu", "memory"}))),
+            runtime=RuntimeProgram(str(program), "/root", systemd=driver == "systemd"),
+            monitor=MonitorProgram("conmon", "/e", "/s"),
+        )
+        self.record = ContainerRecord(
+            id=ContainerId("c" * 64),
+            sandbox_id=sandbox().id,
+            config=ContainerConfig("box", "busybox"),
+            state=ContainerState.RUNNING,
+            created_at=0,
+            image_id=ImageId("sha256:" + "a" * 64),
+            image_ref="busybox",
+            layers=(),
+        )
+        names = self.environment.names
+        self.pod = names.own_pod(sandbox().id)
+        self.path = names.below(self.pod, self.record.id)
+        bundles = Bundles(self.environment.paths)
+        bundles.make(self.record.id, BundleNote("crun", self.path))
+        for cgroup in (self.pod, self.path):
+            directory = Path(f"{top}/cg{cgroup}")
+            directory.mkdir(parents=True, exist_ok=True)
+            for key, value in FILES.items():
+                (directory / key).write_text(f"{value}\n")
+        self.updates = Updates(self.environment, bundles)
+
+    def content(self, path: str = "") -> dict[str, str]:
+        """What differs from the beginning."""
+        now = {key: self.environment.cgroups.read(path or self.path, key).strip() for key in FILES}
+        return {key: value for key, value in now.items() if value != FILES[key].strip()}
+
+
+async def test_version_2_gets_its_own_files_and_what_is_unchanged_is_left_alone(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    wanted = Resources(
+        cpu_shares=512,
+        cpu_quota=50_000,
+        cpuset_cpus="0-1",
+        memory_limit_in_bytes=64 * MIB,
+        memory_swap_limit_in_bytes=80 * MIB,
+        hugepage_limits={"2MB": 4 * MIB},
+        unified={"memory.high": "1000", "pids.max": "9"},
+    )
+    await world.updates.container(world.record, wanted)
+    assert world.content() == {
+        "cpu.weight": "59",
+        "cpu.max": "50000 100000",
+        "cpuset.cpus": "0-1",
+        "memory.max": str(64 * MIB),
+        "memory.swap.max": str(16 * MIB),
+        "hugetlb.2MB.max": str(4 * MIB),
+        "hugetlb.2MB.rsvd.max": str(4 * MIB),
+        "memory.high": "1000",
+        "pids.max": "9",
+    }
+    world.environment.cgroups.write(world.path, "cpu.weight", "5")  # by somebody else
+    await world.updates.container(replace(world.record, resources=wanted), replace(wanted, cpuset_cpus="0"))
+    assert world.content()["cpu.weight"] == "5"
+    assert world.content()["cpuset.cpus"] == "0"
+
+
+async def test_version_2_would_kill_so_a_limit_below_what_is_in_use_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.updates.container(world.record, Resources(memory_limit_in_bytes=30 * MIB))
+    assert world.content()["memory.max"] == str(30 * MIB)
+    for wanted in (
+        Resources(memory_limit_in_bytes=20 * MIB, cpu_shares=2),
+        Resources(unified={"memory.max": str(20 * MIB), "cpu.weight": "1"}),
+    ):
+        with pytest.raises(WrongState, match="bytes are in use"):
+            await world.updates.container(world.record, wanted)
+    assert world.content() == {"memory.max": str(30 * MIB), "memory.swap.max": "0"}
+
+
+async def test_a_file_that_the_kernel_does_not_have_changes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(Broken, match=r"memory\.nothing"):
+        await world.updates.container(
+            world.record, Resources(cpu_shares=512, unified={"memory.nothing": "1"})
+        )
+    assert world.content() == {}
+
+
+async def test_without_a_bundle_or_with_wrong_limits_nothing_is_tried(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(WrongState, match="no bundle"):
+        await world.updates.container(replace(world.record, id=ContainerId("d" * 64)), Resources())
+    with pytest.raises(InvalidRequest, match=r"linux\.unified"):
+        await world.updates.container(world.record, Resources(unified={"cgroup.kill": "1"}))
+    assert world.content() == {}
+
+
+async def test_with_systemd_the_runtime_is_told_and_the_rest_is_written(tmp_path: Path) -> None:
+    world = World(tmp_path, "systemd")
+    wanted = Resources(
+        cpu_shares=512,
+        memory_limit_in_bytes=64 * MIB,
+        hugepage_limits={"2MB": 4 * MIB},
+        unified={"memory.high": "1000"},
+    )
+    await world.updates.container(world.record, wanted)
+    argv, document = world.told.read_text().split("\n", 1)
+    assert argv.split()[:3] == ["--root=/root", "--systemd-cgroup", "update"]
+    assert argv.split()[-1] == world.record.id
+    assert json.loads(document)["memory"] == {"limit": 64 * MIB, "swap": 64 * MIB}
+    assert world.content() == {
+        "cpu.weight": "59",  # as unified has it: the runtime's own scale may differ
+        "hugetlb.2MB.max": str(4 * MIB),
+        "hugetlb.2MB.rsvd.max": str(4 * MIB),
+        "memory.high": "1000",
+    }
+    with pytest.raises(WrongState, match="in use"):
+        await world.updates.container(world.record, Resources(memory_limit_in_bytes=MIB))
+
+
+async def test_a_pods_own_cgroup_is_limited_and_a_clients_is_not(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    resources = Resources(cpu_shares=488, memory_limit_in_bytes=64 * MIB)
+    record = replace(sandbox(), resources=resources, overhead=Resources(cpu_shares=24))
+    await world.updates.pod(record, "resources")
+    assert world.content(world.pod) == {"cpu.weight": "59", "memory.max": str(64 * MIB)}
+    named = replace(record, config=replace(record.config, cgroup_parent="/elsewhere"))
+    await world.updates.pod(named, "resources")
+    with pytest.raises(InvalidRequest, match=r"^resources\.cpuset_cpus"):
+        await world.updates.pod(replace(record, resources=Resources(cpuset_cpus="x")), "resources")

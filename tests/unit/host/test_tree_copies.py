@@ -1,0 +1,73 @@
+"""Copies of trees."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from crib.host.tree_copies import CopyLimits, TooMuch, copy_tree
+
+WIDE = CopyLimits(bytes=1 << 20, entries=100)
+
+
+def copied(source: Path, target: Path, limits: CopyLimits = WIDE) -> None:
+    target.mkdir()
+    source_fd, target_fd = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
+    try:
+        copy_tree(source_fd, target_fd, limits)
+    finally:
+        os.close(source_fd)
+        os.close(target_fd)
+
+
+def test_content_modes_times_links_and_pipes_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "deep" / "file").write_bytes(b"x" * 70_000)
+    (source / "deep" / "file").chmod(0o6751)
+    os.link(source / "deep" / "file", source / "same")
+    (source / "link").symlink_to("/etc/passwd")
+    (source / "dangling").symlink_to("no/where")
+    os.mkfifo(source / "pipe", 0o622)
+    (source / "deep" / "er").chmod(0o711)
+    os.utime(source / "deep" / "file", ns=(1_000, 2_000))
+    os.utime(source / "deep", ns=(3_000, 4_000))
+    source.chmod(0o751)
+    copied(source, target := tmp_path / "b")
+    assert (target / "deep" / "file").read_bytes() == b"x" * 70_000
+    status = (target / "deep" / "file").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_nlink) == (0o6751, 2_000, 2)
+    assert (target / "same").samefile(target / "deep" / "file")
+    assert os.readlink(target / "link") == "/etc/passwd"
+    assert os.readlink(target / "dangling") == "no/where"
+    assert stat.S_ISFIFO((target / "pipe").stat().st_mode)
+    assert stat.S_IMODE((target / "deep" / "er").stat().st_mode) == 0o711
+    assert stat.S_IMODE(target.stat().st_mode) == 0o751
+    assert (target / "deep").stat().st_mtime_ns == 4_000
+
+
+def test_user_attributes_are_kept_and_those_of_overlayfs_are_not(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.mkdir()
+    (source / "f").touch()
+    try:
+        os.setxattr(source / "f", "user.note", b"1")
+    except OSError:
+        pytest.skip("this file system has no user attributes")
+    copied(source, tmp_path / "b")
+    assert os.getxattr(tmp_path / "b" / "f", "user.note") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"), [(CopyLimits(10, 100), "10 bytes"), (CopyLimits(1000, 2), "2 files")]
+)
+def test_what_is_too_large_is_not_copied(tmp_path: Path, limits: CopyLimits, words: str) -> None:
+    source = tmp_path / "a"
+    source.mkdir()
+    for number in range(3):
+        (source / str(number)).write_bytes(b"12345")
+    with pytest.raises(TooMuch, match=words):
+        copied(source, tmp_path / "b", limits)

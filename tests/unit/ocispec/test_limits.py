@@ -1,0 +1,205 @@
+"""Limits as files of a cgroup and as properties of a slice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crib.model.errors import InvalidRequest
+from crib.model.sandbox import Resources, merged
+from crib.ocispec.limits import cpu_weight, limit_files, pod_limits, slice_properties
+from crib.ocispec.resources import cgroup_limits, resources
+from crib.wire import oci_runtime as oci
+from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config
+
+V2 = replace(HOST, cgroup_layout="v2")
+MIB = 1 << 20
+ALL = Resources(
+    cpu_period=50_000,
+    cpu_quota=25_000,
+    cpu_shares=512,
+    memory_limit_in_bytes=64 * MIB,
+    cpuset_cpus="0-1",
+    cpuset_mems="0",
+    hugepage_limits={"2MB": 4 * MIB},
+    memory_swap_limit_in_bytes=96 * MIB,
+)
+
+
+def test_version_1_has_a_file_for_each_limit() -> None:
+    assert limit_files(cgroup_limits(ALL, HOST), "v1") == (
+        ("cpu.shares", "512"),
+        ("cpu.cfs_period_us", "50000"),
+        ("cpu.cfs_quota_us", "25000"),
+        ("cpuset.cpus", "0-1"),
+        ("cpuset.mems", "0"),
+        ("memory.limit_in_bytes", str(64 * MIB)),
+        ("memory.memsw.limit_in_bytes", str(96 * MIB)),
+        ("hugetlb.2MB.limit_in_bytes", str(4 * MIB)),
+    )
+
+
+def test_version_2_has_weights_swap_alone_and_the_unified_files_last() -> None:
+    wanted = replace(ALL, unified={"memory.high": "1000", "pids.max": "7"})
+    assert limit_files(cgroup_limits(wanted, V2), "v2") == (
+        ("cpu.weight", "59"),
+        ("cpu.max", "25000 50000"),
+        ("cpuset.cpus", "0-1"),
+        ("cpuset.mems", "0"),
+        ("memory.max", str(64 * MIB)),
+        ("memory.swap.max", str(32 * MIB)),
+        ("hugetlb.2MB.max", str(4 * MIB)),
+        ("memory.high", "1000"),
+        ("pids.max", "7"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "v1", "v2"),
+    [
+        (Resources(cpu_quota=-1), ("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 100000")),
+        (
+            Resources(memory_limit_in_bytes=-1),
+            ("memory.memsw.limit_in_bytes", "-1"),
+            ("memory.swap.max", "max"),
+        ),
+        (
+            Resources(memory_limit_in_bytes=MIB, memory_swap_limit_in_bytes=-1),
+            ("memory.memsw.limit_in_bytes", "-1"),
+            ("memory.swap.max", "max"),
+        ),
+        (
+            Resources(memory_limit_in_bytes=MIB),
+            ("memory.memsw.limit_in_bytes", str(MIB)),
+            ("memory.swap.max", "0"),
+        ),
+        (Resources(unified={"pids.max": "max"}), ("pids.max", "max"), ("pids.max", "max")),
+    ],
+)
+def test_no_limit_and_no_swap_are_said_as_each_version_has_it(
+    wanted: Resources, v1: tuple[str, str], v2: tuple[str, str]
+) -> None:
+    assert v1 in limit_files(cgroup_limits(wanted, HOST), "v1")
+    assert v2 in limit_files(cgroup_limits(wanted, V2), "v2")
+
+
+def test_what_is_not_set_is_not_written() -> None:
+    for layout in ("v1", "v2"):
+        assert limit_files(oci.Resources(), layout) == ()
+
+
+@given(st.integers(2, 262144))
+def test_a_weight_is_within_bounds_and_grows_with_the_shares(shares: int) -> None:
+    assert 1 <= cpu_weight(shares) <= cpu_weight(shares + 1) <= 10000
+
+
+@pytest.mark.parametrize(
+    ("shares", "weight"), [(1, 1), (2, 1), (1024, 100), (262144, 10000), (1 << 20, 10000)]
+)
+def test_weights_meet_the_shares_at_both_ends_and_at_the_default(shares: int, weight: int) -> None:
+    assert cpu_weight(shares) == weight
+
+
+def test_a_weight_is_written_by_us_at_creation_too() -> None:
+    made = resources(replace(with_config(resources=Resources(cpu_shares=1024)), host=V2))
+    assert made.unified == {"cpu.weight": "100"}
+    own = Resources(cpu_shares=1024, unified={"cpu.weight": "7"})
+    assert cgroup_limits(own, V2).unified == {"cpu.weight": "7"}
+
+
+def test_the_number_of_processes_is_limited_on_either_version() -> None:
+    assert resources(with_config(resources=Resources(unified={"pids.max": "9"}))).pids == oci.Pids(9)
+    assert resources(inputs(pids_limit=100)).pids == oci.Pids(100)
+    assert resources(inputs()).pids is None
+    own = with_config(resources=Resources(unified={"pids.max": "9"}))
+    assert resources(replace(own, pids_limit=100)).pids == oci.Pids(9)
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "1\n", ""])
+def test_a_limit_of_processes_must_be_one(value: str) -> None:
+    if not value:
+        assert cgroup_limits(Resources(unified={"pids.max": value}), HOST).pids is None
+        return
+    with pytest.raises(InvalidRequest, match=r"linux\.unified\['pids.max'\]"):
+        cgroup_limits(Resources(unified={"pids.max": value}), HOST, "linux")
+
+
+@pytest.mark.parametrize("key", ["cgroup.procs", "cgroup.kill", "cgroup.freeze", "../memory.max"])
+def test_a_file_that_is_no_limit_is_refused(key: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a limit"):
+        cgroup_limits(Resources(unified={key: "1"}), V2)
+
+
+def test_an_updates_errors_name_the_updates_fields() -> None:
+    with pytest.raises(InvalidRequest, match=r"^linux\.cpuset_cpus"):
+        cgroup_limits(Resources(cpuset_cpus="x"), HOST, "linux")
+
+
+def test_a_slice_gets_the_same_limits_as_properties() -> None:
+    limits = cgroup_limits(ALL, V2)
+    assert slice_properties(limits, "v2") == (
+        ("CPUWeight", "t", "59"),
+        ("CPUQuotaPerSecUSec", "t", "500000"),
+        ("CPUQuotaPeriodUSec", "t", "50000"),
+        ("MemoryMax", "t", str(64 * MIB)),
+        ("MemorySwapMax", "t", str(32 * MIB)),
+    )
+    unlimited = cgroup_limits(Resources(memory_limit_in_bytes=-1, cpu_shares=100), HOST)
+    assert slice_properties(unlimited, "v1") == (
+        ("CPUShares", "t", "100"),
+        ("MemoryLimit", "t", str((1 << 64) - 1)),
+    )
+    assert slice_properties(oci.Resources(), "v1") == ()
+
+
+def test_a_pod_may_use_its_resources_and_its_overhead() -> None:
+    record = replace(
+        sandbox(),
+        resources=Resources(cpu_shares=100, cpu_quota=50_000, memory_limit_in_bytes=64 * MIB),
+        overhead=Resources(cpu_shares=10, cpu_quota=5_000, cpu_period=50_000, memory_limit_in_bytes=16 * MIB),
+    )
+    assert pod_limits(record) == Resources(cpu_shares=110, cpu_quota=60_000, memory_limit_in_bytes=80 * MIB)
+    # without a limit for the containers there is none for the pod
+    assert pod_limits(replace(record, resources=Resources(cpu_shares=2))) == Resources(cpu_shares=12)
+    assert pod_limits(sandbox()) == Resources()
+
+
+def test_a_pods_config_counts_until_it_is_updated() -> None:
+    plain = sandbox()
+    record = replace(plain, config=replace(plain.config, resources=Resources(cpu_shares=5)))
+    assert pod_limits(record) == Resources(cpu_shares=5)
+    assert pod_limits(replace(record, resources=Resources(cpu_shares=7))) == Resources(cpu_shares=7)
+
+
+def test_an_update_changes_what_it_names_and_nothing_else() -> None:
+    assert merged(ALL, Resources()) == ALL
+    assert merged(ALL, Resources(cpuset_cpus="0")) == replace(ALL, cpuset_cpus="0")
+    assert merged(ALL, Resources(hugepage_limits={"1GB": 0})).hugepage_limits == {"2MB": 4 * MIB, "1GB": 0}
+    current = Resources(unified={"memory.high": "1", "pids.max": "2"}, oom_score_adj=100)
+    found = merged(current, Resources(unified={"pids.max": "3"}, oom_score_adj=-5))
+    assert (found.unified, found.oom_score_adj) == ({"memory.high": "1", "pids.max": "3"}, -5)
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "after"),
+    [
+        ((100, 150), (200, 0), (200, 250)),
+        ((100, 100), (50, 0), (50, 50)),
+        ((100, 0), (200, 0), (200, 0)),
+        ((100, -1), (200, 0), (200, -1)),
+        ((100, 150), (0, 300), (100, 300)),
+        ((100, 150), (200, 200), (200, 200)),
+        ((100, 150), (-1, 0), (-1, 0)),
+    ],
+)
+def test_swap_beyond_memory_stays_when_only_memory_changes(
+    before: tuple[int, int], change: tuple[int, int], after: tuple[int, int]
+) -> None:
+    found = merged(
+        Resources(memory_limit_in_bytes=before[0], memory_swap_limit_in_bytes=before[1]),
+        Resources(memory_limit_in_bytes=change[0], memory_swap_limit_in_bytes=change[1]),
+    )
+    assert (found.memory_limit_in_bytes, found.memory_swap_limit_in_bytes) == after
