@@ -47,7 +47,7 @@ def hunting(daemon: int, word: str, *, after: float = 0.0, newcomers: bool = Tru
             for pid in _below(daemon):
                 if pid in spared or word.encode() not in _command(pid):
                     continue
-                time.sleep(after)
+                time.sleep(after)  # the moment of its life at which it is to die
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)

@@ -290,19 +290,19 @@ async def test_a_layer_goes_while_a_container_still_runs_on_it(paths: Paths) -> 
 
 @pytest.mark.parametrize("method", ["file", "loop", "directory"])
 async def test_an_opaque_root_hides_all_layers_below(paths: Paths, method: str) -> None:
-    mounting = LayerMounting(method, 512, False)
+    try:
+        mounting = probe_mounting(paths, ImageSettings(mount_method=method, block_size=512))
+    except Broken as error:
+        pytest.skip(f"this host mounts no layer so: {error}")
     third = Digest("sha256:" + "ef" * 32)
     put(paths, LAYER, Entry("low"))
     put(paths, OTHER, Entry(".wh..wh..opq"), Entry("middle"))
     put(paths, third, Entry("high"))
     mounts = LayerMounts(paths, mounting)
-    try:
-        assert await mounts.acquire([LAYER, OTHER, third]) == [
-            paths.layer_mount(OTHER),
-            paths.layer_mount(third),
-        ]
-    except Broken as error:
-        pytest.skip(f"not possible here: {error}")
+    assert await mounts.acquire([LAYER, OTHER, third]) == [
+        paths.layer_mount(OTHER),
+        paths.layer_mount(third),
+    ]
     assert await mounts.acquire([OTHER]) == [paths.layer_mount(OTHER)]
     assert await mounts.acquire([LAYER, third]) == [paths.layer_mount(LAYER), paths.layer_mount(third)]
 

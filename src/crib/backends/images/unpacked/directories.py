@@ -153,7 +153,7 @@ class DirectoryLayers:
         try:
             target_fd = await run_to_end(self._prepare, source_fd, target)
             try:
-                answer = await _run_helper(source_fd, target_fd, subject)
+                answer = await unpack_file(source_fd, target_fd, subject)
                 await run_to_end(self._finish, layer, target_fd, answer)
             finally:
                 os.close(target_fd)
@@ -258,7 +258,7 @@ async def check_directory(path: str) -> str:
     try:
         fd = os.open(path, _DIRECTORY)
         try:
-            return (await _run_helper(-1, fd, subject)).digest
+            return (await unpack_file(-1, fd, subject)).digest
         finally:
             os.close(fd)
     except OSError as error:
@@ -266,11 +266,11 @@ async def check_directory(path: str) -> str:
 
 
 async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
-    """Unpack an EROFS file into an empty directory. What is opaque is told and not marked."""
-    return await _run_helper(source_fd, target_fd, subject)
+    """Unpack an EROFS file into an empty directory, in a confined process of its own.
 
-
-async def _run_helper(source_fd: int, target_fd: int, subject: str) -> Answer:
+    What is opaque is told and not marked. With a `source_fd` of -1 the tree that is there is only read, for
+    its digest. Broken or Exhausted; `subject` begins their text.
+    """
     root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
     start = _START.format("crib.backends.images.unpacked.unpack_main")
     arguments = (str(source_fd), str(target_fd), str(os.getpid()))
