@@ -37,6 +37,8 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "log.level": ("debug", "info", "warning", "error", "critical"),
     "log.format": ("text", "json"),
     "network.mode": ("cni", "bridge"),
+    "network.isolation": ("none", "pods"),
+    "network.ip_preference": ("cni", "ipv4", "ipv6"),
     "images.block_size": (0, 512, 4096),
     "images.mount_method": ("auto", "file", "loop", "directory"),
     "images.policy.action": ("accept", "reject", "digest", "signed"),
@@ -47,6 +49,9 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
 _LEAST: Mapping[str, float] = {
     "network.mtu": 0,
     "network.plugin_timeout": 0.1,
+    "network.cni_networks": 0,
+    "network.ready_timeout": 0,
+    "network.check_interval": 0,
     "images.parallel_layers": 1,
     "images.parallel_ranges": 1,
     "images.worker_memory": 0,
@@ -111,6 +116,30 @@ def _subnet(text: str) -> str:
     return "" if network.num_addresses >= 8 else "a range of at least 8 addresses"
 
 
+def _subnet6(text: str) -> str:
+    try:
+        network = ipaddress.IPv6Network(text) if text else None
+    except ValueError as error:
+        return f"an IPv6 range ({error})"
+    good = network is None or 64 <= network.prefixlen <= 120
+    return "" if good else "an IPv6 range with a prefix of 64 to 120 bits"
+
+
+def _range(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        return f"an address range ({error})"
+    return ""
+
+
+def _domain(text: str) -> str:
+    good = not text or re.fullmatch(
+        r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", text
+    )
+    return "" if good else "a domain name in lower case, as in pods.internal"
+
+
 _RULES: Mapping[str, Callable[[str], str]] = {
     "data": _absolute,
     "state": _absolute,
@@ -128,6 +157,10 @@ _RULES: Mapping[str, Callable[[str], str]] = {
     "network.cni_conf_dir": _absolute,
     "network.bridge": _interface,
     "network.subnet": _subnet,
+    "network.subnet6": _subnet6,
+    "network.native_ranges": _range,
+    "network.dns_domain": _domain,
+    "network.cni_conf_template": _absolute_or_none,
 }
 """Dotted key to what says, for a bad value only, what it must be."""
 

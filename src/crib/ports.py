@@ -28,8 +28,10 @@ from crib.model.image import (
     PullOrder,
     Signature,
 )
+from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.registry import RegistryHost
 from crib.model.sandbox import (
+    DnsConfig,
     NetworkAttachment,
     PodMetadata,
     PortMapping,
@@ -185,22 +187,48 @@ class PodNetwork:
 class PodNetworks(Protocol):
     """Attaches pods to their network: the built-in bridge, or CNI."""
 
-    async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment: ...
+    async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
+        """Waits, within bounds, for a network that is just coming up. What fails is undone by `detach`."""
+        ...
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back addresses, ports and interfaces. Safe when nothing or only half was attached."""
         ...
 
+    async def check(self, pod: PodNetwork) -> str:
+        """What is not as `attach` made it; empty when all is, or when the network cannot tell."""
+        ...
+
+    async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
+        """Make an attached pod's network anew in its namespace, with the same addresses if possible."""
+        ...
+
     async def readiness(self) -> Readiness: ...
 
     async def configure(self, pod_cidr: str) -> None:
-        """CRI UpdateRuntimeConfig: the node's pod range is now known."""
+        """CRI UpdateRuntimeConfig: the node's pod range is now known, and remembered from now on."""
+        ...
+
+    async def networks(self) -> Sequence[NetworkInfo]:
+        """The networks of this node; those that pods are attached to come first."""
+        ...
+
+    async def view(self, pod: PodNetwork) -> PodNetworkView:
+        """The pod's network as the kernel has it now."""
+        ...
+
+    def resolver(self, namespace: str) -> DnsConfig | None:
+        """What the network wants pods of a namespace to ask for names first; None: nothing."""
         ...
 
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]: ...
 
-    async def sweep(self, known: Collection[SandboxId]) -> Sequence[str]:
-        """Release whatever is held for pods that are not known; says what was released."""
+    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+        """Release whatever is held for pods that are not known; says what was released.
+
+        Where a network is shared with other runtimes, only what is certainly ours or left from before the
+        boot goes, unless `everything` was asked for.
+        """
         ...
 
     async def dismantle(self) -> None:

@@ -235,6 +235,11 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/ExportImages": "unary",
         "/crib.v1.Node/Timeline": "unary",
         "/crib.v1.Node/ExplainContainer": "unary",
+        "/crib.v1.Node/ListNetworks": "unary",
+        "/crib.v1.Node/InspectPodNetwork": "unary",
+        "/crib.v1.Node/CheckNetworks": "stream",
+        "/crib.v1.Node/CollectNetworkGarbage": "unary",
+        "/crib.v1.Node/RemoveNetwork": "unary",
     }
 
 

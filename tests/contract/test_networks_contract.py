@@ -1,13 +1,15 @@
-"""The port `PodNetworks`: in memory, and the built-in bridge with link, range and table of its own."""
+"""The port `PodNetworks`: in memory, the built-in bridge, and CNI; each with link and range of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -16,49 +18,150 @@ from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
-from crib.model.errors import Exhausted, InvalidRequest
+from crib.model.errors import CribError, Exhausted, InvalidRequest
 from crib.model.ids import new_sandbox_id
 from crib.model.sandbox import PodMetadata
 from crib.ports import PodNetwork, PodNetworks
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.world import bounded
-from tests.system.pod_namespaces import PodNamespaces, no_stage
+from tests.system.cni_lab import CniLab, in_pod
+from tests.system.pod_namespaces import PodNamespace, PodNamespaces, no_stage
+
+
+class Subject(Protocol):
+    """What is put to the test: a network, as the first process and the next ones make it."""
+
+    no_address: type[CribError]
+    """What is raised when the range has no address left: plugins have no word for it."""
+    needs_ipv4: bool
+
+    def begin(self) -> PodNetworks: ...
+
+    def pod(self) -> PodNetwork: ...
+
+    def damage(self, pod: PodNetwork) -> None:
+        """Have the pod lose its interface."""
+        ...
+
+
+class FakeSubject:
+    no_address: type[CribError] = Exhausted
+    needs_ipv4 = True
+
+    def __init__(self, subnet: IPv4Network) -> None:
+        self._network = FakeNetworks(str(subnet))
+
+    def begin(self) -> PodNetworks:
+        return self._network.restarted()
+
+    def pod(self) -> PodNetwork:
+        return PodNetwork(new_sandbox_id(), PodMetadata("web", "uid", "default"), "/ns")
+
+    def damage(self, pod: PodNetwork) -> None:
+        self._network.problems[pod.id] = "its interface is gone"
+
+
+@dataclass
+class Pods:
+    """Pods with namespaces, and the damage to them."""
+
+    namespaces: PodNamespaces
+    made: dict[str, PodNamespace] = field(default_factory=dict)
+
+    def pod(self) -> PodNetwork:
+        namespace = self.namespaces.make()
+        self.made[namespace.id] = namespace
+        # Host names are one a pod, and the bridge may answer for them.
+        metadata = PodMetadata(f"web-{len(self.made)}", namespace.id[:8], "default")
+        return replace(namespace.pod(), metadata=metadata)
+
+    def damage(self, pod: PodNetwork) -> None:
+        in_pod(self.made[pod.id], lambda netlink: links.delete_link(netlink, "eth0"))
+
+
+class BridgeSubject(Pods):
+    no_address: type[CribError] = Exhausted
+    needs_ipv4 = True
+
+    def __init__(self, subnet: IPv4Network, directory: Path, connection: sqlite3.Connection) -> None:
+        super().__init__(PodNamespaces(str(directory)))
+        self.settings = BridgeSettings(
+            name=f"cbc{secrets.token_hex(4)}",
+            table=f"crib_{secrets.token_hex(4)}",
+            ranges_file=str(directory / "pod-cidr"),
+        )
+        self._subnet = subnet
+        self._connection = connection
+
+    def begin(self) -> PodNetworks:
+        return BridgeNetwork(self.settings, AddressBook(self._connection, self._subnet))
+
+    def remove(self) -> None:
+        self.namespaces.unpin_all()
+        with Netlink() as netlink:
+            links.delete_link(netlink, self.settings.name)
+        nftables = Nftables()
+        nftables.delete_table(self.settings.table)
+        nftables.close()
+
+
+class CniSubject(Pods):
+    no_address: type[CribError] = CribError
+    needs_ipv4 = False
+
+    def __init__(self, subnet: IPv4Network, directory: Path) -> None:
+        self._lab = CniLab(directory)
+        super().__init__(self._lab.namespaces)
+        self._lab.configure(self._lab.bridge_plugin("ips", "ipRanges", ranges=[]))
+        (directory / "kept").mkdir()
+        (directory / "kept" / "pod-cidr").write_text(str(subnet))
+
+    def begin(self) -> PodNetworks:
+        return self._lab.network(ip_preference="ipv4")
+
+    def remove(self) -> None:
+        self._lab.remove()
 
 
 @dataclass
 class NetworkLab:
-    """A network over a range of six addresses for pods or a little more, and pods for it."""
+    """A network over a range of six addresses for pods or a little fewer, and pods for it."""
 
-    network: PodNetworks
+    subject: Subject
     subnet: IPv4Network
-    namespaces: PodNamespaces | None = None
-    made: list[PodNetwork] = field(default_factory=list)
+    network: PodNetworks
 
     def pod(self) -> PodNetwork:
-        if self.namespaces is None:
-            return PodNetwork(new_sandbox_id(), PodMetadata("web", "uid", "default"), "/ns")
-        return self.namespaces.make().pod()
+        return self.subject.pod()
+
+    async def restart(self) -> None:
+        """The daemon was killed, and another one begins."""
+        await self.network.close()
+        self.network = self.subject.begin()
 
 
-@pytest.fixture(params=["fake", pytest.param("bridge", marks=pytest.mark.root)])
+@contextlib.contextmanager
+def subject_of(kind: str, subnet: IPv4Network, directory: Path) -> Iterator[Subject]:
+    if kind == "fake":
+        yield FakeSubject(subnet)
+        return
+    with contextlib.closing(sqlite3.connect(directory / "test.db", isolation_level=None)) as connection:
+        made = (
+            CniSubject(subnet, directory) if kind == "cni" else BridgeSubject(subnet, directory, connection)
+        )
+        try:
+            yield made
+        finally:
+            made.remove()
+
+
+@pytest.fixture(params=["fake", *(pytest.param(kind, marks=pytest.mark.root) for kind in ("bridge", "cni"))])
 async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NetworkLab]:
     subnet = IPv4Network(f"10.{20 + secrets.randbelow(200)}.{secrets.randbelow(256)}.0/29")
-    if request.param == "fake":
-        yield NetworkLab(FakeNetworks(str(subnet)), subnet)
-        return
-    settings = BridgeSettings(name=f"cbc{secrets.token_hex(4)}", table=f"crib_{secrets.token_hex(4)}")
-    connection = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
-    network = BridgeNetwork(settings, AddressBook(connection, subnet))
-    namespaces = PodNamespaces(str(tmp_path))
-    yield NetworkLab(network, subnet, namespaces)
-    namespaces.unpin_all()
-    await network.close()
-    with Netlink() as netlink:
-        links.delete_link(netlink, settings.name)
-    nftables = Nftables()
-    nftables.delete_table(settings.table)
-    nftables.close()
-    connection.close()
+    with subject_of(request.param, subnet, tmp_path) as subject:
+        made = NetworkLab(subject, subnet, subject.begin())
+        yield made
+        await made.network.close()
 
 
 async def test_an_attached_pod_has_an_address_of_the_range_of_its_own(lab: NetworkLab) -> None:
@@ -90,7 +193,7 @@ async def test_detach_of_what_was_never_attached_is_fine(lab: NetworkLab) -> Non
 async def test_a_range_without_a_free_address_is_exhausted_until_one_is_given_back(lab: NetworkLab) -> None:
     pods = [lab.pod() for _ in range(6)]
     async with bounded():
-        with pytest.raises(Exhausted):  # noqa: PT012  # at which of them it ends is the range's matter
+        with pytest.raises(lab.subject.no_address):  # noqa: PT012  # at which of them it ends is the range's matter
             for pod in pods:
                 await lab.network.attach(pod, no_stage)
         await lab.network.detach(pods[0])
@@ -103,10 +206,21 @@ async def test_a_sweep_releases_the_pods_that_are_not_known(lab: NetworkLab) -> 
     async with bounded():
         await lab.network.attach(kept, no_stage)
         await lab.network.attach(lost, no_stage)
+        await lab.restart()
         told = await lab.network.sweep({kept.id})
         assert any(lost.id in line for line in told)
         assert not any(kept.id in line for line in told)
         assert [line for line in await lab.network.sweep({kept.id}) if "address" in line] == []
+        assert await lab.network.check(kept) == ""
+
+
+async def test_what_was_attached_since_the_start_is_known_whoever_asks_for_what_not(lab: NetworkLab) -> None:
+    pod = lab.pod()
+    async with bounded():
+        (address,) = (await lab.network.attach(pod, no_stage)).addresses
+        told = await lab.network.sweep((), everything=True)
+        assert [line for line in told if pod.id in line or address in line] == []
+        assert await lab.network.check(pod) == ""
 
 
 async def test_usage_is_of_the_pods_interface(lab: NetworkLab) -> None:
@@ -123,6 +237,71 @@ async def test_the_network_is_ready(lab: NetworkLab) -> None:
         assert (await lab.network.readiness()).ready
 
 
+async def test_a_check_finds_nothing_wrong_until_something_is(lab: NetworkLab) -> None:
+    pod = lab.pod()
+    async with bounded():
+        assert await lab.network.check(pod) != ""
+        await lab.network.attach(pod, no_stage)
+        assert await lab.network.check(pod) == ""
+        lab.subject.damage(pod)
+        assert await lab.network.check(pod) != ""
+
+
+async def test_a_repair_makes_the_network_anew_with_the_same_address(lab: NetworkLab) -> None:
+    pod, other = lab.pod(), lab.pod()
+    async with bounded():
+        before = await lab.network.attach(pod, no_stage)
+        await lab.network.attach(other, no_stage)
+        lab.subject.damage(pod)
+        after = await lab.network.repair(pod, no_stage)
+        assert (after.addresses, after.interface) == (before.addresses, before.interface)
+        assert await lab.network.check(pod) == ""
+        assert await lab.network.check(other) == ""
+        await lab.network.repair(pod, no_stage)  # of what is whole
+        assert await lab.network.check(pod) == ""
+
+
+async def test_networks_tell_how_many_pods_are_attached(lab: NetworkLab) -> None:
+    pod = lab.pod()
+    async with bounded():
+        found = [*await lab.network.networks()]
+        await lab.network.attach(pod, no_stage)
+        found += await lab.network.networks()
+        await lab.network.detach(pod)
+        found += await lab.network.networks()
+    assert [network.attached for network in found] == [0, 1, 0]
+    for network in found:
+        assert (network.interface, network.problem) == ("eth0", "")
+        assert str(lab.subnet) in network.subnets
+
+
+async def test_a_view_shows_the_attached_interface_with_its_address(lab: NetworkLab) -> None:
+    pod = lab.pod()
+    async with bounded():
+        assert (await lab.network.view(pod)).networks == ()
+        (address,) = (await lab.network.attach(pod, no_stage)).addresses
+        view = await lab.network.view(pod)
+        (network,) = await lab.network.networks()
+    assert view.networks == (network.name,)
+    (interface,) = view.interfaces
+    assert (interface.name, interface.up) == ("eth0", True)
+    assert address in {text.partition("/")[0] for text in interface.addresses}
+    assert [route.interface for route in view.routes if route.destination == "default"] == ["eth0"]
+
+
+async def test_a_network_without_names_of_its_own_has_no_resolver(lab: NetworkLab) -> None:
+    assert lab.network.resolver("default") is None
+
+
+async def test_the_range_that_was_told_is_remembered(lab: NetworkLab) -> None:
+    other = IPv4Network(f"10.{20 + secrets.randbelow(200)}.{secrets.randbelow(256)}.0/28")
+    async with bounded():
+        await lab.network.configure(str(other))
+        await lab.restart()
+        attachment = await lab.network.attach(lab.pod(), no_stage)
+    assert IPv4Address(attachment.addresses[0]) in other
+
+
 async def test_a_new_range_is_used_from_then_on_and_nonsense_refused(lab: NetworkLab) -> None:
     other = IPv4Network(f"10.{20 + secrets.randbelow(200)}.{secrets.randbelow(256)}.0/28")
     async with bounded():
@@ -131,8 +310,9 @@ async def test_a_new_range_is_used_from_then_on_and_nonsense_refused(lab: Networ
         attachment = await lab.network.attach(lab.pod(), no_stage)
         with pytest.raises(InvalidRequest):
             await lab.network.configure("nonsense")
-        with pytest.raises(InvalidRequest):
-            await lab.network.configure("fd00::/64")
+        if lab.subject.needs_ipv4:
+            with pytest.raises(InvalidRequest):
+                await lab.network.configure("fd00::/64")
     assert IPv4Address(attachment.addresses[0]) in other
 
 

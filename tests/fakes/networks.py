@@ -8,28 +8,40 @@ from ipaddress import IPv4Network
 from crib.model.errors import Exhausted, InvalidRequest
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
-from crib.model.sandbox import NetworkAttachment
+from crib.model.network import ForwardView, InterfaceView, NetworkInfo, PodNetworkView, RouteView
+from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
 from tests.fakes.failpoints import Failpoints
 
 _FIELD = "runtime_config.network_config.pod_cidr"
+NAME = "fake0"
 
 
 class FakeNetworks:
-    """Addresses of a small range. Failpoints: attach, detach, readiness, usage, sweep, configure."""
+    """Addresses of a small range. Failpoints: the methods' names."""
 
     def __init__(self, subnet: str = "10.1.0.0/24") -> None:
         self.failpoints = Failpoints()
         self.subnet = IPv4Network(subnet)
         self.held: dict[SandboxId, str] = {}
+        self.problems: dict[SandboxId, str] = {}
+        """What checks find, until it is repaired."""
+        self.told_resolver: DnsConfig | None = None
         self.last_told: PodNetwork | None = None
         self.dismantled = False
         self.closed = False
+        self._live: set[SandboxId] = set()
+
+    def restarted(self) -> FakeNetworks:
+        """As the next process finds it: what this one attached is known no longer for that."""
+        self._live.clear()
+        return self
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         with stage("network", "address"):
             self.last_told = pod
+            self._live.add(pod.id)
             address = self.held.get(pod.id) or self._free_address()
             # As a real plugin: what is held when it fails is given back by detach, not by attach.
             self.held[pod.id] = address
@@ -46,6 +58,20 @@ class FakeNetworks:
     async def detach(self, pod: PodNetwork) -> None:
         await self.failpoints.reach("detach", pod.id)
         self.held.pop(pod.id, None)
+        self.problems.pop(pod.id, None)
+        self._live.discard(pod.id)
+
+    async def check(self, pod: PodNetwork) -> str:
+        await self.failpoints.reach("check", pod.id)
+        if pod.id not in self.held:
+            return "it holds no address"
+        return self.problems.get(pod.id, "")
+
+    async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
+        with stage("network", "repair"):
+            await self.failpoints.reach("repair", pod.id)
+        self.problems.pop(pod.id, None)
+        return await self.attach(pod, stage)
 
     async def readiness(self) -> Readiness:
         await self.failpoints.reach("readiness")
@@ -61,13 +87,39 @@ class FakeNetworks:
         except ValueError as error:
             raise InvalidRequest(str(error), field=_FIELD) from error
 
+    async def networks(self) -> Sequence[NetworkInfo]:
+        await self.failpoints.reach("networks")
+        return (NetworkInfo(NAME, "fake", "settings", "eth0", len(self.held), subnets=(str(self.subnet),)),)
+
+    async def view(self, pod: PodNetwork) -> PodNetworkView:
+        await self.failpoints.reach("view", pod.id)
+        if pod.id not in self.held:
+            return PodNetworkView()
+        address = f"{self.held[pod.id]}/{self.subnet.prefixlen}"
+        return PodNetworkView(
+            networks=(NAME,),
+            network_interfaces=("eth0",),
+            interfaces=(InterfaceView("eth0", "02:00:00:00:00:01", 1500, up=True, addresses=(address,)),),
+            routes=(RouteView("default", str(next(self.subnet.hosts())), "eth0"),),
+            forwards=tuple(
+                ForwardView(
+                    port.protocol.name.lower(), port.host_ip or "*", port.host_port, port.container_port
+                )
+                for port in pod.port_mappings
+                if port.host_port
+            ),
+        )
+
+    def resolver(self, namespace: str) -> DnsConfig | None:
+        return self.told_resolver
+
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
         await self.failpoints.reach("usage", pod.id)
         return (InterfaceUsage("eth0", 100, 0, 200, 0),) if pod.id in self.held else ()
 
-    async def sweep(self, known: Collection[SandboxId]) -> Sequence[str]:
+    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
         await self.failpoints.reach("sweep")
-        stale = [pod for pod in self.held if pod not in known]
+        stale = [pod for pod in self.held if pod not in known and pod not in self._live]
         return [f"address {self.held.pop(pod)} of pod {pod}" for pod in stale]
 
     async def dismantle(self) -> None:

@@ -136,6 +136,7 @@ class World:
             self.handler.pods.clear()
             self.handler.containers.clear()
         self.handler = self.handler.restarted()
+        self.networks.restarted()
         self.node = self._new_node()
         if start:
             await self.start()

@@ -73,7 +73,7 @@ class Leftovers:
         rows = frozenset(
             row
             for row in self.rows
-            if not row.startswith(("images", "image_documents", "unreadable", "network_cursor"))
+            if not row.startswith(("images", "image_documents", "unreadable", "pod_address_cursor"))
         )
         kinds = (*(k for k in self.__dataclass_fields__ if k not in ("files", "rows")),)
         return [f"{kind}: {name}" for kind in kinds for name in sorted(getattr(self, kind))] + sorted(rows)
@@ -100,8 +100,8 @@ def processes_holding(root: Path) -> Iterator[str]:
         try:
             links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
             held = [os.readlink(link) for link in links]
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended while we looked, or has more rights than we: not ours
+        except OSError:
+            continue  # it ended while we looked, has more rights than we, or a path too long to be ours
         if int(pid) != os.getpid() and any(f"{path}/".startswith(below) for path in held):
             yield f"{pid} {Path(f'/proc/{pid}/comm').read_text().strip()}"
 
@@ -145,8 +145,9 @@ def _rules(bridge: str) -> Iterator[str]:
     try:
         if nftables.exists(table, "guard"):
             yield table
-            for name in ("ports_any", "ports_ip"):
-                yield from (f"{name} {entry}" for entry in nftables.list_map(table, name))
+            contents = nftables.contents(table)
+            for name, entries in (contents.maps if contents else {}).items():
+                yield from (f"{name} {entry}" for entry in entries)
     finally:
         nftables.close()
 

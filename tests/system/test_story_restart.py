@@ -245,7 +245,7 @@ async def test_after_a_reboot_containers_have_ended_and_sandboxes_are_not_ready(
         assert [statuses[box].exit_code for box in (*boxes, ended)] == [255, 255, 9]
         assert statuses[boxes[0]].finished_at >= statuses[boxes[0]].started_at
         rows = cribd.leftovers().rows
-        assert not [row for row in rows if row.startswith("network_address")]
+        assert not [row for row in rows if row.startswith("pod_address ")]
         # the kubelet makes the pod anew, with the next attempt
         config = pb.PodSandboxConfig()
         config.CopyFrom(pods[0].config)

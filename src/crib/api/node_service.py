@@ -6,7 +6,9 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.translate import networks
 from crib.api.translate import node as translate
+from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import CheckImages, ExportImages, FollowPull, ImportImage
 from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
@@ -38,6 +40,15 @@ class NodeService:
             "ExplainContainer": Verb(
                 pb.ExplainContainerRequest, translate.decode_explain_container, self._explain_container
             ),
+            "ListNetworks": Verb(pb.ListNetworksRequest, nothing, self._networks),
+            "InspectPodNetwork": Verb(
+                pb.InspectPodNetworkRequest, networks.decode_inspect, self._inspect_network
+            ),
+            "CheckNetworks": Stream(pb.CheckNetworksRequest, networks.decode_check, self._check_networks),
+            "CollectNetworkGarbage": Verb(
+                pb.CollectNetworkGarbageRequest, networks.decode_collect, self._collect
+            ),
+            "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
         }
 
@@ -83,6 +94,26 @@ class NodeService:
     async def _export(self, wanted: ExportImages) -> Answer:
         size = await self._node.images.export(wanted.path, wanted.images, wanted.format)
         return pb.ExportImagesResponse(size_bytes=size)
+
+    async def _networks(self, _: None) -> Answer:
+        return networks.encode_networks(await self._node.networks.list())
+
+    async def _inspect_network(self, text: str) -> Answer:
+        record = self._node.sandboxes.get(text)
+        netns = self._node.sandboxes.netns(record)
+        return networks.encode_view(record, netns, await self._node.networks.view(record))
+
+    async def _check_networks(self, wanted: CheckNetworks) -> AsyncIterator[Answer]:
+        async for found in self._node.networks.check(wanted.sandboxes, repair=wanted.repair):
+            yield networks.encode_check(found)
+
+    async def _collect(self, everything: bool) -> Answer:
+        released = await self._node.networks.collect(everything=everything)
+        return pb.CollectNetworkGarbageResponse(released=released)
+
+    async def _remove_network(self, _: None) -> Answer:
+        await self._node.networks.remove()
+        return pb.RemoveNetworkResponse()
 
     def _timeline(self, text: str) -> Answer:
         return translate.encode_start(self._node.timeline(text))

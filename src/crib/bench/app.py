@@ -18,6 +18,7 @@ class Part(StrEnum):
 
     OPS = "ops"
     LIFECYCLE = "lifecycle"
+    SANDBOXES = "sandboxes"
 
 
 _Endpoints = Annotated[
@@ -56,6 +57,16 @@ class BenchOptions:
     floors: Annotated[
         bool, typer.Option("--floors", help="Also: crun and conmon alone, in the same run. Needs root.")
     ] = False
+    cni: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Also: the CNI plugins of this .conflist alone, in the same run. Needs root.",
+        ),
+    ] = ""
+    cni_bin: Annotated[list[str] | None, typer.Option(metavar="DIRECTORY", help="Where CNI plugins are.")] = (
+        None
+    )
     cgroup_parent: Annotated[
         str, typer.Option(help="The pods' cgroup parent; {uid} is replaced. Default: the runtime decides.")
     ] = ""

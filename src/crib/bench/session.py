@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from crib.bench import lives, memory, report
 from crib.bench.app import Part
+from crib.bench.cni_floor import CniFloor
 from crib.bench.figures import Samples
 from crib.bench.floors import NAME as FLOOR
 from crib.bench.floors import FloorError, Floors
+from crib.bench.sandboxes import Sandboxes
 from crib.bench.target import Target, parse_named
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
@@ -28,6 +30,7 @@ ROUNDS = 3
 """Rounds of whole lives at each concurrency."""
 LIVES = {1: 10, 10: 30}
 """Pods of one round by concurrency."""
+CNI_BIN = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 CLEAN_LIMIT = 300.0
 """Seconds that cleaning up may take."""
 
@@ -43,7 +46,11 @@ class Bench:
         self.samples = Samples()
         self.warnings: list[str] = []
         self.targets: list[Target] = []
-        self._floors = Floors(self._directory) if options.floors else None
+        self._floors: list[Floors | CniFloor] = []
+        if options.floors:
+            self._floors.append(Floors(self._directory))
+        if options.cni:
+            self._floors.append(CniFloor(options.cni, tuple(options.cni_bin or CNI_BIN)))
         self._default_endpoint = default_endpoint
 
     async def run(self) -> None:
@@ -56,6 +63,8 @@ class Bench:
                 await self._ops()
             if Part.LIFECYCLE in parts:
                 await self._lifecycle()
+            if Part.SANDBOXES in parts:
+                await self._sandboxes()
             for target in self.targets if self._options.pods else []:
                 say(f"{target.name}: {self._options.pods} pods at once")
                 await memory.measure(target, self._options.pods, self.samples)
@@ -76,8 +85,8 @@ class Bench:
             target.pid = found.pid
             self.targets.append(target)
             await target.prepare()
-        if self._floors is not None:
-            self._floors.prepare()
+        for floor in self._floors:
+            floor.prepare()
 
     async def _ops(self) -> None:
         for number in range(-WARM_UP, self._options.number):
@@ -86,8 +95,8 @@ class Bench:
                 times = await lives.Life(target).live()
                 if number >= 0:
                     self.samples.add_all("ms", target.name, times)
-            if self._floors is not None:
-                times = await asyncio.to_thread(self._floors.live)
+            for floor in self._floors:
+                times = await asyncio.to_thread(floor.live)
                 if number >= 0:
                     self.samples.add_all("ms", FLOOR, times)
         say("")
@@ -101,6 +110,13 @@ class Bench:
                     self.samples.add(f"lifecycle, concurrency {at_once}", "pods/s", target.name, rate)
                     self.samples.add(f"machine CPU per pod, concurrency {at_once}", "ms", target.name, cpu)
 
+    async def _sandboxes(self) -> None:
+        for at_once, count in LIVES.items():
+            for number in range(ROUNDS):
+                for target in rotated(self.targets, number):
+                    say(f"{target.name}: {count} sandboxes, {at_once} at a time, round {number + 1}")
+                    await Sandboxes(target, at_once, self.samples).live(count)
+
     async def _clean(self) -> None:
         failures: list[str] = []
         with contextlib.suppress(TimeoutError):
@@ -108,8 +124,8 @@ class Bench:
                 for target in self.targets:
                     failures += await target.clean()
                     await target.connection.close()
-        if self._floors is not None:
-            await asyncio.to_thread(self._floors.clean)
+        for floor in self._floors:
+            await asyncio.to_thread(floor.clean)
         shutil.rmtree(self._directory, ignore_errors=True)
         for failure in failures:
             say(f"crib: {failure}")

@@ -249,3 +249,42 @@ class TimelineOptions:
 @dataclass(frozen=True)
 class InfoOptions:
     output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class NetworkListOptions:
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class NetworkInspectOptions:
+    pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class NetworkCheckOptions:
+    pods: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="POD", help="Only these: NAME, NAMESPACE/NAME or the beginning of an id."),
+    ] = None
+    repair: Annotated[bool, typer.Option("--repair", help="Make a damaged pod's network anew.")] = False
+    output: _Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class NetworkGcOptions:
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            "-a",
+            help="Also addresses and ports that another runtime may hold in a network of the same name: "
+            "its running pods would lose them.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class NetworkRemoveOptions:
+    """None."""

@@ -18,6 +18,7 @@ from crib.engine.images.checks import CheckImages
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
+from crib.engine.networks import Networks
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.run import RunSandbox
 from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
@@ -50,6 +51,12 @@ class Sandboxes:
     def list(self) -> Iterator[SandboxRecord]:
         """Those that callers may see."""
         return (row for row in self._core.sandboxes if is_listed(row))
+
+    def netns(self, record: SandboxRecord) -> str:
+        """Where the pod's network namespace is pinned; empty when it has none of its own (any more)."""
+        if record.config.host_network or record.released:
+            return ""
+        return self._core.pod_network(record).netns
 
 
 class Containers:
@@ -115,6 +122,7 @@ class Node:
         self.sandboxes = Sandboxes(self._core)
         self.containers = Containers(self._core, self._catalogue, policy)
         self.images = ImageStore(self._core, self._catalogue, policy)
+        self.networks = Networks(self._core)
         self.stats = Stats(self._core)
         self._core.container_gone = self._sweep_if_last
 
@@ -132,6 +140,7 @@ class Node:
         await recover(self._core)
         await self.images.sweep()
         self.containers.rotate_logs.begin()
+        self.networks.begin()
 
     def _sweep_if_last(self, container: ContainerRecord) -> None:
         """The layers of an image that was removed stay as long as a container needs them."""

@@ -21,7 +21,7 @@ from crib.host.netlink import (
 )
 
 _IPCTNL_MSG_CT_DELETE: Final = (1 << 8) | 2
-_NFGENMSG: Final = struct.pack("=BBH", socket.AF_INET, 1, 0)
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _CTA_TUPLE_ORIG: Final = 1
 _CTA_FILTER: Final = 25
 _CTA_FILTER_ORIG_FLAGS: Final = 1
@@ -33,8 +33,8 @@ _F_PROTO_NUM: Final = 1 << 3
 _F_PROTO_DST_PORT: Final = 1 << 5
 
 
-def forget_connections_to_port(protocol: int, port: int) -> bool:
-    """Forget the IPv4 connections whose first packet went to this port of any host.
+def forget_connections_to_port(version: int, protocol: int, port: int) -> bool:
+    """Forget the connections of IP `version` (4 or 6) whose first packet went to this port of any host.
 
     False if the kernel cannot filter (before 5.8) or tracks nothing. Walks the table of connections:
     below a millisecond for thousands.
@@ -45,7 +45,7 @@ def forget_connections_to_port(protocol: int, port: int) -> bool:
     chosen = u32_attribute(_CTA_FILTER_ORIG_FLAGS, _F_PROTO_NUM | _F_PROTO_DST_PORT)
     chosen += u32_attribute(_CTA_FILTER_REPLY_FLAGS, 0)
     body = (
-        _NFGENMSG
+        struct.pack("=BBH", _FAMILIES[version], 1, 0)
         + attribute(_CTA_TUPLE_ORIG | NLA_F_NESTED, tuple_)
         + attribute(_CTA_FILTER | NLA_F_NESTED, chosen)
     )

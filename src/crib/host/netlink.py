@@ -1,7 +1,7 @@
 """A netlink socket: requests go out as one datagram, every answer is read back with bounds.
 
-Only the messages live here (rtnetlink(7), netlink(7)); what is asked for with them is in
-`crib.host.links`. A socket belongs to the network namespace of the thread that opened it, for as
+Only the messages live here (rtnetlink(7), netlink(7)); what is asked for with them is in `links`, `veth`,
+`addresses` and `routes`. A socket belongs to the network namespace of the thread that opened it, for as
 long as it is open. It is blocking with a receive time-out, and not for use by two threads at once.
 
 Written by hand because pyroute2 costs 8.8 MB of memory, 0.3 s of import and three times the latency.
@@ -96,6 +96,11 @@ def text_attribute(kind: int, value: str) -> bytes:
 def u32_attribute(kind: int, value: int) -> bytes:
     """An attribute that holds an unsigned 32-bit number in the machine's order."""
     return attribute(kind, struct.pack("=I", value))
+
+
+def u32(raw: bytes | None) -> int:
+    """The number in such an attribute; 0 if it is missing or of another size."""
+    return struct.unpack("=I", raw)[0] if raw is not None and len(raw) == 4 else 0
 
 
 def parse_attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:

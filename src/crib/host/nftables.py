@@ -11,6 +11,8 @@ import ctypes
 import errno
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 LIBRARY: Final = "libnftables.so.1"
@@ -19,6 +21,21 @@ OUTPUT_BYTES: Final = 64 * 1024 * 1024
 _OUTPUT_JSON: Final = 1 << 4
 _OUTPUT_NUMERIC_PROTO: Final = 1 << 7
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
+
+
+Elements = list[tuple[tuple[str, ...], tuple[str, ...]]]
+"""Keys and values of a map, each field as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableContents:
+    """A table of family inet as the kernel has it."""
+
+    rules: tuple[str, ...]
+    """Each with its chain, in their order; to be compared, not read."""
+    sets: Mapping[str, frozenset[str]]
+    """Elements, to be compared too."""
+    maps: Mapping[str, Elements]
 
 
 class NftablesError(OSError):
@@ -73,15 +90,21 @@ class Nftables:
             raise
         return True
 
-    def list_map(self, table: str, name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Keys and values of a map of family inet, each field as text."""
-        objects = self.run(f"list map inet {table} {name}", table=table, what=f"list map {name}")
-        return [
-            (_fields(element[0]), _fields(element[1]))
-            for item in objects
-            for element in item.get("map", {}).get("elem", ())
-            if isinstance(element, list) and len(element) == 2
-        ]
+    def contents(self, table: str) -> TableContents | None:
+        """What is in a table of family inet; None if there is no such table."""
+        try:
+            objects = self.run(f"list table inet {table}", table=table, what="list table")
+        except NftablesError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        rules = [item["rule"] for item in objects if isinstance(item.get("rule"), dict)]
+        sets = [item["set"] for item in objects if isinstance(item.get("set"), dict)]
+        return TableContents(
+            rules=tuple(json.dumps([rule.get("chain"), rule.get("expr")]) for rule in rules),
+            sets={str(one.get("name")): frozenset(map(json.dumps, one.get("elem", ()))) for one in sets},
+            maps={str(item["map"].get("name")): _elements(item["map"]) for item in objects if "map" in item},
+        )
 
     def delete_table(self, table: str) -> bool:
         """Remove a table of family inet with all in it; False if there was none."""
@@ -145,6 +168,14 @@ def _objects(output: bytes, table: str, what: str) -> list[dict[str, Any]]:
     if not isinstance(objects, list):
         raise NftablesError(errno.EBADMSG, f"{what}: nftables printed JSON without a list of objects", table)
     return [item for item in objects if isinstance(item, dict)]
+
+
+def _elements(listed: dict[str, Any]) -> Elements:
+    return [
+        (_fields(element[0]), _fields(element[1]))
+        for element in listed.get("elem", ())
+        if isinstance(element, list) and len(element) == 2
+    ]
 
 
 def _fields(side: Any) -> tuple[str, ...]:

@@ -245,6 +245,8 @@ class SandboxRecord:
     reason: str = ""
     """Why the sandbox is NOT_READY, when that was not asked for."""
     network: NetworkAttachment | None = None
+    resolver: DnsConfig | None = None
+    """What the pod's network wants asked for names first, if the config has no DNS of its own."""
     infra: ProcessIdentity | None = None
     """The process that holds a shared pid namespace (catatonit), if the pod shares one."""
     released: bool = False

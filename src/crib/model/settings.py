@@ -24,12 +24,36 @@ class NetworkSettings:
     """Name of the built-in bridge, at most 15 characters."""
     subnet: str = "10.203.0.0/16"
     """Range that the built-in bridge hands out; its first address is the gateway."""
+    subnet6: str = ""
+    """IPv6 range that the built-in bridge hands out besides; empty: pods get no IPv6 address."""
     mtu: int = 0
-    """0 takes the bridge's default (1500)."""
+    """Bytes; 0 takes that of the interface that the host's default route leaves by."""
+    native_ranges: tuple[str, ...] = ()
+    """Ranges beyond the host that pods of the built-in bridge reach with their own addresses, without
+    masquerade: where the way back is known, as of other nodes' pods."""
+    isolation: str = "none"
+    """`pods`: on the built-in bridge pods reach each other through published host ports only; or `none`."""
+    dns_domain: str = ""
+    """Domain in which the built-in bridge answers for pods' names (NAME.NAMESPACE.DOMAIN); empty: none."""
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+    cni_networks: int = 1
+    """How many of the directory's networks each pod is attached to, in the order of the files; 0: all."""
+    cni_default_network: str = ""
+    """Name of the network that comes first (eth0); empty: that of the first file. A pod waits for it."""
+    cni_conf_template: str = ""
+    """Template (in Go's syntax, as containerd's) of a configuration that is written to `cni_conf_dir` when
+    the kubelet tells the node's pod range; empty: none."""
     plugin_timeout: float = 60.0
     """Seconds for one plugin's ADD, DEL, CHECK or STATUS."""
+    ip_preference: str = "cni"
+    """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
+    ready_timeout: float = 5.0
+    """Seconds that RunPodSandbox waits for a network that is not ready before it fails."""
+    check_interval: float = 0.0
+    """Seconds between two checks of all pods' networks; 0: only on demand."""
+    repair: bool = False
+    """Make a pod's network anew when a periodic check finds it damaged."""
 
 
 @dataclass(frozen=True, slots=True)

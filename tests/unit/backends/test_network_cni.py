@@ -1,8 +1,7 @@
-"""The files around CNI plugins: configurations, kept results, what a pod tells plugins."""
+"""The files around CNI plugins: kept results, what a pod tells plugins."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from crib.backends.network.conf_dir import ConfDirectory, NoNetworkConf
+from crib.backends.network.bandwidth import Bandwidth
 from crib.backends.network.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.networks import open_network
 from crib.backends.network.plugins import Plugins
-from crib.backends.network.runtime_config import parse_rate, plugin_arguments, runtime_config
-from crib.model.errors import Broken, InvalidRequest, Unavailable
+from crib.backends.network.runtime_config import (
+    bandwidth_of,
+    of_further_network,
+    parse_rate,
+    plugin_arguments,
+    runtime_config,
+    wishes_of,
+)
+from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.paths import Paths
 from crib.model.sandbox import PodMetadata, PortMapping, Protocol
@@ -26,52 +32,13 @@ from crib.wire import cni
 POD = SandboxId("ab" * 32)
 
 
-def write(directory: Path, name: str, network: str) -> None:
-    document = {"cniVersion": "1.0.0", "name": network, "plugins": [{"type": "bridge"}]}
-    (directory / name).write_text(json.dumps(document), encoding="utf-8")
-
-
 def pod(**changes: Any) -> PodNetwork:
     return PodNetwork(POD, PodMetadata("web", "u-1", "shop"), "/run/ns", **changes)
 
 
-def test_the_lexically_first_valid_file_is_the_network(tmp_path: Path) -> None:
-    (tmp_path / "00-broken.conflist").write_text("{", encoding="utf-8")
-    (tmp_path / "05-notes.txt").write_text("{}", encoding="utf-8")
-    (tmp_path / "06-dir.conf").mkdir()
-    (tmp_path / "07-gone.conf").symlink_to(tmp_path / "nowhere")
-    write(tmp_path, "20-second.conflist", "second")
-    write(tmp_path, "10-first.conflist", "first")
-    assert ConfDirectory(str(tmp_path)).current().name == "first"
-
-
-def test_a_changed_added_or_removed_file_is_seen_at_the_next_use(tmp_path: Path) -> None:
-    write(tmp_path, "10-a.conflist", "one")
-    directory = ConfDirectory(str(tmp_path))
-    first = directory.current()
-    assert directory.current() is first
-    write(tmp_path, "10-a.conflist", "another")
-    assert directory.current().name == "another"
-    write(tmp_path, "05-a.conflist", "earlier")
-    assert directory.current().name == "earlier"
-    (tmp_path / "05-a.conflist").unlink()
-    assert directory.current().name == "another"
-
-
-def test_without_a_valid_file_each_problem_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NoNetworkConf, match="cannot read"):
-        ConfDirectory(str(tmp_path / "none")).current()
-    directory = ConfDirectory(str(tmp_path))
-    with pytest.raises(NoNetworkConf, match="no network configuration"):
-        directory.current()
-    (tmp_path / "10-a.conf").write_text('{"name":"a","type":"../sh"}', encoding="utf-8")
-    with pytest.raises(NoNetworkConf, match=r"10-a\.conf: .*type"):
-        directory.current()
-
-
 async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp_path: Path) -> None:
     handlers = {"crun": HandlerSettings(), "kata": HandlerSettings(cni_conf_dir=str(tmp_path / "kata.d"))}
-    settings = NetworkSettings(cni_conf_dir=str(tmp_path / "net.d"))
+    settings = NetworkSettings(cni_conf_dir=str(tmp_path / "net.d"), ready_timeout=0.0)
     paths = Paths(data=str(tmp_path), state=str(tmp_path))
     network = open_network(settings, paths, sqlite3.connect(":memory:"), handlers)
     for conf_dir, looked_in in (("", "net.d"), (str(tmp_path / "kata.d"), "kata.d")):
@@ -82,18 +49,20 @@ async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp
     assert "net.d" in readiness.message
 
 
-def kept(result: dict[str, Any] | None = None) -> Kept:
-    network = cni.parse_network(b'{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"bridge","own":1}]}')
-    return Kept(network, "eth0", {"K8S_POD_NAME": "web"}, {"portMappings": []}, result)
+def kept(result: dict[str, Any] | None = None, interface: str = "eth0") -> Kept:
+    plugin = b'{"type":"bridge","own":1,"capabilities":{"portMappings":true,"mac":true}}'
+    network = cni.parse_network(b'{"cniVersion":"1.0.0","name":"a","plugins":[' + plugin + b"]}")
+    return Kept(network, interface, {"K8S_POD_NAME": "web"}, {"portMappings": [], "ips": []}, result)
 
 
 def test_what_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
     results = KeptResults(str(tmp_path / "kept"))
-    assert results.read(POD) is None
+    assert results.read(POD) == ()
     assert results.pods() == []
-    results.write(POD, kept())
-    results.write(POD, kept({"ips": [{"address": "10.0.0.2/24"}]}))
-    assert results.read(POD) == kept({"ips": [{"address": "10.0.0.2/24"}]})
+    results.write(POD, [kept()])
+    both = (kept({"ips": [{"address": "10.0.0.2/24"}]}), kept(interface="eth1"))
+    results.write(POD, both)
+    assert results.read(POD) == both
     assert results.pods() == [POD]
     results.remove(POD)
     results.remove(POD)
@@ -101,7 +70,16 @@ def test_what_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"{}", b'{"network":{},"interface":"","args":{},"runtime_config":{}}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b'{"network":{},"interface":"","args":{},"runtime_config":{}}',
+        b'{"attachments":[]}',
+        b'{"attachments":[{}]}',
+        b"[" * 100_000,
+    ],
 )
 def test_a_torn_file_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / f"{POD}.json").write_bytes(content)
@@ -127,7 +105,7 @@ def test_a_pod_tells_plugins_its_name_in_the_usual_words() -> None:
 
 
 def test_a_pod_that_asks_for_nothing_has_no_runtime_config() -> None:
-    assert runtime_config(pod(port_mappings=(PortMapping(80),)), "") == {}
+    assert runtime_config(pod(port_mappings=(PortMapping(80),))) == {}
 
 
 def test_every_capability_is_filled_from_the_pod() -> None:
@@ -138,7 +116,7 @@ def test_every_capability_is_filled_from_the_pod() -> None:
         dns_options=("ndots:5",),
         cgroup_parent="/kubepods/pod1",
     )
-    assert runtime_config(full, "10.1.0.0/24,fd00::/64") == {
+    assert runtime_config(full, ("10.1.0.0/24", "fd00::/64")) == {
         "portMappings": [{"hostPort": 1053, "containerPort": 53, "protocol": "udp", "hostIP": "10.0.0.1"}],
         "bandwidth": {"egressRate": 1 << 20, "egressBurst": 2147483647},
         "dns": {"servers": ["10.96.0.10"], "options": ["ndots:5"]},
@@ -159,7 +137,59 @@ def test_bandwidth_is_a_quantity(text: str, rate: int) -> None:
 @pytest.mark.parametrize("text", ["", "10X", "-1M", "1", "2P", "1e99", "NaN", "10 M"])
 def test_bandwidth_that_is_no_sensible_quantity_is_refused_naming_the_annotation(text: str) -> None:
     with pytest.raises(InvalidRequest, match="ingress-bandwidth"):
-        runtime_config(pod(annotations=(("kubernetes.io/ingress-bandwidth", text),)), "")
+        runtime_config(pod(annotations=(("kubernetes.io/ingress-bandwidth", text),)))
+
+
+def test_a_limit_of_one_direction_says_nothing_of_the_other() -> None:
+    annotations = (("kubernetes.io/ingress-bandwidth", "10M"),)
+    assert bandwidth_of(annotations) == Bandwidth(10_000_000, 0)
+    assert bandwidth_of(()) == Bandwidth(0, 0)
+
+
+def test_aliases_mac_and_addresses_come_from_annotations() -> None:
+    annotations = (
+        ("io.crib.network.aliases", "db, db-1.shop.example"),
+        ("io.crib.network.mac", "02:00:5E:10:00:01"),
+        ("io.crib.network.ips", "10.1.0.7, 10.1.0.8/24,FD00:0::7/64"),
+    )
+    config = runtime_config(pod(annotations=annotations))
+    del config["io.kubernetes.cri.pod-annotations"]
+    assert config == {
+        "aliases": ["db", "db-1.shop.example"],
+        "mac": "02:00:5e:10:00:01",
+        "ips": ["10.1.0.7", "10.1.0.8/24", "fd00::7/64"],
+    }
+    assert of_further_network(config | {"dns": {}}) == {"dns": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("aliases", ""),
+        ("aliases", "a,,b"),
+        ("aliases", "-a"),
+        ("aliases", "a b"),
+        ("aliases", "a" * 64),
+        ("aliases", ",".join(["a"] * 33)),
+        ("mac", ""),
+        ("mac", "02:00:5e:10:00"),
+        ("mac", "01:00:5e:10:00:01"),
+        ("mac", "00:00:00:00:00:00"),
+        ("mac", "02-00-5e-10-00-01"),
+        ("ips", ""),
+        ("ips", "10.1.0"),
+        ("ips", "10.1.0.7/33"),
+        ("ips", "10.1.0.7,"),
+    ],
+)
+def test_an_annotation_that_asks_for_nonsense_is_refused_and_named(name: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        wishes_of(((f"io.crib.network.{name}", text),))
+    assert told.value.field == f"config.annotations[io.crib.network.{name}]"
+
+
+def test_a_plugin_is_granted_what_it_declares_and_was_told() -> None:
+    assert [kept().grants(one) for one in ("portMappings", "mac", "ips")] == [True, False, False]
 
 
 def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> None:
@@ -170,7 +200,7 @@ def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> No
     (second / "bridge").chmod(0o755)
     plugins = Plugins((str(first), str(second)), 1.0)
     assert plugins.find("bridge") == str(second / "bridge")
-    with pytest.raises(Broken, match="portmap is in none of"):
+    with pytest.raises(Unavailable, match="portmap is in none of"):
         plugins.find("portmap")
 
 

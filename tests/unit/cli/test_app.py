@@ -25,6 +25,11 @@ COMMANDS = [
     ["import", "FILE"],
     ["rmi", "x"],
     ["registry", "explain", "x"],
+    ["network", "list"],
+    ["network", "inspect", "x"],
+    ["network", "check"],
+    ["network", "gc"],
+    ["network", "remove"],
     ["image", "check"],
     ["image", "export", "NEW", "x"],
     ["info"],
@@ -34,7 +39,7 @@ COMMANDS = [
 
 
 def name_of(words: list[str]) -> str:
-    return " ".join(words[:2] if words[0] in ("registry", "image", "bench") else words[:1])
+    return " ".join(words[:2] if words[0] in ("registry", "image", "network", "bench") else words[:1])
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=map(name_of, COMMANDS))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Interface
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.host import links, netlink
+from crib.host.addresses import list_addresses, list_all_addresses
+from crib.host.routes import default_mtu, list_routes
 
 
 def message(kind: int, body: bytes, sequence: int = 1, length: int | None = None) -> bytes:
@@ -81,12 +83,24 @@ def test_an_interface_that_is_not_there_is_named_in_the_error() -> None:
     assert caught.value.filename == "no-such-link"
 
 
-def test_loopback_is_listed_with_its_address_and_counters() -> None:
+def test_loopback_is_listed_with_its_addresses_and_counters() -> None:
     with netlink.Netlink() as socket:
         loopback = links.get_link(socket, "lo")
         assert loopback in links.list_links(socket)
-        assert IPv4Interface("127.0.0.1/8") in links.list_addresses(socket, loopback)
-        assert links.link_statistics(socket, "lo").name == "lo"
+        assert loopback == links.link_at(socket, links.LOOPBACK_INDEX)
+        addresses = list_addresses(socket, loopback)
+        assert addresses[0] == IPv4Interface("127.0.0.1/8")
+        assert ("lo", addresses[0]) in list_all_addresses(socket)
+        assert "lo" in {counters.name for counters in links.link_statistics(socket)}
+
+
+def test_routes_of_loopback_and_of_links_alone_are_not_listed() -> None:
+    with netlink.Netlink() as socket:
+        for route in list_routes(socket):
+            assert route.index != links.LOOPBACK_INDEX
+            assert not route.destination.is_loopback
+            assert not route.destination.is_multicast
+        assert default_mtu(socket) == 0 or default_mtu(socket) >= 68
 
 
 def test_a_request_is_refused_without_harm_to_the_next_one() -> None:
@@ -94,8 +108,3 @@ def test_a_request_is_refused_without_harm_to_the_next_one() -> None:
         with pytest.raises(OSError):
             links.set_link_mtu(socket, "no-such-link", 1500)
         assert links.get_link(socket, "lo").index == links.LOOPBACK_INDEX
-
-
-def test_a_pod_interface_says_what_it_is_for() -> None:
-    interface = links.PodInterface("eth0", IPv4Interface("10.0.0.2/24"), IPv4Address("10.0.0.1"))
-    assert interface.gateway in interface.address.network

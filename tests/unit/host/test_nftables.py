@@ -57,3 +57,38 @@ def test_output_of_another_shape_is_refused(output: bytes) -> None:
 
 def test_no_output_is_no_objects() -> None:
     assert nftables._objects(b"", "crib_test", "add element") == []
+
+
+def test_the_contents_of_a_table_are_its_rules_sets_and_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = [
+        {"metainfo": {}},
+        {"chain": {"name": "c"}},
+        {"map": {"name": "full", "elem": [[{"concat": ["tcp", 80]}, {"concat": ["10.0.0.2", 81]}]]}},
+        {"map": {"name": "empty"}},
+        {"set": {"name": "s", "elem": [{"prefix": {"addr": "10.0.0.0", "len": 24}}]}},
+        {"rule": {"chain": "c", "handle": 7, "expr": [{"accept": None}]}},
+        {"rule": {"chain": "d", "handle": 8, "expr": []}},
+    ]
+    context = object.__new__(nftables.Nftables)
+    monkeypatch.setattr(nftables.Nftables, "run", lambda *_, **__: objects)
+    found = context.contents("t")
+    assert found is not None
+    assert found.rules == ('["c", [{"accept": null}]]', '["d", []]')
+    assert found.sets == {"s": frozenset(['{"prefix": {"addr": "10.0.0.0", "len": 24}}'])}
+    assert found.maps == {"full": [(("tcp", "80"), ("10.0.0.2", "81"))], "empty": []}
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.ENOENT, False), (errno.EPERM, True)])
+def test_a_table_that_is_not_there_has_no_contents_and_another_failure_is_one(
+    monkeypatch: pytest.MonkeyPatch, number: int, raises: bool
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise nftables.NftablesError(number, "list table", "t")
+
+    context = object.__new__(nftables.Nftables)
+    monkeypatch.setattr(nftables.Nftables, "run", refuse)
+    if raises:
+        with pytest.raises(nftables.NftablesError):
+            context.contents("t")
+    else:
+        assert context.contents("t") is None

@@ -84,10 +84,91 @@ def test_the_highest_version_that_both_speak_is_used(changes: dict[str, Any], ve
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [(True, True), ("true", True), ("false", False), (False, False)]
+    ("written", "meant"), [(True, True), ("true", True), ("False", False), ("1", True), (False, False)]
 )
-def test_disable_check_may_be_written_as_text(written: bool | str, meant: bool) -> None:
+def test_disable_check_and_disable_gc_may_be_written_as_text(written: bool | str, meant: bool) -> None:
     assert cni.parse_network(conflist(disableCheck=written)).disable_check is meant
+    assert cni.parse_network(conflist(disableGC=written)).disable_gc is meant
+
+
+@pytest.mark.parametrize("field", ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"])
+def test_a_text_that_is_no_truth_value_is_refused_naming_the_field(field: str) -> None:
+    with pytest.raises(cni.MalformedCni, match=f"{field} 'perhaps'"):
+        cni.parse_network(conflist(**{field: "perhaps"}), lambda _name: [])
+
+
+def beside(*configurations: dict[str, Any]) -> cni.Beside:
+    def found(name: str) -> list[tuple[str, bytes]]:
+        return [(f"/net.d/{name}/{i}.conf", json.dumps(raw).encode()) for i, raw in enumerate(configurations)]
+
+    return found
+
+
+def test_plugins_beside_a_list_follow_its_own() -> None:
+    network = cni.parse_network(conflist(), beside({"type": "tuning", "own": 1}, {"type": "sbr"}))
+    assert [plugin.type for plugin in network.plugins] == ["bridge", "portmap", "tuning", "sbr"]
+    assert cni.network_from_document(network.raw) == network
+
+
+def test_a_list_may_have_all_of_its_plugins_beside_it() -> None:
+    data = b'{"cniVersion":"1.1.0","name":"pods"}'
+    assert [plugin.type for plugin in cni.parse_network(data, beside({"type": "ptp"})).plugins] == ["ptp"]
+    with pytest.raises(cni.MalformedCni, match="plugins: 0 entries"):
+        cni.parse_network(data, beside())
+
+
+def test_a_list_that_loads_only_inlined_plugins_has_no_others() -> None:
+    network = cni.parse_network(conflist(loadOnlyInlinedPlugins=True), beside({"type": "tuning"}))
+    assert [plugin.type for plugin in network.plugins] == ["bridge", "portmap"]
+    with pytest.raises(cni.MalformedCni, match="loadOnlyInlinedPlugins"):
+        cni.parse_network(b'{"name":"pods","loadOnlyInlinedPlugins":true}', beside({"type": "tuning"}))
+
+
+def test_a_bad_plugin_beside_a_list_is_named_by_its_file() -> None:
+    for raw in ({"type": "../sh"}, {"bridge": "x"}):
+        with pytest.raises(cni.MalformedCni, match=r"/net\.d/pods/0\.conf: .*type"):
+            cni.parse_network(conflist(), beside(raw))
+
+
+def test_a_name_that_is_a_path_is_refused_before_anything_beside_it_is_read() -> None:
+    def never(name: str) -> list[tuple[str, bytes]]:
+        raise AssertionError(name)
+
+    for name in ("../etc", "a/b", "..", "", ".hidden"):
+        with pytest.raises(cni.MalformedCni, match="name"):
+            cni.parse_network(conflist(name=name), never)
+
+
+def test_capabilities_may_be_null() -> None:
+    network = cni.parse_network(conflist(plugins=[{"type": "a", "capabilities": None}]))
+    assert network.plugins[0].capabilities == frozenset()
+
+
+def test_keys_that_are_the_runtimes_are_not_passed_on_from_the_file() -> None:
+    plugin = {
+        "type": "a",
+        "prevResult": {"ips": []},
+        "cni.dev/attachments": [],
+        "args": {"cni": {}},
+        "x": None,
+    }
+    network = cni.parse_network(conflist(plugins=[plugin]))
+    assert json.loads(cni.request(network, network.plugins[0], {}, None)) == {
+        "type": "a",
+        "args": {"cni": {}},
+        "x": None,
+        "cniVersion": "1.0.0",
+        "name": "pods",
+    }
+
+
+def test_gc_names_the_valid_attachments_by_both_names_that_plugins_look_for() -> None:
+    network = cni.parse_network(conflist(cniVersion="1.1.0"))
+    told = json.loads(cni.gc_request(network, network.plugins[0], [("abc", "eth0"), ("abc", "net1")]))
+    valid = [{"containerID": "abc", "ifname": "eth0"}, {"containerID": "abc", "ifname": "net1"}]
+    assert told["cni.dev/valid-attachments"] == told["cni.dev/attachments"] == valid
+    assert "runtimeConfig" not in told
+    assert json.loads(cni.gc_request(network, network.plugins[0], []))["cni.dev/valid-attachments"] == []
 
 
 def test_a_request_holds_the_plugins_own_keys_and_only_declared_capabilities() -> None:
@@ -122,48 +203,43 @@ def test_the_environment_names_the_attachment_and_none_for_a_network_wide_comman
 @pytest.mark.parametrize(
     "attachment",
     [
-        cni.Attachment("a/b", "", "eth0", {}),
-        cni.Attachment("abc", "", "eth0", {"K8S_POD_NAME": "a;K8S_POD_UID=b"}),
+        cni.Attachment("a/b", "/ns", "eth0", {}),
+        cni.Attachment("", "/ns", "eth0", {}),
+        cni.Attachment("-abc", "/ns", "eth0", {}),
+        cni.Attachment("abc", "", "eth0", {}),
+        cni.Attachment("abc", "/ns", "eth0", {"K8S_POD_NAME": "a;K8S_POD_UID=b"}),
+        cni.Attachment("abc", "/ns", "eth0", {"K8S_POD_NAME": "a=b"}),
+        cni.Attachment("abc", "/ns", "eth0", {"K8S_POD_NAME": "a\0"}),
+        cni.Attachment("abc", "/ns", "eth0", {"A=B;C": "d"}),
+        cni.Attachment("abc", "/ns", "eth0/..", {}),
     ],
 )
-def test_an_argument_that_would_read_as_two_is_refused(attachment: cni.Attachment) -> None:
+def test_what_would_read_as_something_else_is_refused(attachment: cni.Attachment) -> None:
     with pytest.raises(cni.MalformedCni):
         cni.environment("ADD", attachment, ())
 
 
-def test_results_of_every_version_give_their_addresses() -> None:
-    oldest = (
-        b'{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1"},"ip6":{"ip":"fd00::2/64"}}'
-    )
-    middle = (
-        b'{"cniVersion":"0.4.0","interfaces":[{"name":"br0"},{"name":"eth0","sandbox":"/ns"}],'
-        b'"ips":[{"version":"4","address":"10.0.0.3/24","interface":1},'
-        b'{"version":"4","address":"10.0.0.1/24","interface":0}]}'
-    )
-    newest = b'{"cniVersion":"1.1.0","ips":[{"address":"fd00:0::4/64"}],"routes":[{"dst":"::/0","mtu":1400}]}'
-    assert cni.parse_result(oldest, "eth0").addresses == ("10.0.0.2", "fd00::2")
-    assert cni.parse_result(middle, "eth0").addresses == ("10.0.0.3",)
-    assert cni.parse_result(newest, "eth0").addresses == ("fd00::4",)
-    assert cni.parse_result(newest, "eth0").raw["routes"] == [{"dst": "::/0", "mtu": 1400}]
+def test_del_needs_no_namespace() -> None:
+    assert cni.environment("DEL", cni.Attachment("abc", "", "eth0", {}), ())["CNI_NETNS"] == ""
 
 
 @pytest.mark.parametrize(
-    "document",
-    [
-        {"ips": [{"address": "10.0.0.300/24"}]},
-        {"ips": [{"gateway": "10.0.0.1"}]},
-        {"ips": [{"address": "10.0.0.2/24", "interface": 3}], "interfaces": [{"name": "eth0"}]},
-        {"ips": {"address": "10.0.0.2/24"}},
-    ],
+    "name", ["", "a" * 16, "é" * 8, ".", "..", "a/b", "a:b", "a b", "a\tb", "a\0b", "a\u00a0"]
 )
-def test_a_result_that_breaks_the_specification_is_refused(document: dict[str, Any]) -> None:
-    with pytest.raises(cni.MalformedCni, match="result"):
-        cni.parse_result(json.dumps(document).encode(), "eth0")
+def test_an_interface_name_that_the_kernel_refuses_is_refused(name: str) -> None:
+    with pytest.raises(cni.MalformedCni, match="interface name"):
+        cni.check_interface_name(name)
+
+
+def test_an_interface_name_may_have_fifteen_bytes() -> None:
+    assert cni.check_interface_name("a" * 15) == "a" * 15
 
 
 def test_an_error_reads_as_one_line_and_other_output_is_none() -> None:
     error = cni.parse_error(b'{"cniVersion":"1.0.0","code":7,"msg":"bad config","details":"no subnet"}')
     assert str(error) == "bad config; no subnet (code 7)"
+    assert str(cni.parse_error(b'{"code":50}')) == "plugin not available (code 50)"
+    assert str(cni.parse_error(b'{"code":123,"msg":" "}')) == "no message (code 123)"
     assert cni.parse_error(b"panic: oh no") is None
     assert cni.parse_error(b'{"msg":"no code"}') is None
 
@@ -173,6 +249,13 @@ def test_supported_versions_are_read() -> None:
         "0.4.0",
         "1.0.0",
     )
+
+
+def test_a_plugin_that_names_no_version_is_refused_but_for_what_0_2_0_allowed() -> None:
+    assert cni.parse_versions(b'{"cniVersion":"0.2.0"}') == ("0.1.0", "0.2.0")
+    for data in (b'{"cniVersion":"1.0.0"}', b'{"cniVersion":"1.0.0","supportedVersions":[]}', b"{}"):
+        with pytest.raises(cni.MalformedCni, match="supportedVersions"):
+            cni.parse_versions(data)
 
 
 @given(st.binary(max_size=100))
@@ -192,14 +275,14 @@ json_values = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["ips", "interfaces", "ip4", "dns", "cniVersion", "plugins", "name", "type"]),
+        st.sampled_from(
+            ["cniVersion", "cniVersions", "plugins", "name", "type", "capabilities", "disableGC"]
+        ),
         json_values,
     )
 )
-def test_any_json_is_a_result_or_refused(document: dict[str, Any]) -> None:
-    data = json.dumps(document).encode()
-    for parse in (cni.parse_network, lambda raw: cni.parse_result(raw, "eth0")):
-        try:
-            parse(data)
-        except cni.MalformedCni:
-            pass
+def test_any_json_is_a_network_or_refused(document: dict[str, Any]) -> None:
+    try:
+        assert cni.parse_network(json.dumps(document).encode(), lambda _name: []).plugins
+    except cni.MalformedCni:
+        pass

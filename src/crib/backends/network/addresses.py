@@ -1,4 +1,4 @@
-"""Which pod holds which address of the built-in bridge's range.
+"""Which pod holds which addresses of the built-in bridge's ranges, IPv4 and, where there is one, IPv6.
 
 Addresses go round robin: one that was given back is handed out again only after all others, so that a
 peer which still remembers it (ARP, conntrack, DNS) does not reach the wrong pod.
@@ -7,20 +7,61 @@ peer which still remembers it (ARP, conntrack, DNS) does not reach the wrong pod
 from __future__ import annotations
 
 import sqlite3
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
+from types import MappingProxyType
 from typing import Final
 
-from crib.model.errors import Exhausted
+from crib.backends.network.runtime_config import IPS_ANNOTATION, MAC_ANNOTATION, field_of
+from crib.host.addresses import Interface
+from crib.model.errors import Exhausted, InvalidRequest
 from crib.model.ids import SandboxId
 
 SMALLEST_PREFIX: Final = 8
 LARGEST_PREFIX: Final = 29
+SMALLEST_PREFIX6: Final = 64
+LARGEST_PREFIX6: Final = 120
+OWN_MAC: Final = "c2:1b:"
+"""How the MACs begin that are derived from addresses."""
+
+Address = IPv4Address | IPv6Address
+Range = IPv4Network | IPv6Network
 
 _SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS network_address (address INTEGER PRIMARY KEY, pod TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE IF NOT EXISTS network_cursor (only_row INTEGER PRIMARY KEY CHECK (only_row = 1),"
-    " last INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS pod_address (address BLOB PRIMARY KEY, pod TEXT NOT NULL,"
+    " owner TEXT NOT NULL, mac TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS pod_address_cursor (version INTEGER PRIMARY KEY, last BLOB NOT NULL)",
 )
+_OLD_TABLES: Final = ("network_address", "network_cursor")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a pod holds: `addresses` with IPv4's first, and a MAC if it asked for one (else empty)."""
+
+    owner: str
+    """NAMESPACE/NAME; empty for a pod that an older version attached."""
+    addresses: tuple[Address, ...]
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a pod's annotations ask for; of a family without an address the next free one is taken."""
+
+    addresses: tuple[Interface, ...] = ()
+    """The prefix is the whole length where none was written."""
+    mac: str = ""
+
+
+def wish_of(wishes: Mapping[str, object]) -> Wish:
+    """What `runtime_config.wishes_of` found. InvalidRequest for two addresses of one family."""
+    found = wishes.get("ips", ())
+    addresses = tuple(ip_interface(str(item)) for item in found) if isinstance(found, list) else ()
+    if len({address.version for address in addresses}) < len(addresses):
+        raise InvalidRequest("more than one address of a family", field=field_of(IPS_ANNOTATION))
+    return Wish(addresses, str(wishes.get("mac", "")))
 
 
 def parse_subnet(text: str) -> IPv4Network:
@@ -34,88 +75,211 @@ def parse_subnet(text: str) -> IPv4Network:
     return subnet
 
 
+def parse_subnet6(text: str) -> IPv6Network:
+    """The same for IPv6."""
+    try:
+        subnet = IPv6Network(text)
+    except ValueError as error:
+        raise ValueError(f"subnet {text!r}: {error}") from error
+    if not SMALLEST_PREFIX6 <= subnet.prefixlen <= LARGEST_PREFIX6:
+        raise ValueError(f"subnet {text!r}: prefix length is not {SMALLEST_PREFIX6} to {LARGEST_PREFIX6}")
+    return subnet
+
+
 class AddressBook:
     """Addresses by pod, in two small tables of their own; a reservation is on file when it is returned.
 
-    For the thread of `connection` only. The first address of the range is the gateway's, never a pod's.
+    For the thread of `connection` only. The first address of a range is the gateway's, never a pod's.
     """
 
-    def __init__(self, connection: sqlite3.Connection, subnet: IPv4Network) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, subnet: IPv4Network, subnet6: IPv6Network | None = None
+    ) -> None:
         self._connection = connection
-        self._subnet = subnet
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.commit()
-        rows = connection.execute("SELECT pod, address FROM network_address").fetchall()
-        self._by_pod = {SandboxId(pod): IPv4Address(address) for pod, address in rows}
-        self._taken = set(self._by_pod.values())
-        row = connection.execute("SELECT last FROM network_cursor").fetchone()
-        self._last: int = row[0] if row else 0
+        self._ranges: tuple[Range, ...] = (subnet,) if subnet6 is None else (subnet, subnet6)
+        self._prepare_tables()
+        self._holdings: dict[SandboxId, Holding] = {}
+        self._pods: dict[Address, SandboxId] = {}
+        rows = connection.execute("SELECT pod, address, owner, mac FROM pod_address").fetchall()
+        for pod, raw, owner, mac in sorted(rows, key=lambda row: len(row[1])):
+            address = _unpacked(raw)
+            held = self._holdings.get(SandboxId(pod), Holding(owner, (), mac))
+            self._holdings[SandboxId(pod)] = Holding(owner, (*held.addresses, address), mac)
+            self._pods[address] = SandboxId(pod)
+        cursors = connection.execute("SELECT version, last FROM pod_address_cursor").fetchall()
+        self._last = {version: int.from_bytes(last, "big") for version, last in cursors}
 
     @property
-    def subnet(self) -> IPv4Network:
-        """The range that new addresses come from."""
-        return self._subnet
+    def ranges(self) -> tuple[Range, ...]:
+        """The ranges that new addresses come from: IPv4's, and IPv6's if there is one."""
+        return self._ranges
 
     @property
-    def gateway(self) -> IPv4Address:
-        """The range's first address: the bridge's own."""
-        return self._subnet.network_address + 1
+    def gateways(self) -> tuple[Address, ...]:
+        """Each range's first address: the bridge's own."""
+        return tuple(network.network_address + 1 for network in self._ranges)
 
-    def change_subnet(self, subnet: IPv4Network) -> None:
-        """Hand out from another range from now on; pods keep what they have."""
-        self._subnet = subnet
+    def change_ranges(self, ranges: Sequence[Range]) -> None:
+        """Hand out from others from now on; pods keep what they have."""
+        self._ranges = tuple(sorted(ranges, key=lambda network: network.version))
 
-    def reserve(self, pod: SandboxId) -> IPv4Address:
-        """The pod's address, a new one unless it has one. Exhausted if all are taken."""
-        held = self._by_pod.get(pod)
+    def reserve(self, pod: SandboxId, owner: str, wish: Wish = Wish()) -> Holding:
+        """What the pod holds: new addresses unless it has some.
+
+        Exhausted if all of a range are taken. InvalidRequest naming the annotation and the other pod for a
+        wish that cannot be met.
+        """
+        held = self._holdings.get(pod)
         if held is not None:
             return held
-        address = self._next_free()
+        self._check_mac(wish.mac)
+        wanted = {address.version: address for address in wish.addresses}
+        for address in wish.addresses:
+            self._check_wanted(address)
+        chosen = tuple(
+            wanted[network.version].ip if network.version in wanted else self._next_free(network)
+            for network in self._ranges
+        )
+        holding = Holding(owner, chosen, wish.mac)
+        cursors = [address for address in chosen if address.version not in wanted]
         with self._transaction():
-            self._connection.execute(
-                "INSERT INTO network_address (address, pod) VALUES (?, ?)", (int(address), pod)
+            self._connection.executemany(
+                "INSERT INTO pod_address (address, pod, owner, mac) VALUES (?, ?, ?, ?)",
+                [(address.packed, pod, owner, wish.mac) for address in chosen],
             )
-            self._connection.execute(
-                "INSERT OR REPLACE INTO network_cursor (only_row, last) VALUES (1, ?)", (int(address),)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO pod_address_cursor (version, last) VALUES (?, ?)",
+                [(address.version, address.packed) for address in cursors],
             )
-        self._by_pod[pod] = address
-        self._taken.add(address)
-        self._last = int(address)
-        return address
+        self._holdings[pod] = holding
+        self._pods.update(dict.fromkeys(chosen, pod))
+        self._last.update({address.version: int(address) for address in cursors})
+        return holding
 
-    def release(self, pod: SandboxId) -> IPv4Address | None:
-        """Give the pod's address back; None if it held none."""
-        address = self._by_pod.get(pod)
-        if address is None:
+    def release(self, pod: SandboxId) -> Holding | None:
+        """Give back what the pod holds; None if that is nothing."""
+        holding = self._holdings.get(pod)
+        if holding is None:
             return None
         with self._transaction():
-            self._connection.execute("DELETE FROM network_address WHERE pod = ?", (pod,))
-        del self._by_pod[pod]
-        self._taken.discard(address)
-        return address
+            self._connection.executemany(
+                "DELETE FROM pod_address WHERE address = ?",
+                [(address.packed,) for address in holding.addresses],
+            )
+        del self._holdings[pod]
+        for address in holding.addresses:
+            del self._pods[address]
+        return holding
 
-    def address_of(self, pod: SandboxId) -> IPv4Address | None:
-        """The address that the pod holds."""
-        return self._by_pod.get(pod)
+    def holding(self, pod: SandboxId) -> Holding | None:
+        """What the pod holds."""
+        return self._holdings.get(pod)
 
-    def all(self) -> dict[SandboxId, IPv4Address]:
-        """Every address that is held, by pod."""
-        return dict(self._by_pod)
+    def all(self) -> Mapping[SandboxId, Holding]:
+        """Everything that is held, by pod; it changes with the book."""
+        return MappingProxyType(self._holdings)
 
-    def _next_free(self) -> IPv4Address:
-        first = int(self._subnet.network_address) + 2
-        last = int(self._subnet.broadcast_address) - 1
-        span = last - first + 1
-        start = self._last + 1 if first <= self._last < last else first
+    def held(self) -> Mapping[Address, SandboxId]:
+        """The pod of each address that is held; it changes with the book."""
+        return MappingProxyType(self._pods)
+
+    def named(self, owner: str) -> Sequence[Address]:
+        """The addresses of the pod NAMESPACE/NAME; of two that pass the name on, the younger's."""
+        # Rows are few, questions rare, and answers are kept by whoever asks: no index.
+        found = [holding for holding in self._holdings.values() if holding.owner == owner]
+        return found[-1].addresses if found else ()
+
+    def owner(self, address: Address) -> str:
+        """NAMESPACE/NAME of the pod that holds an address; empty if that is not known."""
+        pod = self._pods.get(address)
+        return "" if pod is None else self._holdings[pod].owner
+
+    def describe(self, address: Address) -> str:
+        """The pod that holds an address, for a message."""
+        pod = self._pods.get(address)
+        if pod is None:
+            return f"the pod at {address}"
+        owner = self.owner(address)
+        return f"pod {owner} ({pod})" if owner else f"pod {pod}"
+
+    def _check_wanted(self, wanted: Interface) -> None:
+        field, address = field_of(IPS_ANNOTATION), wanted.ip
+        network = next((one for one in self._ranges if one.version == address.version), None)
+        if network is None or address not in network:
+            raise InvalidRequest(
+                f"{address} is not in the bridge's ranges: {', '.join(map(str, self._ranges))}", field=field
+            )
+        if wanted.network.prefixlen not in {network.prefixlen, address.max_prefixlen}:
+            raise InvalidRequest(f"{wanted} is not of the prefix length of {network}", field=field)
+        if address in self.gateways or address in {network.network_address, network.broadcast_address}:
+            raise InvalidRequest(f"{address} is never a pod's: {network} needs it itself", field=field)
+        if address in self._pods:
+            raise InvalidRequest(f"{address} is held by {self.describe(address)}", field=field)
+
+    def _check_mac(self, mac: str) -> None:
+        if mac.startswith(OWN_MAC):
+            raise InvalidRequest(
+                f"{mac} begins as those that are derived from addresses", field=field_of(MAC_ANNOTATION)
+            )
+        other = next((held for held in self._holdings.values() if mac and held.mac == mac), None)
+        if other is not None:
+            text = f"{mac} is held by {self.describe(other.addresses[0])}"
+            raise InvalidRequest(text, field=field_of(MAC_ANNOTATION))
+
+    def _next_free(self, network: Range) -> Address:
+        first = int(network.network_address) + 2
+        span = network.num_addresses - 3
+        last = self._last.get(network.version, 0)
+        start = last + 1 if first <= last < first + span - 1 else first
         # One more candidate than there are holders is always enough to find a hole.
-        for step in range(min(span, len(self._taken) + 1)):
-            candidate = IPv4Address(first + (start - first + step) % span)
-            if candidate not in self._taken:
+        for step in range(min(span, len(self._pods) + 1)):
+            candidate = network[2 + (start - first + step) % span]
+            if candidate not in self._pods:
                 return candidate
-        raise Exhausted(f"no free address for a pod in {self._subnet}: all {span} are taken")
+        raise Exhausted(f"no free address for a pod in {network}: all {span} are taken")
+
+    def _prepare_tables(self) -> None:
+        for statement in _SCHEMA:
+            self._connection.execute(statement)
+        self._connection.commit()
+        there = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if (_OLD_TABLES[0],) not in there:
+            return
+        # Of versions that knew IPv4 only, with addresses as numbers.
+        with self._transaction():
+            rows = self._connection.execute("SELECT address, pod FROM network_address").fetchall()
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO pod_address (address, pod, owner, mac) VALUES (?, ?, '', '')",
+                [(IPv4Address(number).packed, pod) for number, pod in rows],
+            )
+            cursors = self._connection.execute("SELECT last FROM network_cursor").fetchall()
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO pod_address_cursor (version, last) VALUES (4, ?)",
+                [(IPv4Address(number).packed,) for (number,) in cursors],
+            )
+            for table in _OLD_TABLES:
+                self._connection.execute(f"DROP TABLE {table}")
 
     def _transaction(self) -> sqlite3.Connection:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
         return self._connection
+
+
+def interfaces_of(addresses: Sequence[Address], ranges: Sequence[Range]) -> tuple[Interface, ...]:
+    """The addresses with the prefix lengths of the ranges that they are in; others are left out."""
+    return tuple(
+        ip_interface((address, network.prefixlen))
+        for address in addresses
+        for network in ranges
+        if address in network
+    )
+
+
+def mac_of(address: Address) -> str:
+    """A locally administered MAC derived from an IPv4 address: a remembered ARP entry is never wrong."""
+    return OWN_MAC + address.packed[-4:].hex(":")
+
+
+def _unpacked(raw: bytes) -> Address:
+    return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)

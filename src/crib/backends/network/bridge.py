@@ -1,279 +1,278 @@
-"""The built-in pod network: one bridge, IPv4, no program started and nothing needed on disk.
+"""The built-in pod network: one bridge, IPv4 and IPv6, no program started and nothing needed on disk.
 
-A pod gets one veth pair, an address from `AddressBook`, a default route and, if it asked, ports of the
-host. Detaching never deletes the link (27 ms): the pod's namespace is unpinned by its handler and the
-kernel removes both ends; one that outlives this goes with the next sweep. Everything in the kernel is
-derived from the pod's id, so nothing but the address is on record.
+A pod gets one veth pair, addresses from `AddressBook`, default routes and, if it asked, ports of the host and
+limits of bandwidth. Detaching never deletes the link (27 ms): the pod's namespace is unpinned by its handler
+and the kernel removes both ends; one that outlives this goes with the next sweep. Everything in the kernel is
+derived from settings and the pod's id, so nothing but the addresses is on record.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import hashlib
-import logging
-import os
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Collection, Sequence
 from typing import Final
 
-from crib.backends.network.addresses import AddressBook, parse_subnet
-from crib.backends.network.host_ports import HostPorts, forwards_of
-from crib.backends.network.interfaces import POD_INTERFACE, interface_usage
-from crib.backends.network.runtime_config import EGRESS_ANNOTATION, INGRESS_ANNOTATION
+from crib.backends.network import bandwidth, bridge_link
+from crib.backends.network.addresses import AddressBook, Holding, mac_of, wish_of
+from crib.backends.network.bridge_check import Expected, link_problems
+from crib.backends.network.bridge_link import LINK_PREFIX, PodLink, host_link_name
+from crib.backends.network.bridge_shared import BridgeSettings, SharedBridge, as_broken
+from crib.backends.network.host_ports import forwards_of, views
+from crib.backends.network.interfaces import POD_INTERFACE, inside, interface_usage, pod_interfaces
+from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
 from crib.host import links
-from crib.host.namespaces import enter
-from crib.host.netlink import Netlink
 from crib.host.threads import on_own_thread_async
-from crib.model.errors import Broken, InvalidRequest
+from crib.host.veth import PodInterface
+from crib.model.errors import InvalidRequest
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
-from crib.model.sandbox import NetworkAttachment
+from crib.model.network import NetworkInfo, PodNetworkView
+from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
 
-_log = logging.getLogger(__name__)
+__all__ = ["BridgeNetwork", "BridgeSettings", "host_link_name"]
 
-DEFAULT_MTU: Final = 1500
 LINGER_SECONDS: Final = 1.0
 """How long the kernel is given to remove a detached pod's link before a sweep does it."""
-_LINK_PREFIX: Final = "crib"
-_UNSUPPORTED: Final = (INGRESS_ANNOTATION, EGRESS_ANNOTATION)
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeSettings:
-    """`name` at most 15 bytes; `mtu` in bytes, 0 for the default; `table` is the nftables table's name."""
-
-    name: str
-    mtu: int = 0
-    table: str = "crib"
-
-
-def host_link_name(pod: SandboxId) -> str:
-    """The host end of a pod's veth pair: derived, so that no record is needed to find it."""
-    return _LINK_PREFIX + hashlib.sha256(pod.encode()).hexdigest()[: links.INTERFACE_NAME_BYTES - 4]
-
-
-def mac_of(address: IPv4Address) -> str:
-    """A locally administered MAC derived from an address: a remembered ARP entry is never wrong."""
-    return (b"\xc2\x1b" + address.packed).hex(":")
-
-
-@contextmanager
-def _as_broken(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        subject = f" ({error.filename})" if error.filename else ""
-        raise Broken(f"{what}: {error.strerror or error}{subject}") from error
 
 
 class BridgeNetwork:
     """`ports.PodNetworks` by netlink and nftables alone."""
 
     def __init__(self, settings: BridgeSettings, addresses: AddressBook) -> None:
-        links.check_interface_name(settings.name)
-        self._settings = settings
+        self._name = links.check_interface_name(settings.name)
         self._addresses = addresses
-        self._ports = HostPorts(settings.table, settings.name)
-        self._mtu = settings.mtu or DEFAULT_MTU
-        self._bridge: links.Link | None = None
-        self._preparing = asyncio.Lock()
+        self._shared = SharedBridge(settings, addresses)
+        self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
-        """Give the pod its interface, address, route and host ports; a failure is undone by `detach`."""
-        with _as_broken(f"attach pod {pod.id} to bridge {self._settings.name}"):
-            bridge = await self._ready_bridge()
-            if any(name in _UNSUPPORTED for name, _ in pod.annotations):
-                _log.warning("pod %s: bandwidth limits need network.mode cni; not applied", pod.id)
-            with stage("network", "address"):
-                address = self._addresses.reserve(pod.id)
-            forwards = forwards_of(pod.port_mappings, address)
-            if forwards:
-                with stage("network", "host ports"):
-                    await self._ports.add(forwards)
-            own = IPv4Interface((address, self._addresses.subnet.prefixlen))
-            interface = links.PodInterface(POD_INTERFACE, own, self._addresses.gateway)
-            with stage("network", "veth"):
-                await on_own_thread_async(lambda: self._make_interface(pod, interface, bridge))
-        return NetworkAttachment(
-            addresses=(str(address),),
-            interface=POD_INTERFACE,
-            details={
-                "bridge": self._settings.name,
-                "host_interface": host_link_name(pod.id),
-                "mac": mac_of(address),
-                "gateway": str(interface.gateway),
-            },
-        )
+        """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
+        self._live.add(pod.id)
+        with as_broken(f"attach pod {pod.id} to bridge {self._name}"):
+            return await self._give(pod, stage, await self._shared.ready())
 
     async def detach(self, pod: PodNetwork) -> None:
-        """Give back host ports and address; the link goes with the pod's namespace."""
-        address = self._addresses.address_of(pod.id)
-        if address is None:
-            return
-        with _as_broken(f"detach pod {pod.id} from bridge {self._settings.name}"):
-            await self._ready_bridge()
-            await self._ports.remove(address)
-            self._addresses.release(pod.id)
-        self._forget_detached()
-        self._detached[host_link_name(pod.id)] = time.monotonic()
+        """Give back host ports and addresses; the link goes with the pod's namespace."""
+        holding = self._addresses.holding(pod.id)
+        if holding is not None:
+            with as_broken(f"detach pod {pod.id} from bridge {self._name}"):
+                await self._shared.ready()
+                await self._let_go(pod.id, holding)
+                if bandwidth_of(pod.annotations).egress:
+                    await asyncio.to_thread(bandwidth.release, host_link_name(pod.id))
+            self._forget_detached()
+            self._detached[host_link_name(pod.id)] = time.monotonic()
+        self._live.discard(pod.id)
+
+    async def check(self, pod: PodNetwork) -> str:
+        """Whatever of pair, addresses, routes, host ports, limits, bridge and rules is not as it was made."""
+        holding = self._addresses.holding(pod.id)
+        if holding is None:
+            return "it holds no address"
+        problems = await self._link_problems(pod, holding)
+        with as_broken(f"check pod {pod.id} on bridge {self._name}"):
+            problems += await self._shared.problems()
+            wanted = forwards_of(pod.port_mappings, holding.addresses)
+            problems += await self._shared.rules.problems(wanted)
+            problems += await asyncio.to_thread(_bandwidth_problems, pod)
+        return "; ".join(problems)
+
+    async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
+        """Put right what `check` finds; the pair is made anew if anything is wrong with it.
+
+        A pod whose addresses are of ranges that are no longer the bridge's gets new ones.
+        """
+        self._live.add(pod.id)
+        with as_broken(f"repair pod {pod.id} on bridge {self._name}"):
+            bridge = await self._shared.ready(verify=True)
+            holding = self._addresses.holding(pod.id)
+            if holding is not None and len(self._shared.interfaces_of(holding.addresses)) < len(
+                holding.addresses
+            ):
+                await self._let_go(pod.id, holding)
+                holding = None
+            keep_link = holding is not None and not await self._link_problems(pod, holding)
+            if not keep_link:
+                await on_own_thread_async(lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
+            return await self._give(pod, stage, bridge, keep_link=keep_link)
 
     async def readiness(self) -> Readiness:
         """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""
-        try:
-            await self._ready_bridge(verify=True)
-        except OSError as error:
-            message = f"bridge {self._settings.name}: {error.strerror or error} ({error.filename})"
-            return Readiness(ready=False, reason="NetworkPluginNotReady", message=message)
-        return Readiness(ready=True)
+        return await self._shared.readiness()
 
     async def configure(self, pod_cidr: str) -> None:
-        """Hand out from the first IPv4 range of `pod_cidr`; pods that run keep what they have."""
-        candidates = [part.strip() for part in pod_cidr.split(",") if part.strip()]
-        ranges = [part for part in candidates if ":" not in part]
-        if not candidates:
-            return
-        if not ranges:
-            raise InvalidRequest(
-                f"{pod_cidr!r} holds no IPv4 range", field="runtime_config.network_config.pod_cidr"
-            )
+        """Hand out from the first range of each family in `pod_cidr`; pods that run keep what they have.
+
+        IPv6 is taken only where the settings ask for it. What was told is kept for the next start.
+        """
+        await self._shared.configure(pod_cidr)
+
+    async def networks(self) -> Sequence[NetworkInfo]:
+        """The bridge."""
+        readiness = await self.readiness()
+        return (
+            NetworkInfo(
+                name=self._name,
+                kind="bridge",
+                source="settings",
+                interface=POD_INTERFACE,
+                attached=len(self._addresses.all()),
+                subnets=tuple(map(str, self._addresses.ranges)),
+                gateways=tuple(map(str, self._addresses.gateways)),
+                mtu=self._shared.mtu,
+                problem="" if self._shared.is_dismantled else readiness.message,
+            ),
+        )
+
+    async def view(self, pod: PodNetwork) -> PodNetworkView:
+        """The pod's network in the kernel; without interfaces once its namespace is gone."""
+        holding = self._addresses.holding(pod.id)
+        if holding is None:
+            return PodNetworkView()
+        interfaces, routes = await pod_interfaces(pod)
+        with as_broken(f"look at pod {pod.id} on bridge {self._name}"):
+            present = await self._shared.rules.in_kernel()
+        forwards = {key: to for key, to in present.items() if to.address in holding.addresses}
         try:
-            subnet = parse_subnet(ranges[0])
-        except ValueError as error:
-            raise InvalidRequest(str(error), field="runtime_config.network_config.pod_cidr") from error
-        if subnet == self._addresses.subnet:
-            return
-        _log.info("bridge %s: pods get addresses from %s now", self._settings.name, subnet)
-        self._addresses.change_subnet(subnet)
-        self._bridge = None
-        with _as_broken(f"move bridge {self._settings.name} to {subnet}"):
-            await self._ready_bridge()
+            limits = await asyncio.to_thread(bandwidth.read, host_link_name(pod.id))
+        except OSError:
+            limits = bandwidth.Bandwidth()
+        return PodNetworkView(
+            networks=(self._name,),
+            network_interfaces=(POD_INTERFACE,),
+            interfaces=interfaces,
+            routes=routes,
+            forwards=views(forwards),
+            ingress_rate=limits.ingress,
+            egress_rate=limits.egress,
+        )
+
+    def resolver(self, namespace: str) -> DnsConfig | None:
+        """The bridge's own name server, if there is one, with the namespace's domain first."""
+        return self._shared.names.resolver(namespace)
 
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        """Counters of the pod's interface; nothing once its namespace is gone."""
+        """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId]) -> Sequence[str]:
-        """Release what pods hold that are not known, and links that belong to no holder of an address."""
+    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+        """Release what pods hold that are not known, and links and rules that belong to no holder.
+
+        Nobody else uses the bridge, so this is always everything. Known besides is what was attached since
+        this process began, or is just being.
+        """
+        del everything
         released: list[str] = []
-        stale = [(pod, held) for pod, held in self._addresses.all().items() if pod not in known]
-        with _as_broken(f"sweep bridge {self._settings.name}"):
-            bridge = await self._ready_bridge()
-            for pod, address in stale:
-                await self._ports.remove(address)
-                self._addresses.release(pod)
-                released.append(f"address {address} of pod {pod}")
-            leftover = self._leftover_links(bridge)
-            gone = await asyncio.to_thread(_delete_links, leftover)
-            released.extend(f"interface {name}" for name in gone)
+        with as_broken(f"sweep bridge {self._name}"):
+            if not self._shared.is_dismantled:
+                await self._shared.ready()
+            for pod, holding in list(self._addresses.all().items()):
+                if pod not in known and pod not in self._live:
+                    await self._let_go(pod, holding)
+                    released.extend(f"address {address} of pod {pod}" for address in holding.addresses)
+            stray = await self._shared.rules.remove_but(self._addresses.held())
+            released.extend(f"host port {key}" for key in stray)
+            if (bridge := self._shared.link) is not None:
+                found = await asyncio.to_thread(bridge_link.pod_ports, bridge)
+                # Pods reserve addresses before their links are made: of these the holder is known by now.
+                self._forget_detached()
+                keep = {*map(host_link_name, self._addresses.all()), *self._detached}
+                names = [name for name in found if name not in keep]
+                gone = await asyncio.to_thread(_delete_leftovers, names)
+                released.extend(f"interface {name}" for name in gone)
         return released
 
     async def dismantle(self) -> None:
-        """Delete the bridge and its table of rules."""
-        with _as_broken(f"remove bridge {self._settings.name}"):
-            await self._ports.uninstall()
-            await asyncio.to_thread(_delete_links, [self._settings.name])
-        self._bridge = None
+        """Delete the bridge and its table of rules; the next pod makes them anew."""
+        with as_broken(f"remove bridge {self._name}"):
+            await self._shared.dismantle()
 
     async def close(self) -> None:
-        """End the nftables thread; bridge, rules and pods stay."""
-        await self._ports.close()
+        """End name server and nftables thread; bridge, rules and pods stay."""
+        await self._shared.close()
 
-    def _leftover_links(self, bridge: links.Link) -> list[str]:
-        with Netlink() as netlink:
-            ports = links.list_links(netlink, master=bridge.index)
-        # A pod reserves its address before its link is made, so a link without a holder is not to come.
-        held = {host_link_name(pod) for pod in self._addresses.all()}
-        self._forget_detached()
-        return [
-            link.name
-            for link in ports
-            if link.name.startswith(_LINK_PREFIX)
-            and link.name not in held
-            and link.name not in self._detached
-        ]
+    async def _give(
+        self, pod: PodNetwork, stage: StageTimer, bridge: links.Link, *, keep_link: bool = False
+    ) -> NetworkAttachment:
+        limits = bandwidth_of(pod.annotations)
+        wishes = wishes_of(pod.annotations)
+        if "aliases" in wishes:
+            raise InvalidRequest("the built-in bridge knows no aliases", field=field_of(ALIASES_ANNOTATION))
+        with stage("network", "address"):
+            owner = f"{pod.metadata.namespace}/{pod.metadata.name}"
+            holding = self._addresses.reserve(pod.id, owner, wish_of(wishes))
+        # Before anything waits: the ranges may be changed meanwhile.
+        mac = holding.mac or mac_of(holding.addresses[0])
+        gateways = self._shared.gateways_of(holding.addresses)
+        interface = PodInterface(POD_INTERFACE, self._shared.interfaces_of(holding.addresses), gateways)
+        forwards = forwards_of(pod.port_mappings, holding.addresses)
+        if forwards:
+            with stage("network", "host ports"):
+                await self._shared.rules.add(forwards, self._addresses.describe)
+        if not keep_link:
+            link, spec = PodLink(pod.id, pod.netns, mac, interface), self._shared.spec()
+            with stage("network", "veth"):
+                await on_own_thread_async(lambda: bridge_link.make_pod_link(link, bridge, spec))
+        if limits != bandwidth.Bandwidth():
+            with stage("network", "bandwidth"):
+                await asyncio.to_thread(bandwidth.apply, host_link_name(pod.id), limits)
+        return NetworkAttachment(
+            addresses=tuple(map(str, holding.addresses)),
+            interface=POD_INTERFACE,
+            details={
+                "bridge": self._name,
+                "host_interface": host_link_name(pod.id),
+                "mac": mac,
+                "gateway": ",".join(map(str, gateways)),
+            },
+        )
+
+    async def _let_go(self, pod: SandboxId, holding: Holding) -> None:
+        await self._shared.rules.remove(holding.addresses)
+        self._addresses.release(pod)
+
+    async def _link_problems(self, pod: PodNetwork, holding: Holding) -> list[str]:
+        expected = Expected(
+            host_link=host_link_name(pod.id),
+            bridge=self._shared.spec(),
+            mac=holding.mac or mac_of(holding.addresses[0]),
+            addresses=holding.addresses,
+            gateways=self._shared.gateways_of(holding.addresses),
+        )
+        try:
+            return await inside(pod, lambda hosts, pods: link_problems(hosts, pods, expected))
+        except OSError as error:
+            return [f"its network cannot be looked at: {error.strerror or error} ({error.filename})"]
+
+    def _is_current(self, holding: Holding) -> bool:
+        """Whether all of its addresses are in today's ranges."""
+        return len(self._shared.interfaces_of(holding.addresses)) == len(holding.addresses)
 
     def _forget_detached(self) -> None:
         now = time.monotonic()
         self._detached = {name: at for name, at in self._detached.items() if now - at < LINGER_SECONDS}
 
-    def _make_interface(self, pod: PodNetwork, interface: links.PodInterface, bridge: links.Link) -> None:
-        """On a thread of its own, which ends inside the pod's namespace."""
-        name = host_link_name(pod.id)
-        mac = mac_of(interface.address.ip)
-        namespace = os.open(pod.netns, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with Netlink() as outside:
-                links.create_veth(
-                    outside,
-                    links.VethPair(name, interface.name, namespace, bridge.index, self._mtu, mac),
-                )
-            # A pod must not be able to route the host's IPv6 by advertisements (CVE-2020-10749).
-            links.set_interface_option("ipv6", name, "accept_ra", 0)
-            enter(namespace, "net")
-        finally:
-            os.close(namespace)
-        with Netlink() as inside:
-            links.configure_pod_interface(inside, interface)
 
-    async def _ready_bridge(self, *, verify: bool = False) -> links.Link:
-        async with self._preparing:
-            if self._bridge is None:
-                bridge = await asyncio.to_thread(self._prepare_bridge)
-                await self._ports.install(self._subnets(), tuple(self._addresses.all().values()))
-                self._bridge = bridge
-            elif verify:
-                self._bridge = await asyncio.to_thread(self._prepare_bridge)
-                if await self._ports.restore_if_lost(self._subnets()):
-                    _log.warning("nftables table %s was gone and is back", self._settings.table)
-            return self._bridge
-
-    def _subnets(self) -> tuple[IPv4Network, ...]:
-        """The range, and alone the addresses that pods still hold from an earlier one."""
-        subnet = self._addresses.subnet
-        outside = {IPv4Network(held) for held in self._addresses.all().values() if held not in subnet}
-        return (subnet, *sorted(outside))
-
-    def _prepare_bridge(self) -> links.Link:
-        """Make the bridge what it must be; cheap when it is."""
-        name = self._settings.name
-        gateway = IPv4Interface((self._addresses.gateway, self._addresses.subnet.prefixlen))
-        with Netlink() as netlink:
-            if (name, gateway) not in links.list_all_addresses(netlink):
-                _refuse_overlap(netlink, name, gateway.network)
-            try:
-                bridge = links.get_link(netlink, name)
-            except OSError as error:
-                if error.errno != errno.ENODEV:
-                    raise
-                links.create_bridge(netlink, name, mtu=self._mtu, mac=mac_of(gateway.ip))
-                bridge = links.get_link(netlink, name)
-                _log.info("made bridge %s with %s", name, gateway)
-            if not bridge.up:
-                links.set_link_up(netlink, name)
-            links.ensure_address(netlink, bridge, gateway)
-        if links.enable_ipv4_forwarding():
-            _log.warning("enabled net.ipv4.ip_forward: pods on bridge %s need it", name)
-        # Connections from 127.0.0.1 to a host port leave through the bridge; the guard chain of the
-        # nftables rules keeps pods from reaching the host's loopback this way (CVE-2020-8558).
-        links.set_interface_option("ipv4", name, "route_localnet", 1)
-        links.set_interface_option("ipv6", name, "accept_ra", 0)
-        return bridge
+def _bandwidth_problems(pod: PodNetwork) -> list[str]:
+    wanted = bandwidth_of(pod.annotations)
+    if wanted == bandwidth.Bandwidth():
+        return []
+    try:
+        found = bandwidth.read(host_link_name(pod.id))
+    except OSError as error:
+        return [f"its limits cannot be read: {error.strerror or error}"]
+    problems: list[str] = []
+    for what, limit, rate in (
+        ("receives", wanted.ingress, found.ingress),
+        ("sends", wanted.egress, found.egress),
+    ):
+        if limit // 8 != rate // 8:
+            problems.append(f"it {what} at {rate or 'any'} instead of {limit} bits per second")
+    return problems
 
 
-def _refuse_overlap(netlink: Netlink, bridge: str, subnet: IPv4Network) -> None:
-    """OSError if another interface has an address whose network overlaps: pods would cut it off."""
-    for name, address in links.list_all_addresses(netlink):
-        if name != bridge and address.network.overlaps(subnet):
-            raise OSError(errno.EADDRINUSE, f"subnet {subnet} overlaps {address} of {name}", bridge)
-
-
-def _delete_links(names: Sequence[str]) -> list[str]:
-    with Netlink() as netlink:
-        return [name for name in names if links.delete_link(netlink, name)]
+def _delete_leftovers(names: Sequence[str]) -> list[str]:
+    return bridge_link.delete_links([*names, *bandwidth.orphans(LINK_PREFIX)])

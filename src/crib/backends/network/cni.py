@@ -1,157 +1,193 @@
 """Pod networks by CNI plugins (CNI specification, sections 2 to 5).
 
-ADD runs the plugins in order, each with the result of the one before; DEL runs them in reverse with the
-kept configuration and result. Loopback is brought up in-process and needs no plugin.
+A pod is attached to one network or to several, in the order of their files. Loopback is brought up in-process
+and needs no plugin. Plugins that other pods' work must not meet (GC) run alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from ipaddress import ip_interface
 from typing import Any, Final
 
-from crib.backends.network.conf_dir import ConfDirectory, NoNetworkConf
-from crib.backends.network.interfaces import POD_INTERFACE, bring_loopback_up, interface_usage
+from crib.backends.network.cni_choice import Directories, NetworkChoice, interface_names
+from crib.backends.network.cni_commands import Commands, is_namespace, result_of
+from crib.backends.network.cni_gc import Garbage, Holders
+from crib.backends.network.cni_ready import ReadyNetworks
+from crib.backends.network.cni_views import Place, missing_in_kernel, network_info, pod_view
+from crib.backends.network.conf_dir import FoundNetwork, NoNetworkConf
+from crib.backends.network.conf_template import write_conf
+from crib.backends.network.exclusion import Exclusion
+from crib.backends.network.interfaces import bring_loopback_up, interface_usage
 from crib.backends.network.kept_results import Kept, KeptResults, TornFile
-from crib.backends.network.plugins import Call, PluginFailed, Plugins
-from crib.backends.network.runtime_config import plugin_arguments, runtime_config
+from crib.backends.network.plugins import Plugins
+from crib.backends.network.pod_ranges import PodRanges
+from crib.backends.network.runtime_config import (
+    of_further_network,
+    plugin_arguments,
+    refuse_unmet_wishes,
+    runtime_config,
+)
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
-from crib.model.sandbox import NetworkAttachment, PodMetadata
+from crib.model.network import NetworkInfo, PodNetworkView
+from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
 from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
-NOT_READY: Final = "NetworkPluginNotReady"
-"""The reason that the kubelet looks for in the NetworkReady condition."""
+_FAMILIES: Final = {"ipv4": 4, "ipv6": 6}
 
 
 @dataclass(frozen=True, slots=True)
 class CniSettings:
-    """`state_dir` outlives a reboot, as the plugins' own files do; `plugin_timeout` in seconds a command."""
+    """`state_dir` outlives a reboot, as the plugins' own files do. For the rest see NetworkSettings."""
 
-    conf_dir: str
+    directories: Directories
     bin_dirs: tuple[str, ...]
     state_dir: str
+    ranges_file: str
+    """Where the node's pod ranges are remembered."""
     plugin_timeout: float = 60.0
-    handler_conf_dirs: tuple[str, ...] = ()
-    """Directories beside `conf_dir` that pods may name, so that they are looked after before one does."""
+    ready_timeout: float = 0.0
+    ip_preference: str = "cni"
+    conf_template: str = ""
 
 
 class CniNetwork:
     """`ports.PodNetworks` by CNI plugins."""
 
     def __init__(self, settings: CniSettings) -> None:
-        self._default_conf_dir = settings.conf_dir
-        directories = (settings.conf_dir, *settings.handler_conf_dirs)
-        self._conf_dirs = {path: ConfDirectory(path) for path in directories}
+        self._settings = settings
+        self._choice = NetworkChoice(settings.directories)
         self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout)
+        self._ready = ReadyNetworks(self._choice, self._plugins)
+        self._commands = Commands(self._plugins)
+        self._garbage = Garbage(self._plugins)
         self._kept = KeptResults(settings.state_dir)
-        self._pod_cidr = ""
-        self._versions: dict[tuple[str, int, int], tuple[str, ...]] = {}
+        self._ranges = PodRanges(settings.ranges_file)
+        self._pods = Exclusion()
+        self._sweeping = asyncio.Lock()
+        self._ours: set[SandboxId] = set()
+        """Pods that this process has begun to attach and not detached: a sweep may not have been told."""
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
-        """Run ADD; what a failed one leaves is undone by `detach`."""
-        try:
-            network = self._conf_dir(pod.conf_dir).current()
-        except NoNetworkConf as error:
-            raise Unavailable(f"attach pod {pod.id}: {error}") from error
-        kept = Kept(network, POD_INTERFACE, plugin_arguments(pod), runtime_config(pod, self._pod_cidr))
-        self._keep(pod.id, kept)
-        with stage("network", "loopback"):
-            await bring_loopback_up(pod)
-        attachment = cni.Attachment(pod.id, pod.netns, kept.interface, kept.args)
-        result = cni.Result((), {})
-        previous: Mapping[str, Any] | None = None
-        for plugin in network.plugins:
-            with stage("network", plugin.type):
-                stdin = cni.request(network, plugin, kept.runtime_config, previous)
-                answer = await self._call(Call("ADD", plugin.type, stdin, attachment), pod.id)
-            result = _parsed_result(answer, plugin.type, kept.interface)
-            previous = result.raw
-        if not result.addresses:
-            raise Broken(f"attach pod {pod.id}: network {network.name} gave {kept.interface} no address")
-        self._keep(pod.id, replace(kept, result=result.raw))
-        return NetworkAttachment(
-            addresses=result.addresses, interface=kept.interface, details={"network": network.name}
-        )
+        """Run ADD of each network, once they are ready; what a failed one leaves is undone by `detach`."""
+        return await self._attach(pod, stage, {})
 
     async def detach(self, pod: PodNetwork) -> None:
         """Run DEL with what was kept; nothing kept, nothing to do. Goes on after a plugin's failure."""
-        kept = self._read_kept(pod)
-        if kept is None:
-            return
-        network = kept.network
-        netns = pod.netns if _is_namespace(pod.netns) else ""
-        attachment = cni.Attachment(pod.id, netns, kept.interface, kept.args)
-        previous = kept.result if network.at_least("0.4.0") else None
-        failure: CribError | None = None
-        for plugin in reversed(network.plugins):
-            stdin = cni.request(network, plugin, kept.runtime_config, previous)
-            try:
-                await self._call(Call("DEL", plugin.type, stdin, attachment), pod.id)
-            except CribError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        self._kept.remove(pod.id)
+        async with self._pods.shared():
+            if kept := self._kept_or_current(pod):
+                await self._commands.delete(pod, kept)
+                self._kept.remove(pod.id)
+        self._ours.discard(pod.id)
 
-    async def check(self, pod: PodNetwork) -> None:
-        """Run CHECK: Broken if the pod's network is no longer what ADD made it. Needs 0.4.0."""
-        kept = self._read_kept(pod)
-        if kept is None or kept.result is None:
-            raise Broken(f"check network of pod {pod.id}: no result of ADD is kept")
-        if kept.network.disable_check or not kept.network.at_least("0.4.0"):
-            return
-        attachment = cni.Attachment(pod.id, pod.netns, kept.interface, kept.args)
-        for plugin in kept.network.plugins:
-            stdin = cni.request(kept.network, plugin, kept.runtime_config, kept.result)
-            await self._call(Call("CHECK", plugin.type, stdin, attachment), pod.id)
+    async def check(self, pod: PodNetwork) -> str:
+        """Compare with the kernel, then run CHECK, where networks and plugins have it (0.4.0)."""
+        try:
+            kept = self._read_kept(pod)
+        except TornFile as torn:
+            return f"the kept result cannot be read: {torn}"
+        if not kept:
+            return "no result of ADD is kept"
+        if not is_namespace(pod.netns):
+            return f"the network namespace {pod.netns} is gone"
+        async with self._pods.shared():
+            if problem := await missing_in_kernel(pod, kept):
+                return problem
+            problems = [await self._commands.check(pod, one) for one in kept]
+        return "; ".join(problem for problem in problems if problem)
+
+    async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
+        """DEL, and ADD by the configuration of today; with the same addresses where a plugin takes `ips`."""
+        had = {one.interface: _addresses(one) for one in self._kept_or_none(pod)}
+        await self._undo(pod)
+        try:
+            return await self._attach(pod, stage, had)
+        except CribError as error:
+            if not any(one.grants("ips") for one in self._kept_or_none(pod)):
+                raise
+            _log.warning("pod %s: not with the addresses that it had: %s", pod.id, error)
+        await self._undo(pod)
+        return await self._attach(pod, stage, {})
 
     async def readiness(self) -> Readiness:
-        """Ready if there is a network whose plugins are there, speak its version and say they are ready.
+        """Ready if the node's networks have files, and plugins that speak their version and are ready.
 
-        It is the node's network that decides; a handler's own that cannot be used is named in the message.
+        It is the node's networks that decide; a handler's own that cannot be used is named in the message.
         """
-        try:
-            network = self._conf_dir().current()
-            for plugin in network.plugins:
-                await self._check_version(network, plugin)
-            if network.at_least("1.1.0"):
-                for plugin in network.plugins:
-                    stdin = cni.request(network, plugin, {}, None)
-                    await self._plugins.call(Call("STATUS", plugin.type, stdin))
-        except (NoNetworkConf, PluginFailed, CribError) as error:
-            return Readiness(ready=False, reason=NOT_READY, message=str(error))
-        return Readiness(ready=True, message=self._problems_of_handlers())
+        return await self._ready.readiness()
 
     async def configure(self, pod_cidr: str) -> None:
-        """Tell plugins with the ipRanges capability of the node's range from now on."""
-        self._pod_cidr = pod_cidr
+        """Tell plugins with the ipRanges capability of the node's ranges, and write the templates' file."""
+        ranges = await self._ranges.remember(pod_cidr)
+        if ranges and self._settings.conf_template:
+            directory = self._settings.directories.node
+            if await asyncio.to_thread(write_conf, self._settings.conf_template, directory, ranges):
+                _log.info("cni configuration for %s is written to %s", ", ".join(ranges), directory)
+
+    async def networks(self) -> Sequence[NetworkInfo]:
+        """Those of all directories, and those without a file that pods are still attached to."""
+        attached: Counter[str] = Counter()
+        kept_only: dict[str, Kept] = {}
+        for kept in self._all_kept().values():
+            attached.update({one.network.name for one in kept})
+            kept_only.update((one.network.name, one) for one in kept)
+        found: list[NetworkInfo] = []
+        for network, place in await self._places():
+            count = attached[network.conf.name]
+            kept_only.pop(network.conf.name, None)
+            found.append(await network_info(self._plugins, network, place, count, self._ranges.ranges))
+        for name, one in kept_only.items():
+            gone = Place(problem="its configuration is not there any more")
+            network = FoundNetwork(one.network, "")
+            found.append(await network_info(self._plugins, network, gone, attached[name], ()))
+        return sorted(found, key=lambda info: (not info.interface, bool(info.handlers), not info.attached))
+
+    async def view(self, pod: PodNetwork) -> PodNetworkView:
+        """The kernel's interfaces and routes; ports and limits as plugins were told."""
+        return await pod_view(pod, self._kept_or_none(pod))
+
+    def resolver(self, namespace: str) -> DnsConfig | None:
+        """None: a cluster's DNS is the kubelet's to tell."""
+        return None
 
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        """Counters of the pod's interface; nothing once its namespace is gone."""
+        """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId]) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then GC (1.1.0) for what plugins hold beyond."""
-        released: list[str] = []
-        for pod_id in self._kept.pods():
-            if pod_id in known:
-                continue
-            try:
-                await self.detach(PodNetwork(pod_id, PodMetadata("", "", ""), netns=""))
-            except CribError as error:
-                _log.warning("network of unknown pod %s stays until the next sweep: %s", pod_id, error)
-                continue
-            released.append(f"network of pod {pod_id}")
-        await self._collect_garbage()
-        return released
+    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+        """DEL for every kept pod that is not known, then the garbage of networks."""
+        async with self._sweeping:
+            kept = self._all_kept()
+            networks = [one.network for attachments in kept.values() for one in attachments]
+            lost = [pod for pod in self._kept.pods() if pod not in known and pod not in self._ours]
+            released: list[str] = []
+            for pod_id in lost:
+                try:
+                    await self.detach(PodNetwork(pod_id, PodMetadata("", "", ""), netns=""))
+                except CribError as error:
+                    _log.warning("network of unknown pod %s stays until the next sweep: %s", pod_id, error)
+                    continue
+                released.append(f"network of pod {pod_id}")
+            async with self._pods.alone():
+                networks = [*self._chosen_anywhere(), *networks]
+                there = {pod: one for pod, one in self._all_kept().items() if pod not in lost}
+                holders = Holders(
+                    kept=there,
+                    known={*known, *self._ours, *there},
+                    lost=frozenset(lost),
+                    everything=everything,
+                )
+                return [*released, *await self._garbage.collect(networks, holders)]
 
     async def dismantle(self) -> None:
         """What plugins share between pods is theirs to keep."""
@@ -159,102 +195,152 @@ class CniNetwork:
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _conf_dir(self, path: str = "") -> ConfDirectory:
-        path = path or self._default_conf_dir
-        return self._conf_dirs.setdefault(path, ConfDirectory(path))
-
-    def _problems_of_handlers(self) -> str:
-        problems: list[str] = []
-        for path, directory in self._conf_dirs.items():
-            if path != self._default_conf_dir:
-                try:
-                    directory.current()
-                except NoNetworkConf as error:
-                    problems.append(str(error))
-        return "; ".join(problems)
-
-    async def _collect_garbage(self) -> None:
-        for directory in self._conf_dirs.values():
+    async def _attach(
+        self, pod: PodNetwork, stage: StageTimer, had: Mapping[str, tuple[str, ...]]
+    ) -> NetworkAttachment:
+        """`had`: addresses to ask for, by interface."""
+        self._ours.add(pod.id)
+        config = runtime_config(pod, self._ranges.ranges)
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._settings.ready_timeout
+        while True:
             try:
-                network = directory.current()
-            except NoNetworkConf:
-                continue
-            await self._collect_garbage_of(network)
-
-    async def _collect_garbage_of(self, network: cni.NetworkConf) -> None:
-        if network.disable_gc or not network.at_least("1.1.0"):
-            return
-        valid = [{"containerID": pod, "ifname": POD_INTERFACE} for pod in self._kept.pods()]
-        for plugin in network.plugins:
-            stdin = cni.request(network, plugin, {}, None, {"cni.dev/valid-attachments": valid})
+                networks = await self._ready.wait(pod.conf_dir, stage, deadline)
+            except Unavailable as error:
+                raise Unavailable(f"attach pod {pod.id}: {error}") from error
+            refuse_unmet_wishes(pod, networks[0].conf)
             try:
-                await self._plugins.call(Call("GC", plugin.type, stdin))
-            except (PluginFailed, CribError) as error:
-                _log.warning("garbage of network %s stays: %s", network.name, error)
+                return await self._add(pod, _asked(pod, networks, config, had), stage)
+            except (Broken, Unavailable):
+                if now() >= deadline or not await self._ready.refuse(networks):
+                    raise
+            await self.detach(pod)
 
-    async def _check_version(self, network: cni.NetworkConf, plugin: cni.Plugin) -> None:
-        path = self._plugins.find(plugin.type)
-        status = os.stat(path)
-        key = (path, status.st_ino, status.st_mtime_ns)
-        if key not in self._versions:
-            stdin = f'{{"cniVersion":"{network.version}"}}'.encode()
-            answer = await self._plugins.call(Call("VERSION", plugin.type, stdin))
-            try:
-                self._versions[key] = cni.parse_versions(answer)
-            except cni.MalformedCni as error:
-                raise Broken(f"cni plugin {plugin.type} VERSION: {error}") from error
-        if network.version not in self._versions[key]:
-            spoken = ", ".join(self._versions[key])
-            raise Broken(
-                f"cni plugin {plugin.type} speaks {spoken}, network {network.name} is {network.version}"
-            )
+    async def _add(self, pod: PodNetwork, asked: Sequence[Kept], stage: StageTimer) -> NetworkAttachment:
+        async with self._pods.shared():
+            with stage("network", "loopback"):
+                await bring_loopback_up(pod)
+            done: tuple[Kept, ...] = ()
+            for one in asked:
+                self._keep(pod.id, (*done, one))
+                done = (*done, await self._commands.add(pod, one, stage))
+            self._keep(pod.id, done)
+        addresses = _addresses(done[0])
+        if not addresses:
+            name, interface = done[0].network.name, done[0].interface
+            raise Broken(f"attach pod {pod.id}: network {name} gave {interface} no address")
+        return NetworkAttachment(
+            addresses=_ordered(addresses, self._settings.ip_preference),
+            interface=done[0].interface,
+            details={"network": ",".join(one.network.name for one in done)},
+        )
 
-    async def _call(self, call: Call, pod: SandboxId) -> bytes:
+    async def _undo(self, pod: PodNetwork) -> None:
         try:
-            return await self._plugins.call(call)
-        except PluginFailed as error:
-            raise error.as_crib_error(f"pod {pod}") from error
+            await self.detach(pod)
         except CribError as error:
-            error.message = f"pod {pod}: {error.message}"
-            raise
-        except cni.MalformedCni as error:
-            raise Broken(f"pod {pod}: cni plugin {call.plugin_type} {call.command}: {error}") from error
+            _log.warning("pod %s: its network is made anew all the same: %s", pod.id, error)
 
-    def _keep(self, pod: SandboxId, kept: Kept) -> None:
+    async def _places(self) -> list[tuple[FoundNetwork, Place]]:
+        found: list[tuple[FoundNetwork, Place]] = []
+        for directory in self._choice.directories:
+            try:
+                configured = self._choice.configured(directory)
+            except NoNetworkConf:
+                continue  # `readiness` says so
+            handler = "" if directory == self._choice.node_directory else directory
+            names = interface_names()
+            chosen = len(self._choice.chosen(directory))
+            for number, network in enumerate(configured):
+                interface = next(names) if number < chosen else ""
+                problem = await self._ready.problem_of(network)
+                found.append((network, Place(interface, handler, problem)))
+        return found
+
+    def _chosen_anywhere(self) -> list[cni.NetworkConf]:
+        directories = self._choice.directories
+        return [network.conf for path in directories for network in self._choice.chosen_if_any(path)]
+
+    def _all_kept(self) -> dict[SandboxId, tuple[Kept, ...]]:
+        """What all pods hold; one whose file is torn may hold something of every network."""
+        found: dict[SandboxId, tuple[Kept, ...]] = {}
+        for pod in self._kept.pods():
+            try:
+                found[pod] = self._kept.read(pod)
+            except TornFile:
+                nobody = PodNetwork(pod, PodMetadata("", "", ""), netns="")
+                found[pod] = tuple(
+                    one
+                    for directory in self._choice.directories
+                    for one in _asked(nobody, self._choice.chosen_if_any(directory), {}, {})
+                )
+            except OSError as error:
+                raise Broken(f"read network result of pod {pod}: {error.strerror}") from error
+        return found
+
+    def _keep(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
         try:
             self._kept.write(pod, kept)
         except OSError as error:
             raise Broken(f"keep network result of pod {pod}: {error.strerror} ({error.filename})") from error
 
-    def _read_kept(self, pod: PodNetwork) -> Kept | None:
+    def _read_kept(self, pod: PodNetwork) -> tuple[Kept, ...]:
+        """Raises TornFile."""
         try:
             return self._kept.read(pod.id)
         except OSError as error:
             raise Broken(
                 f"read network result of pod {pod.id}: {error.strerror} ({error.filename})"
             ) from error
+
+    def _kept_or_none(self, pod: PodNetwork) -> tuple[Kept, ...]:
+        try:
+            return self._read_kept(pod)
+        except TornFile:
+            return ()
+
+    def _kept_or_current(self, pod: PodNetwork) -> tuple[Kept, ...]:
+        try:
+            return self._read_kept(pod)
         except TornFile as torn:
             # Better a DEL by today's configuration than an address that nobody gives back.
             _log.warning(
                 "pod %s: kept network result is torn, using the current configuration: %s", pod.id, torn
             )
-            try:
-                network = self._conf_dir(pod.conf_dir).current()
-            except NoNetworkConf as error:
-                raise Unavailable(f"detach pod {pod.id}: {error}") from error
-            return Kept(network, POD_INTERFACE, plugin_arguments(pod), {})
+        try:
+            networks = self._choice.chosen(pod.conf_dir)
+        except NoNetworkConf as error:
+            raise Unavailable(f"detach pod {pod.id}: {error}") from error
+        return _asked(pod, networks, {}, {})
 
 
-def _parsed_result(answer: bytes, plugin_type: str, interface: str) -> cni.Result:
-    try:
-        return cni.parse_result(answer, interface)
-    except cni.MalformedCni as error:
-        raise Broken(f"cni plugin {plugin_type} ADD: {error}") from error
+def _asked(
+    pod: PodNetwork,
+    networks: Sequence[FoundNetwork],
+    config: Mapping[str, Any],
+    had: Mapping[str, tuple[str, ...]],
+) -> tuple[Kept, ...]:
+    """The attachments that a pod is to have, eth0 first."""
+    asked: list[Kept] = []
+    for network, interface in zip(networks, interface_names(), strict=False):
+        own = dict(of_further_network(config) if asked else config)
+        if addresses := had.get(interface):
+            own.setdefault("ips", list(addresses))
+        asked.append(Kept(network.conf, interface, plugin_arguments(pod), own))
+    return tuple(asked)
 
 
-def _is_namespace(path: str) -> bool:
-    """Whether a namespace is pinned at the path: a mount of the kernel's nsfs, as /proc/self/ns is."""
-    try:
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
-    except OSError:
-        return False
+def _addresses(kept: Kept) -> tuple[str, ...]:
+    """Of the attachment's interface, with prefix lengths."""
+    result = result_of(kept)
+    if result is None:
+        return ()
+    own = result.addresses_of(kept.interface)
+    return tuple(ip.address for ip in result.ips if ip.address.partition("/")[0] in own)
+
+
+def _ordered(addresses: Sequence[str], preference: str) -> tuple[str, ...]:
+    """Without prefix lengths; those of the preferred family first."""
+    family = _FAMILIES.get(preference)
+    found = [ip_interface(text).ip for text in addresses]
+    return tuple(str(one) for one in sorted(found, key=lambda one: family not in (None, one.version)))

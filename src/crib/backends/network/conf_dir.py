@@ -1,14 +1,18 @@
-"""The directory that holds CNI configurations: the first valid file in lexical order is the network.
+"""The directory that holds CNI configurations: each valid file is a network, in lexical order.
 
 Read anew whenever a file there has changed, as its stat signatures tell; no watch is needed, because
-nothing acts on a change before the next pod or Status call.
+nothing acts on a change before the next pod or Status call. A list may have more plugins in the directory of
+its network's name beside it (CNI 1.1.0, `loadOnlyInlinedPlugins`); those files count too.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 SUFFIXES: Final = (".conflist", ".conf", ".json")
 FILES: Final = 1000
+SETTLED_NS: Final = 50_000_000
+"""What changed so shortly before it was read may have changed again under the same time stamp."""
+_BESIDE: Final = (".conf",)
 
 
 class NoNetworkConf(Exception):
@@ -25,61 +32,123 @@ class NoNetworkConf(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundNetwork:
+    """A network and the file that says so."""
+
+    conf: cni.NetworkConf
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class _FileSignature:
-    name: str
+    path: str
+    device: int
     inode: int
     changed: int
     size: int
 
 
 class ConfDirectory:
-    """The network that the files in a directory configure."""
+    """The networks that the files in a directory configure."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._signatures: tuple[_FileSignature, ...] | None = None
-        self._network: cni.NetworkConf | None = None
-        self._problem = ""
+        self._signatures: dict[str, tuple[_FileSignature, ...]] = {}
+        self._read_at = 0
+        self._networks: tuple[FoundNetwork, ...] = ()
+        self._problems: tuple[str, ...] = ()
 
-    def current(self) -> cni.NetworkConf:
-        """The network in force now. Raises NoNetworkConf."""
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why files were skipped when `networks` last looked, each with its path."""
+        return self._problems
+
+    def networks(self) -> tuple[FoundNetwork, ...]:
+        """The networks as the files are now, at least one. Raises NoNetworkConf."""
+        if not self._is_as_read():
+            self._read()
+        if not self._networks:
+            raise NoNetworkConf("; ".join(self._problems) or f"no network configuration in {self._path}")
+        return self._networks
+
+    def _is_as_read(self) -> bool:
+        """Whether all directories are as they were, and were so for long enough when they were read."""
+        if not self._signatures:
+            return False
         try:
-            signatures = self._look()
-        except OSError as error:
-            self._signatures = None
-            raise NoNetworkConf(f"cannot read {self._path}: {error.strerror}") from error
-        if signatures != self._signatures:
-            self._load(signatures)
-            self._signatures = signatures
-        if self._network is None:
-            raise NoNetworkConf(self._problem)
-        return self._network
+            is_same = all(self._look_again(directory) == were for directory, were in self._signatures.items())
+        except OSError:
+            return False
+        newest = max((file.changed for were in self._signatures.values() for file in were), default=0)
+        return is_same and newest < self._read_at - SETTLED_NS
 
-    def _look(self) -> tuple[_FileSignature, ...]:
-        found: list[_FileSignature] = []
-        for name in sorted(os.listdir(self._path))[:FILES]:
-            if not name.endswith(SUFFIXES):
-                continue
-            try:
-                status = os.stat(os.path.join(self._path, name))
-            except FileNotFoundError:
-                continue  # gone since the listing, or a dangling link
-            if stat.S_ISREG(status.st_mode):
-                found.append(_FileSignature(name, status.st_ino, status.st_mtime_ns, status.st_size))
-        return tuple(found)
+    def _look_again(self, directory: str) -> tuple[_FileSignature, ...]:
+        if directory == self._path:
+            return _look(directory, SUFFIXES)
+        try:
+            return _look(directory, _BESIDE)
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
 
-    def _load(self, signatures: tuple[_FileSignature, ...]) -> None:
-        self._network = None
+    def _read(self) -> None:
+        self._signatures, self._read_at = {}, time.time_ns()
+        found: dict[str, FoundNetwork] = {}
         problems: list[str] = []
-        for signature in signatures:
-            path = os.path.join(self._path, signature.name)
+        try:
+            files = self._signatures[self._path] = _look(self._path, SUFFIXES)
+        except OSError as error:
+            files = ()
+            problems.append(f"cannot read {self._path}: {error.strerror}")
+        for file in files:
             try:
-                with open(path, "rb") as file:
-                    self._network = cni.parse_network(file.read(cni.DOCUMENT_BYTES + 1))
-            except (OSError, cni.MalformedCni) as error:
-                problems.append(f"{path}: {error}")
-                _log.warning("cni configuration %s is skipped: %s", path, error)
-                continue
-            _log.info("cni network %s from %s", self._network.name, path)
-            return
-        self._problem = "; ".join(problems) or f"no network configuration in {self._path}"
+                conf = cni.parse_network(_content(file.path), self._plugins_beside)
+            except OSError as error:
+                problems.append(f"{file.path}: {error.strerror} ({error.filename})")
+            except cni.MalformedCni as error:
+                problems.append(f"{file.path}: {error}")
+            else:
+                first = found.setdefault(conf.name, FoundNetwork(conf, file.path))
+                if first.path != file.path:
+                    problems.append(f"{file.path}: network {conf.name} is already that of {first.path}")
+        now = tuple(found.values()), tuple(problems)
+        if now != (self._networks, self._problems):
+            self._networks, self._problems = now
+            self._tell()
+
+    def _plugins_beside(self, name: str) -> Iterator[tuple[str, bytes]]:
+        directory = os.path.join(self._path, name)
+        files = self._signatures[directory] = self._look_again(directory)
+        for file in files:
+            yield file.path, _content(file.path)
+
+    def _tell(self) -> None:
+        for problem in self._problems:
+            _log.warning("cni configuration skipped: %s", problem)
+        for network in self._networks:
+            _log.info("cni network %s from %s", network.conf.name, network.path)
+
+
+def _look(directory: str, suffixes: tuple[str, ...]) -> tuple[_FileSignature, ...]:
+    """The files, in lexical order; one that cannot be looked at is among them, for its problem to be told."""
+    found: list[_FileSignature] = []
+    names = sorted(name for name in os.listdir(directory) if name.endswith(suffixes))
+    for name in names[:FILES]:
+        path = os.path.join(directory, name)
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append(_FileSignature(path, 0, 0, 0, 0))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found.append(
+                _FileSignature(path, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
+            )
+    return tuple(found)
+
+
+def _content(path: str) -> bytes:
+    """The file's bytes, one more than a document may have if it is longer."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return file.read(cni.DOCUMENT_BYTES + 1)

@@ -1,4 +1,4 @@
-"""What both kinds of network do inside a pod's namespace: loopback, and counters."""
+"""What both kinds of network see and do inside a pod's namespace: loopback, counters, interfaces, routes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from crib.host import links
-from crib.host.namespaces import run_in_namespace_async
+from crib.host.addresses import list_addresses
+from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
+from crib.host.routes import Route, list_routes
+from crib.host.threads import on_own_thread_async
 from crib.model.errors import Broken
+from crib.model.network import InterfaceView, RouteView
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork
 
@@ -16,36 +20,97 @@ T = TypeVar("T")
 
 POD_INTERFACE: Final = "eth0"
 """The name that Kubernetes expects of a pod's first interface."""
+_LOOPBACK: Final = "lo"
 
 
 async def bring_loopback_up(pod: PodNetwork) -> None:
     """Bring `lo` up in the pod's namespace. Broken if that cannot be done."""
     try:
-        await _inside(pod, links.set_loopback_up)
+        await inside(pod, lambda _, pods: links.set_loopback_up(pods))
     except OSError as error:
         raise Broken(f"bring loopback of pod {pod.id} up: {error.strerror} ({error.filename})") from error
 
 
-async def interface_usage(pod: PodNetwork, interface: str = POD_INTERFACE) -> Sequence[InterfaceUsage]:
-    """Counters of one interface of the pod; nothing if the namespace or the interface is gone."""
+async def interface_usage(pod: PodNetwork) -> Sequence[InterfaceUsage]:
+    """Counters of the pod's interfaces but loopback, eth0 first; nothing once the namespace is gone."""
     try:
-        counters = await _inside(pod, lambda netlink: links.link_statistics(netlink, interface))
+        counters = await inside(pod, lambda _, pods: links.link_statistics(pods))
     except OSError:
         return ()
-    return (
+    return tuple(
         InterfaceUsage(
-            name=counters.name,
-            rx_bytes=counters.rx_bytes,
-            rx_errors=counters.rx_errors,
-            tx_bytes=counters.tx_bytes,
-            tx_errors=counters.tx_errors,
-        ),
+            name=one.name,
+            rx_bytes=one.rx_bytes,
+            rx_errors=one.rx_errors,
+            tx_bytes=one.tx_bytes,
+            tx_errors=one.tx_errors,
+        )
+        for one in sorted(counters, key=lambda one: one.name != POD_INTERFACE)
+        if one.name != _LOOPBACK
     )
 
 
-async def _inside(pod: PodNetwork, work: Callable[[Netlink], T]) -> T:
-    def run() -> T:
-        with Netlink() as netlink:
-            return work(netlink)
+async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tuple[RouteView, ...]]:
+    """The pod's interfaces but loopback, eth0 first, and its routes; nothing once the namespace is gone."""
+    try:
+        return await inside(pod, _look)
+    except OSError:
+        return (), ()
 
-    return await run_in_namespace_async(pod.netns, "net", run)
+
+async def inside(pod: PodNetwork, work: Callable[[Netlink, Netlink], T]) -> T:
+    """Run `work` on a thread inside the pod's namespace, with a socket of the host's and one of the pod's."""
+
+    def run() -> T:
+        with Netlink() as hosts:
+            enter(pod.netns, "net")
+            with Netlink() as pods:
+                return work(hosts, pods)
+
+    return await on_own_thread_async(run)
+
+
+def _look(hosts: Netlink, pods: Netlink) -> tuple[tuple[InterfaceView, ...], tuple[RouteView, ...]]:
+    found = sorted(
+        (link for link in links.list_links(pods) if link.name != _LOOPBACK),
+        key=lambda link: (link.name != POD_INTERFACE, link.index),
+    )
+    names = {link.index: link.name for link in found}
+    return (
+        tuple(_interface(hosts, pods, link) for link in found),
+        tuple(_route(route, names) for route in list_routes(pods) if route.index in names),
+    )
+
+
+def _interface(hosts: Netlink, pods: Netlink, link: links.Link) -> InterfaceView:
+    host_end, bridge = _host_end(hosts, link)
+    return InterfaceView(
+        name=link.name,
+        mac=link.mac,
+        mtu=link.mtu,
+        up=link.up,
+        addresses=tuple(str(address) for address in list_addresses(pods, link)),
+        host_interface=host_end,
+        host_bridge=bridge,
+    )
+
+
+def _host_end(hosts: Netlink, link: links.Link) -> tuple[str, str]:
+    """Names of a veth's other end and of its bridge, if it is on the host: the two point at each other."""
+    if not link.peer:
+        return "", ""
+    try:
+        end = links.link_at(hosts, link.peer)
+        if end.peer != link.index:
+            return "", ""
+        return end.name, links.link_at(hosts, end.master).name if end.master else ""
+    except OSError:
+        return "", ""
+
+
+def _route(route: Route, names: dict[int, str]) -> RouteView:
+    return RouteView(
+        destination="default" if route.is_default else str(route.destination),
+        gateway="" if route.gateway is None else str(route.gateway),
+        interface=names[route.index],
+    )

@@ -7,7 +7,7 @@ after a crash, a changed configuration or a reboot. Files are replaced whole; a 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from crib.model.ids import SandboxId, is_id
 from crib.wire import cni
 
 _SUFFIX: Final = ".json"
-FILE_BYTES: Final = 4 << 20
+FILE_BYTES: Final = 16 << 20
 
 
 class TornFile(Exception):
@@ -32,15 +32,25 @@ class _Shape(msgspec.Struct):
     result: dict[str, Any] | None = None
 
 
+class _FileShape(msgspec.Struct):
+    attachments: list[_Shape]
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One pod's attachment; `result` is None until ADD has succeeded."""
+    """One attachment of a pod; `result` is None until ADD has succeeded."""
 
     network: cni.NetworkConf
     interface: str
     args: Mapping[str, str]
     runtime_config: Mapping[str, Any]
     result: Mapping[str, Any] | None = None
+
+    def grants(self, capability: str) -> bool:
+        """Whether a plugin of the network was told of this part of the runtime config."""
+        return capability in self.runtime_config and any(
+            capability in plugin.capabilities for plugin in self.network.plugins
+        )
 
 
 class KeptResults:
@@ -49,34 +59,36 @@ class KeptResults:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def write(self, pod: SandboxId, kept: Kept) -> None:
-        """Replace the pod's file."""
+    def write(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
+        """Replace the pod's file; attachments in the order of ADD."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         path = self._path(pod)
-        shape = _Shape(
-            network=dict(kept.network.raw),
-            interface=kept.interface,
-            args=dict(kept.args),
-            runtime_config=dict(kept.runtime_config),
-            result=None if kept.result is None else dict(kept.result),
-        )
+        shape = _FileShape([_shape(attachment) for attachment in kept])
         descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode(shape))
         os.replace(f"{path}.new", path)
 
-    def read(self, pod: SandboxId) -> Kept | None:
-        """The pod's file, None if there is none. Raises TornFile."""
+    def read(self, pod: SandboxId) -> tuple[Kept, ...]:
+        """The pod's attachments, none if it has no file. Raises TornFile."""
         path = self._path(pod)
         try:
             with open(path, "rb") as file:
-                shape = msgspec.json.decode(file.read(FILE_BYTES), type=_Shape)
-            network = cni.network_from_document(shape.network)
+                shapes = _decoded(file.read(FILE_BYTES))
+            return tuple(
+                Kept(
+                    cni.network_from_document(shape.network),
+                    shape.interface,
+                    shape.args,
+                    shape.runtime_config,
+                    shape.result,
+                )
+                for shape in shapes
+            )
         except FileNotFoundError:
-            return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, cni.MalformedCni) as error:
+            return ()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, cni.MalformedCni) as error:
             raise TornFile(f"{path}: {error}") from error
-        return Kept(network, shape.interface, shape.args, shape.runtime_config, shape.result)
 
     def remove(self, pod: SandboxId) -> None:
         """Forget the pod; none is fine."""
@@ -98,3 +110,24 @@ class KeptResults:
         if not is_id(pod):
             raise ValueError(f"{pod!r} is not a sandbox id")
         return os.path.join(self._directory, pod + _SUFFIX)
+
+
+def _shape(kept: Kept) -> _Shape:
+    return _Shape(
+        network=dict(kept.network.raw),
+        interface=kept.interface,
+        args=dict(kept.args),
+        runtime_config=dict(kept.runtime_config),
+        result=None if kept.result is None else dict(kept.result),
+    )
+
+
+def _decoded(data: bytes) -> list[_Shape]:
+    document = msgspec.json.decode(data, type=dict[str, Any])
+    if "attachments" in document:
+        shapes = msgspec.convert(document, _FileShape).attachments
+    else:
+        shapes = [msgspec.convert(document, _Shape)]  # written when a pod had one network
+    if not shapes:
+        raise msgspec.ValidationError("attachments is empty")
+    return shapes

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from crib.backends.network.addresses import AddressBook, parse_subnet
+from crib.backends.network.addresses import AddressBook, parse_subnet, parse_subnet6
 from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
 from crib.backends.network.cni import CniNetwork, CniSettings
+from crib.backends.network.cni_choice import Directories
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, NetworkSettings
@@ -24,22 +25,51 @@ def open_network(
 ) -> PodNetworks:
     """The built-in bridge, whose addresses are kept through `connection`, or CNI."""
     if settings.mode == "cni":
-        return CniNetwork(
-            CniSettings(
-                conf_dir=settings.cni_conf_dir,
-                bin_dirs=settings.cni_bin_dirs,
-                state_dir=paths.network,
-                plugin_timeout=settings.plugin_timeout,
-                handler_conf_dirs=tuple(
-                    handler.cni_conf_dir for handler in handlers.values() if handler.cni_conf_dir
-                ),
-            )
-        )
+        return CniNetwork(_cni_settings(settings, paths, handlers))
     try:
         subnet = parse_subnet(settings.subnet)
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet") from error
-    # The table is named for the bridge, so that two daemons of one host do not share it.
-    table = "crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge)
-    bridge = BridgeSettings(name=settings.bridge, mtu=settings.mtu, table=table)
-    return BridgeNetwork(bridge, AddressBook(connection, subnet))
+    try:
+        subnet6 = parse_subnet6(settings.subnet6) if settings.subnet6 else None
+    except ValueError as error:
+        raise InvalidRequest(str(error), field="network.subnet6") from error
+    return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6))
+
+
+def _cni_settings(
+    settings: NetworkSettings, paths: Paths, handlers: Mapping[str, HandlerSettings]
+) -> CniSettings:
+    return CniSettings(
+        directories=Directories(
+            node=settings.cni_conf_dir,
+            handlers=tuple(one.cni_conf_dir for one in handlers.values() if one.cni_conf_dir),
+            networks=settings.cni_networks,
+            default_network=settings.cni_default_network,
+        ),
+        bin_dirs=settings.cni_bin_dirs,
+        state_dir=paths.network,
+        ranges_file=_ranges_file(paths),
+        plugin_timeout=settings.plugin_timeout,
+        ready_timeout=settings.ready_timeout,
+        ip_preference=settings.ip_preference,
+        conf_template=settings.cni_conf_template,
+    )
+
+
+def _bridge_settings(settings: NetworkSettings, paths: Paths) -> BridgeSettings:
+    return BridgeSettings(
+        name=settings.bridge,
+        mtu=settings.mtu,
+        # The table is named for the bridge, so that two daemons of one host do not share it.
+        table="crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge),
+        isolated=settings.isolation == "pods",
+        dns_domain=settings.dns_domain,
+        ranges_file=_ranges_file(paths),
+        native_ranges=settings.native_ranges,
+    )
+
+
+def _ranges_file(paths: Paths) -> str:
+    """Beside the pods' own files, whose names are ids."""
+    return f"{paths.network}/pod-cidr"

@@ -3,34 +3,61 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from crib.host import processes
-from crib.host.processes import RunOptions
+from crib.host.processes import Completed, RunOptions
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.wire import cni
 
 _OUTPUT_BYTES: Final = cni.DOCUMENT_BYTES
 _WORDS: Final = 2000
+UNKNOWN_COMMAND: Final = 4
+"""The code of a plugin that does not know a command (invalid environment variable: CNI_COMMAND)."""
+_NOBODY: Final = cni.Attachment("dummy", "dummy", "dummy", {})
+"""Plugins of the first versions ask for all variables, even to tell their version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One command for one plugin; `attachment` is None for STATUS, GC and VERSION."""
+    """One command for one plugin; `attachment` is None for STATUS and GC."""
 
     command: str
     plugin_type: str
     stdin: bytes
     attachment: cni.Attachment | None = None
 
+    def __str__(self) -> str:
+        return f"cni plugin {self.plugin_type} {self.command}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a plugin that succeeded printed."""
+
+    call: Call
+    stdout: bytes
+    stderr: bytes
+
+    def malformed(self, error: cni.MalformedCni, whose: str = "") -> Broken:
+        """What to raise when the answer is not what it must be: with what the plugin said beside it."""
+        words = _words(self.stderr)
+        text = f"{self.call}: {error}" + (f"; it said: {words}" if words else "")
+        return Broken(f"{whose}: {text}" if whose else text)
+
+
+class PluginMissing(Unavailable):
+    """A plugin is in no directory."""
+
 
 class PluginFailed(Exception):
     """A plugin answered with an error."""
 
     def __init__(self, call: Call, error: cni.PluginError) -> None:
-        super().__init__(f"cni plugin {call.plugin_type} {call.command}: {error}")
+        super().__init__(f"{call}: {error}")
         self.error = error
 
     def as_crib_error(self, whose: str) -> CribError:
@@ -39,27 +66,68 @@ class PluginFailed(Exception):
         return kind(f"{whose}: {self}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """The answer to VERSION, and the file that gave it."""
+
+    file: tuple[int, int]
+    versions: tuple[str, ...]
+
+
 class Plugins:
     """The plugins in a list of directories; the first directory that has one wins."""
 
     def __init__(self, directories: Sequence[str], timeout: float) -> None:
         self._directories = tuple(directories)
         self._timeout = timeout
+        self._spoken: dict[str, _Spoken] = {}
 
     def find(self, plugin_type: str) -> str:
-        """Where a plugin is. Broken naming the directories if it is in none."""
+        """Where a plugin is. PluginMissing naming the directories if it is in none."""
         for directory in self._directories:
             path = os.path.join(directory, cni.check_plugin_type(plugin_type))
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 return path
-        raise Broken(f"cni plugin {plugin_type} is in none of {', '.join(self._directories)}")
+        raise PluginMissing(f"cni plugin {plugin_type} is in none of {', '.join(self._directories)}")
 
-    async def call(self, call: Call) -> bytes:
-        """What the plugin printed. PluginFailed with its own error; Broken if it could not be run."""
+    async def versions(self, plugin_type: str, version: str) -> tuple[str, ...]:
+        """The CNI versions that a plugin speaks: asked (in `version`) once for each file of that name.
+
+        Broken when it cannot say.
+        """
+        path = self.find(plugin_type)
+        status = os.stat(path)
+        file = (status.st_ino, status.st_mtime_ns)
+        spoken = self._spoken.get(path)
+        if spoken is None or spoken.file != file:
+            spoken = _Spoken(file, await self._ask_versions(plugin_type, version))
+            self._spoken[path] = spoken
+        return spoken.versions
+
+    async def _ask_versions(self, plugin_type: str, version: str) -> tuple[str, ...]:
+        stdin = f'{{"cniVersion":"{version}"}}'.encode()
+        try:
+            answer = await self.call(Call("VERSION", plugin_type, stdin, _NOBODY))
+        except PluginFailed as error:
+            if error.error.code == UNKNOWN_COMMAND:  # VERSION came with 0.2.0
+                return cni.VERSIONS[:1]
+            raise Broken(str(error)) from error
+        try:
+            return cni.parse_versions(answer.stdout)
+        except cni.MalformedCni as error:
+            raise answer.malformed(error) from error
+
+    async def call(self, call: Call) -> Answer:
+        """What the plugin printed. PluginFailed with its own error; Broken if it could not be run.
+
+        After the time-out it is killed, with the processes that it started.
+        """
         path = self.find(call.plugin_type)
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
-        environment = inherited | cni.environment(call.command, call.attachment, self._directories)
-        what = f"cni plugin {call.plugin_type} {call.command}"
+        try:
+            environment = inherited | cni.environment(call.command, call.attachment, self._directories)
+        except cni.MalformedCni as error:
+            raise Broken(f"{call}: {error}") from error
         try:
             done = await processes.run(
                 (path,),
@@ -69,15 +137,30 @@ class Plugins:
                 options=RunOptions(output_limit=_OUTPUT_BYTES),
             )
         except OSError as error:
-            raise Broken(f"{what}: cannot run {path}: {error.strerror or error}") from error
+            raise Broken(f"{call}: cannot run {path}: {error.strerror or error}") from error
         if done.timed_out:
-            raise Broken(f"{what}: no answer within {self._timeout:g} s, killed")
+            words = _words(done.stderr)
+            late = f"{call}: no answer within {self._timeout:g} s, killed"
+            raise Broken(late + (f"; it said: {words}" if words else ""))
         if done.truncated:
-            raise Broken(f"{what}: printed more than {_OUTPUT_BYTES} bytes")
+            raise Broken(f"{call}: printed more than {_OUTPUT_BYTES} bytes")
         if done.exit_code != 0:
             refusal = cni.parse_error(done.stdout)
             if refusal is not None:
                 raise PluginFailed(call, refusal)
-            words = (done.stderr or done.stdout)[-_WORDS:].decode("utf-8", "replace").strip()
-            raise Broken(f"{what}: exit code {done.exit_code}: {words or 'it said nothing'}")
-        return done.stdout
+            words = _words(done.stderr) or _words(done.stdout)
+            raise Broken(f"{call}: {_ending(done)}: {words or 'it said nothing'}")
+        return Answer(call, done.stdout, done.stderr)
+
+
+def _ending(done: Completed) -> str:
+    if done.exit_code >= 0:
+        return f"exit code {done.exit_code}"
+    try:
+        return f"ended by {signal.Signals(-done.exit_code).name}"
+    except ValueError:
+        return f"ended by signal {-done.exit_code}"
+
+
+def _words(output: bytes) -> str:
+    return output[-_WORDS:].decode("utf-8", "replace").strip()

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
+from crib.backends.network.bandwidth import Bandwidth
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Protocol
 from crib.ports import PodNetwork
+from crib.wire import cni
 
 INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"
 EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"
+ALIASES_ANNOTATION: Final = "io.crib.network.aliases"
+"""More names of the pod, with commas between them."""
+MAC_ANNOTATION: Final = "io.crib.network.mac"
+IPS_ANNOTATION: Final = "io.crib.network.ips"
+"""Addresses, each with or without a prefix length, with commas between them."""
+WISHES: Final = 32
+"""Items of one such list at most."""
 SMALLEST_RATE: Final = 1_000
 LARGEST_RATE: Final = 1_000_000_000_000_000
 UNLIMITED_BURST: Final = (1 << 31) - 1
 
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ALIAS = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([eE][0-9]{1,2}|m|[kMGTPE]|[KMGTPE]i)?")
 _DECIMAL: Final = {"": 0, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
@@ -34,10 +47,12 @@ def plugin_arguments(pod: PodNetwork) -> dict[str, str]:
     }
 
 
-def runtime_config(pod: PodNetwork, pod_cidr: str) -> dict[str, Any]:
-    """All capabilities that this pod has something to say on; each plugin gets those that it declares."""
+def runtime_config(pod: PodNetwork, ranges: Sequence[str] = ()) -> dict[str, Any]:
+    """All capabilities that this pod has something to say on; each plugin gets those that it declares.
+
+    `ranges` are the node's. InvalidRequest for an annotation that is not what it must be.
+    """
     config: dict[str, Any] = {}
-    annotations = dict(pod.annotations)
     ports = [
         {
             "hostPort": mapping.host_port,
@@ -50,18 +65,69 @@ def runtime_config(pod: PodNetwork, pod_cidr: str) -> dict[str, Any]:
     ]
     if ports:
         config["portMappings"] = ports
-    if bandwidth := _bandwidth(annotations):
-        config["bandwidth"] = bandwidth
+    bandwidth = bandwidth_of(pod.annotations)
+    for direction, rate in (("ingress", bandwidth.ingress), ("egress", bandwidth.egress)):
+        if rate:
+            limit = {f"{direction}Rate": rate, f"{direction}Burst": UNLIMITED_BURST}
+            config["bandwidth"] = config.get("bandwidth", {}) | limit
     dns = {"servers": pod.dns_servers, "searches": pod.dns_searches, "options": pod.dns_options}
     if any(dns.values()):
         config["dns"] = {key: list(value) for key, value in dns.items() if value}
-    if ranges := [[{"subnet": part.strip()}] for part in pod_cidr.split(",") if part.strip()]:
-        config["ipRanges"] = ranges
-    if annotations:
-        config["io.kubernetes.cri.pod-annotations"] = annotations
+    if ranges:
+        config["ipRanges"] = [[{"subnet": subnet}] for subnet in ranges]
+    if pod.annotations:
+        config["io.kubernetes.cri.pod-annotations"] = dict(pod.annotations)
     if pod.cgroup_parent:
         config["cgroupPath"] = pod.cgroup_parent
-    return config
+    return config | wishes_of(pod.annotations)
+
+
+def of_further_network(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a pod's runtime config for its second network and those after.
+
+    Host ports, the node's ranges and what the pod's annotations ask for can be had of one network only.
+    """
+    return {key: value for key, value in config.items() if key not in _FIRST_ONLY}
+
+
+def wishes_of(annotations: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What annotations ask for of aliases, mac and ips. InvalidRequest naming the annotation."""
+    given = dict(annotations)
+    wishes: dict[str, Any] = {}
+    for capability, (annotation, parse) in _WISHES.items():
+        if annotation in given:
+            try:
+                wishes[capability] = parse(given[annotation])
+            except ValueError as error:
+                raise InvalidRequest(str(error), field=field_of(annotation)) from error
+    return wishes
+
+
+def refuse_unmet_wishes(pod: PodNetwork, network: cni.NetworkConf) -> None:
+    """InvalidRequest for an annotation that asks for what no plugin of the network can do."""
+    declared = {capability for plugin in network.plugins for capability in plugin.capabilities}
+    for capability in wishes_of(pod.annotations):
+        if capability not in declared:
+            text = f"no plugin of network {network.name} has the capability {capability}"
+            raise InvalidRequest(text, field=field_of(_WISHES[capability][0]))
+
+
+def bandwidth_of(annotations: Sequence[tuple[str, str]]) -> Bandwidth:
+    """The limits that a pod's annotations ask for. InvalidRequest naming the annotation."""
+    given = dict(annotations)
+    rates: list[int] = []
+    for annotation in (INGRESS_ANNOTATION, EGRESS_ANNOTATION):
+        text = given.get(annotation)
+        try:
+            rates.append(0 if text is None else parse_rate(text))
+        except ValueError as error:
+            raise InvalidRequest(str(error), field=field_of(annotation)) from error
+    return Bandwidth(*rates)
+
+
+def field_of(annotation: str) -> str:
+    """The path of a pod's annotation in RunPodSandbox's request."""
+    return f"config.annotations[{annotation}]"
 
 
 def parse_rate(text: str) -> int:
@@ -79,15 +145,36 @@ def parse_rate(text: str) -> int:
     return int(number)
 
 
-def _bandwidth(annotations: Mapping[str, str]) -> dict[str, int]:
-    bandwidth: dict[str, int] = {}
-    for direction, annotation in (("ingress", INGRESS_ANNOTATION), ("egress", EGRESS_ANNOTATION)):
-        text = annotations.get(annotation)
-        if text is None:
-            continue
-        try:
-            bandwidth[f"{direction}Rate"] = parse_rate(text)
-        except ValueError as error:
-            raise InvalidRequest(str(error), field=f"config.annotations[{annotation}]") from error
-        bandwidth[f"{direction}Burst"] = UNLIMITED_BURST
-    return bandwidth
+def _items(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise ValueError(f"{text!r} has an empty item")
+    if len(items) > WISHES:
+        raise ValueError(f"{len(items)} items, more than {WISHES}")
+    return items
+
+
+def _aliases(text: str) -> list[str]:
+    for item in (items := _items(text)):
+        if _ALIAS.fullmatch(item) is None:
+            raise ValueError(f"{item!r} is not a host name")
+    return items
+
+
+def _mac(text: str) -> str:
+    mac = text.strip().lower()
+    if _MAC.fullmatch(mac) is None or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise ValueError(f"{text!r} is not the MAC address of one interface, as in 02:00:5e:10:00:01")
+    return mac
+
+
+def _addresses(text: str) -> list[str]:
+    return [str(ip_interface(item) if "/" in item else ip_address(item)) for item in _items(text)]
+
+
+_WISHES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "aliases": (ALIASES_ANNOTATION, _aliases),
+    "mac": (MAC_ANNOTATION, _mac),
+    "ips": (IPS_ANNOTATION, _addresses),
+}
+_FIRST_ONLY: Final = frozenset({"portMappings", "ipRanges", *_WISHES})

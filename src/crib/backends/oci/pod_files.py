@@ -44,7 +44,7 @@ def write_pod_files(paths: Paths, record: SandboxRecord) -> None:
     config = record.config
     hostname = socket.gethostname() if config.host_network else config.hostname
     _write(paths, record, "hostname", f"{hostname}\n".encode())
-    _write(paths, record, "resolv.conf", _resolv_conf(config.dns or DnsConfig()))
+    _write(paths, record, "resolv.conf", _resolv_conf(config.dns or DnsConfig(), record.resolver))
     write_hosts(paths, record)
 
 
@@ -75,15 +75,36 @@ def _hosts(record: SandboxRecord) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _resolv_conf(dns: DnsConfig) -> bytes:
+def _resolv_conf(dns: DnsConfig, resolver: DnsConfig | None) -> bytes:
     if not (dns.servers or dns.searches or dns.options):
-        return _host_file("/etc/resolv.conf")
+        hosts = _host_file("/etc/resolv.conf")
+        return hosts if resolver is None else _asked_first(resolver, hosts)
     lines = [f"nameserver {server}" for server in dns.servers]
     if dns.searches:
         lines.append("search " + " ".join(dns.searches))
     if dns.options:
         lines.append("options " + " ".join(dns.options))
     return ("\n".join(lines) + "\n").encode()
+
+
+def _asked_first(resolver: DnsConfig, hosts: bytes) -> bytes:
+    """The host's resolv.conf(5) with the network's servers and domains before its own.
+
+    Of the servers in a file the C library asks the first three only, in turn: the host's own stay behind ours
+    for the time that ours do not answer.
+    """
+    rest: list[bytes] = []
+    searches = list(resolver.searches)
+    for line in hosts.splitlines():
+        words = line.split()
+        if words and words[0] in (b"search", b"domain"):
+            searches += [word.decode("utf-8", "replace") for word in words[1:]]
+        else:
+            rest.append(line)
+    first = [f"nameserver {server}".encode() for server in resolver.servers]
+    if searches:
+        first.append(("search " + " ".join(dict.fromkeys(searches))).encode())
+    return b"\n".join([*first, *rest]) + b"\n"
 
 
 def _host_file(path: str) -> bytes:

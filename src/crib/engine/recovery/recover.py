@@ -125,7 +125,8 @@ async def _sandbox(core: Core, record: SandboxRecord) -> None:
     alive = record.boot_id == core.facts.boot_id and await core.caretaker(record).pod_alive(record)
     if record.state is SandboxState.READY and alive:
         return
-    reason = "" if record.state is SandboxState.NOT_READY else "its namespaces are gone"
+    # The reason of a run that failed lets the next try of that run clear it away.
+    reason = record.reason if record.state is SandboxState.NOT_READY else "its namespaces are gone"
     record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
     released = await release_sandbox(core, record)
     core.sandboxes.put(replace(released, reason=reason))

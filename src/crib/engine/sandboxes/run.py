@@ -19,7 +19,7 @@ from crib.model.errors import AlreadyExists
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.lifecycle import move_sandbox
-from crib.model.sandbox import SandboxConfig, SandboxRecord, SandboxState
+from crib.model.sandbox import DnsConfig, SandboxConfig, SandboxRecord, SandboxState
 from crib.ports import Handler
 
 
@@ -40,6 +40,7 @@ class RunSandbox:
             state=SandboxState.CREATING,
             created_at=self._core.clock(),
             boot_id=self._core.facts.boot_id,
+            resolver=self._resolver(config),
         )
         key = sandbox_name(record)
         known = self._joins.running(key) or self._core.sandboxes.named(key)
@@ -48,6 +49,11 @@ class RunSandbox:
             if known.state is SandboxState.READY:
                 return known.id
         return await self._joins.join(key, record, lambda: self._run(record, chosen))
+
+    def _resolver(self, config: SandboxConfig) -> DnsConfig | None:
+        if config.host_network or config.dns is not None:
+            return None
+        return self._core.ports.networks.resolver(config.metadata.namespace)
 
     async def _run(self, record: SandboxRecord, handler: Handler) -> SandboxId:
         core = self._core

@@ -966,3 +966,488 @@ class ExplainContainerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainContainerResponse: _TypeAlias = ExplainContainerResponse  # noqa: Y015
+
+@_typing.final
+class ListNetworksRequest(_message.Message):
+    """Asks for all networks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNetworksRequest: _TypeAlias = ListNetworksRequest  # noqa: Y015
+
+@_typing.final
+class ListNetworksResponse(_message.Message):
+    """All networks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network]: ...
+    def __init__(
+        self,
+        *,
+        networks: _abc.Iterable[Global___Network] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNetworksResponse: _TypeAlias = ListNetworksResponse  # noqa: Y015
+
+@_typing.final
+class Network(_message.Message):
+    """A network that pods are attached to, or could be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
+    GATEWAYS_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    HANDLERS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    """bridge (built in) or cni"""
+    source: _builtins.str
+    """the file that configures it; settings for the built-in one"""
+    interface: _builtins.str
+    """its name in a pod; empty when pods are not attached to it"""
+    attached: _builtins.int
+    """pods that hold something of it"""
+    version: _builtins.str
+    """of the CNI specification"""
+    mtu: _builtins.int
+    """bytes; 0 where plugins choose it"""
+    problem: _builtins.str
+    """why pods cannot be attached to it now; empty when they can"""
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkPlugin]:
+        """in the order of ADD"""
+
+    @_builtins.property
+    def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def handlers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """directories of handlers whose pods get this network instead of the node's"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        source: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        attached: _builtins.int = ...,
+        version: _builtins.str = ...,
+        plugins: _abc.Iterable[Global___NetworkPlugin] | None = ...,
+        subnets: _abc.Iterable[_builtins.str] | None = ...,
+        gateways: _abc.Iterable[_builtins.str] | None = ...,
+        mtu: _builtins.int = ...,
+        handlers: _abc.Iterable[_builtins.str] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "gateways", b"gateways", "handlers", b"handlers", "interface", b"interface", "kind", b"kind", "mtu", b"mtu", "name", b"name", "plugins", b"plugins", "problem", b"problem", "source", b"source", "subnets", b"subnets", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Network: _TypeAlias = Network  # noqa: Y015
+
+@_typing.final
+class NetworkPlugin(_message.Message):
+    """A CNI plugin of a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    path: _builtins.str
+    """empty when no directory has it"""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the CNI specification, that it speaks"""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that the configuration grants it"""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        path: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "path", b"path", "type", b"type", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkPlugin: _TypeAlias = NetworkPlugin  # noqa: Y015
+
+@_typing.final
+class InspectPodNetworkRequest(_message.Message):
+    """Names the pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    pod_sandbox_id: _builtins.str
+    """or the beginning of one"""
+    def __init__(
+        self,
+        *,
+        pod_sandbox_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_sandbox_id", b"pod_sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPodNetworkRequest: _TypeAlias = InspectPodNetworkRequest  # noqa: Y015
+
+@_typing.final
+class InspectPodNetworkResponse(_message.Message):
+    """A pod's network now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    HOST_NETWORK_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
+    INGRESS_RATE_FIELD_NUMBER: _builtins.int
+    EGRESS_RATE_FIELD_NUMBER: _builtins.int
+    NETNS_FIELD_NUMBER: _builtins.int
+    NETWORK_INTERFACES_FIELD_NUMBER: _builtins.int
+    pod_sandbox_id: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
+    host_network: _builtins.bool
+    """then nothing follows"""
+    ingress_rate: _builtins.int
+    """bits per second into the pod; 0: no limit"""
+    egress_rate: _builtins.int
+    netns: _builtins.str
+    """where the namespace is pinned"""
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """in the order in which the pod was attached"""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """on record, the primary one first"""
+
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodInterface]: ...
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodRoute]: ...
+    @_builtins.property
+    def forwards(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodForward]: ...
+    @_builtins.property
+    def network_interfaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The interface that each of the networks gives the pod; empty for one that gives none (a device, a rule)."""
+
+    def __init__(
+        self,
+        *,
+        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        host_network: _builtins.bool = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        interfaces: _abc.Iterable[Global___PodInterface] | None = ...,
+        routes: _abc.Iterable[Global___PodRoute] | None = ...,
+        forwards: _abc.Iterable[Global___PodForward] | None = ...,
+        ingress_rate: _builtins.int = ...,
+        egress_rate: _builtins.int = ...,
+        netns: _builtins.str = ...,
+        network_interfaces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "egress_rate", b"egress_rate", "forwards", b"forwards", "host_network", b"host_network", "ingress_rate", b"ingress_rate", "interfaces", b"interfaces", "netns", b"netns", "network_interfaces", b"network_interfaces", "networks", b"networks", "pod", b"pod", "pod_sandbox_id", b"pod_sandbox_id", "routes", b"routes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPodNetworkResponse: _TypeAlias = InspectPodNetworkResponse  # noqa: Y015
+
+@_typing.final
+class PodInterface(_message.Message):
+    """An interface in a pod's namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    HOST_INTERFACE_FIELD_NUMBER: _builtins.int
+    HOST_BRIDGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    mac: _builtins.str
+    mtu: _builtins.int
+    up: _builtins.bool
+    host_interface: _builtins.str
+    """the other end of a veth pair, on the host"""
+    host_bridge: _builtins.str
+    """the bridge that host_interface is a port of"""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """with prefix lengths"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mac: _builtins.str = ...,
+        mtu: _builtins.int = ...,
+        up: _builtins.bool = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        host_interface: _builtins.str = ...,
+        host_bridge: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "host_bridge", b"host_bridge", "host_interface", b"host_interface", "mac", b"mac", "mtu", b"mtu", "name", b"name", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodInterface: _TypeAlias = PodInterface  # noqa: Y015
+
+@_typing.final
+class PodRoute(_message.Message):
+    """A route of a pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """a prefix, or default"""
+    gateway: _builtins.str
+    """empty for what is on the link"""
+    interface: _builtins.str
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        gateway: _builtins.str = ...,
+        interface: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "gateway", b"gateway", "interface", b"interface"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodRoute: _TypeAlias = PodRoute  # noqa: Y015
+
+@_typing.final
+class PodForward(_message.Message):
+    """A port of the host that leads to a pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    HOST_ADDRESS_FIELD_NUMBER: _builtins.int
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    POD_PORT_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """tcp, udp, sctp"""
+    host_address: _builtins.str
+    """* for all"""
+    host_port: _builtins.int
+    pod_port: _builtins.int
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.str = ...,
+        host_address: _builtins.str = ...,
+        host_port: _builtins.int = ...,
+        pod_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_address", b"host_address", "host_port", b"host_port", "pod_port", b"pod_port", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodForward: _TypeAlias = PodForward  # noqa: Y015
+
+@_typing.final
+class CheckNetworksRequest(_message.Message):
+    """Which pods to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_SANDBOX_IDS_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    @_builtins.property
+    def pod_sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """or beginnings of them; none: all"""
+
+    def __init__(
+        self,
+        *,
+        pod_sandbox_ids: _abc.Iterable[_builtins.str] | None = ...,
+        repair: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_sandbox_ids", b"pod_sandbox_ids", "repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckNetworksRequest: _TypeAlias = CheckNetworksRequest  # noqa: Y015
+
+@_typing.final
+class NetworkCheck(_message.Message):
+    """What was found of one pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    REPAIR_ERROR_FIELD_NUMBER: _builtins.int
+    pod_sandbox_id: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
+    problem: _builtins.str
+    """empty: as it was made"""
+    repaired: _builtins.bool
+    repair_error: _builtins.str
+    """why it could not be repaired"""
+    def __init__(
+        self,
+        *,
+        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        repaired: _builtins.bool = ...,
+        repair_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod", "pod_sandbox_id", b"pod_sandbox_id", "problem", b"problem", "repair_error", b"repair_error", "repaired", b"repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkCheck: _TypeAlias = NetworkCheck  # noqa: Y015
+
+@_typing.final
+class CollectNetworkGarbageRequest(_message.Message):
+    """Asks for a collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERYTHING_FIELD_NUMBER: _builtins.int
+    everything: _builtins.bool
+    """Release also what another runtime of this node may hold in a network that is shared with it. Without it
+    only what is certainly ours, or left from before the boot, is released.
+    """
+    def __init__(
+        self,
+        *,
+        everything: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["everything", b"everything"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectNetworkGarbageRequest: _TypeAlias = CollectNetworkGarbageRequest  # noqa: Y015
+
+@_typing.final
+class CollectNetworkGarbageResponse(_message.Message):
+    """What was released."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def released(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        released: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectNetworkGarbageResponse: _TypeAlias = CollectNetworkGarbageResponse  # noqa: Y015
+
+@_typing.final
+class RemoveNetworkRequest(_message.Message):
+    """Asks for the removal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNetworkRequest: _TypeAlias = RemoveNetworkRequest  # noqa: Y015
+
+@_typing.final
+class RemoveNetworkResponse(_message.Message):
+    """The bridge is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNetworkResponse: _TypeAlias = RemoveNetworkResponse  # noqa: Y015

@@ -75,6 +75,31 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ExplainContainerResponse.FromString,
                 _registered_method=True)
+        self.ListNetworks = channel.unary_unary(
+                '/crib.v1.Node/ListNetworks',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListNetworksRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListNetworksResponse.FromString,
+                _registered_method=True)
+        self.InspectPodNetwork = channel.unary_unary(
+                '/crib.v1.Node/InspectPodNetwork',
+                request_serializer=crib_dot_v1_dot_node__pb2.InspectPodNetworkRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.InspectPodNetworkResponse.FromString,
+                _registered_method=True)
+        self.CheckNetworks = channel.unary_stream(
+                '/crib.v1.Node/CheckNetworks',
+                request_serializer=crib_dot_v1_dot_node__pb2.CheckNetworksRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.NetworkCheck.FromString,
+                _registered_method=True)
+        self.CollectNetworkGarbage = channel.unary_unary(
+                '/crib.v1.Node/CollectNetworkGarbage',
+                request_serializer=crib_dot_v1_dot_node__pb2.CollectNetworkGarbageRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.CollectNetworkGarbageResponse.FromString,
+                _registered_method=True)
+        self.RemoveNetwork = channel.unary_unary(
+                '/crib.v1.Node/RemoveNetwork',
+                request_serializer=crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -141,6 +166,41 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNetworks(self, request, context):
+        """The networks of this node, those that pods are attached to first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectPodNetwork(self, request, context):
+        """A pod's network as the kernel has it now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckNetworks(self, request, context):
+        """Compare pods' networks with what they were made as, and repair on demand. A message for each pod.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectNetworkGarbage(self, request, context):
+        """Release what is held for pods that are not there any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNetwork(self, request, context):
+        """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -183,6 +243,31 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ExplainContainer,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerResponse.SerializeToString,
+            ),
+            'ListNetworks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNetworks,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListNetworksRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListNetworksResponse.SerializeToString,
+            ),
+            'InspectPodNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectPodNetwork,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.InspectPodNetworkRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.InspectPodNetworkResponse.SerializeToString,
+            ),
+            'CheckNetworks': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckNetworks,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CheckNetworksRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.NetworkCheck.SerializeToString,
+            ),
+            'CollectNetworkGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectNetworkGarbage,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CollectNetworkGarbageRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.CollectNetworkGarbageResponse.SerializeToString,
+            ),
+            'RemoveNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNetwork,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -402,6 +487,141 @@ class Node:
             '/crib.v1.Node/ExplainContainer',
             crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ExplainContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNetworks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListNetworks',
+            crib_dot_v1_dot_node__pb2.ListNetworksRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListNetworksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectPodNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/InspectPodNetwork',
+            crib_dot_v1_dot_node__pb2.InspectPodNetworkRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.InspectPodNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckNetworks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/CheckNetworks',
+            crib_dot_v1_dot_node__pb2.CheckNetworksRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.NetworkCheck.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectNetworkGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/CollectNetworkGarbage',
+            crib_dot_v1_dot_node__pb2.CollectNetworkGarbageRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.CollectNetworkGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/RemoveNetwork',
+            crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

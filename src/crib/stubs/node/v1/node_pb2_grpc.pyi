@@ -63,6 +63,16 @@ class NodeStub:
     """The OCI spec that a container was made with, or that a request would give, and where each field of it is
     from. Nothing is made or run, and no image is pulled: it has to be here.
     """
+    ListNetworks: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListNetworksRequest, _node_pb2.ListNetworksResponse]
+    """The networks of this node, those that pods are attached to first."""
+    InspectPodNetwork: _grpc.UnaryUnaryMultiCallable[_node_pb2.InspectPodNetworkRequest, _node_pb2.InspectPodNetworkResponse]
+    """A pod's network as the kernel has it now."""
+    CheckNetworks: _grpc.UnaryStreamMultiCallable[_node_pb2.CheckNetworksRequest, _node_pb2.NetworkCheck]
+    """Compare pods' networks with what they were made as, and repair on demand. A message for each pod."""
+    CollectNetworkGarbage: _grpc.UnaryUnaryMultiCallable[_node_pb2.CollectNetworkGarbageRequest, _node_pb2.CollectNetworkGarbageResponse]
+    """Release what is held for pods that are not there any more."""
+    RemoveNetwork: _grpc.UnaryUnaryMultiCallable[_node_pb2.RemoveNetworkRequest, _node_pb2.RemoveNetworkResponse]
+    """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -93,6 +103,16 @@ class NodeAsyncStub(NodeStub):
     """The OCI spec that a container was made with, or that a request would give, and where each field of it is
     from. Nothing is made or run, and no image is pulled: it has to be here.
     """
+    ListNetworks: _aio.UnaryUnaryMultiCallable[_node_pb2.ListNetworksRequest, _node_pb2.ListNetworksResponse]  # type: ignore[assignment]
+    """The networks of this node, those that pods are attached to first."""
+    InspectPodNetwork: _aio.UnaryUnaryMultiCallable[_node_pb2.InspectPodNetworkRequest, _node_pb2.InspectPodNetworkResponse]  # type: ignore[assignment]
+    """A pod's network as the kernel has it now."""
+    CheckNetworks: _aio.UnaryStreamMultiCallable[_node_pb2.CheckNetworksRequest, _node_pb2.NetworkCheck]  # type: ignore[assignment]
+    """Compare pods' networks with what they were made as, and repair on demand. A message for each pod."""
+    CollectNetworkGarbage: _aio.UnaryUnaryMultiCallable[_node_pb2.CollectNetworkGarbageRequest, _node_pb2.CollectNetworkGarbageResponse]  # type: ignore[assignment]
+    """Release what is held for pods that are not there any more."""
+    RemoveNetwork: _aio.UnaryUnaryMultiCallable[_node_pb2.RemoveNetworkRequest, _node_pb2.RemoveNetworkResponse]  # type: ignore[assignment]
+    """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -168,5 +188,45 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """The OCI spec that a container was made with, or that a request would give, and where each field of it is
         from. Nothing is made or run, and no image is pulled: it has to be here.
         """
+
+    @_abc_1.abstractmethod
+    def ListNetworks(
+        self,
+        request: _node_pb2.ListNetworksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListNetworksResponse, _abc.Awaitable[_node_pb2.ListNetworksResponse]]:
+        """The networks of this node, those that pods are attached to first."""
+
+    @_abc_1.abstractmethod
+    def InspectPodNetwork(
+        self,
+        request: _node_pb2.InspectPodNetworkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.InspectPodNetworkResponse, _abc.Awaitable[_node_pb2.InspectPodNetworkResponse]]:
+        """A pod's network as the kernel has it now."""
+
+    @_abc_1.abstractmethod
+    def CheckNetworks(
+        self,
+        request: _node_pb2.CheckNetworksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.NetworkCheck], _abc.AsyncIterator[_node_pb2.NetworkCheck]]:
+        """Compare pods' networks with what they were made as, and repair on demand. A message for each pod."""
+
+    @_abc_1.abstractmethod
+    def CollectNetworkGarbage(
+        self,
+        request: _node_pb2.CollectNetworkGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.CollectNetworkGarbageResponse, _abc.Awaitable[_node_pb2.CollectNetworkGarbageResponse]]:
+        """Release what is held for pods that are not there any more."""
+
+    @_abc_1.abstractmethod
+    def RemoveNetwork(
+        self,
+        request: _node_pb2.RemoveNetworkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RemoveNetworkResponse, _abc.Awaitable[_node_pb2.RemoveNetworkResponse]]:
+        """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,71 @@
+"""Whether a pod's network is still as the built-in bridge made it: the kernel compared with what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crib.backends.network.addresses import Address
+from crib.backends.network.bridge_link import BridgeSpec
+from crib.backends.network.interfaces import POD_INTERFACE
+from crib.host import links
+from crib.host.addresses import list_addresses
+from crib.host.netlink import Netlink
+from crib.host.routes import list_routes
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What attaching made. `gateways` are those of which there must be a default route."""
+
+    host_link: str
+    bridge: BridgeSpec
+    mac: str
+    addresses: tuple[Address, ...]
+    gateways: tuple[Address, ...]
+
+
+def link_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> list[str]:
+    """What is wrong with the pod's pair, on both of its ends; two sockets, of the host and of the pod."""
+    return [*_host_problems(hosts, expected), *_pod_problems(hosts, pods, expected)]
+
+
+def _host_problems(hosts: Netlink, expected: Expected) -> Iterator[str]:
+    name, spec = expected.host_link, expected.bridge
+    link, bridge = links.find_link(hosts, name), links.find_link(hosts, spec.name)
+    if link is None:
+        yield f"host interface {name} is gone"
+        return
+    if not link.up:
+        yield f"host interface {name} is down"
+    if bridge is None or link.master != bridge.index:
+        yield f"host interface {name} is not a port of bridge {spec.name}"
+        return
+    if not link.hairpin:
+        yield f"host interface {name} does not hairpin"
+    if link.isolated != spec.isolates_ports:
+        yield f"host interface {name} is {'' if link.isolated else 'not '}isolated from those of other pods"
+
+
+def _pod_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> Iterator[str]:
+    loopback, link = links.find_link(pods, "lo"), links.find_link(pods, POD_INTERFACE)
+    if loopback is None or not loopback.up:
+        yield "lo is down"
+    if link is None:
+        yield f"{POD_INTERFACE} is gone"
+        return
+    host_end = links.find_link(hosts, expected.host_link)
+    if host_end is not None and (link.peer, host_end.peer) != (host_end.index, link.index):
+        yield f"{POD_INTERFACE} is not the other end of host interface {expected.host_link}"
+    if not link.up:
+        yield f"{POD_INTERFACE} is down"
+    if link.mac != expected.mac:
+        yield f"{POD_INTERFACE} has MAC {link.mac} instead of {expected.mac}"
+    present = {address.ip for address in list_addresses(pods, link)}
+    for address in expected.addresses:
+        if address not in present:
+            yield f"{POD_INTERFACE} has not got address {address}"
+    ways = {route.gateway for route in list_routes(pods) if route.is_default and route.index == link.index}
+    for gateway in expected.gateways:
+        if gateway not in ways:
+            yield f"there is no default route by {gateway}"

@@ -1,0 +1,216 @@
+"""The built-in bridge's interfaces on the host: the bridge, and the veth pairs of pods. All synchronous.
+
+Everything is derived from settings and the pod's id, so that nothing of it is on record.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from crib.backends.network.addresses import Range, mac_of
+from crib.backends.network.interfaces import POD_INTERFACE
+from crib.host import ip_settings, links
+from crib.host.addresses import Interface, ensure_address, list_addresses, list_all_addresses
+from crib.host.namespaces import enter
+from crib.host.netlink import MalformedMessage, Netlink
+from crib.host.routes import default_mtu
+from crib.host.veth import PodInterface, VethPair, configure_pod_interface, create_veth, set_port
+from crib.model.ids import SandboxId
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_MTU: Final = 1500
+LINK_PREFIX: Final = "crib"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSpec:
+    """`mtu` in bytes; `gateways` are the bridge's own addresses, IPv4's first."""
+
+    name: str
+    mtu: int
+    gateways: tuple[Interface, ...]
+    isolated: bool
+    """Pods reach each other through host ports only."""
+
+    @property
+    def isolates_ports(self) -> bool:
+        """Whether the bridge itself is what keeps its ports apart.
+
+        Not where br_netfilter is: there what leads a host port to a pod makes the bridge pass the packet from
+        port to port, which isolated ones would refuse. But there the rules see all that it passes.
+        """
+        return self.isolated and not ip_settings.can_filter_bridged()
+
+
+@dataclass(frozen=True, slots=True)
+class PodLink:
+    """A pod's pair: `netns` is the path of its namespace."""
+
+    pod: SandboxId
+    netns: str
+    mac: str
+    interface: PodInterface
+
+
+def host_link_name(pod: SandboxId) -> str:
+    """The host end of a pod's veth pair: derived, so that no record is needed to find it."""
+    return LINK_PREFIX + hashlib.sha256(pod.encode()).hexdigest()[: links.INTERFACE_NAME_BYTES - 4]
+
+
+def host_mtu() -> int:
+    """The MTU of the interface that the host's default route leaves by, 1500 without one.
+
+    Through a tunnel or an overlay network packets of 1500 bytes do not fit.
+    """
+    try:
+        with Netlink() as netlink:
+            return default_mtu(netlink) or DEFAULT_MTU
+    except MalformedMessage as error:
+        _log.warning("pods get an MTU of %d bytes: %s", DEFAULT_MTU, error)
+        return DEFAULT_MTU
+
+
+def prepare_bridge(spec: BridgeSpec) -> links.Link:
+    """Make the bridge what it must be; cheap when it is.
+
+    OSError EADDRINUSE if another interface's network overlaps a range: pods would cut it off.
+    """
+    name = spec.name
+    with Netlink() as netlink:
+        bridge = links.find_link(netlink, name)
+        present = list_addresses(netlink, bridge) if bridge is not None else []
+        missing = [gateway for gateway in spec.gateways if gateway not in present]
+        if missing:
+            _refuse_overlap(netlink, name, [gateway.network for gateway in missing])
+        if bridge is None:
+            links.create_bridge(netlink, name, mtu=spec.mtu, mac=mac_of(spec.gateways[0].ip))
+            bridge = links.get_link(netlink, name)
+            _log.info("made bridge %s with %s", name, ", ".join(map(str, spec.gateways)))
+        _set_options(spec)
+        if bridge.mtu != spec.mtu:
+            links.set_link_mtu(netlink, name, spec.mtu)
+        if not bridge.up:
+            links.set_link_up(netlink, name)
+        for gateway in missing:
+            ensure_address(netlink, bridge, gateway)
+        _enable_forwarding(spec)
+        return bridge
+
+
+def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:
+    """What is not as `prepare_bridge` makes it."""
+    problems: list[str] = []
+    bridge = links.find_link(netlink, spec.name)
+    if bridge is None:
+        problems.append(f"bridge {spec.name} is gone")
+    else:
+        if not bridge.up:
+            problems.append(f"bridge {spec.name} is down")
+        present = list_addresses(netlink, bridge)
+        missing = [gateway for gateway in spec.gateways if gateway not in present]
+        problems += [f"bridge {spec.name} has not got address {gateway}" for gateway in missing]
+    for gateway in spec.gateways:
+        if not ip_settings.is_forwarding(gateway.version):
+            problems.append(f"the host does not forward IPv{gateway.version}")
+    return problems
+
+
+def align_isolation(bridge: links.Link, spec: BridgeSpec) -> None:
+    """Give the bridge and the pods' ports, which may be older than we are, today's isolation."""
+    isolated = spec.isolates_ports
+    with Netlink() as netlink:
+        links.set_bridge_filtering(netlink, spec.name, on=spec.isolated and not isolated)
+        for port in links.list_links(netlink, master=bridge.index):
+            if port.name.startswith(LINK_PREFIX) and port.isolated != isolated:
+                set_port(netlink, port.name, isolated=isolated)
+
+
+def make_pod_link(link: PodLink, bridge: links.Link, spec: BridgeSpec) -> None:
+    """On a thread of its own, which ends inside the pod's namespace."""
+    name = host_link_name(link.pod)
+    namespace = os.open(link.netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Netlink() as outside:
+            pair = VethPair(
+                name, link.interface.name, namespace, bridge.index, spec.mtu, link.mac, spec.isolates_ports
+            )
+            create_veth(outside, pair)
+        # A pod must not be able to route the host's IPv6 by advertisements (CVE-2020-10749).
+        ip_settings.set_interface_option("ipv6", name, "accept_ra", 0)
+        enter(namespace, "net")
+        # Nor one pod another's.
+        ip_settings.set_interface_option("ipv6", link.interface.name, "accept_ra", 0)
+        if any(address.version == 6 for address in link.interface.addresses):
+            _enable_ipv6(link.interface.name)
+        with Netlink() as inside:
+            configure_pod_interface(inside, link.interface)
+    finally:
+        os.close(namespace)
+
+
+def unmake_pod_link(pod: SandboxId, netns: str) -> None:
+    """Delete the pod's pair, and whatever is called eth0 in its namespace; for a thread of its own."""
+    with Netlink() as outside:
+        links.delete_link(outside, host_link_name(pod))
+    enter(netns, "net")
+    with Netlink() as inside:
+        links.delete_link(inside, POD_INTERFACE)
+
+
+def pod_ports(bridge: links.Link) -> list[str]:
+    """The bridge's ports that are pods'."""
+    with Netlink() as netlink:
+        ports = links.list_links(netlink, master=bridge.index)
+    return [port.name for port in ports if port.name.startswith(LINK_PREFIX)]
+
+
+def delete_links(names: Sequence[str]) -> list[str]:
+    """Delete interfaces, some 30 ms each; those that were there."""
+    with Netlink() as netlink:
+        return [name for name in names if links.delete_link(netlink, name)]
+
+
+def _set_options(spec: BridgeSpec) -> None:
+    # Connections from 127.0.0.1 to a host port leave through the bridge; the guard chain of the
+    # nftables rules keeps pods from reaching the host's loopback this way (CVE-2020-8558).
+    ip_settings.set_interface_option("ipv4", spec.name, "route_localnet", 1)
+    ip_settings.set_interface_option("ipv6", spec.name, "accept_ra", 0)
+    if _has_ipv6(spec):
+        _enable_ipv6(spec.name)
+
+
+def _enable_ipv6(name: str) -> None:
+    # Writing what is there already would still queue for the kernel's rtnl lock.
+    if ip_settings.interface_option("ipv6", name, "disable_ipv6"):
+        ip_settings.set_interface_option("ipv6", name, "disable_ipv6", 0)
+    ip_settings.set_interface_option("ipv6", name, "accept_dad", 0)
+
+
+def _enable_forwarding(spec: BridgeSpec) -> None:
+    if ip_settings.enable_ipv4_forwarding():
+        _log.warning("enabled net.ipv4.ip_forward: pods on bridge %s need it", spec.name)
+    if _has_ipv6(spec):
+        kept = ip_settings.enable_ipv6_forwarding()
+        for interface in kept or ():
+            _log.warning("set accept_ra of %s to 2: it keeps its routes by advertisements", interface)
+        if kept is not None:
+            _log.warning("enabled net.ipv6.conf.all.forwarding: pods on bridge %s need it", spec.name)
+
+
+def _has_ipv6(spec: BridgeSpec) -> bool:
+    return any(gateway.version == 6 for gateway in spec.gateways)
+
+
+def _refuse_overlap(netlink: Netlink, bridge: str, ranges: Sequence[Range]) -> None:
+    for name, address in list_all_addresses(netlink):
+        for subnet in ranges:
+            network = address.network
+            if name != bridge and network.version == subnet.version and network.overlaps(subnet):
+                raise OSError(errno.EADDRINUSE, f"subnet {subnet} overlaps {address} of {name}", bridge)

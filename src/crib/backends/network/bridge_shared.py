@@ -1,0 +1,241 @@
+"""What all pods of the built-in bridge share: the bridge, its rules, its ranges and its name server.
+
+It is made when the first pod needs it, looked after by `readiness`, and stays when the daemon ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+from crib.backends.network import bridge_link
+from crib.backends.network.addresses import (
+    Address,
+    AddressBook,
+    Range,
+    interfaces_of,
+    parse_subnet,
+    parse_subnet6,
+)
+from crib.backends.network.bridge_link import BridgeSpec
+from crib.backends.network.bridge_names import BridgeNames
+from crib.backends.network.conf_template import ranges_of
+from crib.backends.network.pod_ranges import PodRanges
+from crib.backends.network.rules import Rules, RuleSettings
+from crib.host import links
+from crib.host.addresses import Interface
+from crib.host.netlink import Netlink
+from crib.model.errors import Broken, InvalidRequest
+from crib.model.facts import Readiness
+
+_log = logging.getLogger(__name__)
+
+_FIELD: Final = "runtime_config.network_config.pod_cidr"
+POLICY_SECONDS: Final = 60.0
+"""For so long what the host's firewall does is believed: looking lists all of its chains."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """`name` at most 15 bytes; `mtu` in bytes, 0 for the host's; `table` is the nftables table's name."""
+
+    name: str
+    mtu: int = 0
+    table: str = "crib"
+    isolated: bool = False
+    """Pods reach each other through host ports only."""
+    dns_domain: str = ""
+    """Domain in which pods' names are answered; empty: they are not."""
+    ranges_file: str = ""
+    """Where the ranges are kept that a kubelet tells; empty: they are not kept."""
+    native_ranges: tuple[str, ...] = ()
+    """Networks beyond the host that pods reach with their own addresses, as they know the way back."""
+
+
+@contextmanager
+def as_broken(what: str) -> Iterator[None]:
+    """Turn what the kernel says into what leaves this room."""
+    try:
+        yield
+    except OSError as error:
+        subject = f" ({error.filename})" if error.filename else ""
+        raise Broken(f"{what}: {error.strerror or error}{subject}") from error
+
+
+class SharedBridge:
+    """The bridge and what goes with it. OSError when the kernel refuses."""
+
+    def __init__(self, settings: BridgeSettings, addresses: AddressBook) -> None:
+        self.settings = settings
+        native = tuple(map(ip_network, settings.native_ranges))
+        self.rules = Rules(RuleSettings(settings.table, settings.name, settings.isolated, native))
+        self.names = BridgeNames(settings.dns_domain, addresses)
+        self.is_dismantled = False
+        self._addresses = addresses
+        self._told = PodRanges(settings.ranges_file) if settings.ranges_file else None
+        self._mtu = settings.mtu
+        self._link: links.Link | None = None
+        self._preparing = asyncio.Lock()
+        self._policy: tuple[float, str] | None = None
+        self._use_told_ranges()
+
+    @property
+    def mtu(self) -> int:
+        """Bytes; 0 before the bridge was made where the host's is to be taken."""
+        return self._mtu
+
+    @property
+    def link(self) -> links.Link | None:
+        """The bridge, if it was made or found."""
+        return self._link
+
+    async def ready(self, *, verify: bool = False) -> links.Link:
+        """The bridge, made if it was not; with `verify` what somebody changed meanwhile is put back."""
+        if self._link is not None and not verify:
+            return self._link
+        async with self._preparing:
+            if self._link is None:
+                self._mtu = self._mtu or await asyncio.to_thread(bridge_link.host_mtu)
+                link = await asyncio.to_thread(self._prepare, True)
+                await self.rules.install(self._masqueraded(), self._addresses.held())
+                self._link, self.is_dismantled = link, False
+            elif verify:
+                self._link = await asyncio.to_thread(self._prepare, False)
+                if await self.rules.restore_if_lost(self._masqueraded()):
+                    _log.warning("nftables table %s was changed and is as it must be", self.settings.table)
+            await self.names.serve()
+            return self._link
+
+    async def readiness(self) -> Readiness:
+        """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""
+        name = self.settings.name
+        if self.is_dismantled:
+            return Readiness(ready=True, message=f"bridge {name} was removed: it is made with the next pod")
+        try:
+            await self.ready(verify=True)
+            dropped_by = await self._dropped_by()
+        except OSError as error:
+            message = f"bridge {name}: {error.strerror or error} ({error.filename})"
+            return Readiness(ready=False, reason="NetworkPluginNotReady", message=message)
+        messages = [self.names.problem] if self.names.problem else []
+        if dropped_by:
+            text = f"pods on bridge {name} cannot reach beyond the host: {dropped_by} drops what is forwarded"
+            messages.append(text)
+        return Readiness(ready=True, message="; ".join(messages))
+
+    async def problems(self) -> list[str]:
+        """What is not as it was made, of what all pods need; but for the rules."""
+
+        def look() -> list[str]:
+            with Netlink() as netlink:
+                return bridge_link.bridge_problems(netlink, self.spec())
+
+        return await asyncio.to_thread(look)
+
+    async def configure(self, pod_cidr: str) -> None:
+        """Hand out from what a kubelet told, and keep it for the next start. InvalidRequest, Broken."""
+        told = ranges_of(pod_cidr)
+        if not told:
+            return
+        before, ranges = self._addresses.ranges, self._chosen(told)
+        if ranges != before:
+            self._change_ranges(ranges)
+            if not self.is_dismantled:
+                try:
+                    with as_broken(f"move bridge {self.settings.name} to {', '.join(map(str, ranges))}"):
+                        await self.ready()
+                except Broken:
+                    self._change_ranges(before)
+                    raise
+        if self._told is not None:
+            await self._told.remember(pod_cidr)
+
+    async def dismantle(self) -> None:
+        """Delete the bridge and its table of rules; the next pod makes them anew."""
+        async with self._preparing:
+            self._link, self.is_dismantled = None, True
+            await self.names.close()
+            await self.rules.uninstall()
+            await asyncio.to_thread(bridge_link.delete_links, [self.settings.name])
+
+    async def close(self) -> None:
+        """End name server and nftables thread; bridge and rules stay."""
+        await self.names.close()
+        await self.rules.close()
+
+    def spec(self) -> BridgeSpec:
+        """What the bridge must be now."""
+        gateways = interfaces_of(self._addresses.gateways, self._addresses.ranges)
+        return BridgeSpec(self.settings.name, self._mtu, gateways, self.settings.isolated)
+
+    def interfaces_of(self, addresses: Sequence[Address]) -> tuple[Interface, ...]:
+        """A pod's addresses with prefix lengths, without those of ranges that the bridge had before."""
+        return interfaces_of(addresses, self._addresses.ranges)
+
+    def gateways_of(self, addresses: Sequence[Address]) -> tuple[Address, ...]:
+        """The bridge's own addresses in the ranges that these are in."""
+        ranges = zip(self._addresses.ranges, self._addresses.gateways, strict=True)
+        return tuple(
+            gateway for network, gateway in ranges if any(address in network for address in addresses)
+        )
+
+    def _prepare(self, is_first: bool) -> links.Link:
+        spec = self.spec()
+        link = bridge_link.prepare_bridge(spec)
+        if is_first or spec.isolated:
+            bridge_link.align_isolation(link, spec)
+        return link
+
+    def _masqueraded(self) -> tuple[Range, ...]:
+        """The ranges, and alone the addresses that pods still hold from earlier ones."""
+        ranges = self._addresses.ranges
+        outside: list[Range] = [
+            ip_network(held)
+            for held in self._addresses.held()
+            if not any(held in network for network in ranges)
+        ]
+        return (*ranges, *outside)
+
+    async def _dropped_by(self) -> str:
+        now = time.monotonic()
+        if self._policy is None or now - self._policy[0] > POLICY_SECONDS:
+            self._policy = (now, await self.rules.dropped_by(self._addresses.ranges))
+        return self._policy[1]
+
+    def _use_told_ranges(self) -> None:
+        if self._told is None or not self._told.ranges:
+            return
+        try:
+            ranges = self._chosen(self._told.ranges)
+        except InvalidRequest as error:
+            _log.warning("bridge %s: what a kubelet told is of no use: %s", self.settings.name, error)
+            return
+        if ranges != self._addresses.ranges:
+            self._change_ranges(ranges)
+
+    def _change_ranges(self, ranges: tuple[Range, ...]) -> None:
+        text = ", ".join(map(str, ranges))
+        _log.info("bridge %s: pods get addresses from %s, as a kubelet told", self.settings.name, text)
+        self._addresses.change_ranges(ranges)
+        self._link = None
+
+    def _chosen(self, told: Sequence[str]) -> tuple[Range, ...]:
+        """The first range of each family; IPv6's only where the settings have one, which none told leaves."""
+        told4 = [text for text in told if ":" not in text]
+        told6 = [text for text in told if ":" in text]
+        if not told4:
+            raise InvalidRequest(f"{', '.join(told)} holds no IPv4 range", field=_FIELD)
+        of_settings = [network for network in self._addresses.ranges if network.version == 6]
+        try:
+            subnet = parse_subnet(told4[0])
+            if not of_settings:
+                return (subnet,)
+            return (subnet, parse_subnet6(told6[0]) if told6 else of_settings[0])
+        except ValueError as error:
+            raise InvalidRequest(str(error), field=_FIELD) from error

@@ -1,0 +1,84 @@
+"""Which of the configured CNI networks pods are attached to, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+from crib.backends.network.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
+from crib.backends.network.interfaces import POD_INTERFACE
+
+_STEM: Final = POD_INTERFACE.rstrip("0123456789")
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where configurations are, and what is chosen of them; see NetworkSettings."""
+
+    node: str
+    handlers: tuple[str, ...] = ()
+    """Beside the node's, so that they are looked after before a pod names one."""
+    networks: int = 1
+    """How many each pod gets; 0: all."""
+    default_network: str = ""
+
+
+def interface_names() -> Iterator[str]:
+    """eth0, eth1, …: the interfaces of a pod's networks, in their order."""
+    return (f"{_STEM}{number}" for number in count())
+
+
+class NetworkChoice:
+    """The networks of the node's directory and of the handlers', as their files are now."""
+
+    def __init__(self, directories: Directories) -> None:
+        self._chosen_of = directories
+        self._conf_dirs = {path: ConfDirectory(path) for path in (directories.node, *directories.handlers)}
+
+    @property
+    def node_directory(self) -> str:
+        return self._chosen_of.node
+
+    @property
+    def directories(self) -> Sequence[str]:
+        """The node's first, then those of handlers."""
+        return tuple(self._conf_dirs)
+
+    def configured(self, directory: str = "") -> tuple[FoundNetwork, ...]:
+        """All networks of a directory (empty: the node's), the default first. Raises NoNetworkConf.
+
+        A handler's directory need not have the default network; the node's must.
+        """
+        path = directory or self._chosen_of.node
+        found = self._conf_dirs.setdefault(path, ConfDirectory(path)).networks()
+        wanted = self._chosen_of.default_network
+        first = tuple(network for network in found if network.conf.name == wanted)[:1]
+        if wanted and not first and path == self._chosen_of.node:
+            names = ", ".join(f"{network.conf.name} ({network.path})" for network in found)
+            raise NoNetworkConf(f"network {wanted} is not in {path}, which has {names}")
+        return (*first, *(network for network in found if network not in first))
+
+    def chosen(self, directory: str = "") -> tuple[FoundNetwork, ...]:
+        """Those that a pod is attached to, eth0's first. Raises NoNetworkConf."""
+        found = self.configured(directory)
+        return found[: self._chosen_of.networks or len(found)]
+
+    def chosen_if_any(self, directory: str) -> tuple[FoundNetwork, ...]:
+        """The same, none where there is none."""
+        try:
+            return self.chosen(directory)
+        except NoNetworkConf:
+            return ()
+
+    def problems_of_handlers(self) -> Sequence[str]:
+        """What is wrong with the handlers' directories."""
+        problems: list[str] = []
+        for directory in self.directories:
+            if directory != self._chosen_of.node:
+                try:
+                    self.chosen(directory)
+                except NoNetworkConf as error:
+                    problems.append(str(error))
+        return problems

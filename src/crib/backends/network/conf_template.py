@@ -1,0 +1,91 @@
+"""The CNI configuration that is written from a template when the kubelet tells the node's pod ranges.
+
+The template's fields are those of containerd, so that its templates serve here unchanged: `.PodCIDR` is the
+first range, `.PodCIDRRanges` are all, `.Routes` the default route of each family that they have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+from typing import Final
+
+from crib.host.files import atomic_write
+from crib.model.errors import Broken, InvalidRequest
+from crib.wire import cni
+from crib.wire.go_template import TEMPLATE_BYTES, MalformedTemplate, render
+
+FILE_NAME: Final = "10-crib.conflist"
+RANGES: Final = 16
+FIELD: Final = "runtime_config.network_config.pod_cidr"
+_SETTING: Final = "network.cni_conf_template"
+_DEFAULT_ROUTES: Final = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def ranges_of(pod_cidr: str) -> tuple[str, ...]:
+    """The ranges of a text with commas, bits beyond a prefix cut off; InvalidRequest naming the CRI field."""
+    texts = [part.strip() for part in pod_cidr.split(",") if part.strip()]
+    if len(texts) > RANGES:
+        raise InvalidRequest(f"{len(texts)} ranges, more than {RANGES}", field=FIELD)
+    return tuple(_range(text) for text in texts)
+
+
+def fields_of(ranges: Sequence[str]) -> Mapping[str, str | Sequence[str]]:
+    """What a template may name. Raises InvalidRequest naming the CRI field of a bad range, or of none."""
+    texts = ranges_of(",".join(ranges))
+    if not texts:
+        raise InvalidRequest("no range", field=FIELD)
+    families = {ip_network(text).version for text in texts}
+    routes = [route for family, route in _DEFAULT_ROUTES.items() if family in families]
+    return {"PodCIDR": texts[0], "PodCIDRRanges": texts, "Routes": routes}
+
+
+def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
+    """Write FILE_NAME into `conf_dir`, made if it is missing; False if the file is so already.
+
+    It is synced, which may block for long. Raises Broken naming the setting and the template, and
+    InvalidRequest for a bad range.
+    """
+    fields = fields_of(ranges)
+    try:
+        conf = render(_read(template, TEMPLATE_BYTES).decode("utf-8"), fields).encode()
+        cni.parse_network(conf)
+    except OSError as error:
+        raise Broken(f"{_SETTING} {template}: cannot be read: {error.strerror}") from error
+    except cni.MalformedCni as error:
+        raise Broken(f"{_SETTING} {template}: what it makes is no network: {error}") from error
+    except (MalformedTemplate, UnicodeDecodeError) as error:
+        raise Broken(f"{_SETTING} {template}: {error}") from error
+    path = os.path.join(conf_dir, FILE_NAME)
+    try:
+        if _has(path, conf):
+            return False
+        os.makedirs(conf_dir, mode=0o755, exist_ok=True)
+        atomic_write(path, conf, 0o644, sync=True)
+    except OSError as error:
+        raise Broken(f"{_SETTING} {template}: write {path}: {error.strerror}") from error
+    return True
+
+
+def _range(text: str) -> str:
+    _, _, prefix = text.partition("/")
+    try:
+        if prefix.isdecimal():  # Go's ParseCIDR, which plugins read ranges with, wants a number too
+            return str(ip_network(text, strict=False))
+    except ValueError:
+        pass
+    raise InvalidRequest(f"{text!r} is not an address range such as 10.1.0.0/24", field=FIELD)
+
+
+def _read(path: str, limit: int) -> bytes:
+    """The file, with one byte more than the limit if it is longer."""
+    with open(path, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _has(path: str, content: bytes) -> bool:
+    try:
+        return _read(path, len(content)) == content
+    except FileNotFoundError:
+        return False

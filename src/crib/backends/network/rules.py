@@ -1,0 +1,274 @@
+"""The built-in bridge's nftables table: masquerade, host ports, guard of the host's loopback, isolation.
+
+The rules are fixed and made once; a pod with host ports only adds elements to maps, so ports that nobody
+asked for cost nothing. This process is the maps' only writer and mirrors them in memory: it checks there
+(a command that the kernel refuses costs 10–30 ms), and can put everything back when somebody flushes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from crib.backends.network.addresses import Address, Range
+from crib.backends.network.forward_policy import dropped_by
+from crib.backends.network.host_ports import (
+    UDP,
+    Forwards,
+    HostPort,
+    conflict,
+    elements,
+    parse_maps,
+)
+from crib.host.conntrack import forget_connections_to_port
+from crib.host.nftables import Nftables, TableContents, check_table_name
+from crib.model.errors import Unavailable
+
+T = TypeVar("T")
+
+_CHAINS: Final = ("host_ports", "guard", "prerouting", "output", "forward", "postrouting")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """`isolated`: pods of the bridge reach each other through host ports only.
+
+    `native`: networks beyond the host that pods reach with their own addresses.
+    """
+
+    table: str
+    bridge: str
+    isolated: bool = False
+    native: tuple[Range, ...] = ()
+
+
+def ruleset(settings: RuleSettings, ranges: Collection[Range], forwards: Forwards) -> str:
+    """Commands that make the table what it must be, whatever it was, as one transaction.
+
+    Only what goes to an address of the host (fib … type local) is led to a pod, whatever its port: else a
+    pod with port 443 would get everybody's traffic to port 443 anywhere (CVE-2025-67499).
+    """
+    table, bridge = settings.table, settings.bridge
+    flush = "\n".join(f"flush chain inet {table} {chain}" for chain in _CHAINS)
+    return f"""
+add table inet {table}
+add map inet {table} ports_any {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+add map inet {table} ports_ip {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+add map inet {table} ports6_any {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+add map inet {table} ports6_ip {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+add set inet {table} pods {{ type ipv4_addr; flags interval; }}
+add set inet {table} pods6 {{ type ipv6_addr; flags interval; }}
+add set inet {table} native {{ type ipv4_addr; flags interval; auto-merge; }}
+add set inet {table} native6 {{ type ipv6_addr; flags interval; auto-merge; }}
+add chain inet {table} host_ports
+add chain inet {table} guard {{ type filter hook prerouting priority -300; policy accept; }}
+add chain inet {table} prerouting {{ type nat hook prerouting priority -100; policy accept; }}
+add chain inet {table} output {{ type nat hook output priority -100; policy accept; }}
+add chain inet {table} forward {{ type filter hook forward priority 0; policy accept; }}
+add chain inet {table} postrouting {{ type nat hook postrouting priority 100; policy accept; }}
+{flush}
+flush set inet {table} pods
+flush set inet {table} pods6
+flush set inet {table} native
+flush set inet {table} native6
+flush map inet {table} ports_any
+flush map inet {table} ports_ip
+flush map inet {table} ports6_any
+flush map inet {table} ports6_ip
+{_set_elements(table, "pods", ranges)}
+{_set_elements(table, "native", settings.native)}
+add rule inet {table} guard iifname "{bridge}" ip daddr 127.0.0.0/8 drop
+add rule inet {table} guard iifname "{bridge}" ip saddr 127.0.0.0/8 drop
+add rule inet {table} guard iifname "{bridge}" ip6 daddr ::1 drop
+add rule inet {table} guard iifname "{bridge}" ip6 saddr ::1 drop
+add rule inet {table} host_ports ip6 daddr ::1 return
+add rule inet {table} host_ports dnat ip to ip daddr . meta l4proto . th dport map @ports_ip
+add rule inet {table} host_ports dnat ip to meta l4proto . th dport map @ports_any
+add rule inet {table} host_ports dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6_ip
+add rule inet {table} host_ports dnat ip6 to meta l4proto . th dport map @ports6_any
+add rule inet {table} prerouting fib daddr type local jump host_ports
+add rule inet {table} output fib daddr type local jump host_ports
+{_isolation(settings)}
+add rule inet {table} postrouting ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
+add rule inet {table} postrouting ip saddr @pods ip daddr @pods ct status dnat masquerade
+add rule inet {table} postrouting ip6 saddr @pods6 ip6 daddr @pods6 ct status dnat masquerade
+add rule inet {table} postrouting ip saddr @pods ip daddr != @pods ip daddr != @native \
+ip daddr != 224.0.0.0/4 oifname != "{bridge}" masquerade
+add rule inet {table} postrouting ip6 saddr @pods6 ip6 daddr != @pods6 ip6 daddr != @native6 \
+ip6 daddr != ff00::/8 oifname != "{bridge}" masquerade
+{elements("add", table, forwards)}
+"""
+
+
+def _set_elements(table: str, name: str, ranges: Collection[Range]) -> str:
+    """Commands that fill the set of that name with IPv4 ranges, and NAME6 with IPv6 ones."""
+    listed = {4: "", 6: ""}
+    for version in listed:
+        listed[version] = ", ".join(sorted(str(one) for one in ranges if one.version == version))
+    return "\n".join(
+        f"add element inet {table} {name}{suffix} {{ {listed[version]} }}"
+        for version, suffix in ((4, ""), (6, "6"))
+        if listed[version]
+    )
+
+
+def _isolation(settings: RuleSettings) -> str:
+    """Neither by way of the host nor, where br_netfilter shows it, from port to port."""
+    if not settings.isolated:
+        return ""
+    between = (
+        f'add rule inet {settings.table} forward iifname "{settings.bridge}" oifname "{settings.bridge}"'
+    )
+    return f"{between} ct status dnat accept\n{between} drop"
+
+
+class Rules:
+    """The table in the kernel. OSError (NftablesError) when the kernel refuses."""
+
+    def __init__(self, settings: RuleSettings) -> None:
+        check_table_name(settings.table)
+        self._settings = settings
+        self._table = settings.table
+        self._forwards: Forwards = {}
+        self._made: TableContents | None = None
+        self._lock = asyncio.Lock()
+        self._nftables: Nftables | None = None
+        # One thread, because a libnftables context is one thread's, and its calls may block the loop.
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
+
+    async def install(self, ranges: Collection[Range], keep: Collection[Address]) -> None:
+        """Make the rules anew, with the forwards in the kernel that lead to an address in `keep`."""
+        async with self._lock:
+            found = await self._in_thread(self._read)
+            forwards = {key: target for key, target in found.items() if target.address in keep}
+            await self._make(ranges, forwards, "install rules")
+
+    async def restore_if_lost(self, ranges: Collection[Range]) -> bool:
+        """Put rules, sets and forwards back if somebody changed some of them; True if that was needed."""
+        async with self._lock:
+            if self._is_whole(await self._in_thread(self._contents)):
+                return False
+            await self._make(ranges, self._forwards, "restore rules")
+            return True
+
+    async def problems(self, wanted: Forwards) -> list[str]:
+        """What is not as it was made: the rules, and those of a pod's forwards that are not there."""
+        async with self._lock:
+            found = await self._in_thread(self._contents)
+            present = {} if found is None else parse_maps(found.maps)
+            problems = [
+                f"host port {key} does not lead to it" for key, to in wanted.items() if present.get(key) != to
+            ]
+            if found is None or not self._has_rules(found):
+                state = "gone" if found is None else "changed"
+                problems.append(f"nftables table {self._table} is {state}")
+            return problems
+
+    async def add(self, forwards: Forwards, describe: Callable[[Address], str]) -> None:
+        """Lead these ports to a pod. Unavailable naming port and pod if one leads to another already."""
+        async with self._lock:
+            own = {target.address for target in forwards.values()}
+            taken = conflict(forwards, self._forwards, own)
+            if taken is not None:
+                key, target = taken
+                raise Unavailable(f"host port {key} already leads to {describe(target.address)}")
+            new = {key: to for key, to in forwards.items() if self._forwards.get(key) != to}
+            stale = {key: self._forwards[key] for key in new if key in self._forwards}
+            if new:
+                commands = elements("delete", self._table, stale) + "\n" + elements("add", self._table, new)
+                await self._run(commands, f"add host ports {', '.join(map(str, new))}")
+                self._forwards.update(new)
+                await self._forget_udp(new)
+
+    async def remove(self, addresses: Collection[Address]) -> Forwards:
+        """Remove all forwards to a pod, none is fine; those that were there."""
+        return await self._remove(lambda address: address in addresses)
+
+    async def remove_but(self, held: Collection[Address]) -> Forwards:
+        """Remove the forwards to addresses that are not in `held`; those that were there."""
+        return await self._remove(lambda address: address not in held)
+
+    async def in_kernel(self) -> Forwards:
+        """What leads where, as the kernel has it."""
+        async with self._lock:
+            return await self._in_thread(self._read)
+
+    async def dropped_by(self, ranges: Collection[Range]) -> str:
+        """The chain of another table that drops what pods send beyond the host; empty if none does."""
+        marks = (self._settings.bridge, *(str(one.network_address) for one in ranges))
+        versions = {one.version for one in ranges}
+        return await self._in_thread(lambda: dropped_by(self._context(), self._table, versions, marks))
+
+    async def uninstall(self) -> None:
+        """Delete the table. It need not be there."""
+        async with self._lock:
+            # Adding it first makes the deletion succeed where it is not there.
+            commands = f"add table inet {self._table}\ndelete table inet {self._table}\n"
+            await self._run(commands, "remove rules")
+            self._forwards = {}
+
+    async def close(self) -> None:
+        """Free the context and end the thread; the rules stay, as the pods do."""
+        async with self._lock:
+            if self._nftables is not None:
+                await self._in_thread(self._nftables.close)
+            self._executor.shutdown(wait=False)
+
+    async def _make(self, ranges: Collection[Range], forwards: Forwards, what: str) -> None:
+        commands = ruleset(self._settings, ranges, forwards)
+        await self._run(commands, what)
+        self._forwards = forwards
+        self._made = await self._in_thread(self._contents)
+
+    async def _remove(self, is_gone: Callable[[Address], bool]) -> Forwards:
+        async with self._lock:
+            gone = {key: to for key, to in self._forwards.items() if is_gone(to.address)}
+            if gone:
+                try:
+                    await self._run(elements("delete", self._table, gone), "remove host ports")
+                except OSError:
+                    # Somebody else removed some of them, and a transaction is all or nothing.
+                    present = await self._in_thread(self._read)
+                    left = {key: to for key, to in gone.items() if key in present}
+                    if left:
+                        await self._run(elements("delete", self._table, left), "remove host ports")
+                for key in gone:
+                    del self._forwards[key]
+                await self._forget_udp(gone)
+            return gone
+
+    async def _forget_udp(self, keys: Collection[HostPort]) -> None:
+        """UDP clients that go on sending would follow the way that was tracked before."""
+        ports = {(key.address.version, key.port) for key in keys if key.protocol == UDP}
+        if ports:
+            await self._in_thread(
+                lambda: [forget_connections_to_port(version, UDP, port) for version, port in ports]
+            )
+
+    async def _run(self, commands: str, what: str) -> None:
+        await self._in_thread(lambda: self._context().run(commands, table=self._table, what=what))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _context(self) -> Nftables:
+        if self._nftables is None:
+            self._nftables = Nftables()
+        return self._nftables
+
+    def _contents(self) -> TableContents | None:
+        return self._context().contents(self._table)
+
+    def _read(self) -> Forwards:
+        found = self._contents()
+        return {} if found is None else parse_maps(found.maps)
+
+    def _is_whole(self, found: TableContents | None) -> bool:
+        return found is not None and self._has_rules(found) and parse_maps(found.maps) == self._forwards
+
+    def _has_rules(self, found: TableContents) -> bool:
+        """Whether rules and sets are those that were made; so too before anything was."""
+        return self._made is None or (found.rules, found.sets) == (self._made.rules, self._made.sets)

@@ -1,0 +1,160 @@
+"""What is asked of pods' networks outside their start and end: lists, checks, repair, garbage.
+
+A check of one pod runs under its sandbox's lock, so that it never sees a network that is being taken down; a
+repair puts the new attachment on record before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from crib.engine.core import Core
+from crib.engine.timeline import SandboxTimeline
+from crib.model.errors import CribError, WrongState
+from crib.model.ids import SandboxId
+from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
+from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
+from crib.ports import PodNetwork
+
+log = logging.getLogger(__name__)
+
+
+class Networks:
+    """The verbs; `begin` starts the periodic check that the settings ask for."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._unmended: dict[SandboxId, str] = {}
+        """Pods whose check says the same after a repair: the periodic check leaves them alone."""
+
+    def begin(self) -> None:
+        """Check all pods every `network.check_interval` seconds from now on."""
+        if self._core.settings.network.check_interval:
+            self._core.keeper.serve("checks of networks", self._check_for_ever())
+
+    async def list(self) -> Sequence[NetworkInfo]:
+        """The node's networks."""
+        return await self._core.ports.networks.networks()
+
+    async def view(self, record: SandboxRecord) -> PodNetworkView:
+        """One pod's network now; empty for a pod of the host's network, or one that has let go of its own."""
+        if record.config.host_network or record.released:
+            return PodNetworkView()
+        return await self._core.ports.networks.view(self._core.pod_network(record))
+
+    async def check(self, wanted: Sequence[str], *, repair: bool) -> AsyncIterator[NetworkCheck]:
+        """Look at these pods (ids or beginnings), or at all that are ready. NotFound, WrongState."""
+        records = list({record.id: record for record in map(self._core.sandbox, wanted)}.values())
+        for record in records:
+            if record.state is not SandboxState.READY or record.config.host_network:
+                why = "is on the host's network" if record.config.host_network else "is not ready"
+                raise WrongState(f"pod sandbox {record.id} {why}: there is no network to check")
+        if not wanted:
+            records = [
+                row
+                for row in self._core.sandboxes
+                if row.state is SandboxState.READY and not row.config.host_network
+            ]
+        for record in records:
+            found = await self._check(record, repair=repair)
+            if found is not None:
+                yield found
+            elif wanted:
+                yield NetworkCheck(record.id, _name(record), "the pod has ended meanwhile")
+
+    async def collect(self, *, everything: bool) -> Sequence[str]:
+        """Release what is held for pods that are not there."""
+        attached = {row.id for row in self._core.sandboxes if not row.released}
+        work = self._core.ports.networks.sweep(attached, everything=everything)
+        return await asyncio.shield(self._core.keeper.start("network garbage", work))
+
+    async def remove(self) -> None:
+        """Remove what pods share. WrongState while one is attached, or where it is not ours."""
+        if self._core.settings.network.mode != "bridge":
+            raise WrongState("network.mode is cni: there is no built-in bridge here")
+        attached = [row for row in self._core.sandboxes if not row.released and not row.config.host_network]
+        if attached:
+            some = ", ".join(row.id[:13] for row in attached[:5])
+            raise WrongState(f"pods are attached ({len(attached)}): {some}")
+        await asyncio.shield(
+            self._core.keeper.start("network removal", self._core.ports.networks.dismantle())
+        )
+
+    async def _check(self, record: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
+        """A caller that goes away ends its waiting, not the check."""
+        work = self._check_one(record, repair=repair)
+        return await asyncio.shield(self._core.keeper.start(f"network check of {record.id}", work))
+
+    async def _check_one(self, known: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
+        """None when the pod is ready no more."""
+        core = self._core
+        async with core.locks.of(known.id):
+            record = core.sandboxes.get(known.id)
+            if record is None or record.state is not SandboxState.READY:
+                return None
+            pod = core.pod_network(record)
+            found = NetworkCheck(record.id, _name(record), "")
+            try:
+                found = replace(found, problem=await core.ports.networks.check(pod))
+            except CribError as error:
+                return replace(found, problem=f"it cannot be checked: {error}")
+            if not found.problem or not repair:
+                return found
+            log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
+            try:
+                # Not on the pod's own timeline: that is of its start.
+                attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
+            except CribError as error:
+                return replace(found, repair_error=str(error))
+            self._record(record.id, attachment)
+            return await self._looked_at_again(pod, found)
+
+    async def _looked_at_again(self, pod: PodNetwork, found: NetworkCheck) -> NetworkCheck:
+        """Some plugins' CHECK finds fault with what their ADD has just made: that is no damage to repair."""
+        self._unmended = {key: text for key, text in self._unmended.items() if self._core.sandboxes.get(key)}
+        try:
+            left = await self._core.ports.networks.check(pod)
+        except CribError as error:
+            left = f"it cannot be checked: {error}"
+        if not left:
+            self._unmended.pop(pod.id, None)
+            return replace(found, repaired=True)
+        self._unmended[pod.id] = left
+        return replace(found, problem=left, repair_error=f"made anew, and still: {left}")
+
+    def _record(self, sandbox: SandboxId, attachment: NetworkAttachment) -> None:
+        """The state may have changed meanwhile: a dead pod is noticed without this lock."""
+        record = self._core.sandboxes.get(sandbox)
+        if record is None or record.network is None:
+            return
+        if attachment.addresses != record.network.addresses:
+            before, now = ", ".join(record.network.addresses), ", ".join(attachment.addresses)
+            log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
+        self._core.sandboxes.put(replace(record, network=attachment))
+
+    async def _check_for_ever(self) -> None:
+        settings = self._core.settings.network
+        while True:
+            await asyncio.sleep(settings.check_interval)
+            try:
+                async for found in self.check((), repair=False):
+                    if found.problem:
+                        await self._attend(found, repair=settings.repair)
+            except Exception:
+                log.exception("a check of all networks broke off; the next one comes")
+
+    async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
+        if not repair:
+            log.error("pod %s: network: %s", found.sandbox, found.problem)
+        elif found.problem != self._unmended.get(found.sandbox):
+            record = self._core.sandboxes.get(found.sandbox)
+            outcome = await self._check(record, repair=True) if record is not None else None
+            if outcome is not None and outcome.repair_error:
+                log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
+
+
+def _name(record: SandboxRecord) -> str:
+    return f"{record.config.metadata.namespace}/{record.config.metadata.name}"

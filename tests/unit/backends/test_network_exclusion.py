@@ -1,0 +1,83 @@
+"""Who may run beside whom: those that share, and those that must be alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from crib.backends.network.exclusion import Exclusion
+from tests.fakes.world import bounded, turns
+
+
+class Worker:
+    """Does its work when it may, until it is told to end."""
+
+    def __init__(self, exclusion: Exclusion, *, alone: bool) -> None:
+        self._place = exclusion.alone if alone else exclusion.shared
+        self._end = asyncio.Event()
+        self.at_work = False
+        self.task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        async with self._place():
+            self.at_work = True
+            await self._end.wait()
+        self.at_work = False
+
+    async def end(self) -> None:
+        self._end.set()
+        await self.task
+        await turns()
+
+
+async def at_work(*workers: Worker) -> list[bool]:
+    await turns()
+    return [worker.at_work for worker in workers]
+
+
+async def test_those_that_share_run_together_and_who_is_alone_runs_after_them() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        one, two = Worker(exclusion, alone=False), Worker(exclusion, alone=False)
+        lone = Worker(exclusion, alone=True)
+        assert await at_work(one, two, lone) == [True, True, False]
+        await one.end()
+        assert await at_work(two, lone) == [True, False]
+        await two.end()
+        assert await at_work(lone) == [True]
+        await lone.end()
+
+
+async def test_who_waits_to_be_alone_comes_before_those_that_begin_to_share() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        early, lone, late = (Worker(exclusion, alone=alone) for alone in (False, True, False))
+        other = Worker(exclusion, alone=True)
+        assert await at_work(early, lone, late, other) == [True, False, False, False]
+        await early.end()
+        assert await at_work(lone, late, other) == [True, False, False]
+        await lone.end()
+        assert await at_work(late, other) == [False, True]
+        await other.end()
+        assert await at_work(late) == [True]
+        await late.end()
+
+
+async def test_who_gives_up_waiting_to_be_alone_holds_nobody_up() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        early, lone, late = (Worker(exclusion, alone=alone) for alone in (False, True, False))
+        assert await at_work(early, lone, late) == [True, False, False]
+        lone.task.cancel()
+        assert await at_work(early, late) == [True, True]
+        await early.end()
+        await late.end()
+
+
+async def test_work_that_fails_lets_the_others_in() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        lone, late = Worker(exclusion, alone=True), Worker(exclusion, alone=False)
+        assert await at_work(lone, late) == [True, False]
+        lone.task.cancel()
+        assert await at_work(late) == [True]
+        await late.end()
