@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from ipaddress import IPv4Address
 
-from crib.backends.network.forwarder import framed, read_framed
+from crib.backends.network.bridge.forwarder import framed, read_framed
 from crib.wire import dns
 
 

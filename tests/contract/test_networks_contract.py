@@ -13,8 +13,8 @@ from typing import Protocol
 
 import pytest
 
-from crib.backends.network.addresses import AddressBook
-from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
+from crib.backends.network.bridge.addresses import AddressBook
+from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables

@@ -17,8 +17,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from crib.backends.network.addresses import AddressBook
-from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
+from crib.backends.network.bridge.addresses import AddressBook
+from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
 from crib.host import libc, links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables

@@ -10,8 +10,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from crib.backends.network.cni import CniNetwork, CniSettings
-from crib.backends.network.cni_choice import Directories
+from crib.backends.network.cni.choice import Directories
+from crib.backends.network.cni.network import CniNetwork, CniSettings
 from crib.host import links
 from crib.host.netlink import Netlink
 from tests.system.pod_namespaces import PodNamespace, PodNamespaces

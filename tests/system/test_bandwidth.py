@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from crib.backends.network import bandwidth
-from crib.backends.network.bandwidth import Bandwidth
+from crib.backends.network.bridge import bandwidth
+from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.host import links
 from crib.host.netlink import Netlink
 from tests.system.pod_namespaces import PodNamespace, PodNamespaces

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.network.addresses import AddressBook
-from crib.backends.network.bridge import BridgeNetwork, BridgeSettings, host_link_name
+from crib.backends.network.bridge.addresses import AddressBook
+from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings, host_link_name
 from crib.host import links
 from crib.host.addresses import list_addresses
 from crib.host.netlink import Netlink

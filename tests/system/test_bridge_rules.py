@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.network.addresses import AddressBook
-from crib.backends.network.bridge import BridgeSettings
+from crib.backends.network.bridge.addresses import AddressBook
+from crib.backends.network.bridge.network import BridgeSettings
 from crib.host import ip_settings
 from crib.host.nftables import Nftables
 from crib.model.errors import Unavailable

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crib.backends.network.cni import CniNetwork
+from crib.backends.network.cni.network import CniNetwork
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.network import ForwardView
 from crib.model.sandbox import PortMapping

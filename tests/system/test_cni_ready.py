@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.network import cni_ready
+from crib.backends.network.cni import ready as cni_ready
 from crib.model.errors import Unavailable
 from tests.fakes.world import bounded
 from tests.system.cni_lab import CniLab

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_inte
 
 import pytest
 
-from crib.backends.network.addresses import (
+from crib.backends.network.bridge.addresses import (
     AddressBook,
     Holding,
     Wish,

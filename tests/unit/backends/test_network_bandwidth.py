@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.backends.network import bandwidth
+from crib.backends.network.bridge import bandwidth
 from crib.host import traffic
 from crib.host.links import check_interface_name
 from crib.host.netlink import MalformedMessage

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from crib.backends.network.bandwidth import Bandwidth
-from crib.backends.network.kept_results import Kept, KeptResults, TornFile
+from crib.backends.network.bridge.bandwidth import Bandwidth
+from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
+from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.networks import open_network
-from crib.backends.network.plugins import Plugins
 from crib.backends.network.runtime_config import (
     bandwidth_of,
     of_further_network,

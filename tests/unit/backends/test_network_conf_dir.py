@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from crib.backends.network import conf_dir
-from crib.backends.network.conf_dir import SETTLED_NS, ConfDirectory, NoNetworkConf
+from crib.backends.network.cni import conf_dir
+from crib.backends.network.cni.conf_dir import SETTLED_NS, ConfDirectory, NoNetworkConf
 
 
 def write(directory: Path, name: str, network: str, **changes: Any) -> Path:
@@ -130,7 +130,7 @@ def test_files_that_have_settled_are_not_read_again(tmp_path: Path, monkeypatch:
     path = write(tmp_path, "10-a.conflist", "one")
     directory = ConfDirectory(str(tmp_path))
     later = path.stat().st_ctime_ns + SETTLED_NS + 1
-    monkeypatch.setattr("crib.backends.network.conf_dir.time.time_ns", lambda: later)
+    monkeypatch.setattr("crib.backends.network.cni.conf_dir.time.time_ns", lambda: later)
     first = directory.networks()
 
     def never(path: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from crib.backends.network.exclusion import Exclusion
+from crib.backends.network.cni.exclusion import Exclusion
 from tests.fakes.world import bounded, turns
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from crib.backends.network import host_local
-from crib.backends.network.host_local import DEFAULT_DATA_DIR, Allocation, Store, stores_of
+from crib.backends.network.cni import host_local
+from crib.backends.network.cni.host_local import DEFAULT_DATA_DIR, Allocation, Store, stores_of
 from crib.model.errors import Broken, Unavailable
 from crib.wire import cni
 
@@ -207,7 +207,7 @@ def test_the_lock_is_waited_for_and_files_are_read_under_it(
             Path(store.directory, "10.1.0.2").write_bytes(b"new\r\neth0")
             fcntl.flock(lock, fcntl.LOCK_UN)
 
-        monkeypatch.setattr("crib.backends.network.host_local.time.sleep", plugin_works_meanwhile)
+        monkeypatch.setattr("crib.backends.network.cni.host_local.time.sleep", plugin_works_meanwhile)
         assert [released.address for released in store.release(held)] == ["10.1.0.3", "fd00::2"]
 
 

@@ -6,10 +6,17 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from crib.backends.network import host_ports
-from crib.backends.network.forward_policy import is_dropping, names_any
-from crib.backends.network.host_ports import HostPort, PodPort, conflict, forwards_of, parse_maps, views
-from crib.backends.network.rules import RuleSettings, ruleset
+from crib.backends.network.bridge import host_ports
+from crib.backends.network.bridge.forward_policy import is_dropping, names_any
+from crib.backends.network.bridge.host_ports import (
+    HostPort,
+    PodPort,
+    conflict,
+    forwards_of,
+    parse_maps,
+    views,
+)
+from crib.backends.network.bridge.rules import RuleSettings, ruleset
 from crib.model.errors import InvalidRequest
 from crib.model.network import ForwardView
 from crib.model.sandbox import PortMapping, Protocol

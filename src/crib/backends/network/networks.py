@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from crib.backends.network.addresses import AddressBook, parse_subnet, parse_subnet6
-from crib.backends.network.bridge import BridgeNetwork, BridgeSettings
-from crib.backends.network.cni import CniNetwork, CniSettings
-from crib.backends.network.cni_choice import Directories
+from crib.backends.network.bridge.addresses import AddressBook, parse_subnet, parse_subnet6
+from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
+from crib.backends.network.cni.choice import Directories
+from crib.backends.network.cni.network import CniNetwork, CniSettings
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, NetworkSettings

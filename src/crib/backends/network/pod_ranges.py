@@ -7,7 +7,7 @@ import logging
 import os
 from typing import Final
 
-from crib.backends.network.conf_template import ranges_of
+from crib.backends.network.cni.conf_template import ranges_of
 from crib.host.files import atomic_write
 from crib.model.errors import Broken, InvalidRequest
 

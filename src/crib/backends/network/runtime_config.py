@@ -8,7 +8,7 @@ from decimal import Decimal
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
-from crib.backends.network.bandwidth import Bandwidth
+from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Protocol
 from crib.ports import PodNetwork

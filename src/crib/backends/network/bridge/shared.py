@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-from crib.backends.network import bridge_link
-from crib.backends.network.addresses import (
+from crib.backends.network.bridge import link as bridge_link
+from crib.backends.network.bridge.addresses import (
     Address,
     AddressBook,
     Range,
@@ -23,11 +23,11 @@ from crib.backends.network.addresses import (
     parse_subnet,
     parse_subnet6,
 )
-from crib.backends.network.bridge_link import BridgeSpec
-from crib.backends.network.bridge_names import BridgeNames
-from crib.backends.network.conf_template import ranges_of
+from crib.backends.network.bridge.link import BridgeSpec
+from crib.backends.network.bridge.naming import BridgeNames
+from crib.backends.network.bridge.rules import Rules, RuleSettings
+from crib.backends.network.cni.conf_template import ranges_of
 from crib.backends.network.pod_ranges import PodRanges
-from crib.backends.network.rules import Rules, RuleSettings
 from crib.host import links
 from crib.host.addresses import Interface
 from crib.host.netlink import Netlink

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crib.backends.network.addresses import Address
-from crib.backends.network.bridge_link import BridgeSpec
+from crib.backends.network.bridge.addresses import Address
+from crib.backends.network.bridge.link import BridgeSpec
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host import links
 from crib.host.addresses import list_addresses

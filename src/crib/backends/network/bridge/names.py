@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from crib.backends.network.forwarder import Forwarder, Question, framed, read_framed
+from crib.backends.network.bridge.forwarder import Forwarder, Question, framed, read_framed
 from crib.wire import dns
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from crib.backends.network.addresses import Address, AddressBook
-from crib.backends.network.names import NameServer
+from crib.backends.network.bridge.addresses import Address, AddressBook
+from crib.backends.network.bridge.names import NameServer
 from crib.model.sandbox import DnsConfig
 
 _log = logging.getLogger(__name__)

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any, Final
 
-from crib.backends.network.cni_choice import Directories, NetworkChoice, interface_names
-from crib.backends.network.cni_commands import Commands, is_namespace, result_of
-from crib.backends.network.cni_gc import Garbage, Holders
-from crib.backends.network.cni_ready import ReadyNetworks
-from crib.backends.network.cni_views import Place, missing_in_kernel, network_info, pod_view
-from crib.backends.network.conf_dir import FoundNetwork, NoNetworkConf
-from crib.backends.network.conf_template import write_conf
-from crib.backends.network.exclusion import Exclusion
+from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
+from crib.backends.network.cni.commands import Commands, is_namespace, result_of
+from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
+from crib.backends.network.cni.conf_template import write_conf
+from crib.backends.network.cni.exclusion import Exclusion
+from crib.backends.network.cni.gc import Garbage, Holders
+from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
+from crib.backends.network.cni.plugins import Plugins
+from crib.backends.network.cni.ready import ReadyNetworks
+from crib.backends.network.cni.views import Place, missing_in_kernel, network_info, pod_view
 from crib.backends.network.interfaces import bring_loopback_up, interface_usage
-from crib.backends.network.kept_results import Kept, KeptResults, TornFile
-from crib.backends.network.plugins import Plugins
 from crib.backends.network.pod_ranges import PodRanges
 from crib.backends.network.runtime_config import (
     of_further_network,

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from crib.backends.network.cni_choice import NetworkChoice
-from crib.backends.network.conf_dir import FoundNetwork, NoNetworkConf
-from crib.backends.network.plugins import UNKNOWN_COMMAND, Call, PluginFailed, PluginMissing, Plugins
+from crib.backends.network.cni.choice import NetworkChoice
+from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
+from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, PluginMissing, Plugins
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.ports import StageTimer

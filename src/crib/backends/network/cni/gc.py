@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from crib.backends.network.host_local import Allocation, Store, stores_of
-from crib.backends.network.kept_results import Kept
-from crib.backends.network.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
+from crib.backends.network.cni.host_local import Allocation, Store, stores_of
+from crib.backends.network.cni.kept_results import Kept
+from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
 from crib.model.errors import CribError
 from crib.model.ids import SandboxId
 from crib.wire import cni

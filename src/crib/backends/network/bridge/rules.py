@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from crib.backends.network.addresses import Address, Range
-from crib.backends.network.forward_policy import dropped_by
-from crib.backends.network.host_ports import (
+from crib.backends.network.bridge.addresses import Address, Range
+from crib.backends.network.bridge.forward_policy import dropped_by
+from crib.backends.network.bridge.host_ports import (
     UDP,
     Forwards,
     HostPort,

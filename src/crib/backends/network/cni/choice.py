@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from crib.backends.network.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
+from crib.backends.network.cni.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
 from crib.backends.network.interfaces import POD_INTERFACE
 
 _STEM: Final = POD_INTERFACE.rstrip("0123456789")

@@ -9,8 +9,8 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
-from crib.backends.network.kept_results import Kept
-from crib.backends.network.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
+from crib.backends.network.cni.kept_results import Kept
+from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.ports import PodNetwork, StageTimer
 from crib.wire import cni

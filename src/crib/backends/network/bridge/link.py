@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from crib.backends.network.addresses import Range, mac_of
+from crib.backends.network.bridge.addresses import Range, mac_of
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host import ip_settings, links
 from crib.host.addresses import Interface, ensure_address, list_addresses, list_all_addresses

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any, Final
 
-from crib.backends.network.cni_commands import result_of
-from crib.backends.network.conf_dir import FoundNetwork
+from crib.backends.network.cni.commands import result_of
+from crib.backends.network.cni.conf_dir import FoundNetwork
+from crib.backends.network.cni.kept_results import Kept
+from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.interfaces import pod_interfaces
-from crib.backends.network.kept_results import Kept
-from crib.backends.network.plugins import Plugins
 from crib.model.errors import CribError
 from crib.model.network import (
     ForwardView,

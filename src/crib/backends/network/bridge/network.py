@@ -13,12 +13,13 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from crib.backends.network import bandwidth, bridge_link
-from crib.backends.network.addresses import AddressBook, Holding, mac_of, wish_of
-from crib.backends.network.bridge_check import Expected, link_problems
-from crib.backends.network.bridge_link import LINK_PREFIX, PodLink, host_link_name
-from crib.backends.network.bridge_shared import BridgeSettings, SharedBridge, as_broken
-from crib.backends.network.host_ports import forwards_of, views
+from crib.backends.network.bridge import bandwidth
+from crib.backends.network.bridge import link as bridge_link
+from crib.backends.network.bridge.addresses import AddressBook, Holding, mac_of, wish_of
+from crib.backends.network.bridge.check import Expected, link_problems
+from crib.backends.network.bridge.host_ports import forwards_of, views
+from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
+from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge, as_broken
 from crib.backends.network.interfaces import POD_INTERFACE, inside, interface_usage, pod_interfaces
 from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
 from crib.host import links
