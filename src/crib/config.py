@@ -39,6 +39,7 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "network.mode": ("cni", "bridge"),
     "network.isolation": ("none", "pods"),
     "network.ip_preference": ("cni", "ipv4", "ipv6"),
+    "streaming.tls": ("off", "files", "self-signed"),
     "images.block_size": (0, 512, 4096),
     "images.mount_method": ("auto", "file", "loop", "directory"),
     "images.policy.action": ("accept", "reject", "digest", "signed"),
@@ -52,6 +53,13 @@ _LEAST: Mapping[str, float] = {
     "network.cni_networks": 0,
     "network.ready_timeout": 0,
     "network.check_interval": 0,
+    "streaming.port": 0,
+    "streaming.token_time": 1,
+    "streaming.creation_timeout": 0.1,
+    "streaming.idle_timeout": 0,
+    "streaming.max_connections": 1,
+    "streaming.max_streams": 4,
+    "streaming.attach_replay": 0,
     "images.parallel_layers": 1,
     "images.parallel_ranges": 1,
     "images.worker_memory": 0,
@@ -108,6 +116,14 @@ def _image(text: str) -> str:
     return ""
 
 
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return "an IP address"
+    return ""
+
+
 def _subnet(text: str) -> str:
     try:
         network = ipaddress.ip_network(text)
@@ -145,6 +161,10 @@ _RULES: Mapping[str, Callable[[str], str]] = {
     "state": _absolute,
     "cgroup_root": _absolute,
     "socket": _socket,
+    "streaming.address": _address,
+    "streaming.cert_file": _absolute_or_none,
+    "streaming.key_file": _absolute_or_none,
+    "streaming.client_ca_file": _absolute_or_none,
     "images.hosts_dirs": _absolute,
     "images.registries_conf": _absolute_or_none,
     "images.auth_file": _absolute_or_none,

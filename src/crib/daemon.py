@@ -45,6 +45,7 @@ from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
+from crib.streaming.server import StreamServer
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,10 @@ class Daemon:
         async with self._ends:
             began = time.monotonic()
             node = await self.open_node()
-            server = Server(node, __version__)
+            streams = StreamServer(node.streams, self._settings.streaming)
+            await streams.start()
+            self._ends.push_async_callback(streams.stop)
+            server = Server(node, __version__, streams.url_for)
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()

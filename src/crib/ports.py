@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
+from crib.ends import ByteStream, Session
+from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
@@ -40,6 +41,7 @@ from crib.model.sandbox import (
     SandboxRecord,
 )
 from crib.model.stats import ContainerUsage, InterfaceUsage, PodUsage
+from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 
 Clock = Callable[[], int]
 """Nanoseconds since the epoch; tests turn it by hand."""
@@ -110,8 +112,22 @@ class Handler(Protocol):
         """Signal the first process, or every process of the container. Gone already is fine."""
         ...
 
-    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
-        """Run a command to its end; TimedOut when its time-out passed (all of its processes are killed)."""
+    async def exec(self, record: ContainerRecord, process: ExecProcess) -> Session:
+        """Run a command. WrongState when the container does not run, Broken in the runtime's words."""
+        ...
+
+    async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
+        """Join the streams of the container's first process. Several may; none of them slows it."""
+        ...
+
+    async def dial(
+        self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
+    ) -> ByteStream:
+        """Connect to something in the pod; `containers` are its running ones. Unavailable when it refuses.
+
+        A port: on the pod's loopback, IPv4 first, then IPv6. Of UDP each message is one datagram, framed as
+        wire.datagrams says.
+        """
         ...
 
     async def reopen_log(self, record: ContainerRecord) -> None: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,10 +25,10 @@ from crib.model.errors import InvalidRequest
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2
 
-NOWHERE = cast(Node, object())
-RUNTIME = RuntimeService(NOWHERE, "1").calls()
+NOWHERE = cast(Node, SimpleNamespace(streams=None))
+RUNTIME = RuntimeService(NOWHERE, "1", "{}/{}".format).calls()
 IMAGES = ImageService(NOWHERE).calls()
-NODE = NodeService(NOWHERE, "1").calls()
+NODE = NodeService(NOWHERE, "1", "{}/{}".format).calls()
 Descriptor = Any  # of a message or service; protobuf's own classes and their types differ by backend
 Field = Any  # a FieldDescriptor
 
@@ -49,6 +50,7 @@ VALID: dict[str, Any] = {
     "Device.permissions": "rw",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
+    "ForwardRequest.targets": "tcp:80",
     "HugepageLimit.page_size": "2MB",
     "IDMapping.container_id": 0,
     "IDMapping.length": 65536,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import pytest
 
+from crib.backends.network.interfaces import bring_loopback_up
+from crib.ends import ByteSource, Session
+from crib.engine.containers.execute import run_command
+from crib.host.namespaces import run_in_namespace
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
-from crib.model.errors import CribError, InvalidRequest, TimedOut, WrongState
+from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, Unavailable, WrongState
 from crib.model.ids import HandlerName, ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
 from crib.model.sandbox import (
@@ -24,7 +30,8 @@ from crib.model.sandbox import (
     SandboxRecord,
     SandboxState,
 )
-from crib.ports import Handler
+from crib.model.streams import AttachRequest, ExecProcess, PodAddress, TerminalSize
+from crib.ports import Handler, PodNetwork
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.world import bounded
@@ -64,12 +71,12 @@ class HandlerLab:
             infra = await self.handler.prepare_pod(record, no_stage)
         return replace(record, state=SandboxState.READY, infra=infra)
 
-    def container(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
+    def container(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
         container = new_container_id()
         return ContainerRecord(
             id=container,
             sandbox_id=sandbox.id,
-            config=ContainerConfig("app", "busybox", command=argv or FOREVER),
+            config=replace(ContainerConfig("app", "busybox", command=argv or FOREVER), **fields),
             state=ContainerState.CREATING,
             created_at=1,
             image_id=ImageId("sha256:" + "a" * 64),
@@ -78,8 +85,8 @@ class HandlerLab:
             log_path=f"{self.logs}/{container}.log",
         )
 
-    async def created(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
-        record = self.container(sandbox, *argv)
+    async def created(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
+        record = self.container(sandbox, *argv, **fields)
         async with bounded():
             made = await self.handler.create(record, sandbox, ImageConfig(env=("PATH=/bin",)), no_stage)
         return replace(
@@ -90,8 +97,8 @@ class HandlerLab:
             user=made.user,
         )
 
-    async def running(self, sandbox: SandboxRecord, *argv: str) -> ContainerRecord:
-        record = await self.created(sandbox, *argv)
+    async def running(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
+        record = await self.created(sandbox, *argv, **fields)
         async with bounded():
             await self.handler.start(record)
         return replace(record, state=ContainerState.RUNNING)
@@ -109,10 +116,58 @@ class HandlerLab:
         await self.exit_of(record)
         await self.handler.delete(record)
 
+    @contextlib.asynccontextmanager
+    async def echoing(self, sandbox: SandboxRecord) -> AsyncIterator[PodAddress]:
+        """Somebody listens on a port of the pod and sends back what comes."""
+        if isinstance(self.handler, FakeHandler):
+            address = PodAddress("tcp", 7)
+            self.handler.pods[sandbox.id].echoes.add(address)
+            yield address
+            return
+        netns = self.handler.netns_path(sandbox)
+        await bring_loopback_up(PodNetwork(sandbox.id, sandbox.config.metadata, netns))
+        listening = run_in_namespace(netns, "net", lambda: socket.create_server(("127.0.0.1", 0)))
+        server = await asyncio.start_server(_echo, sock=listening)
+        async with server:
+            yield PodAddress("tcp", listening.getsockname()[1])
+
     async def close(self) -> None:
         close = getattr(self._exits, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1000):
+        writer.write(data)
+    writer.close()
+
+
+async def rest(source: ByteSource | None) -> bytes:
+    """All that still comes."""
+    received = b""
+    while source is not None and (data := await source.read()):
+        received += data
+    return received
+
+
+async def line(source: ByteSource | None) -> bytes:
+    """What comes until a line has ended."""
+    assert source is not None
+    received = b""
+    while not received.endswith(b"\n"):
+        data = await source.read()
+        assert data, f"it ended with {received!r}"
+        received += data
+    return received
+
+
+async def finish(session: Session) -> tuple[int, bytes, bytes]:
+    """Code and outputs."""
+    out, err = await asyncio.gather(rest(session.stdout), rest(session.stderr))
+    code = await session.wait()
+    await session.close()
+    return code, out, err
 
 
 @pytest.fixture(params=["fake", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])])
@@ -252,7 +307,7 @@ async def test_a_command_in_a_container_gives_code_and_output(lab: HandlerLab) -
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        result = await lab.handler.exec_sync(record, ExecCommand(("/bin/sh", "-c", "echo hi; exit 3")))
+        result = await run_command(lab.handler, record, ExecCommand(("/bin/sh", "-c", "echo hi; exit 3")))
         assert (result.exit_code, result.stdout, result.stderr) == (3, b"hi\n", b"")
         await lab.gone(record)
         await lab.handler.remove_pod(pod)
@@ -263,8 +318,158 @@ async def test_a_command_that_takes_too_long_is_timed_out(lab: HandlerLab) -> No
     record = await lab.running(pod)
     async with bounded():
         with pytest.raises(TimedOut):
-            await lab.handler.exec_sync(record, ExecCommand(("/bin/sleep", "600"), timeout=0.3))
+            await run_command(lab.handler, record, ExecCommand(("/bin/sleep", "600"), timeout=0.3))
         await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_has_the_streams_that_were_asked_for_and_ends_after_them(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    script = ("/bin/sh", "-c", "echo hi; exit 3")
+    async with bounded():
+        both = await lab.handler.exec(record, ExecProcess(script, stdout=True, stderr=True))
+        assert both.stdin is None
+        assert await finish(both) == (3, b"hi\n", b"")
+        none = await lab.handler.exec(record, ExecProcess(script, stdin=True))
+        assert none.stdin is not None
+        assert (none.stdout, none.stderr) == (None, None)
+        assert (await finish(none))[0] == 3
+        tty = await lab.handler.exec(record, ExecProcess(script, tty=True, stdout=True))
+        tty.resize(TerminalSize(80, 24))
+        assert tty.stderr is None
+        assert await finish(tty) == (3, b"hi\r\n", b"")
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_reads_what_is_written_and_then_an_end(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        session = await lab.handler.exec(record, ExecProcess(("/bin/cat",), stdin=True, stdout=True))
+        assert session.stdin is not None
+        await session.stdin.write(b"one\n")
+        assert await line(session.stdout) == b"one\n"
+        await session.stdin.write(b"two\n")
+        await session.stdin.close()
+        await session.stdin.close()
+        assert await finish(session) == (0, b"two\n", b"")
+        with pytest.raises(ConnectionError):
+            await session.stdin.write(b"late")
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_can_be_ended_and_a_terminal_hung_up(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        for contained in (False, True):
+            process = ExecProcess(("/bin/sleep", "600"), stdout=True, contained=contained)
+            session = await lab.handler.exec(record, process)
+            await session.kill()
+            assert await finish(session) == (137, b"", b"")
+            await session.close()
+            await session.kill()
+        hung_up = await lab.handler.exec(record, ExecProcess(("/bin/sleep", "600"), tty=True, stdout=True))
+        await hung_up.close()
+        assert await hung_up.wait() == 129
+        assert await rest(hung_up.stdout) == b""
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_what_a_command_leaves_in_the_background_is_not_waited_for(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    script = ("/bin/sh", "-c", "sleep 600 & echo started")
+    async with bounded():
+        session = await lab.handler.exec(record, ExecProcess(script, stdout=True))
+        assert await finish(session) == (0, b"started\n", b"")
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_command_that_cannot_be_run_is_told_as_what_it_is(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        for tty in (False, True):
+            with pytest.raises(Broken, match="nosuch"):
+                await finish(
+                    await lab.handler.exec(record, ExecProcess(("/bin/nosuch",), tty=tty, stdout=True))
+                )
+        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.exit_of(record)
+        with pytest.raises(WrongState):
+            await lab.handler.exec(record, ExecProcess(("/bin/true",), stdout=True))
+        with pytest.raises(WrongState):
+            await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_all_who_are_attached_see_the_output_and_the_end(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, "/bin/cat", stdin=True)
+    async with bounded():
+        watcher = await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
+        assert watcher.stdin is None
+        assert watcher.stderr is None
+        for text in (b"one\n", b"two\n"):
+            writer = await lab.handler.attach(record, AttachRequest(record.id, stdin=True, stdout=True))
+            assert writer.stdin is not None
+            await writer.stdin.write(text)
+            assert await line(writer.stdout) == text
+            assert await line(watcher.stdout) == text
+            await writer.kill()
+            await writer.stdin.close()
+            await writer.close()
+            await writer.close()
+            assert await rest(writer.stdout) == b""
+        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        assert await finish(watcher) == (137, b"", b"")
+        await lab.exit_of(record)
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_with_stdin_once_a_session_s_end_is_the_input_s_and_a_watcher_s_is_not(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod, "/bin/cat", stdin=True, stdin_once=True)
+    async with bounded():
+        await (await lab.handler.attach(record, AttachRequest(record.id, stdout=True))).close()
+        watcher = await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
+        writer = await lab.handler.attach(record, AttachRequest(record.id, stdin=True))
+        assert writer.stdin is not None
+        await writer.stdin.write(b"last\n")
+        await writer.stdin.close()
+        assert await finish(watcher) == (0, b"last\n", b"")
+        assert await finish(writer) == (0, b"", b"")
+        await lab.exit_of(record)
+        await lab.handler.delete(record)
+        await lab.handler.remove_pod(pod)
+
+
+async def test_a_port_of_the_pod_is_reached_and_others_refuse(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    async with bounded(), lab.echoing(pod) as address:
+        stream = await lab.handler.dial(pod, [], address)
+        await stream.write(b"hello\n")
+        assert await line(stream) == b"hello\n"
+        await stream.write(b"bye\n")
+        await stream.close()
+        assert await rest(stream) == b"bye\n"
+        with pytest.raises(ConnectionError):
+            await stream.write(b"late")
+        stream.abort()
+        stream.abort()
+        with pytest.raises(Unavailable, match="refused"):
+            await lab.handler.dial(pod, [], PodAddress("tcp", 1))
+        with pytest.raises(InvalidRequest, match="port"):
+            await lab.handler.dial(pod, [], PodAddress("udp", 0))
+    async with bounded():
         await lab.handler.remove_pod(pod)
 
 

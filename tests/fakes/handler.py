@@ -10,16 +10,19 @@ import signal
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
-from crib.model.container import ContainerRecord, ContainerUser, ExecCommand, ExecResult, Exit
-from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from crib.ends import ByteStream, Session
+from crib.model.container import ContainerRecord, ContainerUser, Exit
+from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage, ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, PodUsage
+from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports import Clock, CreatedContainer, Observation, StageTimer
 from tests.fakes.failpoints import Failpoints
+from tests.fakes.sessions import EchoStream, FakeSession
 
 PROGRAMS = ("sh", "sleep", "true", "false", "echo", "cat")
 _HOST_SYSCTL = re.compile(r"(?!net\.|kernel\.(?:sem|msg|shm)|fs\.mqueue\.).*")
@@ -33,6 +36,8 @@ class FakePod:
     alive: bool = True
     limits: tuple[Resources | None, Resources | None] = (None, None)
     """Overhead and resources."""
+    echoes: set[PodAddress] = field(default_factory=set)
+    """Where somebody listens, who sends back what comes."""
 
 
 @dataclass
@@ -55,10 +60,12 @@ class FakeContainer:
     in_use: int = 0
     """Bytes of memory."""
     log_size: int = 0
+    attached: list[FakeSession] = field(default_factory=list)
+    commands: list[FakeSession] = field(default_factory=list)
 
 
 class FakeHandler:
-    """Understands `true`, `false`, `sleep`, and `sh -c` with `exit N` and `echo`, as its programs.
+    """Understands `true`, `false`, `sleep`, `cat`, and `sh -c` with `exit N` and `echo`, as its programs.
 
     Failpoints are named as the methods; for the failure of a method after its work was done: `METHOD_late`.
     """
@@ -158,16 +165,73 @@ class FakeHandler:
             return
         self.finish(record.id, 128 + signum)
 
-    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
-        await self.failpoints.reach("exec_sync", record.id)
+    async def exec(self, record: ContainerRecord, process: ExecProcess) -> Session:
+        await self.failpoints.reach("exec", record.id)
         container = self._known(record)
         if container.status != "running":
             raise WrongState(f"exec in container {record.id}: it is {container.status}")
-        code = _ends_with(command.argv)
-        if code is None:
-            raise TimedOut(f"exec in container {record.id} took more than {command.timeout} s")
-        output = _output_of(command.argv)[: command.output_limit]
-        return ExecResult(code, output, b"")
+        program = process.argv[0].rsplit("/", 1)[-1]
+        if program not in PROGRAMS:
+            raise Broken(f"exec of {program!r} in container {record.id}: no such file or directory")
+
+        def take(data: bytes) -> None:
+            if program == "cat" and data:
+                session.say(data)
+            elif program == "cat" and not process.tty:
+                session.finish(0)
+
+        session = FakeSession(_asked(process), take, lambda: session.finish(137))
+        if process.tty:
+            session.on_close = lambda: session.finish(129)
+        session.say(_output_of(process.argv).replace(b"\n", b"\r\n" if process.tty else b"\n"))
+        code = _ends_with(process.argv)
+        if program == "cat" and not process.stdin:
+            code = 0
+        if code is not None:
+            session.finish(code)
+        container.commands.append(session)
+        return session
+
+    async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
+        await self.failpoints.reach("attach", record.id)
+        container = self.containers.get(record.id)
+        if container is None or container.status not in ("created", "running"):
+            raise WrongState(f"attach to container {record.id}: it has ended")
+        config, is_cat = record.config, container.argv[0].endswith("cat")
+
+        def take(data: bytes) -> None:
+            if data and is_cat:
+                self.say(record.id, data)
+            elif not data and config.stdin_once:
+                for one in container.attached:
+                    if one.stdin is not None:
+                        one.stdin.release()
+                if is_cat:
+                    self.finish(record.id, 0)
+
+        asked = _asked(wanted) - (set() if config.stdin else {"stdin"})
+        session = FakeSession(asked, take)
+
+        def leave() -> None:
+            if session in container.attached:
+                container.attached.remove(session)
+                if "stdin" in asked and config.stdin_once:
+                    take(b"")
+
+        session.on_close = leave
+        container.attached.append(session)
+        return session
+
+    async def dial(
+        self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
+    ) -> ByteStream:
+        await self.failpoints.reach("dial", record.id)
+        if address.kind != "unix" and not 0 < address.port < 65536:
+            raise InvalidRequest(f"{address.port} is no port", field="port")
+        pod = self.pods.get(record.id)
+        if pod is None or not pod.alive or address not in pod.echoes:
+            raise Unavailable(f"connecting to {address} of sandbox {record.id}: connection refused")
+        return EchoStream()
 
     async def reopen_log(self, record: ContainerRecord) -> None:
         await self.failpoints.reach("reopen_log", record.id)
@@ -253,8 +317,15 @@ class FakeHandler:
         world.status = "stopped"
         world.monitor_alive = False
         world.exit = Exit(container, code, self._clock(), oom_killed=oom_killed)
+        for session in (*world.attached, *world.commands):
+            session.finish(code if session in world.attached else 137)
         self._news.put_nowait(world.exit)
         return world.exit
+
+    def say(self, container: ContainerId, data: bytes, stream: str = "stdout") -> None:
+        """The first process writes."""
+        for session in self.containers[container].attached:
+            session.say(data, stream)
 
     def vanish(self, container: ContainerId, *, tell: bool = False) -> None:
         """Process and monitor die and leave no exit file; told as lost, if that is wanted."""
@@ -292,9 +363,15 @@ def _ends_with(argv: Sequence[str]) -> int | None:
         return None
     if match := re.search(r"exit (\d+)", argv[2]):
         return int(match[1])
-    return None if "sleep" in argv[2] else 0
+    return None if re.search(r"sleep(?!.*&)", argv[2]) else 0
+
+
+def _asked(wanted: ExecProcess | AttachRequest) -> set[str]:
+    names = {name for name in ("stdin", "stdout", "stderr") if getattr(wanted, name)}
+    return names - {"stderr"} if wanted.tty else names
 
 
 def _output_of(argv: Sequence[str]) -> bytes:
-    words = list(argv) if argv[0].endswith("echo") else shlex.split(argv[-1].split(";")[0])
+    script = next((part for part in re.split(r"[;&]", argv[-1]) if part.strip().startswith("echo")), "")
+    words = list(argv) if argv[0].endswith("echo") else shlex.split(script)
     return (" ".join(words[1:]) + "\n").encode() if words and words[0].endswith("echo") else b""

@@ -173,7 +173,7 @@ class OciLab:
 
 @contextlib.contextmanager
 def orphans_come_here() -> Iterator[None]:
-    """As in the daemon, to which runc leaves the commands that it starts; the orphans are collected."""
+    """As in the daemon, to which the runtime leaves the commands that it starts; orphans are collected."""
     processes.become_subreaper()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
@@ -217,9 +217,8 @@ async def oci_lab(
         unmount_tree(top)
         shutil.rmtree(top)
         raise
-    adopting = contextlib.nullcontext() if program == "crun" else orphans_come_here()
     try:
-        with adopting:
+        with orphans_come_here():
             yield OciLab(OciHandler(environment, PlainLayers({LAYER: lower})), environment, paths, logs)
     finally:
         await environment.cgroups.kill(cgroup_root)

@@ -115,6 +115,7 @@ from pathlib import Path
 
 import pytest
 
+from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.model.container import (
     Capabilities,
@@ -198,7 +199,7 @@ async def until_ready(record: ContainerRecord) -> None:
 
 
 async def said(lab: OciLab, record: ContainerRecord, script: str) -> str:
-    result = await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", script), timeout=20))
+    result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=20))
     return result.stdout.decode()
 
 
@@ -487,7 +488,7 @@ async def test_the_default_filter_refuses_the_kernels_ciphers_and_the_hypervisor
     wanted = config(mounts=mounts, seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT))
     async with running(lab, wanted) as record:
         command = ExecCommand(("/usr/bin/python3", "-c", program), timeout=20)
-        result = await lab.handler.exec_sync(record, command)
+        result = await run_command(lab.handler, record, command)
         assert result.stdout.split() == [b"1", b"1", b"yes", b"yes", b"yes"], result
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.oci.bundles import is_alive
+from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import mounts_below
 from crib.host.pidfds import wait_pidfd
@@ -98,7 +99,7 @@ async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfi
 
 
 async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
-    result = await lab.handler.exec_sync(record, ExecCommand(argv, timeout=20))
+    result = await run_command(lab.handler, record, ExecCommand(argv, timeout=20))
     assert result.exit_code == 0, result
     return result.stdout.decode()
 
@@ -223,18 +224,18 @@ async def test_running_container_is_deleted_with_its_monitor(lab: OciLab) -> Non
 async def test_exec_gives_code_and_both_outputs(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("sh", "-c", "echo out; echo err >&2; exit 3"))
-        result = await lab.handler.exec_sync(record, command)
+        result = await run_command(lab.handler, record, command)
         assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
-        result = await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", "kill -9 $$")))
+        result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", "kill -9 $$")))
         assert result.exit_code == 137
         with pytest.raises(Broken, match="nosuch"):
-            await lab.handler.exec_sync(record, ExecCommand(("nosuch",)))
+            await run_command(lab.handler, record, ExecCommand(("nosuch",)))
 
 
 async def test_exec_output_is_bounded(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("dd", "if=/dev/zero", "bs=1M", "count=3"), output_limit=1 << 20)
-        result = await lab.handler.exec_sync(record, command)
+        result = await run_command(lab.handler, record, command)
         assert (result.exit_code, len(result.stdout)) == (0, 1 << 20)
 
 
@@ -242,7 +243,7 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         script = "setsid sleep 777 & setsid sleep 777 & sleep 777"
         with pytest.raises(TimedOut):
-            await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", script), timeout=0.3))
+            await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=0.3))
         assert "777" not in await output(lab, record, "ps")
         assert is_alive(record.process)
 
@@ -250,7 +251,7 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
 async def test_exec_does_not_wait_for_a_child_that_holds_the_pipe(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(20):
         command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=30)
-        assert (await lab.handler.exec_sync(record, command)).stdout == b"done\n"
+        assert (await run_command(lab.handler, record, command)).stdout == b"done\n"
 
 
 async def test_exec_in_a_container_that_ended_is_the_wrong_state(lab: OciLab) -> None:
@@ -258,7 +259,7 @@ async def test_exec_in_a_container_that_ended_is_the_wrong_state(lab: OciLab) ->
         async with asyncio.timeout(10):
             await anext(lab.handler.exits())
         with pytest.raises(WrongState):
-            await lab.handler.exec_sync(record, ExecCommand(("true",)))
+            await run_command(lab.handler, record, ExecCommand(("true",)))
 
 
 async def test_memory_kill_is_told_as_such(lab: OciLab) -> None:
@@ -424,13 +425,13 @@ async def test_a_filter_that_crun_compiled_is_used_for_the_next_container_of_tha
                 annotations.append(bundle["annotations"].get("run.oci.seccomp_bpf_data", ""))
                 state = Path(lab.environment.runtime.root, record.id)
                 filters.append((state / "seccomp.bpf").read_bytes())
-                inside = await lab.handler.exec_sync(
-                    record, ExecCommand(("busybox", "unshare", "-U", "true"))
+                inside = await run_command(
+                    lab.handler, record, ExecCommand(("busybox", "unshare", "-U", "true"))
                 )
                 assert inside.exit_code != 0
                 assert b"Operation not permitted" in inside.stderr
-                seen = await lab.handler.exec_sync(
-                    record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
+                seen = await run_command(
+                    lab.handler, record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
                 )
                 assert seen.stdout.split() == [b"Seccomp:", b"2"]
         assert annotations == ["", base64.b64encode(filters[0]).decode()]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.oci.bundles import is_alive
+from crib.engine.containers.execute import run_command
 from crib.host.freezer import Freezer
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
 from crib.model.errors import TimedOut, WrongState
@@ -86,7 +87,7 @@ async def test_a_command_in_a_frozen_container_is_refused_and_makes_nothing(lab:
             async with asyncio.timeout(5):
                 for timeout in (0, 5):
                     with pytest.raises(WrongState, match="paused"):
-                        await lab.handler.exec_sync(record, ExecCommand(("true",), timeout=timeout))
+                        await run_command(lab.handler, record, ExecCommand(("true",), timeout=timeout))
             assert exec_cgroups(lab, path) == []
         assert await output(lab, record, "echo", "on") == "on\n"
 
@@ -118,7 +119,7 @@ async def test_what_a_command_leaves_in_the_background_costs_no_cgroup(lab: OciL
         path = cgroup_of(lab, record)
         for number in range(3):
             script = f"setsid sleep 60{number} & echo started"
-            result = await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", script), timeout=10))
+            result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=10))
             assert (result.exit_code, result.stdout) == (0, b"started\n")
         assert exec_cgroups(lab, path) == []
         assert (await output(lab, record, "ps")).count("sleep 60") == 3
@@ -130,7 +131,7 @@ async def test_a_command_that_forks_all_the_time_ends_at_its_time_limit(lab: Oci
         lab.environment.cgroups.write(path, "pids.max", "300")
         began = time.monotonic()
         with pytest.raises(TimedOut):
-            await lab.handler.exec_sync(record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
+            await run_command(lab.handler, record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
         assert time.monotonic() - began < 8
         assert exec_cgroups(lab, path) == []
         assert len(lab.environment.cgroups.pids(path)) == 1
@@ -141,7 +142,7 @@ async def test_output_that_comes_in_tiny_pieces_is_cut_as_well(lab: OciLab) -> N
     script = "while true; do printf xy; done | head -c 20000; exit 5"
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("sh", "-c", script), timeout=20, output_limit=9999)
-        result = await lab.handler.exec_sync(record, command)
+        result = await run_command(lab.handler, record, command)
         assert (result.exit_code, result.stdout) == (5, b"xy" * 4999 + b"x")
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import networks
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
@@ -23,8 +24,10 @@ NAME = "crib.v1.Node"
 class NodeService:
     """The node as crib sees it."""
 
-    def __init__(self, node: Node, version: str) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
+        """`url_for` makes the URLs of streams."""
         self._node = node
+        self._streams = StreamCalls(node.streams, url_for)
         self._version = version
         self._started_at = time.time_ns()
 
@@ -50,6 +53,7 @@ class NodeService:
             ),
             "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
+            **self._streams.own_calls(),
         }
 
     async def _info(self, _: None) -> Answer:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
+from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.streams import EncodedList, element, parts
 from crib.api.translate import containers, events, info, sandboxes, stats, status
 from crib.api.translate.containers import (
@@ -29,8 +30,9 @@ NAME = "runtime.v1.RuntimeService"
 class RuntimeService:
     """Pods, containers and the runtime itself."""
 
-    def __init__(self, node: Node, version: str) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         self._node = node
+        self._streams = StreamCalls(node.streams, url_for)
         self._version = status.encode_version(version).SerializeToString()
         self._sandboxes: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode)
         self._containers: EncodedList[ContainerRecord] = EncodedList(containers.encode)
@@ -42,6 +44,7 @@ class RuntimeService:
             **self._sandbox_calls(),
             **self._container_calls(),
             **self._stats_calls(),
+            **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
         }
 

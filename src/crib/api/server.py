@@ -12,6 +12,7 @@ from grpc import aio
 from crib.api import image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.interceptors import Door, ReadinessGate
+from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
 
@@ -34,15 +35,18 @@ OPTIONS = (
 class Server:
     """Serves the CRI and crib's Node service. Answers Version at once, the rest when `gate` is open."""
 
-    def __init__(self, node: Node, version: str) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
+        """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
         self._settings = node.settings
         self._events = node.events
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
         door = Door(self.gate)
-        self._register(door, runtime_service.NAME, runtime_service.RuntimeService(node, version).calls())
+        runtime = runtime_service.RuntimeService(node, version, url_for)
+        self._register(door, runtime_service.NAME, runtime.calls())
         self._register(door, image_service.NAME, image_service.ImageService(node).calls())
-        self._register(door, node_service.NAME, node_service.NodeService(node, version).calls())
+        own = node_service.NodeService(node, version, url_for)
+        self._register(door, node_service.NAME, own.calls())
 
     def _register(self, door: Door, service: str, calls: Calls) -> None:
         handlers = {name: door.handler(name, call) for name, call in calls.items()}

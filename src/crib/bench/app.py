@@ -21,6 +21,14 @@ class Part(StrEnum):
     SANDBOXES = "sandboxes"
 
 
+class StreamPart(StrEnum):
+    """What of streams can be measured."""
+
+    ROUND_TRIPS = "round-trips"
+    FLOODS = "floods"
+    CROWD = "crowd"
+
+
 _Endpoints = Annotated[
     list[str] | None,
     typer.Option(
@@ -92,6 +100,27 @@ class PullOptions:
     json: _Json = ""
 
 
+@dataclass(frozen=True)
+class StreamsOptions:
+    endpoints: _Endpoints = None
+    image: Annotated[
+        str,
+        typer.Option(
+            help="The container's image, with busybox's sh, cat, dd and nc. The default is made from busybox."
+        ),
+    ] = "localhost/crib-bench:latest"
+    number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Round trips of each kind.")] = 30
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Floods and crowds of each kind.")] = 3
+    size: Annotated[
+        int,
+        typer.Option(min=1, max=100_000, help="MB of a flood out of a container; into it goes a quarter."),
+    ] = 1000
+    sessions: Annotated[int, typer.Option(min=1, max=500, help="Sessions at once.")] = 100
+    only: Annotated[list[StreamPart] | None, typer.Option(help="Measure only this part.")] = None
+    pids: _Pids = None
+    json: _Json = ""
+
+
 class Session(Protocol):
     """What the command line gives: its endpoint, and a way to run a coroutine."""
 
@@ -126,5 +155,21 @@ def pull(session: Session, options: PullOptions) -> None:
     crib bench pull localhost:5000/big:1 -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
     from crib.bench import pulls as work
+
+    session.run(work.run(options, session.endpoint))
+
+
+def streams(session: Session, options: StreamsOptions) -> None:
+    """Measure exec, attach and port-forward here: round trips, throughput, many at once.
+
+    Each runtime gets one pod. All that it speaks is measured, SPDY and WebSocket, in turn with the others,
+    after a warm-up: commands from the call to the exit code, with the client's own part of it; bytes out of
+    the container, into it, and out of a port; sessions at once, what each takes of CPU and of the daemon's
+    memory. Pods are removed, also after Ctrl-C. Do it on a quiet node: the CPU's figures are the whole
+    machine's.
+
+    crib bench streams -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
+    """
+    from crib.bench import streams as work
 
     session.run(work.run(options, session.endpoint))

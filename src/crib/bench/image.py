@@ -35,6 +35,8 @@ APPLETS = (
     "test",
     "mount",
     "df",
+    "dd",
+    "nc",
 )
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

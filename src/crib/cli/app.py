@@ -122,13 +122,54 @@ def logs(session: Session, options: args.LogsOptions) -> None:
 def exec_(session: Session, options: args.ExecOptions) -> None:
     """Run a command in a container and end with its exit code.
 
-    Standard input is not attached yet, there is no terminal, and the output comes when the command has ended.
+    Its output comes as it is written. With -i it gets standard input, with -it a terminal to which this one's
+    keys go as they are, Ctrl-C too.
 
-    crib exec web -c server -- ls -l /www
+    crib exec -it web -c server -- sh
     """
     from crib.cli import execute
 
     raise typer.Exit(session.run(execute.execute(session, options)))
+
+
+@command(app, args.AttachOptions, _LOOK)
+def attach(session: Session, options: args.AttachOptions) -> None:
+    """Join the first process of a container: see what it writes from now on, with -i type to it.
+
+    Ends when the container does. On a terminal Ctrl-P Ctrl-Q leaves it running.
+
+    crib attach -i web -c shell
+    """
+    from crib.cli import attach as work
+
+    raise typer.Exit(session.run(work.attach(session, options)))
+
+
+@command(app, args.ForwardOptions, _LOOK)
+def forward(session: Session, options: args.ForwardOptions) -> None:
+    """Listen here and connect to ports of a pod, until Ctrl-C.
+
+    UDP ports and unix sockets of a container can be forwarded when the runtime is crib.
+
+    crib forward web 8080:80 udp:53 :unix:db:/run/db.sock
+    """
+    from crib.cli import forward as work
+
+    session.run(work.forward(session, options))
+
+
+@command(app, args.CopyOptions, _LOOK)
+def cp(session: Session, options: args.CopyOptions) -> None:
+    """Copy files and directories to or from a container, which needs the program tar.
+
+    Modes and times are kept; what arrives belongs to who copies. Nothing from a container is ever written
+    outside of the destination: links that lead out, devices and pipes are left out, told, and make the end 1.
+
+    crib cp web:/var/log/app ./logs
+    """
+    from crib.cli import copy
+
+    session.run(copy.copy(session, options))
 
 
 @command(app, args.InspectOptions, _LOOK)
@@ -299,6 +340,7 @@ def network_remove(session: Session, options: args.NetworkRemoveOptions) -> None
 _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
 command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
+command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 
 
 def main() -> None:
@@ -344,7 +386,9 @@ def _message(error: Exception) -> str | None:
     from crib.client import ClientError
 
     if isinstance(error, (ClientError, ManifestError)):
-        return " ".join(str(error).split())
+        from crib.cli.output import clean
+
+        return clean(" ".join(str(error).split()))
     if isinstance(error, OSError):
         return " ".join(f"{error.strerror or error} {error.filename or ''}".split())
     return None

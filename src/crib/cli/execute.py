@@ -1,28 +1,46 @@
-"""`crib exec`, through ExecSync: the command runs to its end and its output comes then."""
+"""`crib exec`: a command in a container, joined to this terminal or to pipes."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from crib.client import lookup
+from crib.cli.local_streams import join
+from crib.cli.session import CommandError
+from crib.client import lookup, streams
 from crib.stubs.runtime.v1.api_pb2 import ExecSyncRequest
 
 if TYPE_CHECKING:
     from crib.cli.options import ExecOptions
     from crib.cli.session import Session
+    from crib.client import Connection
 
 MARGIN = 30.0
 """Seconds for the runtime to end a command whose time-out has passed."""
 
 
 async def execute(session: Session, options: ExecOptions) -> int:
-    """Run the command, write what it wrote, and give its exit code."""
+    """Run the command and give its exit code."""
+    if options.timeout and (options.stdin or options.tty):
+        raise CommandError("--timeout is for commands without --stdin and --tty", 2)
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
-        request = ExecSyncRequest(container_id=found.container.id, cmd=options.words, timeout=options.timeout)
-        limit = options.timeout + MARGIN if options.timeout else 0
-        reply = await connection.call(connection.runtime.ExecSync, request, timeout=limit)
+        if options.timeout:
+            return await _bounded(connection, found.container.id, options)
+        wanted = streams.StreamOptions(
+            options.tty, options.stdin, transport=options.transport.value, ca_file=options.ca_file
+        )
+        async with streams.exec(connection, found.container.id, options.words, wanted) as remote:
+            code = await join(remote, wanted)
+    assert code is not None
+    return code
+
+
+async def _bounded(connection: Connection, container_id: str, options: ExecOptions) -> int:
+    """Through ExecSync, as only that has a time-out; the output comes when the command has ended."""
+    request = ExecSyncRequest(container_id=container_id, cmd=options.words, timeout=options.timeout)
+    limit = options.timeout + MARGIN
+    reply = await connection.call(connection.runtime.ExecSync, request, timeout=limit)
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(reply.stderr)

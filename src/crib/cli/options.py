@@ -17,6 +17,14 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+class Transport(StrEnum):
+    """What streams come over."""
+
+    AUTO = "auto"
+    SPDY = "spdy"
+    WEBSOCKET = "websocket"
+
+
 _Output = Annotated[Format, typer.Option("--output", "-o", help="Write the result as table, json or yaml.")]
 _Target = Annotated[
     str,
@@ -27,6 +35,21 @@ _Target = Annotated[
 ]
 _Container = Annotated[
     str, typer.Option("--container", "-c", metavar="NAME", help="Which of the pod's containers.")
+]
+_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input there, to its end.")]
+_Transport = Annotated[
+    Transport,
+    typer.Option(
+        "--transport", help="How the streams come; auto is a WebSocket, or SPDY for older runtimes."
+    ),
+]
+_CaFile = Annotated[
+    str,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="PEM file of the authority that signed the runtime's certificate; one on this node needs none.",
+    ),
 ]
 _Pods = Annotated[
     list[str],
@@ -95,8 +118,80 @@ class ExecOptions:
     container: _Container = ""
     timeout: Annotated[
         int,
-        typer.Option("--timeout", min=0, metavar="SECONDS", help="End the command after so long; 0: never."),
+        typer.Option(
+            "--timeout",
+            min=0,
+            metavar="SECONDS",
+            help="End the command after so long, and write its output then; 0: never.",
+        ),
     ] = 0
+    stdin: _Stdin = False
+    tty: Annotated[
+        bool, typer.Option("--tty", "-t", help="Give the command a terminal, which shows on this one.")
+    ] = False
+    transport: _Transport = Transport.AUTO
+    ca_file: _CaFile = ""
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    target: _Target
+    container: _Container = ""
+    stdin: _Stdin = False
+    tty: Annotated[
+        bool | None,
+        typer.Option(
+            "--tty/--no-tty", "-t", help="Whether the container has a terminal; else the runtime is asked."
+        ),
+    ] = None
+    detach_keys: Annotated[
+        str,
+        typer.Option(
+            "--detach-keys", metavar="KEYS", help="What to type on a terminal to leave; empty: nothing."
+        ),
+    ] = "ctrl-p,ctrl-q"
+    transport: _Transport = Transport.AUTO
+    ca_file: _CaFile = ""
+
+
+@dataclass(frozen=True)
+class ForwardOptions:
+    pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
+    ports: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LOCAL:]REMOTE",
+            help="REMOTE is PORT, udp:PORT or unix:CONTAINER:/PATH. Without LOCAL: the same port is taken "
+            "here; with 0 or nothing before the colon a free one.",
+        ),
+    ]
+    address: Annotated[
+        str, typer.Option("--address", metavar="ADDRESS", help="The address to listen on here.")
+    ] = "127.0.0.1"
+    transport: _Transport = Transport.AUTO
+    ca_file: _CaFile = ""
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A path here, POD|CONTAINER:PATH, or - for a tar archive on standard input.",
+        ),
+    ]
+    destination: Annotated[
+        str,
+        typer.Argument(metavar="DESTINATION", help="As SOURCE; - writes a tar archive to standard output."),
+    ]
+    container: _Container = ""
+    max_bytes: Annotated[
+        int,
+        typer.Option("--max-bytes", min=0, metavar="N", help="Take no more from a container; 0: no limit."),
+    ] = 0
+    transport: _Transport = Transport.AUTO
+    ca_file: _CaFile = ""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@
 
 To know: `Connection` (the services; `call` and `stream`), `errors` (the tree that every call raises from),
 `pods` (run, stop, remove), `events` (subscribe, wait_exited), `images` (pull, watch, check, import, export,
-explain), `networks` (list, inspect, check, collect, remove), `logs` (read, follow), `lookup` (names and short
-ids to nouns). Times are in seconds unless a name says otherwise. Nothing here knows a terminal: what people
-see is the work of `crib.cli`.
+explain), `networks` (list, inspect, check, collect, remove), `logs` (read, follow), `streams` (exec, attach,
+forward), `copying` (files to and from containers), `lookup` (names and short ids to nouns). Times are in
+seconds unless a name says otherwise. Nothing here knows a terminal: what people see is the work of
+`crib.cli`.
 """
 
 from __future__ import annotations

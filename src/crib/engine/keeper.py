@@ -18,11 +18,12 @@ class TaskKeeper:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._services: set[asyncio.Task[Any]] = set()
 
-    def serve(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run work that lasts as long as the daemon; it is cancelled last: verbs that end need it."""
+    def serve(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._services.add(task)
         task.add_done_callback(self._service_done)
+        return task
 
     def _service_done(self, task: asyncio.Task[Any]) -> None:
         self._services.discard(task)

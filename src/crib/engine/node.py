@@ -25,6 +25,7 @@ from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
 from crib.engine.sandboxes.update import UpdateSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
+from crib.engine.streams.verbs import Streams
 from crib.engine.timeline import PodStart
 from crib.model.container import ContainerRecord
 from crib.model.errors import CribError, NotFound
@@ -124,6 +125,7 @@ class Node:
         self.images = ImageStore(self._core, self._catalogue, policy)
         self.networks = Networks(self._core)
         self.stats = Stats(self._core)
+        self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
 
     @property

@@ -7,38 +7,55 @@ pid is known. All calls are made on the loop's thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
+import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from crib.host.pidfds import open_pidfd, wait_pidfd
+from crib.host.pidfds import open_pidfd
 
 _MOST_KEPT = 4096
 UNKNOWN_CODE = 255
 """For a process that came to somebody else, or whose code was dropped among too many."""
 
-_expecting: set[object] = set()
-_kept: dict[int, int] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    serial: int
+    code: int
+
+
+_serials = itertools.count()
+_expecting: set[int] = set()
+_kept: dict[int, _Code] = {}
 _awaited: set[int] = set()
 
 
 @contextlib.contextmanager
 def expecting() -> Iterator[None]:
-    """Around the start of the program and the wait for what it started."""
-    mark = object()
+    """Around the start of the program and the making of `Adopted` for what it started."""
+    mark = next(_serials)
     _expecting.add(mark)
     try:
         yield
     finally:
         _expecting.discard(mark)
-        if not _expecting:
-            _kept.clear()
+        # Nobody wants a code from before the oldest that still expects one: pids are used again.
+        oldest = min(_expecting, default=None)
+        for pid, kept in list(_kept.items()):
+            if oldest is not None and kept.serial > oldest:
+                break
+            del _kept[pid]
 
 
 def keep(pid: int, code: int) -> None:
     """An adopted process was collected by the reaper of all."""
     if _expecting:
-        _kept[pid] = code
+        _kept.pop(pid, None)  # the newest comes last
+        _kept[pid] = _Code(next(_serials), code)
         if len(_kept) > _MOST_KEPT:
             del _kept[next(iter(_kept))]
 
@@ -48,25 +65,50 @@ def is_awaited(pid: int) -> bool:
     return pid in _awaited
 
 
-async def wait_adopted(pid: int, timeout: float) -> int:
-    """Its exit code, negative for a signal; TimeoutError after `timeout` seconds, which leaves it running."""
-    if pid in _kept:
-        return _kept.pop(pid)
-    try:
-        pidfd = open_pidfd(pid)
-    except ProcessLookupError:
-        return UNKNOWN_CODE
-    _awaited.add(pid)
-    try:
-        if not await wait_pidfd(pidfd, timeout):
-            raise TimeoutError(f"process {pid} did not end within {timeout:g} s")
-        return _collect(pidfd)
-    finally:
-        _awaited.discard(pid)
-        os.close(pidfd)
+class Adopted:
+    """A process that came to us, whose end is collected here, whether or not anybody waits."""
+
+    def __init__(self, pid: int) -> None:
+        """OSError (EMFILE) when there is no descriptor left; the reaper of all then collects the process."""
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        self._pidfd = -1
+        if (kept := _kept.pop(pid, None)) is not None:
+            self._exited.set_result(kept.code)
+            return
+        try:
+            self._pidfd = open_pidfd(pid)
+        except ProcessLookupError:
+            self._exited.set_result(UNKNOWN_CODE)
+            return
+        _awaited.add(pid)
+        self._loop.add_reader(self._pidfd, self._collect)
+
+    async def wait(self) -> int:
+        """The exit code, negative for a signal."""
+        return await asyncio.shield(self._exited)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal; False when it has ended already."""
+        if self._pidfd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _collect(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        code = _exit_code(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        _awaited.discard(self.pid)
+        self._exited.set_result(code)
 
 
-def _collect(pidfd: int) -> int:
+def _exit_code(pidfd: int) -> int:
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:  # it came to somebody else

@@ -99,15 +99,13 @@ class Capture(_Pipe):
 
 
 class Feed(_Pipe):
-    """What a program reads; without data it gets /dev/null (`child_end` is None)."""
+    """What a program reads. Always a pipe: some runtimes give /dev/null away (host/null_device)."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
         self._left = memoryview(data)
-        self.child_end = self._own_end = None
-        if data:
-            self.child_end, self._own_end = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(self._own_end, False)
+        self.child_end, self._own_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._own_end, False)
 
     def start(self) -> None:
         """Begin to write; to be called once the program has its end."""
@@ -120,7 +118,8 @@ class Feed(_Pipe):
         if self._own_end is None:
             return
         try:
-            self._left = self._left[os.write(self._own_end, self._left) :]
+            if self._left:
+                self._left = self._left[os.write(self._own_end, self._left) :]
         except BlockingIOError:
             return
         except BrokenPipeError:  # it does not want to read: its exit code tells why

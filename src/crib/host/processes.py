@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import shlex
@@ -86,9 +85,7 @@ class Completed:
 class RunOptions:
     """What is seldom needed for `run`; `output_limit` is in bytes for each of stdout and stderr.
 
-    With `new_session` the program leads a process group of its own and a time-out kills the whole group. With
-    `pid_file` the program only starts another one, whose pid it writes there and which comes to us: that
-    one's end is waited for, its code is told, and a time-out does not kill it.
+    With `new_session` the program leads a process group of its own and a time-out kills the whole group.
     """
 
     cwd: str | None = None
@@ -96,9 +93,6 @@ class RunOptions:
     new_session: bool = True
     pass_fds: tuple[int, ...] = ()
     merge_stderr: bool = False
-    pid_file: str = ""
-    oom_score_adj: int | None = None
-    """See SpawnOptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,13 +272,13 @@ async def run(
                 env=env,
                 cwd=options.cwd,
                 new_session=options.new_session,
-                oom_score_adj=options.oom_score_adj,
             ),
         )
         try:
             for pipe in (out, err, feed):
                 pipe.start()
-            code, timed_out = await _outcome(child, timeout, options.pid_file)
+            timed_out = await _wait_or_kill(child, timeout)
+            code = await child.wait()
         finally:
             child.kill()
         completed = Completed(
@@ -300,32 +294,6 @@ async def run(
         words = "timed out" if timed_out else f"exit code {completed.exit_code}"
         _log.debug("ran %s: %s in %.1f ms", shlex.join(child.argv), words, completed.duration * 1000)
     return completed
-
-
-async def _outcome(child: Child, timeout: float, pid_file: str) -> tuple[int, bool]:
-    """The exit code that counts, and whether the time-out passed."""
-    if not pid_file:
-        timed_out = await _wait_or_kill(child, timeout)
-        return await child.wait(), timed_out
-    with adoption.expecting():
-        timed_out = await _wait_or_kill(child, timeout)
-        code = await child.wait()
-        if timed_out or code != 0:
-            return code, timed_out
-        pid = _read_pid(pid_file)
-        left = timeout - (time.monotonic() - child.started)
-        try:
-            return await adoption.wait_adopted(pid, max(left, 0)), False
-        except TimeoutError:
-            return 0, True
-
-
-def _read_pid(path: str) -> int:
-    with open(path, "rb") as file:
-        text = file.read(32)
-    if not text.strip().isdigit():
-        raise OSError(errno.EINVAL, f"{text!r} is no pid", path)
-    return int(text)
 
 
 async def _wait_or_kill(child: Child, timeout: float) -> bool:

@@ -26,6 +26,7 @@ SANDBOX_MOVES: dict[str, dict[SandboxState, SandboxState]] = {
     },
     "create container": {_S.READY: _S.READY},
     "update resources": {_S.READY: _S.READY},
+    "forward ports": {_S.READY: _S.READY},
 }
 
 CONTAINER_MOVES: dict[str, dict[ContainerState, ContainerState]] = {
@@ -39,6 +40,7 @@ CONTAINER_MOVES: dict[str, dict[ContainerState, ContainerState]] = {
         _C.UNKNOWN: _C.EXITED,
     },
     "exec": {_C.RUNNING: _C.RUNNING},
+    "attach to": {_C.RUNNING: _C.RUNNING},
     "reopen log": {_C.RUNNING: _C.RUNNING},
     "update": {_C.CREATED: _C.CREATED, _C.RUNNING: _C.RUNNING},
     "remove": {

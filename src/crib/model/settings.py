@@ -57,6 +57,36 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamingSettings:
+    """The server of Exec, Attach and PortForward."""
+
+    address: str = "127.0.0.1"
+    """IP address to listen on; the kubelet connects to it (and forwards kubectl's streams)."""
+    port: int = 0
+    """0 takes a free one at each start."""
+    tls: str = "off"
+    """off, files (`cert_file` and `key_file`), or self-signed (a certificate made at each start)."""
+    cert_file: str = ""
+    key_file: str = ""
+    """PEM; both are read again when they change."""
+    client_ca_file: str = ""
+    """PEM; clients must show a certificate signed by one of these authorities. Empty: they need none."""
+    token_time: float = 60.0
+    """Seconds that the URL of a stream may be used (once)."""
+    creation_timeout: float = 30.0
+    """Seconds in which a client must have sent its request and opened the streams that it asked for."""
+    idle_timeout: float = 4 * 3600.0
+    """Seconds without a byte in either direction after which a connection is closed; 0: never."""
+    max_connections: int = 1000
+    max_streams: int = 1000
+    """Streams of one connection; a forwarded connection takes two."""
+    kill_abandoned: bool = False
+    """End the command of an exec whose client has gone away; otherwise only its standard input ends."""
+    attach_replay: int = 0
+    """Bytes of a container's latest output that an attach begins with; 0: only what comes from then on."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerSettings:
     """One RuntimeClass handler."""
 
@@ -163,6 +193,7 @@ class Settings:
     log: LogSettings = LogSettings()
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
+    streaming: StreamingSettings = StreamingSettings()
     default_handler: str = "crun"
     handlers: Mapping[str, HandlerSettings] = field(default_factory=lambda: {"crun": HandlerSettings()})
     conmon: str = "conmon"

@@ -1,6 +1,11 @@
-"""What conmon says: the line on its sync pipe, the exit file, and the commands that its control fifo takes.
+"""What conmon says and takes: its sync pipe, the exit file, its control fifos, and its attach socket.
 
-Source: conmon's src/parent_pipe_fd.c, src/conmon.c and src/ctrl.c (2.1).
+The attach socket (SOCK_SEQPACKET, several clients) gives all output, each packet with its stream in the
+first byte, and takes input without one. conmon writes to its clients in turn and waits for each: a slow one
+holds up the container. A client that shuts down its sending half, or goes, ends the container's input, unless
+conmon runs with --leave-stdin-open; output goes on. It closes the socket before it writes the exit file.
+
+Source: conmon's src/parent_pipe_fd.c, conmon.c, ctrl.c, conn_sock.c and ctr_stdio.c (2.1).
 """
 
 from __future__ import annotations
@@ -15,7 +20,24 @@ MAX_SYNC_LINE = 64 << 10
 REOPEN_LOG = b"2 0 0\n"
 """Makes conmon open its log file anew (under a temporary name, then renamed into place)."""
 
+CONTROL_FIFO = "ctl"
+WINDOW_FIFO = "winsz"
+"""Files in the bundle. Of lines that are there together, conmon before 2.2 obeys only the first."""
+ATTACH_SOCKET = "attach"
+"""File in the bundle."""
+MAX_INPUT = 32768
+"""Bytes of a packet of input: conmon reads no more of one."""
+MAX_OUTPUT = 8193
+"""Bytes of a packet of output, the first of which is the stream."""
+OUTPUT_STREAMS = {2: "stdout", 3: "stderr"}
+"""Streams by a packet's first byte, in a CRI log's words; all of a terminal's output is stdout."""
+
 _EXIT = re.compile(rb"\s*(-?[0-9]{1,6})\s*")
+
+
+def window_size(width: int, height: int) -> bytes:
+    """What the window fifo takes: rows and columns of the terminal."""
+    return b"%d %d\n" % (height, width)
 
 
 class Sync(msgspec.Struct, frozen=True):

@@ -157,6 +157,11 @@ class FakeNode:
             export=self._verb("export", 4096),
             check=self._check,
         )
+        self.streams = SimpleNamespace(
+            issue_exec=self._token("issue exec"),
+            issue_attach=self._token("issue attach"),
+            issue_forward=self._token("issue forward"),
+        )
         self.stats = SimpleNamespace(
             container=self._verb("stats", (container(), USAGE)),
             containers=self._container_stats,
@@ -175,6 +180,15 @@ class FakeNode:
             return result
 
         return verb
+
+    def _token(self, name: str) -> Any:
+        def issue(*arguments: Any) -> str:
+            self.calls.append((name, *arguments))
+            if self.raises is not None:
+                raise self.raises
+            return "token"
+
+        return issue
 
     def _get(self, rows: dict[Any, Any]) -> Any:
         def get(text: str) -> Any:

@@ -66,8 +66,14 @@ def networks() -> FakeNetworks:
 async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
     node = FakeNode(Settings(data=str(tmp_path / "data"), state=str(tmp_path / "state")))
     sandboxes = SimpleNamespace(get=node.sandboxes.get, netns=lambda record: f"/netns/{record.id[:4]}")
-    fake = SimpleNamespace(settings=node.settings, events=node.events, sandboxes=sandboxes, networks=networks)
-    server = Server(cast(Node, fake), "9.9")
+    fake = SimpleNamespace(
+        settings=node.settings,
+        events=node.events,
+        streams=node.streams,
+        sandboxes=sandboxes,
+        networks=networks,
+    )
+    server = Server(cast(Node, fake), "9.9", lambda kind, token: f"http://{kind}/{token}")
     await server.start()
     server.gate.open()
     async with aio.insecure_channel(f"unix:{node.settings.socket_path}") as channel:

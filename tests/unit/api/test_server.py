@@ -35,15 +35,26 @@ from crib.model.errors import (
     WrongState,
 )
 from crib.model.events import ContainerEvent, EventType
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import Resources
 from crib.model.settings import Settings
+from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
 from tests.unit.api.fake_node import FakeNode, container, image, sandbox
 
+TARGETS = (
+    PodAddress("tcp", 80),
+    PodAddress("udp", 53),
+    PodAddress("unix", container="box", path="/run//x:y"),
+)
 BOUND = 10.0
 """Seconds after which a test has failed; nothing here takes that long."""
+
+
+def url_for(kind: str, token: str) -> str:
+    return f"http://streams/{kind}/{token}"
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def node(tmp_path: Path) -> FakeNode:
 
 @pytest.fixture
 async def server(node: FakeNode) -> AsyncIterator[Server]:
-    server = Server(cast(Node, node), "9.9")
+    server = Server(cast(Node, node), "9.9", url_for)
     await server.start()
     server.gate.open()
     yield server
@@ -599,6 +610,28 @@ async def test_images_are_exported_to_an_absolute_path(client: Any, node: FakeNo
         assert (code, message.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
+async def test_streams_are_answered_with_their_urls(client: Any, node: FakeNode) -> None:
+    exec_request = pb.ExecRequest(container_id="0001", cmd=["sh", "-i"], tty=True, stdin=True, stdout=True)
+    assert (await client.runtime.Exec(exec_request)).url == "http://streams/exec/token"
+    attach = pb.AttachRequest(container_id="0001", stdout=True, stderr=True)
+    assert (await client.runtime.Attach(attach)).url == "http://streams/attach/token"
+    ports = pb.PortForwardRequest(pod_sandbox_id="0001", port=[80, 443])
+    assert (await client.runtime.PortForward(ports)).url == "http://streams/portforward/token"
+    targets = node_pb2.ForwardRequest(
+        pod_sandbox_id="0001", targets=["tcp:80", "udp:53", "unix:box:/run//x:y"]
+    )
+    assert (await client.node.Forward(targets)).url == "http://streams/portforward/token"
+    assert node.calls == [
+        ("issue exec", "0001", ExecProcess(("sh", "-i"), tty=True, stdin=True, stdout=True)),
+        ("issue attach", "0001", AttachRequest(ContainerId(""), stdout=True, stderr=True)),
+        ("issue forward", "0001", ForwardRequest(SandboxId(""), (80, 443))),
+        ("issue forward", "0001", ForwardRequest(SandboxId(""), beyond=TARGETS)),
+    ]
+    node.raises = Exhausted("too many streams")
+    code, message = await refused(client.runtime.Exec(exec_request))
+    assert (code, message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+
+
 async def test_the_socket_is_closed_to_others(server: Server, node: FakeNode) -> None:
     path = node.settings.socket_path
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
@@ -609,7 +642,7 @@ async def test_a_directory_that_is_not_ours_keeps_its_mode(tmp_path: Path) -> No
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     settings = Settings(data=str(tmp_path), state=str(tmp_path / "s"), socket=str(shared / "c.sock"))
-    server = Server(cast(Node, FakeNode(settings)), "1")
+    server = Server(cast(Node, FakeNode(settings)), "1", url_for)
     await server.start()
     try:
         assert stat.S_IMODE(shared.stat().st_mode) == 0o755
@@ -621,7 +654,7 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     settings = Settings(data=str(tmp_path / "d"), state=str(tmp_path))
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(settings.socket_path)
-    server = Server(cast(Node, FakeNode(settings)), "1")
+    server = Server(cast(Node, FakeNode(settings)), "1", url_for)
     await server.start()
     try:
         async with aio.insecure_channel(f"unix:{settings.socket_path}") as channel:
@@ -633,14 +666,14 @@ async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 async def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     settings = Settings(state=str(tmp_path), socket=f"{tmp_path}/{'x' * 120}")
     with pytest.raises(Broken, match="at most 107 bytes"):
-        await Server(cast(Node, FakeNode(settings)), "1").start()
+        await Server(cast(Node, FakeNode(settings)), "1", url_for).start()
 
 
 async def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = Settings(data=str(tmp_path), state=str(tmp_path / "file" / "state"))
     with pytest.raises(Broken, match="cannot listen on"):
-        await Server(cast(Node, FakeNode(settings)), "1").start()
+        await Server(cast(Node, FakeNode(settings)), "1", url_for).start()
 
 
 async def test_stopping_lets_calls_end_within_the_grace(client: Any, node: FakeNode, server: Server) -> None:

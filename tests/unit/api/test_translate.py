@@ -10,11 +10,12 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.api.translate import checks, containers, images, sandboxes, security, stats
+from crib.api.translate import checks, containers, images, sandboxes, security, stats, streams
 from crib.api.translate.info import of_container
 from crib.model.container import ContainerState, Mount
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import NamespaceMode, ProfileType, SandboxConfig, SandboxState
+from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import USAGE, container, image, sandbox
 
@@ -242,12 +243,34 @@ def test_a_wrong_container_is_refused_with_its_field(request_: pb.CreateContaine
 
 
 @pytest.mark.parametrize(
+    "target",
+    [
+        *("", "80", "tcp:", "tcp:0", "udp:65536", "sctp:1", "tcp:+1", "tcp:\u0661"),
+        *("unix:/x", "unix:box:x", "unix::/x", "unix:box:/x\0", "unix:a/b:/x", "unix:box:/" + "x" * 5000),
+    ],
+)
+def test_targets_of_connections_are_a_port_or_a_path(target: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^targets\[1\]: "):
+        streams.decode_forward(node_pb2.ForwardRequest(pod_sandbox_id="a", targets=["tcp:1", target]))
+
+
+@pytest.mark.parametrize(
     ("decode", "request_", "field"),
     [
         (containers.decode_stop, pb.StopContainerRequest(container_id="a", timeout=-1), "timeout"),
         (containers.decode_exec_sync, pb.ExecSyncRequest(container_id="a"), "cmd"),
         (containers.decode_exec_sync, pb.ExecSyncRequest(container_id="a", cmd=[""]), "cmd"),
         (containers.decode_exec_sync, pb.ExecSyncRequest(container_id="a", cmd=["x"], timeout=-1), "timeout"),
+        (streams.decode_exec, pb.ExecRequest(container_id="a"), "cmd"),
+        (streams.decode_exec, pb.ExecRequest(container_id="a", cmd=["x\0"]), "cmd"),
+        (streams.decode_exec, pb.ExecRequest(cmd=["x"]), "container_id"),
+        (streams.decode_attach, pb.AttachRequest(), "container_id"),
+        (streams.decode_port_forward, pb.PortForwardRequest(port=[1]), "pod_sandbox_id"),
+        (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[1, 0]), "port[1]"),
+        (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[65536]), "port[0]"),
+        (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[1] * 1001), "port"),
+        (streams.decode_forward, node_pb2.ForwardRequest(targets=["tcp:1"]), "pod_sandbox_id"),
+        (streams.decode_forward, node_pb2.ForwardRequest(pod_sandbox_id="a"), "targets"),
         (containers.decode_id, pb.StartContainerRequest(), "container_id"),
         (sandboxes.decode_id, pb.StopPodSandboxRequest(), "pod_sandbox_id"),
         (images.decode_pull, pb.PullImageRequest(), "image.image"),

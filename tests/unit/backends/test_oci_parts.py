@@ -55,7 +55,10 @@ def test_monitor_is_told_all_it_needs() -> None:
 def test_runtime_commands() -> None:
     runtime = RuntimeProgram("crun", "/r")
     assert runtime.start("x") == ("crun", "--root=/r", "start", "x")
-    assert runtime.exec("x", ExecFiles("p", "l"), "sub")[-3:] == ("--cgroup", "sub", "x")
+    detached = ("--detach", "--pid-file", "i")
+    piped = runtime.exec("x", ExecFiles("p", "l", "i"), "sub")
+    assert piped[-6:] == (*detached, "--cgroup", "sub", "x")
+    assert runtime.exec("x", ExecFiles("p", "l", "i", "s"))[-6:] == (*detached, "--console-socket", "s", "x")
 
 
 def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:

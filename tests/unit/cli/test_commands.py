@@ -279,7 +279,7 @@ async def test_images_are_listed_pulled_imported_and_removed(
     assert not [i for i in world.images.values() if "localhost/x:1" in i.repo_tags]
 
 
-async def test_exec_writes_both_streams_and_gives_the_code(
+async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
     session: Session, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     await run.run(session, options.RunOptions([manifest]))
@@ -418,7 +418,9 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     done = await crib(session, "run", manifest)
     assert (done.returncode, done.stderr) == (0, "")
     world.exec_reply = cri.ExecSyncResponse(exit_code=42)
-    assert (await crib(session, "exec", "web", "-c", "server", "--", "false")).returncode == 42
+    assert (
+        await crib(session, "exec", "--timeout", "5", "web", "-c", "server", "--", "false")
+    ).returncode == 42
     done = await crib(session, "logs", "nothing")
     assert (done.returncode, done.stderr) == (1, "crib: there is no pod or container 'nothing'\n")
     done = await crib(session, "pods", "--nonsense")

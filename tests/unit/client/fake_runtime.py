@@ -20,9 +20,12 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from crib.model.streams import PodAddress
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.wire.portforward import decode_target
+from tests.unit.streaming.lab import Lab
 
 Context = Any
 
@@ -56,6 +59,11 @@ class World:
     check_requests: list[node_pb2.CheckImagesRequest] = field(default_factory=list)
     checked: list[node_pb2.CheckProgress] = field(default_factory=list)
     export_requests: list[node_pb2.ExportImagesRequest] = field(default_factory=list)
+    lab: Lab | None = None
+    """What streams are asked of; without one they are not offered."""
+    forward_requests: list[cri.PortForwardRequest | node_pb2.ForwardRequest] = field(default_factory=list)
+    info: str = "{}"
+    """Of a container's verbose status."""
     running_pulls: set[str] = field(default_factory=set)
     """Names of images that somebody is pulling: what `crib pull --watch` finds."""
 
@@ -216,7 +224,24 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         status = self.world.containers.get(request.container_id)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
-        return cri.ContainerStatusResponse(status=status)
+        info = {"info": self.world.info} if request.verbose else {}
+        return cri.ContainerStatusResponse(status=status, info=info)
+
+    async def Exec(self, request: Any, context: Context) -> cri.ExecResponse:
+        self.world.calls.append("Exec")
+        lab = await _lab(self.world, context)
+        wanted = {name: getattr(request, name) for name in ("tty", "stdin", "stdout", "stderr")}
+        return cri.ExecResponse(url=lab.exec_url(*request.cmd, **wanted))
+
+    async def Attach(self, request: Any, context: Context) -> cri.AttachResponse:
+        lab = await _lab(self.world, context)
+        wanted = {name: getattr(request, name) for name in ("tty", "stdin", "stdout", "stderr")}
+        return cri.AttachResponse(url=lab.attach_url(**wanted))
+
+    async def PortForward(self, request: Any, context: Context) -> cri.PortForwardResponse:
+        self.world.forward_requests.append(request)
+        lab = await _lab(self.world, context)
+        return cri.PortForwardResponse(url=lab.forward_url(*request.port))
 
     async def ListContainerStats(self, request: Any, context: Context) -> cri.ListContainerStatsResponse:
         return cri.ListContainerStatsResponse()
@@ -232,6 +257,13 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         self.world.subscribers.append(queue)
         while True:
             yield await queue.get()
+
+
+async def _lab(world: World, context: Context) -> Lab:
+    if world.lab is None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
+    assert world.lab is not None
+    return world.lab
 
 
 class FakeImages(api_pb2_grpc.ImageServiceServicer):
@@ -305,6 +337,13 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     async def ExplainContainer(self, request: Any, context: Context) -> node_pb2.ExplainContainerResponse:
         self.world.explain_requests.append(request)
         return self.world.explained_container
+
+    async def Forward(self, request: Any, context: Context) -> node_pb2.ForwardResponse:
+        self.world.forward_requests.append(request)
+        lab = await _lab(self.world, context)
+        targets = map(decode_target, request.targets)
+        beyond = tuple(PodAddress(one.kind, one.port, one.container, one.path) for one in targets)
+        return node_pb2.ForwardResponse(url=lab.forward_url(beyond=beyond))
 
     async def CheckImages(self, request: Any, context: Context) -> AsyncIterator[node_pb2.CheckProgress]:
         self.world.check_requests.append(request)

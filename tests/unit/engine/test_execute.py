@@ -8,6 +8,7 @@ import pytest
 
 from crib.model.container import ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from tests.fakes.sessions import FakeSession
 from tests.fakes.world import World, bounded
 
 
@@ -23,7 +24,33 @@ async def test_a_command_runs_in_a_running_container_and_gives_code_and_output(w
 async def test_a_command_that_takes_too_long_is_timed_out(world: World) -> None:
     container = await world.running(await world.pod())
     with pytest.raises(TimedOut):
-        await world.node.containers.exec_sync(container, ExecCommand(("sleep", "60"), timeout=1))
+        await world.node.containers.exec_sync(container, ExecCommand(("sleep", "60"), timeout=0.01))
+
+
+async def test_what_takes_too_long_is_ended_and_let_go_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await world.running(await world.pod())
+    command = ExecCommand(("sleep", "60"), timeout=0.01)
+    with pytest.raises(TimedOut):
+        await world.node.containers.exec_sync(container, command)
+    session = world.inside(container).commands[-1]
+    assert await session.wait() == 137
+    assert session.stdout is not None
+    assert await session.stdout.read() == b""
+
+    async def immortal(_session: FakeSession) -> None:
+        raise Broken("its processes do not die")
+
+    monkeypatch.setattr(FakeSession, "kill", immortal)
+    with pytest.raises(TimedOut, match=r"longer than 0\.01 s: its processes do not die"):
+        await world.node.containers.exec_sync(container, command)
+
+
+async def test_the_beginning_of_an_output_is_kept(world: World) -> None:
+    container = await world.running(await world.pod())
+    command = ExecCommand(("sh", "-c", "echo hello"), output_limit=4)
+    assert (await world.node.containers.exec_sync(container, command)).stdout == b"hell"
 
 
 async def test_exec_is_refused_without_a_command_or_a_running_container(world: World) -> None:
@@ -38,7 +65,7 @@ async def test_exec_is_refused_without_a_command_or_a_running_container(world: W
 
 async def test_a_cancelled_caller_does_not_end_the_command(world: World) -> None:
     container = await world.running(await world.pod())
-    hold = world.handler.failpoints.hold("exec_sync")
+    hold = world.handler.failpoints.hold("exec")
     work = world.node.containers.exec_sync(container, ExecCommand(("true",)))
     calling = asyncio.ensure_future(work)
     async with bounded():

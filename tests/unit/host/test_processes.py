@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from crib.host import pidfds
+from crib.host.capture import Capture
 from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
 
 
@@ -198,32 +199,40 @@ async def test_the_start_time_names_a_process() -> None:
 _ADOPTION_SCRIPT = """
 import asyncio, os, signal, sys
 from crib.host import adoption, processes
-from crib.host.processes import RunOptions
 
-async def left(script, timeout=20.0, file=sys.argv[1]):
-    # it waits for nothing (a shell would), and what it starts holds the output: as `runc exec --detach`
+async def left(script, file=sys.argv[1]):
+    # it waits for nothing (a shell would): as `runc exec --detach`
     starter = (
         "import os, sys\\n"
         "if not (pid := os.fork()): os.execvp('sh', ['sh', '-c', sys.argv[1]])\\n"
         "open(sys.argv[2], 'w').write(str(pid))\\n"
     )
-    argv = [sys.executable, "-SEc", starter, script, file]
-    return await processes.run(argv, timeout=timeout, options=RunOptions(pid_file=file))
+    with adoption.expecting():
+        child = processes.spawn([sys.executable, "-SEc", starter, script, file])
+        assert await child.wait(20) == 0
+        return adoption.Adopted(int(open(file).read()))
 
 async def main():
     processes.become_subreaper()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
-    done = await left("sleep 0.1; echo out; exit 7")
-    assert (done.exit_code, done.stdout, done.timed_out) == (7, b"out\\n", False), done
-    assert (await left("kill -9 $$")).exit_code == -9
-    codes = await asyncio.gather(*(left(f"exit {n}", file=f"{sys.argv[1]}{n}") for n in range(30)))
-    assert [one.exit_code for one in codes] == list(range(30)), codes
-    late = await left("exec sleep 60", timeout=0.2)
-    assert late.timed_out, late
-    os.kill(int(open(sys.argv[1]).read()), 9)
-    failed = await processes.run(["sh", "-c", "exit 3"], options=RunOptions(pid_file="/none"))
-    assert failed.exit_code == 3, failed
+    assert await (await left("sleep 0.1; exit 7")).wait() == 7
+    assert await (await left("kill -9 $$")).wait() == -9
+    many = await asyncio.gather(*(left(f"exit {n}", f"{sys.argv[1]}{n}") for n in range(30)))
+    codes = await asyncio.gather(*(one.wait() for one in many))
+    assert codes == list(range(30)), codes
+    late = await left("exec sleep 60")
+    assert late.signal(signal.SIGTERM)
+    assert await late.wait() == -15
+    assert not late.signal(signal.SIGTERM)
+    # A code from before is nobody's, as pids are used again.
+    with adoption.expecting():
+        adoption.keep(1, 3)
+        with adoption.expecting():
+            adoption.keep(2, 4)
+        assert list(adoption._kept) == [1, 2]
+    with adoption.expecting():
+        pass
     assert not adoption._kept and not adoption._awaited and not adoption._expecting
     print("all told")
 
@@ -287,9 +296,17 @@ def test_orphans_are_reaped_and_never_the_children_that_are_waited_for() -> None
 async def test_a_program_gets_the_oom_score_that_it_is_given_and_we_keep_ours() -> None:
     score = Path("/proc/self/oom_score_adj")
     before = score.read_text()
-    done = await run(("cat", str(score)), options=RunOptions(oom_score_adj=700))
-    assert done.stdout == b"700\n"
+    with Capture(100) as out:
+        child = spawn(("cat", str(score)), SpawnOptions(stdout=out.child_end, oom_score_adj=700))
+        out.start()
+        assert await child.wait(10) == 0
+        assert out.finish() == b"700\n"
     assert score.read_text() == before
     with pytest.raises(ToolMissing):
-        await run(("no-such-program",), options=RunOptions(oom_score_adj=700))
+        spawn(("no-such-program",), SpawnOptions(oom_score_adj=700))
     assert score.read_text() == before
+
+
+async def test_a_program_without_input_reads_an_end_and_has_no_device_of_the_host() -> None:
+    done = await run(("sh", "-c", "cat; readlink /proc/self/fd/0"))
+    assert done.stdout.startswith(b"pipe:")

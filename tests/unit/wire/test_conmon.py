@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from crib.wire.conmon import decode_exit, decode_sync
+from crib.wire.conmon import decode_exit, decode_sync, window_size
 
 
 def test_sync_line_gives_the_pid() -> None:
@@ -29,3 +29,7 @@ def test_exit_file_gives_a_code(data: bytes, code: int) -> None:
 def test_torn_exit_file_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="exit"):
         decode_exit(data)
+
+
+def test_a_window_s_size_is_told_as_rows_and_columns() -> None:
+    assert window_size(132, 50) == b"50 132\n"

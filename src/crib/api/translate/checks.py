@@ -49,6 +49,11 @@ def identifier(text: str, field: str) -> str:
     return text
 
 
+def words(values: Iterable[str], field: str) -> tuple[str, ...]:
+    """A command's words, or a part of them."""
+    return tuple(no_nul(value, field) for value in values)
+
+
 def name(text: str, field: str, *, required: bool = True) -> str:
     """A name that may become part of a path or a file's name."""
     if not text and required:

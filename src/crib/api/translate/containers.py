@@ -118,7 +118,7 @@ def decode_update(message: pb.UpdateContainerResourcesRequest) -> UpdateResource
 
 def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSync:
     container = checks.identifier(message.container_id, "container_id")
-    argv = _words(message.cmd, "cmd")
+    argv = checks.words(message.cmd, "cmd")
     if not argv or not argv[0]:
         checks.refuse("cmd", "is empty")
     timeout = checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout")
@@ -161,8 +161,8 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         user_specified_image=checks.no_nul(
             message.image.user_specified_image, f"{field}.image.user_specified_image"
         ),
-        command=_words(message.command, f"{field}.command"),
-        args=_words(message.args, f"{field}.args"),
+        command=checks.words(message.command, f"{field}.command"),
+        args=checks.words(message.args, f"{field}.args"),
         working_dir=working_dir and checks.absolute(working_dir, f"{field}.working_dir"),
         envs=_envs(message.envs, f"{field}.envs"),
         mounts=mounts.decode_all(message.mounts, f"{field}.mounts"),
@@ -178,10 +178,6 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         cdi_devices=_cdi_devices(message.CDI_devices, f"{field}.CDI_devices"),
         stop_signal=checks.number(message.stop_signal, 0, len(CRI_SIGNALS) - 1, f"{field}.stop_signal"),
     )
-
-
-def _words(values: Iterable[str], field: str) -> tuple[str, ...]:
-    return tuple(checks.no_nul(value, field) for value in values)
 
 
 def _envs(messages: Iterable[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:

@@ -23,9 +23,6 @@ UNREAD = {
 """`Message.field` to the reason why no translation reads it."""
 
 NOT_BUILT = {
-    "Exec": "streaming exec is not built yet; ExecSync is",
-    "Attach": "attaching to a container is not built yet",
-    "PortForward": "port forwarding is not built yet",
     "CheckpointContainer": "checkpoints are not built yet",
     "CheckpointPod": "checkpoints are not built yet",
     "RestorePod": "restoring a pod from a checkpoint is not built yet",

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExecFiles:
-    """Files of one exec.
+    """Paths of one exec.
 
-    With `pid` the runtime writes the command's pid there and ends as soon as the command runs.
+    `process` is what to run, `log` where the runtime's own words go, `pid` where it writes the command's pid;
+    `console` is the socket on which it sends the command's terminal, if that has one.
     """
 
     process: str
     log: str
-    pid: str = ""
+    pid: str
+    console: str = ""
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """Those that are there while the runtime runs, and no longer."""
+        return self.process, self.log, self.pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +58,15 @@ class RuntimeProgram:
         return self._global("delete", "--force", container)
 
     def exec(self, container: str, files: ExecFiles, cgroup: str = "") -> tuple[str, ...]:
-        """Run the command of a process.json.
+        """Start the command of a process.json, which comes to us, and end.
 
-        The runtime's own words go to a log, apart from the command's.
+        Detached: a runtime that stayed would hold the command's pipes beside it, and (crun) wait for what the
+        command leaves in the background, where that has no other parent, or (runc) copy the output itself.
         """
         below = ("--cgroup", cgroup) if cgroup else ()
-        apart = ("--detach", "--pid-file", files.pid) if files.pid else ()
-        more = (*apart, *below, container)
+        terminal = ("--console-socket", files.console) if files.console else ()
+        apart = ("--detach", "--pid-file", files.pid)
+        more = (*apart, *terminal, *below, container)
         return self._global(f"--log={files.log}", "exec", "--process", files.process, *more)
 
     def update(self, container: str, resources: str) -> tuple[str, ...]:

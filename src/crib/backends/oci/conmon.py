@@ -11,8 +11,12 @@ from crib.backends.oci.failures import runtime_words
 from crib.host.capture import Capture
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
+from crib.host.streams import unread_bytes
 from crib.model.errors import Broken
-from crib.wire.conmon import MAX_SYNC_LINE, decode_sync
+from crib.wire.conmon import CONTROL_FIFO, MAX_SYNC_LINE, decode_sync
+
+_TELL_PAUSE = 0.002
+_TELL_TRIES = 2500
 
 
 class _SyncPipe:
@@ -132,16 +136,24 @@ class MonitorStart:
         self._words.__exit__(None, None, None)
 
 
-def tell(bundle: str, command: bytes) -> bool:
-    """Write a command to a monitor's control fifo; False when no monitor reads it any more."""
-    try:
-        fd = os.open(f"{bundle}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in {errno.ENXIO, errno.ENOENT}:
-            return False
-        raise
-    try:
-        os.write(fd, command)
-    finally:
-        os.close(fd)
-    return True
+async def tell(bundle: str, command: bytes, fifo: str = CONTROL_FIFO) -> bool:
+    """Write a line to one of a monitor's fifos; False when no monitor reads it any more.
+
+    It waits until the lines before have been read, as conmon loses all but the first of those that it finds
+    together. OSError (ETIMEDOUT) when it does not read them.
+    """
+    for _try in range(_TELL_TRIES):
+        try:
+            fd = os.open(f"{bundle}/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in {errno.ENXIO, errno.ENOENT}:
+                return False
+            raise
+        try:
+            if unread_bytes(fd) == 0:
+                os.write(fd, command)
+                return True
+        finally:
+            os.close(fd)
+        await asyncio.sleep(_TELL_PAUSE)
+    raise OSError(errno.ETIMEDOUT, "the monitor does not read what it is told", f"{bundle}/{fifo}")

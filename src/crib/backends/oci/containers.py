@@ -33,6 +33,7 @@ from crib.backends.oci.rootfs import (
 )
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
 from crib.backends.oci.volumes import Stacks, Volumes
+from crib.host.null_device import keep_null_device
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import run_to_end
 from crib.model.container import ContainerRecord, ContainerUser
@@ -80,6 +81,7 @@ class Containers:
         self._labels = Labels(environment.paths, environment.host)
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
+        self._told_of_null_device = False
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
@@ -95,8 +97,13 @@ class Containers:
                 # In a thread: host paths, devices and images may lie on file systems that are slow to answer.
                 spec = await run_to_end(self._prepare, request, layers, stacks)
             with stage("create", record.config.name):
-                first, monitor = await self._run_create(record, spec.process.args[0])
-                if request.sandbox.config.user_namespace is not None:
+                own_users = request.sandbox.config.user_namespace is not None
+                try:
+                    first, monitor = await self._run_create(record, spec.process.args[0])
+                finally:
+                    if own_users:
+                        self._keep_null_device(record.id)
+                if own_users:
                     await run_to_end(self._volumes.let_go, record.id)
             if self._env.is_crun:
                 self._filters.learn(record.id, spec.linux.seccomp)
@@ -245,6 +252,20 @@ class Containers:
             if is_alive(sandbox.infra) and sandbox.infra
             else "",
         )
+
+    def _keep_null_device(self, container: ContainerId) -> None:
+        """The monitor had /dev/null for what the container has no stream for (docs/adr/0038).
+
+        Every create looks after what its own runtime did, so it matters not which of two looks first.
+        """
+        if keep_null_device() and not self._told_of_null_device:
+            self._told_of_null_device = True
+            _log.warning(
+                "create of container %s: %s gave the host's /dev/null to the pod's users; it was put back"
+                " (crun 1.24 does not)",
+                container,
+                self._env.runtime.program,
+            )
 
     async def _run_create(
         self, record: ContainerRecord, command: str

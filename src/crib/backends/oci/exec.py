@@ -1,32 +1,76 @@
-"""Commands in a running container, by the runtime's exec, with their output captured."""
+"""Commands in a running container, by the runtime's exec: started, followed to their end, put away.
+
+The runtime ends once the command runs, and leaves it to us as the subreaper (host/adoption).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
 
-from crib.backends.oci.argv import ExecFiles
+from crib.backends.oci.argv import ExecFiles, RuntimeProgram
 from crib.backends.oci.bundles import Bundles
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.infra import read_pid
+from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
 from crib.backends.oci.signals import Signals
-from crib.host.pidfds import is_running, open_pidfd, start_time, wait_pidfd
-from crib.host.processes import Completed, RunOptions, run
-from crib.model.container import ContainerRecord, ExecCommand, ExecResult
-from crib.model.errors import Broken, TimedOut, WrongState
+from crib.host.adoption import Adopted, expecting
+from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
+from crib.host.processes import Child, SpawnOptions, spawn
+from crib.model.container import ContainerRecord
+from crib.model.errors import Broken, WrongState
+from crib.model.streams import ExecProcess
 from crib.ocispec.process import exec_process, oom_score_adj
 from crib.wire import oci_runtime as oci
 
-_FOREVER = 10 * 365 * 86400.0
+T = TypeVar("T")
+
 _KILL_TIME = 10.0
 _WORDS_LIMIT = 65536
 _REMOVE_TIME = 0.1
 _ENDING_TIME = 0.05
 _HOME_ROUNDS = 5
 """How often what a command left behind is looked for: it may fork while it is moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one command is run with."""
+
+    record: ContainerRecord
+    process: ExecProcess
+    runtime: RuntimeProgram
+    files: ExecFiles
+    container_cgroup: str
+    name: str
+    """Of its own cgroup below the container's."""
+
+    @property
+    def what(self) -> str:
+        return f"exec of {self.process.argv[0]!r} in container {self.record.id}"
+
+    @property
+    def cgroup(self) -> str:
+        """Its own, if it is contained: a child that called setsid(2) is in no process group that we know."""
+        return f"{self.container_cgroup}/{self.name}" if self.process.contained else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A command that runs. `words` is the descriptor of the runtime's log, the file of which is gone."""
+
+    command: Adopted
+    streams: Streams
+    words: int
 
 
 class Commands:
@@ -37,55 +81,137 @@ class Commands:
         self._bundles = bundles
         self._signals = signals
         self._serial = itertools.count()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
 
-    async def run_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
-        """See Handler.exec_sync.
+    async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
+        """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
+        opening = self._task(self._open(self._plan(record, process)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._task(_undo(opening)))
+            raise
 
-        A command with a time limit gets a cgroup of its own below the container's, so that all of it can be
-        ended: a child that called setsid(2) is in no process group that we know.
-        """
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """One that goes on whoever waits for it; its failure is told to who waits, if anybody does."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _plan(self, record: ContainerRecord, process: ExecProcess) -> _Plan:
         what = f"exec in container {record.id}"
-        name = f"exec-{os.getpid()}-{next(self._serial)}"
-        stem = f"{self._env.paths.container(record.id)}/{name}"
         note = self._bundles.read_note(record.id)
         if note is None:
             raise WrongState(f"{what}: it has no bundle")
-        runtime = self._env.runtime_of(note.handler)
-        is_crun = self._env.is_crun and runtime == self._env.runtime
-        # Other than crun, runc copies the output itself, and does not end before a child in the background.
-        files = ExecFiles(f"{stem}.json", f"{stem}.log", "" if is_crun else f"{stem}.pid")
         if self._signals.is_frozen(note.cgroup):
             # A process that joins a frozen group stops there, and the call with it.
             raise WrongState(f"{what}: the container is paused")
-        cgroup = f"{note.cgroup}/{name}"
-        below = name if command.timeout > 0 else ""
-        with trying(what):
+        unique = f"{os.getpid()}-{next(self._serial)}"
+        stem = f"{self._env.paths.container(record.id)}/exec-{unique}"
+        # By the monitor's link: a socket's path has at most 107 bytes.
+        console = f"{self._env.paths.monitor_link(record.id)}/{unique}" if process.tty else ""
+        files = ExecFiles(f"{stem}.json", f"{stem}.log", f"{stem}.pid", console)
+        runtime = self._env.runtime_of(note.handler)
+        return _Plan(record, process, runtime, files, note.cgroup, f"exec-{unique}")
+
+    async def _open(self, plan: _Plan) -> ExecSession:
+        with trying(plan.what):
+            if plan.cgroup:
+                self._env.cgroups.create(plan.cgroup)
             try:
-                if below:
-                    self._env.cgroups.create(cgroup)
-                self._write_process(record, command, files.process)
-                completed = await run(
-                    runtime.exec(record.id, files, below),
-                    timeout=command.timeout if command.timeout > 0 else _FOREVER,
-                    options=RunOptions(
-                        output_limit=command.output_limit,
-                        pid_file=files.pid,
-                        # Crun gives it to a container's first process only: a command would have ours.
-                        oom_score_adj=oom_score_adj(record.resources.oom_score_adj, self._env.host),
-                    ),
-                )
-                if completed.timed_out and not await self._env.cgroups.kill(cgroup, _KILL_TIME):
-                    raise TimedOut(f"{what} took longer than {command.timeout:g} s: {cgroup} does not die")
-                return await self._result(record, command, completed, _words(files.log))
-            finally:
-                for path in filter(None, (files.process, files.log, files.pid)):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(path)
-                if below:
-                    self._bring_home(cgroup, note.cgroup)
-                    await self._remove_cgroups(cgroup)
+                started = await self._start(plan)
+            except BaseException:
+                if plan.cgroup:
+                    await self._env.cgroups.kill(plan.cgroup, _KILL_TIME)
+                    await self._remove_cgroups(plan.cgroup)
+                raise
+        followed = self._task(self._follow(plan, started))
+        return ExecSession(
+            plan.process, started.streams, followed, lambda: self._kill(plan, started.command, followed)
+        )
+
+    async def _start(self, plan: _Plan) -> _Started:
+        """Run the runtime to its end, and take over what it started."""
+        with contextlib.ExitStack() as undo:
+            words = os.open(plan.files.log, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, words)
+            with contextlib.ExitStack() as always:
+                always.callback(_unlink, plan.files)
+                self._write_process(plan)
+                console = plan.files.console
+                ends = Console(plan.process, console) if console else Pipes(plan.process)
+                always.callback(ends.close)
+                with expecting():
+                    await self._run_runtime(plan, ends, words)
+                    command = _adopted(plan)
+                undo.callback(command.signal, signal.SIGKILL)
+                streams = ends.connect()
+            undo.pop_all()
+            return _Started(command, streams, words)
+
+    async def _run_runtime(self, plan: _Plan, ends: Pipes | Console, words: int) -> None:
+        stdin, stdout, stderr = ends.child_ends
+        # Crun gives the score to a container's first process only: a command would have ours.
+        score = oom_score_adj(plan.record.resources.oom_score_adj, self._env.host)
+        child = spawn(
+            plan.runtime.exec(plan.record.id, plan.files, plan.name if plan.cgroup else ""),
+            SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score),
+        )
+        ends.started()
+        limit = self._env.settings.verb_timeout
+        try:
+            code = await child.wait(limit)
+        except TimeoutError:
+            _kill_started(child, plan)
+            raise Broken(f"{plan.what}: {plan.runtime.program} did not answer within {limit:.0f} s") from None
+        except BaseException:
+            _kill_started(child, plan)
+            raise
+        if code != 0:
+            said = _read_words(words) or f"{plan.runtime.program} ended with code {code} and said nothing"
+            raise await self._failure(plan, said)
+
+    def _write_process(self, plan: _Plan) -> None:
+        record, wanted = plan.record, plan.process
+        try:
+            first = self._bundles.read_process(record.id)
+            # An update may have changed it since.
+            score = oom_score_adj(record.resources.oom_score_adj, self._env.host)
+            first = msgspec.structs.replace(first, oom_score_adj=score)
+            process = exec_process(first, wanted.argv, terminal=wanted.tty)
+        except ValueError as error:
+            raise Broken(f"{plan.what}: the container's config.json cannot be read: {error}") from error
+        with open(plan.files.process, "wb") as file:
+            file.write(oci.encode(process))
+
+    async def _follow(self, plan: _Plan, started: _Started) -> int:
+        """Its exit code, when it has ended and what it needed is put away."""
+        try:
+            code = await started.command.wait()
+            started.streams.end()
+            if plan.cgroup:
+                self._bring_home(plan)
+                await self._remove_cgroups(plan.cgroup)
+            if code != 0 and (words := _read_words(started.words)):
+                raise await self._failure(plan, words)
+            return code if code >= 0 else 128 - code
+        finally:
+            os.close(started.words)
+
+    async def _kill(self, plan: _Plan, command: Adopted, followed: asyncio.Task[int]) -> None:
+        if not plan.cgroup:
+            command.signal(signal.SIGKILL)
+        elif not await self._env.cgroups.kill(plan.cgroup, _KILL_TIME):
+            raise Broken(f"{plan.what}: its processes do not die ({plan.cgroup})")
+        await asyncio.wait([followed], timeout=_KILL_TIME)
 
     async def _remove_cgroups(self, cgroup: str) -> None:
         """The command's, and those of earlier ones: a process that ends keeps its own busy for a moment."""
@@ -95,46 +221,24 @@ class Commands:
                 await self._env.cgroups.remove(one, timeout=_REMOVE_TIME if one == cgroup else 0)
                 self._busy.discard(one)
 
-    def _bring_home(self, cgroup: str, container: str) -> None:
+    def _bring_home(self, plan: _Plan) -> None:
         """What the command left in the background lives on in the container's own cgroup.
 
         In the command's, each probe that does so would leave one more cgroup for as long as the container
         lives.
         """
         for _round in range(_HOME_ROUNDS):
-            pids = self._env.cgroups.pids(cgroup)
+            pids = self._env.cgroups.pids(plan.cgroup)
             for pid in pids:
                 with contextlib.suppress(OSError):  # it has ended, or the container's cgroup has gone
-                    self._env.cgroups.add_process(container, pid)
+                    self._env.cgroups.add_process(plan.container_cgroup, pid)
             if not pids:
                 return
 
-    def _write_process(self, record: ContainerRecord, command: ExecCommand, path: str) -> None:
-        try:
-            first = self._bundles.read_process(record.id)
-            # An update may have changed it since.
-            score = oom_score_adj(record.resources.oom_score_adj, self._env.host)
-            process = exec_process(msgspec.structs.replace(first, oom_score_adj=score), command.argv)
-        except ValueError as error:
-            raise Broken(f"exec in container {record.id}: its config.json cannot be read: {error}") from error
-        with open(path, "wb") as file:
-            file.write(oci.encode(process))
-
-    async def _result(
-        self, record: ContainerRecord, command: ExecCommand, completed: Completed, words: str
-    ) -> ExecResult:
-        if completed.timed_out:
-            raise TimedOut(
-                f"exec of {command.argv[0]!r} in container {record.id} took longer than {command.timeout:g} s"
-            )
-        if completed.exit_code != 0 and words:
-            what = f"exec of {command.argv[0]!r} in container {record.id}"
-            if await self._has_ended(record):
-                raise WrongState(f"{what}: the container does not run")
-            raise Broken(f"{what}: {words}")
-        # 128+n where the runtime itself was ended by a signal
-        code = completed.exit_code if completed.exit_code >= 0 else 128 - completed.exit_code
-        return ExecResult(code, completed.stdout, completed.stderr)
+    async def _failure(self, plan: _Plan, words: str) -> WrongState | Broken:
+        if await self._has_ended(plan.record):
+            return WrongState(f"{plan.what}: the container does not run")
+        return Broken(f"{plan.what}: {words}")
 
     async def _has_ended(self, record: ContainerRecord) -> bool:
         """Whether the container is no more, or ends just now: a kill may have met the command first."""
@@ -152,12 +256,45 @@ class Commands:
             os.close(pidfd)
 
 
-def _words(path: str) -> str:
-    """What the runtime itself said of a failure, apart from the command; its warnings are left out."""
+async def _undo(opening: asyncio.Task[ExecSession]) -> None:
+    """End what nobody waits for any more."""
+    await asyncio.wait([opening])
+    if opening.cancelled() or opening.exception() is not None:
+        return
+    session = opening.result()
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(_WORDS_LIMIT).splitlines()
-    except FileNotFoundError:
-        return ""
+        await session.kill()
+    finally:
+        await session.close()
+
+
+def _adopted(plan: _Plan) -> Adopted:
+    try:
+        pid = read_pid(plan.files.pid)
+    except ValueError as error:
+        raise Broken(f"{plan.what}: the runtime wrote no pid: {error}") from error
+    try:
+        return Adopted(pid)
+    except OSError:
+        signal_process(pid, signal.SIGKILL)
+        raise
+
+
+def _kill_started(child: Child, plan: _Plan) -> None:
+    """A runtime that is not waited for, and the command if it has come so far."""
+    child.kill()
+    with contextlib.suppress(OSError, ValueError):
+        signal_process(read_pid(plan.files.pid), signal.SIGKILL)
+
+
+def _unlink(files: ExecFiles) -> None:
+    for path in files.files:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _read_words(log: int) -> str:
+    """What the runtime itself said of a failure, apart from the command; its warnings are left out."""
+    lines = os.pread(log, _WORDS_LIMIT, 0).decode("utf-8", "replace").splitlines()
     failures = [line for line in lines if " level=" not in line or " level=error " in line]
     return runtime_words("\n".join(failures)) if failures else ""

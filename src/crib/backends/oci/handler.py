@@ -7,9 +7,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from crib.backends.oci.attach import Attachments
 from crib.backends.oci.bundles import Bundles, is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.containers import Containers, Request
+from crib.backends.oci.dial import dial
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
@@ -23,11 +25,12 @@ from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
+from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.model.container import ContainerRecord, ExecCommand, ExecResult, Exit
+from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, CribError, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
@@ -35,6 +38,7 @@ from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
+from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports import CreatedContainer, Observation, StageTimer
 from crib.wire.conmon import REOPEN_LOG
 from crib.wire.oci_runtime import decode_state
@@ -56,6 +60,7 @@ class OciHandler:
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
         self._exits = Exits(environment, self._bundles, stats)
+        self._attachments = Attachments(environment, self._exits.read)
         self._updates = Updates(environment, self._bundles)
         self._usage = UsageReader(environment.paths, stats)
 
@@ -98,8 +103,16 @@ class OciHandler:
         with trying(f"signal {signum} to container {record.id}"):
             await self._signals.send(record, signum, everyone=everyone)
 
-    async def exec_sync(self, record: ContainerRecord, command: ExecCommand) -> ExecResult:
-        return await self._commands.run_sync(record, command)
+    async def exec(self, record: ContainerRecord, process: ExecProcess) -> Session:
+        return await self._commands.open(record, process)
+
+    async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
+        return await self._attachments.attach(record, wanted)
+
+    async def dial(
+        self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
+    ) -> ByteStream:
+        return await dial(self._paths, record, containers, address)
 
     async def reopen_log(self, record: ContainerRecord) -> None:
         """Returns once the new file is in place. A container without a log has nothing to do."""
@@ -108,7 +121,7 @@ class OciHandler:
         what = f"reopening the log of container {record.id}"
         directory, name = os.path.split(record.log_path)
         with trying(what), DirectoryWatcher([directory], MOVED_TO) as watcher:
-            if not tell(self._paths.container(record.id), REOPEN_LOG):
+            if not await tell(self._paths.container(record.id), REOPEN_LOG):
                 raise WrongState(f"{what}: its monitor has ended")
             try:
                 async with asyncio.timeout(_REOPEN_TIME):

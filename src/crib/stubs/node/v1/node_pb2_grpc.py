@@ -100,6 +100,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.FromString,
                 _registered_method=True)
+        self.Forward = channel.unary_unary(
+                '/crib.v1.Node/Forward',
+                request_serializer=crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -201,6 +206,15 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forward(self, request, context):
+        """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
+        sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
+        each datagram comes after its length in two bytes, big-endian.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -268,6 +282,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.RemoveNetwork,
                     request_deserializer=crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.SerializeToString,
+            ),
+            'Forward': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ForwardRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ForwardResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -622,6 +641,33 @@ class Node:
             '/crib.v1.Node/RemoveNetwork',
             crib_dot_v1_dot_node__pb2.RemoveNetworkRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.RemoveNetworkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/Forward',
+            crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
             options,
             channel_credentials,
             insecure,

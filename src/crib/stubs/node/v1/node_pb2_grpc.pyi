@@ -73,6 +73,11 @@ class NodeStub:
     """Release what is held for pods that are not there any more."""
     RemoveNetwork: _grpc.UnaryUnaryMultiCallable[_node_pb2.RemoveNetworkRequest, _node_pb2.RemoveNetworkResponse]
     """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
+    Forward: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForwardRequest, _node_pb2.ForwardResponse]
+    """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
+    sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
+    each datagram comes after its length in two bytes, big-endian.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -113,6 +118,11 @@ class NodeAsyncStub(NodeStub):
     """Release what is held for pods that are not there any more."""
     RemoveNetwork: _aio.UnaryUnaryMultiCallable[_node_pb2.RemoveNetworkRequest, _node_pb2.RemoveNetworkResponse]  # type: ignore[assignment]
     """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
+    Forward: _aio.UnaryUnaryMultiCallable[_node_pb2.ForwardRequest, _node_pb2.ForwardResponse]  # type: ignore[assignment]
+    """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
+    sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
+    each datagram comes after its length in two bytes, big-endian.
+    """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -228,5 +238,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.RemoveNetworkResponse, _abc.Awaitable[_node_pb2.RemoveNetworkResponse]]:
         """Remove the built-in bridge and its rules. FAILED_PRECONDITION while a pod is attached."""
+
+    @_abc_1.abstractmethod
+    def Forward(
+        self,
+        request: _node_pb2.ForwardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ForwardResponse, _abc.Awaitable[_node_pb2.ForwardResponse]]:
+        """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
+        sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
+        each datagram comes after its length in two bytes, big-endian.
+        """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

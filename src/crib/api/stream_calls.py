@@ -1,0 +1,53 @@
+"""Exec, Attach and PortForward: checked here, served at the URL that they answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crib.api.calls import Answer, Call, Read
+from crib.api.translate import streams as translate
+from crib.api.translate.streams import Attach, Exec, Forward
+from crib.engine.streams.verbs import Streams
+from crib.stubs.node.v1 import node_pb2
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+UrlFor = Callable[[str, str], str]
+"""Makes the URL of a kind of stream (exec, attach, portforward) and a token."""
+
+
+class StreamCalls:
+    """The three calls of the CRI, and crib's own."""
+
+    def __init__(self, streams: Streams, url_for: UrlFor) -> None:
+        self._streams = streams
+        self._url_for = url_for
+
+    def calls(self) -> dict[str, Call]:
+        """Those of the CRI, by their names."""
+        return {
+            "Exec": Read(pb.ExecRequest, translate.decode_exec, self._exec),
+            "Attach": Read(pb.AttachRequest, translate.decode_attach, self._attach),
+            "PortForward": Read(pb.PortForwardRequest, translate.decode_port_forward, self._port_forward),
+        }
+
+    def own_calls(self) -> dict[str, Call]:
+        """Those of crib.v1.Node."""
+        return {"Forward": Read(node_pb2.ForwardRequest, translate.decode_forward, self._forward)}
+
+    def _exec(self, wanted: Exec) -> Answer:
+        return pb.ExecResponse(
+            url=self._url_for("exec", self._streams.issue_exec(wanted.container, wanted.process))
+        )
+
+    def _attach(self, wanted: Attach) -> Answer:
+        token = self._streams.issue_attach(wanted.container, wanted.streams)
+        return pb.AttachResponse(url=self._url_for("attach", token))
+
+    def _port_forward(self, wanted: Forward) -> Answer:
+        return pb.PortForwardResponse(url=self._forward_url(wanted))
+
+    def _forward(self, wanted: Forward) -> Answer:
+        return node_pb2.ForwardResponse(url=self._forward_url(wanted))
+
+    def _forward_url(self, wanted: Forward) -> str:
+        return self._url_for("portforward", self._streams.issue_forward(wanted.sandbox, wanted.connections))

@@ -1,0 +1,85 @@
+"""What Exec, Attach and PortForward ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crib.api.translate import checks
+from crib.model.ids import ContainerId, SandboxId
+from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress
+from crib.stubs.node.v1 import node_pb2
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+MAX_PORTS = 1000
+MAX_PORT = 65535
+MAX_DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """CRI ExecRequest; `container` may be the beginning of an id."""
+
+    container: str
+    process: ExecProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """CRI AttachRequest; `streams.container` is not known yet."""
+
+    container: str
+    streams: AttachRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """CRI PortForwardRequest, or crib's ForwardRequest; `connections.sandbox` is not known yet."""
+
+    sandbox: str
+    connections: ForwardRequest
+
+
+def decode_exec(message: pb.ExecRequest) -> Exec:
+    container = checks.identifier(message.container_id, "container_id")
+    argv = checks.words(message.cmd, "cmd")
+    if not argv or not argv[0]:
+        checks.refuse("cmd", "is empty")
+    process = ExecProcess(argv, message.tty, message.stdin, message.stdout, message.stderr)
+    return Exec(container, process)
+
+
+def decode_attach(message: pb.AttachRequest) -> Attach:
+    container = checks.identifier(message.container_id, "container_id")
+    streams = AttachRequest(ContainerId(""), message.tty, message.stdin, message.stdout, message.stderr)
+    return Attach(container, streams)
+
+
+def decode_port_forward(message: pb.PortForwardRequest) -> Forward:
+    if len(message.port) > MAX_PORTS:
+        checks.refuse("port", f"has {len(message.port)} ports, more than {MAX_PORTS}")
+    ports = tuple(
+        checks.number(port, 1, MAX_PORT, f"port[{number}]") for number, port in enumerate(message.port)
+    )
+    sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
+    return Forward(sandbox, ForwardRequest(SandboxId(""), ports))
+
+
+def decode_forward(message: node_pb2.ForwardRequest) -> Forward:
+    """Crib's own: `targets` are texts as crib.v1 says."""
+    if not 0 < len(message.targets) <= MAX_PORTS:
+        checks.refuse("targets", f"has {len(message.targets)} targets: 1 to {MAX_PORTS} are needed")
+    targets = tuple(_target(text, f"targets[{number}]") for number, text in enumerate(message.targets))
+    sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
+    return Forward(sandbox, ForwardRequest(SandboxId(""), beyond=targets))
+
+
+def _target(text: str, field: str) -> PodAddress:
+    kind, _, rest = checks.no_nul(text, field).partition(":")
+    if kind == "unix":
+        container, _, path = rest.partition(":")
+        if not checks.path(path, field).startswith("/"):
+            checks.refuse(field, f"{path!r} is not an absolute path")
+        return PodAddress("unix", container=checks.name(container, field), path=path)
+    if kind not in ("tcp", "udp") or not (rest.isascii() and rest.isdecimal() and len(rest) <= MAX_DIGITS):
+        checks.refuse(field, f"is {text[:100]!r}, not tcp:PORT, udp:PORT or unix:CONTAINER:/PATH")
+    return PodAddress("udp" if kind == "udp" else "tcp", checks.number(int(rest), 1, MAX_PORT, field))

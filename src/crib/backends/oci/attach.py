@@ -1,0 +1,381 @@
+"""Attaching to a container: all who do share one connection to its monitor, which is read eagerly.
+
+The monitor waits for whom it writes to, and so would the container. So what comes is taken at once, and kept
+for each session within a bound; a session whose client is slower than that is ended with an error. Nothing is
+left out of the middle: what a client has got is always the true beginning of what was written, which a file
+or an archive can be checked by, and whoever only looks attaches anew, or reads the log.
+
+The monitor ends the input of a container with `stdin_once` when a connection ends. Sessions without input
+must not do that when they go: the connection stays then, until the container has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+
+from crib.backends.oci.conmon import tell
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.exits import LOST_CODE
+from crib.backends.oci.failures import trying
+from crib.backends.oci.replay import latest_output
+from crib.host.inotify import WRITTEN, DirectoryWatcher
+from crib.host.streams import CHUNK, Sink
+from crib.host.threads import run_to_end
+from crib.model.container import ContainerRecord, Exit
+from crib.model.errors import Exhausted, Unavailable, WrongState
+from crib.model.ids import ContainerId
+from crib.model.streams import AttachRequest, TerminalSize
+from crib.wire.conmon import (
+    ATTACH_SOCKET,
+    MAX_INPUT,
+    MAX_OUTPUT,
+    OUTPUT_STREAMS,
+    WINDOW_FIFO,
+    window_size,
+)
+
+SESSION_BYTES = 4 << 20
+"""Output that waits for one client at most."""
+_PACKETS = 64
+"""Packets that are taken before the loop's others get their turn."""
+_EXIT_TIME = 10.0
+_SETTLE_TIME = 0.002
+_SETTLE_TRIES = 10
+
+
+class _Inbox:
+    """One stream of one session: what has come and was not read yet."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: deque[bytes] = deque()
+        self._ended = False
+        self._news = asyncio.Event()
+
+    def put(self, data: bytes, *, first: bool = False) -> None:
+        self.size += len(data)
+        (self._parts.appendleft if first else self._parts.append)(data)
+        self._news.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self.size = 0
+
+    async def read(self) -> bytes:
+        """See ports.ByteSource."""
+        while not self._parts:
+            if self._ended:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        taken = [self._parts.popleft()]
+        length = len(taken[0])
+        while self._parts and length + len(self._parts[0]) <= CHUNK:
+            taken.append(self._parts.popleft())
+            length += len(taken[-1])
+        self.size -= length
+        return b"".join(taken)
+
+
+class _Input:
+    """The container's standard input. With `once` its end is the container's, and for good."""
+
+    def __init__(self, hub: _Hub, *, once: bool) -> None:
+        self._hub = hub
+        self._once = once
+        self._closed = False
+
+    async def write(self, data: bytes) -> None:
+        """See ports.ByteSink."""
+        if self._closed:
+            raise BrokenPipeError("it is closed")
+        await self._hub.send(data)
+
+    async def close(self) -> None:
+        """See ports.ByteSink: an end is read only by a container with `stdin_once`."""
+        if not self._closed:
+            self._closed = True
+            if self._once:
+                self._hub.end_input()
+
+
+class AttachSession:
+    """See ports.Session, of a container's first process."""
+
+    def __init__(self, hub: _Hub, wanted: AttachRequest) -> None:
+        config = hub.record.config
+        self.seen: Counter[str] = Counter()
+        """Bytes of each stream that have come, wanted or not."""
+        self._hub = hub
+        self._input = _Input(hub, once=config.stdin_once) if wanted.stdin and config.stdin else None
+        self._inboxes = {
+            stream: _Inbox()
+            for stream, asked in (("stdout", wanted.stdout), ("stderr", wanted.stderr and not config.tty))
+            if asked
+        }
+        self._over = asyncio.Event()
+        self._is_late = False
+
+    @property
+    def stdin(self) -> _Input | None:
+        return self._input
+
+    @property
+    def stdout(self) -> _Inbox | None:
+        return self._inboxes.get("stdout")
+
+    @property
+    def stderr(self) -> _Inbox | None:
+        return self._inboxes.get("stderr")
+
+    def take(self, stream: str, data: bytes) -> None:
+        """Output has come."""
+        self.seen[stream] += len(data)
+        inbox = self._inboxes.get(stream)
+        if inbox is None or self._over.is_set():
+            return
+        if sum(one.size for one in self._inboxes.values()) + len(data) > SESSION_BYTES:
+            self._is_late = True
+            self.end()
+        else:
+            inbox.put(data)
+
+    def begin_with(self, output: dict[str, bytes]) -> None:
+        """Output from before."""
+        for stream, data in output.items():
+            if stream in self._inboxes and data:
+                self._inboxes[stream].put(data, first=True)
+
+    def end(self) -> None:
+        """No more output comes."""
+        for inbox in self._inboxes.values():
+            inbox.end()
+        self._over.set()
+
+    def resize(self, size: TerminalSize) -> None:
+        if self._hub.record.config.tty:
+            self._hub.resize(size)
+
+    async def wait(self) -> int:
+        """Exhausted when the client was too slow."""
+        await self._over.wait()
+        if self._is_late:
+            limit = SESSION_BYTES >> 20
+            raise Exhausted(
+                f"{self._hub.what}: the client was {limit} MiB behind; the container's log has all"
+            )
+        return await self._hub.exit_code()
+
+    async def kill(self) -> None:
+        """Nothing: the container goes on."""
+
+    async def close(self) -> None:
+        self.end()
+        for inbox in self._inboxes.values():
+            inbox.clear()
+        if self._input is not None:
+            await self._input.close()
+        self._hub.leave(self)
+
+
+class _Hub:
+    """The connection to one container's monitor, and who shares it."""
+
+    def __init__(
+        self,
+        record: ContainerRecord,
+        bundle: str,
+        exit_code: Callable[[ContainerId], Awaitable[int]],
+        gone: Callable[[ContainerId], None],
+    ) -> None:
+        self.record = record
+        self.what = f"attach to container {record.id}"
+        self._bundle = bundle
+        self._learn_code = exit_code
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._sessions: set[AttachSession] = set()
+        self._holds_input = record.config.stdin and record.config.stdin_once
+        self._code: asyncio.Future[int] | None = None
+        self._size: TerminalSize | None = None
+        self._resizing: asyncio.Task[None] | None = None
+        self._view = memoryview(bytearray(MAX_OUTPUT))
+        self._socket = _connect(bundle)
+        self._sink = Sink(self._socket.fileno(), owned=False)
+        self._sending = asyncio.Lock()
+        self._loop.add_reader(self._socket, self.receive)
+
+    def join(self, session: AttachSession) -> None:
+        """From now on it gets what comes."""
+        self._sessions.add(session)
+
+    def leave(self, session: AttachSession) -> None:
+        """Safe to repeat."""
+        self._sessions.discard(session)
+        if not self._sessions and not self._holds_input:
+            self._close()
+
+    def receive(self) -> None:
+        """Take what is there, and hand it out."""
+        for _packet in range(_PACKETS):
+            if self._socket.fileno() < 0:
+                return
+            try:
+                size = self._socket.recv_into(self._view)
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            if size == 0:
+                self._end()
+                return
+            stream, data = OUTPUT_STREAMS.get(self._view[0], ""), bytes(self._view[1:size])
+            for session in tuple(self._sessions):
+                session.take(stream, data)
+
+    async def send(self, data: bytes) -> None:
+        """To the container's input, one writer after another; ConnectionError when it takes no more."""
+        async with self._sending:
+            view = memoryview(data)
+            while view:
+                await self._sink.write(view[:MAX_INPUT])
+                view = view[MAX_INPUT:]
+
+    def end_input(self) -> None:
+        """The container reads an end, for good. Output still comes."""
+        if self._holds_input:
+            self._holds_input = False
+            self._sink.release()
+            with contextlib.suppress(OSError):  # the container has ended
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def resize(self, size: TerminalSize) -> None:
+        """The newest counts, if they come faster than the monitor obeys."""
+        self._size = size
+        if self._resizing is None:
+            self._resizing = asyncio.ensure_future(self._resize())
+
+    async def exit_code(self) -> int:
+        """Once the container has ended; Unavailable when nobody looked at it any more by then."""
+        if self._code is None:
+            raise Unavailable(f"{self.what}: the session is closed")
+        return await asyncio.shield(self._code)
+
+    async def _resize(self) -> None:
+        try:
+            while self._size is not None:
+                size, self._size = self._size, None
+                with contextlib.suppress(OSError):  # a terminal of the wrong size is no reason to end
+                    await tell(self._bundle, window_size(size.width, size.height), WINDOW_FIFO)
+        finally:
+            self._resizing = None
+
+    def _end(self) -> None:
+        """The monitor has closed: all output has come, and its exit file is next."""
+        if self._sessions:
+            self._code = asyncio.ensure_future(self._learn_code(self.record.id))
+        self._close()
+        for session in self._sessions:
+            session.end()
+
+    def _close(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._sink.release()
+            self._socket.close()
+            self._gone(self.record.id)
+
+
+class Attachments:
+    """Who is attached to which container."""
+
+    def __init__(self, environment: OciEnvironment, read_exit: Callable[[ContainerId], Exit | None]) -> None:
+        self._env = environment
+        self._read_exit = read_exit
+        self._hubs: dict[ContainerId, _Hub] = {}
+
+    async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> AttachSession:
+        """See Handler.attach."""
+        with trying(f"attach to container {record.id}"):
+            hub = self._hub(record)
+            session = AttachSession(hub, wanted)
+            hub.join(session)
+            try:
+                if self._env.settings.streaming.attach_replay > 0 and record.log_path:
+                    await self._replay(hub, session)
+            except BaseException:
+                await session.close()
+                raise
+        return session
+
+    def _hub(self, record: ContainerRecord) -> _Hub:
+        hub = self._hubs.get(record.id)
+        if hub is None:
+            bundle = self._env.paths.container(record.id)
+            try:
+                hub = _Hub(record, bundle, self._exit_code, self._forget)
+            except (FileNotFoundError, ConnectionRefusedError):
+                raise WrongState(f"attach to container {record.id}: it has ended") from None
+            self._hubs[record.id] = hub
+        return hub
+
+    def _forget(self, container: ContainerId) -> None:
+        del self._hubs[container]
+
+    async def _replay(self, hub: _Hub, session: AttachSession) -> None:
+        """Begin with what the log has and did not come by the connection.
+
+        The monitor writes to the log first, then to us: what it has done in between is found when nothing
+        moves for a moment. If it never rests, some output may come twice or be left out where both meet.
+        """
+        try:
+            log = os.open(hub.record.log_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # just being rotated
+            return
+        try:
+            for _try in range(_SETTLE_TRIES):
+                size = os.fstat(log).st_size
+                hub.receive()
+                known = session.seen.copy()
+                await asyncio.sleep(_SETTLE_TIME)
+                hub.receive()
+                if known == session.seen and size == os.fstat(log).st_size:
+                    break
+            most = self._env.settings.streaming.attach_replay
+            session.begin_with(await run_to_end(latest_output, log, size, most, known))
+        finally:
+            os.close(log)
+
+    async def _exit_code(self, container: ContainerId) -> int:
+        with DirectoryWatcher([self._env.paths.exits], WRITTEN) as watcher:
+            try:
+                async with asyncio.timeout(_EXIT_TIME):
+                    while (found := self._read_exit(container)) is None:
+                        await watcher.next_events()
+            except TimeoutError:
+                return LOST_CODE
+        return found.code
+
+
+def _connect(bundle: str) -> socket.socket:
+    directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            # A socket's path has at most 107 bytes, a bundle's may have more.
+            connected.connect(f"/proc/self/fd/{directory}/{ATTACH_SOCKET}")
+        except BaseException:
+            connected.close()
+            raise
+    finally:
+        os.close(directory)
+    return connected

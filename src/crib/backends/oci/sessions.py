@@ -1,0 +1,171 @@
+"""The container's end of an exec: pipes or a terminal, and what is done with the command behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from crib.host.streams import Sink, Source, make_pipe
+from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
+from crib.model.streams import ExecProcess, TerminalSize
+
+ChildEnds = tuple[int | None, int | None, int | None]
+"""Standard input, output and error of what is started; None is /dev/null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Our ends."""
+
+    stdin: Sink | None = None
+    stdout: Source | None = None
+    stderr: Source | None = None
+
+    def end(self) -> None:
+        """The command has ended: what it has written is still to be read, and it reads nothing any more."""
+        if self.stdin is not None:
+            self.stdin.release()
+        for source in (self.stdout, self.stderr):
+            if source is not None:
+                source.end()
+
+    def close(self) -> None:
+        """Let go of all of it. Safe to repeat."""
+        if self.stdin is not None:
+            self.stdin.release()
+        for source in (self.stdout, self.stderr):
+            if source is not None:
+                source.close()
+
+
+class Pipes:
+    """The streams of a command without a terminal: pipes straight to it.
+
+    Also for what was not asked for: no process of a container may get the host's /dev/null, of which crun
+    makes its user the owner (host/null_device).
+    """
+
+    def __init__(self, wanted: ExecProcess) -> None:
+        self._child: list[int] = []
+        self._streams = Streams()
+        try:
+            child, own = make_pipe()
+            self._child.append(child)
+            stdin = Sink(own)
+            self._streams = Streams(stdin)
+            if not wanted.stdin:
+                stdin.release()
+            own, child = make_pipe()
+            self._child.append(child)
+            self._streams = replace(self._streams, stdout=Source(own))
+            own, child = make_pipe()
+            self._child.append(child)
+            self._streams = replace(self._streams, stderr=Source(own))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def child_ends(self) -> ChildEnds:
+        stdin, stdout, stderr = self._child
+        return stdin, stdout, stderr
+
+    def started(self) -> None:
+        """The command has its ends: ours are closed, or we would never read an end."""
+        while self._child:
+            os.close(self._child.pop())
+
+    def connect(self) -> Streams:
+        """Our ends, which belong to the caller from now on."""
+        streams, self._streams = self._streams, Streams()
+        return streams
+
+    def close(self) -> None:
+        """Close what nobody took. Safe to repeat."""
+        self.started()
+        self._streams.close()
+
+
+class Console:
+    """The streams of a command with a terminal, which the runtime makes in the container and sends to us."""
+
+    child_ends: ChildEnds = (None, None, None)
+
+    def __init__(self, wanted: ExecProcess, path: str) -> None:
+        self._wanted = wanted
+        with contextlib.suppress(FileNotFoundError):  # of a daemon before us with the same pid
+            os.unlink(path)
+        self._socket = ConsoleSocket(path)
+
+    def started(self) -> None:
+        """Nothing: the runtime connects to the socket."""
+
+    def connect(self) -> Streams:
+        """The terminal that the runtime, which has ended, has sent. OSError when it sent none."""
+        terminal = self._socket.receive()
+        begin_lines_anew(terminal)
+        # Two descriptors: the end of the input is no end for the command, which is hung up with the last.
+        stdin = Sink(os.dup(terminal)) if self._wanted.stdin else None
+        return Streams(stdin, TerminalSource(terminal))
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        self._socket.close()
+
+
+class ExecSession:
+    """See ports.Session, of a command that runs.
+
+    `followed` ends when the command has ended and what it needed is put away; its result is the exit code.
+    """
+
+    def __init__(
+        self,
+        wanted: ExecProcess,
+        streams: Streams,
+        followed: asyncio.Task[int],
+        kill: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._wanted = wanted
+        self._streams = streams
+        self._followed = followed
+        self._kill = kill
+        self._dropping = [
+            asyncio.ensure_future(_drop(source))
+            for source, asked in ((streams.stdout, wanted.stdout), (streams.stderr, wanted.stderr))
+            if source is not None and not asked
+        ]
+
+    @property
+    def stdin(self) -> Sink | None:
+        return self._streams.stdin if self._wanted.stdin else None
+
+    @property
+    def stdout(self) -> Source | None:
+        return self._streams.stdout if self._wanted.stdout else None
+
+    @property
+    def stderr(self) -> Source | None:
+        return self._streams.stderr if self._wanted.stderr else None
+
+    def resize(self, size: TerminalSize) -> None:
+        if isinstance(self._streams.stdout, TerminalSource):
+            self._streams.stdout.resize(size.width, size.height)
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._followed)
+
+    async def kill(self) -> None:
+        await self._kill()
+
+    async def close(self) -> None:
+        self._streams.close()
+
+
+async def _drop(source: Source) -> None:
+    """The command must not wait for somebody to read it."""
+    while await source.read():
+        pass

@@ -1,0 +1,154 @@
+"""`crib forward`: sockets here, whose connections go on in a pod."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crib.cli.datagrams import Datagrams
+from crib.cli.output import clean
+from crib.cli.session import CommandError, say
+from crib.client import lookup, streams
+from crib.client.errors import ClientError
+from crib.wire.portforward import Target, decode_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crib.cli.options import ForwardOptions
+    from crib.cli.session import Session
+
+    Dial = Callable[[Target], contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]]
+
+MAX_CONNECTIONS = 256
+"""At a time; more wait. Each has a connection to the runtime."""
+READ_BYTES = 1 << 16
+_MAX_PORT = 0xFFFF
+_SPEC = re.compile(
+    r"(?:(?P<local>[0-9]{0,5}):)?(?P<remote>[0-9]{1,5}|udp:[0-9]{1,5}|unix:[^:]+:/.*)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One argument. `local` is a port here, 0 for any that is free."""
+
+    local: int
+    target: Target
+
+
+def parse(text: str) -> Spec:
+    """`[LOCAL:]REMOTE`; CommandError."""
+    match = _SPEC.fullmatch(text)
+    try:
+        target = decode_target(match["remote"] if match else "")
+    except ValueError:
+        wanted = "PORT, LOCAL:PORT, udp:PORT or unix:CONTAINER:/PATH"
+        raise CommandError(f"{text!r} is not such as {wanted}", 2) from None
+    assert match is not None
+    local = target.port if match["local"] is None else int(match["local"] or 0)
+    if local > _MAX_PORT:
+        raise CommandError(f"{text!r}: there is no port {local} here", 2)
+    return Spec(local, target)
+
+
+async def forward(session: Session, options: ForwardOptions) -> None:
+    """Listen until the command is interrupted."""
+    specs = [parse(text) for text in options.ports]
+    async with session.connect() as connection:
+        pod = await lookup.find_pod(connection, options.pod)
+        # What the runtime refuses is better known now than at the first connection.
+        await streams.forward_url(connection, pod.id, [spec.target for spec in specs])
+
+        def dial(target: Target) -> contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]:
+            return streams.forward(connection, pod.id, target, options.transport.value, options.ca_file)
+
+        async with contextlib.AsyncExitStack() as stack:
+            for spec in specs:
+                listener = Datagrams if spec.target.kind == "udp" else Connections
+                await stack.enter_async_context(_listening(listener(spec, dial), options.address, spec))
+            await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _listening(listener: Connections | Datagrams, address: str, spec: Spec) -> AsyncIterator[None]:
+    try:
+        host, port = await listener.listen(address)
+    except OSError as error:
+        raise CommandError(f"cannot listen on {address}:{spec.local}: {error.strerror or error}") from error
+    print(f"Forwarding from {f'[{host}]' if ':' in host else host}:{port} -> {spec.target}", flush=True)
+    try:
+        yield
+    finally:
+        await listener.close()
+
+
+class Connections:
+    """A TCP socket here; each of its connections has one in the pod."""
+
+    def __init__(self, spec: Spec, dial: Dial) -> None:
+        self._spec = spec
+        self._dial = dial
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, address: str) -> tuple[str, int]:
+        """Where; OSError."""
+        self._server = await asyncio.start_server(self._accepted, address, self._spec.local, limit=READ_BYTES)
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return host, port
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            async with self._room, self._dial(self._spec.target) as peer:
+                await _both_ways(reader, writer, peer)
+        except ClientError as error:
+            say(clean(f"crib: {self._spec.target}: {' '.join(error.message.split())}"))
+        except (OSError, asyncio.CancelledError):
+            pass  # who connected has gone, or we go
+        finally:
+            writer.transport.abort()
+
+
+async def _both_ways(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: streams.ForwardedConnection
+) -> None:
+    """Until both have ended, each by itself; or one is broken."""
+
+    async def up() -> None:
+        while data := await reader.read(READ_BYTES):
+            await peer.write(data)
+        await peer.close()
+
+    async def down() -> None:
+        async for data in peer:
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    ways = [asyncio.ensure_future(way) for way in (up(), down())]
+    try:
+        await asyncio.gather(*ways)
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)

@@ -1,0 +1,78 @@
+"""A file or a tree of this machine as a tar archive."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from crib.client.unpacking import Problems
+from crib.wire.tar_member import Kind, Member
+from crib.wire.tar_writer import END, member_header, padding
+
+PIECE = 1 << 18
+"""Bytes of the archive that are made at a time, about."""
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def pack(path: str, name: str, problems: Problems) -> Iterator[bytes]:
+    """The archive, piece by piece; `path` is called `name` in it, and what is below is named for that.
+
+    With the name `.` it has what is in the directory `path`, without the directory itself. Links below `path`
+    go as links. All belongs to root, so that it becomes who unpacks it. OSError when `path` cannot be read;
+    what is below and cannot be is a problem.
+    """
+    buffer = bytearray()
+    for piece in _members(os.fsencode(os.path.realpath(path)), os.fsencode(name), problems):
+        buffer += piece
+        if len(buffer) >= PIECE:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer) + END
+
+
+def _members(path: bytes, name: bytes, problems: Problems) -> Iterator[bytes]:
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode):
+        yield from _file(path, name, problems)
+    elif stat.S_ISLNK(status.st_mode):
+        yield member_header(_member(name, Kind.SYMLINK, status)._replace(link=os.readlink(path)))
+    elif stat.S_ISDIR(status.st_mode):
+        if name != b".":
+            yield member_header(_member(name + b"/", Kind.DIRECTORY, status))
+        for entry in sorted(os.listdir(path)):
+            below = name + b"/" + entry
+            try:
+                yield from _members(path + b"/" + entry, below, problems)
+            except OSError as error:
+                problems.add(below, error.strerror or str(error))
+    else:
+        problems.add(name, "neither a file, a directory nor a link")
+
+
+def _file(path: bytes, name: bytes, problems: Problems) -> Iterator[bytes]:
+    descriptor = os.open(path, _FILE)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            problems.add(name, "it changed while it was read")
+            return
+        yield member_header(_member(name, Kind.FILE, status))
+        left = status.st_size
+        while left:
+            data = os.read(descriptor, min(left, PIECE))
+            if not data:
+                # The header has promised so many bytes.
+                problems.add(name, "it became shorter while it was read")
+                data = bytes(min(left, PIECE))
+            left -= len(data)
+            yield data
+        yield bytes(padding(status.st_size))
+    finally:
+        os.close(descriptor)
+
+
+def _member(name: bytes, kind: Kind, status: os.stat_result) -> Member:
+    size = status.st_size if kind is Kind.FILE else 0
+    seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
+    return Member(name, kind, status.st_mode & 0o7777, 0, 0, seconds, nanoseconds, size, 0, size)

@@ -1,0 +1,22 @@
+"""Streams into containers and pods of any CRI runtime: exec, attach, and connections to a pod's ports.
+
+The runtime gives a URL for each stream through its socket; what is spoken there is SPDY/3.1 or a WebSocket.
+`session` has exec and attach, `forwarding` the pod's ports; `spdy` and `websocket` turn frames into streams
+of bytes, `link` is the connection. Buffers are bounded both ways: who reads late holds up who writes.
+"""
+
+from crib.client.streams.forwarding import ForwardedConnection, forward, forward_url
+from crib.client.streams.session import Reader, Session, StreamOptions, Transport, Writer, attach, exec
+
+__all__ = [
+    "ForwardedConnection",
+    "Reader",
+    "Session",
+    "StreamOptions",
+    "Transport",
+    "Writer",
+    "attach",
+    "exec",
+    "forward",
+    "forward_url",
+]

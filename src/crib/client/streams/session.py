@@ -1,0 +1,226 @@
+"""Exec and attach: a command's streams, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+from weakref import WeakSet
+
+from crib.client.connection import Connection
+from crib.client.errors import RuntimeFailure
+from crib.client.streams import spdy, websocket
+from crib.client.streams.link import Link, UpgradeRefused
+from crib.client.streams.spdy import SpdyStream
+from crib.client.streams.websocket import Channel
+from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest
+from crib.wire import remotecommand
+from crib.wire.channel_messages import V5
+from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, StreamType, TerminalSize, Wanted
+
+_SPDY_VERSION = SPDY_PROTOCOLS[0].name
+_InWebSocket = TypeVar("_InWebSocket")
+_OverSpdy = TypeVar("_OverSpdy")
+Transport = Literal["auto", "spdy", "websocket"]
+"""auto: a WebSocket with the newest protocol, or SPDY where the runtime does not speak that."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """Which streams are wanted, and how they come here."""
+
+    tty: bool = False
+    """A terminal in the container; then there is no stderr."""
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    transport: Transport = "auto"
+    ca_file: str = ""
+    """PEM file of the authority that signed the runtime's certificate. Without one, a runtime on this node is
+    trusted, and for another the system's authorities count (see `link.upgrade`)."""
+
+
+class Reader(Protocol):
+    """What comes; also to be used with `async for`."""
+
+    async def read(self) -> bytes:
+        """All bytes that there are, at least one; empty at the end, for good. Unavailable when broken."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Writer(Protocol):
+    """What goes."""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Returns when there is room for more. Unavailable when nobody takes it."""
+        ...
+
+    async def close(self) -> None:
+        """No more comes: the other side reads an end. Safe to repeat, and when the command has ended."""
+        ...
+
+
+class Session:
+    """A command's streams; those that were not asked for are None.
+
+    Read stdout and stderr while you wait: a few MiB are held for a reader that is late, then all streams
+    pause.
+    """
+
+    def __init__(self, streams: Mapping[StreamType, Channel | SpdyStream]) -> None:
+        self._streams = streams
+        self._status = bytearray()
+        self.stdin: Writer | None = streams.get(StreamType.STDIN)
+        self.stdout: Reader | None = streams.get(StreamType.STDOUT)
+        self.stderr: Reader | None = streams.get(StreamType.STDERR)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Tell the terminal its size in columns and rows; nothing without a terminal. Unavailable."""
+        if stream := self._streams.get(StreamType.RESIZE):
+            await stream.write(remotecommand.encode_resize(TerminalSize(width, height)))
+
+    async def wait(self) -> int:
+        """The exit code, when the runtime has told it. RuntimeFailure with the runtime's words, Unavailable.
+
+        An attach gives 0 when the container has ended. What the command wrote has all come by then, but may
+        still have to be read.
+        """
+        async for data in self._streams[StreamType.ERROR]:
+            self._status += data[: remotecommand.MAX_STATUS + 1 - len(self._status)]
+        if not self._status:
+            raise RuntimeFailure("the runtime ended the streams and did not say how the command ended")
+        outcome = remotecommand.decode_outcome(bytes(self._status), has_status=True)
+        if isinstance(outcome, Exited):
+            return outcome.code
+        raise RuntimeFailure(outcome.message)
+
+
+@contextlib.asynccontextmanager
+async def exec(
+    connection: Connection, container_id: str, argv: Sequence[str], options: StreamOptions = StreamOptions()
+) -> AsyncIterator[Session]:
+    """Run a command in a container. Leaving the block ends the streams; the command may go on.
+
+        async with streams.exec(crib, container_id, ["cat"], StreamOptions(stdin=True)) as session:
+            await session.stdin.write(b"hello")
+            await session.stdin.close()
+            print(await session.stdout.read(), await session.wait())
+
+    ClientError.
+    """
+    wanted = _wanted(options)
+
+    async def ask() -> str:
+        request = ExecRequest(
+            container_id=container_id,
+            cmd=argv,
+            tty=wanted.tty,
+            stdin=wanted.stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+        )
+        return (await connection.call(connection.runtime.Exec, request)).url
+
+    async with _session(connection, ask, wanted, options) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def attach(
+    connection: Connection, container_id: str, options: StreamOptions = StreamOptions()
+) -> AsyncIterator[Session]:
+    """Join the streams of a container's first process; `tty` must be the container's. See `exec`."""
+    wanted = _wanted(options)
+
+    async def ask() -> str:
+        request = AttachRequest(
+            container_id=container_id,
+            tty=wanted.tty,
+            stdin=wanted.stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+        )
+        return (await connection.call(connection.runtime.Attach, request)).url
+
+    async with _session(connection, ask, wanted, options) as session:
+        yield session
+
+
+def _wanted(options: StreamOptions) -> Wanted:
+    return Wanted(options.stdin, options.stdout, options.stderr and not options.tty, options.tty)
+
+
+@contextlib.asynccontextmanager
+async def _session(
+    connection: Connection, ask: Callable[[], Awaitable[str]], wanted: Wanted, options: StreamOptions
+) -> AsyncIterator[Session]:
+    kinds = wanted.streams(resize=True)
+
+    async def in_websocket() -> websocket.WebSocket:
+        return await websocket.connect(await ask(), V5.name, options.ca_file)
+
+    async def over_spdy() -> Link:
+        return await spdy.connect(await ask(), (_SPDY_VERSION,), options.ca_file)
+
+    carrier = await first_spoken(connection, options.transport, in_websocket, over_spdy)
+    if isinstance(carrier, websocket.WebSocket):
+        numbers = {kind: CHANNELS.index(kind) for kind in kinds}
+        channels = websocket.Channels(carrier, numbers.values())
+        streams = {kind: channels.by_number[number] for kind, number in numbers.items()}
+        for channel in streams.values():
+            channel.outcome = streams[StreamType.ERROR]
+        async with running(channels.run(), carrier.abort):
+            yield Session(streams)
+        return
+    session = spdy.SpdySession(carrier)
+    async with running(session.run(), carrier.abort):
+        # The error stream first: it says what is wrong with the others.
+        error = await session.open(remotecommand.stream_headers(StreamType.ERROR))
+        opened = {StreamType.ERROR: error}
+        for kind in CHANNELS:
+            if kind in kinds - opened.keys():
+                opened[kind] = await session.open(remotecommand.stream_headers(kind), error)
+        for stream in opened.values():
+            await stream.accepted()
+        yield Session(opened)
+
+
+@contextlib.asynccontextmanager
+async def running(pump: Coroutine[Any, Any, None], abort: Callable[[], None]) -> AsyncIterator[None]:
+    """A connection's pump runs during the block; then the connection is closed."""
+    task = asyncio.ensure_future(pump)
+    try:
+        yield
+    finally:
+        abort()
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.result()
+
+
+_without_websocket: WeakSet[Connection] = WeakSet()
+"""Connections to runtimes that were asked for a WebSocket and refused."""
+
+
+async def first_spoken(
+    connection: Connection,
+    transport: Transport,
+    in_websocket: Callable[[], Awaitable[_InWebSocket]],
+    over_spdy: Callable[[], Awaitable[_OverSpdy]],
+) -> _InWebSocket | _OverSpdy:
+    """What the first way gives that the runtime does not refuse; each way asks for a URL of its own."""
+    if transport == "spdy" or (transport == "auto" and connection in _without_websocket):
+        return await over_spdy()
+    try:
+        return await in_websocket()
+    except UpgradeRefused:
+        if transport == "websocket":
+            raise
+    opened = await over_spdy()
+    _without_websocket.add(connection)
+    return opened

@@ -1,0 +1,65 @@
+"""Bytes between a client and a command, both ways, until the command has ended or the client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from crib.ends import ByteSink, ByteSource, Session, TerminalStreams
+
+
+async def carry(client: TerminalStreams, session: Session) -> int | None:
+    """The exit code, once all output is with the client; None when the client went away before.
+
+    Whatever is then left to do with the session is the caller's.
+    """
+    ended = asyncio.ensure_future(_ended(session, client.stdout, client.stderr))
+    gone = asyncio.ensure_future(client.gone())
+    down = (
+        asyncio.ensure_future(_copy(client.stdin, session.stdin)),
+        asyncio.ensure_future(_resize(client, session)),
+    )
+    try:
+        await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
+        return ended.result() if ended.done() else None
+    finally:
+        tasks = (ended, gone, *down)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def drain(session: Session) -> int:
+    """Read and drop what the command still writes, so that it does not block; its exit code."""
+    return await _ended(session, None, None)
+
+
+async def _ended(session: Session, stdout: ByteSink | None, stderr: ByteSink | None) -> int:
+    """All output first, then the code: a client takes the code for the end."""
+    async with asyncio.TaskGroup() as outputs:
+        outputs.create_task(_copy(session.stdout, stdout))
+        outputs.create_task(_copy(session.stderr, stderr))
+    return await session.wait()
+
+
+async def _copy(source: ByteSource | None, sink: ByteSink | None) -> None:
+    """To the end of the source, or until it breaks. What comes after the sink's reader has gone is dropped.
+
+    So a client that no longer reads does not keep a command from writing, and a command that closed its input
+    does not keep a client from sending.
+    """
+    with contextlib.suppress(ConnectionError):
+        while source is not None and (data := await source.read()):
+            if sink is not None:
+                try:
+                    await sink.write(data)
+                except OSError:
+                    sink = None
+    if sink is not None:
+        with contextlib.suppress(OSError):
+            await sink.close()
+
+
+async def _resize(client: TerminalStreams, session: Session) -> None:
+    async for size in client.resizes():
+        session.resize(size)

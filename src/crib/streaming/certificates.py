@@ -1,0 +1,107 @@
+"""TLS of the streaming server: files that may change at any time, or a certificate made here."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import logging
+import os
+import ssl
+import time
+
+from crib.model.errors import Broken
+from crib.model.settings import StreamingSettings
+
+log = logging.getLogger(__name__)
+
+SELF_SIGNED_DAYS = 365
+"""Of a certificate made here; the next one is made after half of them."""
+_DAY = 86400
+_Version = tuple[object, ...]
+
+
+class Certificates:
+    """Contexts for new connections, with the certificate that is in force."""
+
+    def __init__(self, settings: StreamingSettings) -> None:
+        """Broken when the files cannot be used."""
+        self._settings = settings
+        self._tried = self._version()
+        try:
+            self._context = self._make()
+        except OSError as error:
+            raise Broken(f"streaming: the certificate cannot be used: {error}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """Of the files as they are now; when they cannot be used, the old ones stay in force."""
+        now = self._version()
+        if now != self._tried:
+            self._tried = now
+            try:
+                self._context = self._make()
+                log.info("streaming: there is a new certificate")
+            except OSError as error:
+                log.warning("streaming: the changed certificate cannot be used, the old one stays: %s", error)
+        return self._context
+
+    def _version(self) -> _Version:
+        """Differs when there is something new to take."""
+        settings = self._settings
+        if settings.tls == "self-signed":
+            return (int(time.time() / (SELF_SIGNED_DAYS * _DAY / 2)),)
+        files = filter(None, (settings.cert_file, settings.key_file, settings.client_ca_file))
+        return tuple(map(_signature, files))
+
+    def _make(self) -> ssl.SSLContext:
+        settings = self._settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.client_ca_file:
+            context.load_verify_locations(settings.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+        if settings.tls == "files":
+            # An encrypted key is an error: without a password the library would ask the terminal for one.
+            context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+            return context
+        # The ssl module reads certificates from files only.
+        with open(os.memfd_create("certificate"), "wb") as file:
+            file.write(self_signed(settings.address))
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+        return context
+
+
+def _signature(path: str) -> _Version:
+    """Differs when the file was written or replaced."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return (str(error),)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def self_signed(address: str) -> bytes:
+    """A key and a certificate for the address, PEM. Imported here: most nodes never need it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "crib streaming")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=SELF_SIGNED_DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + certificate.public_bytes(serialization.Encoding.PEM)

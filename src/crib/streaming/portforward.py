@@ -1,0 +1,291 @@
+"""Connections into a pod over SPDY streams, WebSocket channels, or SPDY in a WebSocket's messages.
+
+One connection that fails or is cut off tells so on its own error stream and touches no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crib.ends import ByteSink, ByteStream
+from crib.engine.streams.verbs import Streams
+from crib.model.errors import CribError
+from crib.model.settings import StreamingSettings
+from crib.model.streams import ForwardRequest, PodAddress
+from crib.streaming import websocket
+from crib.streaming.channels import ChannelReader, ChannelSink, ChannelSource
+from crib.streaming.head import BadRequest, HeadReader, RequestHead
+from crib.streaming.link import Link
+from crib.streaming.room import Room
+from crib.streaming.spdy import Bytes, SpdySession, SpdyStream
+from crib.wire import channel_messages as messages
+from crib.wire import portforward as wire
+from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
+
+
+def choose(head: RequestHead, request: ForwardRequest, streams: Streams, settings: StreamingSettings) -> Run:
+    """Which protocol the rest of the connection speaks. BadRequest when none fits."""
+    forwarding = _Forwarding(request, streams, settings)
+    if head.asks_for(SPDY_UPGRADE):
+        offered = head.values(PROTOCOL_HEADER.lower())
+        if offered and wire.PROTOCOL not in offered:
+            problem = f"none of {', '.join(offered)[:500]} is spoken here, but {wire.PROTOCOL}"
+            raise BadRequest(403, problem, ((ACCEPTED_HEADER, wire.PROTOCOL),))
+        return forwarding.over_spdy
+    if not head.asks_for("websocket"):
+        raise BadRequest(400, "Upgrade: SPDY/3.1 or websocket is needed here")
+    key = websocket.check_handshake(head)
+    if wire.TUNNEL_PROTOCOL in head.values("sec-websocket-protocol"):
+        return lambda link, http: forwarding.through_tunnel(link, http, key)
+    protocol = websocket.choose_protocol(head, wire.WEBSOCKET_PROTOCOLS)
+    try:
+        ports = wire.decode_ports(head.query) if head.query else request.ports
+    except MalformedRequest as error:
+        raise BadRequest(400, str(error)) from error
+    if not 0 < len(ports) <= wire.MAX_PORTS:
+        raise BadRequest(400, f"a WebSocket needs 1 to {wire.MAX_PORTS} ports in its query")
+    return lambda link, http: forwarding.over_websocket(link, http, _Handshake(key, protocol, ports))
+
+
+@dataclass(frozen=True, slots=True)
+class _Handshake:
+    key: str
+    protocol: messages.ChannelProtocol
+    ports: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Forwarding:
+    """One request, whatever it comes over."""
+
+    request: ForwardRequest
+    streams: Streams
+    settings: StreamingSettings
+    _count: int = 0
+
+    async def over_spdy(self, link: Link, http: HeadReader) -> None:
+        http.switch(SPDY_UPGRADE, [(PROTOCOL_HEADER, wire.PROTOCOL)])
+        await self._spdy(link)
+
+    async def through_tunnel(self, link: Link, http: HeadReader, key: str) -> None:
+        socket = websocket.WebSocket.accept(link, http, key, wire.TUNNEL_PROTOCOL)
+        await self._spdy(websocket.Tunnel(socket))
+        socket.close()
+
+    async def over_websocket(self, link: Link, http: HeadReader, handshake: _Handshake) -> None:
+        """One connection for each port, from the start; the WebSocket ends with the last of them."""
+        protocol, ports = handshake.protocol, handshake.ports
+        socket = websocket.WebSocket.accept(link, http, handshake.key, protocol.name)
+        room = Room(socket.has_left)
+        channels = [_PortChannels(socket, protocol, number, room) for number in range(len(ports))]
+        reader = _read_channels(ChannelReader(socket, protocol), channels, room)
+        with self._telling_end():
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(reader)
+                try:
+                    for port, channel in zip(ports, channels, strict=True):
+                        for sink in (channel.data, channel.error):
+                            await sink.write(wire.encode_port(port))
+                except ConnectionError:
+                    return
+                connections = [
+                    group.create_task(self._connection(wire.Target("tcp", port), channel, channel.error))
+                    for port, channel in zip(ports, channels, strict=True)
+                ]
+                await asyncio.wait(connections)
+                socket.close()
+                await reading
+
+    async def _spdy(self, carrier: Bytes) -> None:
+        session = SpdySession(carrier, self.settings.max_streams)
+        with self._telling_end():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(session.run())
+                connections = group.create_task(self._connections(session))
+                await session.ended()
+                connections.cancel()
+
+    async def _connections(self, session: SpdySession) -> None:
+        """Join the streams that the client opens to pairs, and serve each pair in a task of its own."""
+        halves = _Halves()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    async with asyncio.timeout(halves.patience()):
+                        stream = await session.opened()
+                except TimeoutError:
+                    halves.refuse_late()
+                    continue
+                if stream is None:
+                    return
+                try:
+                    pair = halves.add(stream)
+                except MalformedRequest as error:
+                    log.debug("forward to sandbox %s: a stream is refused: %s", self.request.sandbox, error)
+                    stream.abort()
+                    continue
+                with contextlib.suppress(ConnectionError):
+                    stream.accept()
+                if pair is not None:
+                    group.create_task(self._connection(*pair))
+
+    async def _connection(self, target: wire.Target, client: ByteStream, words: ByteSink) -> None:
+        """One connection, to its end; what goes wrong with it is told on its own error stream."""
+        self._count += 1
+        address = PodAddress(target.kind, target.port, target.container, target.path)
+        try:
+            problem = await self._connect(address, client, words)
+        except Exception:
+            log.exception("forward to sandbox %s, %s, failed as it should not", self.request.sandbox, address)
+            problem = "crib failed, see its log"
+        if problem:
+            log.info("forward to sandbox %s, %s: %s", self.request.sandbox, address, problem)
+            with contextlib.suppress(ConnectionError):
+                await words.write(problem.encode())
+                await words.close()
+        client.abort()
+
+    async def _connect(self, address: PodAddress, client: ByteStream, words: ByteSink) -> str:
+        """What went wrong, if anything did; otherwise all has come to its end on both sides."""
+        try:
+            target = await self.streams.dial(self.request, address)
+        except CribError as error:
+            return str(error)
+        try:
+            async with asyncio.TaskGroup() as group:
+                down = group.create_task(_down(client, target, has_end=address.kind != "udp"))
+                problem = await _up(target, client)
+                if problem:
+                    down.cancel()
+                else:
+                    # Clients wait for this before they let go of their own side.
+                    with contextlib.suppress(ConnectionError):
+                        await words.close()
+        finally:
+            target.abort()
+        return problem
+
+    @contextlib.contextmanager
+    def _telling_end(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            sandbox, spent = self.request.sandbox, time.monotonic() - began
+            log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
+
+
+async def _down(client: ByteStream, target: ByteStream, *, has_end: bool) -> None:
+    """What the client sends, until its end, which is all there is where the target has no end itself.
+
+    What the target takes no more is dropped: why, its reading tells.
+    """
+    takes = True
+    try:
+        while data := await client.read():
+            if takes:
+                try:
+                    await target.write(data)
+                except OSError:
+                    takes = False
+        if has_end:
+            await target.close()
+        else:
+            target.abort()
+    except ConnectionError:
+        target.abort()  # nobody is there for what it answers
+
+
+async def _up(target: ByteStream, client: ByteStream) -> str:
+    """What the target sends, until its end; why, if that was not a good one."""
+    while True:
+        try:
+            data = await target.read()
+        except OSError as error:
+            return f"the connection broke: {error.strerror or error}"
+        try:
+            if not data:
+                await client.close()
+                return ""
+            await client.write(data)
+        except ConnectionError:
+            target.abort()
+            return ""
+
+
+class _Halves:
+    """Streams that wait for their other half."""
+
+    def __init__(self) -> None:
+        self._pairing = wire.Pairing()
+        self._streams: dict[int, SpdyStream] = {}
+
+    def add(self, stream: SpdyStream) -> tuple[wire.Target, SpdyStream, SpdyStream] | None:
+        """The pair that is whole with this stream: data and error. MalformedRequest when it fits none."""
+        for stream_id in [each for each, waiting in self._streams.items() if waiting.broken]:
+            self._pairing.drop(stream_id)
+            del self._streams[stream_id]
+        asked = wire.decode_stream(stream.stream_id, stream.headers)
+        pair = self._pairing.add(asked, time.monotonic())
+        self._streams[stream.stream_id] = stream
+        if pair is None:
+            return None
+        return pair.target, self._streams.pop(pair.data_stream), self._streams.pop(pair.error_stream)
+
+    def patience(self) -> float | None:
+        """Seconds until `refuse_late` has something to do."""
+        expiry = self._pairing.next_expiry()
+        return None if expiry is None else max(0.0, expiry - time.monotonic())
+
+    def refuse_late(self) -> None:
+        """Reset those that have waited too long."""
+        for late in self._pairing.expire(time.monotonic()):
+            self._streams.pop(late.stream_id).abort()
+
+
+class _PortChannels:
+    """The two channels of one port of a WebSocket; a ByteStream of its data."""
+
+    def __init__(
+        self, socket: websocket.WebSocket, protocol: messages.ChannelProtocol, number: int, room: Room
+    ) -> None:
+        self.data = ChannelSink(socket, protocol, wire.data_channel(number))
+        self.error = ChannelSink(socket, protocol, wire.error_channel(number))
+        self.source = ChannelSource(room)
+
+    async def read(self) -> bytes:
+        return await self.source.read()
+
+    async def write(self, data: bytes) -> None:
+        await self.data.write(data)
+
+    async def close(self) -> None:
+        """There is no way to tell the client; so this ends what it sends, too."""
+        self.abort()
+
+    def abort(self) -> None:
+        self.source.discard()
+
+
+async def _read_channels(reader: ChannelReader, channels: list[_PortChannels], room: Room) -> None:
+    try:
+        while (said := await reader.next()) is not None:
+            number, is_error = divmod(said.channel, 2)
+            if not is_error and number < len(channels):
+                channels[number].source.feed(said.data)
+            await room.wait()
+    except (ConnectionError, messages.MalformedMessage) as error:
+        log.info("a WebSocket of forwarded ports broke off: %s", error)
+    finally:
+        for channel in channels:
+            channel.source.break_off("the client has gone")

@@ -1,0 +1,148 @@
+"""Takes connections, redeems the token in the URL, and hands the client over to its protocol.
+
+    GET|POST /exec/TOKEN, /attach/TOKEN, /portforward/TOKEN     with Upgrade: SPDY/3.1 or websocket
+
+A token is used up by its first request, whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from crib.engine.keeper import TaskKeeper
+from crib.engine.streams.verbs import Streams
+from crib.model.errors import Broken
+from crib.model.settings import StreamingSettings
+from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
+from crib.streaming import portforward, remotecommand
+from crib.streaming.certificates import Certificates
+from crib.streaming.head import BadRequest, HeadReader, RequestHead
+from crib.streaming.link import Link
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 128
+REFUSABLE: Final = 64
+"""Connections beyond the limit that are still answered; more are closed without a word."""
+CLOSING_TIME: Final = 2.0
+"""Seconds that a client gets to read a refusal."""
+STOPPING_TIME: Final = 5.0
+_KINDS: Final[dict[type[StreamRequest], str]] = {
+    ExecRequest: "exec",
+    AttachRequest: "attach",
+    ForwardRequest: "portforward",
+}
+
+Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
+
+
+class StreamServer:
+    """Serves the streams that the engine has given tokens for."""
+
+    def __init__(self, streams: Streams, settings: StreamingSettings) -> None:
+        """Broken when the certificate that the settings ask for cannot be used."""
+        self._streams = streams
+        self._settings = settings
+        self._certificates = Certificates(settings) if settings.tls != "off" else None
+        self._server: asyncio.Server | None = None
+        self._port = settings.port
+        self._keeper = TaskKeeper()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Listen. Broken when the address is taken or not ours."""
+        settings = self._settings
+        waits_for_tls = self._certificates is not None
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Link(self._connected, paused=waits_for_tls),
+                settings.address,
+                settings.port,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise Broken(
+                f"streaming: cannot listen on {settings.address}:{settings.port}: {error}"
+            ) from error
+        self._port = self._server.sockets[0].getsockname()[1]
+        log.info("streams at %s", self._base())
+
+    def url_for(self, kind: str, token: str) -> str:
+        """Where a client takes up what it was given the token for; `kind` is exec, attach or portforward."""
+        return f"{self._base()}/{kind}/{token}"
+
+    async def stop(self) -> None:
+        """Take no more connections, and end those that there are: their clients are told."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+        for client in self._clients:
+            client.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=STOPPING_TIME)
+
+    def _base(self) -> str:
+        address = self._settings.address
+        host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+        return f"{'http' if self._certificates is None else 'https'}://{host}:{self._port}"
+
+    def _connected(self, link: Link) -> None:
+        if self._stopping or len(self._clients) >= self._settings.max_connections + REFUSABLE:
+            link.abort()
+            return
+        client = self._keeper.start("a stream", self._client(link))
+        self._clients.add(client)
+        client.add_done_callback(self._clients.discard)
+
+    async def _client(self, link: Link) -> None:
+        try:
+            if (served := await self._answer(link)) is not None:
+                run, http = served
+                link.end_after_silence(self._settings.idle_timeout)
+                await run(link, http)
+            async with asyncio.timeout(CLOSING_TIME):
+                await link.close()
+        except OSError:
+            pass  # the client has gone, was no TLS client, or takes too long
+        except Exception:
+            log.exception("a stream failed in a way that it should not")
+        finally:
+            link.abort()
+
+    async def _answer(self, link: Link) -> tuple[Run, HeadReader] | None:
+        """What is to be done with the rest of the connection; None when the client is refused or has left."""
+        http = HeadReader(link)
+        limit = self._settings.creation_timeout
+        try:
+            async with asyncio.timeout(limit):
+                if self._certificates is not None:
+                    await link.secure(self._certificates.context())
+                head = await http.read()
+            return None if head is None else (self._choose(head), http)
+        except TimeoutError:
+            http.refuse(BadRequest(408, f"no request within {limit:g} s"))
+        except BadRequest as error:
+            http.refuse(error)
+        return None
+
+    def _choose(self, head: RequestHead) -> Run:
+        """The protocol that the rest of the connection speaks. BadRequest."""
+        if len(self._clients) > self._settings.max_connections:
+            raise BadRequest(503, f"{self._settings.max_connections} connections are open: try again later")
+        if head.method not in {"GET", "POST"}:
+            raise BadRequest(405, "only GET and POST are served", (("Allow", "GET, POST"),))
+        _, *path = head.path.split("/")
+        if len(path) != 2 or path[0] not in _KINDS.values():
+            raise BadRequest(404, "there is no such path")
+        kind, token = path
+        request = self._streams.redeem(token)
+        if request is None or _KINDS[type(request)] != kind:
+            raise BadRequest(404, "this URL has been used, or has expired, or never was")
+        if isinstance(request, ForwardRequest):
+            return portforward.choose(head, request, self._streams, self._settings)
+        return remotecommand.choose(head, request, self._streams, self._settings)

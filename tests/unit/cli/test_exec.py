@@ -1,0 +1,165 @@
+"""`crib exec`: pipes, terminals, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from crib.cli import execute, options
+from crib.cli.session import Session
+from crib.client.errors import RuntimeFailure
+from crib.model.errors import Broken
+from tests.unit.cli.stream_pod import crib, serving, terminal
+from tests.unit.client.fake_runtime import World
+from tests.unit.streaming.lab import BOUND, Command, Lab, cat, forever, until
+
+Served = tuple[Session, World, Lab]
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("transport", ["auto", "spdy"])
+async def test_output_and_errors_are_told_apart_and_the_code_is_the_commands(
+    served: Served, capfdbinary: pytest.CaptureFixture[bytes], transport: str
+) -> None:
+    session, _, lab = served
+
+    async def speak(command: Command) -> int:
+        assert command.stderr is not None
+        await command.say(b"out\xff")
+        await command.stderr.write(b"err")
+        return 7
+
+    lab.script = speak
+    wanted = options.ExecOptions("web", ["ls", "-l"], "box", transport=options.Transport(transport))
+    assert await execute.execute(session, wanted) == 7
+    assert capfdbinary.readouterr() == (b"out\xff", b"err")
+    assert lab.commands[0].wanted.argv == ("ls", "-l")  # type: ignore[union-attr]  # it is an exec
+    assert not lab.commands[0].wanted.stdin
+
+
+async def test_output_is_written_before_the_command_has_ended(
+    served: Served, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    session, _, lab = served
+    seen = asyncio.Event()
+
+    async def waits(command: Command) -> int:
+        await command.say(b"first")
+        await seen.wait()
+        return 0
+
+    lab.script = waits
+    running = asyncio.ensure_future(execute.execute(session, options.ExecOptions("web", ["ls"])))
+    await until(lambda: capfdbinary.readouterr().out == b"first")
+    seen.set()
+    assert await running == 0
+
+
+async def test_input_goes_to_its_end(served: Served) -> None:
+    session, _, lab = served
+    lab.script = cat
+    data = os.urandom(1 << 20)
+    done = await crib(session, "exec", "-i", "web", "cat", stdin=data)
+    assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
+
+
+async def test_a_file_is_input_too(served: Served, tmp_path: Path) -> None:
+    session, _, lab = served
+    lab.script = cat
+    (tmp_path / "file").write_bytes(b"from a file")
+    with (tmp_path / "file").open("rb") as file:
+        done = await crib(session, "exec", "-i", "web", "cat", stdin=file)
+    assert (done.returncode, done.stdout) == (0, b"from a file")
+
+
+async def test_a_command_that_reads_no_more_ends_the_program(served: Served) -> None:
+    session, _, lab = served
+
+    async def ends(command: Command) -> int:
+        return 4
+
+    lab.script = ends
+    done = await crib(session, "exec", "-i", "web", "true", stdin=bytes(8 << 20))
+    assert (done.returncode, done.stderr) == (4, b"")
+
+
+async def test_what_cannot_run_is_told(served: Served) -> None:
+    session, _, lab = served
+    lab.failure = Broken("there is no program\x1b[31m ls")
+    with pytest.raises(RuntimeFailure, match="there is no program"):
+        await execute.execute(session, options.ExecOptions("web", ["ls"]))
+    done = await crib(session, "exec", "web", "ls")
+    assert (done.returncode, done.stderr) == (1, b"crib: there is no program?[31m ls\n")
+
+
+async def test_a_terminal_is_lent_and_given_back(served: Served) -> None:
+    session, _, lab = served
+
+    async def shell(command: Command) -> int:
+        assert command.stdin is not None
+        await command.say(b"ready")
+        typed = b""
+        while b"\x04" not in typed:
+            typed += await command.stdin.read()
+        await command.say(typed)
+        return 5
+
+    lab.script = shell
+    with terminal(session, "exec", "-it", "web", "sh") as screen:
+        await screen.until_shown(b"ready")
+        command = lab.commands[0]
+        assert (command.wanted.tty, command.stderr) == (True, None)
+        await until(lambda: command.sizes)
+        assert (command.sizes[0].width, command.sizes[0].height) == (101, 33)
+        await until(lambda: screen.is_raw)
+        screen.resize(90, 20)
+        await until(lambda: command.sizes[-1].width == 90)
+        screen.type(b"\x03\x11\x10\x04")
+        await screen.until_shown(b"\x03\x11\x10\x04")
+        assert await screen.ended() == 5
+        assert screen.is_as_before
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)]
+)
+async def test_a_signal_gives_the_terminal_back(served: Served, number: signal.Signals, code: int) -> None:
+    session, _, lab = served
+    lab.script = forever
+    with terminal(session, "exec", "-it", "web", "sh") as screen:
+        await until(lambda: lab.commands)
+        await until(lambda: screen.is_raw)
+        screen.program.send_signal(number)
+        assert await screen.ended() == code
+        assert screen.is_as_before
+        await asyncio.wait_for(lab.commands[0].closed.wait(), BOUND)
+
+
+async def test_a_runtime_that_goes_gives_the_terminal_back(served: Served) -> None:
+    session, _, lab = served
+    lab.script = forever
+    with terminal(session, "exec", "-it", "web", "sh") as screen:
+        await until(lambda: lab.commands)
+        await until(lambda: screen.is_raw)
+        await lab.server.stop()
+        await screen.until_shown(b"crib is stopping\r\n")
+        assert await screen.ended() == 1
+        assert screen.is_as_before
+
+
+async def test_a_terminal_in_the_container_needs_none_here(served: Served) -> None:
+    session, _, lab = served
+    lab.script = cat
+    done = await crib(session, "exec", "-it", "web", "cat", stdin=b"x")
+    assert (done.returncode, done.stdout) == (0, b"x")
+    assert lab.commands[0].wanted.tty

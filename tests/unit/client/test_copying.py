@@ -1,0 +1,358 @@
+"""Copies to and from a container whose tar may be anybody's.
+
+CVE-2018-1002100                 kubectl cp: `..` in a member's name         test_…another_name…
+CVE-2019-1002101, -11251         links that lead out, and what goes through  test_…leads_out…
+CVE-2019-11246, -11249           a link first, then a file through it        test_…leads_out…
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from crib.client import Connection, copying
+from crib.client.errors import Exhausted, RuntimeFailure
+from crib.client.packing import pack
+from crib.client.streams import StreamOptions
+from crib.client.unpacking import Naming, Problems, Unpacker
+from crib.model.errors import Broken
+from tests.hostile_layers import CANARY, LEADS_OUT, hard_link, looks, symlink
+from tests.images import Entry, directory, layer_tar
+from tests.unit.streaming.lab import Command, Lab
+
+TREE = Naming((b"t",), (b"t",))
+CONTENT = Naming((), ())
+
+
+def unpack(root: Path, entries: Sequence[Entry] | bytes, naming: Naming = TREE, step: int = 700) -> Problems:
+    archive = entries if isinstance(entries, bytes) else layer_tar(entries)
+    unpacker = Unpacker(str(root), naming)
+    try:
+        for start in range(0, len(archive), step):
+            unpacker.receive(archive[start : start + step])
+        unpacker.finish()
+    finally:
+        unpacker.close()
+    return unpacker.problems
+
+
+def members(archive: bytes) -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return tar.getmembers()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("step", [1, 512, 700, 1 << 20])
+def test_a_tree_comes_with_modes_times_and_its_own_links(root: Path, step: int) -> None:
+    entries = [
+        directory("./t", 0o750),
+        Entry("./t/empty"),
+        Entry("./t/file", os.urandom(3000), 0o4755),
+        directory("t/deep/er", 0o500),
+        Entry("t/deep/er/file", b"2"),
+        symlink("t/deep/er/up", "../../file"),
+        symlink("t/name", "deep/./er"),
+        hard_link("t/same", "./t/file"),
+        Entry("t/" + "l" * 200, b"long"),
+    ]
+    assert unpack(root, entries, step=step).lines == []
+    tree = root / "t"
+    assert stat.S_IMODE(tree.stat().st_mode) == 0o750
+    assert stat.S_IMODE((tree / "deep/er").stat().st_mode) == 0o500
+    assert stat.S_IMODE((tree / "file").stat().st_mode) == 0o755
+    assert (tree / "file").read_bytes() == entries[2].data
+    assert (tree / "same").stat().st_ino == (tree / "file").stat().st_ino
+    assert (tree / "deep/er/up").read_bytes() == entries[2].data
+    assert (tree / "name/file").read_bytes() == b"2"
+    assert (tree / ("l" * 200)).read_bytes() == b"long"
+    info = members(layer_tar(entries))[0]
+    assert {path.lstat().st_mtime for path in (tree, tree / "file", tree / "name")} == {info.mtime}
+    assert not list(root.rglob(".crib-cp-*"))
+
+
+def test_a_sparse_file_has_its_holes(root: Path) -> None:
+    # GNU format 1.0: the map is in the data
+    header = tarfile.TarInfo("t")
+    content = b"2\n5\n3\n100000\n4\n".ljust(512, b"\0") + b"abcdefg"
+    header.size = len(content)
+    header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "200000"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(content))
+    unpack(root, buffer.getvalue())
+    data = (root / "t").read_bytes()
+    assert (len(data), data[5:8], data[100000:100004]) == (200000, b"abc", b"defg")
+    assert data.count(0) == 200000 - 7
+
+
+@pytest.mark.parametrize("name", LEADS_OUT)
+def test_an_archive_that_leads_out_changes_nothing_outside(root: Path, name: str) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(CANARY)
+    before = looks(outside), looks(outside / "secret")
+    try:
+        problems = unpack(root, LEADS_OUT[name], CONTENT)
+    except RuntimeFailure:
+        pass
+    else:
+        assert problems.count
+    assert (looks(outside), looks(outside / "secret")) == before
+    assert os.listdir(outside) == ["secret"]
+    assert (outside / "secret").read_bytes() == CANARY
+    for path in root.rglob("*"):
+        assert path.resolve().is_relative_to(root), path
+
+
+@pytest.mark.parametrize(
+    "name", ["../t", "t/../../x", "/t", "/etc/passwd", "other", "tt/x", "..", "t/a/../b", "./../t"]
+)
+def test_another_name_than_was_asked_for_ends_the_copy(root: Path, name: str) -> None:
+    with pytest.raises(RuntimeFailure, match="which was not asked for: it is not trusted"):
+        unpack(root, [Entry(name, b"x")])
+    assert os.listdir(root) == []
+    assert os.listdir(root.parent) == ["root"]
+
+
+@pytest.mark.parametrize(
+    ("target", "depth", "inside"),
+    [
+        ("x", 1, True),
+        ("../x", 2, True),
+        ("../../x", 2, False),
+        ("../x", 1, False),
+        ("a/../x", 3, False),
+        ("./.././x", 2, True),
+        ("..", 2, True),
+        ("..", 1, False),
+        ("/x", 3, False),
+        ("", 3, False),
+        ("x", 0, True),
+    ],
+)
+def test_links_lead_to_what_is_in_the_copy_or_are_left_out(target: str, depth: int, *, inside: bool) -> None:
+    link = (b"here", *(b"d" for _ in range(depth - 1)), b"link") if depth else (b"here",)
+    naming = Naming((b"t",), (b"here",))
+    assert naming.is_inside(link, target.encode()) is (inside and depth > 0)
+
+
+def test_what_is_left_out_is_told(root: Path) -> None:
+    entries = [
+        directory("t"),
+        Entry("t/fifo", kind=tarfile.FIFOTYPE),
+        Entry("t/null", kind=tarfile.CHRTYPE),
+        symlink("t/passwd", "/etc/passwd"),
+        hard_link("t/gone", "t/nothing"),
+        symlink("t/a", "b"),
+        hard_link("t/b", "t/a"),
+        hard_link("t/c", "t"),
+        Entry("t/" + "n" * 300, b"x"),
+        Entry("t/good", b"x"),
+    ]
+    problems = unpack(root, entries)
+    assert [line.partition(": ")[2].partition(",")[0] for line in problems.lines[:-1]] == [
+        "a fifo",
+        "a character device",
+        "a link that leads out of the copy",
+        "a hard link to 't/nothing'",
+        "a hard link to 't/a'",
+        "a hard link to 't'",
+    ]
+    assert "File name too long" in problems.lines[-1]
+    assert sorted(os.listdir(root / "t")) == ["a", "good"]
+
+
+def test_a_link_that_was_there_before_is_replaced_or_in_the_way_but_never_followed(root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(CANARY)
+    (root / "t").mkdir()
+    (root / "t/file").symlink_to(outside / "file")
+    (root / "t/d").symlink_to(outside)
+    (root / "t/l").symlink_to(outside / "file")
+    (root / "t/isdir").mkdir()
+    entries = [
+        Entry("t/file", b"x"),
+        Entry("t/d/new", b"x"),
+        directory("t/d"),
+        symlink("t/l", "file"),
+        Entry("t/isdir", b""),
+    ]
+    problems = unpack(root, entries)
+    assert [line.partition(":")[0] for line in problems.lines] == ["'t/d/new'", "'t/d/'", "'t/isdir'"]
+    assert (root / "t/file").read_bytes() == b"x"
+    assert not (root / "t/file").is_symlink()
+    assert os.readlink(root / "t/l") == "file"
+    assert os.listdir(outside) == ["file"]
+    assert (outside / "file").read_bytes() == CANARY
+
+
+def test_an_archive_that_ends_early_leaves_no_half_file(root: Path) -> None:
+    (root / "t").write_bytes(b"old")
+    archive = layer_tar([Entry("t", bytes(5000))])
+    with pytest.raises(RuntimeFailure, match="not complete"):
+        unpack(root, archive[:3000])
+    assert os.listdir(root) == ["t"]
+    assert (root / "t").read_bytes() == b"old"
+    with pytest.raises(RuntimeFailure, match="no archive"):
+        unpack(root, b"x" * 1024)
+
+
+def test_there_can_be_a_bound(root: Path) -> None:
+    unpacker = Unpacker(str(root), TREE, 1000)
+    with pytest.raises(Exhausted, match="more to copy than 1000 bytes"):
+        unpacker.receive(layer_tar([directory("t"), Entry("t/a", bytes(600)), Entry("t/b", bytes(600))]))
+    unpacker.close()
+    assert os.listdir(root / "t") == ["a"]
+
+
+def test_a_tree_of_this_machine_is_packed_and_comes_back(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "d/file").write_bytes(os.urandom(1 << 20))
+    (source / "d/file").chmod(0o640)
+    os.utime(source / "d/file", ns=(0, 1_234_567_891_123_456_789))
+    (source / "link").symlink_to("d/file")
+    os.mkfifo(source / "fifo")
+    (source / ("ü" * 60)).write_text("long")
+    problems = Problems()
+    archive = b"".join(pack(str(source), "t", problems))
+    assert problems.lines == ["'t/fifo': neither a file, a directory nor a link"]
+    assert {info.uid for info in members(archive)} == {0}
+    assert unpack(root, archive).lines == []
+    assert (root / "t/d/file").read_bytes() == (source / "d/file").read_bytes()
+    assert (root / "t/d/file").stat().st_mtime_ns == 1_234_567_891_123_456_789
+    assert stat.S_IMODE((root / "t/d/file").stat().st_mode) == 0o640
+    assert os.readlink(root / "t/link") == "d/file"
+    content = b"".join(pack(str(source), ".", Problems()))
+    assert "./d/file" in [info.name for info in members(content)]
+
+
+def box(lab: Lab, connection: Connection) -> copying.Container:
+    return copying.Container(connection, lab.box.id, StreamOptions())
+
+
+def tar_that(archive: bytes, code: int = 0, words: bytes = b"") -> Callable[[Command], Awaitable[int]]:
+    async def script(command: Command) -> int:
+        assert command.stderr is not None
+        await command.say(archive)
+        await command.stderr.write(words)
+        return code
+
+    return script
+
+
+async def test_a_download_goes_into_a_directory_or_gets_a_name(
+    lab: Lab, connection: Connection, tmp_path: Path
+) -> None:
+    lab.script = tar_that(layer_tar([directory("./t"), Entry("./t/a", b"x")]))
+    await copying.download(box(lab, connection), "/some/t", str(tmp_path))
+    assert (tmp_path / "t/a").read_bytes() == b"x"
+    await copying.download(box(lab, connection), "/some/t/", f"{tmp_path}/new/")
+    assert (tmp_path / "new/a").read_bytes() == b"x"
+    assert lab.commands[1].wanted.argv == ("tar", "cf", "-", "-C", "/some", "./t")  # type: ignore[union-attr]
+    lab.script = tar_that(layer_tar([directory("./"), Entry("./a", b"x")]))
+    await copying.download(box(lab, connection), "/some/t/.", f"{tmp_path}/content")
+    assert (tmp_path / "content/a").read_bytes() == b"x"
+    with pytest.raises(FileNotFoundError):
+        await copying.download(box(lab, connection), "/t", f"{tmp_path}/no/such")
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "message"),
+    [
+        (1, b"tar: no such file", "tar in the container ended with 1: tar: no such file"),
+        (2, b"", "ended with 2: it does not say why"),
+        (127, b"", "copying needs tar in the container: running it gave 127"),
+        (1, b"executable file `tar` not found in $PATH", "copying needs tar in the container: executable"),
+        (0, b"", "the container's tar wrote nothing"),
+    ],
+)
+async def test_a_tar_that_fails_is_told(
+    lab: Lab, connection: Connection, tmp_path: Path, code: int, words: bytes, message: str
+) -> None:
+    lab.script = tar_that(b"", code, words)
+    with pytest.raises(RuntimeFailure, match=message):
+        await copying.download(box(lab, connection), "/t", str(tmp_path))
+
+
+async def test_a_container_without_tar_is_told(lab: Lab, connection: Connection, tmp_path: Path) -> None:
+    lab.failure = Broken('exec: "tar": executable file not found in $PATH')
+    with pytest.raises(RuntimeFailure, match=r"copying needs tar in the container: .*not found"):
+        await copying.download(box(lab, connection), "/t", str(tmp_path))
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    with pytest.raises(RuntimeFailure, match=r"copying needs tar in the container: .*not found"):
+        await copying.upload(box(lab, connection), f"{tmp_path}/a", "/t/")
+
+
+class Unpacking:
+    """A container with `test` and `tar`; `directories` are those that it has."""
+
+    def __init__(self, *directories: str) -> None:
+        self._directories = directories
+        self.archive = b""
+        self.where = ""
+
+    async def __call__(self, command: Command) -> int:
+        argv = command.wanted.argv  # type: ignore[union-attr]  # it is an exec
+        if argv[0] == "test":
+            return int(argv[2] not in self._directories)
+        assert argv[:4] == ("tar", "xpf", "-", "-C")
+        assert command.stdin is not None
+        self.where, self.archive = argv[4], await command.stdin.read_all()
+        return 0
+
+    def names(self) -> list[str]:
+        return [self.where, *(info.name for info in members(self.archive))]
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "names"),
+    [
+        ("source", "/dir", ["/dir", "source", "source/a"]),
+        ("source", "/dir/", ["/dir/", "source", "source/a"]),
+        ("source", "/dir/new", ["/dir", "new", "new/a"]),
+        ("source", "new", [".", "new", "new/a"]),
+        ("source/a", "/dir/b", ["/dir", "b"]),
+        ("source/.", "/else", ["/else", "./a"]),
+    ],
+)
+async def test_an_upload_goes_into_a_directory_or_gets_a_name(
+    lab: Lab, connection: Connection, tmp_path: Path, source: str, destination: str, names: list[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/a").write_bytes(b"x")
+    lab.script = unpacking = Unpacking("/dir")
+    problems = await copying.upload(box(lab, connection), f"{tmp_path}/{source}", destination)
+    assert problems.count == 0
+    assert unpacking.names() == names
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("/a/b", ("/a", "b")),
+        ("/a/b/", ("/a", "b")),
+        ("a", (".", "a")),
+        ("/a", ("/", "a")),
+        ("/", ("/", ".")),
+        (".", (".", ".")),
+        ("..", ("..", ".")),
+        ("a/..", ("a/..", ".")),
+        ("a/.", ("a", ".")),
+        ("-a", (".", "-a")),
+    ],
+)
+def test_a_path_is_split_so_that_its_name_can_be_asked_for(path: str, parts: tuple[str, str]) -> None:
+    assert copying.split(path) == parts
