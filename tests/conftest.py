@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("CRIB_HYPOTHESIS", "steady"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell gives that to what it starts in the background, and so would we to the programs that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALONE = "CRIB_TEST_ALONE"
 """Set where nothing else makes interfaces, cgroups or mounts: the whole machine's are compared then."""
