@@ -199,13 +199,6 @@ def encode_port(port: int) -> bytes:
     return port.to_bytes(2, "little")
 
 
-def decode_port(data: bytes) -> int:
-    """The port that a channel begins with; MalformedRequest."""
-    if len(data) != 2:
-        raise MalformedRequest(f"a channel of a port begins with 2 bytes, not {len(data)}")
-    return int.from_bytes(data, "little")
-
-
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= MAX_PORT):
         raise MalformedRequest(f"{text[:100]!r} is no port")

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import parse_qs
 
 import msgspec
 
@@ -38,11 +37,8 @@ MAX_TEXT = 8 << 10
 """Characters of a failure's words that are written."""
 MAX_RESIZE = 1 << 10
 """Bytes of one terminal size; clients write some 30."""
-MAX_COMMAND = 1 << 20
-"""Bytes of a query with a command."""
 _NON_ZERO_EXIT = "NonZeroExitCode"
 _EXIT_CODE = "ExitCode"
-_TRUE = frozenset(("1", "true", "True", "TRUE", "t", "T"))
 
 WEBSOCKET_PROTOCOLS = (
     channel_messages.UNNAMED,
@@ -119,16 +115,6 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecQuery:
-    """The query of an exec or attach request: the API server's names (`stdin=true`) or a kubelet's
-    (`input=1`)."""
-
-    command: tuple[str, ...] = ()
-    container: str = ""
-    wanted: Wanted = Wanted()
-
-
-@dataclass(frozen=True, slots=True)
 class Exited:
     """The command ended by itself."""
 
@@ -189,23 +175,6 @@ def stream_type(headers: Headers) -> StreamType:
         return StreamType(text)
     except ValueError:
         raise MalformedRequest(f"there are no streams of type {text[:100]!r}") from None
-
-
-def decode_query(query: str) -> ExecQuery:
-    """A request's query; MalformedRequest when it is too long or asks for no stream."""
-    if len(query) > MAX_COMMAND:
-        raise MalformedRequest(f"query of {len(query)} bytes, at most {MAX_COMMAND} are taken")
-    fields = parse_qs(query, keep_blank_values=True)
-
-    def is_set(*names: str) -> bool:
-        return any(fields.get(name, [""])[0] in _TRUE for name in names)
-
-    wanted = Wanted(
-        is_set("stdin", "input"), is_set("stdout", "output"), is_set("stderr", "error"), is_set("tty")
-    )
-    if not (wanted.stdin or wanted.stdout or wanted.stderr):
-        raise MalformedRequest("none of stdin, stdout and stderr is asked for")
-    return ExecQuery(tuple(fields.get("command", ())), fields.get("container", [""])[0], wanted)
 
 
 def encode_outcome(outcome: Outcome, *, has_status: bool) -> bytes:

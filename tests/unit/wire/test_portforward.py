@@ -16,7 +16,6 @@ from crib.wire.portforward import (
     StreamKind,
     Target,
     data_channel,
-    decode_port,
     decode_ports,
     decode_stream,
     decode_target,
@@ -172,10 +171,6 @@ def test_each_port_has_two_channels_that_begin_with_it() -> None:
     assert [(data_channel(index), error_channel(index)) for index in range(3)] == [(0, 1), (2, 3), (4, 5)]
     assert error_channel(MAX_PORTS - 1) <= 79
     assert encode_port(8080) == b"\x90\x1f"
-    assert decode_port(encode_port(443)) == 443
-    for data in (b"", b"\1", b"\1\2\3"):
-        with pytest.raises(MalformedRequest):
-            decode_port(data)
 
 
 def test_the_names_are_the_protocol_s() -> None:

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 
 from crib.wire.remotecommand import (
     CHANNELS,
-    MAX_COMMAND,
     MAX_RESIZE,
     MAX_STATUS,
     MAX_TEXT,
     SPDY_PROTOCOLS,
-    ExecQuery,
     Exited,
     Failed,
     MalformedRequest,
@@ -24,7 +22,6 @@ from crib.wire.remotecommand import (
     Wanted,
     choose_spdy,
     decode_outcome,
-    decode_query,
     encode_outcome,
     encode_resize,
     stream_headers,
@@ -73,26 +70,6 @@ def test_a_websocket_is_greeted_on_its_lowest_output() -> None:
     assert Wanted(stdin=True, stdout=True, stderr=True).greeting_channel() == 1
     assert Wanted(stderr=True).greeting_channel() == 2
     assert Wanted(stdin=True).greeting_channel() == 3
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "command=sh&command=-c&command=echo+%24HOME&container=c&stdin=true&stdout=true&stderr=false&tty=true",
-        "command=sh&command=-c&command=echo%20%24HOME&container=c&input=1&output=1&error=0&tty=1",
-    ],
-)
-def test_queries_of_both_kinds_are_read(query: str) -> None:
-    wanted = Wanted(stdin=True, stdout=True, tty=True)
-    assert decode_query(query) == ExecQuery(("sh", "-c", "echo $HOME"), "c", wanted)
-
-
-def test_a_query_asks_for_a_stream_and_is_not_too_long() -> None:
-    with pytest.raises(MalformedRequest, match="none of"):
-        decode_query("command=ls&tty=1")
-    assert decode_query("output=1&command=" + "x" * (MAX_COMMAND - 17)).wanted.stdout
-    with pytest.raises(MalformedRequest, match="at most"):
-        decode_query("output=1&command=" + "x" * (MAX_COMMAND - 16))
 
 
 @given(

@@ -248,10 +248,6 @@ class BridgeNetwork:
         except OSError as error:
             return [f"its network cannot be looked at: {error.strerror or error} ({error.filename})"]
 
-    def _is_current(self, holding: Holding) -> bool:
-        """Whether all of its addresses are in today's ranges."""
-        return len(self._shared.interfaces_of(holding.addresses)) == len(holding.addresses)
-
     def _forget_detached(self) -> None:
         now = time.monotonic()
         self._detached = {name: at for name, at in self._detached.items() if now - at < LINGER_SECONDS}
