@@ -234,7 +234,7 @@ async def test_commands_whose_clients_are_gone_are_ended_where_the_settings_say_
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_crib_ends_at_a_signal_as_programs_do(cri: Cri, cribd: Cribd, number: signal.Signals) -> None:
     await box_in(cri, "box")
-    async with crib(cribd, "exec", "box", "--", "sh", "-c", "echo ready; exec cat") as client:
+    async with crib(cribd, "exec", "box", "--", "sh", "-c", "echo ready; exec sleep 1000") as client:
         await client.seen(b"ready")
         code, _ = await client.end(number)
     assert code in (-number, 128 + number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crib.engine.core import Core
 from crib.engine.timeline import SandboxTimeline
@@ -22,13 +22,29 @@ from crib.ports import PodNetwork
 log = logging.getLogger(__name__)
 
 
+REPAIRS = 3
+"""In a row that leave something to find fault with; then the periodic check does no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """`problem` was found before and after a repair alike; empty when it was another one each time."""
+
+    problem: str
+    tries: int
+
+    def allows(self, problem: str) -> bool:
+        """Whether one more repair may help."""
+        return problem != self.problem and self.tries < REPAIRS
+
+
 class Networks:
     """The verbs; `begin` starts the periodic check that the settings ask for."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._unmended: dict[SandboxId, str] = {}
-        """Pods whose check says the same after a repair: the periodic check leaves them alone."""
+        self._doubts: dict[SandboxId, _Doubt] = {}
+        """Pods whose check found fault right after a repair: the periodic check leaves them alone in time."""
 
     def begin(self) -> None:
         """Check all pods every `network.check_interval` seconds from now on."""
@@ -114,15 +130,17 @@ class Networks:
 
     async def _looked_at_again(self, pod: PodNetwork, found: NetworkCheck) -> NetworkCheck:
         """Some plugins' CHECK finds fault with what their ADD has just made: that is no damage to repair."""
-        self._unmended = {key: text for key, text in self._unmended.items() if self._core.sandboxes.get(key)}
+        self._doubts = {key: doubt for key, doubt in self._doubts.items() if self._core.sandboxes.get(key)}
         try:
             left = await self._core.ports.networks.check(pod)
         except CribError as error:
             left = f"it cannot be checked: {error}"
         if not left:
-            self._unmended.pop(pod.id, None)
+            self._doubts.pop(pod.id, None)
             return replace(found, repaired=True)
-        self._unmended[pod.id] = left
+        # Another text may be of new damage, which came between: that is tried a few times.
+        tries = self._doubts[pod.id].tries if pod.id in self._doubts else 0
+        self._doubts[pod.id] = _Doubt(left if left == found.problem else "", tries + 1)
         return replace(found, problem=left, repair_error=f"made anew, and still: {left}")
 
     def _record(self, sandbox: SandboxId, attachment: NetworkAttachment) -> None:
@@ -149,7 +167,7 @@ class Networks:
     async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
         if not repair:
             log.error("pod %s: network: %s", found.sandbox, found.problem)
-        elif found.problem != self._unmended.get(found.sandbox):
+        elif (doubt := self._doubts.get(found.sandbox)) is None or doubt.allows(found.problem):
             record = self._core.sandboxes.get(found.sandbox)
             outcome = await self._check(record, repair=True) if record is not None else None
             if outcome is not None and outcome.repair_error:

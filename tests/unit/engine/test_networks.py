@@ -311,5 +311,27 @@ async def test_a_pod_with_which_a_check_is_never_content_is_repaired_once_and_th
     await world.close()
 
 
+async def test_damage_that_comes_between_a_repair_and_the_look_after_it_is_repaired_too() -> None:
+    network = NetworkSettings(mode="bridge", check_interval=0.001, repair=True)
+    world = Damaged(replace(BRIDGE, network=network))
+    await world.start()
+    async with bounded():
+        pod = await world.pod()
+        looks = [world.networks.failpoints.hold("check")]
+        world.networks.problems[pod] = "the rules are gone"
+        for number in range(6):
+            await looks[-1].reached.wait()
+            if number == 2:  # found, looked at again, repaired: this is the look after it
+                assert pod not in world.networks.problems
+                world.networks.problems[pod] = "eth0 is gone"
+            looks.append(world.networks.failpoints.hold("check"))
+            looks[-2].release.set()
+        await looks[-1].reached.wait()
+        looks[-1].release.set()
+    assert world.networks.failpoints.count("repair") == 2
+    assert pod not in world.networks.problems
+    await world.close()
+
+
 async def test_without_an_interval_nothing_is_checked_by_itself(world: Damaged) -> None:
     assert not [task for task in world.node.keeper._services if "networks" in task.get_name()]
