@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from crib.model.errors import InvalidRequest
 from crib.model.image import parse_reference
-from crib.model.settings import ImageSettings, Settings
+from crib.model.settings import ImageSettings, Settings, StreamingSettings
 
 DEFAULT_PATH = "/etc/crib/config.toml"
 MAX_BYTES = 1 << 20
@@ -370,8 +370,20 @@ def _check_whole(settings: Settings) -> None:
     if 0 < settings.log_size_max < MIN_LOG_SIZE:
         raise ValueError(f"log_size_max is {settings.log_size_max}: it must be 0 or at least {MIN_LOG_SIZE}")
     _check_images(settings.images)
+    _check_streaming(settings.streaming)
     if settings.data == settings.state:
         raise ValueError("data and state are the same directory")
+
+
+def _check_streaming(settings: StreamingSettings) -> None:
+    """Each file has a use where it is named, and is named where it is needed."""
+    with_files = settings.tls == "files"
+    for key in ("cert_file", "key_file"):
+        if bool(getattr(settings, key)) != with_files:
+            needs = "is needed" if with_files else "is named, but used only"
+            raise ValueError(f'streaming.{key} {needs} with streaming.tls = "files"')
+    if settings.client_ca_file and settings.tls == "off":
+        raise ValueError('streaming.client_ca_file is named, but streaming.tls is "off"')
 
 
 def _check_images(settings: ImageSettings) -> None:
