@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -229,12 +229,16 @@ class Flood:
 
 
 def _open_spdy(
-    flood: Flood, url: str, protocol: str, wanted: Mapping[_Name, spdy.Headers]
+    flood: Flood, url: str, protocol: str, wanted: Mapping[_Name, spdy.Headers], keep: Collection[_Name] = ()
 ) -> dict[_Name, int]:
-    """The ids of the streams, which the runtime has accepted."""
+    """The ids of the streams, which the runtime has accepted.
+
+    What comes on those to `keep` is kept from the first byte: it may come together with the acceptance.
+    """
     flood.connect(url, "POST", {"Upgrade": SPDY_UPGRADE, PROTOCOL_HEADER: protocol})
     session = spdy.Connection("client", spdy.Limits())
     ids = {name: session.open_stream(headers) for name, headers in wanted.items()}
+    flood.counted.kept.update({ids[name]: bytearray() for name in keep})
     flood.send(b"".join(session.data_to_send()))
     flood.until(lambda: flood.counted.replied >= set(ids.values()))
     return ids
@@ -283,21 +287,21 @@ class ExecFlood:
     def __call__(self, url: str, flood: Flood) -> float:
         """Seconds from open streams to the outcome."""
         data = StreamType.STDIN if self.inwards else StreamType.STDOUT
+        keep = (StreamType.ERROR, StreamType.STDOUT) if self.inwards else (StreamType.ERROR,)
         if self.transport == "spdy":
             kinds = dict.fromkeys((StreamType.ERROR, data, StreamType.STDOUT))
             wanted = {kind: stream_headers(kind) for kind in kinds}
-            ids = _open_spdy(flood, url, SPDY_PROTOCOLS[0].name, wanted)
+            ids = _open_spdy(flood, url, SPDY_PROTOCOLS[0].name, wanted, keep)
             error, stream, stdout = (ids[kind] for kind in (StreamType.ERROR, data, StreamType.STDOUT))
             frame = data_header(stream, FRAME_BYTES, False) + bytes(FRAME_BYTES)
             end = data_header(stream, 0, True)
         else:
+            flood.counted.kept.update({CHANNELS.index(kind): bytearray() for kind in keep})
             _open_websocket(flood, url)
             error, stream, stdout = (
                 CHANNELS.index(kind) for kind in (StreamType.ERROR, data, StreamType.STDOUT)
             )
             frame, end = _message(bytes([stream]), bytes(FRAME_BYTES)), _message(bytes([255, stream]), b"")
-        kept = {error: bytearray(), stdout: bytearray()} if self.inwards else {error: bytearray()}
-        flood.counted.kept.update(kept)
         began = time.perf_counter()
         if self.inwards:
             _send_all(flood, frame, self.size)
@@ -307,8 +311,8 @@ class ExecFlood:
         flood.check_outcome(error)
         if not self.inwards:
             _check_size(flood, stdout, self.size)
-        elif kept[stdout].strip() != self.says:
-            raise RuntimeFailure(f"a flooded command says {bytes(kept[stdout])!r}, not {self.says!r}")
+        elif (said := bytes(flood.counted.kept[stdout])).strip() != self.says:
+            raise RuntimeFailure(f"a flooded command says {said!r}, not {self.says!r}")
         return took
 
 
