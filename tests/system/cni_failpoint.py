@@ -179,7 +179,7 @@ def stay(request: Request, kind: str) -> None:
         case "gate":
             request.note_process(os.getpid())
             while os.path.exists(request.file):
-                time.sleep(0.01)
+                time.sleep(0.01)  # a program of its own: the file is all that it shares with the test
         case "background":
             child = subprocess.Popen(["sleep", SLEEP], start_new_session=True)
             request.note_process(child.pid)

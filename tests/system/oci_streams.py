@@ -96,4 +96,4 @@ async def comes_true(question: Callable[[], bool], within: float = BOUND) -> Non
     """For what nobody tells of."""
     async with asyncio.timeout(within):
         while not question():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # what /proc shows changes without an event

@@ -111,7 +111,7 @@ async def test_all_output_comes_before_the_code_also_to_a_slow_reader(made: Box,
     session = await made.exec("sh", "-c", script, tty=tty)
     assert session.stdout is not None
     first = await session.stdout.read()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # this reader is slow; the test holds for any time
     code, out, _err = await finish(session)
     assert (code, len(first + out)) == (7, 400004)
     assert out.endswith(b"last")
@@ -224,7 +224,7 @@ async def test_who_is_cancelled_while_it_begins_leaves_nothing_that_runs(made: B
     for turns in (0, 1, 2, 3, 5, 8, 13, 21):
         opening = asyncio.ensure_future(made.exec("sleep", "654", tty=tty, contained=turns % 2 == 0))
         for _turn in range(turns):
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0.0005)  # to cancel at many points of the way, whichever they are
         opening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             session = await opening
