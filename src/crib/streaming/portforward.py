@@ -23,7 +23,7 @@ from crib.streaming.channels import ChannelReader, ChannelSink, ChannelSource
 from crib.streaming.head import BadRequest, HeadReader, RequestHead
 from crib.streaming.link import Link
 from crib.streaming.room import Room
-from crib.streaming.spdy import Bytes, SpdySession, SpdyStream
+from crib.streaming.spdy import Carrier, SpdySession, SpdyStream
 from crib.wire import channel_messages as messages
 from crib.wire import portforward as wire
 from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
@@ -106,7 +106,7 @@ class _Forwarding:
                 socket.close()
                 await reading
 
-    async def _spdy(self, carrier: Bytes) -> None:
+    async def _spdy(self, carrier: Carrier) -> None:
         session = SpdySession(carrier, self.settings.max_streams)
         with self._telling_end():
             async with asyncio.TaskGroup() as group:

@@ -15,7 +15,7 @@ WRITE_BYTES = 64 << 10
 """Of one data frame: larger ones would keep other streams of the connection waiting."""
 
 
-class Bytes(Protocol):
+class Carrier(Protocol):
     """What SPDY goes over: a connection, or the messages of a WebSocket. See `Link`."""
 
     @property
@@ -107,7 +107,7 @@ class SpdyStream:
 class SpdySession:
     """The server's side of one connection. `run` reads it and must be running for anything to move."""
 
-    def __init__(self, carrier: Bytes, max_streams: int) -> None:
+    def __init__(self, carrier: Carrier, max_streams: int) -> None:
         self._carrier = carrier
         self._spdy = spdy.Connection("server", spdy.Limits(max_open_streams=max_streams))
         self._streams: dict[int, SpdyStream] = {}
