@@ -31,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ALONE = "CRIB_TEST_ALONE"
 """Set where nothing else makes interfaces, cgroups or mounts: the whole machine's are compared then."""
 _ROOT_PREFIX = f"crib{os.getpid()}-"
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 30.0
 """What the kernel removes by itself (links, dying cgroups) may take as long."""
 
 
@@ -123,7 +123,7 @@ def _namespaces_held() -> Iterator[str]:
     for task in os.listdir("/proc/self/task"):
         try:
             yield os.readlink(f"/proc/self/task/{task}/ns/net")
-        except FileNotFoundError:
+        except OSError:  # of a thread that ends in this moment the kernel says ENOENT, ESRCH or EACCES
             continue
 
 

@@ -166,7 +166,7 @@ class FaultProxy:
         with self.changed:
             return sum(one.sent for one in self.seen if path in one.path)
 
-    def wait_for(self, question: Callable[[FaultProxy], bool], seconds: float = 10.0) -> None:
+    def wait_for(self, question: Callable[[FaultProxy], bool], seconds: float = 60.0) -> None:
         """Until `question` is true of the proxy; AssertionError. Blocks: not for the loop."""
         with self.changed:
             assert self.changed.wait_for(lambda: question(self), seconds), f"not within {seconds} s"
@@ -269,9 +269,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _write(self, seen: Seen, data: bytes) -> None:
         for place in range(0, len(data), _PIECE):
             piece = data[place : place + _PIECE]
-            self.wfile.write(piece)
-            self.wfile.flush()
+            # Counted before: who has received all of it may look at the figure at once.
             seen.sent += len(piece)
+            try:
+                self.wfile.write(piece)
+                self.wfile.flush()
+            except OSError:
+                seen.sent -= len(piece)
+                raise
         self.wfile.flush()
         with self.proxy.changed:
             self.proxy.changed.notify_all()

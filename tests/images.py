@@ -21,6 +21,7 @@ import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -155,12 +156,13 @@ class BuiltLayer:
     tar: bytes
     compression: str = GZIP
 
-    @property
+    @cached_property
     def diff_id(self) -> str:
         return digest_of(self.tar)
 
-    @property
+    @cached_property
     def blob(self) -> bytes:
+        # Once: a registry that packs for each answer seems to stall.
         return compress(self.tar, self.compression)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import socket
 import ssl
@@ -16,22 +17,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.shares import own_share
+
 if TYPE_CHECKING:
     from tests.tls_lab import Certificate
     from tests.token_server import TokenServer
 
-_START_SECONDS = 15.0
+_START_SECONDS = 60.0
+_PORTS = range(12_000, 20_000)
+"""Below those that the kernel hands out by itself (32768 and up): no listener and no connection of anybody
+else gets one of them between the answer of `free_port` and its use."""
+_numbers = own_share(len(_PORTS))
 BASIC_USER, BASIC_PASSWORD = "ali-baba", "open sesame"
 """Who may pull and push where `basic` is asked for."""
 _HTPASSWD = f"{BASIC_USER}:$2b$04$aWtoDhDO4qiDp4PfAaF9WelSHikdM66z8okHh4ggsnvq5sEZHn9dy\n"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody listens on, and that nobody is given by chance."""
+    for number in itertools.islice(_numbers, len(_PORTS)):
+        port = _PORTS[number]
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"there is no free port from {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 @contextlib.contextmanager

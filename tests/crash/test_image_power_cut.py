@@ -39,7 +39,7 @@ LAYERS = 3
 """Of the image, beside the busybox that is there before."""
 LAYER_BYTES = 6 << 20
 SECONDS = 60.0
-TRIES = 10
+TRIES = 30
 """Of a kill that a pull may be faster than: on a busy machine it comes late."""
 
 
@@ -110,7 +110,7 @@ class Disk:
     def _written(self) -> int:
         """Sectors that were written to the device (kernel, block/stat)."""
         for device in Path("/sys/block").glob("loop*"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # others' devices come and go (ENOENT, ENODEV)
                 if (device / "loop/backing_file").read_text().strip() == str(self.file):
                     return int((device / "stat").read_text().split()[6])
         raise AssertionError(f"{self.file} is on no loop device")

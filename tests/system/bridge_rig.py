@@ -6,6 +6,7 @@ Threads that are started meanwhile are in it too, so the machine's sysctls, rule
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import secrets
 import socket
@@ -24,7 +25,10 @@ from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 from tests.system.pod_namespaces import PodNamespaces
 
-LINKS_GONE_SECONDS = 5.0
+LINKS_GONE_SECONDS = 60.0
+"""The kernel ends all network namespaces of the machine one after another."""
+_RANGES = itertools.count()
+"""So that two bridges of one test do not overlap."""
 
 
 @asynccontextmanager
@@ -64,7 +68,8 @@ class Rig:
     ) -> None:
         word = secrets.token_hex(4)
         self.settings = replace(settings or BridgeSettings(name=""), name=f"cbt{word}", table=f"crib_{word}")
-        self.subnet = IPv4Network(f"10.{20 + secrets.randbelow(200)}.{secrets.randbelow(256)}.0/24")
+        number = next(_RANGES) % (200 * 256)
+        self.subnet = IPv4Network(f"10.{20 + number // 256}.{number % 256}.0/24")
         self.subnet6 = (
             IPv6Network(f"fd42:{secrets.token_hex(2)}:{secrets.token_hex(2)}::/64") if dual else None
         )

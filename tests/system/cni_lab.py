@@ -123,7 +123,8 @@ class CniLab:
         path = self.directory / "calls"
         if not path.exists():
             return []
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # one may just be written
+        found = [json.loads(line) for line in whole.splitlines()]
         return [call for call in found if call["command"] in commands]
 
     def held_addresses(self) -> list[str]:

@@ -30,14 +30,16 @@ from crib.client import Connection, events, images, pods
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, busybox_image, write_saved_archive
+from tests.shares import own_share
 from tests.system.leftovers import Leftovers, force_away, processes_holding
 
 IMAGE = "docker.io/library/busybox:test"
-START_SECONDS = 30.0
-STOP_SECONDS = 30.0
-SETTLE_SECONDS = 15.0
+START_SECONDS = 120.0
+STOP_SECONDS = 120.0
+SETTLE_SECONDS = 60.0
 """What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
+_numbers = own_share(1 << 14)
 
 
 class Cribd:
@@ -50,7 +52,7 @@ class Cribd:
         self.root.chmod(0o711)  # as /run: the root of a pod with a user namespace passes through
         self.data, self.state, self.logs = (self.root / name for name in ("d", "s", "logs"))
         self.bridge = f"cr{token}"
-        number = secrets.randbelow(1 << 14)
+        number = next(_numbers)
         self.subnet = f"100.{64 + number // 256}.{number % 256}.0/24"  # RFC 6598: in use nowhere here
         self.cgroup = f"/crib-{token}"
         self.log_file = self.root / "cribd.log"
@@ -162,7 +164,7 @@ class Cribd:
         self.settle(before)
 
     @contextlib.asynccontextmanager
-    async def connect(self, timeout: float = 30.0) -> AsyncIterator[Cri]:
+    async def connect(self, timeout: float = 120.0) -> AsyncIterator[Cri]:
         async with Connection(str(self.socket), timeout) as connection:
             yield Cri(connection, self)
 
@@ -326,7 +328,7 @@ class Cri:
     async def status(self, container: str) -> pb.ContainerStatus:
         return await pods.container_status(self.connection, container)
 
-    async def exited(self, container: str, timeout: float = 10.0) -> pb.ContainerStatus:
+    async def exited(self, container: str, timeout: float = 60.0) -> pb.ContainerStatus:
         """Its status, once it has ended."""
         return await events.wait_exited(self.connection, container, timeout)
 
@@ -378,7 +380,7 @@ class Cri:
         return names
 
 
-async def until(question: object, seconds: float = 30.0) -> object:
+async def until(question: object, seconds: float = 120.0) -> object:
     """The first true answer of `question` (it may be async), asked again and again; AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
@@ -393,12 +395,12 @@ async def until(question: object, seconds: float = 30.0) -> object:
 async def page(address: str, port: int) -> str:
     """The host name of the pod whose web server answers there; empty when none does."""
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 2)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 10)
     except (OSError, TimeoutError):
         return ""
     try:
         writer.write(b"GET /hostname HTTP/1.0\r\n\r\n")
-        return (await asyncio.wait_for(reader.read(), 2)).decode().rpartition("\r\n")[2].strip()
+        return (await asyncio.wait_for(reader.read(), 10)).decode().rpartition("\r\n")[2].strip()
     except (OSError, TimeoutError):
         return ""
     finally:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.registry import free_port
+from tests.shares import own_share
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 _PROGRAMS = Path(sys.executable).parent
+_numbers = own_share(512)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Demo:
             text = text.replace(old, new)
         return text
 
-    def shell(self, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def shell(self, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command line in the copy; its errors are part of its output."""
         return subprocess.run(
             ["bash", "-c", command],
@@ -74,13 +77,13 @@ class Demo:
 
 def copy_demo(root: Path) -> Demo:
     """Make a copy below `root`, which must be short: a socket lies in it."""
-    number = os.getpid() % 512
+    number = next(_numbers)
     demo = Demo(
         checkout=root / "checkout",
         data=root / "data",
         state=root / "state",
         name=f"cribdemo{os.getpid()}",
-        port=_free_port(),
+        port=free_port(),
         subnet=f"198.{18 + number // 256}.{number % 256}.0/24",  # RFC 2544: in use nowhere
     )
     for part in ("script", "examples"):
@@ -89,9 +92,3 @@ def copy_demo(root: Path) -> Demo:
         path = demo.checkout / file
         path.write_text(demo.adapt(path.read_text()))
     return demo
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ _DATABASES = ("d/crib.db", "d/images.db")
 _UNCOUNTED = (*(f"{name}-{part}" for name in _DATABASES for part in ("wal", "shm")), "notify", "cribd.log")
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
-_KILL_SECONDS = 5.0
+_KILL_SECONDS = 30.0
 SHOWN = 4
 """Names of each kind that a message has: what is left of one pod alone has a dozen of some."""
 
@@ -100,10 +101,11 @@ def processes_holding(root: Path) -> Iterator[str]:
         try:
             links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
             held = [os.readlink(link) for link in links]
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:
             continue  # it ended while we looked, has more rights than we, or a path too long to be ours
         if int(pid) != os.getpid() and any(f"{path}/".startswith(below) for path in held):
-            yield f"{pid} {Path(f'/proc/{pid}/comm').read_text().strip()}"
+            yield f"{pid} {name}"
 
 
 def _interfaces(bridge: str) -> Iterator[str]:
@@ -132,7 +134,7 @@ def _files(root: Path) -> Iterator[str]:
 def _rows(database: Path) -> Iterator[str]:
     if not database.exists():
         return
-    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
         for name in names:
             for row in connection.execute(f"SELECT * FROM {name}"):
@@ -164,8 +166,16 @@ def kill_processes(root: Path, cgroup: str) -> None:
 
 
 def remove_cgroups(cgroup: str) -> None:
+    deadline = time.monotonic() + _KILL_SECONDS
     for directory in sorted(_cgroups(cgroup), key=len, reverse=True):
-        os.rmdir(directory)
+        while True:
+            try:
+                os.rmdir(directory)
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)  # a process that was killed leaves its cgroup a moment after it is a zombie
 
 
 def remove_network(bridge: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -43,12 +44,22 @@ from tests.system.pod_namespaces import PodNamespace, on_thread
 
 T = TypeVar("T")
 
+_PORTS = itertools.count()
 PLUGINS = "/usr/lib/cni"
 FAILING = ("addresses", "first", "second", "third")
 """Names under which the failing plugin is there; `addresses` is meant for IPAM."""
 SUBNET = "10.88.0.0/24"
-PAGE_SECONDS = 2.0
+PAGE_SECONDS = 5.0
+"""That an answer may take, where there is one."""
 _CHANGING = frozenset({"handle", "packets", "bytes", "index"})
+
+
+def host_port() -> int:
+    """A port of this machine for a pod of this test process.
+
+    One that sockets do not get by themselves (ip_local_port_range): what leads to a pod leads all there.
+    """
+    return 21000 + os.getpid() % 800 * 10 + next(_PORTS) % 10
 
 
 class LabHost:
@@ -279,7 +290,8 @@ class CniLab:
     def all_calls(self) -> list[dict[str, Any]]:
         """The calls that failing plugins had, in order."""
         path = self.plugins / "calls"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+        return [json.loads(line) for line in whole.splitlines()]  # without one that is just written
 
     def calls(self, command: str, plugin: str = "") -> list[dict[str, Any]]:
         """Those of a command, to all or to one of them."""

@@ -3,6 +3,8 @@
 Its own roots below a temporary directory, its own cgroup, a busybox root.
 """
 
+# ruff: noqa: ASYNC110  # bounded
+
 from __future__ import annotations
 
 import asyncio
@@ -68,6 +70,8 @@ class NoStage:
 
 
 STAGE = NoStage()
+BOUND = 60.0
+"""Seconds that anything awaited may take: it hangs then. A busy machine is many times slower than others."""
 PR_SET_CHILD_SUBREAPER = 36
 LAYER = Digest("sha256:" + "b" * 64)
 
@@ -170,6 +174,27 @@ class OciLab:
         made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
 
+    async def start(self, record: ContainerRecord) -> None:
+        """Returns when the container's own program runs, or has ended.
+
+        The handler's start returns when the runtime's own process is about to become that: until then /proc
+        has the runtime's words, and perhaps its rights.
+        """
+        assert record.process is not None
+        before = _program(record.process.pid)
+        await self.handler.start(record)
+        async with asyncio.timeout(BOUND):
+            while before and _program(record.process.pid) == before:
+                await asyncio.sleep(0.001)  # nobody tells of an execve
+
+
+def _program(pid: int) -> str:
+    """Empty for a process that has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
 
 @contextlib.contextmanager
 def orphans_come_here() -> Iterator[None]:
@@ -206,7 +231,7 @@ async def oci_lab(
         data=paths.data,
         state=paths.state,
         cgroup_root=cgroup_root,
-        verb_timeout=30,
+        verb_timeout=BOUND,
         handlers={program: handler or HandlerSettings()},
         default_handler=program,
         **settings,  # type: ignore[arg-type]

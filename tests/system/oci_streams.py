@@ -16,11 +16,8 @@ from crib.model.container import ContainerConfig, ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import ExecProcess
 from crib.ports import Handler
-from tests.system.oci_setup import OciLab
+from tests.system.oci_setup import BOUND, OciLab
 from tests.system.test_oci_handler import config, pod, running
-
-BOUND = 20.0
-"""Seconds that anything awaited may take: it hangs then."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,15 @@ async def rest(source: ByteSource | None) -> bytes:
 async def until(source: ByteSource | None, text: bytes) -> bytes:
     """What comes until that text has come."""
     assert source is not None
-    seen = b""
+    seen = bytearray()
     async with asyncio.timeout(BOUND):
-        while text not in seen:
+        looked = 0
+        while seen.find(text, looked) < 0:
+            looked = max(0, len(seen) - len(text))
             data = await source.read()
-            assert data, f"it ended with {seen!r}"
+            assert data, f"it ended with {bytes(seen[-100:])!r}"
             seen += data
-    return seen
+    return bytes(seen)
 
 
 async def finish(session: Session) -> tuple[int, bytes, bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import secrets
 import socket
@@ -19,7 +21,8 @@ from crib.ports import PodNetwork
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
+"""That an answer may take, where there is one."""
 
 
 def on_thread(work: Callable[[], T]) -> T:
@@ -113,13 +116,35 @@ async def echo_server(listener: socket.socket, address: str, port: int) -> Async
 
 
 async def peer_seen(client: socket.socket, address: str, port: int, seconds: float = WAIT_SECONDS) -> str:
-    """Connect and read what the echo server saw as our address."""
+    """Connect and read what the echo server saw as our address.
+
+    A new IPv6 address hears the question of a neighbor only when a worker of the kernel has had its turn, for
+    which it queues with all network namespaces of the machine: who was told EHOSTUNREACH asks again.
+    """
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
-        loop = asyncio.get_running_loop()
-        with client:
-            client.setblocking(False)
-            await loop.sock_connect(client, (address, port))
-            return (await loop.sock_recv(client, 100)).decode()
+        while True:
+            with client:
+                client.setblocking(False)
+                try:
+                    await loop.sock_connect(client, (address, port))
+                except OSError as error:
+                    if error.errno != errno.EHOSTUNREACH:
+                        raise
+                    again = _another(client)
+                else:
+                    return (await loop.sock_recv(client, 100)).decode()
+            client = again
+            await asyncio.sleep(0.05)  # nobody tells when the address can be reached
+
+
+def _another(made: socket.socket) -> socket.socket:
+    """A socket of the same kind in the same namespace (netdevice(7), SIOCGSKNS)."""
+    namespace = fcntl.ioctl(made.fileno(), 0x894C)
+    try:
+        return run_in_namespace(namespace, "net", lambda: socket.socket(made.family, made.type, made.proto))
+    finally:
+        os.close(namespace)
 
 
 @contextlib.contextmanager

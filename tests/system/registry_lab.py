@@ -16,8 +16,11 @@ from tests.fault_proxy import FaultProxy
 from tests.images import PLAIN, BuiltImage, BuiltLayer, Entry, compress, layer_tar, machine_architecture
 from tests.system.image_lab import ImageLab
 
-QUICK: Mapping[str, object] = {"stall_timeout": 0.4, "dead_host_time": 0.0}
+QUICK: Mapping[str, object] = {"dead_host_time": 0.0}
 """Settings for tests in which hosts fail on purpose."""
+STALLING: Mapping[str, object] = {**QUICK, "stall_timeout": 1.5}
+"""Where one stalls on purpose: it costs as long. A sound host must not seem to stall on a machine that has
+other things to do (the image worker gives way to everybody)."""
 
 
 class PackedLayer(BuiltLayer):

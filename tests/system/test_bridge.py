@@ -29,6 +29,8 @@ from tests.system.pod_namespaces import echo_server, no_stage, peer_seen
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 ATTACH_BAR_SECONDS = 0.004
+PORT = 8080
+"""Each test has a host of its own, whose ports are all free; none that a client might get by itself."""
 
 
 @pytest.fixture
@@ -72,55 +74,51 @@ async def test_a_pod_reaches_another_network_in_the_hosts_name_and_its_port_is_r
     (tmp_path / "outside").mkdir()
     outside = Rig(tmp_path / "outside")
     try:
-        port = 20000 + secrets.randbelow(20000)
         inner, outer = rig.namespaces.make(), outside.namespaces.make()
-        await rig.network.attach(inner.pod(PortMapping(80, port)), no_stage)
+        await rig.network.attach(inner.pod(PortMapping(80, PORT)), no_stage)
         elsewhere = await outside.network.attach(outer.pod(), no_stage)
         async with echo_server(outer.socket(), elsewhere.addresses[0], 80):
             host = outside.gateway
             assert await peer_seen(inner.socket(), elsewhere.addresses[0], 80) == host
         async with echo_server(inner.socket(), "0.0.0.0", 80):
-            assert await peer_seen(outer.socket(), host, port)
+            assert await peer_seen(outer.socket(), host, PORT)
     finally:
         await outside.remove()
 
 
 async def test_a_host_port_is_reached_from_loopback_gateway_other_pods_and_the_pod_itself(rig: Rig) -> None:
     one, two = rig.namespaces.make(), rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    first = await rig.network.attach(one.pod(PortMapping(80, port)), no_stage)
+    first = await rig.network.attach(one.pod(PortMapping(80, PORT)), no_stage)
     await rig.network.attach(two.pod(), no_stage)
     gateway = rig.gateway
     async with echo_server(one.socket(), "0.0.0.0", 80):
-        assert await peer_seen(host_socket(), "127.0.0.1", port) == gateway
-        assert await peer_seen(host_socket(), gateway, port) == gateway
-        assert await peer_seen(two.socket(), gateway, port) == gateway
-        assert await peer_seen(one.socket(), gateway, port) == gateway
-        await rig.network.detach(one.pod(PortMapping(80, port)))
+        assert await peer_seen(host_socket(), "127.0.0.1", PORT) == gateway
+        assert await peer_seen(host_socket(), gateway, PORT) == gateway
+        assert await peer_seen(two.socket(), gateway, PORT) == gateway
+        assert await peer_seen(one.socket(), gateway, PORT) == gateway
+        await rig.network.detach(one.pod(PortMapping(80, PORT)))
         with pytest.raises(ConnectionRefusedError):
-            await peer_seen(host_socket(), "127.0.0.1", port)
+            await peer_seen(host_socket(), "127.0.0.1", PORT)
     assert first.addresses
 
 
 async def test_a_host_port_on_one_address_is_not_open_on_another(rig: Rig) -> None:
     namespace = rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    await rig.network.attach(namespace.pod(PortMapping(80, port, host_ip="127.0.0.1")), no_stage)
+    await rig.network.attach(namespace.pod(PortMapping(80, PORT, host_ip="127.0.0.1")), no_stage)
     async with echo_server(namespace.socket(), "0.0.0.0", 80):
-        assert await peer_seen(host_socket(), "127.0.0.1", port)
+        assert await peer_seen(host_socket(), "127.0.0.1", PORT)
         with pytest.raises(ConnectionRefusedError):
-            await peer_seen(host_socket(), rig.gateway, port)
+            await peer_seen(host_socket(), rig.gateway, PORT)
 
 
 async def test_a_host_port_of_udp_reaches_the_pod(rig: Rig) -> None:
     namespace = rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    await rig.network.attach(namespace.pod(PortMapping(53, port, Protocol.UDP)), no_stage)
+    await rig.network.attach(namespace.pod(PortMapping(53, PORT, Protocol.UDP)), no_stage)
     server = namespace.socket(socket.SOCK_DGRAM)
     server.bind(("0.0.0.0", 53))
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with server, client:
-        client.sendto(b"question", ("127.0.0.1", port))
+        client.sendto(b"question", ("127.0.0.1", PORT))
         async with asyncio.timeout(20):
             loop = asyncio.get_running_loop()
             data, sender = await loop.sock_recvfrom(server, 100)
@@ -131,16 +129,15 @@ async def test_a_host_port_of_udp_reaches_the_pod(rig: Rig) -> None:
 
 async def test_a_udp_client_that_goes_on_sending_reaches_the_pod_that_comes_later(rig: Rig) -> None:
     first, second = rig.namespaces.make(), rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    mapping = PortMapping(53, port, Protocol.UDP)
-    await rig.network.attach(rig.namespaces.make().pod(PortMapping(53, port + 1, Protocol.UDP)), no_stage)
+    mapping = PortMapping(53, PORT, Protocol.UDP)
+    await rig.network.attach(rig.namespaces.make().pod(PortMapping(53, PORT + 1, Protocol.UDP)), no_stage)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for namespace in (first, second):
-            client.sendto(b"too early", ("127.0.0.1", port))
+            client.sendto(b"too early", ("127.0.0.1", PORT))
             await rig.network.attach(namespace.pod(mapping), no_stage)
             with namespace.socket(socket.SOCK_DGRAM) as server:
                 server.bind(("0.0.0.0", 53))
-                client.sendto(b"in time", ("127.0.0.1", port))
+                client.sendto(b"in time", ("127.0.0.1", PORT))
                 async with asyncio.timeout(20):
                     assert await asyncio.get_running_loop().sock_recv(server, 100) == b"in time"
             await rig.network.detach(namespace.pod(mapping))
@@ -148,13 +145,12 @@ async def test_a_udp_client_that_goes_on_sending_reaches_the_pod_that_comes_late
 
 async def test_a_taken_host_port_is_refused_naming_it_and_nothing_of_the_first_pod_changes(rig: Rig) -> None:
     one, two = rig.namespaces.make(), rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    await rig.network.attach(one.pod(PortMapping(80, port)), no_stage)
-    with pytest.raises(Unavailable, match=f"tcp \\*:{port}"):
-        await rig.network.attach(two.pod(PortMapping(81, port)), no_stage)
-    await rig.network.detach(two.pod(PortMapping(81, port)))
+    await rig.network.attach(one.pod(PortMapping(80, PORT)), no_stage)
+    with pytest.raises(Unavailable, match=f"tcp \\*:{PORT}"):
+        await rig.network.attach(two.pod(PortMapping(81, PORT)), no_stage)
+    await rig.network.detach(two.pod(PortMapping(81, PORT)))
     async with echo_server(one.socket(), "0.0.0.0", 80):
-        assert await peer_seen(host_socket(), "127.0.0.1", port)
+        assert await peer_seen(host_socket(), "127.0.0.1", PORT)
 
 
 async def test_a_pod_that_routes_loopback_to_the_gateway_does_not_reach_the_hosts(rig: Rig) -> None:
@@ -209,35 +205,33 @@ async def test_detach_is_safe_twice_and_before_any_attach_and_the_link_goes_with
 
 async def test_attach_to_a_missing_namespace_fails_naming_the_pod_and_detach_cleans_up(rig: Rig) -> None:
     namespace = rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
     namespace.unpin()
     with pytest.raises(Broken, match=namespace.id):
-        await rig.network.attach(namespace.pod(PortMapping(80, port)), no_stage)
+        await rig.network.attach(namespace.pod(PortMapping(80, PORT)), no_stage)
     await rig.network.detach(namespace.pod())
     other = rig.namespaces.make()
-    await rig.network.attach(other.pod(PortMapping(80, port)), no_stage)
+    await rig.network.attach(other.pod(PortMapping(80, PORT)), no_stage)
 
 
 async def test_a_restarted_network_keeps_pods_ports_and_addresses(rig: Rig) -> None:
     one, two = rig.namespaces.make(), rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    first = await rig.network.attach(one.pod(PortMapping(80, port)), no_stage)
+    first = await rig.network.attach(one.pod(PortMapping(80, PORT)), no_stage)
     restarted = rig.restarted()
     second = await restarted.attach(two.pod(), no_stage)
     assert second.addresses != first.addresses
     with pytest.raises(Unavailable):
-        await restarted.attach(rig.namespaces.make().pod(PortMapping(80, port)), no_stage)
+        await restarted.attach(rig.namespaces.make().pod(PortMapping(80, PORT)), no_stage)
     async with echo_server(one.socket(), "0.0.0.0", 80):
-        assert await peer_seen(host_socket(), "127.0.0.1", port)
+        assert await peer_seen(host_socket(), "127.0.0.1", PORT)
     await restarted.detach(one.pod())
     with pytest.raises(ConnectionRefusedError):
-        await peer_seen(host_socket(), "127.0.0.1", port)
+        await peer_seen(host_socket(), "127.0.0.1", PORT)
 
 
 async def test_sweep_releases_unknown_pods_and_removes_their_links_but_touches_no_other(rig: Rig) -> None:
     kept, lost = rig.namespaces.make(), rig.namespaces.make()
     await rig.network.attach(kept.pod(), no_stage)
-    await rig.network.attach(lost.pod(PortMapping(80, 39999)), no_stage)
+    await rig.network.attach(lost.pod(PortMapping(80, PORT)), no_stage)
     released = await rig.restarted().sweep({kept.id})
     assert rig.port_names() == {host_link_name(kept.id)}
     assert any(lost.id in line for line in released)
@@ -265,10 +259,9 @@ async def test_readiness_puts_back_a_bridge_and_rules_that_somebody_removed(rig:
 
 
 async def test_dismantle_removes_bridge_and_rules_and_the_next_attach_makes_them_anew(rig: Rig) -> None:
-    port = 20000 + secrets.randbelow(20000)
     namespace = rig.namespaces.make()
-    await rig.network.attach(namespace.pod(PortMapping(80, port)), no_stage)
-    await rig.network.detach(namespace.pod(PortMapping(80, port)))
+    await rig.network.attach(namespace.pod(PortMapping(80, PORT)), no_stage)
+    await rig.network.detach(namespace.pod(PortMapping(80, PORT)))
     await rig.network.dismantle()
     await rig.network.dismantle()
     with Netlink() as netlink:
@@ -276,7 +269,7 @@ async def test_dismantle_removes_bridge_and_rules_and_the_next_attach_makes_them
     nftables = Nftables()
     assert not nftables.exists(rig.settings.table, "postrouting")
     nftables.close()
-    await rig.network.attach(rig.namespaces.make().pod(PortMapping(80, port)), no_stage)
+    await rig.network.attach(rig.namespaces.make().pod(PortMapping(80, PORT)), no_stage)
 
 
 async def test_a_range_that_overlaps_another_interfaces_is_refused_before_anything_is_made(rig: Rig) -> None:
@@ -296,15 +289,14 @@ async def test_a_range_that_overlaps_another_interfaces_is_refused_before_anythi
 
 async def test_a_changed_pod_range_serves_new_pods_and_keeps_the_old_ones_connected(rig: Rig) -> None:
     one, two = rig.namespaces.make(), rig.namespaces.make()
-    port = 20000 + secrets.randbelow(20000)
-    first = await rig.network.attach(one.pod(PortMapping(80, port)), no_stage)
+    first = await rig.network.attach(one.pod(PortMapping(80, PORT)), no_stage)
     other = f"10.{220 + secrets.randbelow(30)}.7.0/24"
     await rig.network.configure(f"fd00::/64,{other}")
     second = await rig.network.attach(two.pod(), no_stage)
     assert IPv4Address(second.addresses[0]) in IPv4Network(other)
     async with echo_server(one.socket(), "0.0.0.0", 80):
         assert await peer_seen(two.socket(), first.addresses[0], 80) == second.addresses[0]
-        assert await peer_seen(host_socket(), "127.0.0.1", port)
+        assert await peer_seen(host_socket(), "127.0.0.1", PORT)
 
 
 async def test_usage_counts_what_the_pod_sent_and_is_empty_without_a_namespace(rig: Rig) -> None:

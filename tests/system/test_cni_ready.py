@@ -113,7 +113,7 @@ async def test_what_was_missing_to_the_end_is_told_file_by_file(lab: CniLab) -> 
 async def test_a_pod_that_waited_for_a_refusing_plugin_in_vain_says_what_it_said(lab: CniLab) -> None:
     lab.configure(lab.recorder("one"), version="1.1.0")
     lab.fail("one", "STATUS", code=50)
-    network = lab.network(ready_timeout=0.3)
+    network = lab.network(ready_timeout=2.0)
     assert not (await network.readiness()).ready
     with pytest.raises(Unavailable, match="one STATUS: no hard feelings; really"):
         await network.attach(lab.namespaces.make().pod(), no_stage)
@@ -126,7 +126,7 @@ async def test_a_hung_status_does_not_hold_a_pod_longer_than_it_waits(lab: CniLa
     program = lab.directory / "bin" / "one"
     program.rename(lab.directory / "one.aside")
     async with bounded():
-        network = lab.network(ready_timeout=1.0)
+        network = lab.network(ready_timeout=3.0)
         stages = Stages()
         pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), stages))
         await until(lambda: stages.begun)

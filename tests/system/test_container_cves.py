@@ -135,7 +135,7 @@ from crib.model.sandbox import (
     SecurityProfile,
     UserNamespace,
 )
-from tests.system.oci_setup import STAGE, OciLab, oci_lab
+from tests.system.oci_setup import BOUND, STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -193,13 +193,13 @@ async def until_ready(record: ContainerRecord) -> None:
     """A start returns when the runtime's own process is about to become the container's."""
     log = Path(record.log_path)
     with DirectoryWatcher([str(log.parent)], MODIFY) as watcher:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             while "ready" not in log.read_text():
                 await watcher.next_events()
 
 
 async def said(lab: OciLab, record: ContainerRecord, script: str) -> str:
-    result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=20))
+    result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=BOUND))
     return result.stdout.decode()
 
 
@@ -441,14 +441,15 @@ async def test_devices_that_were_not_given_cannot_be_opened(lab: OciLab) -> None
         ({"kernel.shm_rmid_forced": "1+kernel.core_pattern=|/bin/evil"}, {}),
         ({"net.ipv4.ip_forward/../../../kernel/core_pattern": "x"}, {}),
         ({"net.ipv4.ip_forward": "1\nx"}, {}),
-        ({"net.ipv4.ip_forward": "0"}, {"network": NamespaceMode.NODE}),
+        ({"net.ipv4.ip_default_ttl": "63"}, {"network": NamespaceMode.NODE}),
         ({"kernel.shmmax": "1"}, {"ipc": NamespaceMode.NODE}),
     ],
 )
 async def test_sysctls_of_the_host_cannot_be_had(
     lab: OciLab, sysctls: dict[str, str], spaces: dict[str, NamespaceMode]
 ) -> None:
-    watched = ("kernel/core_pattern", "net/ipv4/ip_forward", "kernel/shmmax")
+    # not ip_forward: the daemons of other tests turn it on
+    watched = ("kernel/core_pattern", "net/ipv4/ip_default_ttl", "kernel/shmmax")
     before = [Path(f"/proc/sys/{name}").read_text() for name in watched]
     with pytest.raises(InvalidRequest, match="sysctls"):
         async with pod(lab, sysctls=sysctls, **spaces):
@@ -487,7 +488,7 @@ async def test_the_default_filter_refuses_the_kernels_ciphers_and_the_hypervisor
     mounts = tuple(Mount(path, os.path.realpath(path), readonly=True) for path in places)
     wanted = config(mounts=mounts, seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT))
     async with running(lab, wanted) as record:
-        command = ExecCommand(("/usr/bin/python3", "-c", program), timeout=20)
+        command = ExecCommand(("/usr/bin/python3", "-c", program), timeout=BOUND)
         result = await run_command(lab.handler, record, command)
         assert result.stdout.split() == [b"1", b"1", b"yes", b"yes", b"yes"], result
 
@@ -500,7 +501,7 @@ async def test_a_pods_own_filter_holds_for_its_infra_process(lab: OciLab) -> Non
         try:
             infra = await lab.handler.prepare_pod(record, STAGE)
             assert infra is not None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(BOUND):
                 while "catatonit" not in os.readlink(f"/proc/{infra.pid}/exe"):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0)
             assert status(infra.pid)["Seccomp"] == "2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.system.daemon import Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 RATE = 50
+MOST_AT_ONCE = 32
+"""A machine that is busy with other things does not keep up with the rate: they must not pile up there."""
 WARM_UP, COMMANDS = 100, 500
 MEGABYTE = 1 << 20
 LIMIT = 16 * MEGABYTE
@@ -41,16 +44,18 @@ def memory(pid: int, key: str = "VmRSS") -> int:
     return int(match[1]) * 1024
 
 
-async def probes(cri: Cri, box: str, count: int) -> list[float]:
-    """Commands begun at RATE a second, whether or not the ones before have ended; seconds that each took."""
+async def probes(cri: Cri, box: str, count: int, rate: float = RATE) -> list[float]:
+    """Commands begun at that rate a second, whether or not the ones before have ended; seconds of each."""
     began = time.monotonic()
+    room = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def probe(number: int) -> float:
-        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        start = time.monotonic()
-        outcome = await cri.execute(box, "sh", "-c", f"echo {number}; sleep 300 & kill $!", timeout=10)
-        assert (outcome.code, outcome.out) == (0, f"{number}\n"), outcome
-        return time.monotonic() - start
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        async with room:
+            start = time.monotonic()
+            outcome = await cri.execute(box, "sh", "-c", f"echo {number}; sleep 300 & kill $!", timeout=25)
+            assert (outcome.code, outcome.out) == (0, f"{number}\n"), outcome
+            return time.monotonic() - start
 
     return list(await asyncio.gather(*(probe(number) for number in range(count))))
 
@@ -68,7 +73,7 @@ async def test_fifty_commands_a_second_leave_nothing_behind(cribd: Cribd) -> Non
         )
         box = (await cri.call(cri.runtime.CreateContainer, request)).container_id
         await cri.start(box)
-        await probes(cri, box, WARM_UP)
+        await probes(cri, box, WARM_UP, math.inf)  # as many at once as there will ever be
         before, fds, resident = cribd.leftovers(), descriptors(cribd.pid), memory(cribd.pid)
         began = time.monotonic()
         times = sorted(await probes(cri, box, COMMANDS))
@@ -79,7 +84,7 @@ async def test_fifty_commands_a_second_leave_nothing_behind(cribd: Cribd) -> Non
             f"{COMMANDS / took:.0f} a second, median {times[len(times) // 2] * 1000:.0f} ms,"
             f" slowest {times[-1] * 1000:.0f} ms, memory {grown / MEGABYTE:+.1f} MiB"
         )
-        assert descriptors(cribd.pid) <= fds + 2
+        await until(lambda: descriptors(cribd.pid) <= fds)
         assert grown < 8 * MEGABYTE
 
 
@@ -91,7 +96,7 @@ async def test_a_flood_of_output_costs_no_memory_beyond_what_is_kept(cribd: Crib
         Path(f"/proc/{cribd.pid}/clear_refs").write_text("5")  # the peak is counted anew: proc(5)
         flood = "head -c 1000000000 /dev/zero"
         request = pb.ExecSyncRequest(container_id=box, cmd=["sh", "-c", f"{flood} & {flood} >&2; wait"])
-        reply = await cri.call(cri.runtime.ExecSync, request)
+        reply = await cri.call(cri.runtime.ExecSync, request, timeout=300)  # two cores that others use too
         assert reply.exit_code == 0
         peak = memory(cribd.pid, "VmHWM") - before
         print(f"2 GB of output: {peak / MEGABYTE:.0f} MiB at the most")

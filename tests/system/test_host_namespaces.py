@@ -19,11 +19,13 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def pins(tmp_path: Path) -> Iterator[str]:
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     mounts.make_private_root(str(tmp_path), unbindable=True)
     yield str(tmp_path)
     mounts.unmount_tree(str(tmp_path))
-    assert threading.active_count() == threads
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # one that has told its result may be just about to end
+        assert not thread.is_alive(), thread
 
 
 def _own(kind: str) -> str:

@@ -45,11 +45,19 @@ def test_layers_are_seen_as_one_and_links_stay_inside(layers: tuple[str, str]) -
     )
 
 
+def mounts_of(layers: tuple[str, str], whose: str = "self") -> list[str]:
+    """What the kernel tells of mounts at, of or over them; of other tests' it tells as well."""
+    place = os.path.dirname(layers[0])
+    return [line for line in Path(f"/proc/{whose}/mountinfo").read_text().splitlines() if place in line]
+
+
 def test_nobody_else_sees_the_mount_and_nothing_stays(layers: tuple[str, str]) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
-    during = look_through(layers, layers[1], lambda _: Path("/proc/self/mountinfo").read_text())
+    before = mounts_of(layers)
+    during = look_through(layers, layers[1], lambda _: mounts_of(layers))
     assert during == before  # of the process, whose other threads stay where they were
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounts_of(layers) == before
+    inside = look_through(layers, layers[1], lambda _: mounts_of(layers, "thread-self"))
+    assert len(inside) == len(before) + 1
     assert sorted(os.listdir(f"{layers[1]}/etc")) == ["group", "passwd", "real"]
 
 

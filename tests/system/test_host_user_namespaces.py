@@ -52,7 +52,7 @@ async def test_the_other_namespaces_belong_to_the_new_users(pins: str) -> None:
     assert user != os.stat("/proc/self/ns/user").st_ino
     assert {owner_of(f"{pins}/{kind}") for kind in ("net", "ipc", "uts")} == {user}
     assert namespaces.run_in_namespace(f"{pins}/uts", "uts", socket.gethostname) == "pod-1"
-    assert children() == before
+    assert children() <= before
     for name in os.listdir(pins):
         namespaces.unpin(f"{pins}/{name}")
     assert os.listdir(pins) == []
@@ -82,7 +82,7 @@ async def test_a_caller_that_is_cancelled_leaves_no_process(pins: str) -> None:
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert children() == before
+    assert children() <= before
     assert os.listdir(pins) == []
 
 

@@ -178,8 +178,8 @@ async def test_the_worker_has_no_rights(lab: ImageLab, tmp_path: Path) -> None:
 
 
 async def test_a_worker_that_dies_fails_its_request_and_is_replaced(lab: ImageLab, tmp_path: Path) -> None:
-    image = busybox_image([Entry("big", os.urandom(20 << 20))], compression=PLAIN)
-    path = write_oci_archive(tmp_path / "x", [image])
+    # A directory: the worker asks us for each of its files, so it cannot be done before we have heard of it.
+    path = write_layout(tmp_path / "x", [busybox_image([Entry("big", os.urandom(1 << 20))])])
     killed: list[int] = []
 
     def kill(progress: Progress) -> None:
@@ -195,7 +195,8 @@ async def test_a_worker_that_dies_fails_its_request_and_is_replaced(lab: ImageLa
 
 
 async def test_a_cancelled_import_leaves_nothing(lab: ImageLab, tmp_path: Path) -> None:
-    path = write_oci_archive(
+    # A directory, as above.
+    path = write_layout(
         tmp_path / "x", [busybox_image([Entry("big", os.urandom(20 << 20))], compression=PLAIN)]
     )
     begun = asyncio.Event()

@@ -138,7 +138,9 @@ async def test_a_slow_client_slows_neither_container_nor_others_and_gets_an_erro
 
 
 async def test_a_terminal_has_one_output_and_every_size_arrives(lab: OciLab) -> None:
-    script = "trap 'busybox stty size' WINCH; trap 'exit 9' INT; echo ready; while true; do sleep 0.02; done"
+    # two signals may find the same size: each is said once
+    tell = 'now=$(busybox stty size); [ "$now" = "$said" ] || echo $now; said=$now'
+    script = f"trap '{tell}' WINCH; trap 'exit 9' INT; echo ready; while true; do sleep 0.02; done"
     async with box(lab, "sh", "-c", script, stdin=True, tty=True) as made:
         await comes_true(lambda: "ready" in Path(made.record.log_path).read_text())
         session = await attached(made, tty=True)
@@ -170,7 +172,8 @@ async def test_it_works_for_the_next_daemon_too(lab: OciLab) -> None:
 
 
 async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repetition(lab: OciLab) -> None:
-    script = "n=0; while read line; do n=$((n+1)); echo line $n; printf part >&2; done"
+    # what stderr gets counts as output too, and conmon may take all of it at any moment: it is kept small
+    script = "n=0; while read line; do n=$((n+1)); echo line $n; case $n in *00) printf part >&2; esac; done"
     async with box(lab, "sh", "-c", script, stdin=True) as made:
         first = await attached(made)
         await say(first, b"\n" * 2000)
@@ -182,7 +185,7 @@ async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repet
         seen = (await until(late.stdout, b"line 2003\n")).decode().splitlines()
         numbers = [int(line.split()[1]) for line in seen]
         assert numbers == list(range(numbers[0], 2004))
-        assert 100 < len(numbers) < 420
+        assert 390 < len(numbers) < 420
         await late.close()
         await first.close()
 

@@ -17,7 +17,7 @@ from crib.model.container import ContainerSecurity
 from crib.model.errors import Broken, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
 from crib.model.streams import ExecProcess, TerminalSize
-from tests.system.oci_setup import OciLab, oci_lab
+from tests.system.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.oci_streams import Box, box, comes_true, descriptors, finish, rest, until
 from tests.system.test_oci_handler import config, pod, running
 from tests.system.test_oci_running import cgroup_of, frozen
@@ -123,7 +123,7 @@ async def test_what_is_left_in_the_background_does_not_hold_the_session(
     made: Box, tty: bool, background: str
 ) -> None:
     script = f"(trap '' HUP; {background}) & echo started; exit 4"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND):
         code, out, _err = await finish(await made.exec("sh", "-c", script, tty=tty))
     assert code == 4
     assert b"started" in out
@@ -133,14 +133,15 @@ async def test_nor_in_a_pod_that_shares_the_pids_of_the_host(lab: OciLab) -> Non
     security = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.NODE))
     wanted = config("sleep", "1000", security=security)
     async with pod(lab, pid=NamespaceMode.NODE) as sandbox, running(lab, sandbox, wanted) as record:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             session = await Box(lab, sandbox, record).exec("sh", "-c", "sleep 300 & echo started")
             assert await finish(session) == (0, b"started\n", b"")
 
 
 @pytest.mark.parametrize("contained", [False, True])
 async def test_a_command_is_ended_with_all_of_it_if_it_is_contained(made: Box, contained: bool) -> None:
-    script = "setsid sleep 321 & echo ready; exec sleep 321"
+    # ready is said by the child: until it runs its own program, ps shows its parent's words once more
+    script = "setsid sh -c 'echo ready; exec sleep 321' & exec sleep 321"
     session = await made.exec("sh", "-c", script, contained=contained)
     await until(session.stdout, b"ready\n")
     await session.kill()

@@ -43,7 +43,7 @@ from crib.model.sandbox import (
     SecurityProfile,
 )
 from crib.wire.crilog import LineJoiner
-from tests.system.oci_setup import STAGE, OciLab, oci_lab
+from tests.system.oci_setup import BOUND, STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -82,7 +82,7 @@ async def running(
     record = lab.container(sandbox, wanted)
     try:
         record = await lab.create(record, sandbox)
-        await lab.handler.start(record)
+        await lab.start(record)
         yield record
     finally:
         await lab.handler.delete(record)
@@ -91,7 +91,7 @@ async def running(
 async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> tuple[Exit, str]:
     """Run a container until it ends; its exit and what it logged."""
     exits = lab.handler.exits()
-    async with running(lab, sandbox, wanted) as record, asyncio.timeout(20):
+    async with running(lab, sandbox, wanted) as record, asyncio.timeout(BOUND):
         async for found in exits:
             if found.id == record.id:
                 return found, "".join(line.split(" ", 3)[3] for line in logged(record))
@@ -99,7 +99,7 @@ async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfi
 
 
 async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
-    result = await run_command(lab.handler, record, ExecCommand(argv, timeout=20))
+    result = await run_command(lab.handler, record, ExecCommand(argv, timeout=BOUND))
     assert result.exit_code == 0, result
     return result.stdout.decode()
 
@@ -131,7 +131,7 @@ async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -
             assert record.user.uid == 0
             await until_logged(record, "ready")
             await lab.handler.signal(record, signal.SIGTERM)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(BOUND):
                 found = await anext(exits)
             assert (found.id, found.code, found.oom_killed) == (record.id, 7, False)
             lines = [line.rstrip("\n").split(" ", 1)[1] for line in logged(record)]
@@ -145,7 +145,7 @@ async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -
 
 async def until_logged(record: ContainerRecord, text: str) -> None:
     with DirectoryWatcher([os.path.dirname(record.log_path)], MODIFY) as watcher:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             while text not in "".join(logged(record)):
                 await watcher.next_events()
 
@@ -159,9 +159,9 @@ async def test_exits_on_file_are_told_first(lab: OciLab) -> None:
         assert record.monitor is not None
         with contextlib.suppress(ProcessLookupError):  # it may have ended already
             pidfd = os.pidfd_open(record.monitor.pid)
-            assert await wait_pidfd(pidfd, 10)
+            assert await wait_pidfd(pidfd, BOUND)
             os.close(pidfd)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             assert (await anext(lab.handler.exits())).id == record.id
 
 
@@ -249,14 +249,14 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
 
 
 async def test_exec_does_not_wait_for_a_child_that_holds_the_pipe(lab: OciLab) -> None:
-    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(20):
-        command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=30)
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(BOUND):
+        command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=2 * BOUND)
         assert (await run_command(lab.handler, record, command)).stdout == b"done\n"
 
 
 async def test_exec_in_a_container_that_ended_is_the_wrong_state(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config("true")) as record:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(BOUND):
             await anext(lab.handler.exits())
         with pytest.raises(WrongState):
             await run_command(lab.handler, record, ExecCommand(("true",)))
@@ -287,8 +287,12 @@ async def test_shared_pids_have_an_infra_process_and_the_rest_dies_with_the_firs
         assert await lab.handler.pod_alive(sandbox)
         shared = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
         async with running(lab, sandbox, config(*FOREVER, security=shared)) as one:
-            assert "catatonit" in await output(lab, one, "ps")
-            script = "setsid sleep 555 & sleep 0.1"
+            async with asyncio.timeout(BOUND):  # its start too is over before it is there
+                while "catatonit" not in await output(lab, one, "ps"):
+                    pass
+            script = (
+                "setsid sh -c 'touch /tmp/on; exec sleep 555' & until test -e /tmp/on; do sleep 0.02; done"
+            )
             await run_to_end(lab, sandbox, config("sh", "-c", script, security=shared))
             assert "555" not in await output(lab, one, "ps")
         await lab.handler.stop_pod(sandbox)
@@ -593,7 +597,7 @@ async def test_long_lines_are_cut_by_the_monitor_and_joined_by_us(lab: OciLab) -
         script = "head -c 20000 /dev/zero | tr '\\0' x; echo; echo end"
         async with (
             running(lab, sandbox, config("busybox", "sh", "-c", script)) as record,
-            asyncio.timeout(10),
+            asyncio.timeout(BOUND),
         ):
             await anext(exits)
             data = Path(record.log_path).read_bytes()

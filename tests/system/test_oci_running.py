@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from crib.host.freezer import Freezer
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
 from crib.model.errors import TimedOut, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
-from tests.system.oci_setup import OciLab, oci_lab
+from tests.system.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.test_oci_handler import FOREVER, config, output, pod, run_to_end, running
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -55,8 +54,8 @@ def frozen(lab: OciLab, record: ContainerRecord) -> Iterator[str]:
             freezer.thaw(path)
 
 
-async def ended(record: ContainerRecord, lab: OciLab, within: float = 10.0) -> int:
-    async with asyncio.timeout(within):
+async def ended(record: ContainerRecord, lab: OciLab) -> int:
+    async with asyncio.timeout(BOUND):
         async for found in lab.handler.exits():
             if found.id == record.id:
                 return found.code
@@ -76,7 +75,7 @@ async def test_a_frozen_container_obeys_a_signal(lab: OciLab, signum: int, every
 async def test_a_frozen_container_can_be_deleted(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         with frozen(lab, record) as path:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(BOUND):
                 await lab.handler.delete(record)
             assert not lab.environment.cgroups.exists(path)
 
@@ -84,7 +83,7 @@ async def test_a_frozen_container_can_be_deleted(lab: OciLab) -> None:
 async def test_a_command_in_a_frozen_container_is_refused_and_makes_nothing(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         with frozen(lab, record) as path:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BOUND):
                 for timeout in (0, 5):
                     with pytest.raises(WrongState, match="paused"):
                         await run_command(lab.handler, record, ExecCommand(("true",), timeout=timeout))
@@ -98,7 +97,14 @@ async def test_what_forks_all_the_time_is_killed_whole(lab: OciLab) -> None:
         async with running(lab, sandbox, wanted) as record:
             path = cgroup_of(lab, record)
             lab.environment.cgroups.write(path, "pids.max", "300")
-            await until(lambda: len(lab.environment.cgroups.pids(path)) > 50)
+            seen: set[int] = set()
+
+            def has_forked() -> bool:
+                """How many there are at a time is a matter of the machine."""
+                seen.update(lab.environment.cgroups.pids(path))
+                return len(seen) > 50
+
+            await until(has_forked)
             await lab.handler.signal(record, signal.SIGKILL, everyone=True)
             assert lab.environment.cgroups.pids(path) == []
             assert await ended(record, lab) == 137
@@ -119,20 +125,22 @@ async def test_what_a_command_leaves_in_the_background_costs_no_cgroup(lab: OciL
         path = cgroup_of(lab, record)
         for number in range(3):
             script = f"setsid sleep 60{number} & echo started"
-            result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=10))
+            result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=BOUND))
             assert (result.exit_code, result.stdout) == (0, b"started\n")
         assert exec_cgroups(lab, path) == []
-        assert (await output(lab, record, "ps")).count("sleep 60") == 3
+        async with asyncio.timeout(BOUND):
+            # one that just becomes its own program has no words for ps
+            while (await output(lab, record, "ps")).count("sleep 60") != 3:
+                pass
 
 
 async def test_a_command_that_forks_all_the_time_ends_at_its_time_limit(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         path = cgroup_of(lab, record)
         lab.environment.cgroups.write(path, "pids.max", "300")
-        began = time.monotonic()
-        with pytest.raises(TimedOut):
+        # whose message would go on with what does not die
+        with pytest.raises(TimedOut, match=r"took longer than 0\.5 s$"):
             await run_command(lab.handler, record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
-        assert time.monotonic() - began < 8
         assert exec_cgroups(lab, path) == []
         assert len(lab.environment.cgroups.pids(path)) == 1
         assert is_alive(record.process)
@@ -141,7 +149,7 @@ async def test_a_command_that_forks_all_the_time_ends_at_its_time_limit(lab: Oci
 async def test_output_that_comes_in_tiny_pieces_is_cut_as_well(lab: OciLab) -> None:
     script = "while true; do printf xy; done | head -c 20000; exit 5"
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
-        command = ExecCommand(("sh", "-c", script), timeout=20, output_limit=9999)
+        command = ExecCommand(("sh", "-c", script), timeout=BOUND, output_limit=9999)
         result = await run_command(lab.handler, record, command)
         assert (result.exit_code, result.stdout) == (5, b"xy" * 4999 + b"x")
 
@@ -203,7 +211,7 @@ def exec_cgroups(lab: OciLab, path: str) -> list[str]:
     return found
 
 
-async def until(question: object, within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
+async def until(question: object) -> None:
+    async with asyncio.timeout(BOUND):
         while not question():  # type: ignore[operator]
             await asyncio.sleep(0.01)

@@ -17,7 +17,7 @@ from crib.model.registry import Credential, RegistryHost
 from tests.fault_proxy import FaultProxy, running_proxy
 from tests.faults import redirect, status, then_also, wants_basic, wants_bearer
 from tests.images import BuiltImage, busybox_image, push
-from tests.registry import BASIC_PASSWORD, BASIC_USER, running_registry
+from tests.registry import BASIC_PASSWORD, BASIC_USER, free_port, running_registry
 from tests.system.client_lab import BASIC, SECRETS, Sleeps, client, host
 from tests.tls_lab import Authority
 from tests.token_server import TokenServer, everybody, running_token_server
@@ -259,9 +259,7 @@ async def test_a_busy_token_server_is_asked_again(registry: FaultProxy) -> None:
 
 
 async def test_a_token_server_that_is_away_is_no_lack_of_credentials(registry: FaultProxy) -> None:
-    with running_token_server() as tokens:
-        pass
-    bearer(registry, tokens)
+    bearer(registry, TokenServer(url=f"http://127.0.0.1:{free_port()}/token"))
     async with client(host(registry.url)) as asked:
         with pytest.raises(Unavailable, match="connection failed") as caught:
             await asked.resolve()

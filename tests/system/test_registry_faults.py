@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from tests.faults import (
 from tests.images import GZIP, BuiltImage, digest_of, push
 from tests.registry import running_registry
 from tests.system.image_lab import ImageLab, image_lab
-from tests.system.registry_lab import QUICK, image_of, left_nothing, noise, pull, refused
+from tests.system.registry_lab import QUICK, STALLING, image_of, left_nothing, noise, pull, refused
 from tests.upstreams import from_url
 
 pytestmark = [
@@ -45,6 +45,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root"),
 ]
 
+BOUND = 25.0
+"""Seconds after which a pull hangs: what stalls here does so for 30 (tests/fault_proxy.py)."""
 MEMBER = 60_000
 HUGE = (8 << 20) + 1
 
@@ -63,7 +65,13 @@ def proxy(registry: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[ImageLab]:
-    async with image_lab(tmp_path, **QUICK) as made:
+    async with image_lab(tmp_path / "quick", **QUICK) as made:
+        yield made
+
+
+@pytest.fixture
+async def stalling(tmp_path: Path) -> AsyncIterator[ImageLab]:
+    async with image_lab(tmp_path / "stalling", **STALLING) as made:
         yield made
 
 
@@ -78,12 +86,16 @@ class Scene:
 
     registry: str
     proxy: FaultProxy
-    lab: ImageLab
+    quick: ImageLab
+    stalling: ImageLab
+    lab: ImageLab = field(init=False)
+    """The one for the case: without patience only where the case is that nothing comes."""
     count: int = 0
 
     def begin(self, case: str) -> tuple[BuiltImage, str]:
         """An image that was never here, and its name."""
         self.count += 1
+        self.lab = self.stalling if any(one in case for one in STALLS) else self.quick
         self.proxy.clear()
         self.lab.told.clear()
         built = image()
@@ -93,8 +105,12 @@ class Scene:
 
 
 @pytest.fixture
-def scene(registry: str, proxy: FaultProxy, lab: ImageLab) -> Scene:
-    return Scene(registry, proxy, lab)
+def scene(registry: str, proxy: FaultProxy, lab: ImageLab, stalling: ImageLab) -> Scene:
+    return Scene(registry, proxy, lab, stalling)
+
+
+STALLS = ("stalled", "stalls", "one byte now and then")
+"""What the cases have in their names in which nothing comes, or too little."""
 
 
 Cut = Callable[[BuiltImage], Fault]
@@ -151,7 +167,7 @@ async def test_a_registry_that_is_busy_is_asked_again_when_it_said(
             scene.proxy.add(built.id if what == "config" else what, too_many(text), times=1)
             began = time.monotonic()
             assert (await pull(scene.lab, name)).id == built.id
-            assert least <= time.monotonic() - began < 5.0
+            assert least <= time.monotonic() - began < BOUND
             first = next(one for one in scene.proxy.seen if one.status == 429)
             again = next(one for one in scene.proxy.seen if one.path == first.path and one.at > first.at)
             assert again.at - first.at >= least, "it came back before the time that was told"
@@ -162,7 +178,7 @@ async def test_a_registry_that_stays_busy_is_given_up_within_a_bound(scene: Scen
     scene.proxy.add("manifest", too_many("3600"))
     began = time.monotonic()
     error = await refused(scene.lab, name, Unavailable, "429", scene.proxy.host, "manifest")
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < BOUND
     assert error.reason == REGISTRY_UNAVAILABLE
     assert len(scene.proxy.of("manifest")) == 1
 
@@ -222,7 +238,7 @@ async def test_a_fault_that_lasts_is_told_with_stage_and_host(
             scene.proxy.add(what[stage], fault)
             began = time.monotonic()
             error = await refused(scene.lab, name, kind, stage, scene.proxy.host, *words)
-            assert time.monotonic() - began < 4.0
+            assert time.monotonic() - began < BOUND
             unavailable = kind is Unavailable and "credentials" not in words
             assert error.reason == (REGISTRY_UNAVAILABLE if unavailable else "")
 
@@ -282,8 +298,11 @@ async def test_every_fault_of_a_mirror_is_made_good_by_the_next_host(
 ) -> None:
     with running_proxy(from_url(registry)) as second:
         mirrors = {"registry.invalid": (proxy.url, second.url)}
-        async with image_lab(tmp_path, mirrors=mirrors, **QUICK) as lab:
-            scene = Scene(registry, proxy, lab)
+        async with (
+            image_lab(tmp_path / "quick", mirrors=mirrors, **QUICK) as lab,
+            image_lab(tmp_path / "stalling", mirrors=mirrors, **STALLING) as stalling,
+        ):
+            scene = Scene(registry, proxy, lab, stalling)
             cases = {**LASTING, **(LAYER_ONLY if stage == "layer" else {})}
             for case, (fault, _, _) in cases.items():
                 with subtests.test(case):
@@ -291,6 +310,6 @@ async def test_every_fault_of_a_mirror_is_made_good_by_the_next_host(
                     proxy.add(built.id if stage == "config" else stage, fault)
                     name = name.replace(proxy.host, "registry.invalid")
                     began = time.monotonic()
-                    assert (await pull(lab, name)).id == built.id
-                    assert time.monotonic() - began < 4.0
-                    left_nothing(lab)
+                    assert (await pull(scene.lab, name)).id == built.id
+                    assert time.monotonic() - began < BOUND
+                    left_nothing(scene.lab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,7 @@ from tests.faults import drip, no_head, redirect, status
 from tests.images import BuiltImage, digest_of
 from tests.registry import free_port
 from tests.system.image_lab import ImageLab, image_lab
-from tests.system.registry_lab import QUICK, hosts_toml, noise_image, pull, refused
+from tests.system.registry_lab import QUICK, STALLING, hosts_toml, noise_image, pull, refused
 from tests.tls_lab import Authority
 from tests.upstreams import Shelf
 
@@ -26,6 +27,8 @@ pytestmark = [
 ]
 
 NAME = "registry.test/a/b:1"
+BOUND = 25.0
+"""Seconds after which a pull hangs: what does not answer here does so for 30 (tests/fault_proxy.py)."""
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +171,8 @@ async def test_a_host_without_an_answer_is_passed_after_its_own_time(
     first.add("any", no_head("stall"))
     began = time.monotonic()
     assert (await pull(lab, NAME)).id == image.id
-    assert 0.2 <= time.monotonic() - began < 3.0
+    assert 0.2 <= time.monotonic() - began < BOUND
+    assert len(first.of("manifest")) == 1
 
 
 @pytest.mark.parametrize("fault", ["refuses connections", "does not answer"])
@@ -183,23 +187,23 @@ async def test_a_dead_mirror_is_asked_once_and_not_for_every_blob(
         dead = silent.url if fault == "does not answer" else f"http://127.0.0.1:{free_port()}"
         text = f'server = "{second.url}"\n[host."{dead}"]\ndial_timeout = "300ms"\n'
         hosts_toml(certs_d, "registry.test", text)
-        async with image_lab(tmp_path, hosts_dirs=(str(certs_d),), dead_host_time=60.0) as lab:
-            began = time.monotonic()
-            for number, one in enumerate(images):
-                assert (await pull(lab, f"registry.test/dead/{number}:1")).id == one.id
-            assert time.monotonic() - began < 3.0
+        async with image_lab(tmp_path, hosts_dirs=(str(certs_d),), dead_host_time=3600.0) as lab:
+            async with asyncio.timeout(BOUND):
+                for number, one in enumerate(images):
+                    assert (await pull(lab, f"registry.test/dead/{number}:1")).id == one.id
         assert len(silent.seen) == (1 if fault == "does not answer" else 0)
 
 
 async def test_a_mirror_that_stalls_is_left_within_the_configured_time(
-    lab: ImageLab, certs_d: Path, first: FaultProxy, second: FaultProxy, image: BuiltImage
+    tmp_path: Path, certs_d: Path, first: FaultProxy, second: FaultProxy, image: BuiltImage
 ) -> None:
     hosts_toml(certs_d, "registry.test", f'server = "{second.url}"\n[host."{first.url}"]\n')
     first.add("layer", drip(1, 0.05))
-    began = time.monotonic()
-    assert (await pull(lab, NAME)).id == image.id
-    # Two layers side by side, each as long as a transfer may stall.
-    assert 0.4 <= time.monotonic() - began < 3.0
+    async with image_lab(tmp_path, hosts_dirs=(str(certs_d),), **STALLING) as lab:
+        began = time.monotonic()
+        assert (await pull(lab, NAME)).id == image.id
+        # Two layers side by side, each as long as a transfer may stall.
+        assert 1.5 <= time.monotonic() - began < BOUND
     assert len(second.of("layer")) == 2
     assert all(seen.range for seen in second.of("layer")), "what had come was not used"
 

@@ -45,7 +45,7 @@ async def null_device() -> AsyncIterator[None]:
 
 async def is_untouched() -> None:
     """What another test's create does to /dev/null at the same time lasts some milliseconds."""
-    await comes_true(lambda: null_status() == (0, 0, 0o666), 5)
+    await comes_true(lambda: null_status() == (0, 0, 0o666))
 
 
 def null_status() -> tuple[int, int, int]:
@@ -113,7 +113,7 @@ async def test_root_of_a_user_namespace_is_not_given_the_host_s_dev_null(
         record = await lab.create(record, sandbox)
         await is_untouched()
         try:
-            await lab.handler.start(record)
+            await lab.start(record)
             made = Box(lab, sandbox, record)
             for command_tty in (False, True):
                 code, _out, _err = await finish(await made.exec("sh", "-c", CLOSE_IT, tty=command_tty))

@@ -216,7 +216,7 @@ async def test_a_configuration_directory_may_come_and_go(lab: CniLab) -> None:
             await until(lambda: [row for row in cribd.leftovers().rows if row.startswith(RESERVED)])
             lab.confs.mkdir()
             (lab.confs / "10-test.conflist").write_text(text)
-            await until(lambda: _is_ready(cri), 5)
+            await until(lambda: _is_ready(cri))
             pod = await begun
             assert lab.held_addresses() == [(await cri.pod_status(pod)).network.ip]
             shutil.rmtree(lab.confs)

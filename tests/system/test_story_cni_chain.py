@@ -64,7 +64,7 @@ async def echo_on(host: LabHost, address: str) -> AsyncIterator[None]:
 
 async def seen_at(cri: Cri, box: str, address: str) -> str:
     """What the echo server at that address sees of the container."""
-    return await cri.sh(box, f"nc -w 5 {address} {ECHO_PORT} </dev/null", timeout=10)
+    return await cri.sh(box, f"nc -w 20 {address} {ECHO_PORT} </dev/null", timeout=25)
 
 
 async def test_a_pod_behind_the_whole_chain_has_all_that_its_plugins_promise(
@@ -111,10 +111,10 @@ async def test_two_pods_of_a_chain_reach_each_other_and_one_takes_nothing_of_the
     box = await cri.run_container(other, "sleep", "100")
     address = (await cri.pod_status(web)).network.ip
     assert await until(lambda: lab.host.page(address, 8080)) == "web"
-    assert await cri.sh(box, f"wget -qO- http://{address}:8080/hostname", timeout=10) == "web"
-    assert await cri.sh(box, f"wget -qO- http://{GATEWAY}:18081/hostname", timeout=10) == "web"
+    assert await cri.sh(box, f"wget -qO- http://{address}:8080/hostname", timeout=25) == "web"
+    assert await cri.sh(box, f"wget -qO- http://{GATEWAY}:18081/hostname", timeout=25) == "web"
     await cri.remove_pod(other)
-    assert await lab.host.page(GATEWAY, 18081) == "web"
+    assert await until(lambda: lab.host.page(GATEWAY, 18081)) == "web"
     assert lab.held_addresses() == [address]
 
 
@@ -155,7 +155,7 @@ async def test_a_host_port_of_udp_and_one_of_an_address_alone(lab: CniLab, cri: 
         lab.host.namespace.socket(socket.SOCK_DGRAM) as client,
     ):
         server.bind(("0.0.0.0", 5353))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await loop.sock_connect(client, (GATEWAY, 15353))
             await loop.sock_sendall(client, b"who?")
             question, source = await loop.sock_recvfrom(server, 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -15,7 +16,7 @@ from crib.host import links
 from crib.host.netlink import Netlink
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
-from tests.system.daemon import IMAGE, Cri, Cribd, until
+from tests.system.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, until
 from tests.system.pod_namespaces import PodNamespace
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -54,6 +55,13 @@ class CribdElsewhere(Cribd):
 
         return self.host.inside(look)
 
+    def settle_interfaces(self) -> None:
+        """Wait until all are gone but loopback."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (left := self.interfaces()) != ["lo"]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.02)  # the kernel tells nobody when it has removed the last link
+
 
 @pytest.fixture(scope="module")
 def cribd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CribdElsewhere]:
@@ -73,7 +81,7 @@ def cribd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CribdElsewhere]:
             yield daemon
         finally:
             daemon.end()
-        assert daemon.interfaces() == ["lo"]
+        daemon.settle_interfaces()
     finally:
         host.unpin()
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,9 +166,7 @@ async def test_a_plan_is_explained_as_it_is_then_written(cri: Cri, cribd: Cribd,
 async def test_a_running_container_is_explained_by_the_spec_that_it_has(cri: Cri, cribd: Cribd) -> None:
     pod = await cri.run_pod("told")
     box = await cri.run_container(pod, "sleep", "100")
-    began = time.monotonic()
     told = await explain_container(cri.connection, box[:12])
-    assert time.monotonic() - began < 2
     assert (told.container_id, told.pod_sandbox_id, told.handler) == (box, pod.id, "crun")
     assert json.loads(told.spec) == written(cribd, box)
     assert origin(told, "/process/args/0") == "container command"

@@ -13,7 +13,7 @@ import pytest
 from crib.client import pods
 from crib.client.errors import ClientError
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.system.daemon import Cri, Cribd, log_contents, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -114,7 +114,9 @@ async def test_pods_of_a_handler_that_is_gone_can_be_stopped_and_removed(
 ) -> None:
     shared = pb.NamespaceOption(pid=pb.POD)
     pod = await run_pod(cri, "left", "later", namespaces=shared)
-    box = await cri.run_container(pod, "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done")
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    box = await cri.run_container(pod, "sh", "-c", script)
+    await until(lambda: log_contents(cribd.logs / "left" / "box.log")["stdout"])
     other = await run_pod(cri, "other", "later")
     created = await cri.create(other, "sleep", "1000")
     running = await cri.run_container(other, "sleep", "1000", name="two")
@@ -133,8 +135,8 @@ async def test_pods_of_a_handler_that_is_gone_can_be_stopped_and_removed(
             with pytest.raises(ClientError, match="no handler 'later'"):
                 await anew.start(created)
             if program_is_there:  # its probes go on
-                assert await anew.sh(box, "echo inside", timeout=5) == "inside"
-            await anew.stop_container(box, 10)
+                assert await anew.sh(box, "echo inside", timeout=30) == "inside"
+            await anew.stop_container(box, 30)
             status = await anew.exited(box)
             assert status.exit_code == 9
             await anew.stop_container(running)

@@ -161,7 +161,7 @@ async def test_signed_images_run_and_others_are_refused_before_a_layer_comes(
             await pull(cri, name)
             with pytest.raises(ClientError, match=r"SignatureValidationFailed.*demo/bad"):
                 await pull(cri, f"{registry.host}/demo/bad:1")
-            assert not registry.of(f"{digest_of(bad.layers[0].blob)}")
+            assert not registry.of("layer", digest_of(bad.layers[0].blob))
             pod = await cri.run_pod("signed")
             await cri.run_container(pod, "sleep", "1000", image=name)
             await cri.remove_pod(pod)

@@ -13,6 +13,7 @@ from crib.client import logs
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.crilog import LineJoiner
 from tests.system.daemon import Cribd, running_cribd, until
+from tests.system.stream_lab import BOUND
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -49,11 +50,11 @@ async def test_a_client_that_rotates_again_and_again_loses_and_merges_no_line(pl
         box = await cri.run_container(await cri.run_pod("long"), "sh", "-c", WRITER)
         path = plain.logs / "long" / "box.log"
         for number in range(10):
-            await until(lambda: path.exists() and path.stat().st_size > 50000)
+            await until(lambda: path.exists() and path.stat().st_size > 50000, BOUND)
             path.rename(f"{path}.{number}")
             await cri.call(cri.runtime.ReopenContainerLog, pb.ReopenContainerLogRequest(container_id=box))
         await cri.execute(box, "touch", "/stop")
-        await cri.exited(box)
+        await cri.exited(box, BOUND)
         joiner, found = LineJoiner(), {"stdout": list[bytes](), "stderr": list[bytes]()}
         for file in [*(Path(f"{path}.{number}") for number in range(10)), path]:
             for line in [*joiner.receive(file.read_bytes()), *joiner.next_file()]:
@@ -72,7 +73,7 @@ async def test_crib_keeps_a_log_within_its_bound_and_a_follower_gets_every_line(
             async for line in logs.follow(str(path), ended=ended.is_set):
                 found[line.stream].append(line.content)
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(2 * BOUND), asyncio.TaskGroup() as group:
             group.create_task(follow())
             seen: set[str] = set()
             while len(seen) < FILES + 2:
@@ -81,7 +82,7 @@ async def test_crib_keeps_a_log_within_its_bound_and_a_follower_gets_every_line(
                 seen |= now
                 assert len(now) <= FILES + 1  # one more while it is at it
             await cri.execute(box, "touch", "/stop")
-            await cri.exited(box)
+            await cri.exited(box, BOUND)
             ended.set()
         assert len(list(path.parent.iterdir())) <= FILES
         assert_whole(found["stdout"], found["stderr"])
@@ -98,6 +99,6 @@ async def test_a_short_log_is_left_alone_and_a_container_without_one_too(cribd: 
         await cri.run_container(pod, "sh", "-c", "yes", name="mute", log_path="")
         big = await cri.run_container(pod, "sh", "-c", WRITER, name="big")
         directory = cribd.logs / "short"
-        await until(lambda: len(list(directory.glob("big.log.*"))) > 1, 20)
+        await until(lambda: len(list(directory.glob("big.log.*"))) > 1, BOUND)
         assert [file.name for file in directory.glob("box*")] == ["box.log"]
         await cri.stop_container(big)

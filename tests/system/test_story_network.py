@@ -18,9 +18,8 @@ from crib.host import links
 from crib.host.namespaces import run_in_namespace
 from crib.host.netlink import Netlink
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.registry import free_port
 from tests.system.daemon import Cri, Cribd, page, running_cribd, until
-from tests.system.network_lab import CniLab, LabCribd, cni_lab, cribd_on, pod_namespace
+from tests.system.network_lab import CniLab, LabCribd, cni_lab, cribd_on, host_port, pod_namespace
 from tests.system.test_story_explain import crib
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -81,7 +80,7 @@ async def web_pod(cri: Cri, port: int) -> Pod:
 async def test_a_pods_network_is_drawn_as_it_is(
     cri: Cri, cribd: Cribd, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = free_port()
+    port = host_port()
     pod = await web_pod(cri, port)
     address = (await cri.pod_status(pod)).network.ip
     told = json.loads((await network("inspect", "web", "-o", "json")).stdout)
@@ -125,7 +124,7 @@ async def test_networks_are_listed_with_how_many_pods_they_have(
 
 
 async def test_damage_is_found_drawn_and_mended_while_the_container_runs(cri: Cri, network: Network) -> None:
-    port = free_port()
+    port = host_port()
     pod = await web_pod(cri, port)
     await cri.run_pod("whole")
     address = (await cri.pod_status(pod)).network.ip
@@ -215,7 +214,7 @@ async def test_the_bridge_goes_when_no_pod_is_on_it_and_comes_back_for_the_next(
     assert (await network("list")).stdout.splitlines()[1].split()[-2:] == ["0", "-"]
     assert not Path(f"/sys/class/net/{cribd.bridge}").exists()
     assert (await network("remove")).returncode == 0
-    port = free_port()
+    port = host_port()
     await web_pod(cri, port)
     assert (await network("check")).returncode == 0
 

@@ -297,7 +297,7 @@ async def test_rules_that_are_lost_while_cribd_is_down_come_back_with_all_ports(
         pod, _, address = await web_pod(cri, "web", PORT)
         other, *_ = await web_pod(cri, "other")
     bridged.kill()
-    assert await bridged.host.page(GATEWAY, PORT) == "web"
+    assert await until(lambda: bridged.host.page(GATEWAY, PORT)) == "web"
     flush_rules(bridged)
     assert await bridged.host.page(GATEWAY, PORT) == ""
     bridged.start()
@@ -370,5 +370,5 @@ async def test_a_plugin_whose_check_never_passes_does_not_have_its_pod_made_anew
     with cribd_on(lab.host, lab.settings(check_interval=0.1, repair=True)) as cribd:
         async with cribd.connect() as cri:
             pod = await cri.run_pod("doubted")
-            await until(lambda: len([c for c in lab.calls("CHECK") if c["id"] == pod.id]) >= 8)
+            await until(lambda: len([c for c in lab.calls("CHECK") if c["id"] == pod.id]) >= 8, 120)
             assert len([call for call in lab.calls("ADD") if call["id"] == pod.id]) <= 2

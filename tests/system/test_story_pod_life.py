@@ -60,8 +60,8 @@ async def test_two_containers_see_the_same_network_and_shm_but_not_each_others_p
     two = await cri.run_container(pod, "sleep", "100", name="two")
     await cri.sh(one, "echo there >/dev/shm/note")
     assert await cri.sh(two, "cat /dev/shm/note") == "there"
-    script = "for i in 1 2 3 4 5; do wget -qO- http://127.0.0.1:8080/hostname && break; sleep 0.1; done"
-    assert await cri.sh(two, script) == "pair"
+    fetch = "wget -qO- http://127.0.0.1:8080/hostname || true"
+    assert await until(lambda: cri.sh(two, fetch)) == "pair"
     assert "httpd" not in await cri.sh(two, "ps")
     await cri.remove_pod(pod)
 
@@ -91,7 +91,7 @@ async def test_events_tell_a_whole_life_in_order_with_the_states_of_that_moment(
         await cri.exited(box)
         await cri.remove_container(box)
         await cri.remove_pod(pod)
-        await asyncio.wait_for(listener, 5)
+        await asyncio.wait_for(listener, 30)
     names = {pod.id: "pod", box: "box"}
     told = [
         (names[event.container_id], pb.ContainerEventType.Name(event.container_event_type).split("_")[1])
@@ -144,6 +144,7 @@ async def test_a_log_that_is_rotated_again_and_again_loses_no_line(cri: Cri, cri
         await cri.call(cri.runtime.ReopenContainerLog, pb.ReopenContainerLogRequest(container_id=box))
         assert path.exists()
 
+    await until(lambda: path.stat().st_size > 10_000)  # some hundred lines
     await cri.execute(box, "touch", "/stop")  # killed itself, perhaps, when its container ends at that
     await cri.exited(box)
     files = [*(Path(f"{path}.{number}") for number in range(8)), path]
@@ -174,12 +175,12 @@ async def test_a_stop_sends_the_stop_signal_and_gives_the_grace(cri: Cri) -> Non
         await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await cri.stop_container(polite, grace=30)
-    assert loop.time() - began < 5
+    await cri.stop_container(polite, grace=60)
+    assert loop.time() - began < 30  # it is over long before its grace, on a busy machine too
     assert (await cri.status(polite)).exit_code == 7
     began = loop.time()
     await cri.stop_container(stubborn, grace=1)
-    assert 0.9 < loop.time() - began < 5
+    assert loop.time() - began > 0.9
     status = await cri.status(stubborn)
     assert (status.state, status.exit_code) == (pb.CONTAINER_EXITED, 137)
     await cri.stop_container(stubborn, grace=1)
@@ -191,9 +192,9 @@ async def test_a_pod_that_shares_its_pids_has_catatonit_as_its_first_process(cri
     pod = await cri.run_pod("shared", namespaces=shared)
     one = await cri.run_container(pod, "sleep", "1000", name="one", namespaces=shared)
     two = await cri.run_container(pod, "sleep", "2000", name="two", namespaces=shared)
-    seen = await cri.sh(two, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-    assert "sleep 1000" in seen
-    assert "sleep 2000" in seen
+    for sleeping in ("sleep 1000", "sleep 2000"):  # a runtime's start is over before it has become that
+        look = f"cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o '[s]{sleeping[1:]}' || true"
+        assert await until(lambda look=look: cri.sh(two, look)) == sleeping
     assert "catatonit" in await cri.sh(one, "cat /proc/1/cmdline")
     await cri.stop_container(one)
     assert (await cri.status(two)).state == pb.CONTAINER_RUNNING
@@ -248,7 +249,7 @@ async def test_figures_grow_with_what_a_container_does(cri: Cri) -> None:
     busy = await cri.run_container(pod, "sleep", "100", name="busy")
     # a file on a tmpfs is memory that was touched and stays
     for file, size in (("/root/disk", 8), ("/dev/shm/memory", 24)):
-        await cri.sh(busy, f"dd if=/dev/zero of={file} bs=1M count={size} && sync")
+        await cri.sh(busy, f"dd if=/dev/zero of={file} bs=1M count={size} conv=fsync")
     await cri.sh(busy, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
     little, much = [
         (await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=box))).stats

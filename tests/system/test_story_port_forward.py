@@ -21,7 +21,7 @@ from crib.client.streams.session import running
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire import portforward
 from crib.wire.portforward import StreamKind, Target, stream_headers
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.system.daemon import Cri, Cribd, running_cribd, until
 from tests.system.stream_lab import (
     BOUND,
     TRANSPORTS,
@@ -96,7 +96,7 @@ async def test_what_refuses_or_breaks_a_connection_is_told_and_spares_others(
             with pytest.raises(RuntimeFailure, match="refused"):
                 await refused.read()
         await good.write(b"still here")
-        assert await good.read() == b"still here"
+        assert await _so_much(good, 10) == b"still here"
 
 
 @both_ways
@@ -188,11 +188,22 @@ async def test_a_pod_that_is_stopped_ends_its_connections(
     await cri.sh(box, "until busybox netstat -ltn | grep -q :4001; do :; done")
     async with streams.forward(cri.connection, pod.id, Target("tcp", 4001), transport) as peer:
         await peer.write(b"hello")
-        assert await peer.read() == b"hello"
+        assert await _so_much(peer, 5) == b"hello"
         await cri.stop_pod(pod)
         async with asyncio.timeout(BOUND):
             with contextlib.suppress(RuntimeFailure):  # whether it ends well is up to what dies first there
                 assert await rest(peer) == b""
+
+
+async def _so_much(peer: ForwardedConnection, size: int) -> bytes:
+    """What comes, at least so many bytes."""
+    found = b""
+    async with asyncio.timeout(BOUND):
+        while len(found) < size:
+            data = await peer.read()
+            assert data, f"it ended with {found!r}"
+            found += data
+    return found
 
 
 async def _listens(client: Client) -> tuple[str, int]:
@@ -223,13 +234,17 @@ async def test_datagrams_reach_a_pod_and_answers_come_back(cri: Cri, cribd: Crib
             assert code in (-signal.SIGINT, 128 + signal.SIGINT)
 
 
+def _pids_of(cribd: Cribd, command: str) -> list[int]:
+    """Processes in containers that run it."""
+    found = (line.strip().split(" ", 1) for line in cribd.leftovers().processes)
+    return [int(pid) for pid, words in found if words == command]
+
+
 async def test_a_unix_socket_in_a_container_is_reached_and_only_there(cri: Cri, cribd: Cribd) -> None:
     _, box = await box_in(cri, "box")
-    pid = next(
-        int(line.split()[0])
-        for line in sorted(cribd.leftovers().processes)
-        if "sleep 100000" in line and "conmon" not in line
-    )
+    # a start returns when the runtime's own process is about to become the container's
+    await until(lambda: _pids_of(cribd, "sleep 100000"))
+    (pid,) = _pids_of(cribd, "sleep 100000")
     root = os.open(f"/proc/{pid}/root/tmp", os.O_PATH)
     try:
         server = await asyncio.start_unix_server(echo, f"/proc/self/fd/{root}/echo.sock")

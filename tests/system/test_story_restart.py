@@ -23,9 +23,9 @@ from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import Entry, busybox_image, write_saved_archive
-from tests.registry import free_port
 from tests.system.daemon import Cri, Cribd, log_contents, page, running_cribd, until
 from tests.system.leftovers import kill_processes, processes_of, remove_cgroups, remove_network
+from tests.system.network_lab import host_port
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -259,15 +259,15 @@ async def test_after_a_reboot_containers_have_ended_and_sandboxes_are_not_ready(
 
 
 async def test_a_pods_address_and_ports_serve_on_without_cribd_and_after_it(cri: Cri, cribd: Cribd) -> None:
-    port = free_port()
+    port = host_port()
     mapping = pb.PortMapping(container_port=8080, host_port=port)
     web = await cri.run_pod("web", port_mappings=[mapping])
     await cri.run_container(web, "httpd", "-f", "-p", "8080", "-h", "/etc")
     assert await until(lambda: page("127.0.0.1", port)) == "web"
     cribd.kill()
-    assert await page("127.0.0.1", port) == "web"
+    assert await until(lambda: page("127.0.0.1", port)) == "web"
     cribd.start()
-    assert await page("127.0.0.1", port) == "web"
+    assert await until(lambda: page("127.0.0.1", port)) == "web"
     async with cribd.connect() as again:
         with pytest.raises(ClientError, match=str(port)):
             await again.run_pod("other", port_mappings=[mapping])
@@ -298,11 +298,12 @@ async def test_a_damaged_file_of_pods_costs_the_pods_and_not_the_node(cri: Cri, 
 
 async def test_a_verb_under_way_is_finished_before_cribd_ends(cri: Cri, cribd: Cribd) -> None:
     pod = await cri.run_pod("stopping")
-    box = await cri.run_container(pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done")
+    script = "trap 'touch /told' TERM; touch /ready; while :; do sleep 0.02; done"
+    box = await cri.run_container(pod, "sh", "-c", script)
     await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
     async with asyncio.TaskGroup() as group:
-        stopping = group.create_task(cri.stop_container(box, grace=1))
-        await asyncio.sleep(0.1)  # under way
+        stopping = group.create_task(cri.stop_container(box, grace=2))
+        await until((cribd.data / "containers" / box / "upper" / "told").exists)  # under way
         ending = group.create_task(asyncio.to_thread(cribd.stop))
         await stopping
         await ending

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -58,21 +57,25 @@ async def test_a_verb_goes_on_when_nobody_waits_for_it_any_more(cri: Cri) -> Non
     for attempt in range(ATTEMPTS):
         config = cri.pod_config(f"alone-{attempt}")
         call = cri.runtime.RunPodSandbox(pb.RunPodSandboxRequest(config=config))
-        await asyncio.sleep(attempt % 10 * TOO_SHORT)  # later each time, until it is cut off in the daemon
-        if call.cancel() and await made(cri, config.metadata.name):
+        await asyncio.sleep(attempt * TOO_SHORT)  # later each time, until it is cut off in the daemon
+        name = config.metadata.name
+        if call.cancel() and await soon(lambda name=name: is_made(cri, name)):
             return
     raise AssertionError(f"none of {ATTEMPTS} sandboxes was made after its caller had gone")
 
 
-async def made(cri: Cri, name: str) -> bool:
-    """Whether the sandbox of that name gets ready soon: a call may die before the daemon has seen it."""
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        found = [pod for pod in (await cri.sandboxes()).values() if pod.metadata.name == name]
-        if found and found[0].state == pb.SANDBOX_READY:
-            return True
-        await asyncio.sleep(0.01)  # what is waited for tells nobody
-    return False
+async def soon(question: Callable[[], object]) -> bool:
+    """Whether it comes true: a call may die before the daemon has seen it."""
+    try:
+        await until(question, 1)
+    except AssertionError:
+        return False
+    return True
+
+
+async def is_made(cri: Cri, name: str) -> bool:
+    found = [pod for pod in (await cri.sandboxes()).values() if pod.metadata.name == name]
+    return bool(found) and found[0].state == pb.SANDBOX_READY
 
 
 async def test_a_container_whose_caller_gave_up_is_made_once(cri: Cri) -> None:
@@ -105,21 +108,30 @@ async def test_equal_calls_at_once_make_one_sandbox_and_one_container(cri: Cri) 
 
 async def test_a_stop_and_a_removal_are_not_cancelled_by_their_callers_deadline(cri: Cri) -> None:
     pod = await cri.run_pod("going")
-    box = await cri.run_container(pod, "sh", "-c", "trap '' TERM; touch /ready; while :; do sleep 0.02; done")
+    script = "trap 'touch /told' TERM; touch /ready; while :; do sleep 0.02; done"
+    box = await cri.run_container(pod, "sh", "-c", script)
     await cri.sh(box, "until [ -e /ready ]; do sleep 0.01; done", timeout=20)
-    stop = pb.StopContainerRequest(container_id=box, timeout=1)
-    assert await given_up(cri.call(cri.runtime.StopContainer, stop, 0.05))
-    status = await cri.exited(box, 20)
+    stop = pb.StopContainerRequest(container_id=box, timeout=3)
+    stopping = asyncio.ensure_future(given_up(cri.call(cri.runtime.StopContainer, stop, 2)))
+    await until((cri.cribd.data / "containers" / box / "upper" / "told").exists)  # under way
+    assert await stopping
+    status = await cri.exited(box, 30)
     assert status.exit_code == 128 + signal.SIGKILL
-    stopping = pb.StopPodSandboxRequest(pod_sandbox_id=pod.id)
-    await given_up(cri.call(cri.runtime.StopPodSandbox, stopping, 20 * TOO_SHORT))
-    removal = pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id)
-    await given_up(cri.call(cri.runtime.RemovePodSandbox, removal, 20 * TOO_SHORT))
 
-    async def gone() -> bool:
+    async def is_stopped() -> bool:
+        return (await cri.pod_status(pod)).state == pb.SANDBOX_NOTREADY
+
+    async def is_gone() -> bool:
         return not await cri.sandboxes()
 
-    await until(gone)
+    for verb, request, is_done in (
+        (cri.runtime.StopPodSandbox, pb.StopPodSandboxRequest(pod_sandbox_id=pod.id), is_stopped),
+        (cri.runtime.RemovePodSandbox, pb.RemovePodSandboxRequest(pod_sandbox_id=pod.id), is_gone),
+    ):
+        seconds = TOO_SHORT
+        while await given_up(cri.call(verb, request, seconds)) and not await soon(is_done):
+            seconds *= 2  # it was cut off on its way
+        assert await is_done()
 
 
 async def test_a_caller_that_dies_in_the_middle_changes_nothing(cri: Cri, cribd: Cribd) -> None:

@@ -23,6 +23,7 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.crilog import parse_line
 from tests.system.daemon import Cri, Cribd, running_cribd, until
 from tests.system.stream_lab import (
+    BOUND,
     TRANSPORTS,
     Transport,
     box_in,
@@ -163,10 +164,10 @@ async def test_what_cannot_be_streamed_is_refused_before_there_is_a_url(cri: Cri
 @both_ways
 async def test_a_child_in_the_background_keeps_no_session(cri: Cri, transport: Transport) -> None:
     _, box = await box_in(cri, "box")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         outcome = await run(cri, box, "sh", "-c", "sleep 4321 & echo started; exit 2", transport=transport)
     assert (outcome.code, outcome.out) == (2, b"started\n")
-    assert "sleep 4321" in await cri.sh(box, "ps")
+    await until(lambda: cri.sh(box, "ps | grep '[s]leep 4321' || true"))
     await cri.sh(box, "kill $(busybox pidof sleep 4321) || true")
 
 
@@ -228,7 +229,7 @@ async def test_commands_whose_clients_are_gone_are_ended_where_the_settings_say_
         options = reading(transport)
         async with streams.exec(set_cri.connection, box, ["sh", "-c", script], options) as session:
             await seen(session.stdout, b"ready")
-        await until(lambda: set_cri.sh(box, "ps | grep -q '[s]leep 432' || echo gone"))
+        await until(lambda: set_cri.sh(box, "ps | grep -q '[s]leep 432' || echo gone"), BOUND)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -344,7 +345,7 @@ async def _goes_on(cribd: Cribd, box: str, transport: Transport) -> None:
         assert (await cri.status(box)).state == pb.CONTAINER_RUNNING
         async with streams.attach(cri.connection, box, reading(transport)) as session:
             assert re.search(rb"tick \d+\n", await seen(session.stdout, b"\n"))
-        assert await cri.sh(box, "ps | grep -q '[c]at$' || echo gone") == "gone"
+        await until(lambda: cri.sh(box, "ps | grep -q '[c]at$' || echo gone"))
 
 
 # attach
@@ -377,7 +378,7 @@ async def test_stdin_once_ends_the_containers_input_with_its_client(cri: Cri, tr
     _, box = await box_in(cri, "box", "sh", "-c", "cat; echo over; exit 4", stdin=True, stdin_once=True)
     async with streams.attach(cri.connection, box, talking(transport)) as session:
         assert (await finish(session, b"all\n")).out == b"all\nover\n"
-    assert (await cri.exited(box)).exit_code == 4
+    assert (await cri.exited(box, BOUND)).exit_code == 4
 
 
 async def test_a_killed_client_of_stdin_once_ends_the_input_too(cri: Cri, cribd: Cribd) -> None:
@@ -386,7 +387,7 @@ async def test_a_killed_client_of_stdin_once_ends_the_input_too(cri: Cri, cribd:
         client.stdin.write(b"hello\n")
         await client.seen(b"hello\n")
         await client.kill()
-    assert (await cri.exited(box)).exit_code == 4
+    assert (await cri.exited(box, BOUND)).exit_code == 4
 
 
 @both_ways

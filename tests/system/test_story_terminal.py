@@ -14,7 +14,7 @@ import pytest
 
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.daemon import Cri, Cribd, running_cribd, until
-from tests.system.stream_lab import CRIB, SOURCE, TRANSPORTS, box_in, nothing_kept
+from tests.system.stream_lab import BOUND, CRIB, SOURCE, TRANSPORTS, box_in, nothing_kept
 
 pytestmark = [
     pytest.mark.root,
@@ -53,7 +53,7 @@ class Terminal:
     def close(self) -> None:
         self._ask("kill-server", check=False)
         try:
-            self._server.wait(10)
+            self._server.wait(BOUND)
         finally:
             self._server.kill()
             self._server.wait()
@@ -88,7 +88,7 @@ class Terminal:
     async def shows(self, text: str) -> str:
         """The screen, once that is on it."""
         try:
-            await until(lambda: text in self.screen(), 15)
+            await until(lambda: text in self.screen(), BOUND)
         except AssertionError:
             raise AssertionError(f"{text!r} is not on the screen:\n{self.screen()}") from None
         return self.screen()
@@ -96,13 +96,13 @@ class Terminal:
     async def prompts(self, prompt: str) -> None:
         """Returns when the last line ends with a prompt."""
         try:
-            await until(lambda: self.screen().rstrip().endswith(prompt.rstrip()), 15)
+            await until(lambda: self.screen().rstrip().endswith(prompt.rstrip()), BOUND)
         except AssertionError:
             raise AssertionError(f"no prompt {prompt!r}:\n{self.screen()}") from None
 
     def _ask(self, *words: str, check: bool = True) -> str | None:
         command = [*self._tmux, "-N", *words]  # which starts no server
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
         assert not check or done.returncode == 0, (words, done.stderr)
         return done.stdout if done.returncode == 0 else None
 
@@ -172,6 +172,8 @@ async def test_a_window_that_is_resized_is_so_in_the_container(cri: Cri, termina
     await box_in(cri, "box")
     for transport in TRANSPORTS:
         terminal.resize(COLUMNS, ROWS)
+        terminal.enter("clear; echo now $((40 + 2))")  # or what the turn before has left would be seen
+        await until(lambda: terminal.screen().startswith("now 42\n"))
         await shell(terminal, "--transport", transport)
         terminal.enter("stty size")
         await terminal.shows(f"\n{ROWS} {COLUMNS}\n")
@@ -253,4 +255,4 @@ async def test_keys_that_leave_an_attached_container_as_it_is(cri: Cri, terminal
     await until(terminal.children)
     terminal.enter("exit 6")
     await terminal.shows("\ncode ")
-    assert (await cri.exited(box)).exit_code == 6
+    assert (await cri.exited(box, BOUND)).exit_code == 6

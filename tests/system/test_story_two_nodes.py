@@ -123,4 +123,4 @@ async def test_a_host_port_of_one_node_serves_pods_of_the_other(
     place = nodes[0].uplink[family]
     assert await until(lambda: nodes[1].host.page(place, PORT)) == "web"
     bracketed = f"[{place}]" if family == 6 else place
-    assert await stories[1].sh(box, f"wget -qO- http://{bracketed}:{PORT}/hostname", timeout=10) == "web"
+    assert await stories[1].sh(box, f"wget -qO- http://{bracketed}:{PORT}/hostname", timeout=25) == "web"

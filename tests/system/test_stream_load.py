@@ -102,7 +102,7 @@ async def test_clients_that_do_not_read_cost_little_memory_and_delay_nobody(
         async with contextlib.AsyncExitStack() as stack:
             for session in [await stuck(number) for number in range(count)]:
                 await seen(session.stdout, b"\0" * 1000)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BOUND):
                 assert (await run(cri, box, "echo", "quick", transport=transport)).out == b"quick\n"
             assert await cri.sh(box, "ls /done* 2>/dev/null || true") == ""
         for number in range(count):
@@ -145,7 +145,7 @@ async def sessions(cri: Cri, cribd: Cribd, count: int) -> None:
 
     async with pod_server(cribd, pod, 4001, echo):
         await asyncio.gather(*(one(number) for number in range(count)))
-    await until(lambda: cri.sh(box, "ps | grep -qE '[s]leep 0.3|[c]at' || echo gone"))
+    await until(lambda: cri.sh(box, "ps | grep -qE '[s]leep 0.3|[c]at' || echo gone"), BOUND)
 
 
 async def _leaves_nothing(cribd: Cribd, warm_up: int, count: int) -> None:
@@ -161,7 +161,8 @@ async def _leaves_nothing(cribd: Cribd, warm_up: int, count: int) -> None:
     grown = memory(cribd.pid) - resident
     print(f"{count / took:.0f} sessions a second, memory {grown / MEGABYTE:+.1f} MiB")
     assert grown < 8 * MEGABYTE
-    assert len(os.listdir(f"/proc/{cribd.pid}/task")) < 40
+    # pools of threads are as large as the machine has cores
+    assert len(os.listdir(f"/proc/{cribd.pid}/task")) < 40 + 2 * (os.cpu_count() or 1)
 
 
 async def test_three_hundred_sessions_leave_nothing_behind(cribd: Cribd) -> None:

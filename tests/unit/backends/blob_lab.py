@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.connections import HostFailure
@@ -93,6 +96,16 @@ class FakeClient:
     def failure(self, what: str, failures: list[tuple[RegistryHost, HostFailure]]) -> CribError:
         tried = "; ".join(f"{_name(host)}: {failure}" for host, failure in failures)
         return Unavailable(f"{what} ({tried})")
+
+
+def open_below(place: Path) -> list[str]:
+    """What this process has open below a directory. A count of all descriptors would change with what the
+    threads of libraries do."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in found if path.startswith(f"{place}/")]
 
 
 def _name(host: RegistryHost) -> str:

@@ -38,11 +38,13 @@ from tests.images import (
     layout_files,
     saved_files,
 )
+from tests.unit.backends.blob_lab import open_below
 
 HERE = Platform("amd64", "linux")
 LIMITS = TransferLimits(512, 1, stall_timeout=1, max_layer_bytes=1 << 30, max_ratio=200)
-SECONDS = 2.0
-"""What one example may take on a busy machine."""
+SECONDS = 5.0
+"""Of processor time that one example may take, coverage measured. What else the machine has to do does not
+count."""
 
 leaves = st.one_of(
     st.none(),
@@ -60,9 +62,9 @@ values = st.recursive(
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    began = time.monotonic()
+    began = time.process_time()
     yield
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -166,10 +168,9 @@ async def _read(path: Path) -> int:
 def read_archive(path: Path, data: bytes) -> None:
     """Read or refused; no descriptor stays open."""
     path.write_bytes(data)
-    before = len(os.listdir("/proc/self/fd"))
     with bounded(), contextlib.suppress(ArchiveError, ImageFormatError):
         assert asyncio.run(_read(path)) >= 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(path.parent) == []
 
 
 @pytest.fixture(scope="module")

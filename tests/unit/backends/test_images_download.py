@@ -17,6 +17,7 @@ from crib.backends.images.worker.connections import DamagedFailure, HostFailure
 from crib.backends.images.worker.download import Bandwidth, BlobDownload, Terms
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import Unavailable
+from tests.fakes.clock import without_waiting
 from tests.unit.backends.blob_lab import LIMITS, FakeClient, FakeHost
 
 BLOB = random.Random(2).randbytes(1_000_000)
@@ -131,22 +132,22 @@ async def test_another_range_than_asked_for_is_refused(spool: Spool) -> None:
         await fetching(spool, Shifted(FakeHost(BLOB))).run()
 
 
-async def test_a_stall_goes_to_the_next_host_and_marks_the_first_as_dead(spool: Spool) -> None:
+def test_a_stall_goes_to_the_next_host_and_marks_the_first_as_dead(spool: Spool) -> None:
     first, second = FakeHost(BLOB, stalls=True), FakeHost(BLOB)
     client = FakeClient(first, second)
-    await fetching(spool, client, IMPATIENT).run()
+    without_waiting(fetching(spool, client, IMPATIENT).run())
     assert client.dead == ["h0"]
     assert spool.is_right()
 
 
-async def test_a_byte_now_and_then_is_no_progress(spool: Spool) -> None:
+def test_a_byte_now_and_then_is_no_progress(spool: Spool) -> None:
     client = FakeClient(FakeHost(BLOB, drips=0.01))
     with pytest.raises(Unavailable, match=r"stalled: fewer than 1000 bytes came in 0\.1 s"):
-        await fetching(spool, client, IMPATIENT).run()
+        without_waiting(fetching(spool, client, IMPATIENT).run())
     assert client.dead
 
 
-async def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> None:
+def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> None:
     class Noticing(FakeClient):
         async def open_blob(self, host, digest, start, end):  # type: ignore[no-untyped-def]
             body = await super().open_blob(host, digest, start, end)
@@ -161,7 +162,7 @@ async def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool
 
     client = Noticing(FakeHost(BLOB))
     with pytest.raises(Unavailable, match="stalled"):
-        await fetching(spool, client, IMPATIENT).run()
+        without_waiting(fetching(spool, client, IMPATIENT).run())
     assert client.dead
 
 
@@ -186,19 +187,22 @@ async def test_only_what_is_missing_is_asked_for() -> None:
     spool.close(keep=False)
 
 
-async def test_the_bandwidth_is_shared_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bandwidth_is_shared_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
     bandwidth = Bandwidth()
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
+    async def take() -> None:
+        assert await bandwidth.take(10**9) == 0.0
+        bandwidth.rate = 1000
+        for _ in range(3):
+            await bandwidth.take(500)
+
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    assert await bandwidth.take(10**9) == 0.0
-    bandwidth.rate = 1000
-    for _ in range(3):
-        await bandwidth.take(500)
-    assert slept == [pytest.approx(0.5, abs=0.1), pytest.approx(1.0, abs=0.1)]
+    without_waiting(take())
+    assert slept == [pytest.approx(0.5), pytest.approx(1.0)]
 
 
 async def test_no_host_at_all_is_an_error(spool: Spool) -> None:

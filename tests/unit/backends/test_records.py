@@ -163,7 +163,7 @@ async def test_pod_rows_and_image_rows_can_be_written_at_once(records: SqliteRec
     sandboxes = [full_sandbox() for _ in range(20)]
     for sandbox in sandboxes:
         records.put_sandbox(sandbox)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await writing
     rows = records.load()
     assert (len(rows.sandboxes), len(rows.images)) == (20, 6)
@@ -186,7 +186,7 @@ async def test_the_log_is_moved_into_the_file_from_time_to_time(
     sandbox = full_sandbox()
     SqliteRecords(database).put_sandbox(sandbox)
     task = asyncio.ensure_future(database.checkpoint_forever())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await moved.wait()
     task.cancel()
     await asyncio.wait([task])

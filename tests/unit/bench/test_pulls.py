@@ -18,6 +18,7 @@ from crib.bench.app import PullOptions
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
+from tests.unit.streaming.lab import BOUND
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +120,7 @@ async def test_an_interrupted_pull_is_waited_for_and_its_image_removed(tmp_path:
     server = await serve(f"{tmp_path}/s", world)
     bench = pulls.PullBench(PullOptions(["reg/a:1"]), f"{tmp_path}/s")
     running = asyncio.ensure_future(bench.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         while not world.pull_requests:
             await asyncio.sleep(0)
         running.cancel()
@@ -142,7 +143,7 @@ async def test_version_is_called_on_and_on_while_it_is_not_answered(tmp_path: Pa
             await asyncio.sleep(0)
         world.version_gate.set()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         times = await puller._versions(pull())
     await endpoint.connection.close()
     await server.stop(None)

@@ -17,7 +17,7 @@ from crib.model.streams import AttachRequest
 from crib.wire.spdy import frames
 from tests.unit.client.conftest import Older
 from tests.unit.client.fake_runtime import World, serve
-from tests.unit.streaming.lab import Command, Lab, Target, cat, echo
+from tests.unit.streaming.lab import BOUND, Command, Lab, Target, cat, echo
 
 
 async def busybox(command: Command) -> int:
@@ -73,7 +73,7 @@ async def run(path: Path, world: World, **more: object) -> dict[str, int]:
     """The count of samples by metric."""
     server = await serve(f"{path}/s", world)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * BOUND):
             await streams.run(options(path, **more), "unused")
     finally:
         await server.stop(None)
@@ -146,7 +146,7 @@ async def test_a_flood_that_is_cancelled_leaves_no_thread(lab: Lab) -> None:
     lab.script = stuck
     await lab.start()
     flood = asyncio.ensure_future(flows.run(lab.exec_url("dd", stdout=True), ExecFlood("spdy", 1)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         await began.wait()
         flood.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -311,7 +311,7 @@ async def test_following_a_log_ends_when_the_container_exits(
     await run.run(session, options.RunOptions([manifest]))
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(logs.logs(session, options.LogsOptions("web", "server", follow=True)))
         subscribed = len(world.subscribers)
         while len(world.subscribers) == subscribed:
@@ -407,7 +407,7 @@ async def crib(session: Session, *words: str, stdin: str = "") -> subprocess.Com
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -439,7 +439,7 @@ async def test_an_interrupted_run_takes_the_pod_back(session: Session, world: Wo
     Path(path).write_text(text)
     env = {**os.environ, "CRIB_ENDPOINT": session.endpoint, "CRIB_PODS_DIR": session.pods_dir}
     with subprocess.Popen([*CRIB, "run", path], env=env, stderr=subprocess.PIPE, text=True) as program:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while "StartContainer page" not in world.calls:
                 await asyncio.sleep(0.01)
             program.send_signal(signal.SIGINT)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import uuid
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -34,6 +33,8 @@ Context = Any
 class World:
     """What the fake holds; tests look at it and change it."""
 
+    ids: int = 0
+    """How many were given out."""
     pods: dict[str, cri.PodSandbox] = field(default_factory=dict)
     configs: dict[str, cri.PodSandboxConfig] = field(default_factory=dict)
     containers: dict[str, cri.ContainerStatus] = field(default_factory=dict)
@@ -66,6 +67,11 @@ class World:
     """Of a container's verbose status."""
     running_pulls: set[str] = field(default_factory=set)
     """Names of images that somebody is pulling: what `crib pull --watch` finds."""
+
+    def new_id(self) -> str:
+        """An id with no letter in it, so that no name in a test ("db") can be the beginning of one."""
+        self.ids += 1
+        return f"{self.ids:08}" * 8
 
     def add_image(self, name: str, number: int = 1, uid: int | None = 0) -> str:
         image_id = f"sha256:{number:064x}"
@@ -113,7 +119,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         self.world.calls.append("RunPodSandbox")
         if request.runtime_handler == "missing":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "runtime_handler: no handler missing")
-        pod_id = uuid.uuid4().hex * 2
+        pod_id = self.world.new_id()
         config = request.config
         if self.world.sandbox_gate is not None:
             await self.world.sandbox_gate.wait()
@@ -162,7 +168,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
 
     async def CreateContainer(self, request: Any, context: Context) -> cri.CreateContainerResponse:
         self.world.calls.append(f"CreateContainer {request.config.metadata.name}")
-        container_id = uuid.uuid4().hex * 2
+        container_id = self.world.new_id()
         self.world.owner[container_id] = request.pod_sandbox_id
         self.world.container_configs[container_id] = request.config
         self.world.containers[container_id] = cri.ContainerStatus(

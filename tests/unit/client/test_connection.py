@@ -76,7 +76,7 @@ async def test_a_pod_whose_container_fails_is_taken_back(crib: Connection, world
 async def test_a_cancelled_caller_leaves_no_sandbox(crib: Connection, world: World) -> None:
     world.sandbox_gate = asyncio.Event()
     running = asyncio.ensure_future(pods.run_sandbox(crib, config()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not world.calls:
             await asyncio.sleep(0)
         running.cancel()
@@ -161,11 +161,11 @@ def test_the_default_endpoint_is_the_environments(monkeypatch: pytest.MonkeyPatc
 async def test_waiting_for_an_exit_ends_with_its_code(crib: Connection, world: World) -> None:
     pod = await pods.run(crib, config(), [container("a", "sleep")])
     waiting = asyncio.ensure_future(events.wait_exited(crib, pod.containers["a"]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not world.subscribers:
             await asyncio.sleep(0)
     world.exited(pod.containers["a"], 3)
-    assert (await asyncio.wait_for(waiting, 5)).exit_code == 3
+    assert (await asyncio.wait_for(waiting, 60)).exit_code == 3
 
 
 async def test_waiting_for_an_exit_is_bounded_and_names_a_removed_container(crib: Connection) -> None:

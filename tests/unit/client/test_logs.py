@@ -84,7 +84,7 @@ async def test_following_goes_on_over_a_rotation_and_ends_with_the_writer(
         while text not in seen:
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(follow())
         await until("last of the start")
         with log.open("a") as file:
@@ -140,7 +140,7 @@ async def test_a_follower_misses_no_file_however_often_the_log_is_rotated(
         async for line in logs.follow(str(log), ended=lambda: ended):
             seen.append(line.content.decode())
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(follow())
         while not seen:
             await asyncio.sleep(0)
@@ -170,7 +170,7 @@ async def test_a_log_that_was_emptied_in_place_is_read_from_its_beginning(
         async for line in logs.follow(str(log), ended=lambda: ended):
             seen.append(line.content.decode())
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(follow())
         while not seen:
             await asyncio.sleep(0)

@@ -150,7 +150,7 @@ async def test_a_reader_that_is_late_holds_the_command_up(
         assert told[-1] < 64 << 20
         assert session.stdout is not None
         found = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * BOUND):
             async for data in session.stdout:
                 found += len(data)
         assert (found, await session.wait()) == (total, 0)

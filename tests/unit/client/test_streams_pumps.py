@@ -14,7 +14,7 @@ from crib.client.streams.websocket import Channels, Part
 from crib.wire import spdy
 from crib.wire.spdy.reader import Buffer
 
-BOUND = 10.0
+BOUND = 60.0
 
 
 class Carrier:

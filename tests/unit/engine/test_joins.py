@@ -149,7 +149,7 @@ async def test_the_keeper_waits_for_tasks_then_cancels_them_and_services_last() 
     keeper.start("task", task())
     keeper.serve("service", service())
     async with bounded():
-        await keeper.close(1.0)
+        await keeper.close(10.0)
     assert ended == ["task", "service"]
     assert not keeper._services
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from crib.engine.recovery.recover import BOUND
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import CribError
 from crib.model.ids import ContainerId, SandboxId
@@ -140,15 +142,20 @@ async def test_after_a_reboot_all_have_exited_and_networks_are_released(world: W
 
 
 async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, later: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
     pod = await world.pod()
     stuck, other = await world.running(pod, "stuck"), await world.running(pod, "other")
     world.handler.finish(other, 3)
     await world.restarted(start=False)
-    world.handler.failpoints.hold("observe", subject=stuck)
-    await world.start()
+    hold = world.handler.failpoints.hold("observe", subject=stuck)
+    starting = asyncio.ensure_future(world.node.start())
+    async with bounded():
+        await hold.reached.wait()
+    await turns()
+    later(2 * BOUND)
+    async with bounded():
+        await starting
     record = world.node.containers.get(stuck)
     assert (record.state, record.reason) == (ContainerState.UNKNOWN, "RecoveryError")
     assert "took more than" in record.message
@@ -193,17 +200,25 @@ async def test_a_teardown_that_fails_in_recovery_is_shown_so_that_it_can_be_remo
 
 
 async def test_a_sandbox_whose_teardown_hangs_is_shown_not_ready_and_the_rest_go_on(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, later: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
     stuck, gone, dead = await world.pod("stuck"), await world.pod("gone"), await world.pod("dead")
     reset_pod(world, stuck, SandboxState.REMOVING)
     reset_pod(world, gone, SandboxState.REMOVING)
     world.handler.pods[dead].alive = False
     await world.restarted(start=False)
-    world.handler.failpoints.hold("remove_pod", subject=stuck)
-    world.networks.failpoints.hold("detach", subject=dead)
-    await world.start()
+    holds = [
+        world.handler.failpoints.hold("remove_pod", subject=stuck),
+        world.networks.failpoints.hold("detach", subject=dead),
+    ]
+    starting = asyncio.ensure_future(world.node.start())
+    async with bounded():
+        for hold in holds:
+            await hold.reached.wait()
+    await until(lambda: gone not in world.records.sandboxes)
+    later(2 * BOUND)
+    async with bounded():
+        await starting
     assert gone not in world.records.sandboxes
     record = world.node.sandboxes.get(stuck)
     assert (record.state, "took more than" in record.reason) == (SandboxState.NOT_READY, True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ async def test_run_returns_both_outputs_and_the_exit_code() -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
     assert not result.timed_out
     assert not result.truncated
-    assert 0 < result.duration < 10
+    assert result.duration > 0
 
 
 async def test_check_raises_with_the_words_of_the_program() -> None:
@@ -60,9 +60,13 @@ async def test_a_time_out_kills_the_whole_process_group() -> None:
     read_end, write_end = os.pipe()
     try:
         script = "sleep 1000 & echo $!; exec sleep 1000"
-        result = await run(["sh", "-c", script], timeout=0.3, options=RunOptions(pass_fds=(write_end,)))
-        assert result.timed_out
-        assert result.exit_code == -signal.SIGKILL
+        for seconds in (0.3, 3, 30):  # until the time is enough for it to begin, on a busy machine too
+            options = RunOptions(pass_fds=(write_end,))
+            result = await run(["sh", "-c", script], timeout=seconds, options=options)
+            assert result.timed_out
+            assert result.exit_code == -signal.SIGKILL
+            if result.stdout:
+                break
         assert result.stdout.strip().isdigit()
         os.close(write_end)
         write_end = -1
@@ -75,10 +79,8 @@ async def test_a_time_out_kills_the_whole_process_group() -> None:
 
 
 async def test_a_background_process_that_keeps_the_output_open_is_not_waited_for() -> None:
-    started = time.monotonic()
-    result = await run(["sh", "-c", "sleep 30 & echo $!"], timeout=20)
+    result = await asyncio.wait_for(run(["sh", "-c", "sleep 1000 & echo $!"], timeout=60), 120)
     try:
-        assert time.monotonic() - started < 10
         assert result.exit_code == 0
         assert not result.timed_out
     finally:
@@ -140,6 +142,7 @@ async def test_many_programs_at_once_lose_nothing() -> None:
 
 async def test_no_descriptor_is_left_open() -> None:
     await run(["true"], stdin=b"x")
+    gc.collect()  # what others left open goes now, not while it is counted
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         await run(["sh", "-c", "echo a; echo b >&2"], stdin=b"x")
@@ -209,7 +212,7 @@ async def left(script, file=sys.argv[1]):
     )
     with adoption.expecting():
         child = processes.spawn([sys.executable, "-SEc", starter, script, file])
-        assert await child.wait(20) == 0
+        assert await child.wait(100) == 0
         return adoption.Adopted(int(open(file).read()))
 
 async def main():
@@ -245,7 +248,7 @@ def test_the_code_of_what_a_program_left_to_us_is_told(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", _ADOPTION_SCRIPT, str(tmp_path / "pid")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert result.stdout == b"all told\n", result.stderr.decode()
@@ -268,7 +271,7 @@ async def main():
     script = "(sh -c 'exit 7' &) ; exit 5"
     results = await asyncio.gather(*(processes.run(["sh", "-c", script]) for _ in range(30)))
     assert [result.exit_code for result in results] == [5] * 30, results
-    await asyncio.wait_for(enough.wait(), 20)
+    await asyncio.wait_for(enough.wait(), 100)
     assert set(reaped.values()) == {7}, reaped
     assert processes.reap_orphans() == []
     child = processes.spawn(["true"])
@@ -287,7 +290,7 @@ def test_orphans_are_reaped_and_never_the_children_that_are_waited_for() -> None
         [sys.executable, "-W", "error", "-c", _REAPER_SCRIPT],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert result.stdout == b"all reaped\n", result.stderr.decode()

@@ -17,7 +17,7 @@ from wsproto import events as ws_events
 from crib.wire import channel_messages as messages
 from crib.wire import portforward, remotecommand, spdy
 
-BOUND = 20.0
+BOUND = 60.0
 
 
 class Refused(Exception):

@@ -23,7 +23,7 @@ from crib.streaming.server import StreamServer
 from tests.fakes.clock import ManualClock
 from tests.unit.api.fake_node import container, sandbox
 
-BOUND = 20.0
+BOUND = 60.0
 """Seconds that anything awaited may take: it hangs then."""
 PIPE_BYTES = 64 << 10
 

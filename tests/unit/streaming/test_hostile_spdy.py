@@ -15,7 +15,7 @@ from crib.wire.remotecommand import Exited
 from crib.wire.spdy import frames
 from tests.unit.streaming.clients import SpdyClient, WsClient
 from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Command, Lab, forever, until
+from tests.unit.streaming.lab import BOUND, Command, Lab, forever, until
 
 V4 = "v4.channel.k8s.io"
 PROTOCOL = "portforward.k8s.io"
@@ -25,19 +25,22 @@ PROTOCOL = "portforward.k8s.io"
 async def bystander(lab: Lab) -> AsyncIterator[None]:
     """Another client, which is served as ever at the end of the test."""
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         client = await SpdyClient.connect(lab.exec_url(), V4)
         assert await client.outcome(await client.terminal("stdout")) == Exited(0)
         client.close()
 
 
-async def send_until_stopped(client: SpdyClient, piece: bytes, limit: int) -> int:
-    """Bytes that the server let us send without our reading anything: it closed, or takes no more."""
+async def send_until_stopped(client: SpdyClient, piece: bytes, limit: int, patience: float = 0.5) -> int:
+    """Bytes that the server let us send without our reading anything: it closed, or takes no more.
+
+    For the latter there is no sign but that it takes nothing for so many seconds.
+    """
     sent = 0
     client.wire.writer.transport.set_write_buffer_limits(0)
     try:
         while sent < limit:
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(patience):
                 await client.wire.send(piece)
             sent += len(piece)
     except (TimeoutError, ConnectionError):
@@ -47,7 +50,8 @@ async def send_until_stopped(client: SpdyClient, piece: bytes, limit: int) -> in
 
 async def test_pings_without_end_to_one_who_does_not_read(lab: Lab, bystander: None) -> None:
     client = await SpdyClient.connect(lab.forward_url(), PROTOCOL)
-    await send_until_stopped(client, b"".join(frames.ping(n | 1) for n in range(20_000)), 1 << 26)
+    pings = b"".join(frames.ping(n | 1) for n in range(20_000))
+    await send_until_stopped(client, pings, 1 << 26, BOUND)
     await until(lambda: not lab.server._clients)
     client.close()
 
@@ -150,7 +154,7 @@ async def test_a_session_that_breaks_within_a_command_abandons_it(lab: Lab, byst
     await client.wire.send(b"\xff" * 64)
     await client.to_end()
     client.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(BOUND):
         await ended.wait()
     lab.script = lambda command: finished()
 

@@ -20,7 +20,7 @@ from crib.wire.remotecommand import Exited, Failed
 from tests.tls_lab import Authority
 from tests.unit.streaming.clients import Refused, SpdyClient, Wire, WsClient, head, split_answer
 from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Lab, cat, forever, until
+from tests.unit.streaming.lab import BOUND, Lab, cat, forever, until
 
 V4 = "v4.channel.k8s.io"
 
@@ -162,6 +162,7 @@ async def test_connections_beyond_the_limit_are_refused_and_then_not_taken(
     url = lab.exec_url()
     status, _, text = await answer(lab, head(url))
     assert (status, text) == (503, b"2 connections are open: try again later\n")
+    await until(lambda: len(lab.server._clients) == 2)
     waiting = [await Wire.to(url) for _ in range(2)]
     await until(lambda: len(lab.server._clients) == 4)
     beyond = await Wire.to(url)
@@ -222,14 +223,17 @@ async def test_a_server_that_stops_tells_its_clients(make_lab: MakeLab) -> None:
         await Wire.to(lab.exec_url())
 
 
-async def test_a_server_that_stops_waits_for_no_client(make_lab: MakeLab) -> None:
+async def test_a_server_that_stops_waits_for_no_client(
+    make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOPPING_TIME", 2 * BOUND)  # after which it would leave them behind
     lab = await make_lab()
     wires = [await Wire.to(lab.exec_url()) for _ in range(3)]
     lab.script = forever
     client = await SpdyClient.connect(lab.exec_url(), V4)
     await client.terminal("stdout")
     await until(lambda: lab.commands)
-    async with asyncio.timeout(server.STOPPING_TIME):
+    async with asyncio.timeout(BOUND):
         await lab.server.stop()
     assert not lab.server._clients
     for wire in (*wires, client):
