@@ -1,8 +1,7 @@
-"""The commands of `crib`, their help, and how the program ends (0 done, 1 failed, 2 wrong usage)."""
+"""The commands of `crib` and their help."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
@@ -13,7 +12,8 @@ import typer
 from crib import __version__
 from crib.cli import options as args
 from crib.cli.command import command, command_group
-from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CommandError, Session, quiet, say
+from crib.cli.ending import ending
+from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, Session, fill_standard_streams, quiet
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Look at pods", "Images", "The node"
@@ -162,8 +162,9 @@ def forward(session: Session, options: args.ForwardOptions) -> None:
 def cp(session: Session, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container, which needs the program tar.
 
-    Modes and times are kept; what arrives belongs to who copies. Nothing from a container is ever written
-    outside of the destination: links that lead out, devices and pipes are left out, told, and make the end 1.
+    Modes, times and hard links are kept; what arrives belongs to who copies. Sparse files are sent in full.
+    Nothing from a container is ever written outside of the destination: links that lead out, devices and
+    pipes are left out, told, and make the end 1.
 
     crib cp web:/var/log/app ./logs
     """
@@ -345,6 +346,7 @@ command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 
 def main() -> None:
     """The entry point of the program `crib`."""
+    fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:
         sys.exit(_ending(sys.argv[1:]))
@@ -353,42 +355,4 @@ def main() -> None:
 
 
 def _ending(arguments: list[str]) -> int:
-    """Run the command; every expected failure becomes one line on standard error and an exit code."""
-    try:
-        result = app(arguments, prog_name="crib", standalone_mode=False)
-    except KeyboardInterrupt:
-        return 130
-    except asyncio.CancelledError:  # SIGTERM, see Session.run
-        return 143
-    except BrokenPipeError:
-        # the reader of our output has gone; nothing more can be said, and Python must not try at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        message = _message(error)
-        if message is None:
-            raise
-        if message:
-            say(f"crib: {message}")
-        return int(getattr(error, "exit_code", 1))
-    return result if isinstance(result, int) else 0
-
-
-def _message(error: Exception) -> str | None:
-    """The line for an expected failure; None for what is a fault of this program."""
-    if isinstance(error, CommandError):
-        return str(error)
-    if hasattr(error, "format_message"):  # what typer raises for wrong usage; its classes are private
-        text = " ".join(error.format_message().split())
-        context = getattr(error, "ctx", None)
-        return f"{text} (see {context.command_path} --help)" if text and context else text
-    from crib.cli.manifest.fields import ManifestError
-    from crib.client import ClientError
-
-    if isinstance(error, (ClientError, ManifestError)):
-        from crib.cli.output import clean
-
-        return clean(" ".join(str(error).split()))
-    if isinstance(error, OSError):
-        return " ".join(f"{error.strerror or error} {error.filename or ''}".split())
-    return None
+    return ending(lambda: app(arguments, prog_name="crib", standalone_mode=False))

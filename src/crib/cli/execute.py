@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from crib.cli.local_streams import join
-from crib.cli.session import CommandError
+from crib.cli.local_streams import STDIN, join
+from crib.cli.session import CommandError, say
+from crib.cli.terminal import terminal_of
 from crib.client import lookup, streams
 from crib.stubs.runtime.v1.api_pb2 import ExecSyncRequest
 
@@ -28,12 +29,20 @@ async def execute(session: Session, options: ExecOptions) -> int:
         if options.timeout:
             return await _bounded(connection, found.container.id, options)
         wanted = streams.StreamOptions(
-            options.tty, options.stdin, transport=options.transport.value, ca_file=options.ca_file
+            _gets_terminal(options), options.stdin, transport=options.transport.value, ca_file=options.ca_file
         )
         async with streams.exec(connection, found.container.id, options.words, wanted) as remote:
             code = await join(remote, wanted)
     assert code is not None
     return code
+
+
+def _gets_terminal(options: ExecOptions) -> bool:
+    """As asked for; but the end of an input that is no terminal cannot be told to one, so there is none."""
+    if options.tty and options.stdin and terminal_of(STDIN) is None:
+        say("crib: the input is no terminal, so the command gets none")
+        return False
+    return options.tty
 
 
 async def _bounded(connection: Connection, container_id: str, options: ExecOptions) -> int:

@@ -67,3 +67,13 @@ def quiet() -> None:
     """Keep gRPC's own log lines and fork handlers out of a command line; called before grpc is imported."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+def fill_standard_streams() -> None:
+    """Put /dev/null where this program was started without a standard stream; called before all else.
+
+    What is opened next would have that descriptor, and get what is written to the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # Python's word for it; the lowest free descriptor is the missing one
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  kept to the end

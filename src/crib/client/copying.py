@@ -7,7 +7,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from crib.client import streams
@@ -73,8 +73,9 @@ async def unpack_in(container: Container, directory: str, archive: AsyncIterator
 async def download(container: Container, path: str, destination: str, max_bytes: int = 0) -> Problems:
     """Copy from a container, into `destination` if that is a directory, else under that name.
 
-    What is at `path/.` goes into the directory `destination` itself, which is made when it is missing. What
-    could not be copied and is not the fault of the whole is given back. ClientError, OSError.
+    What is at `path/.` goes into the directory `destination` itself, which is made when it is missing. With a
+    slash at its end `destination` is never the name of a file. What could not be copied and is not the fault
+    of the whole is given back. ClientError, OSError.
     """
     name = os.fsencode(split(path)[1])
     naming, root = Naming((name,), (name,)), destination
@@ -83,13 +84,14 @@ async def download(container: Container, path: str, destination: str, max_bytes:
         await asyncio.to_thread(os.makedirs, destination, exist_ok=True)
     elif not await asyncio.to_thread(os.path.isdir, destination):
         root, here = os.path.split(destination.rstrip("/"))
-        naming, root = replace(naming, here=(os.fsencode(here),)), root or "."
+        naming = replace(naming, here=(os.fsencode(here),), is_directory=destination.endswith("/"))
+        root = root or "."
     unpacker = Unpacker(root, naming, max_bytes)
     try:
         async with contextlib.aclosing(archive_of(container, path)) as archive:
             async for data in archive:
-                await asyncio.to_thread(unpacker.receive, data)
-        await asyncio.to_thread(unpacker.finish)
+                await _to_end(unpacker.receive, data)
+        await _to_end(unpacker.finish)
     finally:
         unpacker.close()
     if not unpacker.members:
@@ -119,6 +121,15 @@ def split(path: str) -> tuple[str, str]:
     if name in ("", ".", ".."):
         return (path if name == ".." else directory) or ".", "."
     return directory or ".", name
+
+
+async def _to_end(work: Callable[..., None], *args: object) -> None:
+    """Run `work` in a thread. A cancelled caller first waits for it: the clean-up must not run beside it."""
+    running = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    try:
+        await asyncio.shield(running)
+    finally:
+        await asyncio.wait([running])
 
 
 async def _pieces(path: str, name: str, problems: Problems) -> AsyncIterator[bytes]:

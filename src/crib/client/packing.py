@@ -12,6 +12,8 @@ from crib.wire.tar_writer import END, member_header, padding
 
 PIECE = 1 << 18
 """Bytes of the archive that are made at a time, about."""
+Names = dict[tuple[int, int], bytes]
+"""Of files that have several, by device and inode: the one that is in the archive with the data."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -19,8 +21,8 @@ def pack(path: str, name: str, problems: Problems) -> Iterator[bytes]:
     """The archive, piece by piece; `path` is called `name` in it, and what is below is named for that.
 
     With the name `.` it has what is in the directory `path`, without the directory itself. Links below `path`
-    go as links. All belongs to root, so that it becomes who unpacks it. OSError when `path` cannot be read;
-    what is below and cannot be is a problem.
+    go as links, hard ones too; a sparse file has all its zeros. All belongs to root, so that it becomes who
+    unpacks it. OSError when `path` cannot be read; what is below and cannot be is a problem.
     """
     buffer = bytearray()
     for piece in _members(os.fsencode(os.path.realpath(path)), os.fsencode(name), problems):
@@ -31,31 +33,41 @@ def pack(path: str, name: str, problems: Problems) -> Iterator[bytes]:
     yield bytes(buffer) + END
 
 
-def _members(path: bytes, name: bytes, problems: Problems) -> Iterator[bytes]:
-    status = os.lstat(path)
-    if stat.S_ISREG(status.st_mode):
-        yield from _file(path, name, problems)
-    elif stat.S_ISLNK(status.st_mode):
-        yield member_header(_member(name, Kind.SYMLINK, status)._replace(link=os.readlink(path)))
-    elif stat.S_ISDIR(status.st_mode):
-        if name != b".":
-            yield member_header(_member(name + b"/", Kind.DIRECTORY, status))
-        for entry in sorted(os.listdir(path)):
-            below = name + b"/" + entry
-            try:
-                yield from _members(path + b"/" + entry, below, problems)
-            except OSError as error:
-                problems.add(below, error.strerror or str(error))
-    else:
-        problems.add(name, "neither a file, a directory nor a link")
+def _members(top: bytes, called: bytes, problems: Problems) -> Iterator[bytes]:
+    waiting = [(top, called)]
+    """What is still to be packed, the next one last; a tree may be deeper than calls can be."""
+    names: Names = {}
+    while waiting:
+        path, name = waiting.pop()
+        try:
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                yield from _file(path, name, names, problems)
+            elif stat.S_ISLNK(status.st_mode):
+                yield member_header(_member(name, Kind.SYMLINK, status)._replace(link=os.readlink(path)))
+            elif stat.S_ISDIR(status.st_mode):
+                if name != b".":
+                    yield member_header(_member(name + b"/", Kind.DIRECTORY, status))
+                entries = sorted(os.listdir(path), reverse=True)
+                waiting += [(path + b"/" + entry, name + b"/" + entry) for entry in entries]
+            else:
+                problems.add(name, "neither a file, a directory nor a link")
+        except OSError as error:
+            if path == top:
+                raise
+            problems.add(name, error.strerror or str(error))
 
 
-def _file(path: bytes, name: bytes, problems: Problems) -> Iterator[bytes]:
+def _file(path: bytes, name: bytes, names: Names, problems: Problems) -> Iterator[bytes]:
     descriptor = os.open(path, _FILE)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             problems.add(name, "it changed while it was read")
+            return
+        first = names.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
+        if first != name:
+            yield member_header(_member(name, Kind.HARD_LINK, status)._replace(link=first))
             return
         yield member_header(_member(name, Kind.FILE, status))
         left = status.st_size

@@ -58,6 +58,8 @@ class Naming:
 
     asked: Parts
     here: Parts
+    is_directory: bool = False
+    """Whether nothing but a directory may have that name here."""
 
     def parts(self, name: bytes) -> Parts:
         """A member's name below the destination. RuntimeFailure when it is not of what was asked for."""
@@ -142,6 +144,8 @@ class Unpacker:
         parts = self._naming.parts(member.name)
         if not parts:
             return
+        if parts == self._naming.here and self._naming.is_directory and member.kind is not Kind.DIRECTORY:
+            raise RuntimeFailure(f"there is no directory {printable(parts[-1])} to copy into")
         try:
             self._make(member, parts)
         except OSError as error:

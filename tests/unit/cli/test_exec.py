@@ -159,7 +159,22 @@ async def test_a_runtime_that_goes_gives_the_terminal_back(served: Served) -> No
 
 async def test_a_terminal_in_the_container_needs_none_here(served: Served) -> None:
     session, _, lab = served
-    lab.script = cat
-    done = await crib(session, "exec", "-it", "web", "cat", stdin=b"x")
-    assert (done.returncode, done.stdout) == (0, b"x")
+
+    async def speak(command: Command) -> int:
+        await command.say(b"x")
+        return 0
+
+    lab.script = speak
+    done = await crib(session, "exec", "-t", "web", "ls")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"x", b"")
     assert lab.commands[0].wanted.tty
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+async def test_input_that_is_no_terminal_goes_to_none(served: Served, data: bytes) -> None:
+    session, _, lab = served
+    lab.script = cat
+    done = await crib(session, "exec", "-it", "web", "cat", stdin=data)
+    assert (done.returncode, done.stdout) == (0, data)
+    assert done.stderr == b"crib: the input is no terminal, so the command gets none\n"
+    assert not lab.commands[0].wanted.tty

@@ -7,10 +7,14 @@ CVE-2019-11246, -11249           a link first, then a file through it        tes
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import io
 import os
 import stat
+import sys
 import tarfile
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -21,10 +25,11 @@ from crib.client.errors import Exhausted, RuntimeFailure
 from crib.client.packing import pack
 from crib.client.streams import StreamOptions
 from crib.client.unpacking import Naming, Problems, Unpacker
+from crib.host.files import remove_tree
 from crib.model.errors import Broken
 from tests.hostile_layers import CANARY, LEADS_OUT, hard_link, looks, symlink
 from tests.images import Entry, directory, layer_tar
-from tests.unit.streaming.lab import Command, Lab
+from tests.unit.streaming.lab import BOUND, Command, Lab
 
 TREE = Naming((b"t",), (b"t",))
 CONTENT = Naming((), ())
@@ -239,6 +244,63 @@ def test_a_tree_of_this_machine_is_packed_and_comes_back(root: Path, tmp_path: P
     assert "./d/file" in [info.name for info in members(content)]
 
 
+def test_a_tree_that_is_deeper_than_calls_can_be_is_packed(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    problems = Problems()
+    place = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(depth):
+            os.mkdir("d", dir_fd=place)
+            below = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = below
+        archive = b"".join(pack(f"{tmp_path}/d", "t", problems))
+    finally:
+        os.close(place)
+        remove_tree(f"{tmp_path}/d")  # pytest cannot
+    assert problems.lines == []
+    assert [info.name.count("/") for info in members(archive)] == list(range(depth))
+
+
+@pytest.mark.parametrize(("name", "naming"), [("t", TREE), (".", CONTENT)])
+def test_a_file_with_several_names_is_packed_once(
+    root: Path, tmp_path: Path, name: str, naming: Naming
+) -> None:
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"1" * 5000)
+    (source / "d/b").hardlink_to(source / "a")
+    (source / "c").write_bytes(b"2" * 5000)
+    (tmp_path / "outside").hardlink_to(source / "c")
+    (source / "e").write_bytes(b"1" * 5000)
+    archive = b"".join(pack(str(source), name, Problems()))
+    assert sum(info.isreg() for info in members(archive)) == 3
+    assert unpack(root, archive, naming).lines == []
+    copy = root / "t" if name == "t" else root
+    assert (copy / "d/b").samefile(copy / "a")
+    assert [(copy / file).stat().st_nlink for file in ("a", "c", "e")] == [2, 1, 1]
+    assert [(copy / file).read_bytes()[:1] for file in ("d/b", "c", "e")] == [b"1", b"2", b"1"]
+
+
+def test_a_name_of_a_file_that_could_not_be_packed_is_none_to_link_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    real_open = os.open
+
+    def refuses_a(path: bytes, flags: int) -> int:
+        if path.endswith(b"/a"):
+            raise PermissionError(errno.EACCES, "no")
+        return real_open(path, flags)
+
+    monkeypatch.setattr("crib.client.packing.os.open", refuses_a)
+    problems = Problems()
+    archive = b"".join(pack(str(tmp_path), ".", problems))
+    assert problems.lines == ["'./a': no"]
+    assert [(info.name, info.isreg()) for info in members(archive)] == [("./b", True)]
+
+
 def box(lab: Lab, connection: Connection) -> copying.Container:
     return copying.Container(connection, lab.box.id, StreamOptions())
 
@@ -267,6 +329,50 @@ async def test_a_download_goes_into_a_directory_or_gets_a_name(
     assert (tmp_path / "content/a").read_bytes() == b"x"
     with pytest.raises(FileNotFoundError):
         await copying.download(box(lab, connection), "/t", f"{tmp_path}/no/such")
+
+
+@pytest.mark.parametrize("there_is", ["nothing", "a file"])
+async def test_a_name_with_a_slash_at_its_end_is_of_no_file(
+    lab: Lab, connection: Connection, tmp_path: Path, there_is: str
+) -> None:
+    here = tmp_path / "here"
+    if there_is == "a file":
+        here.write_bytes(b"old")
+    lab.script = tar_that(layer_tar([Entry("./a", b"x")]))
+    with pytest.raises(RuntimeFailure, match="there is no directory 'here' to copy into"):
+        await copying.download(box(lab, connection), "/some/a", f"{here}/")
+    assert here.read_bytes() == b"old" if there_is == "a file" else not here.exists()
+
+
+async def test_an_interrupted_download_lets_go_when_its_thread_has_ended(
+    lab: Lab, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    began, may_go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Unpacker):
+        def receive(self, data: bytes) -> None:
+            began.set()
+            may_go_on.wait(BOUND)
+            super().receive(data)
+            done.append("received")
+
+        def close(self) -> None:
+            done.append("closed")
+            super().close()
+            closed.set()
+
+    monkeypatch.setattr(copying, "Unpacker", Slow)
+    lab.script = tar_that(layer_tar([Entry("./a", b"x")]))
+    downloading = asyncio.ensure_future(copying.download(box(lab, connection), "/a", str(tmp_path)))
+    assert await asyncio.to_thread(began.wait, BOUND)
+    downloading.cancel()
+    # nothing is to come of it yet, so there is a bound and no event
+    assert not await asyncio.to_thread(closed.wait, 0.2)
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await downloading
+    assert done == ["received", "closed"]
 
 
 @pytest.mark.parametrize(
