@@ -52,7 +52,7 @@ class TerminalStreams(Protocol):
     def stderr(self) -> ByteSink | None: ...
 
     def resizes(self) -> AsyncIterator[TerminalSize]:
-        """Sizes of the client's terminal, the newest only where the reader is late; ends with the client."""
+        """Sizes of the client's terminal, the newest two where the reader is late; ends with the client."""
         ...
 
     async def gone(self) -> None:
@@ -68,7 +68,7 @@ class Session(Protocol):
 
     @property
     def stdout(self) -> ByteSource | None:
-        """Ends after all the command's output; what it left in the background is not waited for."""
+        """Ends after all the command's output; for what it left in the background it waits a moment only."""
         ...
 
     @property

@@ -45,12 +45,13 @@ async def connect_unix(root: str, path: str) -> socket.socket:
 
     OSError when there is none. In a thread, as the file system may be slow.
     """
-    place = await on_own_thread_async(lambda: _open_place(root, path))
+    opened: list[int] = []  # also by a thread that ends its work when we are cancelled
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        await on_own_thread_async(lambda: opened.append(_open_place(root, path)))
         while True:
             try:
-                connected.connect(f"/proc/self/fd/{place}")
+                connected.connect(f"/proc/self/fd/{opened[0]}")
             except BlockingIOError:  # too many wait to be accepted; nothing tells when they are fewer
                 await asyncio.sleep(_RETRY)
             else:
@@ -59,7 +60,8 @@ async def connect_unix(root: str, path: str) -> socket.socket:
         connected.close()
         raise
     finally:
-        os.close(place)
+        for place in opened:
+            os.close(place)
 
 
 def _open_place(root: str, path: str) -> int:

@@ -18,6 +18,10 @@ CHUNK = 256 << 10
 """Bytes of one read at most."""
 PIPE_BYTES = 256 << 10
 """What a pipe holds (pipe(7)): with the usual 64 KiB both sides would wake each other four times as often."""
+LAST_WORDS = 0.1
+"""Seconds after the writer's end in which its children, who hold the other end, may still be heard."""
+_REST = 256 << 10
+"""Bytes that are read in that time at most beyond those that are there: they may write for ever."""
 _TURN = 1 << 20
 """Bytes after which the loop's others get their turn: a flood never lets its reader wait."""
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has the name only where the C library had it
@@ -65,6 +69,7 @@ class Source:
         self._fd = fd
         self._owned = owned
         self._left: int | None = None
+        self._until = 0.0
         self._turn = 0
         self._ready = Readiness(fd, loop.add_reader, loop.remove_reader)
         os.set_blocking(fd, False)
@@ -95,9 +100,10 @@ class Source:
         return b""
 
     def end(self) -> None:
-        """The writer has ended: what is there now is the rest, whoever else may hold the other end."""
+        """The writer has ended: the rest is there now, or comes soon, whoever else may hold the other end."""
         if self._fd >= 0:
             self._left = self._rest()
+            self._until = asyncio.get_running_loop().time() + LAST_WORDS
             self._ready.wake()
 
     def close(self) -> None:
@@ -111,10 +117,13 @@ class Source:
         return os.read(self._fd, size)
 
     def _rest(self) -> int:
-        return unread_bytes(self._fd)
+        return unread_bytes(self._fd) + _REST
 
     async def _more(self) -> bool:
-        return self._left is None and await self._ready.wait()
+        if self._left is None:
+            return await self._ready.wait()
+        left = self._until - asyncio.get_running_loop().time()
+        return left > 0 and await self._ready.wait(left)
 
 
 class Sink:

@@ -17,8 +17,6 @@ import termios
 
 from crib.host.streams import CHUNK, Source
 
-_QUIET = 0.1
-"""Seconds without output after the command's end that count as the end, while others hold the terminal."""
 _REST = 256 << 10
 """Bytes that are read after the command's end at most: what it left behind may write for ever."""
 _LONGEST_SIDE = 0xFFFF
@@ -29,8 +27,8 @@ _NAME_BYTES = 4096
 class TerminalSource(Source):
     """What a command writes to its terminal.
 
-    It ends when the last process that has the terminal open has closed it (EIO). After `end` also when
-    nothing came for a moment: how much is on its way from the other side the kernel does not tell.
+    It ends when the last process that has the terminal open has closed it (EIO), and after `end` as every
+    Source. How much is there then the kernel does not tell, but EAGAIN comes only when all was read.
     """
 
     def resize(self, width: int, height: int) -> None:
@@ -61,11 +59,6 @@ class TerminalSource(Source):
 
     def _rest(self) -> int:
         return _REST
-
-    async def _more(self) -> bool:
-        if self._left is None:
-            return await self._ready.wait()
-        return await self._ready.wait(_QUIET)
 
 
 def begin_lines_anew(terminal: int) -> None:

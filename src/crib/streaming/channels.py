@@ -15,6 +15,8 @@ from crib.wire.remotecommand import CHANNELS, MalformedRequest, ResizeDecoder, S
 
 log = logging.getLogger(__name__)
 
+SMALL_CHUNK = 1 << 10
+"""Pieces are joined up to here: a flood of tiny ones would cost 30 times what it brings."""
 WRITE_BYTES = 64 << 10
 """Of one message: a channel that has little to say waits for no more than that."""
 
@@ -83,7 +85,10 @@ class ChannelSource:
         """What came from the client."""
         if data and not self._ended:
             self._room.take(len(data))
-            self._chunks.append(data)
+            if self._chunks and len(self._chunks[-1]) < SMALL_CHUNK:
+                self._chunks[-1] += data
+            else:
+                self._chunks.append(data)
             self._wake.set()
 
     def end(self) -> None:
@@ -140,7 +145,7 @@ class ChannelTerminal:
         self.stderr = self._sink(StreamType.STDERR) if StreamType.STDERR in kinds else None
         self._error = self._sink(StreamType.ERROR)
         self._decoder = ResizeDecoder()
-        self._size: TerminalSize | None = None
+        self._sizes: deque[TerminalSize] = deque(maxlen=2)
         self._resized = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -179,9 +184,8 @@ class ChannelTerminal:
         while not self._ended.is_set():
             await self._resized.wait()
             self._resized.clear()
-            size, self._size = self._size, None
-            if size is not None:
-                yield size
+            while self._sizes:
+                yield self._sizes.popleft()
 
     async def gone(self) -> None:
         await self._ended.wait()
@@ -202,6 +206,6 @@ class ChannelTerminal:
             except MalformedRequest as error:
                 log.info("a terminal is not resized: %s", error)
                 self._decoder, found = ResizeDecoder(), []
-            if found:
-                self._size = TerminalSize(found[-1].width, found[-1].height)
+            for size in found[-2:]:
+                self._sizes.append(TerminalSize(size.width, size.height))
                 self._resized.set()

@@ -30,6 +30,9 @@ from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRA
 
 log = logging.getLogger(__name__)
 
+LAST_BYTES_TIME = 5.0
+"""Seconds in which the pod may take what came over a WebSocket's channels before its client went."""
+
 Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
 
 
@@ -102,12 +105,14 @@ class _Forwarding:
                     group.create_task(self._connection(wire.Target("tcp", port), channel, channel.error))
                     for port, channel in zip(ports, channels, strict=True)
                 ]
+                loop = asyncio.get_running_loop()
+                reading.add_done_callback(lambda _: loop.call_later(LAST_BYTES_TIME, _cancel, connections))
                 await asyncio.wait(connections)
                 socket.close()
                 await reading
 
     async def _spdy(self, carrier: Carrier) -> None:
-        session = SpdySession(carrier, self.settings.max_streams)
+        session = SpdySession(carrier, self.settings.max_streams, cuts_off=True)
         with self._telling_end():
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run())
@@ -161,6 +166,8 @@ class _Forwarding:
             target = await self.streams.dial(self.request, address)
         except CribError as error:
             return str(error)
+        if isinstance(client, SpdyStream):
+            client.when_broken(target.abort)  # or a target that takes nothing would be kept
         try:
             async with asyncio.TaskGroup() as group:
                 down = group.create_task(_down(client, target, has_end=address.kind != "udp"))
@@ -183,6 +190,11 @@ class _Forwarding:
         finally:
             sandbox, spent = self.request.sandbox, time.monotonic() - began
             log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
+
+
+def _cancel(connections: list[asyncio.Task[None]]) -> None:
+    for connection in connections:
+        connection.cancel()
 
 
 async def _down(client: ByteStream, target: ByteStream, *, has_end: bool) -> None:
@@ -212,6 +224,11 @@ async def _up(target: ByteStream, client: ByteStream) -> str:
         try:
             data = await target.read()
         except OSError as error:
+            if isinstance(error, ConnectionResetError) and isinstance(client, SpdyStream):
+                # As a program of the pod may do at any time (PostgreSQL does after TLS). Of words kubectl
+                # would end the session with all of its connections; this ends the one only.
+                client.abort()
+                return ""
             return f"the connection broke: {error.strerror or error}"
         try:
             if not data:

@@ -179,6 +179,7 @@ async def _collect(
             continue
         stream.accept()
         found[kind] = stream
+    session.refuse_more()
     return found
 
 
@@ -218,11 +219,11 @@ class _SpdyTerminal:
 
 
 async def sizes(source: ByteSource) -> AsyncIterator[TerminalSize]:
-    """The newest of the sizes that have come, until the source ends or says something else."""
+    """The newest two of the sizes that have come, until the source ends or says something else."""
     decoder = wire.ResizeDecoder()
     try:
         while data := await source.read():
-            if found := decoder.receive(data):
-                yield TerminalSize(found[-1].width, found[-1].height)
+            for size in decoder.receive(data)[-2:]:
+                yield TerminalSize(size.width, size.height)
     except (ConnectionError, wire.MalformedRequest) as error:
         log.info("a terminal is resized no more: %s", error)

@@ -26,8 +26,8 @@ from crib.streaming.link import Link
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 128
-REFUSABLE: Final = 64
-"""Connections beyond the limit that are still answered; more are closed without a word."""
+STRANGERS: Final = 256
+"""Connections that have not sent a token of ours (yet); for one more the oldest of them is closed."""
 CLOSING_TIME: Final = 2.0
 """Seconds that a client gets to read a refusal."""
 STOPPING_TIME: Final = 5.0
@@ -52,6 +52,9 @@ class StreamServer:
         self._port = settings.port
         self._keeper = TaskKeeper()
         self._clients: set[asyncio.Task[None]] = set()
+        self._strangers: dict[Link, asyncio.Task[None]] = {}
+        """Who may be nobody we know, the oldest first: they take no place from those that we do."""
+        self._served: set[Link] = set()
         self._stopping = False
 
     async def start(self) -> None:
@@ -92,10 +95,14 @@ class StreamServer:
         return f"{'http' if self._certificates is None else 'https'}://{host}:{self._port}"
 
     def _connected(self, link: Link) -> None:
-        if self._stopping or len(self._clients) >= self._settings.max_connections + REFUSABLE:
+        if self._stopping:
             link.abort()
             return
-        client = self._keeper.start("a stream", self._client(link))
+        if len(self._strangers) >= STRANGERS:
+            oldest = next(iter(self._strangers))
+            self._strangers.pop(oldest).cancel()
+            oldest.abort()  # a task that has not begun yet does not do it
+        client = self._strangers[link] = self._keeper.start("a stream", self._client(link))
         self._clients.add(client)
         client.add_done_callback(self._clients.discard)
 
@@ -103,6 +110,8 @@ class StreamServer:
         try:
             if (served := await self._answer(link)) is not None:
                 run, http = served
+                del self._strangers[link]
+                self._served.add(link)
                 link.end_after_silence(self._settings.idle_timeout)
                 await run(link, http)
             async with asyncio.timeout(CLOSING_TIME):
@@ -112,6 +121,8 @@ class StreamServer:
         except Exception:
             log.exception("a stream failed in a way that it should not")
         finally:
+            self._strangers.pop(link, None)
+            self._served.discard(link)
             link.abort()
 
     async def _answer(self, link: Link) -> tuple[Run, HeadReader] | None:
@@ -132,7 +143,7 @@ class StreamServer:
 
     def _choose(self, head: RequestHead) -> Run:
         """The protocol that the rest of the connection speaks. BadRequest."""
-        if len(self._clients) > self._settings.max_connections:
+        if len(self._served) >= self._settings.max_connections:
             raise BadRequest(503, f"{self._settings.max_connections} connections are open: try again later")
         if head.method not in {"GET", "POST"}:
             raise BadRequest(405, "only GET and POST are served", (("Allow", "GET, POST"),))

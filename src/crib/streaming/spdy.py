@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from crib.streaming.room import Room
 from crib.wire import spdy
 from crib.wire.spdy.reader import Buffer
 
+log = logging.getLogger(__name__)
+
 WRITE_BYTES = 64 << 10
 """Of one data frame: larger ones would keep other streams of the connection waiting."""
+TURN_FRAMES = 64
+"""Frames after which others get their turn: an empty one costs some 15 us, and 100,000 may be there."""
+SMALL_CHUNK = 1 << 10
+"""Pieces are joined up to here: a flood of tiny ones would cost 30 times what it brings."""
 
 
 class Carrier(Protocol):
@@ -43,6 +50,7 @@ class SpdyStream:
         self._ended = False
         self._closed = False
         self._wake = asyncio.Event()
+        self._tell: Callable[[], None] | None = None
 
     def accept(self) -> None:
         """Answer the client: it may send. ConnectionError when it has let the stream go."""
@@ -76,9 +84,17 @@ class SpdyStream:
     def abort(self) -> None:
         self._session.reset(self)
 
+    def when_broken(self, tell: Callable[[], None]) -> None:
+        """Call this as soon as nothing comes or goes any more: who waits for something else hears of it."""
+        self._tell = tell
+        if self.broken:
+            tell()
+
     def feed(self, data: bytes, *, fin: bool) -> None:
         """What came from the client."""
-        if data:
+        if data and self._chunks and len(self._chunks[-1]) < SMALL_CHUNK:
+            self._chunks[-1] += data
+        elif data:
             self._chunks.append(data)
         self._ended = self._ended or fin
         self._wake.set()
@@ -87,11 +103,18 @@ class SpdyStream:
         """Nothing more comes or goes. The bytes that nobody read are dropped; how many they were."""
         self.broken = self.broken or why
         self._wake.set()
+        if self._tell is not None:
+            self._tell()
         return self.drop()
 
     def drop(self) -> int:
         """Forget what nobody has read; how many bytes it was."""
         return len(self._take_all())
+
+    @property
+    def held(self) -> int:
+        """Bytes that nobody has read yet."""
+        return sum(map(len, self._chunks))
 
     @property
     def is_done(self) -> bool:
@@ -107,12 +130,17 @@ class SpdyStream:
 class SpdySession:
     """The server's side of one connection. `run` reads it and must be running for anything to move."""
 
-    def __init__(self, carrier: Carrier, max_streams: int) -> None:
+    def __init__(self, carrier: Carrier, max_streams: int, *, cuts_off: bool = False) -> None:
+        """`cuts_off`: a stream that nobody reads for long is reset where others wait behind it."""
         self._carrier = carrier
         self._spdy = spdy.Connection("server", spdy.Limits(max_open_streams=max_streams))
         self._streams: dict[int, SpdyStream] = {}
-        self._opened: asyncio.Queue[SpdyStream | None] = asyncio.Queue()
-        self._room = Room(carrier.has_left)
+        self._fresh: dict[int, SpdyStream] = {}
+        """Opened and not looked at yet; those that were reset meanwhile are not kept."""
+        self._news = asyncio.Event()
+        self._refuses = False
+        self._room = Room(carrier.has_left, self._cut_off if cuts_off else None)
+        self._turn = 0
         self._window = asyncio.Event()
         self._ended = asyncio.Event()
         self._discards = False
@@ -122,28 +150,42 @@ class SpdySession:
         why = "the client has gone"
         try:
             while not self._spdy.is_over and (data := await self._carrier.receive()):
-                for event in self._spdy.receive(data):
+                for event in self._spdy.steps(data):
                     if isinstance(event, spdy.SessionFailed):
                         why = f"the client broke the protocol: {event.reason}"
                     self._take(event)
+                    self._turn += 1
+                    if self._turn >= TURN_FRAMES:
+                        self._turn = 0
+                        self._answer()
+                        await asyncio.sleep(0)  # what is there already is not waited for
                 self._answer()
                 await self._room.wait()
         except ConnectionError as error:
             why = f"the connection broke: {error}"
         finally:
-            self._opened.put_nowait(None)
             for stream in self._streams.values():
                 stream.break_off(why)
             self._streams.clear()
             self._window.set()
             self._ended.set()
+            self._news.set()
 
     async def opened(self) -> SpdyStream | None:
         """The next stream that the client opens; None when there will be none."""
-        stream = await self._opened.get()
-        if stream is None:
-            self._opened.put_nowait(None)
-        return stream
+        while not self._fresh:
+            if self._ended.is_set():
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._fresh.pop(next(iter(self._fresh)))
+
+    def refuse_more(self) -> None:
+        """All streams that were awaited are there: others are reset, those that came already too."""
+        self._refuses = True
+        for stream in tuple(self._fresh.values()):
+            self.reset(stream)
+        self._fresh.clear()
 
     async def ended(self) -> None:
         """Returns when `run` has."""
@@ -201,16 +243,27 @@ class SpdySession:
             self._window.set()
             self._answer()
 
-    def _take(self, event: spdy.Event) -> None:
+    def _cut_off(self) -> None:
+        """Most peers know no windows: only without this stream its connection can be read on."""
+        late = max(self._streams.values(), key=lambda stream: stream.held, default=None)
+        if late is not None:
+            log.info("stream %d is reset: nobody reads it, and it holds up all others", late.stream_id)
+            self.reset(late)
+
+    def _take(self, event: spdy.Event | None) -> None:
         match event:
             case spdy.StreamOpened():
+                if self._refuses:
+                    self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)
+                    return
                 stream = SpdyStream(self, event.stream_id, event.headers)
-                self._streams[event.stream_id] = stream
+                self._streams[event.stream_id] = self._fresh[event.stream_id] = stream
                 stream.feed(b"", fin=event.fin)
-                self._opened.put_nowait(stream)
+                self._news.set()
             case spdy.DataReceived():
                 self._take_data(event)
             case spdy.StreamReset():
+                self._fresh.pop(event.stream_id, None)
                 if found := self._streams.pop(event.stream_id, None):
                     self._room.give(found.break_off(event.reason or "the client reset the stream"))
                 self._window.set()

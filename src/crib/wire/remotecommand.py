@@ -33,8 +33,8 @@ CREATION_SECONDS = 30.0
 """How long servers wait for all streams to be opened, and clients for the reply to each."""
 MAX_STATUS = 64 << 10
 """Bytes of an outcome that are read."""
-MAX_TEXT = 8 << 10
-"""Characters of a failure's words that are written."""
+MAX_TEXT = 4 << 10
+"""Characters of a failure's words that are written, twice; one takes up to six bytes."""
 MAX_RESIZE = 1 << 10
 """Bytes of one terminal size; clients write some 30."""
 _NON_ZERO_EXIT = "NonZeroExitCode"
@@ -188,7 +188,10 @@ def encode_outcome(outcome: Outcome, *, has_status: bool) -> bytes:
             words = f"the command ended with exit code {code}"
             status = _Status("Failure", words, _NON_ZERO_EXIT, _Details((cause,)))
         case Failed(message):
-            status = _Status("Failure", message[:MAX_TEXT], "InternalError", code=500)
+            words = message[:MAX_TEXT]
+            # Kubernetes' NewInternalError has a cause always, and clients count on it.
+            details = _Details((_Cause(message=words),))
+            status = _Status("Failure", words, "InternalError", details, code=500)
     return msgspec.json.encode(status) if has_status else status.message.encode("utf-8", "replace")
 
 

@@ -109,3 +109,19 @@ async def test_another_runtime_does_not_offer_it(world: World, tmp_path: Path) -
         with pytest.raises(NotOffered, match="does not offer Forward"):
             await streams.forward_url(connection, "pod", [Target("udp", 53)])
     await server.stop(None)
+
+
+async def test_a_reset_by_the_pod_is_no_end_and_no_failure_of_the_runtime(
+    lab: Lab, connection: Connection, transport: Literal["websocket", "spdy"]
+) -> None:
+    async def reset(target: PodEnd) -> None:
+        await target.outbox.write(b"half")
+        await target.inbox.read()
+        await target.outbox.break_off(ConnectionResetError(104, "Connection reset by peer"))
+
+    lab.serve_target = reset
+    async with asyncio.timeout(BOUND), streams.forward(connection, lab.pod.id, WEB, transport) as peer:
+        assert await peer.read() == b"half"
+        await peer.write(b"x")
+        with pytest.raises(Unavailable, match="the runtime reset the stream"):
+            await peer.read()

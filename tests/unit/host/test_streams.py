@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import terminals
 from crib.host.streams import CHUNK, PIPE_BYTES, Connection, Readiness, Sink, Source, make_pipe, unread_bytes
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 
@@ -63,16 +62,6 @@ async def test_a_sink_that_nobody_reads_says_so_also_to_who_waits() -> None:
         await asyncio.wait_for(sending, 10)
     with pytest.raises(BrokenPipeError):
         await sink.write(b"x")
-
-
-async def test_a_source_whose_writer_has_ended_gives_what_is_there_and_no_more() -> None:
-    reading, writing = make_pipe()
-    source = Source(reading)
-    os.write(writing, b"before")
-    source.end()
-    os.write(writing, b"of something in the background")
-    assert await rest(source) == b"before"
-    os.close(writing)
 
 
 async def test_a_reader_that_waits_learns_of_the_end() -> None:
@@ -212,19 +201,6 @@ async def test_a_terminal_s_output_is_whole_before_its_end() -> None:
     sink.release()
     with pytest.raises(BrokenPipeError):
         await writing
-
-
-async def test_a_terminal_that_others_hold_ends_when_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminals, "_QUIET", 0.02)
-    master, slave = pty.openpty()
-    source = TerminalSource(master)
-    waiting = asyncio.ensure_future(source.read())
-    assert await waits(waiting)
-    os.write(slave, b"last")
-    source.end()
-    assert await asyncio.wait_for(waiting, 10) == b"last"
-    assert await rest(source) == b""
-    os.close(slave)
 
 
 def sent(path: str, fds: list[int]) -> None:

@@ -152,28 +152,6 @@ async def test_clients_that_say_nothing_or_too_little_are_told_and_closed(make_l
 # limits
 
 
-async def test_connections_beyond_the_limit_are_refused_and_then_not_taken(
-    make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "REFUSABLE", 2)
-    lab = await make_lab(max_connections=2)
-    idle = [await Wire.to(lab.exec_url()) for _ in range(2)]
-    await until(lambda: len(lab.server._clients) == 2)
-    url = lab.exec_url()
-    status, _, text = await answer(lab, head(url))
-    assert (status, text) == (503, b"2 connections are open: try again later\n")
-    await until(lambda: len(lab.server._clients) == 2)
-    waiting = [await Wire.to(url) for _ in range(2)]
-    await until(lambda: len(lab.server._clients) == 4)
-    beyond = await Wire.to(url)
-    assert await beyond.read_to_end() == b""
-    for wire in (*idle, *waiting, beyond):
-        wire.close()
-    await until(lambda: not lab.server._clients)
-    client = await SpdyClient.connect(url, V4)
-    client.close()
-
-
 async def test_silence_ends_a_connection_and_a_byte_keeps_it(
     make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

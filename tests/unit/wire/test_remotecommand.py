@@ -91,9 +91,16 @@ def test_outcomes_are_as_clients_have_them() -> None:
         "status": "Failure",
         "reason": "InternalError",
         "message": "no such file",
+        "details": {"causes": [{"message": "no such file"}]},
         "code": 500,
     }
-    assert len(encode_outcome(Failed("x" * 100_000), has_status=True)) < MAX_TEXT + 100
+    assert len(encode_outcome(Failed("x" * 100_000), has_status=True)) < 2 * MAX_TEXT + 200
+
+
+@pytest.mark.parametrize("character", ["x", "\0", "\U0001f600"])
+def test_words_that_are_cut_are_still_taken_by_our_own_client(character: str) -> None:
+    encoded = encode_outcome(Failed(character * 100_000), has_status=True)
+    assert decode_outcome(encoded, has_status=True) == Failed(character * MAX_TEXT)
 
 
 def test_old_versions_have_words() -> None:

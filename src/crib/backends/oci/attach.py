@@ -206,7 +206,7 @@ class _Hub:
         self._sessions: set[AttachSession] = set()
         self._holds_input = record.config.stdin and record.config.stdin_once
         self._code: asyncio.Future[int] | None = None
-        self._size: TerminalSize | None = None
+        self._sizes: deque[TerminalSize] = deque(maxlen=2)
         self._resizing: asyncio.Task[None] | None = None
         self._view = memoryview(bytearray(MAX_OUTPUT))
         self._socket = _connect(bundle)
@@ -259,8 +259,9 @@ class _Hub:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def resize(self, size: TerminalSize) -> None:
-        """The newest counts, if they come faster than the monitor obeys."""
-        self._size = size
+        """The newest two count, if they come faster than the monitor obeys: kubectl sends one that is too
+        large and then the right one, so that whoever is attached to draws its screen anew."""
+        self._sizes.append(size)
         if self._resizing is None:
             self._resizing = asyncio.ensure_future(self._resize())
 
@@ -272,8 +273,8 @@ class _Hub:
 
     async def _resize(self) -> None:
         try:
-            while self._size is not None:
-                size, self._size = self._size, None
+            while self._sizes:
+                size = self._sizes.popleft()
                 with contextlib.suppress(OSError):  # a terminal of the wrong size is no reason to end
                     await tell(self._bundle, window_size(size.width, size.height), WINDOW_FIFO)
         finally:

@@ -15,7 +15,7 @@ unacknowledged data than it wants, since most peers know no windows (see Windows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from crib.wire.spdy import frames
@@ -42,7 +42,14 @@ class Connection:
 
     def receive(self, data: Buffer) -> list[Event]:
         """What the next bytes from the peer mean. Bytes after SessionFailed are thrown away."""
-        return self._dispatch.receive(data)
+        return [event for event in self.steps(data) if event is not None]
+
+    def steps(self, data: Buffer) -> Iterator[Event | None]:
+        """The same frame by frame, None for one that means nothing: so the caller may pause between two.
+
+        To be taken to its end before the next bytes.
+        """
+        return self._dispatch.steps(data)
 
     def data_to_send(self) -> list[Buffer]:
         """The bytes for the peer, in order, not copied: data is the very object that was given to

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from crib.wire.spdy import frames
 from crib.wire.spdy.errors import SessionFault, StreamFault
@@ -43,7 +43,7 @@ class Dispatch:
         self._state = state
         self._reader = FrameReader(state.limits)
         self._inflated = 0
-        """Bytes of header blocks within this call of `receive`."""
+        """Bytes of header blocks within this call of `steps`."""
         self._handlers: dict[FrameType, Callable[[int, bytes], Event | None]] = {
             FrameType.SYN_STREAM: self._syn_stream,
             FrameType.SYN_REPLY: self._syn_reply,
@@ -55,11 +55,10 @@ class Dispatch:
             FrameType.WINDOW_UPDATE: self._window_update,
         }
 
-    def receive(self, data: Buffer) -> list[Event]:
-        """Events of the next bytes."""
-        events: list[Event] = []
+    def steps(self, data: Buffer) -> Iterator[Event | None]:
+        """What each frame of the next bytes means."""
         if self._state.over:
-            return events
+            return
         self._inflated = 0
         try:
             for frame in self._reader.read(data):
@@ -68,13 +67,11 @@ class Dispatch:
                     event = self._data(frame) if isinstance(frame, DataPart) else self._control(frame)
                 except StreamFault as fault:
                     event = self._reset(fault)
-                if event is not None:
-                    events.append(event)
+                yield event
         except (SessionFault, MalformedFrame, BrokenCompression) as error:
             status = error.status if isinstance(error, SessionFault) else GoAwayStatus.PROTOCOL_ERROR
             self._state.fail(status)
-            events.append(SessionFailed(status, str(error)))
-        return events
+            yield SessionFailed(status, str(error))
 
     def _reset(self, fault: StreamFault) -> Event | None:
         self._state.outbox.control(frames.rst_stream(fault.stream_id, fault.status))
