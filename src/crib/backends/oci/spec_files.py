@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,7 +14,9 @@ T = TypeVar("T")
 _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 """Of one directory."""
-_Stamp = tuple[int, int, int, int]
+_SETTLED = 0.1
+"""Seconds after which a file's times would tell another write; a file younger than that is read again."""
+_Stamp = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class SpecFiles(Generic[T]):
             # Nothing but a plain file: opening a fifo would wait for its writer.
             with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
                 status = os.fstat(file.fileno())
-                stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 known = self._known.get(path)
                 if known is not None and known[0] == stamp:
                     return known[1]
@@ -69,5 +72,6 @@ class SpecFiles(Generic[T]):
             found = Found(path, self._decode(path, data))
         except ValueError as error:
             found = Found(path, None, str(error))
-        self._known[path] = (stamp, found)
+        if abs(time.time() - max(status.st_mtime, status.st_ctime)) > _SETTLED:
+            self._known[path] = (stamp, found)
         return found
