@@ -14,10 +14,12 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it i
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -81,6 +83,8 @@ class Daemon:
         else:
             cgroups.Cgroups(layout).create(names.own)
         self._ends.enter_context(_own_cgroup(names.own, layout))
+        if settings.network.mode == "bridge":
+            self._ends.enter_context(_own_bridge(settings.network.bridge))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
@@ -173,6 +177,23 @@ def _own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _own_bridge(name: str) -> Iterator[None]:
+    """Hold the bridge: pods on it that are not in our records are swept away, and their addresses are ours.
+
+    By an abstract socket, whose name is of this network namespace, as the bridge is (unix(7)).
+    """
+    with socket.socket(socket.AF_UNIX) as holder:
+        try:
+            holder.bind(f"\0crib/bridge/{name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            text = f"another cribd has its pods on bridge {name}: give this one its own bridge and subnet"
+            raise Broken(f"network.bridge: {text}") from error
+        yield
 
 
 @contextlib.contextmanager

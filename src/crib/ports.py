@@ -207,6 +207,10 @@ class PodNetworks(Protocol):
         """Waits, within bounds, for a network that is just coming up. What fails is undone by `detach`."""
         ...
 
+    async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
+        """Put back what was lost, while no daemon ran, of an attached pod; what it has now if that is new."""
+        ...
+
     async def detach(self, pod: PodNetwork) -> None:
         """Give back addresses, ports and interfaces. Safe when nothing or only half was attached."""
         ...

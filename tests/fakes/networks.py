@@ -27,6 +27,8 @@ class FakeNetworks:
         self.held: dict[SandboxId, str] = {}
         self.problems: dict[SandboxId, str] = {}
         """What checks find, until it is repaired."""
+        self.resumed: dict[SandboxId, NetworkAttachment] = {}
+        """What is found to be new after a restart."""
         self.told_resolver: DnsConfig | None = None
         self.last_told: PodNetwork | None = None
         self.dismantled = False
@@ -54,6 +56,10 @@ class FakeNetworks:
             if str(host) not in taken:
                 return str(host)
         raise Exhausted(f"no address of {self.subnet} is free")
+
+    async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
+        await self.failpoints.reach("resume", pod.id)
+        return self.resumed.get(pod.id)
 
     async def detach(self, pod: PodNetwork) -> None:
         await self.failpoints.reach("detach", pod.id)

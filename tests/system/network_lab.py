@@ -197,10 +197,22 @@ class LabCribd(Cribd):
         return replace(self.host.inside(lambda: Cribd.leftovers(self)), interfaces=frozenset())
 
 
+class UnattendedCribd(LabCribd):
+    """One that looks at its bridge when it is asked only, so that a test sees what is done to it."""
+
+    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+        text = "import crib.engine.networks as networks\nnetworks.LOOK_AFTER_SECONDS = 1e6\n"
+        (self.root / "sitecustomize.py").write_text(text)
+        source = Path(__file__).resolve().parents[2] / "src"
+        return super()._spawn(PYTHONPATH=f"{self.root}:{source}", **environment)
+
+
 @contextlib.contextmanager
-def cribd_on(host: LabHost, network: str = "", extra: str = "", *, warm: bool = True) -> Iterator[LabCribd]:
+def cribd_on(
+    host: LabHost, network: str = "", extra: str = "", *, warm: bool = True, kind: type[LabCribd] = LabCribd
+) -> Iterator[LabCribd]:
     """As `running_cribd`, on that host."""
-    cribd = LabCribd(host, network, extra)
+    cribd = kind(host, network, extra)
     try:
         cribd.start()
         on_thread(

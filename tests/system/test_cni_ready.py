@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.network.cni import plugins as cni_plugins
 from crib.backends.network.cni import ready as cni_ready
 from crib.model.errors import Unavailable
 from tests.fakes.world import bounded
@@ -133,6 +134,21 @@ async def test_a_hung_status_does_not_hold_a_pod_longer_than_it_waits(lab: CniLa
         (lab.directory / "one.aside").rename(program)
         with pytest.raises(Unavailable, match="do not answer STATUS"):
             await pod
+
+
+async def test_a_hung_status_holds_up_a_kubelet_for_a_moment_only(
+    lab: CniLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cni_ready, "STATUS_SECONDS", 0.0)
+    lab.configure(lab.recorder("one"), lab.recorder("two"), version="1.1.0")
+    network = lab.network()
+    assert (await network.readiness()).ready
+    (lab.directory / "one.HANG.STATUS").touch()
+    monkeypatch.setattr(cni_plugins, "ANSWER_SECONDS", 0.5)
+    async with bounded():
+        readiness = await network.readiness()
+    assert not readiness.ready
+    assert readiness.message.endswith("cni plugin one STATUS: no answer within 0.5 s, killed")
 
 
 async def test_readiness_names_what_is_missing(lab: CniLab) -> None:

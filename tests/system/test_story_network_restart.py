@@ -19,6 +19,7 @@ from tests.system.network_lab import (
     CniLab,
     LabCribd,
     LabHost,
+    UnattendedCribd,
     both_families,
     check,
     cni_lab,
@@ -73,10 +74,10 @@ GATEWAY = "10.87.0.1"
 
 @pytest.fixture(scope="module")
 def shared_bridged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCribd]:
-    """The same for those who leave the daemon alone."""
+    """The same for those who leave the daemon alone, and want it to do nothing by itself."""
     host = LabHost(tmp_path_factory.mktemp("bridged"))
     try:
-        with cribd_on(host, BRIDGED) as daemon:
+        with cribd_on(host, BRIDGED, kind=UnattendedCribd) as daemon:
             yield daemon
     finally:
         host.remove()

@@ -22,6 +22,8 @@ from crib.ports import PodNetwork
 log = logging.getLogger(__name__)
 
 
+LOOK_AFTER_SECONDS = 5.0
+"""Between two looks at bridge and rules: as often as a kubelet asks for Status."""
 REPAIRS = 3
 """In a row that leave something to find fault with; then the periodic check does no more."""
 
@@ -47,9 +49,23 @@ class Networks:
         """Pods whose check found fault right after a repair: the periodic check leaves them alone in time."""
 
     def begin(self) -> None:
-        """Check all pods every `network.check_interval` seconds from now on."""
+        """Look after the bridge from now on, and after all pods every `network.check_interval` seconds."""
+        if self._core.settings.network.mode == "bridge":
+            self._core.keeper.serve("bridge and rules", self._look_after_for_ever())
         if self._core.settings.network.check_interval:
             self._core.keeper.serve("checks of networks", self._check_for_ever())
+
+    async def _look_after_for_ever(self) -> None:
+        """What somebody took away is put back also where no kubelet asks for Status.
+
+        Without our rules pods reach what listens on the host's loopback alone.
+        """
+        while True:
+            await asyncio.sleep(LOOK_AFTER_SECONDS)
+            try:
+                await self._core.ports.networks.readiness()
+            except Exception:
+                log.exception("bridge and rules could not be looked at; the next look comes")
 
     async def list(self) -> Sequence[NetworkInfo]:
         """The node's networks."""

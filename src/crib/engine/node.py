@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
 from crib.engine.containers.create import CreateContainer
@@ -176,7 +177,8 @@ class Node:
 
     async def configure_network(self, pod_cidr: str) -> None:
         """CRI UpdateRuntimeConfig."""
-        await self._core.ports.networks.configure(pod_cidr)
+        work = self._core.ports.networks.configure(pod_cidr)
+        await asyncio.shield(self.keeper.start("the node's pod ranges", work))
 
     def timeline(self, text: str) -> PodStart:
         """Where the time of a pod's start went, by id or name; one that failed or was removed lately too."""

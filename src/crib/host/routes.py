@@ -32,6 +32,7 @@ _RT_TABLE_MAIN: Final = 254
 _RTPROT_STATIC: Final = 4
 _RT_SCOPE_UNIVERSE: Final = 0
 _RTN_UNICAST: Final = 1
+_RTN_LOCAL: Final = 2
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 
@@ -70,6 +71,15 @@ def list_routes(netlink: Netlink) -> list[Route]:
         replies = netlink.dump(Request(_RTM_GETROUTE, body, "list routes", "*"))
         found.extend(route for reply in replies if (route := _parse(reply, family)) is not None)
     return found
+
+
+def is_local(netlink: Netlink, address: Address) -> bool:
+    """Whether what is sent to an address is delivered here. OSError if there is no way to it."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    header = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    body = header + attribute(_RTA_DST, address.packed)
+    reply = netlink.get(Request(_RTM_GETROUTE, body, "look up route", str(address)))
+    return bool(_RTMSG.unpack_from(reply.body)[7] == _RTN_LOCAL)
 
 
 def default_mtu(netlink: Netlink) -> int:

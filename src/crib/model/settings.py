@@ -45,7 +45,7 @@ class NetworkSettings:
     """Template (in Go's syntax, as containerd's) of a configuration that is written to `cni_conf_dir` when
     the kubelet tells the node's pod range; empty: none."""
     plugin_timeout: float = 60.0
-    """Seconds for one plugin's ADD, DEL, CHECK or STATUS."""
+    """Seconds for one plugin's ADD, DEL, CHECK or GC."""
     ip_preference: str = "cni"
     """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
     ready_timeout: float = 5.0
@@ -78,6 +78,7 @@ class StreamingSettings:
     idle_timeout: float = 4 * 3600.0
     """Seconds without a byte in either direction after which a connection is closed; 0: never."""
     max_connections: int = 1000
+    """Connections of clients whose token was good; for others the server has a limit of its own."""
     max_streams: int = 1000
     """Streams of one connection; a forwarded connection takes two."""
     kill_abandoned: bool = False

@@ -90,7 +90,9 @@ class Result:
         if item.interface is None or not self.interfaces:
             return True
         owner = self.interfaces[item.interface]
-        return bool(owner.sandbox) and owner.name == interface
+        # A plugin that tells no sandbox at all means the pod's; a name alone may be an interface of the host.
+        is_pods = bool(owner.sandbox) or not any(one.sandbox for one in self.interfaces)
+        return is_pods and owner.name == interface
 
 
 class _InterfaceShape(msgspec.Struct):

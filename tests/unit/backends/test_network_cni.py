@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from contextlib import nullcontext
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crib.backends.network.bridge.addresses import AddressBook
 from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
@@ -87,11 +90,43 @@ def test_a_torn_file_says_so(tmp_path: Path, content: bytes) -> None:
         KeptResults(str(tmp_path)).read(POD)
 
 
+def test_what_a_daemon_that_was_killed_was_just_writing_goes_at_the_next_start(tmp_path: Path) -> None:
+    results = KeptResults(str(tmp_path))
+    results.write(POD, [kept()])
+    torn = tmp_path / f"{new_sandbox_id()}.json.new"
+    torn.write_text("{")
+    (tmp_path / "pod-cidr").write_text("10.1.0.0/24")
+    again = KeptResults(str(tmp_path))
+    assert again.read(POD) == (kept(),)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{POD}.json", "pod-cidr"]
+
+
 def test_only_a_sandbox_id_may_become_a_file_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sandbox id"):
         KeptResults(str(tmp_path)).read(SandboxId("../etc"))
     (tmp_path / "notes.json").touch()
     assert KeptResults(str(tmp_path)).pods() == []
+
+
+@pytest.mark.parametrize(("mode", "other"), [("cni", "bridge"), ("bridge", "cni")])
+def test_a_mode_is_refused_while_pods_hold_something_of_the_other_one(
+    tmp_path: Path, mode: str, other: str
+) -> None:
+    paths = Paths(data=str(tmp_path), state=str(tmp_path))
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        book = AddressBook(connection, IPv4Network("10.1.0.0/24"), None)
+        results = KeptResults(paths.network)
+        if other == "bridge":
+            book.reserve(POD, "shop/web")
+        else:
+            results.write(POD, [kept()])
+        open_network(NetworkSettings(mode=other), paths, connection)
+        with pytest.raises(InvalidRequest, match=f"1 pods hold something of {other}") as refused:
+            open_network(NetworkSettings(mode=mode), paths, connection)
+        assert refused.value.field == "network.mode"
+        book.release(POD)
+        results.remove(POD)
+        open_network(NetworkSettings(mode=mode), paths, connection)
 
 
 def test_a_pod_tells_plugins_its_name_in_the_usual_words() -> None:
@@ -132,6 +167,28 @@ def test_every_capability_is_filled_from_the_pod() -> None:
 )
 def test_bandwidth_is_a_quantity(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("+10M", 10_000_000),
+        (".5M", 500_000),
+        ("5.M", 5_000_000),
+        ("1e+6", 1_000_000),
+        ("1E6", 1_000_000),
+        ("2000000000u", 2000),
+        ("2000000000000n", 2000),
+    ],
+)
+def test_bandwidth_is_whatever_kubernetes_takes_for_a_quantity(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", [".", "+", "+.M", "++1M", "1e", "1e++6", "M"])
+def test_what_only_looks_like_a_quantity_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a quantity"):
+        parse_rate(text)
 
 
 @pytest.mark.parametrize("text", ["", "10X", "-1M", "1", "2P", "1e99", "NaN", "10 M"])
@@ -198,7 +255,7 @@ def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> No
         directory.mkdir()
         (directory / "bridge").touch()
     (second / "bridge").chmod(0o755)
-    plugins = Plugins((str(first), str(second)), 1.0)
+    plugins = Plugins((str(first), str(second)), 1.0, "test")
     assert plugins.find("bridge") == str(second / "bridge")
     with pytest.raises(Unavailable, match="portmap is in none of"):
         plugins.find("portmap")

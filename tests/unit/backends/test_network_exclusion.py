@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+
+import pytest
 
 from crib.backends.network.cni.exclusion import Exclusion
+from crib.model.errors import Unavailable
 from tests.fakes.world import bounded, turns
+
+BOUND = 60.0
 
 
 class Worker:
     """Does its work when it may, until it is told to end."""
 
     def __init__(self, exclusion: Exclusion, *, alone: bool) -> None:
-        self._place = exclusion.alone if alone else exclusion.shared
+        self._place = partial(exclusion.alone, BOUND) if alone else exclusion.shared
         self._end = asyncio.Event()
         self.at_work = False
         self.task = asyncio.ensure_future(self._run())
@@ -80,4 +86,18 @@ async def test_work_that_fails_lets_the_others_in() -> None:
         assert await at_work(lone, late) == [True, False]
         lone.task.cancel()
         assert await at_work(late) == [True]
+        await late.end()
+
+
+async def test_who_cannot_be_alone_soon_gives_up_and_the_others_go_on() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        early = Worker(exclusion, alone=False)
+        assert await at_work(early) == [True]
+        with pytest.raises(Unavailable, match=r"at work for 0\.05 s: try again later"):
+            async with exclusion.alone(0.05):
+                raise AssertionError("it is not alone")
+        late = Worker(exclusion, alone=False)
+        assert await at_work(late) == [True]
+        await early.end()
         await late.end()

@@ -9,7 +9,7 @@ import pytest
 from crib.model.container import ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
 from tests.fakes.sessions import FakeSession
-from tests.fakes.world import World, bounded
+from tests.fakes.world import World, bounded, until
 
 
 async def test_a_command_runs_in_a_running_container_and_gives_code_and_output(world: World) -> None:
@@ -108,6 +108,18 @@ async def test_the_pod_range_is_passed_on_and_a_bad_one_refused(world: World) ->
     assert str(world.networks.subnet) == "10.9.0.0/24"
     with pytest.raises(InvalidRequest):
         await world.node.configure_network("nonsense")
+
+
+async def test_the_pod_range_is_taken_and_kept_whole_though_the_caller_goes_away(world: World) -> None:
+    hold = world.networks.failpoints.hold("configure")
+    call = asyncio.ensure_future(world.node.configure_network("10.9.0.0/24"))
+    async with bounded():
+        await hold.reached.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        hold.release.set()
+    await until(lambda: str(world.networks.subnet) == "10.9.0.0/24")
 
 
 async def test_close_lets_go_of_the_parts_and_ends_subscriptions(world: World) -> None:

@@ -15,7 +15,7 @@ from crib.model.sandbox import DnsConfig, NetworkAttachment, SandboxState
 from crib.model.settings import ImageSettings, NetworkSettings, Settings
 from crib.ports import PodNetwork, StageTimer
 from tests.fakes.networks import NAME, FakeNetworks
-from tests.fakes.world import World, bounded, pod_config, turns
+from tests.fakes.world import World, bounded, pod_config, turns, until
 
 BRIDGE = Settings(images=ImageSettings(pull_linger=0.0), network=NetworkSettings(mode="bridge"))
 NEW_ADDRESS = "10.1.0.200"
@@ -335,3 +335,24 @@ async def test_damage_that_comes_between_a_repair_and_the_look_after_it_is_repai
 
 async def test_without_an_interval_nothing_is_checked_by_itself(world: Damaged) -> None:
     assert not [task for task in world.node.keeper._services if "networks" in task.get_name()]
+
+
+async def test_bridge_and_rules_are_looked_after_without_a_kubelet_whatever_a_look_runs_into(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.0)
+    world = World(BRIDGE)
+    world.networks.failpoints.set("readiness=1*bug(oops)")
+    await world.start()
+    await until(lambda: world.networks.failpoints.count("readiness") >= 3)
+    await world.close()
+    assert "bridge and rules could not be looked at" in caplog.text
+
+
+async def test_plugins_are_not_asked_for_their_status_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.0)
+    world = World(replace(BRIDGE, network=NetworkSettings(mode="cni")))
+    await world.start()
+    await turns()
+    await world.close()
+    assert world.networks.failpoints.count("readiness") == 0

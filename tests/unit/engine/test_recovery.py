@@ -12,9 +12,9 @@ from crib.engine.recovery.recover import BOUND
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import CribError
 from crib.model.ids import ContainerId, SandboxId
-from crib.model.sandbox import SandboxState
+from crib.model.sandbox import NetworkAttachment, SandboxState
 from tests.fakes.images import digest_of
-from tests.fakes.world import IMAGE, World, bounded, turns, until
+from tests.fakes.world import IMAGE, World, bounded, pod_config, turns, until
 
 
 def reset_state(world: World, container: ContainerId, state: ContainerState) -> None:
@@ -308,3 +308,70 @@ async def test_a_verb_that_the_end_of_the_daemon_cut_off_is_cleared_by_the_next(
     await world.restarted()
     assert (world.records.containers, world.handler.containers) == ({}, {})
     creating.cancel()
+
+
+async def test_the_network_of_a_pod_that_lives_is_resumed_before_the_first_verb(world: World) -> None:
+    pod, stopped, dead = await world.pod(), await world.pod("stopped"), await world.pod("dead")
+    await world.node.sandboxes.run(pod_config("host", host_network=True), "")
+    await world.node.sandboxes.stop(stopped)
+    world.handler.pods[dead].alive = False
+    await world.restarted()
+    calls = world.networks.failpoints.calls
+    assert [subject for name, subject in calls if name == "resume"] == [pod]
+
+
+async def test_a_network_that_is_new_after_a_restart_is_put_on_record(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod, other = await world.pod(), await world.pod("other")
+    before = world.node.sandboxes.get(other).network
+    new = NetworkAttachment(addresses=("10.1.0.200",), interface="eth0")
+    world.networks.resumed[pod] = new
+    await world.restarted()
+    assert (world.records.sandboxes[pod].network, world.records.sandboxes[other].network) == (new, before)
+    assert world.node.sandboxes.get(pod).state is SandboxState.READY
+    assert f"pod {pod}: its network was made anew" in caplog.text
+
+
+async def test_a_network_that_cannot_be_resumed_is_told_and_the_pod_goes_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod = await world.pod()
+    await world.restarted(start=False)
+    world.networks.failpoints.set("resume=1*unavailable(host port taken)")
+    await world.start()
+    assert world.node.sandboxes.get(pod).state is SandboxState.READY
+    assert f"recovering pod sandbox {pod}: host port taken" in caplog.text
+
+
+async def test_networks_are_swept_though_a_handler_cannot_remove_what_is_stray(world: World) -> None:
+    pod = await world.pod()
+    del world.records.sandboxes[pod]
+    await world.restarted(start=False)
+    world.handler.failpoints.set("sweep=1*error(busy)")
+    await world.start()
+    assert world.networks.held == {}
+
+
+async def test_a_sweep_of_networks_that_hangs_does_not_hold_up_the_start_and_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
+    pod = await world.pod()
+    del world.records.sandboxes[pod]
+    await world.restarted(start=False)
+    hold = world.networks.failpoints.hold("sweep")
+    await world.start()
+    other = await world.pod("other")
+    assert set(world.networks.held) == {pod, other}
+    hold.release.set()
+    await until(lambda: set(world.networks.held) == {other})
+
+
+async def test_what_goes_wrong_in_a_sweep_of_networks_is_in_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.restarted(start=False)
+    world.networks.failpoints.set("sweep=1*bug(oops)")
+    await world.start()
+    assert "what networks hold for no pod stays: oops" in caplog.text

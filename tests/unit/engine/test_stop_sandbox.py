@@ -55,24 +55,32 @@ async def test_two_stops_at_once_are_one(world: World) -> None:
 
 async def test_a_stop_step_that_fails_is_told_the_rest_is_done_and_the_retry_finishes(world: World) -> None:
     pod = await world.pod()
+    container = await world.running(pod)
     world.networks.failpoints.set("detach=1*error(plugin gone)")
     with pytest.raises(Broken, match="plugin gone"):
         await world.node.sandboxes.stop(pod)
     record = world.node.sandboxes.get(pod)
     assert (record.state, record.released) == (SandboxState.NOT_READY, False)
     assert "plugin gone" in record.reason
-    assert not world.handler.pods[pod].alive
+    assert world.node.containers.get(container).state is ContainerState.EXITED
+    # A plugin may need the namespace when it is called again (CNI specification, DEL).
+    assert world.handler.pods[pod].alive
     await world.node.sandboxes.stop(pod)
+    assert not world.handler.pods[pod].alive
     assert world.node.sandboxes.get(pod).released
     assert world.node.sandboxes.get(pod).reason == ""
 
 
 async def test_a_bug_in_a_stop_step_does_not_keep_the_others_from_their_work(world: World) -> None:
     pod = await world.pod()
-    world.networks.failpoints.set("detach=1*bug(oops)")
+    container = await world.running(pod)
+    world.handler.failpoints.set("signal=1*bug(oops)")
     with pytest.raises(Broken, match="RuntimeError: oops"):
         await world.node.sandboxes.stop(pod)
+    assert world.networks.held == {}
     assert not world.handler.pods[pod].alive
+    await world.node.sandboxes.stop(pod)
+    assert world.node.containers.get(container).state is ContainerState.EXITED
 
 
 async def test_a_container_that_cannot_be_killed_fails_the_stop_but_not_the_others(

@@ -89,6 +89,27 @@ def test_addresses_are_those_of_one_interface_in_the_pod() -> None:
     assert parsed(OLDEST).addresses_of("eth0") == ("10.0.0.2", "fd00::2")
 
 
+@pytest.mark.parametrize(
+    ("interfaces", "index", "is_pods"),
+    [
+        ([{"name": "eth0"}], 0, True),
+        ([{"name": "veth1"}, {"name": "eth0"}], 1, True),
+        ([{"name": "veth1"}, {"name": "eth0"}], 0, False),
+        ([{"name": "eth0"}, {"name": "eth0", "sandbox": "/ns"}], 0, False),
+        ([{"name": "eth0"}, {"name": "eth0", "sandbox": "/ns"}], 1, True),
+    ],
+)
+def test_where_no_interface_tells_its_sandbox_the_name_alone_decides(
+    interfaces: list[dict[str, str]], index: int, is_pods: bool
+) -> None:
+    document = {
+        "cniVersion": "1.0.0",
+        "interfaces": interfaces,
+        "ips": [{"address": "10.9.8.7/24", "interface": index}],
+    }
+    assert parsed(document).addresses_of("eth0") == (("10.9.8.7",) if is_pods else ())
+
+
 def test_an_address_without_an_interface_is_the_pods() -> None:
     assert parsed({"cniVersion": "1.0.0", "ips": [{"address": "fd00:0::4/64"}]}).addresses_of("eth0") == (
         "fd00::4",

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from crib.backends.network.bridge.addresses import AddressBook, parse_subnet, parse_subnet6
+from crib.backends.network.bridge.addresses import AddressBook, parse_subnet, parse_subnet6, pods_on_record
 from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
 from crib.backends.network.cni.choice import Directories
+from crib.backends.network.cni.kept_results import KeptResults
 from crib.backends.network.cni.network import CniNetwork, CniSettings
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
@@ -24,6 +25,7 @@ def open_network(
     handlers: Mapping[str, HandlerSettings] = MappingProxyType({}),
 ) -> PodNetworks:
     """The built-in bridge, whose addresses are kept through `connection`, or CNI."""
+    _refuse_change_of_mode(settings.mode, paths, connection)
     if settings.mode == "cni":
         return CniNetwork(_cni_settings(settings, paths, handlers))
     try:
@@ -35,6 +37,15 @@ def open_network(
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
     return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6))
+
+
+def _refuse_change_of_mode(mode: str, paths: Paths, connection: sqlite3.Connection) -> None:
+    """What one kind of network gave to pods the other one cannot take back."""
+    held = pods_on_record(connection) if mode == "cni" else len(KeptResults(paths.network).pods())
+    if held:
+        other = "bridge" if mode == "cni" else "cni"
+        text = f"{held} pods hold something of {other}: remove them with that, or run cribd --wipe with it"
+        raise InvalidRequest(text, field="network.mode")
 
 
 def _cni_settings(
@@ -67,6 +78,7 @@ def _bridge_settings(settings: NetworkSettings, paths: Paths) -> BridgeSettings:
         dns_domain=settings.dns_domain,
         ranges_file=_ranges_file(paths),
         native_ranges=settings.native_ranges,
+        ip_preference=settings.ip_preference,
     )
 
 

@@ -30,8 +30,10 @@ UNLIMITED_BURST: Final = (1 << 31) - 1
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ALIAS = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([eE][0-9]{1,2}|m|[kMGTPE]|[KMGTPE]i)?")
-_DECIMAL: Final = {"": 0, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_QUANTITY = re.compile(
+    r"\+?([0-9]{1,19}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([eE]\+?[0-9]{1,2}|[num]|[kMGTPE]|[KMGTPE]i)?"
+)
+_DECIMAL: Final = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _PROTOCOLS: Final = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
 
@@ -45,6 +47,16 @@ def plugin_arguments(pod: PodNetwork) -> dict[str, str]:
         "K8S_POD_INFRA_CONTAINER_ID": pod.id,
         "K8S_POD_UID": pod.metadata.uid,
     }
+
+
+def refuse_unspeakable(pod: PodNetwork) -> None:
+    """InvalidRequest for a name that CNI_ARGS cannot hold: no plugin could be run for it, nor for its DEL."""
+    meta = pod.metadata
+    for field, text in (("name", meta.name), ("namespace", meta.namespace), ("uid", meta.uid)):
+        if any(char in text for char in ";="):
+            raise InvalidRequest(
+                f"{text!r} contains a semicolon or an equals sign", field=f"config.metadata.{field}"
+            )
 
 
 def runtime_config(pod: PodNetwork, ranges: Sequence[str] = ()) -> dict[str, Any]:

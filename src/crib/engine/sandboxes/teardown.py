@@ -35,9 +35,13 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
         if row.state not in (ContainerState.EXITED, ContainerState.REMOVING)
     ]
     await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
+    attached = len(failures)
     if not record.config.host_network:
         await _try(failures, core.ports.networks.detach(core.pod_network(record)))
-    await _try(failures, core.caretaker(record).stop_pod(record))
+    if len(failures) == attached:
+        # A plugin that failed may need the namespace at its next try (CNI specification, DEL): an interface
+        # that was moved into it gets its own name back there only.
+        await _try(failures, core.caretaker(record).stop_pod(record))
     if failures:
         reason = "; ".join(failures)
         core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))

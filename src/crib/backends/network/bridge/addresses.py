@@ -266,6 +266,13 @@ class AddressBook:
         return self._connection
 
 
+def pods_on_record(connection: sqlite3.Connection) -> int:
+    """How many pods hold addresses, also where the bridge is not in use."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    return int(connection.execute("SELECT count(DISTINCT pod) FROM pod_address").fetchone()[0])
+
+
 def interfaces_of(addresses: Sequence[Address], ranges: Sequence[Range]) -> tuple[Interface, ...]:
     """The addresses with the prefix lengths of the ranges that they are in; others are left out."""
     return tuple(

@@ -19,8 +19,9 @@ from crib.model.sandbox import PortMapping, Protocol
 Address = IPv4Address | IPv6Address
 
 UDP: Final = 17
-_PROTOCOL_NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: UDP, Protocol.SCTP: 132}
-_PROTOCOL_NAMES: Final = {6: "tcp", UDP: "udp", 132: "sctp"}
+SCTP: Final = 132
+_PROTOCOL_NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: UDP, Protocol.SCTP: SCTP}
+_PROTOCOL_NAMES: Final = {6: "tcp", UDP: "udp", SCTP: "sctp"}
 MAPS: Final = {
     (4, False): "ports_any",
     (4, True): "ports_ip",

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +20,7 @@ from crib.host import ip_settings, links
 from crib.host.addresses import Interface, ensure_address, list_addresses, list_all_addresses
 from crib.host.namespaces import enter
 from crib.host.netlink import MalformedMessage, Netlink
-from crib.host.routes import default_mtu
+from crib.host.routes import default_mtu, is_local
 from crib.host.veth import PodInterface, VethPair, configure_pod_interface, create_veth, set_port
 from crib.model.ids import SandboxId
 
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_MTU: Final = 1500
 LINK_PREFIX: Final = "crib"
+LOCAL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,20 @@ def prepare_bridge(spec: BridgeSpec) -> links.Link:
             links.set_link_up(netlink, name)
         for gateway in missing:
             ensure_address(netlink, bridge, gateway)
+        _await_local(netlink, missing)
         _enable_forwarding(spec)
         return bridge
+
+
+def _await_local(netlink: Netlink, added: Sequence[Interface]) -> None:
+    """Until the kernel delivers to IPv6 addresses that were just added: it does so from a work queue.
+
+    Who connects before it asks the pods for our own address, and waits 3 s for no answer.
+    """
+    deadline = time.monotonic() + LOCAL_SECONDS
+    for address in added:
+        while address.version == 6 and not is_local(netlink, address.ip) and time.monotonic() < deadline:
+            time.sleep(0.001)  # no message tells of it; this is a thread of its own
 
 
 def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:

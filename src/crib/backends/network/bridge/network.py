@@ -9,13 +9,14 @@ derived from settings and the pod's id, so nothing but the addresses is on recor
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge import link as bridge_link
-from crib.backends.network.bridge.addresses import AddressBook, Holding, mac_of, wish_of
+from crib.backends.network.bridge.addresses import Address, AddressBook, Holding, mac_of, wish_of
 from crib.backends.network.bridge.check import Expected, link_problems
 from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
@@ -32,6 +33,8 @@ from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["BridgeNetwork", "BridgeSettings", "host_link_name"]
 
@@ -53,17 +56,36 @@ class BridgeNetwork:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
         self._live.add(pod.id)
         with as_broken(f"attach pod {pod.id} to bridge {self._name}"):
-            return await self._give(pod, stage, await self._shared.ready())
+            bridge = await self._shared.ready()
+            try:
+                return await self._give(pod, stage, bridge)
+            except OSError as error:
+                # Somebody may have taken bridge or rules away: without a kubelet nobody asks for Status.
+                _log.warning("pod %s: tried again with bridge and rules looked after: %s", pod.id, error)
+                bridge = await self._shared.ready(verify=True)
+                await on_own_thread_async(lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
+                return await self._give(pod, stage, bridge)
+
+    async def resume(self, pod: PodNetwork) -> None:  # it keeps its addresses
+        """Lead its host ports to a pod again that an earlier daemon attached, if they were lost meanwhile."""
+        holding = self._addresses.holding(pod.id)
+        if holding is not None and pod.port_mappings:
+            with as_broken(f"host ports of pod {pod.id} on bridge {self._name}"):
+                await self._shared.ready()
+                forwards = forwards_of(pod.port_mappings, holding.addresses)
+                await self._shared.rules.add(forwards, self._addresses.describe)
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back host ports and addresses; the link goes with the pod's namespace."""
         holding = self._addresses.holding(pod.id)
         if holding is not None:
             with as_broken(f"detach pod {pod.id} from bridge {self._name}"):
-                await self._shared.ready()
-                await self._let_go(pod.id, holding)
+                await self._shared.rules_at_hand()
+                await self._shared.rules.remove(holding.addresses)
+                # Before the address: without one this is not done again.
                 if bandwidth_of(pod.annotations).egress:
                     await asyncio.to_thread(bandwidth.release, host_link_name(pod.id))
+                self._addresses.release(pod.id)
             self._forget_detached()
             self._detached[host_link_name(pod.id)] = time.monotonic()
         self._live.discard(pod.id)
@@ -169,7 +191,7 @@ class BridgeNetwork:
         released: list[str] = []
         with as_broken(f"sweep bridge {self._name}"):
             if not self._shared.is_dismantled:
-                await self._shared.ready()
+                await self._shared.rules_at_hand()
             for pod, holding in list(self._addresses.all().items()):
                 if pod not in known and pod not in self._live:
                     await self._let_go(pod, holding)
@@ -221,7 +243,7 @@ class BridgeNetwork:
             with stage("network", "bandwidth"):
                 await asyncio.to_thread(bandwidth.apply, host_link_name(pod.id), limits)
         return NetworkAttachment(
-            addresses=tuple(map(str, holding.addresses)),
+            addresses=tuple(map(str, self._in_preferred_order(holding.addresses))),
             interface=POD_INTERFACE,
             details={
                 "bridge": self._name,
@@ -230,6 +252,10 @@ class BridgeNetwork:
                 "gateway": ",".join(map(str, gateways)),
             },
         )
+
+    def _in_preferred_order(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        is_six_first = self._shared.settings.ip_preference == "ipv6"
+        return addresses[::-1] if is_six_first else addresses
 
     async def _let_go(self, pod: SandboxId, holding: Holding) -> None:
         await self._shared.rules.remove(holding.addresses)
@@ -272,4 +298,6 @@ def _bandwidth_problems(pod: PodNetwork) -> list[str]:
 
 
 def _delete_leftovers(names: Sequence[str]) -> list[str]:
-    return bridge_link.delete_links([*names, *bandwidth.orphans(LINK_PREFIX)])
+    gone = bridge_link.delete_links(names)
+    # Only now are those orphans whose pair has just been deleted.
+    return [*gone, *bridge_link.delete_links(bandwidth.orphans(LINK_PREFIX))]

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from crib.backends.network.bridge.addresses import Address, Range
 from crib.backends.network.bridge.forward_policy import dropped_by
 from crib.backends.network.bridge.host_ports import (
+    SCTP,
     UDP,
     Forwards,
     HostPort,
@@ -146,6 +147,12 @@ class Rules:
             forwards = {key: target for key, target in found.items() if target.address in keep}
             await self._make(ranges, forwards, "install rules")
 
+    async def adopt(self) -> None:
+        """Know of the forwards in the kernel, whoever made them; nothing is made."""
+        async with self._lock:
+            if self._made is None:
+                self._forwards = await self._in_thread(self._read)
+
     async def restore_if_lost(self, ranges: Collection[Range]) -> bool:
         """Put rules, sets and forwards back if somebody changed some of them; True if that was needed."""
         async with self._lock:
@@ -181,7 +188,7 @@ class Rules:
                 commands = elements("delete", self._table, stale) + "\n" + elements("add", self._table, new)
                 await self._run(commands, f"add host ports {', '.join(map(str, new))}")
                 self._forwards.update(new)
-                await self._forget_udp(new)
+                await self._forget_tracked(new)
 
     async def remove(self, addresses: Collection[Address]) -> Forwards:
         """Remove all forwards to a pod, none is fine; those that were there."""
@@ -237,16 +244,14 @@ class Rules:
                         await self._run(elements("delete", self._table, left), "remove host ports")
                 for key in gone:
                     del self._forwards[key]
-                await self._forget_udp(gone)
+                await self._forget_tracked(gone)
             return gone
 
-    async def _forget_udp(self, keys: Collection[HostPort]) -> None:
-        """UDP clients that go on sending would follow the way that was tracked before."""
-        ports = {(key.address.version, key.port) for key in keys if key.protocol == UDP}
+    async def _forget_tracked(self, keys: Collection[HostPort]) -> None:
+        """Clients of UDP and SCTP that go on sending would follow the way that was tracked before."""
+        ports = {(key.address.version, key.protocol, key.port) for key in keys if key.protocol in (UDP, SCTP)}
         if ports:
-            await self._in_thread(
-                lambda: [forget_connections_to_port(version, UDP, port) for version, port in ports]
-            )
+            await self._in_thread(lambda: [forget_connections_to_port(*port) for port in ports])
 
     async def _run(self, commands: str, what: str) -> None:
         await self._in_thread(lambda: self._context().run(commands, table=self._table, what=what))

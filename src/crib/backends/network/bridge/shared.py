@@ -54,6 +54,8 @@ class BridgeSettings:
     """Domain in which pods' names are answered; empty: they are not."""
     ranges_file: str = ""
     """Where the ranges are kept that a kubelet tells; empty: they are not kept."""
+    ip_preference: str = "cni"
+    """Family of the address that comes first in a pod's status: `ipv6`, else IPv4's."""
     native_ranges: tuple[str, ...] = ()
     """Networks beyond the host that pods reach with their own addresses, as they know the way back."""
 
@@ -111,6 +113,14 @@ class SharedBridge:
                     _log.warning("nftables table %s was changed and is as it must be", self.settings.table)
             await self.names.serve()
             return self._link
+
+    async def rules_at_hand(self) -> None:
+        """What is given back needs no bridge: where it cannot be made the rules are taken as they are."""
+        try:
+            await self.ready()
+        except OSError as error:
+            _log.warning("bridge %s: %s", self.settings.name, error.strerror or error)
+            await self.rules.adopt()
 
     async def readiness(self) -> Readiness:
         """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from crib.model.errors import Unavailable
+
 
 class Exclusion:
     """ADD and DEL of pods share it, GC has it alone (CNI specification, section 4, "Lifecycle & Ordering").
@@ -32,12 +34,15 @@ class Exclusion:
             self._wake()
 
     @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Run when nobody else does."""
+    async def alone(self, within: float) -> AsyncIterator[None]:
+        """Run when nobody else does. Unavailable if that is not `within` seconds, for which others wait."""
         self._waiting_alone += 1
         try:
-            await self._until(lambda: not self._alone and not self._sharing)
+            async with asyncio.timeout(within):
+                await self._until(lambda: not self._alone and not self._sharing)
             self._alone = True
+        except TimeoutError:
+            raise Unavailable(f"cni plugins have been at work for {within:g} s: try again later") from None
         finally:
             self._waiting_alone -= 1
             self._wake()

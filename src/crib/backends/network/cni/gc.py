@@ -114,4 +114,7 @@ def _release(store: Store, garbage: list[Allocation]) -> list[Allocation]:
 def _is_garbage(held: Allocation, holders: Holders, oldest: int) -> bool:
     if held.container_id in holders.known:
         return False
+    if not held.container_id:
+        # Torn by a power cut; one that is just being made is whole within milliseconds.
+        return time.time_ns() - held.made_at_ns > int(BOOT_MARGIN_SECONDS * 1e9)
     return holders.everything or held.container_id in holders.lost or held.made_at_ns < oldest

@@ -6,6 +6,7 @@ after a crash, a changed configuration or a reboot. Files are replaced whole; a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class KeptResults:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(directory):
+                if name.endswith(f"{_SUFFIX}.new"):  # of a daemon that was killed while it wrote
+                    os.unlink(os.path.join(directory, name))
 
     def write(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
         """Replace the pod's file; attachments in the order of ADD."""

@@ -7,6 +7,7 @@ and needs no plugin. Plugins that other pods' work must not meet (GC) run alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -30,8 +31,10 @@ from crib.backends.network.runtime_config import (
     of_further_network,
     plugin_arguments,
     refuse_unmet_wishes,
+    refuse_unspeakable,
     runtime_config,
 )
+from crib.host.strays import end_programs
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
@@ -43,6 +46,10 @@ from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
+END_SECONDS: Final = 5.0
+"""For a plugin of an earlier daemon to die."""
+ALONE_SECONDS: Final = 5.0
+"""For which GC waits for plugins at work, and pods that start meanwhile wait for GC."""
 _FAMILIES: Final = {"ipv4": 4, "ipv6": 6}
 
 
@@ -67,7 +74,7 @@ class CniNetwork:
     def __init__(self, settings: CniSettings) -> None:
         self._settings = settings
         self._choice = NetworkChoice(settings.directories)
-        self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout)
+        self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout, owner=settings.state_dir)
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = Commands(self._plugins)
         self._garbage = Garbage(self._plugins)
@@ -75,6 +82,8 @@ class CniNetwork:
         self._ranges = PodRanges(settings.ranges_file)
         self._pods = Exclusion()
         self._sweeping = asyncio.Lock()
+        self._beginning = asyncio.Lock()
+        self._has_begun = False
         self._ours: set[SandboxId] = set()
         """Pods that this process has begun to attach and not detached: a sweep may not have been told."""
 
@@ -82,8 +91,16 @@ class CniNetwork:
         """Run ADD of each network, once they are ready; what a failed one leaves is undone by `detach`."""
         return await self._attach(pod, stage, {})
 
+    async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
+        """Make it anew if a repair was broken off: what other plugins made is theirs to look after."""
+        kept = self._kept_or_none(pod)
+        if kept and all(one.result is not None for one in kept):
+            return None
+        return await self.repair(pod, lambda name, detail: contextlib.nullcontext())
+
     async def detach(self, pod: PodNetwork) -> None:
         """Run DEL with what was kept; nothing kept, nothing to do. Goes on after a plugin's failure."""
+        await self._begin()
         async with self._pods.shared():
             if kept := self._kept_or_current(pod):
                 await self._commands.delete(pod, kept)
@@ -128,7 +145,9 @@ class CniNetwork:
 
     async def configure(self, pod_cidr: str) -> None:
         """Tell plugins with the ipRanges capability of the node's ranges, and write the templates' file."""
-        ranges = await self._ranges.remember(pod_cidr)
+        await self._write_conf(await self._ranges.remember(pod_cidr))
+
+    async def _write_conf(self, ranges: Sequence[str]) -> None:
         if ranges and self._settings.conf_template:
             directory = self._settings.directories.node
             if await asyncio.to_thread(write_conf, self._settings.conf_template, directory, ranges):
@@ -166,6 +185,7 @@ class CniNetwork:
 
     async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
         """DEL for every kept pod that is not known, then the garbage of networks."""
+        await self._begin()
         async with self._sweeping:
             kept = self._all_kept()
             networks = [one.network for attachments in kept.values() for one in attachments]
@@ -178,7 +198,7 @@ class CniNetwork:
                     _log.warning("network of unknown pod %s stays until the next sweep: %s", pod_id, error)
                     continue
                 released.append(f"network of pod {pod_id}")
-            async with self._pods.alone():
+            async with self._pods.alone(ALONE_SECONDS):
                 networks = [*self._chosen_anywhere(), *networks]
                 there = {pod: one for pod, one in self._all_kept().items() if pod not in lost}
                 holders = Holders(
@@ -199,6 +219,8 @@ class CniNetwork:
         self, pod: PodNetwork, stage: StageTimer, had: Mapping[str, tuple[str, ...]]
     ) -> NetworkAttachment:
         """`had`: addresses to ask for, by interface."""
+        refuse_unspeakable(pod)
+        await self._begin()
         self._ours.add(pod.id)
         config = runtime_config(pod, self._ranges.ranges)
         now = asyncio.get_running_loop().time
@@ -212,7 +234,7 @@ class CniNetwork:
             try:
                 return await self._add(pod, _asked(pod, networks, config, had), stage)
             except (Broken, Unavailable):
-                if now() >= deadline or not await self._ready.refuse(networks):
+                if now() >= deadline or not await self._ready.refuse(networks, deadline):
                     raise
             await self.detach(pod)
 
@@ -234,6 +256,25 @@ class CniNetwork:
             interface=done[0].interface,
             details={"network": ",".join(one.network.name for one in done)},
         )
+
+    async def _begin(self) -> None:
+        """Once in a daemon's life, before anything else: what an earlier one left under way, and undone."""
+        async with self._beginning:
+            if self._has_begun:
+                return
+            try:
+                # An ADD that ended after our DEL would leave what nobody takes away.
+                ended = await end_programs(self._settings.state_dir, timeout=END_SECONDS)
+            except TimeoutError as error:
+                raise Broken("a cni plugin that an earlier daemon ran does not die") from error
+            if ended:
+                _log.warning("ended %d cni plugins that an earlier daemon left at work", ended)
+            try:
+                # A kubelet tells the ranges once: the template may have come, or changed, since then.
+                await self._write_conf(self._ranges.ranges)
+            except CribError as error:
+                _log.error("%s", error)
+            self._has_begun = True
 
     async def _undo(self, pod: PodNetwork) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import Final
 
 from crib.host import processes
 from crib.host.processes import Completed, RunOptions
+from crib.host.strays import marks
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.wire import cni
 
@@ -19,6 +20,9 @@ UNKNOWN_COMMAND: Final = 4
 """The code of a plugin that does not know a command (invalid environment variable: CNI_COMMAND)."""
 _NOBODY: Final = cni.Attachment("dummy", "dummy", "dummy", {})
 """Plugins of the first versions ask for all variables, even to tell their version."""
+ANSWER_SECONDS: Final = 5.0
+"""For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
+_QUESTIONS: Final = frozenset({"STATUS", "VERSION"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,13 @@ class _Spoken:
 
 
 class Plugins:
-    """The plugins in a list of directories; the first directory that has one wins."""
+    """The plugins in a list of directories; the first directory that has one wins.
 
-    def __init__(self, directories: Sequence[str], timeout: float) -> None:
+    Each is run with the marks of its `owner`, by which that one's next life knows it (`host.strays`).
+    """
+
+    def __init__(self, directories: Sequence[str], timeout: float, owner: str) -> None:
+        self._owner = owner
         self._directories = tuple(directories)
         self._timeout = timeout
         self._spoken: dict[str, _Spoken] = {}
@@ -123,24 +131,25 @@ class Plugins:
         After the time-out it is killed, with the processes that it started.
         """
         path = self.find(call.plugin_type)
+        timeout = min(self._timeout, ANSWER_SECONDS) if call.command in _QUESTIONS else self._timeout
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
         try:
-            environment = inherited | cni.environment(call.command, call.attachment, self._directories)
+            told = cni.environment(call.command, call.attachment, self._directories)
         except cni.MalformedCni as error:
             raise Broken(f"{call}: {error}") from error
         try:
             done = await processes.run(
                 (path,),
-                timeout=self._timeout,
+                timeout=timeout,
                 stdin=call.stdin,
-                env=environment,
+                env=inherited | told | marks(self._owner, path),
                 options=RunOptions(output_limit=_OUTPUT_BYTES),
             )
         except OSError as error:
             raise Broken(f"{call}: cannot run {path}: {error.strerror or error}") from error
         if done.timed_out:
             words = _words(done.stderr)
-            late = f"{call}: no answer within {self._timeout:g} s, killed"
+            late = f"{call}: no answer within {timeout:g} s, killed"
             raise Broken(late + (f"; it said: {words}" if words else ""))
         if done.truncated:
             raise Broken(f"{call}: printed more than {_OUTPUT_BYTES} bytes")

@@ -71,9 +71,13 @@ class ReadyNetworks:
                         raise
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def refuse(self, networks: Iterable[FoundNetwork]) -> bool:
-        """Whether plugins say that a failed ADD is to be tried again later."""
-        return any([(await self._status(network)).refusal for network in networks])
+    async def refuse(self, networks: Iterable[FoundNetwork], deadline: float) -> bool:
+        """Whether plugins say, before the deadline, that a failed ADD is to be tried again later."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return any([(await self._status(network)).refusal for network in networks])
+        except TimeoutError:
+            return False
 
     async def problem_of(self, network: FoundNetwork) -> str:
         """Why pods cannot be attached to a network now; empty if they can."""
@@ -95,10 +99,10 @@ class ReadyNetworks:
             chosen = self._choice.chosen()
         except NoNetworkConf as error:
             return Readiness(ready=False, reason=NOT_READY, message=str(error))
-        problems = [(network, await self.problem_of(network)) for network in chosen]
+        problems = await asyncio.gather(*map(self.problem_of, chosen))
         if told := [
             f"network {network.conf.name} ({network.path}): {problem}"
-            for network, problem in problems
+            for network, problem in zip(chosen, problems, strict=True)
             if problem
         ]:
             return Readiness(ready=False, reason=NOT_READY, message="; ".join(told))
