@@ -161,3 +161,30 @@ async def test_a_container_without_tar_is_told(cri: Cri, session: Session, tmp_p
         done = await crib(session, "cp", *words)
         assert done.returncode == 1
         assert done.stderr.startswith(b"crib: copying needs tar in the container: "), done.stderr
+
+
+async def test_an_input_that_is_empty_ends_a_command_that_was_to_have_a_terminal(
+    cri: Cri, session: Session
+) -> None:
+    await box_in(cri, "empty")
+    done = await crib(session, "exec", "-it", "empty", "--", "sh", "-c", "cat; tty; exit 4", stdin=b"")
+    assert (done.returncode, done.stdout) == (4, b"not a tty\n")
+    assert done.stderr == b"crib: the input is no terminal, so the command gets none\n"
+
+
+async def test_files_with_several_names_go_there_and_back(cri: Cri, session: Session, tmp_path: Path) -> None:
+    _, box = await box_in(cri, "edges")
+    await cri.sh(box, "ln -s $(readlink -f /bin/sh) /bin/tar")
+    tree, back = tmp_path / "tree", tmp_path / "back"
+    (tree / "other").mkdir(parents=True)
+    (tree / "file").write_bytes(os.urandom(100_000))
+    (tree / "other/name").hardlink_to(tree / "file")
+    for words in (("cp", str(tree), "edges:/var"), ("cp", "edges:/var/tree", f"{back}/")):
+        done = await crib(session, *words)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert (await cri.sh(box, "stat -c %h /var/tree/file")).strip() == "2"
+    assert (back / "other/name").samefile(back / "file")
+    assert (back / "file").read_bytes() == (tree / "file").read_bytes()
+    done = await crib(session, "cp", "edges:/var/tree/file", f"{tmp_path}/none/")
+    assert (done.returncode, done.stderr) == (1, b"crib: there is no directory 'none' to copy into\n")
+    assert not (tmp_path / "none").exists()
