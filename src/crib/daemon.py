@@ -14,12 +14,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it i
 import argparse
 import asyncio
 import contextlib
-import errno
 import fcntl
 import logging
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -183,17 +181,21 @@ def _own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
 def _own_bridge(name: str) -> Iterator[None]:
     """Hold the bridge: pods on it that are not in our records are swept away, and their addresses are ours.
 
-    By an abstract socket, whose name is of this network namespace, as the bridge is (unix(7)).
+    By a file that only root can open: a socket's name could be taken by any pod of the host's network.
     """
-    with socket.socket(socket.AF_UNIX) as holder:
-        try:
-            holder.bind(f"\0crib/bridge/{name}")
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
+    namespace = os.stat("/proc/self/ns/net").st_ino  # a bridge's name is of its network namespace
+    path = f"/run/crib-bridge-{name}-{namespace}.lock"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _try_lock(fd) or os.fstat(fd).st_nlink == 0:  # held, or let go and removed just now
             text = f"another cribd has its pods on bridge {name}: give this one its own bridge and subnet"
-            raise Broken(f"network.bridge: {text}") from error
-        yield
+            raise Broken(f"network.bridge: {text}")
+        try:
+            yield
+        finally:
+            os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

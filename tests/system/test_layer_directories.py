@@ -150,7 +150,7 @@ async def test_a_cancelled_caller_leaves_nothing_half_made(
     put(paths, LAYER, *(Entry(f"f{number}", b"x" * 5000) for number in range(300)))
     layers = DirectoryLayers(paths)
     with monkeypatch.context() as halfway:
-        # As the helper in the middle of its work, however fast the machine is.
+        # As the helper in the middle of its work, however fast the machine is: it sleeps until it is killed.
         script = "import os, sys, time; os.mkdir('half', dir_fd=int(sys.argv[3])); time.sleep(600)"
         halfway.setattr(directories_module, "_START", script)
         work = asyncio.ensure_future(layers.unpack(LAYER))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
@@ -241,5 +243,9 @@ async def test_a_second_daemon_does_not_get_a_bridge_that_the_first_one_has_unti
         second.start()
         refused = bridged.run()
         assert "another cribd has its pods on bridge br0" in refused.stderr
+        namespace = os.stat(f"/proc/{second.pid}/ns/net").st_ino
+        lock = Path(f"/run/crib-bridge-br0-{namespace}.lock")
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600  # or any pod of the host's network could hold it
     finally:
         second.end()
+    assert not lock.exists()
