@@ -1,12 +1,11 @@
 """Any bytes against a SPDY session: nothing is raised, little is kept, and an end stays an end.
 
-`python -m tests.fuzz.fuzz_spdy [libFuzzer's arguments]` runs it under atheris, when that is installed; the
-suite runs it with bytes from hypothesis (tests/unit/wire/spdy/test_spdy_fuzz.py).
+One of the targets of `targets.py`; the suite also runs it with sequences of whole frames from hypothesis
+(tests/unit/wire/spdy/test_spdy_fuzz.py).
 """
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 from crib.wire.spdy import Connection, DataReceived, Limits, SessionFailed, SpdyError, StreamOpened, Windows
@@ -47,16 +46,3 @@ def answer(session: Connection, event: object) -> None:
     elif isinstance(event, DataReceived):
         session.acknowledge(event.stream_id, len(event.data))
         session.send_data(event.stream_id, event.data[: session.window(event.stream_id)], fin=event.fin)
-
-
-def main() -> None:
-    """Fuzz until stopped."""
-    import atheris  # no dependency of the project: only who fuzzes for long has it
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()
