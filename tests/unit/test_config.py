@@ -94,7 +94,10 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[network]\nbridge = 'a-name-that-is-long'", "c.toml:2: network.bridge is"),
         ("[network]\nsubnet = '10.88.0.1/16'", "c.toml:2: network.subnet is"),
         ("[handlers.'A b']\n", "c.toml:1: handlers.A b: a handler's name"),
-        ("[handlers.crun]\ncni_conf_dir = 'net.d'", "handlers.crun.cni_conf_dir is 'net.d', and must be an"),
+        (
+            "[handlers.crun]\ncni_conf_dir = 'net.d'",
+            "c.toml:2: handlers.crun.cni_conf_dir is 'net.d', and must",
+        ),
         ("default_handler = 'kata'", "c.toml: default_handler is 'kata', which is not among the handlers"),
         (f"socket = '/{'x' * 110}'", "more than 107 bytes"),
         ("data = '/run/crib'", "data and state are the same directory"),

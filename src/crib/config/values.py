@@ -1,0 +1,89 @@
+"""What a value must be: each rule answers with that, for a bad value only."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crib.model.errors import InvalidRequest
+from crib.model.image import parse_reference
+
+Rule = Callable[[Any], str]
+"""Says what a bad value must be, as in `at least 1`; nothing of a good one."""
+Rules = Mapping[str, Rule]
+"""By dotted key; `*` stands for a chosen name. Elements of an array are judged singly."""
+
+
+def one_of(*choices: object) -> Rule:
+    text = f"one of {', '.join(map(repr, choices))}"
+    return lambda value: "" if value in choices else text
+
+
+def at_least(least: float) -> Rule:
+    return lambda value: "" if value >= least else f"at least {least}"
+
+
+def absolute(text: str) -> str:
+    good = text.startswith("/") and ".." not in text.split("/")
+    return "" if good else "an absolute path without '..'"
+
+
+def absolute_or_none(text: str) -> str:
+    return absolute(text) if text else ""
+
+
+def interface_name(text: str) -> str:
+    """As the kernel's dev_valid_name has it."""
+    good = 0 < len(os.fsencode(text)) <= 15 and not set(text) & set("/: ") and text not in (".", "..")
+    return "" if good else "an interface's name of at most 15 bytes"
+
+
+def image_name(text: str) -> str:
+    try:
+        parse_reference(text, field="")
+    except InvalidRequest as error:
+        return f"an image's name ({error})"
+    return ""
+
+
+def ip_address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return "an IP address"
+    return ""
+
+
+def subnet(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        return f"an address range ({error})"
+    return "" if network.num_addresses >= 8 else "a range of at least 8 addresses"
+
+
+def subnet6(text: str) -> str:
+    try:
+        network = ipaddress.IPv6Network(text) if text else None
+    except ValueError as error:
+        return f"an IPv6 range ({error})"
+    good = network is None or 64 <= network.prefixlen <= 120
+    return "" if good else "an IPv6 range with a prefix of 64 to 120 bits"
+
+
+def ip_range(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        return f"an address range ({error})"
+    return ""
+
+
+def domain_name(text: str) -> str:
+    good = not text or re.fullmatch(
+        r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", text
+    )
+    return "" if good else "a domain name in lower case, as in pods.internal"
