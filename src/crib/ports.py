@@ -18,6 +18,7 @@ from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import (
+    DiskSpace,
     FetchedImage,
     FilesystemUsage,
     ImageConfig,
@@ -106,7 +107,9 @@ class Handler(Protocol):
         """The spec that `create` made, or would make now, and where its fields are from. Makes nothing."""
         ...
 
-    async def start(self, record: ContainerRecord) -> None: ...
+    async def start(self, record: ContainerRecord) -> None:
+        """Returns when the container's program runs (execve(2) has happened), or has ended already."""
+        ...
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         """Signal the first process, or every process of the container. Gone already is fine."""
@@ -180,6 +183,8 @@ class Handler(Protocol):
     async def dismantle(self) -> None:
         """Undo what was set up for all pods. Called when there is no pod left, by a wipe."""
         ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,15 +290,6 @@ class SuspectImage:
     """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
     programs: tuple[str, ...] = ()
     """Verifier programs, each of which must accept it."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiskSpace:
-    """Bytes of a file system."""
-
-    total: int
-    free: int
-    """What an unprivileged user may still take."""
 
 
 class Images(Protocol):

@@ -309,6 +309,9 @@ class FakeHandler:
         await self.failpoints.reach("dismantle")
         self.dismantled = True
 
+    async def close(self) -> None:
+        await self.failpoints.reach("close")
+
     # what a test does to the world
 
     def finish(self, container: ContainerId, code: int, *, oom_killed: bool = False) -> Exit:

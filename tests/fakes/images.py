@@ -11,6 +11,7 @@ from crib.model.errors import InvalidRequest, NotFound
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, ImageId
 from crib.model.image import (
+    DiskSpace,
     FetchedImage,
     FilesystemUsage,
     ImageConfig,
@@ -21,7 +22,7 @@ from crib.model.image import (
     parse_reference,
 )
 from crib.model.registry import RegistryHost
-from crib.ports import DiskSpace, ExportedImage, ProgressSink, SuspectImage
+from crib.ports import ExportedImage, ProgressSink, SuspectImage
 from tests.fakes.failpoints import Failpoints
 
 

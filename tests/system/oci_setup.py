@@ -3,8 +3,6 @@
 Its own roots below a temporary directory, its own cgroup, a busybox root.
 """
 
-# ruff: noqa: ASYNC110  # bounded
-
 from __future__ import annotations
 
 import asyncio
@@ -174,27 +172,6 @@ class OciLab:
         made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
 
-    async def start(self, record: ContainerRecord) -> None:
-        """Returns when the container's own program runs, or has ended.
-
-        The handler's start returns when the runtime's own process is about to become that: until then /proc
-        has the runtime's words, and perhaps its rights.
-        """
-        assert record.process is not None
-        before = _program(record.process.pid)
-        await self.handler.start(record)
-        async with asyncio.timeout(BOUND):
-            while before and _program(record.process.pid) == before:
-                await asyncio.sleep(0.001)  # nobody tells of an execve
-
-
-def _program(pid: int) -> str:
-    """Empty for a process that has ended."""
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return ""
-
 
 @contextlib.contextmanager
 def orphans_come_here() -> Iterator[None]:
@@ -244,7 +221,9 @@ async def oci_lab(
         raise
     try:
         with orphans_come_here():
-            yield OciLab(OciHandler(environment, PlainLayers({LAYER: lower})), environment, paths, logs)
+            made = OciHandler(environment, PlainLayers({LAYER: lower}))
+            yield OciLab(made, environment, paths, logs)
+            await made.close()
     finally:
         await environment.cgroups.kill(cgroup_root)
         await environment.cgroups.remove(cgroup_root)

@@ -190,7 +190,7 @@ async def running(
 
 
 async def until_ready(record: ContainerRecord) -> None:
-    """A start returns when the runtime's own process is about to become the container's."""
+    """A start returns when the program runs; what it says first comes a little later."""
     log = Path(record.log_path)
     with DirectoryWatcher([str(log.parent)], MODIFY) as watcher:
         async with asyncio.timeout(BOUND):

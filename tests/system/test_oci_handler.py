@@ -82,7 +82,7 @@ async def running(
     record = lab.container(sandbox, wanted)
     try:
         record = await lab.create(record, sandbox)
-        await lab.start(record)
+        await lab.handler.start(record)
         yield record
     finally:
         await lab.handler.delete(record)

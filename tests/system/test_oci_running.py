@@ -9,17 +9,20 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crib.backends.oci.bundles import is_alive
+from crib.backends.oci.handler import OciHandler
 from crib.engine.containers.execute import run_command
+from crib.host import executions
 from crib.host.freezer import Freezer
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
-from crib.model.errors import TimedOut, WrongState
+from crib.model.errors import Broken, TimedOut, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
-from tests.system.oci_setup import BOUND, OciLab, oci_lab
+from tests.system.oci_setup import BOUND, OciLab, PlainLayers, oci_lab
 from tests.system.test_oci_handler import FOREVER, config, output, pod, run_to_end, running
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -215,3 +218,39 @@ async def until(question: object) -> None:
     async with asyncio.timeout(BOUND):
         while not question():  # type: ignore[operator]
             await asyncio.sleep(0.01)
+
+
+def runs_busybox(record: ContainerRecord) -> bool:
+    assert record.process is not None
+    return os.path.basename(os.readlink(f"/proc/{record.process.pid}/exe")) == "busybox"
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_start_is_answered_when_the_program_runs(
+    lab: OciLab, tty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a signal that is sent at once meets the runtime's own process, and is lost or kills it."""
+    monkeypatch.setattr(executions, "_LOOK_AGAIN", BOUND)  # it is the kernel that wakes us
+    async with pod(lab) as sandbox:
+        for _attempt in range(10):
+            record = await lab.create(lab.container(sandbox, config(*FOREVER, tty=tty)), sandbox)
+            try:
+                assert not runs_busybox(record)
+                await lab.handler.start(record)
+                assert runs_busybox(record)
+            finally:
+                await lab.handler.delete(record)
+
+
+async def test_a_start_does_not_wait_for_ever_for_a_program_that_never_runs(lab: OciLab) -> None:
+    """A frozen first process takes what crun tells it, and goes no further; runc looks first."""
+    async with pod(lab) as sandbox:
+        record = await lab.create(lab.container(sandbox, config(*FOREVER)), sandbox)
+        impatient = replace(lab.environment, settings=replace(lab.environment.settings, verb_timeout=0.5))
+        handler = OciHandler(impatient, PlainLayers({}))
+        try:
+            with frozen(lab, record), pytest.raises(Broken, match=r"did not run within|paused"):
+                await handler.start(record)
+        finally:
+            await handler.close()
+            await lab.handler.delete(record)

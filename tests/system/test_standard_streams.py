@@ -113,7 +113,7 @@ async def test_root_of_a_user_namespace_is_not_given_the_host_s_dev_null(
         record = await lab.create(record, sandbox)
         await is_untouched()
         try:
-            await lab.start(record)
+            await lab.handler.start(record)
             made = Box(lab, sandbox, record)
             for command_tty in (False, True):
                 code, _out, _err = await finish(await made.exec("sh", "-c", CLOSE_IT, tty=command_tty))

@@ -154,6 +154,8 @@ class Node:
         """Let verbs finish within `grace` seconds. Containers go on running."""
         self.events.close()
         await self.keeper.close(grace)
+        for handler in self._core.ports.handlers.values():
+            await handler.close()
         await self._core.ports.images.close()
         await self._core.ports.networks.close()
 

@@ -93,6 +93,7 @@ _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _sethostname = _function("sethostname", _str, ctypes.c_size_t)
 _inotify_init1 = _function("inotify_init1", _int)
 _inotify_add_watch = _function("inotify_add_watch", _int, _str, ctypes.c_uint32)
+_inotify_rm_watch = _function("inotify_rm_watch", _int, _int)
 _syncfs = _function("syncfs", _int)
 _open_tree = _function("syscall", _long, _int, _str, _uint)
 _move_mount = _function("syscall", _long, _int, _str, _int, _str, _uint)
@@ -193,6 +194,11 @@ def inotify_init() -> int:
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
     """Watch `path`; returns the watch descriptor."""
     return _checked(_inotify_add_watch(fd, _encoded(path), mask), path)
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Watch that no more; EINVAL when what was watched is gone, and the watch with it."""
+    _checked(_inotify_rm_watch(fd, watch))
 
 
 def open_tree(path: str, flags: int, dir_fd: int = AT_FDCWD) -> int:

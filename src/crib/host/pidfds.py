@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import dataclass
+
+_PF_FORKNOEXEC = 0x40
 
 
 def open_pidfd(pid: int) -> int:
@@ -60,21 +63,41 @@ def start_time(pid: int) -> int | None:
 
     A pid with its start time names one process for as long as the machine is up.
     """
+    stat = _read_stat(pid)
+    return None if stat is None else stat.started
+
+
+def is_running(pid: int, started: int) -> bool:
+    """Whether the process that `pid` and its `start_time` name is there and has not ended (a zombie has)."""
+    stat = _read_stat(pid)
+    return stat is not None and stat.started == started and not stat.has_ended
+
+
+def awaits_program(pid: int, started: int) -> bool:
+    """Whether that process runs and has not called execve(2) since it was forked, as in a created container.
+
+    By PF_FORKNOEXEC (include/linux/sched.h): a fork sets it, an execve past its point of no return clears it.
+    """
+    stat = _read_stat(pid)
+    if stat is None or stat.started != started or stat.has_ended:
+        return False
+    return bool(stat.flags & _PF_FORKNOEXEC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    started: int
+    flags: int
+    has_ended: bool
+
+
+def _read_stat(pid: int) -> _Stat | None:
+    """What proc(5) has in /proc/PID/stat, fields 3, 9 and 22; None when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read(4096)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name, which may hold spaces and parentheses.
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
-def is_running(pid: int, started: int) -> bool:
-    """Whether the process that `pid` and its `start_time` name is there and has not ended (a zombie has)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read(4096)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return int(fields[19]) == started and fields[0] not in {b"Z", b"X"}
+    return _Stat(started=int(fields[19]), flags=int(fields[6]), has_ended=fields[0] in {b"Z", b"X"})

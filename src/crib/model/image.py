@@ -218,6 +218,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """Bytes of a file system."""
+
+    total: int
+    free: int
+    """What an unprivileged user may still take."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilesystemUsage:
     """Space that a directory takes (CRI FilesystemUsage)."""
 

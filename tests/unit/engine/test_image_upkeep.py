@@ -9,10 +9,9 @@ import pytest
 
 from crib.model.errors import NotFound
 from crib.model.ids import Digest
-from crib.model.image import Platform
+from crib.model.image import DiskSpace, Platform
 from crib.model.registry import AuthConfig
 from crib.model.settings import ImageSettings, Settings
-from crib.ports import DiskSpace
 from tests.fakes.images import digest_of, made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, order, until
 

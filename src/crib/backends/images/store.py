@@ -32,11 +32,19 @@ from crib.host.threads import run_to_end
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
-from crib.model.image import FetchedImage, FilesystemUsage, Layer, Platform, PullOrder, parse_reference
+from crib.model.image import (
+    DiskSpace,
+    FetchedImage,
+    FilesystemUsage,
+    Layer,
+    Platform,
+    PullOrder,
+    parse_reference,
+)
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import DiskSpace, ExportedImage, ProgressSink, SuspectImage
+from crib.ports import ExportedImage, ProgressSink, SuspectImage
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"

@@ -27,6 +27,7 @@ from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
+from crib.host.executions import Executions
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
@@ -59,6 +60,7 @@ class OciHandler:
         self._explanations = Explanations(environment.paths, layers, self._containers.gather)
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
+        self._executions = Executions()
         self._exits = Exits(environment, self._bundles, stats)
         self._attachments = Attachments(environment, self._exits.read)
         self._updates = Updates(environment, self._bundles)
@@ -95,9 +97,17 @@ class OciHandler:
 
     async def start(self, record: ContainerRecord) -> None:
         what = f"start of container {record.id}"
-        with trying(what):
-            limit = self._env.settings.verb_timeout
+        limit, first = self._env.settings.verb_timeout, record.process
+        if first is None:
+            raise WrongState(f"{what}: it was never created")
+        with trying(what), self._executions.watching(first.pid):
             checked(what, await run(self._env.runtime.start(record.id), timeout=limit))
+            # The runtime has only let the first process go, which still has its seccomp filter to load: until
+            # it runs the program, a signal finds the runtime's handlers, and a command a container of none.
+            try:
+                await self._executions.wait(first.pid, first.start_time, limit)
+            except TimeoutError:
+                raise Broken(f"{what}: its program did not run within {limit:.0f} s") from None
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):
@@ -215,3 +225,6 @@ class OciHandler:
             if self._env.names.systemd:
                 await stop_slice(os.path.basename(self._env.names.own))
             await self._env.cgroups.remove(self._env.names.own)
+
+    async def close(self) -> None:
+        self._executions.close()
