@@ -1,4 +1,4 @@
-"""Identical requests share one piece of work (design: a retry joins the work that is already running).
+"""Requests for the same thing share one piece of work: a retry joins what runs already.
 
 The kubelet gives up after its deadline and asks again. The work itself goes on in a task of the keeper;
 every caller waits for that task behind a shield, so a caller's deadline or death ends its waiting only.
@@ -67,6 +67,12 @@ class Joins(Generic[R]):
             if work.callers == 0 and self._linger is not None and not work.task.done():
                 loop = asyncio.get_running_loop()
                 work.timer = loop.call_later(self._linger, self._end, key, work)
+
+    def give_up(self, key: Hashable) -> None:
+        """End the work that runs under `key` if nobody waits for it."""
+        work = self._works.get(key)
+        if work is not None and work.callers == 0:
+            self._end(key, work)
 
     def _begin(self, key: Hashable, subject: object, coroutine: Coroutine[Any, Any, R]) -> _Work[R]:
         work = self._works[key] = _Work(self._keeper.start(f"{self._verb} {key}", coroutine), subject)

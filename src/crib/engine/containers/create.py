@@ -16,11 +16,11 @@ from dataclasses import replace
 
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.joins import Joins
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
-from crib.model.differences import differing_fields
 from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
@@ -40,19 +40,31 @@ class CreateContainer:
         self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
 
     async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
-        """Create a container; equal requests join the one that is under way or get its id."""
+        """Create a container; who asks for the same one joins the work that is under way, or gets its id.
+
+        AlreadyExists when something else is asked for under the same name and attempt (`engine.identity`).
+        """
         core = self._core
         sandbox = core.sandbox(sandbox_text)
         key = (sandbox.id, config.name, config.attempt)
         known = self._joins.running(key)
-        if known is None and (row := core.containers.named(key)) is not None and is_listed(row):
-            known = row.config
-            if row.process is not None and row.state is not ContainerState.UNKNOWN:
-                _refuse_difference(config, known)
-                return row.id
         if isinstance(known, ContainerConfig):
             _refuse_difference(config, known)
+        elif (row := core.containers.named(key)) is not None and _is_made(row):
+            _refuse_difference(config, row.config)
+            return row.id
+        self._give_up_earlier(sandbox.id, config)
         return await self._joins.join(key, config, lambda: self._create(sandbox.id, config))
+
+    def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
+        """End creates of earlier attempts that nobody waits for: nobody would ever start what they make.
+
+        A kubelet's next try is the next attempt where the one that it gave up has a log already
+        (kuberuntime_container.go, calcRestartCountByLogDir).
+        """
+        for row in self._core.containers_of(sandbox_id):
+            if row.config.name == config.name and row.config.attempt < config.attempt:
+                self._joins.give_up((sandbox_id, config.name, row.config.attempt))
 
     async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
         core = self._core
@@ -175,9 +187,14 @@ def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRec
     return image
 
 
+def _is_made(record: ContainerRecord) -> bool:
+    """Whether its name is taken: not by what is half-made or half-gone, which the next try clears away."""
+    return is_listed(record) and record.process is not None and record.state is not ContainerState.UNKNOWN
+
+
 def _refuse_difference(wanted: ContainerConfig, known: ContainerConfig) -> None:
-    """A name is taken by one config only."""
-    differences = differing_fields(wanted, known)
+    """A name is taken by one container only."""
+    differences = container_differences(wanted, known)
     if differences:
         raise AlreadyExists(
             f"container {wanted.name} (attempt {wanted.attempt}) exists in this pod with a different "

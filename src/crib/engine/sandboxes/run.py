@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core, sandbox_name
+from crib.engine.identity import sandbox_differences
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import teardown_sandbox
-from crib.model.differences import differing_fields
 from crib.model.errors import AlreadyExists
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
@@ -31,7 +31,10 @@ class RunSandbox:
         self._joins: Joins[SandboxId] = Joins(core.keeper, "run sandbox")
 
     async def __call__(self, config: SandboxConfig, handler: str) -> SandboxId:
-        """Run a sandbox; equal requests join the one that is under way or get its id."""
+        """Run a sandbox; who asks for the same one joins the work that is under way, or gets its id.
+
+        AlreadyExists when something else is asked for under the same name (`engine.identity`).
+        """
         name, chosen = self._core.handler(handler)
         record = SandboxRecord(
             id=new_sandbox_id(),
@@ -43,11 +46,12 @@ class RunSandbox:
             resolver=self._resolver(config),
         )
         key = sandbox_name(record)
-        known = self._joins.running(key) or self._core.sandboxes.named(key)
+        known = self._joins.running(key)
         if isinstance(known, SandboxRecord):
             _refuse_difference(record, known)
-            if known.state is SandboxState.READY:
-                return known.id
+        elif (row := self._core.sandboxes.named(key)) is not None and row.state is SandboxState.READY:
+            _refuse_difference(record, row)
+            return row.id
         return await self._joins.join(key, record, lambda: self._run(record, chosen))
 
     def _resolver(self, config: SandboxConfig) -> DnsConfig | None:
@@ -98,8 +102,8 @@ class RunSandbox:
 
 
 def _refuse_difference(wanted: SandboxRecord, known: SandboxRecord) -> None:
-    """A name is taken by one config only."""
-    differences = differing_fields(wanted.config, known.config)
+    """A name is taken by one sandbox only."""
+    differences = sandbox_differences(wanted.config, known.config)
     if wanted.handler != known.handler:
         differences = (*differences, "runtime_handler")
     if differences:
