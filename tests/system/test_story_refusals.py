@@ -303,3 +303,19 @@ async def test_bytes_that_are_no_message_are_refused_and_harm_nothing(cri: Cri, 
                 await raw(b"\xff\xff\xff\xff not a message")
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert await cri.sandboxes() == {}
+
+
+async def test_the_processes_of_another_pods_container_cannot_be_looked_at(cri: Cri) -> None:
+    mine, other = await cri.run_pod("mine"), await cri.run_pod("other")
+    target, foreign = [await cri.run_container(pod, "sleep", "600", name="main") for pod in (mine, other)]
+
+    def looking_into(target: str) -> pb.NamespaceOption:
+        return pb.NamespaceOption(pid=pb.TARGET, target_id=target)
+
+    with pytest.raises(InvalidRequest, match=f"namespace_options.target_id: container {foreign} is of pod"):
+        await cri.create(mine, "true", namespaces=looking_into(foreign))
+    debug = await cri.run_container(mine, "sleep", "601", name="debug", namespaces=looking_into(target))
+    assert await cri.sh(debug, r"tr '\0' ' ' < /proc/1/cmdline") == "sleep 600"
+    await cri.stop_container(target)
+    with pytest.raises(WrongState, match=r"target_id: container .* does not run: it is exited"):
+        await cri.create(mine, "true", name="late", namespaces=looking_into(target))

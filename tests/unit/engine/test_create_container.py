@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from crib.model.container import ContainerSecurity, ContainerState
+from crib.model.container import ContainerConfig, ContainerSecurity, ContainerState
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, WrongState
 from crib.model.events import EventType
 from crib.model.image import ImageConfig
-from crib.model.sandbox import SandboxState
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxState
 from tests.fakes.images import made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
+
+TARGET_ID = "config.linux.security_context.namespace_options.target_id"
 
 
 async def test_a_create_records_its_intent_with_the_layers_it_holds_then_the_result(world: World) -> None:
@@ -171,6 +173,37 @@ async def test_a_privileged_container_in_a_pod_that_is_not_is_refused_naming_the
     with pytest.raises(InvalidRequest, match=r"security_context\.privileged"):
         await world.node.containers.create(pod, config)
     assert world.records.containers == {}
+
+
+def _looking_into(target: str) -> ContainerConfig:
+    options = NamespaceOptions(pid=NamespaceMode.TARGET, target_id=target)
+    return replace(container_config("debug"), security=ContainerSecurity(namespaces=options))
+
+
+async def test_a_container_may_see_the_processes_of_a_running_one_of_its_own_pod_only(world: World) -> None:
+    pod, other = await world.pod(), await world.pod("other")
+    target, foreign = await world.running(pod), await world.running(other)
+    create = world.node.containers.create
+    async with bounded():
+        with pytest.raises(InvalidRequest, match=f"container {foreign} is of pod sandbox {other}") as caught:
+            await create(pod, _looking_into(foreign))
+        assert caught.value.field == TARGET_ID
+        with pytest.raises(NotFound, match=rf"{TARGET_ID}: there is no container 'ffff'"):
+            await create(pod, _looking_into("ffff"))
+        assert set(world.records.containers) == {target, foreign}
+        debug = await create(pod, _looking_into(target))
+        assert world.node.containers.get(debug).config.security.namespaces.target_id == target
+
+
+@pytest.mark.parametrize("state", ["created", "exited"])
+async def test_a_container_that_does_not_run_has_no_processes_to_see(world: World, state: str) -> None:
+    pod = await world.pod()
+    target = await (world.created if state == "created" else world.running)(pod)
+    async with bounded():
+        if state == "exited":
+            await world.node.containers.stop(target, 0)
+        with pytest.raises(WrongState, match=f"{TARGET_ID}: container {target} does not run: it is {state}"):
+            await world.node.containers.create(pod, _looking_into(target))
 
 
 async def test_a_log_path_is_placed_in_the_pods_log_directory(world: World) -> None:

@@ -1,7 +1,7 @@
 """CreateContainer: a root, an OCI spec, a monitor, and a first process that waits to be started.
 
-look up   the image, those of image volumes, the policy's word on them, the sandbox (READY); a container of
-          the same name (joined, returned, or refused)
+look up   a container of the same name (joined, returned, or refused); the image, those of image volumes, the
+          policy's word on them, the sandbox (READY), the container whose processes this one is to see
 intend    row CREATING, holding the layers of these images from now on
 act       handler.create
 tell      row CREATED; event CREATED
@@ -21,13 +21,15 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.joins import Joins
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
-from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound
+from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound, WrongState
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed, move_container, move_sandbox
-from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.model.sandbox import NamespaceMode, SandboxRecord, SandboxState
 from crib.model.signals import stop_signal
+
+_TARGET = "config.linux.security_context.namespace_options.target_id"
 
 
 class CreateContainer:
@@ -73,6 +75,7 @@ class CreateContainer:
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
+        self._check_target(sandbox_id, config)
         record = self.draft(sandbox, config, image)
         for used in record.held_images:
             self._catalogue.use(used)
@@ -95,6 +98,22 @@ class CreateContainer:
                 raise
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    def _check_target(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
+        """Whose processes the container is to see: those of a running container of its own pod only."""
+        options = config.security.namespaces
+        if options.pid != NamespaceMode.TARGET:
+            return
+        target = self._core.containers.get(options.target_id)
+        if target is None or not is_listed(target):
+            raise NotFound(f"{_TARGET}: there is no container {options.target_id!r}")
+        if target.sandbox_id != sandbox_id:
+            raise InvalidRequest(
+                f"container {target.id} is of pod sandbox {target.sandbox_id}, not of {sandbox_id}",
+                field=_TARGET,
+            )
+        if target.state is not ContainerState.RUNNING:
+            raise WrongState(f"{_TARGET}: container {target.id} does not run: it is {target.state}")
 
     async def _accepted(self, config: ContainerConfig) -> ImageRecord:
         """The image; the policy has accepted it and all of image volumes. From here to the row nothing may
