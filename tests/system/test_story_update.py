@@ -313,6 +313,18 @@ async def test_a_pods_own_cgroup_is_limited_from_the_start_and_by_updates(cri: C
 
 
 @needs_v1
+async def test_a_quota_of_none_less_the_overhead_is_none(cri: Cri) -> None:
+    pod = await run_pod(cri, overhead=limits(cpu_quota=10_000, cpu_period=100_000))
+    box = await cri.run_container(pod, "sleep", "600", resources=limits(cpu_quota=50_000))
+    odd = limits(cpu_quota=-10_001, cpu_period=100_000)
+    await update_pod(cri, pod, resources=limits(cpu_quota=60_000, cpu_period=100_000))
+    await update_pod(cri, pod, resources=odd)
+    update = pb.UpdateContainerResourcesRequest(container_id=box, linux=odd)
+    await cri.call(cri.runtime.UpdateContainerResources, update)
+    assert of(cri, pod)["cpu.cfs_quota_us"] == of(cri, pod, box)["cpu.cfs_quota_us"] == "-1"
+
+
+@needs_v1
 async def test_a_cgroup_that_the_client_named_is_the_clients_to_limit(cri: Cri) -> None:
     parent = f"{cri.cribd.cgroup}/of-the-client"
     cgroups = Cgroups(detect_layout())

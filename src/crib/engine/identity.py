@@ -56,7 +56,7 @@ def _same_each_try(config: ContainerConfig) -> ContainerConfig:
         envs=tuple(sorted(config.envs)),
         mounts=tuple(sorted(mounts, key=lambda mount: mount.container_path)),
         devices=tuple(sorted(config.devices, key=lambda device: device.container_path)),
-        cdi_devices=tuple(sorted(config.cdi_devices)),
+        cdi_devices=tuple(sorted(set(config.cdi_devices))),
         security=replace(config.security, supplemental_groups=groups),
     )
 

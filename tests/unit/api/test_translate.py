@@ -168,7 +168,6 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
         ),
         (ctr(devices=[{"container_path": "/a", "host_path": "/b"}] * 2), "config.devices"),
         (ctr(CDI_devices=[{"name": "nonsense"}]), "config.CDI_devices[0].name"),
-        (ctr(CDI_devices=[{"name": "v/c=d"}] * 2), "config.CDI_devices"),
         (ctr(stop_signal=66), "config.stop_signal"),
         (secured(run_as_user={"value": -1}), f"{CONTEXT}.run_as_user"),
         (secured(run_as_user={"value": 1 << 32}), f"{CONTEXT}.run_as_user"),
@@ -224,7 +223,6 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
             f"{CONTEXT}.namespace_options.userns_options.gids",
         ),
         (ctr(linux={"resources": {"cpu_period": -1}}), f"{LINUX}.resources.cpu_period"),
-        (ctr(linux={"resources": {"memory_limit_in_bytes": -2}}), f"{LINUX}.resources.memory_limit_in_bytes"),
         (ctr(linux={"resources": {"cpuset_cpus": "0;1"}}), f"{LINUX}.resources.cpuset_cpus"),
         (
             ctr(linux={"resources": {"hugepage_limits": [{"page_size": "../x"}]}}),
@@ -402,6 +400,33 @@ def test_what_is_decoded_is_shown_again() -> None:
     assert list(shown.mounts) == [pb.Mount(**m) for m in mounts]  # type: ignore[arg-type]  # protobuf takes dicts
     assert shown.resources.linux == pb.LinuxContainerResources(**resources)  # type: ignore[arg-type]  # protobuf takes dicts
     assert shown.stop_signal == 15
+
+
+def test_a_cdi_device_may_come_twice_as_a_kubelet_sends_it() -> None:
+    named = [{"name": "v/c=d"}, {"name": "v/c=e"}, {"name": "v/c=d"}]
+    assert set(containers.decode_create(ctr(CDI_devices=named)).config.cdi_devices) == {"v/c=d", "v/c=e"}
+
+
+def test_a_limit_below_minus_one_is_none_as_a_kubelet_sends_it_for_a_pod_with_overhead() -> None:
+    odd = {
+        "cpu_quota": -10_001,
+        "memory_limit_in_bytes": -(64 << 20) - 1,
+        "memory_swap_limit_in_bytes": -2,
+        "cpu_period": 100_000,
+    }
+    of_pod = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id="a", resources=odd)  # type: ignore[arg-type]  # protobuf takes dicts
+    of_container = pb.UpdateContainerResourcesRequest(container_id="a", linux=odd)  # type: ignore[arg-type]  # protobuf takes dicts
+    for found in (
+        sandboxes.decode_update(of_pod).resources,
+        containers.decode_update(of_container).change,
+        containers.decode_create(ctr(linux={"resources": odd})).config.resources,
+    ):
+        assert found is not None
+        assert (found.cpu_quota, found.memory_limit_in_bytes, found.memory_swap_limit_in_bytes) == (
+            -1,
+            -1,
+            -1,
+        )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,15 @@ def test_devices_come_from_the_field_and_from_annotations_and_a_files_own_edits_
     assert registry.edits(container()).env == ()
 
 
+def test_a_device_that_is_asked_for_again_is_meant_once(
+    dirs: tuple[Path, Path], registry: CdiRegistry
+) -> None:
+    spec(dirs[0] / "a.json", "0", "1", edits={"env": ["COMMON=1"]})
+    again = registry.edits(container(f"{KIND}=0", f"{KIND}=1", f"{KIND}=0"))
+    assert again == registry.edits(container(f"{KIND}=0", f"{KIND}=1"))
+    assert len(again.env) == 3
+
+
 def test_the_later_directory_counts_and_changes_are_seen(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:

@@ -145,13 +145,6 @@ def number(value: int, low: int, high: int, field: str) -> int:
     return value
 
 
-def at_least(value: int, low: int, field: str) -> int:
-    """An integer that is not below a bound."""
-    if value < low:
-        refuse(field, f"{value} is below {low}")
-    return value
-
-
 def choice(kind: type[Enum], value: int, field: str, allowed: tuple[Enum, ...] = ()) -> Enum:
     """A value of an enum; protobuf hands unknown numbers through."""
     try:

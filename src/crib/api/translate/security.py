@@ -27,6 +27,7 @@ _PAGE_SIZE = re.compile(r"[0-9]{1,10}[KMG]B")
 _UNIFIED = re.compile(r"[a-z0-9_]+(?:\.[A-Za-z0-9_]+)+")
 MIN_IDS = 65536
 """Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
+_NO_LIMIT = -1
 MAX_GROUPS = 65536
 """Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
 
@@ -214,7 +215,11 @@ def capabilities(message: pb.Capability, field: str) -> Capabilities:
 
 
 def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
-    """CRI LinuxContainerResources; 0 is "not set", -1 "no limit" where the kernel has such a thing."""
+    """CRI LinuxContainerResources; 0 is "not set", below that "no limit" where the kernel has such a thing.
+
+    A kubelet that resizes a pod takes its overhead off every quota, also off one of -1 (kuberuntime,
+    subtractOverheadFromResourceConfig).
+    """
     pages: dict[str, int] = {}
     for index, limit in enumerate(message.hugepage_limits):
         if not _PAGE_SIZE.fullmatch(limit.page_size) or limit.page_size in pages:
@@ -231,19 +236,15 @@ def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
             checks.refuse(f"{field}.{kind}", f"{text!r} is not a list such as 0-3,7")
     return Resources(
         cpu_period=checks.number(message.cpu_period, 0, 1_000_000, f"{field}.cpu_period"),
-        cpu_quota=checks.at_least(message.cpu_quota, -1, f"{field}.cpu_quota"),
+        cpu_quota=max(message.cpu_quota, _NO_LIMIT),
         cpu_shares=checks.number(message.cpu_shares, 0, 262144, f"{field}.cpu_shares"),
-        memory_limit_in_bytes=checks.at_least(
-            message.memory_limit_in_bytes, -1, f"{field}.memory_limit_in_bytes"
-        ),
+        memory_limit_in_bytes=max(message.memory_limit_in_bytes, _NO_LIMIT),
         oom_score_adj=checks.number(message.oom_score_adj, -1000, 1000, f"{field}.oom_score_adj"),
         cpuset_cpus=message.cpuset_cpus,
         cpuset_mems=message.cpuset_mems,
         hugepage_limits=pages,
         unified=unified,
-        memory_swap_limit_in_bytes=checks.at_least(
-            message.memory_swap_limit_in_bytes, -1, f"{field}.memory_swap_limit_in_bytes"
-        ),
+        memory_swap_limit_in_bytes=max(message.memory_swap_limit_in_bytes, _NO_LIMIT),
     )
 
 
