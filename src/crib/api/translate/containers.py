@@ -30,7 +30,11 @@ _STATES = {
 MAX_TIMEOUT = 10 * 365 * 24 * 3600
 """Seconds: longer waits are mistakes, and must not overflow a clock."""
 MAX_OUTPUT = (16 << 20) - 64
-"""Bytes of stdout and stderr together: a kubelet takes no message over 16 MiB, and would get nothing."""
+"""Bytes of stdout and stderr together.
+
+The CRI allows 16 MiB for each, and its clients refuse a message of more than 16 MiB (Kubernetes,
+cri-client/pkg/utils.go, maxMsgSize): of an answer that is longer they would get nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
