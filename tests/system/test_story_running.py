@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -166,3 +167,21 @@ def _is_zombie_of(pid: int, parent: int) -> bool:
         return False
     state, ppid = stat.rpartition(") ")[2].split()[:2]
     return state == "Z" and int(ppid) == parent
+
+
+SAY_NAMES = "hostname; cat /etc/hostname; echo $HOSTNAME"
+
+
+async def test_a_host_name_with_a_dot_at_its_end_is_set_as_it_is(cri: Cri) -> None:
+    pod = await cri.run_pod("fqdn", hostname="fqdn.default.svc.")
+    box = await cri.run_container(pod, "sleep", "600")
+    assert await cri.sh(box, SAY_NAMES) == "\n".join(["fqdn.default.svc."] * 3)
+
+
+async def test_a_pod_of_the_nodes_network_has_the_nodes_name_whatever_it_asks_for(cri: Cri) -> None:
+    name = socket.gethostname()
+    of_node = pb.NamespaceOption(network=pb.NODE, pid=pb.CONTAINER)
+    pod = await cri.run_pod("of-the-node", hostname="other", namespaces=of_node)
+    box = await cri.run_container(pod, "sleep", "600", namespaces=of_node)
+    assert await cri.sh(box, SAY_NAMES) == "\n".join([name] * 3)
+    assert socket.gethostname() == name

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crib.api.translate import checks, containers, images, sandboxes, security, stats, streams
 from crib.api.translate.info import of_container
-from crib.model.container import ContainerState, Mount
+from crib.model.container import ContainerState, ExecResult, Mount
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import NamespaceMode, ProfileType, SandboxConfig, SandboxState
 from crib.stubs.node.v1 import node_pb2
@@ -57,6 +57,9 @@ def mount(**changes: Any) -> pb.CreateContainerRequest:
         (pod(hostname="a" * 65), "config.hostname"),
         (pod(hostname="a_b"), "config.hostname"),
         (pod(hostname="-a"), "config.hostname"),
+        (pod(hostname="."), "config.hostname"),
+        (pod(hostname="a.."), "config.hostname"),
+        (pod(hostname="a." + "b" * 62 + "."), "config.hostname"),
         (pod(log_directory="relative"), "config.log_directory"),
         (pod(log_directory="/var/../etc"), "config.log_directory"),
         (pod(log_directory="/a\0"), "config.log_directory"),
@@ -400,6 +403,24 @@ def test_what_is_decoded_is_shown_again() -> None:
     assert list(shown.mounts) == [pb.Mount(**m) for m in mounts]  # type: ignore[arg-type]  # protobuf takes dicts
     assert shown.resources.linux == pb.LinuxContainerResources(**resources)  # type: ignore[arg-type]  # protobuf takes dicts
     assert shown.stop_signal == 15
+
+
+def test_one_dot_may_end_a_host_name_and_is_kept() -> None:
+    assert sandboxes.decode_run(pod(hostname="web.default.svc.")).config.hostname == "web.default.svc."
+
+
+def test_output_is_cut_so_that_a_kubelet_can_receive_it_and_neither_stream_crowds_out_the_other() -> None:
+    mib = 1 << 20
+    for out, err, kept_out, kept_err in (
+        (16 * mib, 16 * mib, 8, 8),
+        (16 * mib, 3 * mib, 13, 3),
+        (1 * mib, 16 * mib, 1, 15),
+        (7 * mib, 7 * mib, 7, 7),
+    ):
+        answer = containers.encode_exec_sync(ExecResult(3, b"o" * out, b"e" * err))
+        assert answer.ByteSize() <= 16 * mib, "a kubelet takes no message that is longer"
+        assert [round(len(part) / mib) for part in (answer.stdout, answer.stderr)] == [kept_out, kept_err]
+        assert answer.exit_code == 3
 
 
 def test_a_cdi_device_may_come_twice_as_a_kubelet_sends_it() -> None:

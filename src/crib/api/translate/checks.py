@@ -27,7 +27,7 @@ MAX_ID = 128
 """Longest text taken for an id or the beginning of one; ours have 64 characters."""
 
 _HOSTNAME = re.compile(
-    r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*\.?"
 )
 _SYSCTL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]*")
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
@@ -73,7 +73,11 @@ def handler(text: str) -> str:
 
 
 def hostname(text: str, field: str) -> str:
-    """Empty, or what sethostname(2) takes and RFC 1123 allows."""
+    """Empty, or what sethostname(2) takes and RFC 1123 allows; one dot may end it.
+
+    A kubelet without a cluster domain sends such a name for `setHostnameAsFQDN`. The dot is kept, as it
+    writes the name with it into the containers' /etc/hosts.
+    """
     if text and (len(text) > 64 or not _HOSTNAME.fullmatch(text)):
         refuse(field, f"{text!r} is not a host name of at most 64 characters")
     return text
