@@ -45,17 +45,20 @@ and mended in each version that crib takes.
     CVE-2024-5154, CVE-2026-55686
                          a file of /etc or the working directory is a link out
                          test_links_in_etc_and_to_the_working_directory_stay_inside
-    CVE-2019-16884       a volume takes the place of /proc
+    CVE-2019-16884       a volume, or a file of the pod, takes the place of /proc
                          system/test_story_volumes.py::
                          test_cve_2019_16884_no_volume_takes_the_place_of_proc
+                         test_cve_2019_16884_a_file_of_the_pod_does_not_follow_a_link_into_proc,
+                         test_cve_2019_16884_a_link_in_a_volume_leads_no_mount_into_proc
     CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-52881
                          /proc is a link
                          test_an_image_whose_proc_is_a_link_gets_no_other_proc
     CVE-2026-41579, CVE-2026-47766, CVE-2026-88264, CVE-2026-88265, CVE-2025-52565
                          /dev is a link
                          test_an_image_whose_dev_is_a_link_writes_nothing_outside
-    CVE-2025-31133       /dev/null of the image for masking
-                         test_masked_paths_do_not_use_the_images_dev_null
+    CVE-2025-31133       /dev/null of the image, or of a volume, for masking
+                         test_masked_paths_do_not_use_the_images_dev_null,
+                         test_cve_2025_31133_no_volume_is_mounted_at_dev
     GHSA-g54h-m393-cpwq  devices denied one by one
                          test_devices_that_were_not_given_cannot_be_opened
     CVE-2022-0532, CVE-2022-0811, GHSA-w2j5-3rcx-vx7x
@@ -378,6 +381,23 @@ async def test_links_in_etc_and_to_the_working_directory_stay_inside(lab: OciLab
     assert os.listdir(outside) == []
 
 
+async def test_cve_2019_16884_a_file_of_the_pod_does_not_follow_a_link_into_proc(lab: OciLab) -> None:
+    (image(lab) / "etc" / "hostname").symlink_to("/proc/thread-self/attr/exec")
+    with pytest.raises(InvalidRequest, match=r"config\.image: /etc/hostname leads to /proc/thread-self"):
+        async with running(lab, config()):
+            pass
+
+
+async def test_cve_2019_16884_a_link_in_a_volume_leads_no_mount_into_proc(lab: OciLab) -> None:
+    shared = Path(lab.logs).parent / "shared"
+    shared.mkdir()
+    (shared / "x").symlink_to("/proc")
+    mounts = (Mount("/vol", str(shared)), Mount("/vol/x", lab.logs))
+    with pytest.raises(InvalidRequest, match=r"config\.mounts\[1\]\.container_path: /vol/x leads to /proc"):
+        async with running(lab, config(mounts=mounts)):
+            pass
+
+
 async def test_an_image_whose_proc_is_a_link_gets_no_other_proc(lab: OciLab) -> None:
     outside = Path(lab.logs).parent / "outside"
     outside.mkdir()
@@ -408,6 +428,16 @@ async def test_masked_paths_do_not_use_the_images_dev_null(lab: OciLab) -> None:
     async with running(lab, config(masked_paths=("/secret", "/proc/kcore"))) as record:
         assert await said(lab, record, "cat /secret") == ""
         assert (await said(lab, record, "stat -c %F /secret")).strip() == "character special file"
+
+
+async def test_cve_2025_31133_no_volume_is_mounted_at_dev(lab: OciLab) -> None:
+    volume = Path(lab.logs).parent / "dev"
+    volume.mkdir()
+    (volume / "null").symlink_to("/proc/sys/kernel/domainname")
+    wanted = config(masked_paths=("/proc/kcore",), mounts=(Mount("/dev", str(volume)),))
+    with pytest.raises(InvalidRequest, match=r"config\.mounts\[0\]\.container_path: a volume at /dev"):
+        async with running(lab, wanted):
+            pass
 
 
 async def test_masked_and_readonly_paths_hold(lab: OciLab) -> None:

@@ -6,7 +6,7 @@ request without a word on it would be granted something that nobody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _DECIDED: tuple[str, ...] = (
@@ -74,11 +74,7 @@ def merged(base: Mapping[str, Any], ours: Mapping[str, Any], path: str = "") -> 
         if name not in result:
             result[name] = value
         elif dotted in _LISTS:
-            key = _LISTS[dotted]
-            known = {element[key] for element in result[name]}
-            result[name] = [*result[name], *(element for element in value if element[key] not in known)]
-            if dotted == "mounts":  # parents before what is below
-                result[name].sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
+            result[name] = merged_lists(dotted, value, result[name])
         elif dotted == "process.env":
             known = {entry.partition("=")[0] for entry in result[name]}
             result[name] = [
@@ -89,6 +85,16 @@ def merged(base: Mapping[str, Any], ours: Mapping[str, Any], path: str = "") -> 
             result[name] = [*value, *result[name]]
         elif isinstance(value, dict) and isinstance(result[name], dict):
             result[name] = merged(value, result[name], f"{dotted}.")
+    return result
+
+
+def merged_lists(dotted: str, base: Sequence[Any], ours: Sequence[Any]) -> list[Any]:
+    """One of the lists of named things; mounts so that parents come before what is below."""
+    key = _LISTS[dotted]
+    known = {element[key] for element in ours}
+    result = [*ours, *(element for element in base if element[key] not in known)]
+    if dotted == "mounts":
+        result.sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from crib.ocispec.annotations import spec_annotations
-from crib.ocispec.base_spec import merged
+from crib.ocispec.base_spec import merged, merged_lists
 from crib.ocispec.cdi import with_edits
 from crib.ocispec.devices import device_nodes
 from crib.ocispec.hooks import with_rules
@@ -48,6 +48,14 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
     return with_rules(
         with_edits(spec, inputs.edits), inputs.hook_rules, bind_mounts=bool(inputs.config.mounts)
     )
+
+
+def made_mounts(inputs: ContainerInputs, spec: oci.Spec) -> tuple[oci.Mount, ...]:
+    """All mounts of `container_document`, those of the base spec too, in the order of their making."""
+    if not inputs.base_spec.get("mounts"):
+        return spec.mounts
+    ours = msgspec.to_builtins(spec.mounts)
+    return msgspec.convert(merged_lists("mounts", inputs.base_spec["mounts"], ours), tuple[oci.Mount, ...])
 
 
 def container_document(inputs: ContainerInputs, spec: oci.Spec) -> bytes:

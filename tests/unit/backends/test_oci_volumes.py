@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from crib.backends.oci import sources
-from crib.backends.oci.places import check_places, place_in_root
 from crib.backends.oci.sources import prepare_mount_sources, real_sources
 from crib.backends.oci.volumes import (
     MAX_DECLARED,
@@ -44,7 +43,7 @@ def root(tmp_path: Path) -> Path:
     (root / "data" / "file").write_text("x")
     for name, target in (
         *(("out", "../../../../.."), ("absolute", "/data"), ("proc-link", "/proc/sys")),
-        *(("loop", "loop"), ("chain", "absolute/sub"), ("top", "/")),
+        *(("loop", "loop"), ("chain", "absolute/sub")),
     ):
         (root / name).symlink_to(target)
     return root
@@ -56,38 +55,6 @@ def record(*mounts: Mount, volumes: tuple[ImageVolume, ...] = ()) -> ContainerRe
         *(ID, SandboxId("5" * 64), config, ContainerState.CREATING, 0, ONE, "ref"), layers=(Digest("a"),)
     )
     return replace(plain, image_volumes=volumes)
-
-
-@pytest.mark.parametrize(
-    ("path", "place"),
-    [
-        ("/data/sub", "/data/sub"),
-        ("/absolute/sub/new", "/data/sub/new"),
-        ("/chain", "/data/sub"),
-        ("/out/data", "/data"),
-        ("/proc-link/kernel", "/proc/sys/kernel"),
-        ("/top", "/"),
-        ("/../../data/./x", "/data/x"),
-        ("/none/../data", "/data"),
-    ],
-)
-def test_places_are_found_as_a_process_in_the_root_sees_them(root: Path, path: str, place: str) -> None:
-    fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
-    try:
-        assert place_in_root(fd, path) == place
-    finally:
-        os.close(fd)
-
-
-@pytest.mark.parametrize("path", ["/proc", "/proc/self/attr", "/proc-link", "/proc-link/a", "/loop", "/top"])
-def test_no_mount_takes_the_place_of_proc_or_the_root(root: Path, path: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts\[0\]\.container_path"):
-        check_places(str(root), ContainerConfig("c", "i", mounts=(Mount(path, str(root)),)))
-
-
-def test_proc_itself_and_the_files_that_lxcfs_lays_over_are_fine(root: Path) -> None:
-    mounts = (Mount("/proc", "/proc"), Mount("/proc/meminfo", "/x"), Mount("/host/proc", "/proc"))
-    check_places(str(root), ContainerConfig("c", "i", mounts=mounts))
 
 
 def test_sub_paths_are_resolved_inside_their_image(paths: Paths, root: Path) -> None:

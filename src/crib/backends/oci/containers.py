@@ -20,7 +20,7 @@ from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.hook_files import HookFiles
 from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
-from crib.backends.oci.places import check_places
+from crib.backends.oci.places import Placed, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state
 from crib.backends.oci.rootfs import (
@@ -41,7 +41,7 @@ from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
-from crib.ocispec.container import container_document, container_spec, runs_hooks_at_delete
+from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
 from crib.ocispec.inputs import ContainerInputs, PodPaths
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
@@ -175,6 +175,12 @@ class Containers:
         spec = container_spec(inputs)
         self._labels.check(spec.process.selinux_label, spec.linux.mount_label)
         document = container_document(inputs, spec)
+        placed = Placed(
+            mounts=made_mounts(inputs, spec),
+            devices=[device.path for device in spec.linux.devices],
+            contents=self._volumes.contents(record, root, inputs),
+        )
+        check_places(root, config, placed)
         if runs_hooks_at_delete(inputs, spec):
             self._bundles.write_note(record.id, replace(note, poststop=True))
         # Only now, when nothing more can be refused: these last longer than the container.
@@ -192,7 +198,6 @@ class Containers:
         names = self._env.names
         config, options = request.record.config, self._env.options
         target = config.security.namespaces.target_id
-        check_places(root, config)
         inputs = ContainerInputs(
             id=request.record.id,
             config=config,

@@ -1,17 +1,35 @@
-"""Where in a container's root a path really lies, and which of those places no volume may take."""
+"""Where in a container's root a path really lies, and which of those places nothing may be mounted at.
+
+The OCI runtime resolves the place of each mount in the root with all earlier mounts in it. So a link of the
+image, or one in a volume that is mounted above, can lead a mount away from what its request says: over a part
+of /proc, through which the runtime sets labels, profiles and masks (CVE-2019-16884, CVE-2023-27561).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from crib.host import libc
 from crib.host.files import open_root
 from crib.host.mount_table import read_mounts
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
+from crib.ocispec.mounts import container_path
+from crib.wire import oci_runtime as oci
 
 _MAX_LINKS = 40
 """As many as the kernel follows (path_resolution(7))."""
+_MAX_OPEN = 32
+"""Descriptors that a look holds at a time, however many mounts lie in each other."""
+_NO_LINK = frozenset({errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# Others may change a volume while it is looked into: no step leads out of it.
+_BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
 _PROC_FILES = frozenset(
     f"/proc/{name}"
     for name in (
@@ -20,60 +38,203 @@ _PROC_FILES = frozenset(
     )
 )
 """What programs such as lxcfs lay over; runc takes these too."""
+_KERNELS_OWN = ("proc", "sys")
+"""Links in there are not looked at, so nobody knows what `..` behind one is."""
+_GUARDED = ("/proc", "/sys", "/dev")
+"""Where the runtime mounts, writes and makes nodes: reached by its own name or not at all."""
+_OF_MASKS = ("/dev", "/dev/null")
+"""runc before 1.2.8 covers masked files with whatever it finds here, and its console too."""
+_IMAGE = "config.image"
+
+
+@dataclass(slots=True)
+class _Tree:
+    """What is mounted at a place: `depth` is the number of the place's parts, `turn` the mount's in order.
+
+    `source` is a path of the host; empty for a file system that has no links of its own.
+    """
+
+    depth: int
+    turn: int
+    source: str
+    asked_by: str
+    fd: int = -1
+
+
+class _View(contextlib.ExitStack):
+    """A root with mounts in it, as the one who makes the next mount there will see it.
+
+    The descriptors, `root_fd` too, are closed at its end.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        super().__init__()
+        self.callback(os.close, root_fd)
+        self._root = _Tree(0, 0, "", _IMAGE, root_fd)
+        self._trees: dict[str, _Tree] = {}
+        self._opened: deque[_Tree] = deque()
+        self.callback(self._close_all)
+        self._links: dict[tuple[int, str], str | None] = {}
+        self._turn = 0
+
+    def mount(self, place: str, source: str, asked_by: str) -> None:
+        """`source` is what will be seen at `place`, `asked_by` the field of the request."""
+        self._turn += 1
+        self._trees[place] = _Tree(place.count("/"), self._turn, source, asked_by)
+
+    def find(self, path: str) -> tuple[str, str]:
+        """The path without symbolic links, and the field of the tree that the last of them was in.
+
+        What is missing stays as it is. Links that lead to nothing are followed too: what they name may be
+        there when the container runs. OSError: ELOOP when the links have no end, EXDEV when they lead through
+        the kernel's own trees.
+        """
+        place: list[str] = []
+        trees = [self._root]
+        waiting = _parts(path)
+        links, last = 0, ""
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                if len(place) > 1 and place[0] in _KERNELS_OWN:
+                    raise OSError(errno.EXDEV, f"links lead through /{place[0]}", path)
+                if place:
+                    place.pop()
+                    trees.pop()
+                continue
+            target = self._link(trees[-1], place, part)
+            if target is None:
+                place.append(part)
+                trees.append(self._tree_at(place, trees[-1]))
+                continue
+            links, last = links + 1, trees[-1].asked_by
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if target.startswith("/"):
+                place.clear()
+                del trees[1:]
+            waiting += _parts(target)
+        return "/" + "/".join(place), last
+
+    def _tree_at(self, place: Sequence[str], above: _Tree) -> _Tree:
+        """A mount is hidden by a later one above it."""
+        found = self._trees.get("/" + "/".join(place))
+        return found if found is not None and found.turn > above.turn else above
+
+    def _link(self, tree: _Tree, place: Sequence[str], part: str) -> str | None:
+        """What the link `part` in a place without links says; None for anything else."""
+        if tree is not self._root and not tree.source:
+            return None
+        path = "/".join((*place[tree.depth :], part))
+        if (tree.turn, path) not in self._links:
+            self._links[tree.turn, path] = self._read_link(tree, path)
+        return self._links[tree.turn, path]
+
+    def _read_link(self, tree: _Tree, path: str) -> str | None:
+        try:
+            if tree is self._root:  # nobody else changes it, and this is five times as fast
+                return os.readlink(path, dir_fd=tree.fd)
+            fd = libc.openat2(self._descriptor(tree), path, _LINK, resolve=_BENEATH)
+            try:
+                return os.readlink("", dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return None
+            raise
+
+    def _descriptor(self, tree: _Tree) -> int:
+        if tree.fd < 0:
+            if len(self._opened) == _MAX_OPEN:
+                self._close(self._opened.popleft())
+            tree.fd = open_root(tree.source)
+            self._opened.append(tree)
+        return tree.fd
+
+    def _close(self, tree: _Tree) -> None:
+        os.close(tree.fd)
+        tree.fd = -1
+
+    def _close_all(self) -> None:
+        for tree in self._opened:
+            self._close(tree)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in reversed(path.split("/")) if part not in {"", "."}]
 
 
 def place_in_root(root_fd: int, path: str) -> str:
-    """`path` without symbolic links, as a process in that root sees it; what is missing stays as it is.
+    """`path` without symbolic links, as a process in that root sees it; see `_View.find`."""
+    with _View(os.dup(root_fd)) as view:
+        return view.find(path)[0]
 
-    Links that lead to nothing are followed too: what they name may be there when the container runs, as all
-    of /proc. Nobody may change the root meanwhile. OSError (ELOOP) when the links have no end.
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a runtime will put into a root: `mounts` in their order, then nodes at `devices`.
+
+    `contents` has, for sources that are filled or made later, where their content is now.
     """
-    place: list[str] = []
-    waiting = [part for part in reversed(path.split("/")) if part not in {"", "."}]
-    links = 0
-    while waiting:
-        part = waiting.pop()
-        if part == "..":
-            del place[-1:]
-            continue
-        try:
-            target = os.readlink("/".join((*place, part)), dir_fd=root_fd)
-        except OSError:  # no link, or not there
-            place.append(part)
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        if target.startswith("/"):
-            place.clear()
-        waiting += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
-    return "/" + "/".join(place)
+
+    mounts: Sequence[oci.Mount]
+    devices: Sequence[str] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_places(root: str, config: ContainerConfig) -> None:
-    """Refuse mounts that would hide /proc or parts of it, by whatever links of the image they get there.
+def check_places(root: str, config: ContainerConfig, placed: Placed) -> None:
+    """Refuse what would come to lie anywhere else than it says, or over what keeps containers apart.
 
-    Labels, profiles and masks of the container are set through it (CVE-2019-16884); crun 1.8 does not look.
+    What another container plants in a shared volume meanwhile is the runtime's to refuse. Blocks: volumes
+    are looked into where something is mounted inside of them.
     """
-    if not config.mounts:
-        return
-    root_fd = open_root(root)
+    asked = {container_path(mount, position): position for position, mount in enumerate(config.mounts)}
+    with _View(open_root(root)) as view:
+        for mount in placed.mounts:
+            position = asked.get(mount.destination)
+            name = "" if position is None else f"config.mounts[{position}]"
+            place = _place(view, mount.destination, name and f"{name}.container_path")
+            if position is not None:
+                _check_volume(place, config, position)
+            source = placed.contents.get(mount.source, mount.source) if _is_bind(mount) else ""
+            view.mount(place, source, name)
+        for path in placed.devices:
+            _place(view, path, "config.devices")
+
+
+def _place(view: _View, path: str, name: str) -> str:
+    """Where `path` is; `name` is the field that asked for it, if it was one."""
     try:
-        for position, mount in enumerate(config.mounts):
-            field = f"config.mounts[{position}].container_path"
-            try:
-                place = place_in_root(root_fd, mount.container_path)
-            except OSError as error:
-                text = f"{mount.container_path} cannot be reached in the image: {error.strerror}"
-                raise InvalidRequest(text, field=field) from error
-            if place == "/":
-                text = f"{mount.container_path} is the container's root by links of the image"
-                raise InvalidRequest(text, field=field)
-            hides = place == "/proc" or (place.startswith("/proc/") and place not in _PROC_FILES)
-            if hides and not (place == "/proc" and _is_proc(mount.host_path)):
-                raise InvalidRequest(f"a volume at {place} would hide a part of proc", field=field)
-    finally:
-        os.close(root_fd)
+        place, guilty = view.find(path)
+    except OSError as error:
+        text = f"{path} cannot be reached in the image: {error.strerror}"
+        raise InvalidRequest(text, field=name or _IMAGE) from error
+    if place == "/":
+        raise InvalidRequest(f"{path} is the container's root by links", field=name or guilty)
+    for top in _GUARDED:
+        if _is_below(place, top) and not _is_below(os.path.normpath(f"/{path.lstrip('/')}"), top):
+            text = f"{path} leads to {place} by links, and nothing may be mounted there"
+            raise InvalidRequest(text, field=name or guilty)
+    return place
+
+
+def _check_volume(place: str, config: ContainerConfig, position: int) -> None:
+    host_path, name = config.mounts[position].host_path, f"config.mounts[{position}].container_path"
+    hides = _is_below(place, "/proc") and place not in _PROC_FILES
+    if hides and not (place == "/proc" and _is_proc(host_path)):
+        raise InvalidRequest(f"a volume at {place} would hide a part of proc", field=name)
+    if place in _OF_MASKS and not config.security.privileged and os.path.realpath(host_path or "/") != place:
+        text = f"a volume at {place} could change what masked_paths are covered with (CVE-2025-31133)"
+        raise InvalidRequest(text, field=name)
+
+
+def _is_bind(mount: oci.Mount) -> bool:
+    return mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
+
+
+def _is_below(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/")
 
 
 def _is_proc(path: str) -> bool:

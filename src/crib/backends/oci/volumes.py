@@ -29,7 +29,7 @@ from crib.model.ids import ContainerId, ImageId
 from crib.model.image import ImageConfig
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
-from crib.ocispec.inputs import DeclaredVolume
+from crib.ocispec.inputs import ContainerInputs, DeclaredVolume
 
 MAX_DECLARED = 128
 _LIMITS = CopyLimits(bytes=16 << 30, entries=1_000_000)
@@ -91,6 +91,15 @@ class Volumes:
         for position, path in image_volume_sources(self._paths, record).items():
             found[position] = path
         return tuple(found)
+
+    def contents(self, record: ContainerRecord, root: str, inputs: ContainerInputs) -> dict[str, str]:
+        """Where the content of sources is that `prepare` and `fill` will make (`places.Placed`)."""
+        shifted = {
+            source: mount.host_path
+            for source, mount in zip(inputs.mount_sources, record.config.mounts, strict=True)
+            if _is_shifted(mount)
+        }
+        return shifted | {volume.source: f"{root}{volume.destination}" for volume in inputs.declared_volumes}
 
     def prepare(self, record: ContainerRecord, idmap: PodIdMap | None, label: str) -> None:
         """Label and id-map the host paths, which are there by now."""
