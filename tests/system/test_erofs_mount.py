@@ -24,6 +24,8 @@ from crib.host.mounts import unmount
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
 from crib.model.paths import Paths
+from crib.wire.erofs_reader import ErofsError, ErofsImage
+from tests.fuzz.fuzz_erofs import edited, layer_file
 
 pytestmark = [
     pytest.mark.root,
@@ -343,3 +345,23 @@ def test_a_file_beyond_4_gib_reads_at_its_end(
     with (mount / "big").open("rb") as file:
         file.seek(-5, os.SEEK_END)
         assert (file.tell(), file.read()) == ((5 << 30) - 2, b"\0\0end")
+
+
+@pytest.mark.parametrize("block", [512, 4096])
+def test_a_layer_with_odd_bytes_that_is_not_refused_mounts_and_reads(block: int, tmp_path: Path) -> None:
+    dice = random.Random(block)
+    good = layer_file(block)
+    image, target = tmp_path / "image", tmp_path / "target"
+    passed = 0
+    while passed < 40:
+        content = edited(good, dice.randbytes(4 * dice.choice([1, 1, 2, 3])))
+        try:
+            ErofsImage(lambda offset, size: content[offset : offset + size], len(content)).check()  # noqa: B023
+        except ErofsError:
+            continue
+        passed += 1
+        image.unlink(missing_ok=True)
+        image.write_bytes(content)
+        with ExitStack() as stack:
+            # EUCLEAN or EIO, if the kernel found something in it that it does not take.
+            assert describe(mount_layer(stack, image, target))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crib.wire.tar_member import printable
 
@@ -26,6 +26,10 @@ _XATTR_ENTRY = Struct("<BBH")
 _XATTR_PREFIXES = {1: b"user.", 4: b"trusted.", 6: b"security."}
 _TARGET_MAX = 4096
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO))
+_KIND = 0o170000
+_DATA_KINDS = (stat.S_IFREG, stat.S_IFDIR)
+_UNUSED = bytes(16)
+_NO_DEVICE = 0, 0
 _NOTHING: Mapping[bytes, bytes] = {}
 _CHUNK = 1 << 16
 _MAX_CHUNKS = 64
@@ -75,6 +79,14 @@ class Window:
         self.size = size
         self._chunks: dict[int, bytes] = {}
 
+    def unpack(self, shape: Struct, offset: int) -> tuple[Any, ...]:
+        """The fields of ``shape`` at ``offset``; ErofsError when they are not all there."""
+        chunk = self._chunks.get(offset // _CHUNK)
+        start = offset % _CHUNK
+        if chunk is not None and start + shape.size <= len(chunk):
+            return shape.unpack_from(chunk, start)
+        return shape.unpack(self.read(offset, shape.size))
+
     def read(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes; ErofsError when they are not all there."""
         if offset < 0 or size < 0 or offset + size > self.size:
@@ -116,26 +128,38 @@ class InodeTable:
             raise ErofsError(f"inode {nid}: {error}") from error
 
     def _read(self, nid: int) -> Inode:
-        at = self._start + nid * SLOT
-        fields = _INODE.unpack(self._window.read(at, INODE_SIZE))
-        layout, count, mode, reserved, size, place, _, uid, gid, mtime, nsec, links, rest = fields
-        kind = stat.S_IFMT(mode)
-        if layout not in (_PLAIN, _INLINE) or reserved or any(rest) or kind not in _KINDS:
+        fields = self._window.unpack(_INODE, self._start + nid * SLOT)
+        layout, xattrs, mode, reserved, size, place, _, uid, gid, mtime, nsec, links, rest = fields
+        if reserved or rest != _UNUSED or nsec >= 1_000_000_000 or not links:
+            raise ErofsError(f"{nsec} nanoseconds, {links} links, or an unknown field is used")
+        if layout == _PLAIN and not xattrs and size and mode & _KIND == stat.S_IFREG:
+            offset = self._extent(stat.S_IFREG, place, size)
+            values = nid, mode, uid, gid, mtime, nsec, links, size, offset, _NO_DEVICE, b"", _NOTHING
+            # Most inodes are such files, and the keywords of a NamedTuple take longer than all of this.
+            return tuple.__new__(Inode, values)
+        return self._special(nid, fields)
+
+    def _special(self, nid: int, fields: tuple[Any, ...]) -> Inode:
+        """All but a file with data and without extended attributes."""
+        layout, count, mode, _, size, place, _, uid, gid, mtime, nsec, links, _ = fields
+        kind = mode & _KIND
+        if layout not in (_PLAIN, _INLINE) or kind not in _KINDS:
             raise ErofsError(f"layout {layout:#x}, mode {mode:o} is not what our writer makes")
         if layout == _INLINE and kind != stat.S_IFLNK:
             raise ErofsError("only a symbolic link may be stored behind its inode")
-        if nsec >= 1_000_000_000 or not links:
-            raise ErofsError(f"{nsec} nanoseconds, {links} links")
+        at = self._start + nid * SLOT
         end = at + INODE_SIZE
         xattrs = _NOTHING
         if count:
             length = _XATTR_HEADER + 4 * (count - 1)
             xattrs = _xattrs(self._window.read(end, length), kind)
             end += length
-        offset, device, target = 0, (0, 0), b""
+        offset, device, target = 0, _NO_DEVICE, b""
         if kind == stat.S_IFLNK:
+            if layout == _INLINE and at // self._block != (end + size - 1) // self._block:
+                raise ErofsError("a link target behind its inode leads into the next block")
             target = self._target(end if layout == _INLINE else place * self._block, size)
-        elif kind in (stat.S_IFREG, stat.S_IFDIR):
+        elif kind in _DATA_KINDS:
             offset = self._extent(kind, place, size)
         elif size or (kind == stat.S_IFIFO and place):
             raise ErofsError(f"a device or fifo of {size} bytes")

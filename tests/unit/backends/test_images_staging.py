@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def staging(paths: Paths) -> Staging:
-    made = Staging(paths, WorkerUser(os.geteuid(), os.getegid()), ImageSettings(partial_bytes=1 << 20))
+    made = Staging(paths, WorkerUser(os.geteuid(), os.getegid()), ImageSettings(partial_bytes=1 << 20), 512)
     made.prepare()
     return made
 
@@ -96,6 +97,96 @@ def test_what_is_no_erofs_is_refused(content: bytes, paths: Paths, staging: Stag
     with pytest.raises(Broken, match="not the EROFS file"):
         staging.adopt([Layer(Digest(BUILT.diff_id), Digest(BUILT.diff_id), len(content))])
     assert left(paths) == []
+
+
+def staged_over(paths: Paths, offset: int, content: bytes) -> Layer:
+    """A staged layer, of which the worker has changed some bytes."""
+    layer = stage(paths)
+    with open(f"{paths.staging}/{staged_name(layer.diff_id)}", "r+b") as file:
+        file.seek(offset)
+        file.write(content)
+    return layer
+
+
+def refused(paths: Paths, staging: Staging, layer: Layer) -> str:
+    with pytest.raises(Broken) as error:
+        staging.adopt([layer])
+    assert left(paths) == []
+    return error.value.message
+
+
+# Places in an EROFS superblock (kernel, fs/erofs/erofs_fs.h, struct erofs_super_block).
+@pytest.mark.parametrize(
+    ("offset", "content"),
+    [
+        (4, b"\1"),  # checksum
+        (8, b"\3"),  # feature_compat: a checksum is there
+        (13, b"\1"),  # sb_extslots
+        (40, b"\1"),  # blocks
+        (48, b"v"),  # xattr_blkaddr and uuid
+        (80, b"\1"),  # feature_incompat: compressed with LZ4 padding
+        (80, b"\4"),  # feature_incompat: chunked files
+        (84, b"\xff"),  # available_compr_algs
+        (104, b"\1"),  # packed_nid
+        (112, b"\1"),  # metabox and what later kernels know
+    ],
+)
+def test_a_superblock_with_a_feature_that_our_writer_does_not_use_is_refused(
+    offset: int, content: bytes, paths: Paths, staging: Staging
+) -> None:
+    layer = staged_over(paths, 1024 + offset, content)
+    assert "not the EROFS file" in refused(paths, staging, layer)
+
+
+def test_a_device_table_is_refused_for_kernels_open_the_block_device_that_it_names(
+    paths: Paths, staging: Staging
+) -> None:
+    layer = staged_over(paths, 1024 + 86, b"\1\0\x20\0")  # extra_devices, devt_slotoff
+    assert "features that our writer does not use" in refused(paths, staging, layer)
+    layer = staged_over(paths, 1024 + 80, b"\x08\0\0\0")  # feature_incompat DEVICE_TABLE
+    assert "features that our writer does not use" in refused(paths, staging, layer)
+
+
+@pytest.mark.parametrize("offset", [0, 600, 1023, 1152, 4095])
+def test_a_label_of_something_else_around_the_superblock_is_refused(
+    offset: int, paths: Paths, staging: Staging
+) -> None:
+    layer = staged_over(paths, offset, b"L")
+    assert "before or behind the superblock" in refused(paths, staging, layer)
+
+
+def test_blocks_of_a_size_that_was_not_asked_for_are_refused(paths: Paths, staging: Staging) -> None:
+    path = f"{paths.staging}/{staged_name(BUILT.diff_id)}"
+    facts = write_layer([BUILT.blob], path, LayerClaims(), LayerOptions(block_size=4096))
+    layer = Layer(Digest(facts.diff_id), Digest(facts.blob_digest), facts.file_size)
+    assert "blocks have 4096 bytes, not 512" in refused(paths, staging, layer)
+
+
+def test_metadata_that_our_writer_does_not_make_is_refused(paths: Paths, staging: Staging) -> None:
+    layer = stage(paths)
+    with open(f"{paths.staging}/{staged_name(layer.diff_id)}", "rb") as file:
+        whole = file.read()
+    os.unlink(f"{paths.staging}/{staged_name(layer.diff_id)}")
+    metadata = int.from_bytes(whole[1064:1068], "little") * 512
+    root = metadata + 2 * 32
+    file_inode = metadata + 4 * 32
+    for place, content, problem in (
+        (root, b"\x03", "not what our writer makes"),  # compressed layout
+        (root + 4, b"\xed\x11", "a device or fifo of"),  # the root is a fifo
+        (root + 16, (1).to_bytes(4, "little"), "must lie in"),  # its names are in the superblock's block
+        (file_inode + 8, (1 << 60).to_bytes(8, "little"), "must lie in"),
+        (file_inode + 16, b"\1", "must lie in"),  # the file's data is the superblock
+        (whole.index(b"...file", metadata) - 36 + 24, (2).to_bytes(8, "little"), "reached before"),
+        (whole.index(b"...file", metadata) + 3, b"fi/e", "out of place"),
+        (whole.index(b"...file", metadata) + 7, b"s", "follows the last name"),
+    ):
+        assert problem in refused(paths, staging, staged_over(paths, place, content))
+
+
+def test_more_data_than_the_file_holds_cannot_be_announced(paths: Paths, staging: Staging) -> None:
+    for size in (-1, 1 << 40):
+        layer = replace(stage(paths), data_size=size)
+        assert "of data" in refused(paths, staging, layer)
 
 
 def test_preparing_removes_what_an_earlier_worker_left(paths: Paths, staging: Staging) -> None:

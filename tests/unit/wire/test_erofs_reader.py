@@ -14,6 +14,7 @@ from crib.wire.erofs import SUPERBLOCK_OFFSET, metadata
 from crib.wire.erofs_reader import MAX_DEPTH, Entry, ErofsError, ErofsImage
 from crib.wire.erofs_tree import LayerTree, Node
 from crib.wire.tar_member import Kind, Member
+from tests.fuzz import fuzz_erofs
 
 OWNER = (70000, 4_000_000_000)
 
@@ -152,6 +153,12 @@ def test_any_flipped_bytes_end_in_entries_or_in_one_error(tree: LayerTree, data:
     except ErofsError:
         return
     assert count < 10_000
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=16))
+def test_a_layer_with_odd_bytes_is_refused_or_stays_inside_its_file(edits: bytes) -> None:
+    fuzz_erofs.one_input(edits)
 
 
 def test_every_single_byte_of_the_metadata_may_be_wrong() -> None:

@@ -62,7 +62,8 @@ class LayerStore:
         self._directories = DirectoryLayers(paths, settings.min_free)
         self.mounts = LayerMounts(paths, mounting, self._directories)
         """Where containers get their layers from."""
-        self._staging = Staging(paths, worker_user(settings.worker_user), settings)
+        user = worker_user(settings.worker_user)
+        self._staging = Staging(paths, user, settings, mounting.block_size)
         self._worker = ImageWorker(self._staging, settings.worker_memory)
         self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
