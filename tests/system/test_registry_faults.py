@@ -3,6 +3,8 @@ and where."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -36,8 +38,17 @@ from tests.faults import (
 from tests.images import GZIP, BuiltImage, digest_of, push
 from tests.registry import running_registry
 from tests.system.image_lab import ImageLab, image_lab
-from tests.system.registry_lab import QUICK, STALLING, image_of, left_nothing, noise, pull, refused
-from tests.upstreams import from_url
+from tests.system.registry_lab import (
+    QUICK,
+    STALLING,
+    image_of,
+    left_nothing,
+    noise,
+    noise_image,
+    pull,
+    refused,
+)
+from tests.upstreams import Shelf, from_url
 
 pytestmark = [
     pytest.mark.root,
@@ -78,6 +89,31 @@ async def stalling(tmp_path: Path) -> AsyncIterator[ImageLab]:
 def image() -> BuiltImage:
     """A layer of several gzip members, and one that is not packed."""
     return image_of(noise(150_000, GZIP, MEMBER), noise(70_000))
+
+
+async def test_registries_that_drip_hold_up_no_image_of_another_and_none_of_their_own(lab: ImageLab) -> None:
+    shelf = Shelf()
+    small = noise_image(50_000)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(running_proxy(shelf)) for _ in range(3)]
+        other = stack.enter_context(running_proxy(shelf))
+        held = []
+        for number, proxy in enumerate(slow):
+            shelf.add(f"big/{number}", noise_image(600_000, 500_000, 400_000))
+            proxy.add("layer", cut(100_000, "stall"))
+            held.append(asyncio.ensure_future(pull(lab, f"{proxy.host}/big/{number}:1")))
+        for proxy in slow:
+            await asyncio.to_thread(proxy.wait_for, lambda one: len(one.of("layer")) == 3)
+        shelf.add("small", small)
+        slow[0].clear()
+        async with asyncio.timeout(BOUND):
+            for proxy in (other, slow[0]):
+                assert (await pull(lab, f"{proxy.host}/small:1")).id == small.id
+                await lab.store.sweep([])
+        assert not any(task.done() for task in held)
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
 
 @dataclass

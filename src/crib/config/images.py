@@ -15,6 +15,7 @@ RULES: Rules = {
     "images.pull_linger": at_least(0),
     "images.stall_timeout": at_least(0.1),
     "images.stall_bytes": at_least(1),
+    "images.min_rate": at_least(0),
     "images.dead_host_time": at_least(0),
     "images.bandwidth": at_least(0),
     "images.partial_time": at_least(0),

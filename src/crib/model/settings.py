@@ -145,6 +145,8 @@ class ImageSettings:
     stall_timeout: float = 60.0
     """Seconds in which at least `stall_bytes` must come, else a transfer fails over to the next host."""
     stall_bytes: int = 64 << 10
+    min_rate: int = 8 << 10
+    """Bytes a second that a host must bring of a layer, all in all, once `stall_timeout` is over; 0: any."""
     dead_host_time: float = 60.0
     """Seconds that a host which could not be reached is asked last."""
     bandwidth: int = 0

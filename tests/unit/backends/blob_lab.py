@@ -71,6 +71,8 @@ class FakeBody:
 class FakeClient:
     """A registry client whose hosts are named h0, h1, …"""
 
+    registry = "registry.test"
+
     def __init__(self, *hosts: FakeHost) -> None:
         self.hosts = {f"h{number}": host for number, host in enumerate(hosts)}
         self.dead: list[str] = []

@@ -166,6 +166,35 @@ def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> N
     assert client.dead
 
 
+def test_a_host_that_drips_for_longer_than_its_grace_is_left_for_the_next(spool: Spool) -> None:
+    limits = msgspec.structs.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=1000)
+    first, second = FakeHost(BLOB, drips=0.01), FakeHost(BLOB)
+    client = FakeClient(first, second)
+    without_waiting(fetching(spool, client, limits).run())
+    assert spool.is_right()
+    assert client.dead == ["h0"]
+    assert (len(first.asked), len(second.asked)) == (1, 1)
+
+
+def test_a_pull_that_only_drips_fails_with_its_rate_and_host(spool: Spool) -> None:
+    limits = msgspec.structs.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=8192)
+    client = FakeClient(FakeHost(BLOB, drips=0.01))
+    with pytest.raises(
+        Unavailable, match=r"h0: too slow: 100 bytes a second for 60 s, images\.min_rate is 8192"
+    ):
+        without_waiting(fetching(spool, client, limits).run())
+
+
+def test_a_host_that_our_own_bandwidth_limit_slows_down_is_not_to_blame(spool: Spool) -> None:
+    limits = msgspec.structs.replace(LIMITS, stall_timeout=20.0, min_rate=8192)
+    bandwidth = Bandwidth()
+    bandwidth.rate = 4096
+    client = FakeClient(FakeHost(BLOB))
+    terms = Terms(limits, bandwidth, [].append)
+    without_waiting(BlobDownload(client, spool, terms, client.blob_hosts()).run())
+    assert spool.is_right()
+
+
 async def test_when_all_hosts_fail_the_error_names_each(spool: Spool) -> None:
     hosts = (
         FakeHost(BLOB, failure=HostFailure(404, "lost")),

@@ -14,6 +14,7 @@ from crib.backends.images.messages import TransferLimits, blob_name, staged_name
 from crib.backends.images.worker.connections import HostFailure
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.layers import LayerError
+from crib.backends.images.worker.shares import MAX_WRITERS
 from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers, RegistryOrigin
 from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
@@ -244,6 +245,35 @@ async def test_a_pull_tells_its_stages_and_the_host(lab: Lab) -> None:
     stages = list(dict.fromkeys(step.stage for step in lab.told))
     assert stages == ["waiting", "downloading", "writing"]
     assert lab.told[-1] == Progress("writing", FOUND.diff_id, FOUND.size, FOUND.size, "h0")
+
+
+def other_layer(number: int) -> tuple[FoundLayer, bytes]:
+    """A layer unlike the others."""
+    built = BuiltLayer(layer_tar([Entry(f"file{number}", os.urandom(300_000))]), GZIP)
+    blob = built.blob
+    return FoundLayer(Digest(built.diff_id), Digest(digest_of(blob)), len(blob), "x"), blob
+
+
+async def test_writers_that_wait_for_slow_registries_make_room_for_a_layer_that_is_here(lab: Lab) -> None:
+    gate = asyncio.Event()
+    limits = msgspec.structs.replace(LIMITS, stall_timeout=120.0)
+    held = []
+    for number in range(MAX_WRITERS):
+        layer, blob = other_layer(number)
+        # Its first half comes, the rest when the gate opens.
+        client = FakeClient(FakeHost(blob, cuts=[150_000]), FakeHost(blob, gate=gate))
+        client.registry = f"slow{number}"
+        origin = RegistryOrigin(client)
+        work = lab.transfers.obtain(layer, origin, limits, lab.told.append)
+        held.append(asyncio.ensure_future(work))
+        await client.hosts["h1"].begun.wait()
+    async with asyncio.timeout(60):
+        await lab.pull(FakeHost(BUILT.blob))
+    assert not any(task.done() for task in held)
+    gate.set()
+    layers = await asyncio.gather(*held)
+    assert len({layer.diff_id for layer in layers}) == MAX_WRITERS
+    assert len(os.listdir()) == MAX_WRITERS + 1
 
 
 async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:

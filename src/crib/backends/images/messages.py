@@ -41,6 +41,7 @@ class TransferLimits(msgspec.Struct, frozen=True):
     max_ratio: int
     parallel_ranges: int = 1
     stall_bytes: int = 1
+    min_rate: int = 0
     dead_host_time: float = 0.0
     bandwidth: int = 0
     min_free: int = 0

@@ -210,6 +210,7 @@ class LayerStore:
             max_ratio=settings.max_ratio,
             parallel_ranges=settings.parallel_ranges,
             stall_bytes=settings.stall_bytes,
+            min_rate=settings.min_rate,
             dead_host_time=settings.dead_host_time,
             bandwidth=settings.bandwidth,
             min_free=settings.min_free,

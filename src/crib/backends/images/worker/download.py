@@ -15,6 +15,7 @@ from typing import Protocol
 
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure, host_name
+from crib.backends.images.worker.pace import Pace
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
 from crib.model.registry import RegistryHost
@@ -39,7 +40,9 @@ class BlobBody(Protocol):
 
 
 class BlobClient(Protocol):
-    """What is needed of the registry client."""
+    """What is needed of the registry client; it stands for its pull."""
+
+    registry: str
 
     def blob_hosts(self) -> Sequence[RegistryHost]: ...
     async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> BlobBody: ...
@@ -73,6 +76,7 @@ class _Source:
 
     host: RegistryHost
     order: int
+    pace: Pace
     failure: HostFailure | None = None
     broken: int = 0
     """Failures so far: who has fewer is asked first."""
@@ -107,7 +111,11 @@ class BlobDownload:
         self._spool = spool
         self._limits = terms.limits
         self._terms = terms
-        self._sources = [_Source(host, order) for order, host in enumerate(hosts)]
+        limits = terms.limits
+        self._sources = [
+            _Source(host, order, Pace(limits.min_rate, limits.stall_timeout))
+            for order, host in enumerate(hosts)
+        ]
         self._waiting: deque[_Piece] = deque()
         self._cursor = spool.edge
         self._ranged = asyncio.Event()
@@ -157,7 +165,7 @@ class BlobDownload:
             source = await self._pick()
             before = piece.at
             try:
-                await self._fetch(source.host, piece)
+                await self._fetch(source, piece)
             except HostFailure as failure:
                 self._judge(source, failure, piece.at - before, piece)
             else:
@@ -178,7 +186,7 @@ class BlobDownload:
 
     def _judge(self, source: _Source, failure: HostFailure, gained: int, piece: _Piece) -> None:
         stalled = isinstance(failure, _Stalled)
-        if stalled:
+        if stalled or isinstance(failure, _Slow):
             self._client.mark_dead(source.host)
         source.failure = failure
         source.broken += 1
@@ -192,15 +200,18 @@ class BlobDownload:
             spread = 0.5 + random.random()  # noqa: S311  # spreads load, protects nothing
             source.ready_at = asyncio.get_running_loop().time() + _FIRST_PAUSE * source.barren * spread
 
-    async def _fetch(self, host: RegistryHost, piece: _Piece) -> None:
+    async def _fetch(self, source: _Source, piece: _Piece) -> None:
         """Bytes for the piece from one host, until it is whole or the host fails."""
         whole = piece.at == 0 and piece.end == self._spool.size
         end = None if piece.end == self._spool.size else piece.end
-        body = await self._client.open_blob(host, self._spool.digest, piece.at, None if whole else end)
+        body = await self._client.open_blob(source.host, self._spool.digest, piece.at, None if whole else end)
+        clock = asyncio.get_running_loop().time
+        source.pace.begin(clock())
         try:
             self._check(body, piece)
-            await self._receive(host, body, piece)
+            await self._receive(source, body, piece)
         finally:
+            source.pace.end(clock())
             body.close()
         if piece.at < piece.end:
             text = f"closed the connection after {piece.at} of {self._spool.size} bytes"
@@ -219,9 +230,10 @@ class BlobDownload:
             # It gives all that follows whatever it is asked, so one connection has to do.
             piece.end = self._cursor = size
 
-    async def _receive(self, host: RegistryHost, body: BlobBody, piece: _Piece) -> None:
+    async def _receive(self, source: _Source, body: BlobBody, piece: _Piece) -> None:
         loop = asyncio.get_running_loop()
-        limits, spool, name = self._limits, self._spool, host_name(host)
+        limits, spool, host = self._limits, self._spool, source.host
+        name = host_name(host)
         skip = piece.at - body.start
         recent = 0
         new = True
@@ -231,6 +243,7 @@ class BlobDownload:
                 async for chunk in chunks:
                     recent += len(chunk)
                     waited = await self._terms.bandwidth.take(len(chunk))
+                    source.pace.add(len(chunk), waited)
                     if recent >= limits.stall_bytes or waited:
                         recent = 0
                         stall.reschedule(loop.time() + limits.stall_timeout)
@@ -250,6 +263,8 @@ class BlobDownload:
                     self._terms.told(name)
                     if piece.at == piece.end:
                         return
+                    if problem := source.pace.problem(loop.time()):
+                        raise _Slow(200, f"{problem}; {piece.at} of {spool.size} bytes came")
         except (TimeoutError, HostFailure) as error:
             # The client may notice in the same moment that nothing comes.
             nearly = (stall.when() or 0.0) - loop.time() < 0.1 * limits.stall_timeout
@@ -268,3 +283,7 @@ class BlobDownload:
 
 class _Stalled(HostFailure):
     """Too little came for too long."""
+
+
+class _Slow(HostFailure):
+    """What came took too long, all in all."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,9 +26,17 @@ from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadat
 from crib.wire.erofs_tree import LayerTree, LayoutError, Node
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
 from crib.wire.tar_member import Member
+from crib.wire.tar_records import Extent
 
 RATIO_GRACE = 64 << 20
 """Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
+
+MAX_CPU_SECONDS = 900.0
+"""Of the thread that reads a layer: inflating, its tar, its tree. 64 GiB of everyday content take a third."""
+MAX_SPARSE_EXTENTS = 1 << 20
+"""Runs of data in all sparse files of one layer."""
+_LOOK_EVERY = 256
+"""Members or extents between two looks at whether to go on."""
 
 _PIECE = 1 << 20
 _DIGESTS = ("sha256", "sha384", "sha512")
@@ -60,6 +69,7 @@ class LayerOptions:
     cache back then, for mounts that read past it. ``absolute_names``: names that
     begin with "/" are taken from the layer's root, as they are in images of kaniko, ko and Paketo; a name is
     only data of a tree of our own, so it leads nowhere. ``min_free``: bytes that stay free on the disk.
+    ``max_cpu_seconds``: CPU time, so that neither a slow host nor a busy node counts.
     """
 
     block_size: int = 512
@@ -70,6 +80,7 @@ class LayerOptions:
     drop_cache: bool = False
     absolute_names: bool = True
     min_free: int = 0
+    max_cpu_seconds: float = MAX_CPU_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,17 @@ class LayerFacts:
 
 
 def write_layer(
-    source: Iterable[bytes], path: str, claims: LayerClaims, options: LayerOptions | None = None
+    source: Iterable[bytes],
+    path: str,
+    claims: LayerClaims,
+    options: LayerOptions | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> LayerFacts:
     """Write the layer whose blob comes from ``source`` (tar, gzip or zstd) to ``path``, which must not exist.
 
     Raises LayerError when the blob is damaged, breaks a limit or is not what ``claims`` says; OSError with
-    the file name for the disk; whatever ``source`` raises. In every such case there is no file afterwards.
+    the file name for the disk; whatever ``source`` raises, and ``check``, which is called every now and then.
+    In every such case there is no file afterwards.
     """
     options = options or LayerOptions()
     if options.block_size not in BLOCK_SIZES:
@@ -106,7 +122,7 @@ def write_layer(
     try:
         try:
             file = LayerFile(descriptor, path, min_free=options.min_free, early=options.sync)
-            return _LayerWriter(file, claims, options).write(source)
+            return _LayerWriter(file, claims, options, check).write(source)
         except (TarError, LayoutError, InflateError) as error:
             raise LayerError(f"layer {claims.blob_digest or path}: {error}") from error
         finally:
@@ -118,7 +134,11 @@ def write_layer(
 
 
 class _LayerWriter:
-    def __init__(self, file: LayerFile, claims: LayerClaims, options: LayerOptions) -> None:
+    def __init__(
+        self, file: LayerFile, claims: LayerClaims, options: LayerOptions, check: Callable[[], None]
+    ) -> None:
+        self._check = check
+        self._ends = time.thread_time() + options.max_cpu_seconds
         self._file = file
         self._claims = claims
         self._options = options
@@ -131,6 +151,7 @@ class _LayerWriter:
         self._reader = TarReader(options.max_members)
         self._tree = LayerTree(absolute=options.absolute_names, max_inodes=options.max_members)
         self._sparse: list[tuple[Node, Member]] = []
+        self._extents = 0
         self._placement = Padded() if options.block_size > 512 else Verbatim()
         # The tar's own digest says all where the file holds it as it is.
         same = options.block_size == 512 and self._tar_hash.name == "sha256"
@@ -166,6 +187,7 @@ class _LayerWriter:
     def _unpacked(self, source: Iterable[bytes], hashing: Stage) -> Iterator[bytes]:
         unhashed = b""
         for data in source:
+            self._look()
             self._blob_size += len(data)
             if self._claims.size is not None and self._blob_size > self._claims.size:
                 raise LayerError(
@@ -190,6 +212,14 @@ class _LayerWriter:
         if self._hashes_blob():
             hashing.put(self._blob_hash.update, unhashed)
 
+    def _look(self) -> None:
+        """Whether to go on."""
+        self._check()
+        if time.thread_time() > self._ends:
+            raise LayerError(
+                f"{self._label}: reading it takes more than {self._options.max_cpu_seconds:g} s of CPU time"
+            )
+
     def _hashes_blob(self) -> bool:
         """A plain tar is hashed once: its digest is its diff id."""
         return self._inflater.format != "tar" or self._blob_hash.name != self._tar_hash.name
@@ -207,18 +237,25 @@ class _LayerWriter:
 
     def _take(self, piece: bytes, hashing: Stage, writing: Stage) -> None:
         """Read the headers in this piece of the tar, and have its data written."""
-        members = self._reader.receive_data(piece)
-        for member in members:
+        for number, member in enumerate(self._reader.receive_data(piece)):
+            if number % _LOOK_EVERY == 0:
+                self._look()
             offset = self._placement.place(member)
             node = self._tree.add(member, offset)
             if node is not None and member.sparse is not None:
-                self._sparse.append((node, member))
+                self._add_sparse(node, member, member.sparse)
         at = self._placement.written
         data = self._placement.data(piece)
         if data:
             writing.put(partial(self._file.write, at), data)
             if self._data_hash is not self._tar_hash:
                 hashing.put(self._data_hash.update, data)
+
+    def _add_sparse(self, node: Node, member: Member, extents: Sequence[Extent]) -> None:
+        self._sparse.append((node, member))
+        self._extents += len(extents)
+        if self._extents > MAX_SPARSE_EXTENTS:
+            raise LayerError(f"{self._label}: its sparse files have more than {MAX_SPARSE_EXTENTS} extents")
 
     def _verified(self) -> tuple[str, str]:
         claims = self._claims
@@ -244,7 +281,9 @@ class _LayerWriter:
                 )
             source = node.offset
             node.offset = start = rounded(end)
-            for extent in member.sparse or ():
+            for number, extent in enumerate(member.sparse or ()):
+                if number % _LOOK_EVERY == 0:
+                    self._look()
                 self._file.copy(source, start + extent.offset, extent.length)
                 source += extent.length
             end = start + member.size

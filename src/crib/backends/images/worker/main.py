@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from crib.backends.images.worker.connections import HostPool
 
 _MAX_DESCRIPTORS = 4096
+_MAX_LOOKUPS = 32
+"""Names that are looked up at once: a name server that says nothing holds a thread for half a minute."""
 _STACK = 1 << 20
 _NICE = 10
 """The daemon answers while layers are written, and so does everything beside it."""
@@ -254,6 +257,7 @@ class _Worker:
 
 
 async def _serve(sock: socket.socket) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_LOOKUPS, "lookup"))
     async with asyncio.TaskGroup() as group:
         worker = _Worker(sock, group)
         await asyncio.Event().wait()

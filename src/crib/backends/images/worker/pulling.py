@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from crib.backends.images.messages import TransferLimits
@@ -20,7 +19,8 @@ from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.download import Bandwidth, BlobClient, BlobDownload, Terms
 from crib.backends.images.worker.free_space import require_free
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
-from crib.backends.images.worker.spool import Spool, SpoolClosed
+from crib.backends.images.worker.shares import Writers
+from crib.backends.images.worker.spool import Spool, SpoolClosed, Starved
 from crib.model.errors import CribError, Exhausted
 from crib.model.registry import RegistryHost
 
@@ -30,12 +30,12 @@ Report = Callable[[str, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class LayerJob:
-    """A layer to be written to `temporary` by a thread of `pool`."""
+    """A layer to be written to `temporary` by one of the `writers`."""
 
     layer: FoundLayer
     limits: TransferLimits
     temporary: str
-    pool: ThreadPoolExecutor
+    writers: Writers
     report: Report
 
     @property
@@ -130,26 +130,41 @@ class PulledLayer:
             raise LayerError("; ".join(self._wrong)) from error
 
     async def _attempt(self, download: BlobDownload) -> LayerFacts:
-        job, spool = self._job, self._spool
-        loop = asyncio.get_running_loop()
-        writing = loop.run_in_executor(job.pool, _write_from, spool, job)
+        writing = asyncio.ensure_future(self._written())
         try:
             if not await _while(writing, download.run()):
                 # It says why it ended before all had come.
-                return await asyncio.shield(writing)
-            job.report("writing", spool.received, "")
-            return await asyncio.shield(writing)
+                return await writing
+            self._job.report("writing", self._spool.received, "")
+            return await writing
         except BaseException:
-            spool.stop()
+            writing.cancel()
             # The thread must have let go of its files before anybody is told.
             await asyncio.wait([writing])
             _ = writing.cancelled() or writing.exception()
             # It may have come to its end in the very moment that it was told to stop.
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(job.temporary)
+                os.unlink(self._job.temporary)
             raise
         finally:
-            spool.reset(empty=False)
+            self._spool.reset(empty=False)
+
+    async def _written(self) -> LayerFacts:
+        """The layer, written while its blob comes if a place is free, else when the blob is whole."""
+        writers = self._job.writers
+        if await writers.take_free():
+            with contextlib.suppress(Starved):
+                return await self._in_place()
+        await self._spool.whole.wait()
+        await writers.take()
+        return await self._in_place()
+
+    async def _in_place(self) -> LayerFacts:
+        job, spool = self._job, self._spool
+        try:
+            return await job.writers.run(lambda: _write_from(spool, job), spool.stop, job.temporary)
+        finally:
+            job.writers.give()
 
     def _told(self, host: str) -> None:
         self._job.report("downloading", self._spool.received, host)
@@ -178,7 +193,14 @@ async def _while(work: asyncio.Future[LayerFacts], companion: Awaitable[None]) -
 
 
 def _write_from(spool: Spool, job: LayerJob) -> LayerFacts:
+    chunks = spool.chunks(job.writers.wanted)
     try:
-        return write_layer(spool.chunks(), job.temporary, job.claims, job.options)
-    finally:
+        facts = write_layer(chunks, job.temporary, job.claims, job.options, spool.check)
+    except Starved:
+        # It is read again when it is whole.
+        raise
+    except BaseException:
         spool.leave()
+        raise
+    spool.leave()
+    return facts

@@ -110,6 +110,8 @@ class RegistryClient:
         self._connections = Connections(pool, pull.limits)
         self._authorizer = Authorizer(self._connections)
         self._failed: set[str] = set()
+        self.registry = pull.name.partition("/")[0]
+        """The registry that the image's name means, whoever serves it."""
 
     async def __aenter__(self) -> Self:
         await self._connections.__aenter__()

@@ -6,12 +6,14 @@ Names are relative to the staging directory, the working directory of the worker
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from crib.backends.images.messages import blob_name
 from crib.backends.images.worker.free_space import EVERY, require_free
@@ -23,8 +25,17 @@ _GRAIN = 1 << 16
 """Holes are told in the file system's blocks; none is larger than this."""
 
 
+PATIENCE = 1.0
+"""Seconds that a reader may wait for bytes, all in all, while somebody else wants its place."""
+_LOOK_SECONDS = 0.1
+
+
 class SpoolClosed(Exception):
     """For the loop: nobody reads any more. For the reader: it is to stop. Who closed it knows why."""
+
+
+class Starved(Exception):
+    """For the thread that reads: too little comes, and others want its place."""
 
 
 class Spool:
@@ -57,6 +68,10 @@ class Spool:
         """Everything before it is here."""
         self.received = self.resumed
         """Bytes that are here, in one piece or not."""
+        self.whole = asyncio.Event()
+        """Whether all bytes are here, for the loop to wait for."""
+        if self.edge >= size:
+            self.whole.set()
 
     def write(self, offset: int, data: bytes) -> None:
         """Put bytes that are not here yet where they belong. SpoolClosed when nobody reads any more;
@@ -87,6 +102,8 @@ class Spool:
             del self._starts[end]
             edge = end
         self.edge = edge
+        if edge >= self.size:
+            self.whole.set()
         if edge >= self._wanted:
             with self._condition:
                 self._condition.notify()
@@ -97,25 +114,34 @@ class Spool:
             self._stopped = True
             self._condition.notify()
 
-    def chunks(self) -> Iterator[bytes]:
-        """For the thread: the bytes from the beginning to the end; blocks."""
+    def check(self) -> None:
+        """For the thread: SpoolClosed when it is to stop."""
+        if self._stopped:
+            raise SpoolClosed
+
+    def chunks(self, is_wanted: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
+        """For the thread: the bytes from the beginning to the end; blocks. Starved when it waits for them
+        while `is_wanted` says that somebody else could use the time."""
         at = 0
+        waited = 0.0
         while at < self.size:
             with self._condition:
                 self._wanted = min(at + _WAKE, self.size)
                 while self.edge < self._wanted and not self._stopped:
-                    self._condition.wait()
+                    if waited >= PATIENCE and is_wanted():
+                        raise Starved
+                    began = time.monotonic()
+                    self._condition.wait(_LOOK_SECONDS)
+                    waited += time.monotonic() - began
                 edge = self.edge
             while at < edge:
-                if self._stopped:
-                    raise SpoolClosed
+                self.check()
                 data = os.pread(self._fd, min(_READ, edge - at), at)
                 if not data:
                     raise OSError(errno.EIO, "ends before what was written to it", self.name)
                 at += len(data)
                 yield data
-            if self._stopped:
-                raise SpoolClosed
+            self.check()
 
     def leave(self) -> None:
         """The thread reads no more."""
@@ -131,6 +157,7 @@ class Spool:
             self._ends.clear()
             self._starts.clear()
             self.resumed = self.edge = self.received = 0
+            self.whole.clear()
 
     def is_right(self) -> bool:
         """Whether the blob is whole and has its digest; blocks."""

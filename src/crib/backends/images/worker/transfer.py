@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from crib.backends.images.messages import TransferLimits, staged_name
@@ -22,11 +21,10 @@ from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.download import Bandwidth, BlobClient
 from crib.backends.images.worker.layers import LayerFacts, write_layer
 from crib.backends.images.worker.pulling import LayerJob, PulledLayer
+from crib.backends.images.worker.shares import TransferShares, Writers
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
 
-MAX_THREADS = 8
-"""Layers that are written at once, over all requests; each has two more threads while it is written."""
 _REPORT_EVERY = 0.2
 
 LayerProgress = Callable[[Progress], None]
@@ -96,8 +94,8 @@ class LayerTransfers:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="layer")
-        self._slots = asyncio.Semaphore(MAX_THREADS)
+        self._writers = Writers()
+        self._shares = TransferShares()
         self._bandwidth = Bandwidth()
         self._flights: dict[tuple[Digest, Digest | None], _Flight] = {}
         self._staged: dict[Digest, _Staged] = {}
@@ -155,7 +153,7 @@ class LayerTransfers:
 
     def close(self) -> None:
         """End the threads; nothing may be under way."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._writers.close()
 
     def _drop_unwanted(self, diff_id: Digest, staged: _Staged) -> None:
         if staged.claims > 0 or staged.handed:
@@ -208,8 +206,7 @@ class LayerTransfers:
     async def _fly(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> None:
         try:
             flight.report("waiting", 0, "")
-            async with self._slots:
-                layer = await self._write(flight, origin, limits)
+            layer = await self._write(flight, origin, limits)
         except asyncio.CancelledError:
             self._forget(flight)
             flight.result.cancel()
@@ -226,9 +223,10 @@ class LayerTransfers:
 
     async def _write(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> Layer:
         temporary = f"partial-{next(self._serial)}"
-        job = LayerJob(flight.layer, limits, temporary, self._pool, flight.report)
+        job = LayerJob(flight.layer, limits, temporary, self._writers, flight.report)
         if isinstance(origin, RegistryOrigin):
-            facts = await self._pulled(job, origin.client)
+            async with self._shares.share(origin.client.registry, origin.client):
+                facts = await self._pulled(job, origin.client)
         else:
             facts = await _imported(job, origin.chunks)
         if flight.waiting == 0:
@@ -281,8 +279,6 @@ async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
         done = 0
         reported = 0.0
         for chunk in chunks:
-            if stop.is_set():
-                raise Stopped
             yield chunk
             done += len(chunk)
             now = time.monotonic()
@@ -290,15 +286,15 @@ async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
                 reported = now
                 loop.call_soon_threadsafe(told, done)
 
-    work = loop.run_in_executor(job.pool, write_layer, source(), job.temporary, job.claims, job.options)
+    def check() -> None:
+        if stop.is_set():
+            raise Stopped
+
+    def write() -> LayerFacts:
+        return write_layer(source(), job.temporary, job.claims, job.options, check)
+
+    await job.writers.take()
     try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        # The thread must have let go of its file before anybody is told.
-        await asyncio.wait([work])
-        _ = work.cancelled() or work.exception()
-        # It may have come to its end in the very moment that it was told to stop.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(job.temporary)
-        raise
+        return await job.writers.run(write, stop.set, job.temporary)
+    finally:
+        job.writers.give()

@@ -1,0 +1,128 @@
+"""Who may do how much at once: a registry's share of the transfers, and places for threads that write.
+
+A transfer costs a connection and a file, a writer costs threads and memory. So whoever waits for bytes holds
+no place of a writer that somebody else could use, and no registry can fill the node with transfers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+MAX_TRANSFERS = 32
+"""Blobs that come at once, over all requests; a registry that has none under way gets one beyond."""
+MAX_OF_REGISTRY = 12
+"""Blobs that come from one registry at once."""
+MAX_REGISTRIES = 32
+"""Transfers beyond MAX_TRANSFERS, the only ones of their registries."""
+MAX_WRITERS = 8
+"""Layers that are written at once, over all requests; each has two more threads while it is written."""
+
+_Taken = TypeVar("_Taken")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    registry: str
+    pull: object
+    turn: asyncio.Future[None]
+
+
+class TransferShares:
+    """Who may begin: of those that may, the one whose pull has the fewest under way, then the oldest."""
+
+    def __init__(self) -> None:
+        self._registries: Counter[str] = Counter()
+        self._pulls: Counter[object] = Counter()
+        self._waiting: list[_Waiting] = []
+
+    @contextlib.asynccontextmanager
+    async def share(self, registry: str, pull: object) -> AsyncIterator[None]:
+        """One transfer for `pull` (any object that stands for it); waits for its turn."""
+        waiting = _Waiting(registry, pull, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._admit()
+        try:
+            await waiting.turn
+            yield
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            else:
+                self._count(waiting, -1)
+                self._admit()
+
+    def _admit(self) -> None:
+        while ready := [one for one in self._waiting if self._may_begin(one.registry)]:
+            first = min(ready, key=lambda one: self._pulls[one.pull])
+            self._waiting.remove(first)
+            self._count(first, 1)
+            if not first.turn.done():
+                first.turn.set_result(None)
+
+    def _may_begin(self, registry: str) -> bool:
+        under_way = self._registries.total()
+        own = self._registries[registry]
+        if own == 0:
+            return under_way < MAX_TRANSFERS + MAX_REGISTRIES
+        return own < MAX_OF_REGISTRY and under_way < MAX_TRANSFERS
+
+    def _count(self, one: _Waiting, change: int) -> None:
+        self._registries[one.registry] += change
+        self._pulls[one.pull] += change
+        # Without those at zero.
+        self._registries, self._pulls = +self._registries, +self._pulls
+
+
+class Writers:
+    """Threads that write layers. A place is taken before `run`, and given back after it."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(MAX_WRITERS, thread_name_prefix="layer")
+        self._places = asyncio.Semaphore(MAX_WRITERS)
+        self._waiting = 0
+
+    def wanted(self) -> bool:
+        """Whether somebody who has all bytes waits for a place. Threads may ask, too."""
+        return self._waiting > 0
+
+    async def take_free(self) -> bool:
+        """Take a place if one is free; never waits."""
+        return not self._places.locked() and await self._places.acquire()
+
+    async def take(self) -> None:
+        """Wait for a place."""
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+
+    def give(self) -> None:
+        """Give a place back."""
+        self._places.release()
+
+    async def run(self, work: Callable[[], _Taken], stop: Callable[[], None], temporary: str) -> _Taken:
+        """Have a thread do `work`, which writes the file `temporary`. When we are cancelled it is told to
+        `stop`, and has let go of its files when this ends."""
+        job = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            stop()
+            await asyncio.wait([job])
+            _ = job.cancelled() or job.exception()
+            # It may have come to its end in the very moment that it was told to stop.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+    def close(self) -> None:
+        """End the threads; nothing may be under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
