@@ -1,14 +1,12 @@
 """Any bytes over a layer's file: it is refused by one error, or it is a tree that stays inside the file.
 
-`python -m tests.fuzz.fuzz_erofs [libFuzzer's arguments]` runs it under atheris, when that is installed; the
-suite runs it with bytes from hypothesis (tests/unit/wire/test_erofs_reader.py), and mounts what passes
-(tests/system/test_erofs_mount.py).
+One of the targets of `targets.py`; the suite also runs it with edits from hypothesis
+(tests/unit/wire/test_erofs_reader.py), and mounts what passes (tests/system/test_erofs_mount.py).
 """
 
 from __future__ import annotations
 
 import stat
-import sys
 from struct import Struct
 from typing import Any
 
@@ -86,16 +84,3 @@ def one_input(data: bytes) -> None:
         assert all(name.startswith((b"user.", b"security.", b"trusted.overlay.o")) for name in inode.xattrs)
         if stat.S_ISREG(inode.mode) and inode.size:
             assert DATA_OFFSET <= inode.offset <= inode.offset + inode.size <= opened.data_end
-
-
-def main() -> None:
-    """Fuzz until stopped."""
-    import atheris  # no dependency of the project: only who fuzzes for long has it
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,8 @@
 
 A target raises nothing else, keeps to its processor time, and holds what its reader promises: bytes that come
 in pieces mean what they mean in one, and what was taken can be taken again. `python -m tests.fuzz NAME` runs
-one for long; `test_targets.py` runs each for a moment. SPDY's session is in `fuzz_spdy`.
+one for long; `test_targets.py` runs each for a moment. SPDY's session is in `fuzz_spdy`, edits of a
+whole layer in `fuzz_erofs`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from crib.wire import (
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
 from crib.wire.toml_table import MalformedToml
-from tests.fuzz import fuzz_spdy
+from tests.fuzz import fuzz_erofs, fuzz_spdy
 
 _MANIFEST = (Path(__file__).parent / "corpus" / "manifest" / "manifest").read_bytes()
 SITE = Site(Dirs("/pods"), memory=16 << 30)
@@ -346,6 +347,7 @@ TARGETS: dict[str, Target] = {
     "datagrams": Target(_datagrams, (b"\xff\xff", b"\0\0")),
     "dns": Target(_dns, (b"\xc0\x0c", b"\0\x01", b"\x3f", b"\xff\xff")),
     "erofs": Target(_erofs, (b"\xff\xff\xff\xff", b"\0" * 8, b"\x01", b"trusted."), 24 << 10),
+    "erofs-edited": Target(fuzz_erofs.one_input, (), 64),
     "hosts-toml": Target(_hosts, (*_TOML, b"[host.", b"capabilities", b"http://", b"dial_timeout")),
     "http-head": Target(
         _http_head, (b"\r\n", b"\r\n\r\n", b"Upgrade: websocket", b"HTTP/1.1", b"Host:", b" ", b",")
