@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.oci import pods
 from crib.backends.oci.bundles import is_alive
 from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
-from crib.host.mount_table import mounts_below
+from crib.host.mount_table import is_mountpoint, mounts_below
 from crib.host.pidfds import wait_pidfd
 from crib.model.container import (
     Capabilities,
@@ -308,6 +309,38 @@ async def test_target_namespace_sees_the_other_container(lab: OciLab) -> None:
         )
         assert found.code == 0
         assert "sleep 1234" in log
+
+
+async def test_cve_2020_8557_what_containers_write_to_the_pods_files_is_bounded(lab: OciLab) -> None:
+    async with pod(lab) as sandbox:
+        script = "; ".join(
+            f"dd if=/dev/zero bs=1M count=64 >>/etc/{name} 2>/dev/null && echo whole"
+            for name in ("hosts", "hostname", "resolv.conf")
+        )
+        async with running(lab, sandbox, config("sleep", "1000")) as first:
+            result = await run_command(lab.handler, first, ExecCommand(("sh", "-c", script), timeout=BOUND))
+            assert result.stdout == b""
+            directory = lab.paths.sandbox(sandbox.id)
+            assert sum(entry.stat().st_size for entry in os.scandir(directory)) < 8 << 20
+            # the files are the pod's own: others of it see the same, and can still be made
+            async with running(lab, sandbox, config("sleep", "1000")) as second:
+                assert int(await output(lab, second, "stat", "-c", "%s", "/etc/hosts")) > 1 << 20
+
+
+async def test_a_pod_whose_files_lie_on_no_mount_of_their_own_serves_on_and_is_removed(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = lab.sandbox()
+    directory = lab.paths.sandbox(record.id)
+    with monkeypatch.context() as patch:
+        patch.setattr(pods, "is_mountpoint", lambda path: path == directory or is_mountpoint(path))
+        await lab.handler.prepare_pod(record, STAGE)
+    assert not is_mountpoint(directory)
+    assert await lab.handler.pod_alive(record)
+    found, log = await run_to_end(lab, record, config("cat", "/etc/hostname"))
+    assert (found.code, log) == (0, "pod-host\n")
+    await lab.handler.remove_pod(record)
+    assert_nothing_left(lab)
 
 
 async def test_pod_files_hostname_and_shm_are_there(lab: OciLab) -> None:

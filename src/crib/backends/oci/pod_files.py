@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 
@@ -51,14 +52,21 @@ def write_pod_files(paths: Paths, record: SandboxRecord) -> None:
 def write_hosts(paths: Paths, record: SandboxRecord) -> None:
     """Write the hosts file if it is not there as it should be.
 
-    The pod's addresses are known only after the network is.
+    The pod's addresses are known only after the network is. A pod that has filled its files keeps the one
+    that it has: its containers can still be started again.
     """
     wanted = _host_file("/etc/hosts") if record.config.host_network else _hosts(record)
     path = paths.etc(record.id, "hosts")
+    is_there = False
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        is_there = True
         if file.read(_HOST_FILE_LIMIT) == wanted:
             return
-    _write(paths, record, "hosts", wanted)
+    try:
+        _write(paths, record, "hosts", wanted)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not is_there:
+            raise
 
 
 def _write(paths: Paths, record: SandboxRecord, name: str, content: bytes) -> None:

@@ -36,6 +36,8 @@ from crib.ocispec.pod_security import PodConfinement, confined
 from crib.ports import StageTimer
 
 SHM_SIZE = 64 << 20
+FILES_SIZE = 4 << 20
+"""Bytes of a pod's own directory: containers may write to hosts, hostname and resolv.conf (docs/adr/0042)."""
 _KILL_TIME = 10.0
 
 
@@ -107,6 +109,8 @@ class Pods:
         """For root alone (a shm is open to all who get there), and the root of its own user namespace."""
         directory, idmap = self._paths.sandbox(record.id), pod_id_map(self._paths, record)
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not is_mountpoint(directory):
+            perform(Tmpfs(directory, FILES_SIZE, mode=0o700, no_exec=True))
         if idmap is not None:
             let_through(directory, idmap)
         os.makedirs(f"{directory}/ns", mode=0o711, exist_ok=True)
@@ -157,6 +161,8 @@ class Pods:
 
     async def _erase(self, sandbox: SandboxId, *, own_cgroup: bool) -> None:
         with trying(f"removing sandbox {sandbox}"):
+            while unmount(self._paths.sandbox(sandbox), lazy=True):
+                pass
             remove_tree(self._paths.sandbox(sandbox))
             if own_cgroup:
                 cgroup = self._env.names.own_pod(sandbox)
