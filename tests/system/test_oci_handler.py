@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from crib.model.container import (
     Exit,
     Mount,
 )
-from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, WrongState
+from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, TimedOut, WrongState
 from crib.model.ids import new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
 from crib.model.sandbox import (
@@ -341,6 +342,31 @@ async def test_a_pod_whose_files_lie_on_no_mount_of_their_own_serves_on_and_is_r
     assert (found.code, log) == (0, "pod-host\n")
     await lab.handler.remove_pod(record)
     assert_nothing_left(lab)
+
+
+async def test_a_declared_volume_of_zeros_fills_no_disk_and_what_does_is_refused(lab: OciLab) -> None:
+    data = Path(lab.logs).parent / "lower" / "data"  # on a file system of 512 MiB
+    data.mkdir()
+    image = ImageConfig(volumes=("/data",))
+    async with pod(lab) as sandbox:
+        for fits in (True, False):
+            (data / "zeros").write_bytes(bytes(32 << 20))
+            if not fits:  # 256 MiB must stay
+                ballast = os.open(data.parent.parent / "ballast", os.O_WRONLY | os.O_CREAT)
+                os.posix_fallocate(ballast, 0, 230 << 20)
+                os.close(ballast)
+                (data / "some").write_bytes(b"x")
+            free = shutil.disk_usage(lab.logs).free
+            record = lab.container(sandbox, config("true"))
+            try:
+                await lab.handler.create(record, sandbox, image, STAGE)
+                assert fits
+                assert free - shutil.disk_usage(lab.logs).free < 8 << 20
+            except Exhausted as error:
+                assert not fits
+                assert "volume /data of the image cannot be copied" in str(error)  # noqa: PT017
+            await lab.handler.delete(record)
+            assert free - shutil.disk_usage(lab.logs).free < 1 << 20
 
 
 async def test_pod_files_hostname_and_shm_are_there(lab: OciLab) -> None:

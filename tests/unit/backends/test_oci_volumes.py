@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci import sources
+from crib.backends.oci import sources, volumes
 from crib.backends.oci.sources import prepare_mount_sources, real_sources
 from crib.backends.oci.volumes import (
     MAX_DECLARED,
@@ -19,10 +19,11 @@ from crib.backends.oci.volumes import (
     make_declared_volumes,
 )
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
-from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, InvalidRequest, NotFound
+from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, Exhausted, InvalidRequest, NotFound, Unavailable
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.paths import Paths
+from crib.model.settings import Settings
 from crib.ocispec.inputs import DeclaredVolume
 
 ID = ContainerId("c" * 64)
@@ -118,6 +119,27 @@ def test_copying_up_stays_in_the_root_and_names_what_is_no_directory(tmp_path: P
         make_declared_volumes(str(root), [DeclaredVolume("/data/file", f"{tmp_path}/v/2")])
 
 
+def test_copying_up_leaves_the_space_that_must_stay_free(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(Exhausted, match=r"volume /data of the image .* must stay \(images.min_free\)"):
+        make_declared_volumes(str(root), [DeclaredVolume("/data", f"{tmp_path}/v")], min_free=1 << 60)
+
+
+def test_copying_up_takes_a_bounded_time(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "_COPY_SECONDS", -1)
+    with pytest.raises(Unavailable, match="volume /data of the image cannot be copied: it takes longer"):
+        make_declared_volumes(str(root), [DeclaredVolume("/data", f"{tmp_path}/v")])
+
+
+def test_the_bounds_hold_for_all_volumes_together(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "_COPY_ENTRIES", 3)
+    declared = [DeclaredVolume("/data", f"{tmp_path}/v/{number}") for number in range(2)]
+    make_declared_volumes(str(root), declared[:1])
+    with pytest.raises(InvalidRequest, match=r"more than 3 files; image_volumes = \"mkdir\""):
+        make_declared_volumes(str(root), [*declared[1:], DeclaredVolume("/data", f"{tmp_path}/v/2")])
+
+
 def test_host_paths_are_mounted_where_their_links_lead(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -150,11 +172,11 @@ class NoLayers:
 def test_the_setting_says_what_becomes_of_declared_volumes(paths: Paths, root: Path) -> None:
     image = ImageConfig(volumes=("/data",))
     made = {
-        way: (Volumes(paths, NoLayers(), way).plain(image), Volumes(paths, NoLayers(), way))
-        for way in ("bind", "mkdir", "ignore")
+        way: Volumes(paths, NoLayers(), Settings(image_volumes=way)) for way in ("bind", "mkdir", "ignore")
     }
-    assert {way: plain for way, (plain, _) in made.items()} == {"bind": (), "mkdir": ("/data",), "ignore": ()}
-    assert {way: len(volumes.declared(record(), str(root), image)) for way, (_, volumes) in made.items()} == {
+    plain = {way: volumes.plain(image) for way, volumes in made.items()}
+    assert plain == {"bind": (), "mkdir": ("/data",), "ignore": ()}
+    assert {way: len(volumes.declared(record(), str(root), image)) for way, volumes in made.items()} == {
         "bind": 1,
         "mkdir": 0,
         "ignore": 0,
@@ -164,5 +186,5 @@ def test_the_setting_says_what_becomes_of_declared_volumes(paths: Paths, root: P
 async def test_layers_that_are_not_here_fail_an_image_volume_in_the_cris_words(paths: Paths) -> None:
     wanted = record(Mount("/v", image="i"), volumes=(ImageVolume(0, ONE, (Digest("a"),)),))
     with pytest.raises(NotFound, match="not on disk") as caught:
-        await Volumes(paths, NoLayers(), "bind").acquire(wanted)
+        await Volumes(paths, NoLayers(), Settings()).acquire(wanted)
     assert caught.value.reason == IMAGE_VOLUME_MOUNT_FAILED

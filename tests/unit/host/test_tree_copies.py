@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from crib.host.tree_copies import CopyLimits, TooMuch, copy_tree
+from crib.host.tree_copies import CopyBudget, CopyLimits, TooMuch, copy_tree
 
-WIDE = CopyLimits(bytes=1 << 20, entries=100)
+WIDE = CopyLimits(bytes=64 << 20, entries=100, seconds=600)
 
 
 def copied(source: Path, target: Path, limits: CopyLimits = WIDE) -> None:
     target.mkdir()
     source_fd, target_fd = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target))
     try:
-        copy_tree(source_fd, target_fd, limits)
+        copy_tree(source_fd, target_fd, CopyBudget(limits))
     finally:
         os.close(source_fd)
         os.close(target_fd)
@@ -62,7 +62,7 @@ def test_user_attributes_are_kept_and_those_of_overlayfs_are_not(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("limits", "words"), [(CopyLimits(10, 100), "10 bytes"), (CopyLimits(1000, 2), "2 files")]
+    ("limits", "words"), [(CopyLimits(10, 100, 600), "10 bytes"), (CopyLimits(1000, 2, 600), "2 files")]
 )
 def test_what_is_too_large_is_not_copied(tmp_path: Path, limits: CopyLimits, words: str) -> None:
     source = tmp_path / "a"
@@ -71,3 +71,42 @@ def test_what_is_too_large_is_not_copied(tmp_path: Path, limits: CopyLimits, wor
         (source / str(number)).write_bytes(b"12345")
     with pytest.raises(TooMuch, match=words):
         copied(source, tmp_path / "b", limits)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\0", b"x", b"\0" * (3 << 20), b"x" + b"\0" * (3 << 20), b"\0" * (3 << 20) + b"x"),
+        *((b"x" * 65536 + b"\0" * 65536) * 20, b"\0" * 65535 + b"x", b"x" * (1 << 20) + b"\0" * 70_000),
+    ],
+)
+def test_files_with_zeros_are_copied_to_the_byte(tmp_path: Path, content: bytes) -> None:
+    (source := tmp_path / "a").mkdir()
+    (source / "file").write_bytes(content)
+    copied(source, tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_zeros_take_no_space_whether_the_source_has_holes_or_not(tmp_path: Path, written: bool) -> None:
+    (source := tmp_path / "a").mkdir()
+    with open(source / "file", "wb") as file:
+        if written:
+            file.write(bytes(32 << 20))
+        file.truncate(32 << 20)
+        file.seek(16 << 20)
+        file.write(b"x")
+    copied(source, tmp_path / "b")
+    status = (tmp_path / "b" / "file").stat()
+    assert status.st_size == 32 << 20
+    assert status.st_blocks * 512 <= 128 << 10
+
+
+def test_a_copy_ends_when_its_time_is_over_or_the_disk_fills(tmp_path: Path) -> None:
+    (source := tmp_path / "a").mkdir()
+    (source / "file").write_bytes(b"x")
+    for number, (limits, words) in enumerate(
+        ((CopyLimits(99, 99, seconds=-1), "takes longer"), (CopyLimits(99, 99, 600, 1 << 60), "must stay"))
+    ):
+        with pytest.raises(TooMuch, match=words):
+            copied(source, tmp_path / f"b{number}", limits)

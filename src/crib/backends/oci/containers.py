@@ -75,7 +75,7 @@ class Containers:
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
-        self._volumes = Volumes(self._paths, layers, environment.settings.image_volumes)
+        self._volumes = Volumes(self._paths, layers, environment.settings)
         self._monitors = Monitors(environment.monitor, environment.runtime)
         self._filters = SeccompFilters(environment.runtime.root)
         self._labels = Labels(environment.paths, environment.host)

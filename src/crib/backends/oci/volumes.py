@@ -22,17 +22,28 @@ from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.sources import real_sources
 from crib.host import mounts
 from crib.host.files import open_in_root, open_root
-from crib.host.tree_copies import CopyLimits, TooMuch, copy_tree
+from crib.host.tree_copies import CopyBudget, CopyLimits, TooMuch, copy_tree
 from crib.model.container import ContainerRecord, Mount, MountPropagation
-from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, Broken, CribError, InvalidRequest
+from crib.model.errors import (
+    IMAGE_VOLUME_MOUNT_FAILED,
+    Broken,
+    CribError,
+    Exhausted,
+    InvalidRequest,
+    Unavailable,
+)
 from crib.model.ids import ContainerId, ImageId
 from crib.model.image import ImageConfig
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
+from crib.model.settings import Settings
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume
 
 MAX_DECLARED = 128
-_LIMITS = CopyLimits(bytes=16 << 30, entries=1_000_000)
+_COPY_BYTES = 16 << 30
+_COPY_ENTRIES = 1_000_000
+_COPY_SECONDS = 120.0
+"""For all declared volumes of a container together."""
 _NEVER_OVER = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """An image may not lay its own files over these: labels and masks are set through them (CVE-2019-16884)."""
 
@@ -44,11 +55,11 @@ Stacks = tuple[Sequence[str], ...]
 class Volumes:
     """The volume side of one handler's containers. All but `acquire` may block."""
 
-    def __init__(self, paths: Paths, layers: LayerMounts, declared: str) -> None:
-        """`declared` is the setting `image_volumes`."""
+    def __init__(self, paths: Paths, layers: LayerMounts, settings: Settings) -> None:
         self._paths = paths
         self._layers = layers
-        self._declared = declared
+        self._declared = settings.image_volumes
+        self._min_free = settings.images.min_free
 
     async def acquire(self, record: ContainerRecord) -> Stacks:
         """Mount the layers of the record's image volumes, each image's once however many mounts are of it."""
@@ -137,7 +148,7 @@ class Volumes:
     def fill(self, root: str, volumes: Sequence[DeclaredVolume], label: str) -> None:
         """Make the directories and copy up what the image holds there; takes long when it is much."""
         with trying(f"volumes of the image in {root}"):
-            make_declared_volumes(root, volumes)
+            make_declared_volumes(root, volumes, self._min_free)
         for volume in volumes:
             relabel_volume(volume.source, label, "config.image")
 
@@ -235,28 +246,39 @@ def _unusable(path: str, error: OSError) -> InvalidRequest:
     )
 
 
-def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume]) -> None:
-    """Make the directories and copy up what the image holds there. Blocks, for long when it is much."""
+def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume], min_free: int = 0) -> None:
+    """Make the directories and copy up what the image holds there. Blocks, for long when it is much.
+
+    What was copied until an error goes with the container.
+    """
     if not volumes:
         return
+    limits = CopyLimits(_COPY_BYTES, _COPY_ENTRIES, _COPY_SECONDS, min_free)
+    budget = CopyBudget(limits)
     root_fd = open_root(root)
     try:
         owner = os.fstat(root_fd)
         for volume in volumes:
             os.makedirs(volume.source, mode=0o755, exist_ok=True)
             try:
-                _copy_up(root_fd, volume, owner)
+                _copy_up(root_fd, volume, owner, budget)
             except TooMuch as error:
-                text = (
-                    f"volume {volume.destination} of the image cannot be copied: {error.strerror}; "
-                    'image_volumes = "mkdir" in the configuration does without'
-                )
-                raise InvalidRequest(text, field="config.image") from error
+                raise _too_much(volume, error) from error
     finally:
         os.close(root_fd)
 
 
-def _copy_up(root_fd: int, volume: DeclaredVolume, owner: os.stat_result) -> None:
+def _too_much(volume: DeclaredVolume, error: TooMuch) -> CribError:
+    text = f"volume {volume.destination} of the image cannot be copied: {error.strerror}"
+    if error.errno == errno.ENOSPC:
+        return Exhausted(f"{text} (images.min_free)")
+    if error.errno == errno.ETIME:
+        return Unavailable(text)
+    without = 'image_volumes = "mkdir" in the configuration does without'
+    return InvalidRequest(f"{text}; {without}", field="config.image")
+
+
+def _copy_up(root_fd: int, volume: DeclaredVolume, owner: os.stat_result, budget: CopyBudget) -> None:
     target_fd = os.open(volume.source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         try:
@@ -268,7 +290,7 @@ def _copy_up(root_fd: int, volume: DeclaredVolume, owner: os.stat_result) -> Non
             os.fchmod(target_fd, 0o755)
             return
         try:
-            copy_tree(source_fd, target_fd, _LIMITS)
+            copy_tree(source_fd, target_fd, budget)
         finally:
             os.close(source_fd)
     finally:
