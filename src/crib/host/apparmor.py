@@ -17,6 +17,8 @@ _PROFILE = """\
 profile {name} flags=(attach_disconnected,mediate_deleted) {{
 {inside}
   network,
+  # The kernel's ciphers. A seccomp filter cannot see what a 32-bit program asks of socketcall(2).
+  deny network alg,
   capability,
   file,
   umount,

@@ -3,7 +3,8 @@
 The default profile is a list of what is allowed. What is left out lets a process reach past its namespaces
 (kexec, module loading, mounting, setting clocks, the kernel's keyrings, ...) or is a frequent way into the
 kernel (userfaultfd, bpf, perf, io_uring, sockets of AF_ALG). Capabilities that a container was given bring
-the calls that they are for.
+the calls that they are for. 32-bit programs may call socketcall(2), as moby's profile lets them: what it asks
+for lies in memory, where no filter sees it, and without the call many of them do not run.
 """
 
 from __future__ import annotations

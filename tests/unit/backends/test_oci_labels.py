@@ -118,6 +118,7 @@ async def test_default_profile_is_loaded_when_needed_and_missing(
         assert not kernel
         kernel.add("crib-default")
 
+    monkeypatch.setattr(module, "_tried", set())
     monkeypatch.setattr(apparmor, "loaded_profiles", lambda: frozenset(kernel))
     monkeypatch.setattr(apparmor, "load_profile", load)
     labels = on(paths)
@@ -129,6 +130,22 @@ async def test_default_profile_is_loaded_when_needed_and_missing(
     for _ in range(2):
         await labels.load_default_profile(None, privileged=False)
     assert labels.loaded_profiles(DEFAULT, privileged=False) == {"crib-default"}
+
+
+async def test_default_profile_of_an_earlier_daemon_is_replaced_once(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    async def load(text: str) -> None:
+        given.append(text)
+
+    monkeypatch.setattr(module, "_tried", set())
+    monkeypatch.setattr(apparmor, "loaded_profiles", lambda: frozenset({"crib-default"}))
+    monkeypatch.setattr(apparmor, "load_profile", load)
+    for _ in range(2):
+        await on(paths).load_default_profile(None, privileged=False)
+    assert len(given) == 1
 
 
 async def test_default_profile_that_cannot_be_loaded_is_told_once(

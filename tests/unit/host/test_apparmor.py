@@ -61,6 +61,7 @@ def test_default_profile_lets_the_daemon_send_signals(tmp_path: Path) -> None:
     "rule",
     [
         "deny mount,",
+        "deny network alg,",
         "deny @{PROC}/* w,",
         "deny @{PROC}/sys/kernel/sh[^m]** w,",
         "deny @{PROC}/{kcore,kmem,mem,sysrq-trigger} rwklx,",

@@ -40,6 +40,8 @@ _TRIES = 100_000
 # A level is chosen and written down under one lock, whichever handler the pod is of.
 _levels_lock = threading.Lock()
 _warned: set[str] = set()
+_tried: set[str] = set()
+"""Profiles of which this daemon gave the kernel its own text: one that is there may be an earlier one's."""
 
 
 class Labels:
@@ -50,15 +52,16 @@ class Labels:
         self._host = host
 
     async def load_default_profile(self, profile: SecurityProfile | None, *, privileged: bool) -> None:
-        """Give the kernel our AppArmor profile if it is needed and not there.
+        """Give the kernel our AppArmor profile if it is needed, and not there or from an earlier daemon.
 
         A failure is logged once: whether a container may do without it is the recipe's to say.
         """
         if not self._host.apparmor or wanted_profile(profile, privileged=privileged) != DEFAULT_PROFILE:
             return
         try:
-            if DEFAULT_PROFILE in apparmor.loaded_profiles():
+            if DEFAULT_PROFILE in apparmor.loaded_profiles() and DEFAULT_PROFILE in _tried:
                 return
+            _tried.add(DEFAULT_PROFILE)
             keeper = apparmor.own_profile()
             await apparmor.load_profile(apparmor.default_profile(DEFAULT_PROFILE, keeper=keeper))
             _log.info("loaded the AppArmor profile %s", DEFAULT_PROFILE)
