@@ -44,6 +44,7 @@ class RuntimeService:
             **self._sandbox_calls(),
             **self._container_calls(),
             **self._stats_calls(),
+            **_metric_calls(),
             **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
         }
@@ -259,3 +260,16 @@ class RuntimeService:
 
 def _pod_figures(found: PodFigures) -> pb.PodSandboxStats:
     return stats.encode_pod(found.sandbox, found.usage, found.interfaces, found.containers)
+
+
+def _metric_calls() -> dict[str, Call]:
+    """See `ledger.EMPTY`."""
+    return {
+        "ListMetricDescriptors": Read(
+            pb.ListMetricDescriptorsRequest, nothing, lambda _: pb.ListMetricDescriptorsResponse()
+        ),
+        "ListPodSandboxMetrics": Read(
+            pb.ListPodSandboxMetricsRequest, nothing, lambda _: pb.ListPodSandboxMetricsResponse()
+        ),
+        "StreamPodSandboxMetrics": Parts(pb.StreamPodSandboxMetricsRequest, nothing, lambda _: iter(())),
+    }

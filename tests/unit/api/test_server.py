@@ -204,11 +204,33 @@ async def test_updates_reach_the_verbs_with_what_they_name(client: Any, node: Fa
 @pytest.mark.parametrize("name", sorted(NOT_BUILT))
 async def test_calls_that_are_not_built_say_so_by_name(client: Any, name: str) -> None:
     call = getattr(client.runtime, name)(getattr(pb, f"{name}Request")())
-    if name.startswith("Stream"):
-        call = call.read()
     code, text = await refused(call)
     assert code == grpc.StatusCode.UNIMPLEMENTED
     assert name in text
+
+
+async def test_no_metric_is_described_and_none_is_listed(client: Any) -> None:
+    runtime = client.runtime
+    described = await runtime.ListMetricDescriptors(pb.ListMetricDescriptorsRequest())
+    listed = await runtime.ListPodSandboxMetrics(pb.ListPodSandboxMetricsRequest())
+    assert (described, listed) == (pb.ListMetricDescriptorsResponse(), pb.ListPodSandboxMetricsResponse())
+    assert [p async for p in runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest())] == []
+
+
+STREAMED_LISTS = [
+    (service.name, method.name)
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.name.startswith("Stream")
+]
+
+
+@pytest.mark.parametrize(("service", "name"), STREAMED_LISTS)
+async def test_no_streamed_list_makes_a_kubelet_give_up_streams(client: Any, service: str, name: str) -> None:
+    stub = client.runtime if service == "RuntimeService" else client.images
+    answer = getattr(stub, name)(getattr(pb, f"{name}Request")())
+    _ = [part async for part in answer]
+    assert await answer.code() == grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(
