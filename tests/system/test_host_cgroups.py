@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,8 @@ async def test_a_v2_tree_is_made_filled_read_killed_and_removed(cgroups: Cgroups
     assert v2.own_path("", str(child.pid)) == f"{path}/below"
     stats = StatsReader(v2.layout).read(path)
     assert stats.cpu_ns is not None
+    for resource in (stats.cpu_pressure, stats.io_pressure):
+        assert resource is not None or not Path(f"{cgroups.layout.unified}{path}/cpu.pressure").exists()
     assert v2._freeze(path, frozen=True)
     assert await v2.kill(path, 10)
     assert await child.wait(10) == -signal.SIGKILL

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.host_facts import read_host_facts
 from crib.client import events
 from crib.client.errors import InvalidRequest
+from crib.host.cgroups import detect_layout
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.daemon import IMAGE, Cri, Cribd, default_handler, log_contents, running_cribd, until
 
@@ -268,7 +270,26 @@ async def test_figures_grow_with_what_a_container_does(cri: Cri) -> None:
     assert pod_stats.linux.cpu.usage_core_nano_seconds.value >= much.cpu.usage_core_nano_seconds.value
     assert pod_stats.linux.memory.usage_bytes.value >= 24 << 20
     assert pod_stats.linux.network.default_interface.name == "eth0"
+    told = {part.HasField("psi") for part in (much.cpu, much.memory, pod_stats.linux.cpu)}
+    told |= {much.HasField("io"), pod_stats.linux.HasField("io")}
+    assert told == {detect_layout().mode == "v2" and Path("/proc/pressure/cpu").exists()}
     await cri.remove_pod(pod)
+
+
+async def test_swap_of_a_limited_container_is_told_with_what_is_left(cri: Cri) -> None:
+    if not read_host_facts(detect_layout()).swap_accounting:
+        pytest.skip("the kernel does not account swap here")
+    pod = await cri.run_pod("swapping")
+    limits = pb.LinuxContainerResources(memory_limit_in_bytes=64 << 20, memory_swap_limit_in_bytes=96 << 20)
+    box = await cri.run_container(pod, "sleep", "100", resources=limits)
+    reply = await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=box))
+    swap = reply.stats.swap
+    assert swap.timestamp > 0
+    assert swap.swap_usage_bytes.value + swap.swap_available_bytes.value == 32 << 20
+    without = await cri.run_container(pod, "sleep", "100", name="without")
+    reply = await cri.call(cri.runtime.ContainerStats, pb.ContainerStatsRequest(container_id=without))
+    assert reply.stats.HasField("swap")
+    assert not reply.stats.swap.HasField("swap_available_bytes")
 
 
 async def test_a_client_that_subscribes_late_still_waits_rightly(cri: Cri) -> None:

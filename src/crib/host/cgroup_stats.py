@@ -20,7 +20,7 @@ _PSI = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Pressure:
+class PressureLine:
     """One line of a pressure file: averages in percent over 10, 60 and 300 s, the total in microseconds."""
 
     avg10: float
@@ -33,13 +33,16 @@ class Pressure:
 class PressureStats:
     """Pressure stall information of one resource; `full` is missing for the CPU in older kernels."""
 
-    some: Pressure
-    full: Pressure | None
+    some: PressureLine
+    full: PressureLine | None
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit"."""
+    """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit".
+
+    A `swap_usage` of None is "not accounted": the kernel does not tell.
+    """
 
     usage: int
     working_set: int
@@ -47,7 +50,7 @@ class MemoryStats:
     page_faults: int
     major_page_faults: int
     limit: int | None
-    swap_usage: int
+    swap_usage: int | None
     swap_limit: int | None
     oom_kills: int
     pressure: PressureStats | None = None
@@ -108,7 +111,7 @@ def _memory_v1(directory: str) -> MemoryStats:
         page_faults=_number(stat, b"total_pgfault"),
         major_page_faults=_number(stat, b"total_pgmajfault"),
         limit=limit,
-        swap_usage=_number(stat, b"total_swap"),
+        swap_usage=_number(stat, b"total_swap") if b"\ntotal_swap " in stat else None,
         swap_limit=None if both is None or limit is None else max(both - limit, 0),
         oom_kills=_number(_optional(f"{directory}/memory.oom_control"), b"oom_kill"),
     )
@@ -135,6 +138,7 @@ def _memory_v2(directory: str) -> MemoryStats | None:
     if not current:
         return None
     stat = _file(f"{directory}/memory.stat")
+    swapped = _optional(f"{directory}/memory.swap.current")
     usage = int(current)
     return MemoryStats(
         usage=usage,
@@ -143,7 +147,7 @@ def _memory_v2(directory: str) -> MemoryStats | None:
         page_faults=_number(stat, b"pgfault"),
         major_page_faults=_number(stat, b"pgmajfault"),
         limit=_limit_v2(_optional(f"{directory}/memory.max")),
-        swap_usage=int(_optional(f"{directory}/memory.swap.current") or b"0"),
+        swap_usage=int(swapped) if swapped else None,
         swap_limit=_limit_v2(_optional(f"{directory}/memory.swap.max")),
         oom_kills=_number(_optional(f"{directory}/memory.events"), b"oom_kill"),
         pressure=_pressure(f"{directory}/memory.pressure"),
@@ -156,7 +160,7 @@ def _limit_v2(text: bytes) -> int | None:
 
 def _pressure(path: str) -> PressureStats | None:
     lines = {
-        kind: Pressure(float(avg10), float(avg60), float(avg300), int(total))
+        kind: PressureLine(float(avg10), float(avg60), float(avg300), int(total))
         for kind, avg10, avg60, avg300, total in _PSI.findall(_optional(path))
     }
     return PressureStats(lines[b"some"], lines.get(b"full")) if b"some" in lines else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host.cgroup_stats import CgroupStats, MemoryStats, Pressure, PressureStats, StatsReader
+from crib.host.cgroup_stats import CgroupStats, MemoryStats, PressureLine, PressureStats, StatsReader
 from crib.host.cgroups import CgroupLayout
 
 
@@ -75,6 +75,7 @@ def test_v1_without_a_limit_of_its_own_and_with_less_usage_than_cache(tmp_path: 
     assert stats.pids is None
     assert stats.memory is not None
     assert (stats.memory.limit, stats.memory.swap_limit, stats.memory.working_set) == (None, None, 0)
+    assert stats.memory.swap_usage is None, "without swap accounting the kernel has no such line"
 
 
 def test_a_cgroup_that_is_gone_is_told(tmp_path: Path) -> None:
@@ -105,6 +106,14 @@ def test_v2_numbers_and_pressure(tmp_path: Path) -> None:
     stats = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset())).read("/a")
     assert stats.cpu_ns == 5_000_000
     assert stats.pids == 9
-    assert stats.cpu_pressure == PressureStats(Pressure(1.5, 0.25, 0.0, 12345), None)
-    assert stats.io_pressure == PressureStats(Pressure(1.5, 0.25, 0.0, 12345), Pressure(0, 0, 0, 7))
+    assert stats.cpu_pressure == PressureStats(PressureLine(1.5, 0.25, 0.0, 12345), None)
+    assert stats.io_pressure == PressureStats(PressureLine(1.5, 0.25, 0.0, 12345), PressureLine(0, 0, 0, 7))
     assert stats.memory == MemoryStats(50000, 40000, 111, 5, 1, None, 10, 4096, 2)
+
+
+def test_v2_without_swap_accounting_and_pressure_says_nothing_of_either(tmp_path: Path) -> None:
+    _write(tmp_path / "a", memory__current="50000\n", memory__stat="anon 111\n", memory__max="max\n")
+    stats = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset())).read("/a")
+    assert stats.memory is not None
+    assert (stats.memory.swap_usage, stats.memory.pressure) == (None, None)
+    assert (stats.cpu_pressure, stats.io_pressure) == (None, None)

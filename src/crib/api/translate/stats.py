@@ -10,7 +10,18 @@ from crib.api.translate.images import encode_usage
 from crib.api.translate.sandboxes import SandboxFilter
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
-from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, InterfaceUsage, MemoryUsage, PodUsage
+from crib.model.stats import (
+    CgroupUsage,
+    ContainerUsage,
+    CpuUsage,
+    InterfaceUsage,
+    IoUsage,
+    MemoryUsage,
+    PodUsage,
+    Pressure,
+    Stall,
+    SwapUsage,
+)
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 
@@ -40,6 +51,8 @@ def encode_container(record: ContainerRecord, usage: ContainerUsage) -> pb.Conta
         cpu=_cpu(usage.cgroup.cpu),
         memory=_memory(usage.cgroup.memory),
         writable_layer=None if usage.writable_layer is None else encode_usage(usage.writable_layer),
+        swap=_swap(usage.cgroup.swap),
+        io=_io(usage.cgroup.io),
     )
 
 
@@ -59,6 +72,7 @@ def encode_pod(
             network=_network(record, interfaces or usage.interfaces, _moment(usage)),
             process=_processes(cgroup, _moment(usage)),
             containers=[encode_container(row, used) for row, used in of_containers],
+            io=_io(cgroup.io),
         ),
     )
 
@@ -82,6 +96,7 @@ def _cpu(usage: CpuUsage | None) -> pb.CpuUsage | None:
         timestamp=usage.at,
         usage_core_nano_seconds=_count(usage.usage),
         usage_nano_cores=_count(usage.nano_cores),
+        psi=_pressure(usage.pressure),
     )
 
 
@@ -96,7 +111,32 @@ def _memory(usage: MemoryUsage | None) -> pb.MemoryUsage | None:
         rss_bytes=_count(usage.rss),
         page_faults=_count(usage.page_faults),
         major_page_faults=_count(usage.major_page_faults),
+        psi=_pressure(usage.pressure),
     )
+
+
+def _swap(usage: SwapUsage | None) -> pb.SwapUsage | None:
+    if usage is None:
+        return None
+    return pb.SwapUsage(
+        timestamp=usage.at,
+        swap_available_bytes=_count(usage.available),
+        swap_usage_bytes=_count(usage.usage),
+    )
+
+
+def _io(usage: IoUsage | None) -> pb.IoUsage | None:
+    return None if usage is None else pb.IoUsage(timestamp=usage.at, psi=_pressure(usage.pressure))
+
+
+def _pressure(found: Pressure | None) -> pb.PsiStats | None:
+    if found is None:
+        return None
+    return pb.PsiStats(Some=_stall(found.some), Full=None if found.full is None else _stall(found.full))
+
+
+def _stall(found: Stall) -> pb.PsiData:
+    return pb.PsiData(Total=found.total, Avg10=found.avg10, Avg60=found.avg60, Avg300=found.avg300)
 
 
 def _processes(usage: CgroupUsage, at: int) -> pb.ProcessUsage | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from crib.host.cgroup_stats import StatsReader
+from crib.host.cgroup_stats import MemoryStats, PressureLine, PressureStats, StatsReader
 from crib.host.files import disk_usage
 from crib.model.ids import ContainerId
 from crib.model.image import FilesystemUsage
 from crib.model.paths import Paths
-from crib.model.stats import CgroupUsage, CpuUsage, MemoryUsage
+from crib.model.stats import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, SwapUsage
 
 _DISK_PAUSE = 10.0
 """Seconds for which a measured writable layer counts as fresh: the kubelet asks every 10 to 15 s."""
@@ -33,20 +33,14 @@ class UsageReader:
         except OSError:
             return CgroupUsage()
         at = time.time_ns()
-        cpu = None if stats.cpu_ns is None else self._cpu(path, at, stats.cpu_ns)
-        memory = None
-        if stats.memory is not None:
-            found = stats.memory
-            memory = MemoryUsage(
-                at=at,
-                usage=found.usage,
-                working_set=found.working_set,
-                rss=found.rss,
-                page_faults=found.page_faults,
-                major_page_faults=found.major_page_faults,
-                available=None if found.limit is None else max(0, found.limit - found.working_set),
-            )
-        return CgroupUsage(cpu=cpu, memory=memory, processes=stats.pids)
+        io = _pressure(stats.io_pressure)
+        return CgroupUsage(
+            cpu=None if stats.cpu_ns is None else self._cpu(path, at, stats.cpu_ns, stats.cpu_pressure),
+            memory=None if stats.memory is None else _memory(at, stats.memory),
+            swap=None if stats.memory is None else _swap(at, stats.memory),
+            io=None if io is None else IoUsage(at, io),
+            processes=stats.pids,
+        )
 
     async def writable_layer(self, container: ContainerId) -> FilesystemUsage:
         """Space of a container's own files, measured again after 10 s at the earliest."""
@@ -69,11 +63,41 @@ class UsageReader:
         """Drop what is remembered of a cgroup."""
         self._last_cpu.pop(cgroup, None)
 
-    def _cpu(self, path: str, at: int, usage: int) -> CpuUsage:
+    def _cpu(self, path: str, at: int, usage: int, waits: PressureStats | None) -> CpuUsage:
         last = self._last_cpu.get(path)
         rate = None
         if last is not None and at > last.at and usage >= last.usage:
             rate = (usage - last.usage) * 1_000_000_000 // (at - last.at)
-        reading = CpuUsage(at, usage, rate)
+        reading = CpuUsage(at, usage, rate, _pressure(waits))
         self._last_cpu[path] = reading
         return reading
+
+
+def _memory(at: int, found: MemoryStats) -> MemoryUsage:
+    return MemoryUsage(
+        at=at,
+        usage=found.usage,
+        working_set=found.working_set,
+        rss=found.rss,
+        page_faults=found.page_faults,
+        major_page_faults=found.major_page_faults,
+        available=None if found.limit is None else max(0, found.limit - found.working_set),
+        pressure=_pressure(found.pressure),
+    )
+
+
+def _swap(at: int, found: MemoryStats) -> SwapUsage | None:
+    used, limit = found.swap_usage, found.swap_limit
+    if used is None:
+        return None
+    return SwapUsage(at, used, None if limit is None else max(0, limit - used))
+
+
+def _pressure(found: PressureStats | None) -> Pressure | None:
+    if found is None:
+        return None
+    return Pressure(_stall(found.some), None if found.full is None else _stall(found.full))
+
+
+def _stall(line: PressureLine) -> Stall:
+    return Stall(line.avg10, line.avg60, line.avg300, line.total_us * 1000)
