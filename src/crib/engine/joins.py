@@ -68,11 +68,15 @@ class Joins(Generic[R]):
                 loop = asyncio.get_running_loop()
                 work.timer = loop.call_later(self._linger, self._end, key, work)
 
-    def give_up(self, key: Hashable) -> None:
-        """End the work that runs under `key` if nobody waits for it."""
+    def is_abandoned(self, key: Hashable) -> bool:
+        """Whether work runs under `key` that nobody waits for any more."""
         work = self._works.get(key)
-        if work is not None and work.callers == 0:
-            self._end(key, work)
+        return work is not None and work.callers == 0
+
+    def end_abandoned(self, key: Hashable) -> None:
+        """End the work that runs under `key` if nobody waits for it any more."""
+        if self.is_abandoned(key):
+            self._end(key, self._works[key])
 
     def _begin(self, key: Hashable, subject: object, coroutine: Coroutine[Any, Any, R]) -> _Work[R]:
         work = self._works[key] = _Work(self._keeper.start(f"{self._verb} {key}", coroutine), subject)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crib.engine.identity import container_differences, sandbox_differences
-from crib.model.container import ContainerConfig, ContainerSecurity, Device, Mount
+from crib.model.container import ContainerConfig, ContainerSecurity, ContainerState, Device, Mount
 from crib.model.errors import AlreadyExists, Broken
 from crib.model.sandbox import Resources
 from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
@@ -120,6 +120,22 @@ async def test_the_next_attempt_ends_the_create_that_its_kubelet_gave_up(world: 
         container = await world.node.containers.create(pod, replace(kubelet_try(2), attempt=1))
         await until(lambda: set(world.records.containers) == {container})
     assert set(world.handler.containers) == {container}
+
+
+async def test_the_next_attempt_removes_what_was_made_for_a_caller_that_had_gone(world: World) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    hold = world.handler.failpoints.hold("create")
+    first = asyncio.ensure_future(world.node.containers.create(pod, kubelet_try(1)))
+    async with bounded():
+        await hold.reached.wait()
+        first.cancel()
+        hold.release.set()
+        await until(lambda: [row.state for row in world.node.containers.list()] == [ContainerState.CREATED])
+        second = await world.node.containers.create(pod, replace(kubelet_try(2), attempt=1))
+        await until(lambda: set(world.records.containers) == {second})
+        third = await world.node.containers.create(pod, replace(kubelet_try(3), attempt=2))
+    assert set(world.handler.containers) == {second, third}, "the second's caller knows its id"
 
 
 async def test_the_next_attempt_leaves_a_create_alone_that_somebody_waits_for(world: World) -> None:

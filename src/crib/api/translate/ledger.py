@@ -1,7 +1,7 @@
 """The request fields that nothing reads, and the calls that are not built or answer nothing, with reasons.
 
 tests/architecture/test_field_ledger.py watches every decoding: a field that is neither read nor listed
-fails, and so does one that is listed and read. Both lists only shrink. A message that is not read hides the
+fails, and so does one that is listed and read. The lists only shrink. A message that is not read hides the
 fields below it.
 """
 

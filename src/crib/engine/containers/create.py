@@ -40,6 +40,8 @@ class CreateContainer:
         self._catalogue = catalogue
         self._policy = policy
         self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
+        self._unclaimed: set[ContainerId] = set()
+        """Made, and their callers had gone: nobody was told their ids."""
 
     async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
         """Create a container; who asks for the same one joins the work that is under way, or gets its id.
@@ -54,19 +56,24 @@ class CreateContainer:
             _refuse_difference(config, known)
         elif (row := core.containers.named(key)) is not None and _is_made(row):
             _refuse_difference(config, row.config)
+            self._unclaimed.discard(row.id)
             return row.id
         self._give_up_earlier(sandbox.id, config)
         return await self._joins.join(key, config, lambda: self._create(sandbox.id, config))
 
     def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
-        """End creates of earlier attempts that nobody waits for: nobody would ever start what they make.
+        """End creates of earlier attempts whose callers have gone, and remove what they made.
 
-        A kubelet's next try is the next attempt where the one that it gave up has a log already
-        (kuberuntime_container.go, calcRestartCountByLogDir).
+        A kubelet's next try is the next attempt where the one that it gave up has a log, or is in the lists
+        (kuberuntime_container.go, startContainer).
         """
-        for row in self._core.containers_of(sandbox_id):
-            if row.config.name == config.name and row.config.attempt < config.attempt:
-                self._joins.give_up((sandbox_id, config.name, row.config.attempt))
+        core = self._core
+        for row in core.containers_of(sandbox_id):
+            if row.config.name != config.name or row.config.attempt >= config.attempt:
+                continue
+            self._joins.end_abandoned((sandbox_id, config.name, row.config.attempt))
+            if row.id in self._unclaimed and row.state is ContainerState.CREATED:
+                core.keeper.start(f"remove unclaimed container {row.id}", teardown_container(core, row))
 
     async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
         core = self._core
@@ -96,6 +103,8 @@ class CreateContainer:
                 with suppress(Exception):
                     await self._notice_dead_pod(sandbox_id)
                 raise
+        if self._joins.is_abandoned((sandbox_id, config.name, config.attempt)):
+            self._unclaimed = {row for row in self._unclaimed if core.containers.get(row)} | {record.id}
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
 
