@@ -7,7 +7,7 @@ stopping method is idempotent: what is not there counts as removed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -166,6 +166,13 @@ class Handler(Protocol):
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
         """Whether the pod's namespaces (and infra process) are there."""
+        ...
+
+    def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
+        """Of those that `ready` gives, each that is no longer alive: at once, then as it happens; ends never.
+
+        One may be told of again; that it was stopped meanwhile is the caller's to see.
+        """
         ...
 
     async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage: ...

@@ -15,6 +15,7 @@ import pytest
 from crib.backends.network.interfaces import bring_loopback_up
 from crib.ends import ByteSource, Session
 from crib.engine.containers.execute import run_command
+from crib.host.mounts import unmount
 from crib.host.namespaces import run_in_namespace
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
 from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, Unavailable, WrongState
@@ -131,6 +132,13 @@ class HandlerLab:
         async with server:
             yield PodAddress("tcp", listening.getsockname()[1])
 
+    def lose(self, sandbox: SandboxRecord) -> None:
+        """Somebody takes a namespace of the pod away."""
+        if isinstance(self.handler, FakeHandler):
+            self.handler.lose(sandbox.id)
+        else:
+            unmount(self.handler.netns_path(sandbox))
+
     async def close(self) -> None:
         close = getattr(self._exits, "aclose", None)
         if close is not None:
@@ -190,6 +198,21 @@ async def test_a_prepared_pod_is_alive_until_it_is_stopped(lab: HandlerLab) -> N
         await lab.handler.stop_pod(pod)
         assert not await lab.handler.pod_alive(pod)
         await lab.handler.remove_pod(pod)
+
+
+async def test_a_pod_that_loses_a_namespace_is_told_and_no_other(lab: HandlerLab) -> None:
+    pods = {pod.id: pod for pod in [await lab.pod() for _ in range(3)]}
+    whole, early, late = pods.values()
+    lab.lose(early)
+    losses = lab.handler.lost_pods(pods.values)
+    async with bounded():
+        assert await anext(losses) == early.id
+        del pods[early.id]
+        lab.lose(late)
+        assert await anext(losses) == late.id
+        await losses.aclose()  # type: ignore[attr-defined]  # both are generators
+        for pod in (whole, early, late):
+            await lab.handler.remove_pod(pod)
 
 
 async def test_stopping_and_removing_a_pod_twice_or_unmade_is_fine(lab: HandlerLab) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from crib.ends import ByteStream, Session
@@ -79,6 +79,7 @@ class FakeHandler:
         self.dismantled = False
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
+        self._losses = asyncio.Event()
         self._pid = 1000
 
     @property
@@ -113,6 +114,14 @@ class FakeHandler:
     async def pod_alive(self, record: SandboxRecord) -> bool:
         await self.failpoints.reach("pod_alive", record.id)
         return record.id in self.pods and self.pods[record.id].alive
+
+    async def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
+        while True:
+            self._losses.clear()
+            for record in tuple(ready()):
+                if not await self.pod_alive(record):
+                    yield record.id
+            await self._losses.wait()
 
     # containers
 
@@ -313,6 +322,11 @@ class FakeHandler:
         await self.failpoints.reach("close")
 
     # what a test does to the world
+
+    def lose(self, sandbox: SandboxId) -> None:
+        """A namespace or the infra process of the pod goes, and that is noticed."""
+        self.pods[sandbox].alive = False
+        self._losses.set()
 
     def finish(self, container: ContainerId, code: int, *, oom_killed: bool = False) -> Exit:
         """The first process ends; the monitor tells of it and ends too."""

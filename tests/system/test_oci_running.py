@@ -225,6 +225,18 @@ def runs_busybox(record: ContainerRecord) -> bool:
     return os.path.basename(os.readlink(f"/proc/{record.process.pid}/exe")) == "busybox"
 
 
+async def test_the_end_of_an_infra_process_is_told_as_the_loss_of_its_pod(lab: OciLab) -> None:
+    async with pod(lab, pid=NamespaceMode.POD) as shared:
+        losses = lab.handler.lost_pods(lambda: [shared])
+        assert shared.infra is not None
+        wanted = config(*FOREVER, security=SHARED_PIDS)
+        async with running(lab, shared, wanted) as record, asyncio.timeout(BOUND):
+            asyncio.get_running_loop().call_later(0.1, os.kill, shared.infra.pid, signal.SIGKILL)
+            assert await anext(losses) == shared.id
+            assert await ended(record, lab) == 137  # the kernel sees to that: its pid namespace is gone
+        await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
 @pytest.mark.parametrize("tty", [False, True])
 async def test_a_start_is_answered_when_the_program_runs(
     lab: OciLab, tty: bool, monkeypatch: pytest.MonkeyPatch

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crib.client.errors import ClientError, NotFound
+from crib.client.errors import ClientError, NotFound, WrongState
 from crib.client.pods import Pod
-from crib.host.mounts import unmount_tree
+from crib.host.mounts import unmount, unmount_tree
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -156,6 +156,50 @@ async def test_a_container_whose_monitor_was_killed_is_ended_and_shown_as_lost(
         await until(lambda: not is_running(first))
         assert (await again.pod_status(pod)).state == pb.SANDBOX_READY
         await again.run_container(pod, "sleep", "100", name="next")
+
+
+async def test_a_pod_that_loses_its_infra_process_or_a_namespace_is_not_ready_within_a_second(
+    cri: Cri, cribd: Cribd
+) -> None:
+    """And what runs in it lives on where it can, also through a restart, until the pod is stopped."""
+    shared = await cri.run_pod("shared", namespaces=pb.NamespaceOption(pid=pb.POD))
+    bare, whole = await cri.run_pod("bare"), await cri.run_pod("whole")
+    inside = await cri.run_container(
+        shared, "sleep", "1000", name="inside", namespaces=pb.NamespaceOption(pid=pb.POD)
+    )
+    alone = await cri.run_container(shared, "sleep", "1000", name="alone")
+    outlives = await cri.run_container(bare, "sleep", "1000")
+    infra = int((cribd.state / "sandboxes" / shared.id / "infra/pidfile").read_text())
+    stream = cri.runtime.GetContainerEvents(pb.GetEventsRequest())
+    await stream.initial_metadata()
+
+    async def until_told(pod: Pod) -> None:
+        async with asyncio.timeout(60):
+            async for event in stream:
+                if event.container_id == pod.id:
+                    assert event.container_event_type == pb.CONTAINER_STOPPED_EVENT
+                    assert event.pod_sandbox_status.state == pb.SANDBOX_NOTREADY
+                    return
+
+    os.kill(infra, signal.SIGKILL)
+    await until_told(shared)
+    assert (await cri.exited(inside)).exit_code == 137
+    unmount(str(cribd.state / "sandboxes" / bare.id / "ns/ipc"))
+    await until_told(bare)
+    stream.cancel()
+    for pod in (shared, bare):
+        with pytest.raises(WrongState, match="not-ready"):
+            await cri.create(pod, "true", name="late")
+    cribd.kill()
+    cribd.start()
+    for box in (alone, outlives):
+        assert (await cri.status(box)).state == pb.CONTAINER_RUNNING
+    assert await cri.sh(outlives, "echo on") == "on"
+    states = {item.id: item.state for item in (await cri.sandboxes()).values()}
+    assert states == {shared.id: 1, bare.id: 1, whole.id: pb.SANDBOX_READY}
+    for pod in (shared, bare):
+        await cri.remove_pod(pod)
+        assert pod.id not in await cri.sandboxes()
 
 
 async def test_a_row_that_cannot_be_read_costs_that_pod_alone(cri: Cri, cribd: Cribd) -> None:

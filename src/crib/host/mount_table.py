@@ -103,6 +103,14 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
     return found
 
 
+def mount_points_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> set[str]:
+    """Where something is mounted below `path`, which is taken as it is written; quick, for whole nodes."""
+    prefix = f"{_escape(path.rstrip('/'))}/"
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        points = ("".join(line.split(" ", 5)[4:5]) for line in file)
+        return {_unescape(point) for point in points if point.startswith(prefix)}
+
+
 def is_mountpoint(path: str) -> bool:
     """Whether `path` itself (a symbolic link is not followed) is the root of a mount; False when it is
     missing.

@@ -68,7 +68,7 @@ async def test_a_pod_found_dead_by_a_create_is_not_ready_so_that_the_kubelet_mak
     await world.pulled()
     world.handler.pods[pod].alive = False
     subscription = world.node.events.subscribe()
-    with pytest.raises(Broken, match="no namespaces"):
+    with pytest.raises(WrongState, match="cannot create container"):
         await world.created(pod)
     record = world.node.sandboxes.get(pod)
     assert (record.state, record.reason) == (
@@ -80,6 +80,20 @@ async def test_a_pod_found_dead_by_a_create_is_not_ready_so_that_the_kubelet_mak
     assert world.records.containers == {}
     with pytest.raises(WrongState, match="cannot create container"):
         await world.created(pod)
+
+
+async def test_a_pod_that_dies_while_a_create_is_under_way_is_not_ready(world: World) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    hold = world.handler.failpoints.hold("create")
+    creation = asyncio.ensure_future(world.created(pod))
+    async with bounded():
+        await hold.reached.wait()
+        world.handler.pods[pod].alive = False
+        hold.release.set()
+        with pytest.raises(Broken, match="no namespaces"):
+            await creation
+    assert world.node.sandboxes.get(pod).state is SandboxState.NOT_READY
 
 
 async def test_a_create_that_fails_in_a_pod_that_lives_leaves_the_pod_ready(world: World) -> None:

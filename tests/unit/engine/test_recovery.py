@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from crib.engine.recovery.recover import BOUND
+from crib.engine.sandboxes.losses import LOST
 from crib.model.container import ContainerState, ExecCommand
-from crib.model.errors import CribError
+from crib.model.errors import Broken, CribError
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import NetworkAttachment, SandboxState
 from tests.fakes.images import digest_of
@@ -104,15 +105,45 @@ async def test_a_half_made_sandbox_is_torn_down_with_the_containers_that_run_in_
     assert (world.handler.pods, world.handler.containers, world.networks.held) == ({}, {}, {})
 
 
-async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_released(world: World) -> None:
+async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_its_containers_go_on(
+    world: World,
+) -> None:
+    """Those with a pid namespace of their own need no other. A stop then releases it as any pod."""
     pod = await world.pod()
     container = await world.running(pod)
     world.handler.pods[pod].alive = False
-    await world.restarted()
-    record = world.node.sandboxes.get(pod)
-    assert (record.state, record.reason, record.released) == ("not-ready", "its namespaces are gone", True)
+    for _daemon in range(2):
+        await world.restarted()
+        record = world.node.sandboxes.get(pod)
+        assert (record.state, record.reason, record.released) == ("not-ready", LOST, False)
+        assert world.node.containers.get(container).state is ContainerState.RUNNING
+    async with bounded():
+        await world.node.sandboxes.stop(pod)
     assert world.networks.held == {}
     assert world.node.containers.get(container).state is ContainerState.EXITED
+    record = world.node.sandboxes.get(pod)
+    assert (record.reason, record.released) == ("", True)
+
+
+async def test_a_stop_of_a_lost_sandbox_that_was_interrupted_is_finished(world: World) -> None:
+    pod = await world.pod()
+    await world.running(pod)
+    world.handler.lose(pod)
+    await until(lambda: world.node.sandboxes.get(pod).reason == LOST)
+    world.handler.failpoints.set("stop_pod=1*error(busy)")
+    with pytest.raises(Broken, match="busy"):
+        await world.node.sandboxes.stop(pod)
+    await world.restarted()
+    assert world.node.sandboxes.get(pod).released
+
+
+async def test_a_sandbox_that_was_lost_before_a_reboot_is_released(world: World) -> None:
+    pod = await world.pod()
+    world.handler.lose(pod)
+    await until(lambda: world.node.sandboxes.get(pod).reason == LOST)
+    await world.restarted(boot_id="boot-2")
+    assert world.node.sandboxes.get(pod).released
+    assert world.networks.held == {}
 
 
 async def test_a_stop_that_was_interrupted_is_finished(world: World) -> None:
@@ -202,14 +233,14 @@ async def test_a_teardown_that_fails_in_recovery_is_shown_so_that_it_can_be_remo
 async def test_a_sandbox_whose_teardown_hangs_is_shown_not_ready_and_the_rest_go_on(
     world: World, later: Callable[[float], None]
 ) -> None:
-    stuck, gone, dead = await world.pod("stuck"), await world.pod("gone"), await world.pod("dead")
+    stuck, gone, halted = await world.pod("stuck"), await world.pod("gone"), await world.pod("halted")
     reset_pod(world, stuck, SandboxState.REMOVING)
     reset_pod(world, gone, SandboxState.REMOVING)
-    world.handler.pods[dead].alive = False
+    reset_pod(world, halted, SandboxState.NOT_READY)
     await world.restarted(start=False)
     holds = [
         world.handler.failpoints.hold("remove_pod", subject=stuck),
-        world.networks.failpoints.hold("detach", subject=dead),
+        world.networks.failpoints.hold("detach", subject=halted),
     ]
     starting = asyncio.ensure_future(world.node.start())
     async with bounded():
@@ -222,11 +253,11 @@ async def test_a_sandbox_whose_teardown_hangs_is_shown_not_ready_and_the_rest_go
     assert gone not in world.records.sandboxes
     record = world.node.sandboxes.get(stuck)
     assert (record.state, "took more than" in record.reason) == (SandboxState.NOT_READY, True)
-    assert world.node.sandboxes.get(dead).state is SandboxState.NOT_READY
+    assert world.node.sandboxes.get(halted).state is SandboxState.NOT_READY
     async with bounded():
         await world.node.sandboxes.remove(stuck)
-        await world.node.sandboxes.stop(dead)
-    assert set(world.records.sandboxes) == {dead}
+        await world.node.sandboxes.stop(halted)
+    assert set(world.records.sandboxes) == {halted}
 
 
 async def test_a_container_without_its_sandbox_is_torn_down(world: World) -> None:

@@ -1,50 +1,53 @@
-"""Notices monitors that end before they have filed an exit: nobody else would tell of their containers."""
+"""Notices processes that end and that nobody else tells of: monitors, and the infra processes of pods."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from crib.backends.oci.bundles import is_alive
 from crib.host.pidfds import open_pidfd
-from crib.model.ids import ContainerId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity
 
+Owner = TypeVar("Owner", ContainerId, SandboxId)
 
-class MonitorDeaths:
-    """Holds a pidfd for each running container's monitor and calls `ended` when that process has gone."""
 
-    def __init__(self, ended: Callable[[ContainerId], None]) -> None:
-        self._ended = ended
-        self._watched: dict[ContainerId, int] = {}
+class Deaths(Generic[Owner]):
+    """Holds a pidfd for one process of each owner and calls `ended` when that process has gone."""
 
-    def watch(self, container: ContainerId, monitor: ProcessIdentity) -> None:
+    def __init__(self, ended: Callable[[Owner], None]) -> None:
+        self._ended: Callable[[Owner], None] = ended
+        self._watched: dict[Owner, int] = {}
+
+    def watch(self, owner: Owner, process: ProcessIdentity) -> None:
         """Watch until it ends. One that is gone already is told of at once; twice watched is watched once."""
-        if container in self._watched:
+        if owner in self._watched:
             return
         try:
-            pidfd = open_pidfd(monitor.pid)
+            pidfd = open_pidfd(process.pid)
         except ProcessLookupError:
-            self._ended(container)
+            self._ended(owner)
             return
-        if not is_alive(monitor):  # the pid is another process's by now
+        if not is_alive(process):  # the pid is another process's by now
             os.close(pidfd)
-            self._ended(container)
+            self._ended(owner)
             return
-        self._watched[container] = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._wake, container)
+        self._watched[owner] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._wake, owner)
 
     def close(self) -> None:
         """Watch nothing any more."""
-        for container in tuple(self._watched):
-            self._forget(container)
+        for owner in tuple(self._watched):
+            self._forget(owner)
 
-    def _wake(self, container: ContainerId) -> None:
-        self._forget(container)
-        self._ended(container)
+    def _wake(self, owner: Owner) -> None:
+        self._forget(owner)
+        self._ended(owner)
 
-    def _forget(self, container: ContainerId) -> None:
-        pidfd = self._watched.pop(container)
+    def _forget(self, owner: Owner) -> None:
+        pidfd = self._watched.pop(owner)
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)

@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 
 from crib.backends.oci.bundles import BundleNote, Bundles
-from crib.backends.oci.deaths import MonitorDeaths
+from crib.backends.oci.deaths import Deaths
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import refused_program, trying
 from crib.host.cgroup_stats import StatsReader
@@ -39,7 +39,7 @@ class Exits:
         self._env = environment
         self._bundles = bundles
         self._stats = stats
-        self._deaths = MonitorDeaths(self._monitor_ended)
+        self._deaths = Deaths(self._monitor_ended)
 
     def watch(self, container: ContainerId, monitor: ProcessIdentity) -> None:
         """Tell of this container's exit even if its monitor dies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.bundles import Bundles, is_alive
@@ -18,6 +18,7 @@ from crib.backends.oci.exits import Exits
 from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, trying
 from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
+from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
@@ -56,6 +57,7 @@ class OciHandler:
         stats = StatsReader(environment.cgroups.layout)
         self._bundles = Bundles(environment.paths)
         self._pods = Pods(environment)
+        self._losses = PodLosses(environment.paths)
         self._containers = Containers(environment, self._bundles, layers)
         self._explanations = Explanations(environment.paths, layers, self._containers.gather)
         self._signals = Signals(environment, self._bundles)
@@ -71,7 +73,10 @@ class OciHandler:
         return self._env.facts
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        return await self._pods.prepare(record, stage)
+        infra = await self._pods.prepare(record, stage)
+        if infra is not None:
+            self._losses.watch(record.id, infra)
+        return infra
 
     async def stop_pod(self, record: SandboxRecord) -> None:
         await self._pods.stop(record)
@@ -195,6 +200,9 @@ class OciHandler:
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
         return self._pods.alive(record)
+
+    def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
+        return self._losses.stream(ready)
 
     async def container_usage(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
         cgroup = self._env.names.below(self._pods.cgroup(sandbox), record.id)

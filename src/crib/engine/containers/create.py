@@ -20,13 +20,14 @@ from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.joins import Joins
+from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
 from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound, WrongState
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed, move_container, move_sandbox
-from crib.model.sandbox import NamespaceMode, SandboxRecord, SandboxState
+from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
 
 _TARGET = "config.linux.security_context.namespace_options.target_id"
@@ -79,6 +80,7 @@ class CreateContainer:
         core = self._core
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
+        await notice_loss(core, sandbox_id)  # its watch may be about to tell the same
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
@@ -101,7 +103,7 @@ class CreateContainer:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)
                 with suppress(Exception):
-                    await self._notice_dead_pod(sandbox_id)
+                    await notice_loss(core, sandbox_id)
                 raise
         if self._joins.is_abandoned((sandbox_id, config.name, config.attempt)):
             self._unclaimed = {row for row in self._unclaimed if core.containers.get(row)} | {record.id}
@@ -157,19 +159,6 @@ class CreateContainer:
                 raise InvalidRequest(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
             volumes[position] = mount, found
         return volumes
-
-    async def _notice_dead_pod(self, sandbox_id: SandboxId) -> None:
-        """Only for a sandbox that is NOT_READY does the kubelet make a new one; else it tries for ever."""
-        core = self._core
-        record = core.sandboxes.get(sandbox_id)
-        if record is None or await core.handler_of(record).pod_alive(record):
-            return
-        record = core.sandboxes.get(sandbox_id)  # a stop may have come between
-        if record is None or record.state is not SandboxState.READY:
-            return
-        reason = "its namespaces or its infra process are gone"
-        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
-        core.tell(EventType.STOPPED, sandbox_id, sandbox_id)
 
     def draft(self, sandbox: SandboxRecord, config: ContainerConfig, image: ImageRecord) -> ContainerRecord:
         """The record that a creation begins with. InvalidRequest for what the sandbox does not allow."""

@@ -15,6 +15,7 @@ from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
+from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
@@ -46,6 +47,8 @@ async def recover(core: Core) -> None:
     for name, handler in core.ports.handlers.items():
         core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
     await asyncio.gather(*(sandbox(row) for row in core.sandboxes))
+    for name, handler in core.ports.handlers.items():
+        core.keeper.serve(f"pods of {name}", watch_pods(core, handler))
     await _bounded(limit, "what belongs to no record", lambda: _sweep(core), times=6)
     # A plugin that hangs in GC holds up the pods of its networks, but not the daemon.
     await asyncio.wait([core.keeper.start("network garbage", _sweep_networks(core))], timeout=BOUND)
@@ -124,19 +127,28 @@ async def _sandbox(core: Core, record: SandboxRecord) -> None:
         return
     if record.released:
         return
-    alive = record.boot_id == core.facts.boot_id and await core.caretaker(record).pod_alive(record)
-    if record.state is SandboxState.READY and alive:
-        if not record.config.host_network:
-            attachment = await core.ports.networks.resume(core.pod_network(record))
-            if attachment is not None:
-                log.warning("pod %s: its network was made anew: it has %s", record.id, attachment.addresses)
-                core.sandboxes.put(replace(record, network=attachment))
-        return
+    if record.boot_id == core.facts.boot_id:
+        await notice_loss(core, record.id)
+        record = core.sandboxes.get(record.id) or record
+        if record.reason == LOST:
+            return  # what runs in it still is the client's to stop
+        if record.state is SandboxState.READY:
+            await _resume_network(core, record)
+            return
     # The reason of a run that failed lets the next try of that run clear it away.
-    reason = record.reason if record.state is SandboxState.NOT_READY else "its namespaces are gone"
+    reason = record.reason if record.state is SandboxState.NOT_READY else LOST
     record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
     released = await release_sandbox(core, record)
     core.sandboxes.put(replace(released, reason=reason))
+
+
+async def _resume_network(core: Core, record: SandboxRecord) -> None:
+    if record.config.host_network:
+        return
+    attachment = await core.ports.networks.resume(core.pod_network(record))
+    if attachment is not None:
+        log.warning("pod %s: its network was made anew: it has %s", record.id, attachment.addresses)
+        core.sandboxes.put(replace(record, network=attachment))
 
 
 async def _sweep(core: Core) -> None:

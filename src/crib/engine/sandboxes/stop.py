@@ -33,7 +33,7 @@ class StopSandbox:
                 return
             state = move_sandbox(record, "stop")
             # Recorded first: from here on no container is created in it, also after a crash.
-            record = core.sandboxes.put(replace(record, state=state))
+            record = core.sandboxes.put(replace(record, state=state, reason=""))
             released = await release_sandbox(core, record)
             core.sandboxes.put(replace(released, reason=""))
         core.tell(EventType.STOPPED, sandbox, sandbox)

@@ -1,0 +1,58 @@
+"""What happens, unasked, when a pod loses a namespace or its infra process: it is NOT_READY from then on.
+
+Only for a sandbox that is NOT_READY does the kubelet make a new one. Its containers are left alone: the
+kernel ends those whose pid namespace is gone, and the others go on until somebody stops the pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from crib.engine.core import Core
+from crib.model.errors import CribError
+from crib.model.events import EventType
+from crib.model.ids import SandboxId
+from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.ports import Handler
+
+log = logging.getLogger(__name__)
+
+LOST = "its namespaces or its infra process are gone"
+"""The record's reason."""
+RETRY_AFTER = 1.0
+"""Seconds until pods are watched again after that failed."""
+
+
+async def watch_pods(core: Core, handler: Handler) -> None:
+    """Notice the losses that the handler tells of, for the daemon's life."""
+
+    def ready() -> Iterable[SandboxRecord]:
+        return (
+            row
+            for row in core.sandboxes
+            if row.state is SandboxState.READY and core.caretaker(row) is handler
+        )
+
+    while True:
+        try:
+            async for sandbox in handler.lost_pods(ready):
+                await notice_loss(core, sandbox)
+        except CribError as error:
+            log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER)
+        await asyncio.sleep(RETRY_AFTER)
+
+
+async def notice_loss(core: Core, sandbox: SandboxId) -> None:
+    """If it is so: the sandbox is NOT_READY, subscribers are told."""
+    record = core.sandboxes.get(sandbox)
+    if record is None or await core.caretaker(record).pod_alive(record):
+        return
+    record = core.sandboxes.get(sandbox)  # a stop may have come between
+    if record is None or record.state is not SandboxState.READY:
+        return
+    log.warning("pod sandbox %s is not ready any more: %s", sandbox, LOST)
+    core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=LOST))
+    core.tell(EventType.STOPPED, sandbox, sandbox)
