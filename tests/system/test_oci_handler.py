@@ -179,6 +179,21 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
         with pytest.raises(Broken, match=words):
             await lab.create(record, sandbox)
         await lab.handler.delete(record)
+        assert not os.path.exists(record.log_path)
+
+
+async def test_an_empty_log_goes_with_its_container_only_if_that_was_never_made(lab: OciLab) -> None:
+    """A kubelet that finds no container counts its logs as restarts."""
+    async with pod(lab) as sandbox:
+        silent = lab.container(sandbox, config(*FOREVER))
+        silent = await lab.create(silent, sandbox)
+        failing = replace(lab.container(sandbox, config("nosuch")), log_path=silent.log_path)
+        with pytest.raises(Broken, match="nosuch"):
+            await lab.create(failing, sandbox)
+        await lab.handler.delete(failing)
+        assert os.path.getsize(silent.log_path) == 0, "it is another's"
+        await lab.handler.delete(silent)
+        assert os.path.getsize(silent.log_path) == 0
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ class BundleNote:
     shared_pids: bool = False
     """It has no pid namespace of its own, so its first process's end does not end the others."""
     log_path: str = ""
+    new_log: bool = False
+    """There was no log of that name before."""
     poststop: bool = False
     """Its spec has hooks that the runtime's delete runs."""
 
@@ -59,6 +61,7 @@ class Bundles:
             "monitor": monitor,
             "sharedPids": note.shared_pids,
             "log": note.log_path,
+            "newLog": note.new_log,
             "poststop": note.poststop,
         }
         atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
@@ -75,6 +78,7 @@ class Bundles:
                 monitor=ProcessIdentity(int(monitor[0]), int(monitor[1])) if monitor else None,
                 shared_pids=bool(document["sharedPids"]),
                 log_path=str(document.get("log", "")),  # a note of an earlier crib has none
+                new_log=bool(document.get("newLog", False)),
                 poststop=bool(document.get("poststop", False)),
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError):

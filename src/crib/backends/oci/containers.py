@@ -32,6 +32,7 @@ from crib.backends.oci.rootfs import (
     unmount_root,
 )
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
+from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.null_device import keep_null_device
 from crib.host.pidfds import open_pidfd, wait_pidfd
@@ -112,8 +113,8 @@ class Containers:
             process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
         )
 
-    async def delete(self, container: ContainerId) -> None:
-        """Take away all there is of a container; safe to repeat."""
+    async def delete(self, container: ContainerId, *, made: bool = True) -> None:
+        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`."""
         what = f"delete of container {container}"
         note = self._bundles.read_note(container)
         over = note is not None and self._is_over(container, note)
@@ -130,6 +131,8 @@ class Containers:
                     # A monitor that was in the middle of a create may have made it after the first look.
                     await self._delete_in_runtimes(container, runtimes)
                 await self._env.cgroups.remove(note.cgroup)
+                if note.new_log and not made:
+                    await remove_unused(note.log_path)
             await run_to_end(unmount_root, self._paths, container)
             for runtime in runtimes:
                 forget_state(runtime, container)
@@ -161,7 +164,13 @@ class Containers:
         names = self._env.names
         cgroup = names.below(names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
-        note = BundleNote(self._env.facts.name, cgroup, shared_pids=not own_pids, log_path=record.log_path)
+        note = BundleNote(
+            self._env.facts.name,
+            cgroup,
+            shared_pids=not own_pids,
+            log_path=record.log_path,
+            new_log=bool(record.log_path) and not os.path.lexists(record.log_path),
+        )
         self._bundles.make(record.id, note)
         idmap = pod_id_map(self._paths, request.sandbox)
         level = self._labels.level(request.sandbox.id)

@@ -169,7 +169,7 @@ class OciHandler:
 
     async def delete(self, record: ContainerRecord) -> None:
         note = self._bundles.read_note(record.id)
-        await self._containers.delete(record.id)
+        await self._containers.delete(record.id, made=record.process is not None)
         self._usage.forget(record.id, note.cgroup if note is not None else "")
 
     def exits(self) -> AsyncIterator[Exit]:
