@@ -40,6 +40,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.host import cgroups, processes
+from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
@@ -141,7 +142,14 @@ class Daemon:
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths
         os.makedirs(settings.data, mode=0o700, exist_ok=True)
-        os.makedirs(settings.state, mode=0o751, exist_ok=True)
+        make_directory(settings.state, 0o751)
+        # Others pass through STATE to the socket and to their pods' files, but not through DATA.
+        for key, path, rights in (("data", settings.data, 0o066), ("state", settings.state, 0o026)):
+            try:
+                if shut_others_out(path, rights):
+                    log.warning("%s: %s could be read by others, and no longer is", key, path)
+            except NotOurs as error:
+                raise Broken(f"{key}: {error}") from error
         for path in paths.directories:
             os.makedirs(path, mode=0o700, exist_ok=True)
 
@@ -239,6 +247,7 @@ def main() -> None:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
         if options.check_config:
             return
+        os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
         asyncio.run(daemon.wipe() if options.wipe else daemon.serve())

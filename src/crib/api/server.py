@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import logging
 import os
+from collections.abc import Iterator
 
 import grpc
 from grpc import aio
@@ -79,22 +81,29 @@ class Server:
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:
-        before = os.umask(0o117)  # the socket is made within this call, with no moment of wider access
-        try:
+        with _umask(0o117):  # the socket is made within this call, with no moment of wider access
             return self._server.add_insecure_port(f"unix:{path}")
-        finally:
-            os.umask(before)
 
     def _make_directory(self, directory: str, group: int) -> None:
         """The state directory is ours to close; any other that is there already is its owner's."""
         try:
-            os.makedirs(directory, 0o751)
+            with _umask(0o022):
+                os.makedirs(directory, 0o751)
         except FileExistsError:
             if directory != self._settings.state.rstrip("/"):
                 return
         # The group may use the socket; the root of a pod with a user namespace only passes through.
         os.chmod(directory, 0o751)  # noqa: S103
         os.chown(directory, -1, group)
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _group_id(name: str) -> int:

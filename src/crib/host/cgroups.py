@@ -166,6 +166,7 @@ class Cgroups:
                 directory = f"{directory}/{name}"
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(directory, 0o755)
+                    os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
                 if tree == cpuset:
                     _inherit_cpuset(directory)
 

@@ -132,16 +132,20 @@ def make_dirs_in_root(
         os.close(fd)
         raise OSError(errno.EINVAL, "directory to make has '..' after a missing part", path)
     for name in reversed(missing):
+        made = False
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, mode, dir_fd=fd)
-                if owner is not None:
-                    os.chown(name, *owner, dir_fd=fd, follow_symlinks=False)
+                os.mkdir(name, 0o700, dir_fd=fd)
+                made = True
             flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
             inner = libc.openat2(fd, name, flags, resolve=libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_BENEATH)
         finally:
             os.close(fd)
         fd = inner
+        if made:  # whatever the umask
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+            if owner is not None:
+                os.chown(f"/proc/self/fd/{fd}", *owner)
     return fd
 
 

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _KILL_GRACE = 5.0
 _STDERR_TAIL = 2000
+_UMASK = 0o022
+"""What programs expect: ours (`directories.PRIVATE_UMASK`) would shut pods' users out of what they make."""
 
 _HINTS = {
     "conmon": "install the package conmon",
@@ -196,6 +198,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
                 cwd=options.cwd,
                 pass_fds=options.pass_fds,
                 start_new_session=options.new_session,
+                umask=_UMASK,
             )
         except FileNotFoundError as error:
             # The kernel gives the same errno for a missing working directory and for a script's missing

@@ -34,6 +34,7 @@ from crib.backends.oci.rootfs import (
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
+from crib.host.directories import make_directory
 from crib.host.null_device import keep_null_device
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import run_to_end
@@ -196,7 +197,7 @@ class Containers:
         prepare_mount_sources(config, self._env.settings.missing_host_path)
         self._volumes.prepare(record, idmap, volume_label(inputs))
         if record.log_path:
-            os.makedirs(os.path.dirname(record.log_path), mode=0o755, exist_ok=True)
+            make_directory(os.path.dirname(record.log_path), 0o755)
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
         self._volumes.fill(root, inputs.declared_volumes, files)
         self._bundles.write_spec(record.id, document)

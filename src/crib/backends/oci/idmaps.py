@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from crib.host import mounts
+from crib.host.directories import make_directory
 from crib.host.mount_table import is_mountpoint, mounts_below
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
@@ -149,7 +150,7 @@ def release_below(directory: str) -> None:
 
 
 def _make_place(source: str, target: str) -> None:
-    os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
+    make_directory(os.path.dirname(target), 0o711)
     if stat.S_ISDIR(os.stat(source).st_mode):
         os.makedirs(target, mode=0o700, exist_ok=True)
     else:

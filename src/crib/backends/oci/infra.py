@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 
+from crib.host.directories import make_directory
 from crib.host.files import atomic_write
 from crib.host.processes import ToolMissing
 from crib.model.facts import HostFacts
@@ -35,7 +36,7 @@ def install_infra(paths: Paths, catatonit: str) -> str:
         if found is None:
             raise ToolMissing(catatonit)
         for name in ("proc", "dev"):
-            os.makedirs(f"{root}/{name}", mode=0o755, exist_ok=True)
+            make_directory(f"{root}/{name}", 0o755)
         with open(found, "rb") as file:
             atomic_write(target, file.read(_PROGRAM_LIMIT), 0o555)
     return root

@@ -25,6 +25,7 @@ from crib.backends.oci.pod_namespaces import (
 from crib.backends.oci.programs import delete_state, forget_state
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.updates import Updates
+from crib.host.directories import make_directory
 from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
@@ -63,7 +64,7 @@ class Pods:
                 self._make_directory(record)
                 confinement = await self._labels.confine(record)
                 if config.log_directory:
-                    os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
+                    make_directory(config.log_directory, 0o755)
                 write_pod_files(self._paths, record)
                 if config.security.namespaces.ipc != NamespaceMode.NODE:
                     self._mount_shm(record)
@@ -113,7 +114,7 @@ class Pods:
             perform(Tmpfs(directory, FILES_SIZE, mode=0o700, no_exec=True))
         if idmap is not None:
             let_through(directory, idmap)
-        os.makedirs(f"{directory}/ns", mode=0o711, exist_ok=True)
+        make_directory(f"{directory}/ns", 0o711)
 
     def _mount_shm(self, record: SandboxRecord) -> None:
         shm = self._paths.shm(record.id)

@@ -14,6 +14,7 @@ from typing import Protocol
 from crib.backends.oci.failures import trying
 from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.host import mounts
+from crib.host.directories import make_directory
 from crib.host.files import make_dirs_in_root, open_root, read_in_root, remove_tree
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
@@ -51,7 +52,7 @@ def mount_root(
     writable = paths.writable_layer(container)
     os.makedirs(writable, mode=0o700, exist_ok=True)
     for name, mode in (("upper", 0o755), ("work", 0o700)):
-        os.makedirs(f"{writable}/{name}", mode=mode, exist_ok=True)
+        make_directory(f"{writable}/{name}", mode)
         own(f"{writable}/{name}", idmap)
     with id_mapped_layers(idmap, layers, f"{paths.container(container)}/layers") as shown:
         mounts.perform(

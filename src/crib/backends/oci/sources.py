@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
 from crib.model.container import ContainerConfig, Device, MountPropagation
 from crib.model.errors import InvalidRequest
@@ -60,7 +61,7 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
             _check_propagation(mount.host_path, mount.propagation, table, f"{field}.propagation")
     for path, field in to_make:
         try:
-            os.makedirs(path, mode=0o755, exist_ok=True)
+            make_directory(path, 0o755)
         except OSError as error:
             text = f"{path} does not exist and cannot be made: {error.strerror}"
             raise InvalidRequest(text, field=field) from error

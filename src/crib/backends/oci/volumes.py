@@ -21,6 +21,7 @@ from crib.backends.oci.places import place_in_root
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.sources import real_sources
 from crib.host import mounts
+from crib.host.directories import make_directory
 from crib.host.files import open_in_root, open_root
 from crib.host.tree_copies import CopyBudget, CopyLimits, TooMuch, copy_tree
 from crib.model.container import ContainerRecord, Mount, MountPropagation
@@ -80,10 +81,10 @@ class Volumes:
             return
         top = self._paths.image_volumes(container)
         empty = f"{top}/empty"  # overlayfs wants two lower directories
-        os.makedirs(empty, mode=0o755, exist_ok=True)
+        make_directory(empty, 0o755)
         for number, layers in enumerate(stacks):
             target = f"{top}/{number}"
-            os.makedirs(target, mode=0o755, exist_ok=True)
+            make_directory(target, 0o755)
             try:
                 with id_mapped_layers(idmap, layers, f"{top}/layers") as seen:
                     lower = tuple(reversed(seen)) if len(seen) > 1 else (*seen, empty)
@@ -259,7 +260,7 @@ def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume], min_free
     try:
         owner = os.fstat(root_fd)
         for volume in volumes:
-            os.makedirs(volume.source, mode=0o755, exist_ok=True)
+            make_directory(volume.source, 0o755)
             try:
                 _copy_up(root_fd, volume, owner, budget)
             except TooMuch as error:

@@ -5,15 +5,18 @@ a power cut may take are rows of pods that it took too. Checkpoints (the fsyncs 
 never inside a commit. Images are written with `synchronous=FULL`, off the loop; a file of their own keeps a
 pod's commit from waiting for an image's fsync, as a WAL has one writer at a time.
 
-A file that is damaged is set aside, and said so: it must not keep the node from starting.
+A file that is damaged is set aside, and said so: it must not keep the node from starting. All of them are for
+root alone: records hold what pods have in their environment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -121,6 +124,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _open(path: str, schema: str) -> sqlite3.Connection:
+    _keep_private(path)
     try:
         return _prepare(path, schema)
     except sqlite3.OperationalError:
@@ -132,6 +136,14 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
             if os.path.exists(path + suffix):
                 os.rename(path + suffix, aside + suffix)
         return _prepare(path, schema)
+
+
+def _keep_private(path: str) -> None:
+    """For root alone, with its log, its index, and what was set aside; those to come get the file's mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for file in glob.glob(f"{glob.escape(path)}*"):
+        if stat.S_IMODE(os.stat(file).st_mode) != 0o600:
+            os.chmod(file, 0o600)
 
 
 def _prepare(path: str, schema: str) -> sqlite3.Connection:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Final
 
+from crib.host.directories import make_directory
 from crib.host.files import atomic_write
 from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cni
@@ -61,7 +62,7 @@ def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
     try:
         if _has(path, conf):
             return False
-        os.makedirs(conf_dir, mode=0o755, exist_ok=True)
+        make_directory(conf_dir, 0o755)
         atomic_write(path, conf, 0o644, sync=True)
     except OSError as error:
         raise Broken(f"{_SETTING} {template}: write {path}: {error.strerror}") from error
