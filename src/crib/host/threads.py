@@ -12,8 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def run_to_end(work: Callable[..., T], *args: object) -> T:
-    """Run `work` in a thread. A cancelled caller first waits for it: a thread cannot be stopped.
+async def run_to_end(work: Callable[..., T], *args: object, stop: Callable[[], None] = lambda: None) -> T:
+    """Run `work` in a thread. A cancelled caller calls `stop` and then waits: a thread cannot be stopped.
 
     Where `asyncio.to_thread` would return at once, the clean-up that follows would run beside the work.
     """
@@ -21,6 +21,7 @@ async def run_to_end(work: Callable[..., T], *args: object) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        stop()
         await asyncio.wait([running])
         raise
 

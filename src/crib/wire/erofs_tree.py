@@ -18,8 +18,13 @@ MAX_METADATA = 512 << 20
 
 _NAME_MAX = 255
 _MAX_LINKS = 40
-_MAX_WAYS = 1 << 20
-"""Names in the targets of all links that are followed: a small blob must not lead it round for minutes."""
+MAX_WALKED = 1 << 24
+"""Names that all ways to directories of one layer lead over, those of links too: a small blob must not lead
+it round for minutes."""
+_MAX_KNOWN = 64 << 20
+"""Bytes that the known ways to directories take at most."""
+_KNOWN_SIZE = 200
+"""Of each way beside its name."""
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
@@ -54,6 +59,7 @@ class Node:
         "size",
         "target",
         "uid",
+        "walked",
         "xattrs",
     )
 
@@ -67,6 +73,8 @@ class Node:
         self.children: dict[bytes, Node] | None = {} if stat.S_ISDIR(mode) else None
         self.links = 1
         self.opaque = False
+        self.walked = False
+        """Whether the way to a directory that is known leads over it."""
         self.nid = -1
 
     def is_whiteout(self) -> bool:
@@ -102,8 +110,10 @@ class LayerTree:
         self._max_inodes = max_inodes
         self._inodes = 1
         self._metadata = 0
-        self._led_round = 0
+        self.walked = 0
+        """Names that were looked up on all ways so far."""
         self._directories: dict[bytes, Node] = {b"": self.root}
+        self._known = 0
 
     def add(self, member: Member, offset: int) -> Node | None:
         """Give the member its place; ``offset`` is where its data is in the layer's file.
@@ -190,8 +200,8 @@ class LayerTree:
             # The layer both hides the name below and brings a directory: nothing of the lower one may show.
             if node.children is not None and existing.is_whiteout():
                 node.opaque = True
-            if existing.children is not None or stat.S_ISLNK(existing.mode):
-                self._directories = {b"": self.root}
+            if existing.walked:
+                self._forget()
             existing.links -= 1
         parent.children[base] = node
         self._count(1, base, node)
@@ -249,15 +259,26 @@ class LayerTree:
                 self._put(node, part, child)
             elif child.children is None:
                 raise ValueError(f"{printable(part)} is used as a directory and is none")
+            child.walked = True
             node = child
-        if len(self._directories) < self._max_inodes:
-            self._directories[path] = node
+        self._known += _KNOWN_SIZE + len(path)
+        if self._known > _MAX_KNOWN:
+            self._forget()
+        self._directories[path] = node
         return node
 
+    def _forget(self) -> None:
+        self._directories = {b"": self.root}
+        self._known = 0
+
     def _find(self, path: bytes) -> Node | None:
-        *head, base = self._parts(path) or [b""]
+        head, _, base = path.rpartition(b"/")
+        known = self._directories.get(head)
+        if known is not None and known.children is not None and base not in (b"", b".", b".."):
+            return known.children.get(base)
+        *parts, base = self._parts(path) or [b""]
         node: Node | None = self.root
-        for part in (*self._resolved(head), base):
+        for part in (*self._resolved(parts), base):
             if node is None or node.children is None:
                 return None
             node = node.children.get(part)
@@ -271,6 +292,9 @@ class LayerTree:
         followed = 0
         while todo:
             part = todo.pop()
+            self.walked += 1
+            if self.walked > MAX_WALKED:
+                raise ValueError(f"the layer's names and links lead over more than {MAX_WALKED} names")
             if part in (b"", b"."):
                 continue
             if part == b"..":
@@ -287,11 +311,8 @@ class LayerTree:
                     raise ValueError("too many symbolic links on the way to it")
                 if child.target.startswith(b"/"):
                     path, nodes = [], [self.root]
-                ways = child.target.split(b"/")
-                self._led_round += len(ways)
-                if self._led_round > _MAX_WAYS:
-                    raise ValueError(f"the layer's links lead over more than {_MAX_WAYS} names")
-                todo += ways[::-1]
+                child.walked = True
+                todo += child.target.split(b"/")[::-1]
                 continue
             path.append(part)
             nodes.append(child)

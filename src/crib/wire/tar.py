@@ -2,8 +2,10 @@
 
 ``TarReader.receive_data`` takes the archive in pieces of any size and returns the members whose headers it
 has seen; the data of members is skipped, never copied: ``Member.offset`` and ``Member.stored`` say where
-it lies in the archive. ustar, PAX (with global headers), GNU long names, GNU and PAX sparse members, base-256
-numbers.
+it lies in the archive. ustar, PAX, GNU long names, GNU and PAX sparse members, base-256 numbers.
+
+Global extended headers are passed over, as every runtime that reads layers with Go's archive/tar does: what
+they say would have to be applied to each member, and no image can rest on it.
 
 Sources: POSIX.1-2017 ``pax``; the GNU tar manual, "Tar Internals"; star(5) for ``SCHILY.xattr``.
 """
@@ -45,8 +47,9 @@ MAX_MEMBERS = 5_000_000
 
 _ZERO = bytes(BLOCK)
 _CACHED_NUMBERS = 65_536
-_GLOBAL_RECORDS = 10_000
-_EXTENSIONS = b"xXgLK"
+_EXTENSIONS = b"xXLK"
+_PASSED_OVER = b"Vg"
+"""A GNU volume label says nothing about files; for global extended headers see above."""
 
 
 class TarError(ValueError):
@@ -72,7 +75,6 @@ class TarReader:
         self._partial = b""
         self._accept: Callable[[bytes], Member | None] = self._header
         self._numbers: dict[bytes, int] = {}
-        self._globals: dict[bytes, bytes] = {}
         self._pending: _Pending | None = None
         self._zero_blocks = 0
         self._members = 0
@@ -156,8 +158,8 @@ class TarReader:
             member = member._replace(link=link.partition(b"\0")[0])
         elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
             member = member._replace(device=(parse_number(major), parse_number(minor)))
-        if self._pending is not None or self._globals:
-            return self._extended(member, block, flag)
+        if self._pending is not None:
+            return self._extended(member, self._pending, block, flag)
         if flag == b"S":
             return self._old_sparse(member, block)
         return self._emit(member)
@@ -175,16 +177,13 @@ class TarReader:
         return member
 
     def _expect_extension(self, flag: bytes, length: int) -> None:
-        if flag == b"V":
-            # A GNU volume label: says nothing about files.
-            self._next += length + 511 & ~511
-            return
-        if flag not in _EXTENSIONS:
+        if flag not in _EXTENSIONS + _PASSED_OVER:
             # Something unknown must not be lost silently.
             raise ValueError(f"type {flag!r} is not supported")
         if length > MAX_EXTENDED:
             raise ValueError(f"extended header of {length} bytes, at most {MAX_EXTENDED} are taken")
-        if not length:
+        if flag in _PASSED_OVER or not length:
+            self._next += length + 511 & ~511
             return
 
         def accept(payload: bytes) -> None:
@@ -196,11 +195,6 @@ class TarReader:
         self._accept = accept
 
     def _extend(self, flag: bytes, payload: bytes) -> None:
-        if flag == b"g":
-            self._globals.update(parse_pax(payload))
-            if len(self._globals) > _GLOBAL_RECORDS:
-                raise ValueError(f"global extended headers hold more than {_GLOBAL_RECORDS} records")
-            return
         pending = self._pending = self._pending or _Pending()
         if flag == b"L":
             pending.name = payload.partition(b"\0")[0]
@@ -211,14 +205,13 @@ class TarReader:
             # a way to fill the memory.
             pending.records = parse_pax(payload)
 
-    def _extended(self, member: Member, block: bytes, flag: bytes) -> Member | None:
+    def _extended(self, member: Member, pending: _Pending, block: bytes, flag: bytes) -> Member | None:
         """The member as its extended headers have it."""
-        pending = self._pending or _Pending()
         if pending.name is not None:
             member = member._replace(name=pending.name)
         if pending.link is not None:
             member = member._replace(link=pending.link)
-        records = {**self._globals, **dict(pending.records)}
+        records = dict(pending.records)
         member = amended(member, records)
         sparse_name = records.get(b"GNU.sparse.name")
         if sparse_name:

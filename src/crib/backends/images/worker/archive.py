@@ -6,10 +6,10 @@ up, and each document is bounded. Errors are `ArchiveError`, which says what is 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import posixpath
 import stat
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -27,6 +27,7 @@ from crib.backends.images.worker.documents import (
     wire_platform,
 )
 from crib.backends.images.worker.inflate import InflateError
+from crib.host.threads import run_to_end
 from crib.model.ids import Digest, ImageId
 from crib.model.image import ImageDocuments, Platform
 from crib.wire import oci_image
@@ -123,18 +124,19 @@ class TarArchive:
 
     async def index(self) -> None:
         """Read all headers; ArchiveError for what is no tar."""
+        stop = threading.Event()
         try:
-            await asyncio.to_thread(self._index)
+            await run_to_end(self._index, stop, stop=stop.set)
         except TarError as error:
             raise ArchiveError(f"archive is malformed: {error}") from error
 
-    def _index(self) -> None:
+    def _index(self, stop: threading.Event) -> None:
         head = os.pread(self._fd, 6, 0)
         for magic, name in _COMPRESSED.items():
             if head.startswith(magic):
                 raise ArchiveError(f"archive is compressed with {name}; decompress it first")
         reader = _SeekingTarReader(MAX_ARCHIVE_MEMBERS)
-        while reader.wanted < self._size:
+        while reader.wanted < self._size and not stop.is_set():
             reader.skip()
             block = os.pread(self._fd, 512, reader.wanted)
             if not block:

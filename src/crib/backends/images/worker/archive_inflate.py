@@ -49,6 +49,8 @@ def _inflate(fd: int, limits: TransferLimits, stop: threading.Event) -> int:
                 break
             position += len(data)
             for piece in inflater.feed(data):
+                if stop.is_set():
+                    break
                 written += len(piece)
                 unchecked += len(piece)
                 if written > allowed:

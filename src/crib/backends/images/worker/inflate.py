@@ -16,9 +16,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
 _SNIFFED = 6
-_FEW_MEMBERS = 16
-_LARGE_PIECE = 1 << 18
-_SMALL_PIECE = 1 << 16
+_LARGEST_STEP = 1 << 18
+_SMALLEST_STEP = 1 << 10
 
 
 class InflateError(ValueError):
@@ -102,6 +101,7 @@ class Inflater:
         self._head = b""
         self._current: _Decompressor | None = None
         self._ended = 0
+        self._taken = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The output for these bytes, in pieces of at most 1 MiB; a plain tar comes as it is."""
@@ -114,11 +114,15 @@ class Inflater:
         if self.format == "tar":
             yield data
             return
-        # What follows the end of a member is copied: a blob of many small members must not copy a large piece
-        # for each.
-        step = _LARGE_PIECE if self._ended < _FEW_MEMBERS else _SMALL_PIECE
-        for start in range(0, len(data), step):
-            yield from self._inflate(data[start : start + step])
+        start = 0
+        while start < len(data):
+            # What follows the end of a member is copied: no more than some times the size that members had so
+            # far, or a blob of small ones would be copied over and over.
+            usual = 4 * self._taken // max(self._ended, 1)
+            step = data[start : start + min(max(usual, _SMALLEST_STEP), _LARGEST_STEP)]
+            start += len(step)
+            self._taken += len(step)
+            yield from self._inflate(step)
 
     def end(self) -> Iterator[bytes]:
         """The blob is complete: the last output. Raises InflateError when it ends too early."""

@@ -187,6 +187,7 @@ class _LayerWriter:
     def _unpacked(self, source: Iterable[bytes], hashing: Stage) -> Iterator[bytes]:
         unhashed = b""
         for data in source:
+            # Data of which nothing comes costs time, too.
             self._look()
             self._blob_size += len(data)
             if self._claims.size is not None and self._blob_size > self._claims.size:
@@ -237,7 +238,8 @@ class _LayerWriter:
 
     def _take(self, piece: bytes, hashing: Stage, writing: Stage) -> None:
         """Read the headers in this piece of the tar, and have its data written."""
-        for number, member in enumerate(self._reader.receive_data(piece)):
+        self._look()
+        for number, member in enumerate(self._reader.receive_data(piece), 1):
             if number % _LOOK_EVERY == 0:
                 self._look()
             offset = self._placement.place(member)
