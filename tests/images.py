@@ -83,9 +83,9 @@ GZIP, ZSTD, PLAIN = "gzip", "zstd", ""
 _MTIME = 1_700_000_000
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     """`sha256:` and the hex digest."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def rest_digest_of(content: bytes, data_end: int) -> str:
@@ -155,10 +155,11 @@ class BuiltLayer:
 
     tar: bytes
     compression: str = GZIP
+    algorithm: str = "sha256"
 
     @cached_property
     def diff_id(self) -> str:
-        return digest_of(self.tar)
+        return digest_of(self.tar, self.algorithm)
 
     @cached_property
     def blob(self) -> bytes:
@@ -190,6 +191,8 @@ class BuiltImage:
     config: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     architecture: str = "amd64"
+    algorithm: str = "sha256"
+    """Of the digests in its manifest."""
 
     @property
     def config_blob(self) -> bytes:
@@ -211,9 +214,12 @@ class BuiltImage:
         return {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor(self.config_blob, "application/vnd.oci.image.config.v1+json"),
-            "layers": [descriptor(layer.blob, layer.media_type) for layer in self.layers],
+            "config": self._descriptor(self.config_blob, "application/vnd.oci.image.config.v1+json"),
+            "layers": [self._descriptor(layer.blob, layer.media_type) for layer in self.layers],
         }
+
+    def _descriptor(self, data: bytes, media_type: str) -> dict[str, Any]:
+        return descriptor(data, media_type, self.algorithm)
 
     @property
     def manifest_blob(self) -> bytes:
@@ -222,8 +228,8 @@ class BuiltImage:
     @property
     def blobs(self) -> dict[str, bytes]:
         """Config and layers by digest."""
-        blobs = {digest_of(blob): blob for blob in (layer.blob for layer in self.layers)}
-        return {self.id: self.config_blob, **blobs}
+        blobs = (self.config_blob, *(layer.blob for layer in self.layers))
+        return {digest_of(blob, self.algorithm): blob for blob in blobs}
 
 
 def machine_architecture() -> str:
@@ -248,9 +254,9 @@ def busybox_image(
     return BuiltImage(built, settings, (name,), machine_architecture())
 
 
-def descriptor(data: bytes, media_type: str) -> dict[str, Any]:
+def descriptor(data: bytes, media_type: str, algorithm: str = "sha256") -> dict[str, Any]:
     """What a manifest says of a blob."""
-    return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
+    return {"mediaType": media_type, "digest": digest_of(data, algorithm), "size": len(data)}
 
 
 def layout_files(images: Sequence[BuiltImage]) -> dict[str, bytes]:
@@ -258,9 +264,9 @@ def layout_files(images: Sequence[BuiltImage]) -> dict[str, bytes]:
     files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     entries = []
     for image in images:
-        for digest, blob in {**image.blobs, digest_of(image.manifest_blob): image.manifest_blob}.items():
-            files[f"blobs/sha256/{digest.removeprefix('sha256:')}"] = blob
-        entry = descriptor(image.manifest_blob, image.manifest["mediaType"])
+        entry = descriptor(image.manifest_blob, image.manifest["mediaType"], image.algorithm)
+        for digest, blob in {**image.blobs, entry["digest"]: image.manifest_blob}.items():
+            files[f"blobs/{digest.replace(':', '/')}"] = blob
         entry["platform"] = {"os": "linux", "architecture": image.architecture}
         entries += [{**entry, "annotations": {"io.containerd.image.name": name}} for name in image.names] or [
             entry

@@ -91,7 +91,7 @@ def fake_registry(answer: Answer) -> Iterator[str]:
 def serve(handler: http.server.BaseHTTPRequestHandler, image: BuiltImage) -> bool:
     """Answer as a sane registry that has this image under every tag."""
     name = handler.path.rpartition("/")[2]
-    if "/manifests/" in handler.path and name in (digest_of(image.manifest_blob), "1"):
+    if "/manifests/" in handler.path and name in (digest_of(image.manifest_blob, image.algorithm), "1"):
         reply(handler, image.manifest_blob, image.manifest["mediaType"])
         return True
     if "/blobs/" in handler.path and name in image.blobs:

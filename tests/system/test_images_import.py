@@ -8,6 +8,7 @@ import signal
 import stat
 import tarfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from tests.images import (
     PLAIN,
     ZSTD,
     BuiltImage,
+    BuiltLayer,
     Entry,
     busybox_image,
+    digest_of,
     docker_layout_files,
     layer_tar,
     layout_files,
+    machine_architecture,
     saved_files,
     write_layout,
     write_oci_archive,
@@ -78,6 +82,39 @@ async def test_every_kind_of_archive_becomes_the_same_layers(
     assert Path(upper, "hello").read_bytes() == b"hi"
     (again,) = await lab.store.import_archive(str(path), ignore)
     assert [layer.size for layer in again.layers] == [layer.size for layer in fetched.layers]
+
+
+async def test_an_image_with_sha512_digests_is_imported_mounted_and_known_after_a_restart(
+    lab: ImageLab, tmp_path: Path
+) -> None:
+    layers = [BuiltLayer(layer_tar([Entry(name, name.encode())]), algorithm="sha512") for name in ("a", "b")]
+    image = BuiltImage(tuple(layers), names=("a/b:1",), algorithm="sha512")
+    image = replace(image, architecture=machine_architecture())
+    path = write_layout(tmp_path / "image", [image])
+    (fetched,) = await lab.store.import_archive(str(path), ignore)
+    assert fetched.id == image.id  # the id is of one algorithm, whatever the manifest uses
+    assert fetched.manifest_digest == digest_of(image.manifest_blob, "sha512")
+    diff_ids = [layer.diff_id for layer in fetched.layers]
+    assert diff_ids == [layer.diff_id for layer in layers]
+    assert lab.layers() == sorted(f"{digest.removeprefix('sha512:')}.erofs" for digest in diff_ids)
+    (below, above) = await lab.store.mounts.acquire(diff_ids)
+    assert (Path(below, "a").read_bytes(), Path(above, "b").read_bytes()) == (b"a", b"b")
+    assert [await lab.store.check(layer) for layer in fetched.layers] == ["", ""]
+    again = LayerMounts(lab.paths, lab.store.mounting)
+    assert await again.acquire(diff_ids) == [below, above]
+    assert sorted(await lab.store.sweep([])) == sorted(diff_ids)
+
+
+async def test_a_layer_whose_sha512_is_another_is_refused(lab: ImageLab, tmp_path: Path) -> None:
+    layer = BuiltLayer(layer_tar([Entry("a", b"a")]), PLAIN, "sha512")
+    image = BuiltImage((layer,), names=("a/b:1",), architecture=machine_architecture(), algorithm="sha512")
+    files = layout_files([image])
+    name = f"blobs/{digest_of(layer.blob, 'sha512').replace(':', '/')}"
+    files[name] = layer_tar([Entry("a", b"b")])
+    path = write_tar(tmp_path / "image", files)
+    with pytest.raises(InvalidRequest, match="digest is sha512:"):
+        await lab.store.import_archive(str(path), ignore)
+    assert lab.layers() == []
 
 
 @pytest.mark.parametrize("compression", [PLAIN, GZIP, ZSTD])

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,62 @@ async def test_an_image_is_pulled_by_tag_and_by_digest(
     assert by_digest.id == by_tag.id
     assert [layer.diff_id for layer in by_digest.layers] == [layer.diff_id for layer in by_tag.layers]
     assert {step.stage for step in lab.told if step.layer} == {"present"}
+
+
+async def test_an_image_with_sha512_digests_is_pulled_by_its_digest_and_by_nothing_else(
+    lab: ImageLab,
+) -> None:
+    layer = BuiltLayer(layer_tar([Entry("hello", b"hi")]), algorithm="sha512")
+    image = BuiltImage((layer,), architecture=machine_architecture(), algorithm="sha512")
+    digest = digest_of(image.manifest_blob, "sha512")
+    with fake_registry(lambda request: serve(request, image)) as host:
+        fetched = await pull(lab, f"{host}/a/b@{digest}")
+        assert (fetched.id, fetched.manifest_digest) == (image.id, digest)
+        assert [one.diff_id for one in fetched.layers] == [layer.diff_id]
+        (mounted,) = await lab.store.mounts.acquire([layer.diff_id])
+        assert Path(mounted, "hello").read_bytes() == b"hi"
+        lab.told.clear()
+        await pull(lab, f"{host}/a/b:1")
+        assert {step.stage for step in lab.told if step.layer} == {"present"}
+    wrong = digest_of(b"other", "sha512")
+    with fake_registry(lambda request: answered(request, image)) as host, pytest.raises(Broken, match=digest):
+        await pull(lab, f"{host}/a/b@{wrong}")
+
+
+def answered(request: Request, image: BuiltImage) -> bool:
+    """The same manifest for every digest."""
+    reply(request, image.manifest_blob, image.manifest["mediaType"])
+    return True
+
+
+async def test_a_digest_of_an_unknown_algorithm_is_refused_by_name(lab: ImageLab) -> None:
+    layer = BuiltLayer(layer_tar([Entry("hello", b"hi")]))
+    image = BuiltImage((layer,), architecture=machine_architecture(), algorithm="sha384")
+    with fake_registry(lambda request: serve(request, image)) as host:
+        error = await refused(lab, f"{host}/a/b:1", Broken)
+    assert "digest 'sha384:" in error.message
+    assert "neither sha256 with 64 hex digits nor sha512" in error.message
+
+
+async def test_a_worker_that_hands_over_another_config_is_not_believed(
+    registry: str, lab: ImageLab, image: BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(f"http://{registry}", image, "lied/about", "1")
+    honest = lab.store._worker.run
+
+    async def lying(message: Any, subject: str, progress: Any, take: Any) -> Any:
+        def changed(one: FetchedImage) -> FetchedImage:
+            config = one.documents.config.replace(b"PATH", b"HTAP")
+            return replace(one, documents=replace(one.documents, config=config))
+
+        return await honest(message, subject, progress, lambda images: take(tuple(map(changed, images))))
+
+    monkeypatch.setattr(lab.store._worker, "run", lying)
+    with pytest.raises(Broken, match="image worker gave a document of digest"):
+        await pull(lab, f"{registry}/lied/about:1")
+    assert lab.layers() == []
+    with pytest.raises(Broken, match="image worker gave a document of digest"):
+        await lab.store.resolve(PullOrder(parse_reference(f"{registry}/lied/about:1")), lab.told.append)
 
 
 async def test_pulls_at_once_share_the_fetching_of_a_layer(lab: ImageLab, image: BuiltImage) -> None:

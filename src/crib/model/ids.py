@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from typing import NewType
@@ -11,11 +12,17 @@ ContainerId = NewType("ContainerId", str)
 ImageId = NewType("ImageId", str)
 """`sha256:` and the hex digest of the image's config blob (OCI image spec, Image ID)."""
 Digest = NewType("Digest", str)
-"""`sha256:` and 64 hex digits (OCI image spec, Digests)."""
+"""`sha256:` and 64 hex digits, or `sha512:` and 128 (OCI image spec, Registered algorithms)."""
 HandlerName = NewType("HandlerName", str)
 
 _ID = re.compile(r"[0-9a-f]{64}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ALGORITHMS = {64: "sha256", 128: "sha512"}
+"""By the number of hex digits."""
+DIGEST_PATTERN = "|".join(f"{name}:[0-9a-f]{{{digits}}}" for digits, name in _ALGORITHMS.items())
+DIGEST_RULE = "that is neither sha256 with 64 hex digits nor sha512 with 128"
+"""What is said of any other."""
+LONGEST_DIGEST = len("sha512:") + 128
+_DIGEST = re.compile(DIGEST_PATTERN)
 
 
 def new_sandbox_id() -> SandboxId:
@@ -34,5 +41,22 @@ def is_id(text: str) -> bool:
 
 
 def is_digest(text: str) -> bool:
-    """Whether the text is a sha256 digest; nothing else may become part of a path."""
+    """Whether the text is a digest that we take; nothing else may become part of a path."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def digest_hex(digest: str) -> str:
+    """The digits of a digest: they stand for it in names of files, as their number tells the algorithm."""
+    return digest.partition(":")[2]
+
+
+def digest_from_hex(digits: str) -> Digest | None:
+    """The digest that a file is named by; None when it is no such name."""
+    digest = f"{_ALGORITHMS.get(len(digits), '')}:{digits}"
+    return Digest(digest) if is_digest(digest) else None
+
+
+def digest_of(data: bytes, like: str = "sha256") -> Digest:
+    """The digest of a whole document, by the algorithm of the digest `like`, which has to be one of ours."""
+    algorithm = like.partition(":")[0]
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")

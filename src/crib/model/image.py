@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crib.model.errors import InvalidRequest
-from crib.model.ids import Digest, ImageId
+from crib.model.ids import DIGEST_RULE, LONGEST_DIGEST, Digest, ImageId, is_digest
 from crib.model.registry import NO_AUTH, AuthConfig
 
 _NAME = re.compile(
@@ -16,10 +16,9 @@ _NAME = re.compile(
     r"(?P<path>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_NAME = 255
 """Longest repository name in characters (OCI distribution spec, as every registry enforces it)."""
-MAX_TEXT = MAX_NAME + len(":") + 128 + len("@sha256:") + 64
+MAX_TEXT = MAX_NAME + len(":") + 128 + len("@") + LONGEST_DIGEST
 """Longest reference: name, tag and digest."""
 
 
@@ -53,11 +52,11 @@ def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
     """
     if len(text) > MAX_TEXT:
         raise InvalidRequest(f"is longer than {MAX_TEXT} characters", field=field)
-    if _DIGEST.fullmatch(text):
+    if is_digest(text):
         raise InvalidRequest(f"{text} is an image id, which no registry knows", field=field)
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        raise InvalidRequest(f"{text!r} has a digest that is not sha256 and 64 hex digits", field=field)
+    if at and not is_digest(digest):
+        raise InvalidRequest(f"{text!r} has a digest {DIGEST_RULE}", field=field)
     tag = ""
     colon = rest.rfind(":")
     if colon > rest.rfind("/"):
@@ -203,6 +202,8 @@ class FetchedImage:
     documents: ImageDocuments = ImageDocuments()
     signatures: tuple[Signature, ...] = ()
     """As the registry has them, not verified; only brought when the order asks for them."""
+    indexes: tuple[bytes, ...] = field(default=(), repr=False)
+    """From the document of `manifest_digest` down to the manifest; none when that is the manifest."""
 
 
 @dataclass(frozen=True, slots=True)

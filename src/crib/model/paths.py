@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crib.model.ids import ContainerId, Digest, SandboxId
+from crib.model.ids import ContainerId, Digest, SandboxId, digest_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,15 @@ class Paths:
         return f"{self.monitor_sockets}/{container[:20]}"
 
     def layer_file(self, diff_id: Digest) -> str:
-        return f"{self.layers}/{diff_id.removeprefix('sha256:')}.erofs"
+        return f"{self.layers}/{digest_hex(diff_id)}.erofs"
 
     def layer_directory(self, diff_id: Digest) -> str:
         """The layer unpacked, on hosts without EROFS; it is there only when it is whole."""
-        return f"{self.layers}/{diff_id.removeprefix('sha256:')}.dir"
+        return f"{self.layers}/{digest_hex(diff_id)}.dir"
 
     def layer_mount(self, diff_id: Digest) -> str:
         """Short on purpose: the options of one overlay mount must fit into a page on older kernels."""
-        return f"{self.layer_mounts}/{diff_id.removeprefix('sha256:')[:20]}"
+        return f"{self.layer_mounts}/{digest_hex(diff_id)[:20]}"
 
     def sandbox(self, sandbox: SandboxId) -> str:
         return f"{self.sandboxes}/{sandbox}"

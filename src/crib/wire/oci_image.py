@@ -47,7 +47,8 @@ MAX_LAYERS = 500
 
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ATTESTATION = "vnd.docker.reference.type"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_NO_DIGEST = "which is neither sha256 with 64 hex digits nor sha512 with 128"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _VARIANTS = {
     "amd64": ("v1", ("v4", "v3", "v2", "v1")),
@@ -187,7 +188,7 @@ def _decode(data: bytes, shape: type[_Shape], what: str) -> _Shape:
 
 
 def is_digest(text: str) -> bool:
-    """Whether the text is a sha256 digest: no other algorithm is taken."""
+    """Whether the text is a digest of an algorithm that we take (descriptor.md, Registered algorithms)."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -223,9 +224,7 @@ def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
 def _check_descriptors(descriptors: tuple[Descriptor, ...], what: str) -> None:
     for descriptor in descriptors:
         if not is_digest(descriptor.digest):
-            raise ImageFormatError(
-                f"{what} has digest {descriptor.digest!r}, which is not sha256 and 64 hex digits"
-            )
+            raise ImageFormatError(f"{what} has digest {descriptor.digest[:150]!r}, {_NO_DIGEST}")
         if descriptor.size < 0:
             raise ImageFormatError(f"{what} has a negative size for {descriptor.digest}")
 
@@ -264,7 +263,7 @@ def parse_config(data: bytes, what: str) -> ConfigDocument:
         raise ImageFormatError(f"{what} has {len(diff_ids)} layers, more than {MAX_LAYERS}")
     for diff_id in diff_ids:
         if not is_digest(diff_id):
-            raise ImageFormatError(f"{what} has diff id {diff_id!r}, which is not sha256 and 64 hex digits")
+            raise ImageFormatError(f"{what} has diff id {diff_id[:150]!r}, {_NO_DIGEST}")
     return document
 
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
-from crib.backends.images.worker.documents import image_of, sha256
+from crib.backends.images.worker.documents import image_of
 from crib.backends.images.worker.layers import LayerClaims, LayerError, write_layer
 from crib.model.errors import InvalidRequest
+from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference
 from crib.wire import oci_image
 from crib.wire.erofs_reader import ErofsImage
@@ -131,7 +132,7 @@ def test_a_mangled_manifest_or_index_is_read_or_refused(data: bytes, media_type:
             entry = oci_image.choose_manifest(document, oci_image.Platform("amd64", "linux"), "document")
             assert oci_image.is_digest(entry.digest)
         else:
-            image_of(document, ImageDocuments(IMAGE.config_blob, data), sha256(data), HERE)
+            image_of(document, ImageDocuments(IMAGE.config_blob, data), digest_of(data), HERE)
 
 
 @given(mangled(CONFIG))
@@ -139,7 +140,7 @@ def test_a_mangled_config_is_read_or_refused(data: bytes) -> None:
     manifest = oci_image.parse_manifest(IMAGE.manifest_blob, "", "manifest")
     assert isinstance(manifest, oci_image.Manifest)
     with bounded(), contextlib.suppress(ImageFormatError):
-        found = image_of(manifest, ImageDocuments(data, IMAGE.manifest_blob), sha256(b""), HERE)
+        found = image_of(manifest, ImageDocuments(data, IMAGE.manifest_blob), digest_of(b""), HERE)
         assert len(found.layers) == len(manifest.layers)
         assert all(oci_image.is_digest(layer.diff_id) for layer in found.layers)
 

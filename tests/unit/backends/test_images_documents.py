@@ -7,8 +7,9 @@ import logging
 
 import pytest
 
-from crib.backends.images.worker.documents import FoundImage, image_of, sha256, wire_platform
+from crib.backends.images.worker.documents import FoundImage, image_of, wire_platform
 from crib.backends.images.worker.failures import failed
+from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Layer, Platform, Signature
 from crib.wire import oci_image
 from crib.wire.oci_image import ImageFormatError
@@ -25,13 +26,13 @@ def found(platform: Platform = AMD64, layers: int = 1, **config: str) -> FoundIm
     manifest = json.dumps(
         {
             "schemaVersion": 2,
-            "config": {"mediaType": oci_image.OCI_CONFIG, "digest": sha256(data), "size": len(data)},
+            "config": {"mediaType": oci_image.OCI_CONFIG, "digest": digest_of(data), "size": len(data)},
             "layers": [layer] * layers,
         }
     ).encode()
     parsed = oci_image.parse_manifest(manifest, "", "x")
     assert isinstance(parsed, oci_image.Manifest)
-    return image_of(parsed, ImageDocuments(data, manifest), sha256(manifest), platform)
+    return image_of(parsed, ImageDocuments(data, manifest), digest_of(manifest), platform)
 
 
 def test_documents_and_signatures_go_on_to_the_fetched_image() -> None:
@@ -43,8 +44,8 @@ def test_documents_and_signatures_go_on_to_the_fetched_image() -> None:
     )
     layer = Layer(image.layers[0].diff_id, image.layers[0].diff_id, 5)
     fetched = signed.fetched((layer,))
-    assert str(sha256(fetched.documents.config)) == fetched.id
-    assert sha256(fetched.documents.manifest) == fetched.manifest_digest
+    assert str(digest_of(fetched.documents.config)) == fetched.id
+    assert digest_of(fetched.documents.manifest) == fetched.manifest_digest
     assert (fetched.names, fetched.layers, fetched.signatures) == (
         ("a/b:1",),
         (layer,),

@@ -13,6 +13,7 @@ from crib.backends.images.messages import staged_name
 from crib.backends.images.staging import Staging, WorkerUser
 from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.errors import Broken
+from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
 from crib.model.image import Layer
 from crib.model.paths import Paths
@@ -30,7 +31,10 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.fixture
 def staging(paths: Paths) -> Staging:
-    made = Staging(paths, WorkerUser(os.geteuid(), os.getegid()), ImageSettings(partial_bytes=1 << 20), 512)
+    user = WorkerUser(os.geteuid(), os.getegid())
+    made = Staging(
+        paths, user, ImageSettings(partial_bytes=1 << 20), LayerMounting("file", 512, direct_io=True)
+    )
     made.prepare()
     return made
 

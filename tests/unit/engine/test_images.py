@@ -10,7 +10,7 @@ import pytest
 
 from crib.engine.images.transfers import TransferUpdate
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable
-from crib.model.image import FetchedImage, ImageRecord
+from crib.model.image import FetchedImage, ImageDocuments, ImageRecord
 from crib.model.sandbox import PodMetadata
 from crib.model.settings import ImageSettings, Settings
 from tests.fakes.images import digest_of, made_image
@@ -168,6 +168,21 @@ async def test_a_tag_moves_from_one_image_to_another_and_the_old_one_keeps_its_d
     loser = status(world, old.id)
     assert (loser.tags, loser.digests) == ((), old.digests)
     assert world.records.images == {record.id: record, old.id: loser}
+
+
+async def test_an_image_that_came_by_an_index_is_found_by_the_digest_of_its_own_manifest_too(
+    world: World,
+) -> None:
+    documents = ImageDocuments(b"config", b"manifest")
+    image = replace(made_image("multi", "base"), documents=documents, indexes=(b"index",))
+    world.images.publish("multi.example/a:1", image)
+    by_index = f"multi.example/a@{image.manifest_digest}"
+    record = await world.pull(by_index)
+    own = f"multi.example/a@{digest_of('manifest')}"
+    assert status(world, own) == record
+    assert record.digests == (by_index, own)  # the one that was asked for stands for it
+    assert (await world.pull(by_index)).digests == record.digests
+    assert world.records.images[record.id].digests == record.digests
 
 
 async def test_one_image_under_two_names_has_both_and_is_written_once_for_each(world: World) -> None:

@@ -11,6 +11,7 @@ from crib.model.ids import Digest, ImageId, is_digest
 from crib.model.image import MAX_NAME, MAX_TEXT, ImageConfig, ImageRecord, Layer, parse_reference
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+DIGEST_512 = "sha512:" + "0123456789abcdef" * 8
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("host:80/a__b/c--d/e.f", "host:80/a__b/c--d/e.f:latest"),
         (f"busybox@{DIGEST}", f"docker.io/library/busybox@{DIGEST}"),
         (f"a.b/busybox:1@{DIGEST}", f"a.b/busybox:1@{DIGEST}"),
+        (f"a.b/busybox:1@{DIGEST_512}", f"a.b/busybox:1@{DIGEST_512}"),
         ("cafe", "docker.io/library/cafe:latest"),
     ],
 )
@@ -68,6 +70,10 @@ def test_a_name_has_one_canonical_form(text: str, canonical: str) -> None:
         "a:" + "t" * 129,
         "a@sha256:abc",
         "a@md5:" + "0" * 32,
+        "a@sha384:" + "0" * 96,
+        "a@sha512:" + "0" * 64,
+        "a@sha256:" + "0" * 128,
+        DIGEST_512,
         f"a@{DIGEST}@{DIGEST}",
         DIGEST,
         "-host.com/a",
@@ -81,6 +87,11 @@ def test_what_is_no_reference_is_refused_naming_the_field(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_reference(text, field="image.image")
     assert caught.value.field == "image.image"
+
+
+def test_a_digest_of_an_unknown_algorithm_is_refused_by_its_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"a@sha384:0+' has a digest that is neither sha256 with"):
+        parse_reference("a@sha384:" + "0" * 96)
 
 
 def test_a_text_of_megabytes_is_refused_without_repeating_it() -> None:

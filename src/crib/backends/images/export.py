@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from typing import Any
 
 from crib.backends.images.layer_tars import LayerTar, LayerTars
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, WrongState
-from crib.model.ids import Digest
+from crib.model.ids import Digest, digest_hex, digest_of
 from crib.model.image import parse_reference
 from crib.ports import ExportedImage
 from crib.wire import oci_image
@@ -124,7 +123,7 @@ def _plan(image: ExportedImage, layers: LayerTars, tars: dict[Digest, LayerTar])
         raise WrongState(
             f"image {record.id} came here before documents were kept: pull it again to export it"
         )
-    digest = _digest(config)
+    digest: str = digest_of(config)
     if digest != record.id:
         raise Broken(f"image {record.id} cannot be exported: its config has digest {digest}")
     for layer in record.layers:
@@ -133,7 +132,7 @@ def _plan(image: ExportedImage, layers: LayerTars, tars: dict[Digest, LayerTar])
     chosen = tuple(tars[layer.diff_id] for layer in record.layers)
     if any(tar.diff_id != layer.diff_id for tar, layer in zip(chosen, record.layers, strict=True)):
         config = _with_layers(config, [tar.diff_id for tar in chosen])
-        digest = _digest(config)
+        digest = digest_of(config)
         _log.warning("image %s is exported as %s: its layers' tars had to be made anew", record.id, digest)
     return _Image(config, digest, chosen, image.tags)
 
@@ -159,7 +158,7 @@ def _oci_members(images: Sequence[_Image]) -> dict[str, _Document | LayerTar]:
                 "layers": descriptors,
             }
         )
-        digest = _digest(manifest)
+        digest = digest_of(manifest)
         blobs[_blob(digest)] = _Document(manifest)
         blobs[_blob(image.digest)] = _Document(image.config)
         entry = {
@@ -178,8 +177,8 @@ def _docker_members(images: Sequence[_Image]) -> dict[str, _Document | LayerTar]
     tars: dict[str, _Document | LayerTar] = {}
     entries = []
     for image in images:
-        config = f"{_hex(image.digest)}.json"
-        paths = [f"{_hex(tar.diff_id)}/layer.tar" for tar in image.layers]
+        config = f"{digest_hex(image.digest)}.json"
+        paths = [f"{digest_hex(tar.diff_id)}/layer.tar" for tar in image.layers]
         configs[config] = _Document(image.config)
         tars |= zip(paths, image.layers, strict=True)
         entries.append({"Config": config, "RepoTags": list(image.tags) or None, "Layers": paths})
@@ -205,16 +204,8 @@ def _json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
-
-
 def _blob(digest: str) -> str:
-    return f"blobs/sha256/{_hex(digest)}"
+    return f"blobs/{digest.replace(':', '/')}"
 
 
 def _header(name: str, member: _Document | LayerTar) -> bytes:

@@ -39,14 +39,16 @@ from crib.backends.images.messages import (
 from crib.backends.images.staging import Staging
 from crib.host import libc, processes
 from crib.model.errors import Broken, Unavailable
-from crib.model.ids import Digest
+from crib.model.ids import DIGEST_PATTERN, Digest
 from crib.model.image import FetchedImage, Progress
 
 _log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
 _END_SECONDS = 5.0
-_LAYOUT_FILE = re.compile(r"oci-layout|index\.json|manifest\.json|blobs/sha256/[0-9a-f]{64}")
+_LAYOUT_FILE = re.compile(
+    rf"oci-layout|index\.json|manifest\.json|blobs/(?:{DIGEST_PATTERN.replace(':', '/')})"
+)
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _KEPT_VARIABLES = frozenset(
     (

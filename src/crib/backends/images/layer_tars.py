@@ -88,7 +88,7 @@ class VerbatimTar:
         self.size = layer.data_size
 
     def pieces(self) -> Iterator[bytes]:
-        found = hashlib.sha256()
+        found = hashlib.sha256()  # the digest of a file's data always is one
         with _failing_as_broken(self._path, self._layer):
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             try:

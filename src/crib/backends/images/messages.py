@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from crib.model.ids import digest_hex
 from crib.model.image import FetchedImage, Platform
 from crib.model.registry import RegistryHost
 
@@ -152,12 +153,12 @@ def daemon_decoder() -> msgspec.msgpack.Decoder[tuple[ToDaemon, bool]]:
 
 def staged_name(diff_id: str) -> str:
     """Name of a finished layer in the staging directory."""
-    return f"{diff_id.removeprefix('sha256:')}.erofs"
+    return f"{digest_hex(diff_id)}.erofs"
 
 
 def blob_name(digest: str) -> str:
     """Name of a blob in the staging directory while it comes."""
-    return f"{digest.rpartition(':')[2]}{BLOB_SUFFIX}"
+    return f"{digest_hex(digest)}{BLOB_SUFFIX}"
 
 
 class ChannelError(Exception):

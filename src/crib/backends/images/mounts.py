@@ -24,7 +24,7 @@ from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import loop_devices, mounts
 from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting
-from crib.model.ids import Digest, is_digest
+from crib.model.ids import Digest, digest_from_hex, is_digest
 from crib.model.paths import Paths
 from crib.wire.erofs_inode import OPAQUE
 
@@ -157,10 +157,8 @@ class LayerMounts:
                     source = file.read().strip()
             except OSError:
                 return None
-        name = os.path.basename(source)
-        digits, _, suffix = name.partition(".")
-        digest = f"sha256:{digits}"
-        return Digest(digest) if suffix in ("erofs", "dir") and is_digest(digest) else None
+        digits, _, suffix = os.path.basename(source).partition(".")
+        return digest_from_hex(digits) if suffix in ("erofs", "dir") else None
 
 
 def _visible(mounted: list[str]) -> list[str]:

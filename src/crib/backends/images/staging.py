@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from crib.backends.images.messages import BLOB_SUFFIX, staged_name
 from crib.host import files
 from crib.model.errors import Broken, Unavailable
+from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
 from crib.model.image import Layer
 from crib.model.paths import Paths
@@ -47,12 +48,14 @@ def worker_user(name: str) -> WorkerUser:
 class Staging:
     """The staging directory and the way from there into the layers directory; every call blocks."""
 
-    def __init__(self, paths: Paths, user: WorkerUser, settings: ImageSettings, block_size: int) -> None:
-        """`block_size` is the one that layers are asked for with (bytes)."""
+    def __init__(
+        self, paths: Paths, user: WorkerUser, settings: ImageSettings, mounting: LayerMounting
+    ) -> None:
+        """`mounting` is how layers will be mounted, and so what they have to be."""
         self._paths = paths
         self._user = user
         self._settings = settings
-        self._block_size = block_size
+        self._mounting = mounting
 
     @property
     def user(self) -> WorkerUser:
@@ -202,8 +205,11 @@ class Staging:
             image.check()
         except ErofsError as error:
             raise Broken(f"{what}: {error}") from error
-        if image.block_size != self._block_size:
-            raise Broken(f"{what}: its blocks have {image.block_size} bytes, not {self._block_size}")
+        if self._mounting.direct_io:
+            # Nobody will read it through the page cache.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if image.block_size != self._mounting.block_size:
+            raise Broken(f"{what}: its blocks have {image.block_size} bytes, not {self._mounting.block_size}")
         if not 0 <= layer.data_size <= image.data_end - DATA_OFFSET:
             raise Broken(f"{what}: {layer.data_size} bytes of data before {image.data_end} cannot be")
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 import msgspec
 
 from crib.backends.images.checks import check_layer
+from crib.backends.images.descent import check_descent
 from crib.backends.images.export import export_images
 from crib.backends.images.image_worker import ImageWorker
 from crib.backends.images.layer_tars import StoredTars
@@ -31,7 +32,7 @@ from crib.host import files
 from crib.host.threads import run_to_end
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import LayerMounting
-from crib.model.ids import Digest, is_digest
+from crib.model.ids import Digest, digest_from_hex, is_digest
 from crib.model.image import (
     DiskSpace,
     FetchedImage,
@@ -62,8 +63,7 @@ class LayerStore:
         self._directories = DirectoryLayers(paths, settings.min_free)
         self.mounts = LayerMounts(paths, mounting, self._directories)
         """Where containers get their layers from."""
-        user = worker_user(settings.worker_user)
-        self._staging = Staging(paths, user, settings, mounting.block_size)
+        self._staging = Staging(paths, worker_user(settings.worker_user), settings, mounting)
         self._worker = ImageWorker(self._staging, settings.worker_memory)
         self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
@@ -106,6 +106,7 @@ class LayerStore:
 
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             _check(image := _only(images, order))
+            await asyncio.to_thread(check_descent, image, layers=False)
             return image
 
         return await self._worker.run(message, f"look at {order.reference}", progress, take)
@@ -218,10 +219,9 @@ class LayerStore:
         )
 
     def _listed(self) -> list[Digest]:
-        names = (
-            name.removesuffix(_SUFFIX) for name in os.listdir(self._paths.layers) if name.endswith(_SUFFIX)
-        )
-        found = [Digest(f"sha256:{name}") for name in names if is_digest(f"sha256:{name}")]
+        names = os.listdir(self._paths.layers)
+        digests = (digest_from_hex(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
+        found = [digest for digest in digests if digest is not None]
         return [*found, *(layer for layer in self._directories.listed() if layer not in found)]
 
     def _remove_incoming(self) -> None:
@@ -261,6 +261,7 @@ class LayerStore:
         """Take staged layers over; those in `again` replace what is there, and the next mount is theirs."""
         for image in images:
             _check(image)
+            await asyncio.to_thread(check_descent, image)
         layers = {layer.diff_id: layer for image in images for layer in image.layers}
         replaced = [layer for layer in again if layer in layers]
         async with self._changing:

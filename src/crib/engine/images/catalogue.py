@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from crib.engine.images.policy import matches_any
 from crib.model.errors import InvalidRequest
-from crib.model.ids import Digest, ImageId
+from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import (
     FetchedImage,
     ImageDocuments,
@@ -75,7 +75,11 @@ class Catalogue:
         return next((text for text in image.digests if text.startswith(f"{wanted.name}@")), image.digests[0])
 
     async def admit(self, fetched: FetchedImage, references: Iterable[ImageReference]) -> ImageRecord:
-        """Record an image whose layers are on disk, under these names; a tag moves here from another."""
+        """Record an image whose layers are on disk, under these names; a tag moves here from another.
+
+        What was pulled by an index has the digest of its own manifest too: either may be asked for later.
+        """
+        own = await asyncio.to_thread(digest_of, fetched.documents.manifest) if fetched.indexes else None
         async with self._changes:
             known = self._images.get(fetched.id)
             tags = list(known.tags) if known else []
@@ -83,9 +87,9 @@ class Catalogue:
             for reference in references:
                 if not reference.digest:
                     _add(tags, f"{reference.name}:{reference.tag}")
-                digest = reference.digest or fetched.manifest_digest
-                if digest:
-                    _add(digests, f"{reference.name}@{digest}")
+                for digest in (reference.digest or fetched.manifest_digest, own):
+                    if digest:
+                        _add(digests, f"{reference.name}@{digest}")
             record = ImageRecord(
                 id=fetched.id,
                 config=fetched.config,

@@ -25,7 +25,7 @@ from crib.host import files, libc, processes
 from crib.host.mount_table import mounts_below
 from crib.host.threads import run_to_end
 from crib.model.errors import Broken, CribError, Exhausted, NotFound
-from crib.model.ids import Digest, is_digest
+from crib.model.ids import Digest, digest_from_hex, digest_hex, is_digest
 from crib.model.paths import Paths
 from crib.wire.erofs_inode import OPAQUE
 
@@ -71,10 +71,9 @@ class DirectoryLayers:
 
     def listed(self) -> list[Digest]:
         """The layers that are here; blocks for one look into a directory."""
-        names = (
-            name.removesuffix(_SUFFIX) for name in os.listdir(self._paths.layers) if name.endswith(_SUFFIX)
-        )
-        return [Digest(f"sha256:{name}") for name in names if is_digest(f"sha256:{name}")]
+        names = os.listdir(self._paths.layers)
+        digests = (digest_from_hex(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
+        return [digest for digest in digests if digest is not None]
 
     def size(self, layer: Digest) -> int | None:
         """Bytes that the layer takes on disk; None when it is not here. Blocks shortly."""
@@ -139,7 +138,7 @@ class DirectoryLayers:
         """
         async with self._tidying:
             # Names change here, on the loop, where no unpacking can begin in between; deleting takes long.
-            doomed = self._leftovers({_hex(layer) for layer in self._work})
+            doomed = self._leftovers({digest_hex(layer) for layer in self._work})
             await run_to_end(self._delete, doomed)
 
     async def _unpack(self, layer: Digest) -> int:
@@ -196,7 +195,7 @@ class DirectoryLayers:
     def _remove(self, layers: Iterable[Digest]) -> None:
         for layer in layers:
             try:
-                self._put_aside(self._paths.layer_directory(layer), _hex(layer))
+                self._put_aside(self._paths.layer_directory(layer), digest_hex(layer))
             except FileNotFoundError:
                 pass
             _unlink(self._tree_file(layer))
@@ -228,9 +227,9 @@ class DirectoryLayers:
     def _delete(self, paths: Sequence[str]) -> None:
         used = self._used_layers() if paths else ""
         for path in paths:
-            digits = os.path.basename(path)[1:].partition(".")[0]
+            layer = digest_from_hex(os.path.basename(path)[1:].partition(".")[0])
             # Roots know a layer by its mount point, whose name is the beginning of the digest.
-            if os.path.basename(self._paths.layer_mount(Digest(f"sha256:{digits}"))) not in used:
+            if layer is None or os.path.basename(self._paths.layer_mount(layer)) not in used:
                 files.remove_tree(path)
 
     def _used_layers(self) -> str:
@@ -246,10 +245,10 @@ class DirectoryLayers:
             return None
 
     def _unpacking(self, layer: Digest) -> str:
-        return f"{self._paths.layers}/.{_hex(layer)}{_UNPACKING}"
+        return f"{self._paths.layers}/.{digest_hex(layer)}{_UNPACKING}"
 
     def _tree_file(self, layer: Digest) -> str:
-        return f"{self._paths.layers}/{_hex(layer)}{_TREE}"
+        return f"{self._paths.layers}/{digest_hex(layer)}{_TREE}"
 
 
 async def check_directory(path: str) -> str:
@@ -288,10 +287,6 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
     if answer.error:
         raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
     return answer
-
-
-def _hex(layer: Digest) -> str:
-    return layer.removeprefix("sha256:")
 
 
 def _unlink(path: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from crib.backends.images.descent import run_config
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.archive_inflate import inflate_archive
 from crib.backends.images.worker.documents import (
@@ -22,13 +23,11 @@ from crib.backends.images.worker.documents import (
     canonical_name,
     check_platform,
     image_of,
-    run_config,
-    sha256,
     wire_platform,
 )
 from crib.backends.images.worker.inflate import InflateError
 from crib.host.threads import run_to_end
-from crib.model.ids import Digest, ImageId
+from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import ImageDocuments, Platform
 from crib.wire import oci_image
 from crib.wire.tar import TarError, TarReader
@@ -41,7 +40,6 @@ _CHUNK = 1 << 20
 _INFLATED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """How gzip and zstd begin; an archive that is compressed as a whole is inflated first."""
 _COMPRESSED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
-_BLOBS = "blobs/sha256/"
 
 
 class ArchiveError(ValueError):
@@ -225,8 +223,8 @@ async def _document(source: ArchiveSource, name: str) -> bytes:
 async def _blob(source: ArchiveSource, descriptor: oci_image.Descriptor) -> bytes:
     name = blob_name(descriptor.digest)
     data = await _document(source, name)
-    if sha256(data) != descriptor.digest:
-        raise ArchiveError(f"{name} has digest {sha256(data)}: the archive is damaged")
+    if (digest := digest_of(data, descriptor.digest)) != descriptor.digest:
+        raise ArchiveError(f"{name} has digest {digest}: the archive is damaged")
     if len(data) != descriptor.size:
         raise ArchiveError(f"{name} has {len(data)} bytes, its descriptor says {descriptor.size}")
     return data
@@ -234,7 +232,7 @@ async def _blob(source: ArchiveSource, descriptor: oci_image.Descriptor) -> byte
 
 def blob_name(digest: str) -> str:
     """Where an OCI layout keeps a blob."""
-    return _BLOBS + digest.removeprefix("sha256:")
+    return f"blobs/{digest.replace(':', '/')}"
 
 
 async def _layout_images(source: ArchiveSource, platform: Platform) -> list[FoundImage]:
@@ -257,6 +255,7 @@ async def _layout_images(source: ArchiveSource, platform: Platform) -> list[Foun
 
 async def _layout_image(source: ArchiveSource, entry: oci_image.Descriptor, platform: Platform) -> FoundImage:
     top_digest = Digest(entry.digest)
+    indexes: list[bytes] = []
     for _ in range(4):  # an index may name an index; nobody nests deeper
         what = f"manifest {entry.digest}"
         data = await _blob(source, entry)
@@ -268,7 +267,8 @@ async def _layout_image(source: ArchiveSource, entry: oci_image.Descriptor, plat
                 FoundLayer(layer.diff_id, layer.blob_digest, layer.size, blob_name(layer.place))
                 for layer in image.layers
             )
-            return replace(image, layers=layers)
+            return replace(image, layers=layers, indexes=tuple(indexes))
+        indexes.append(data)
         entry = oci_image.choose_manifest(document, wire_platform(platform), what)
     raise ArchiveError(f"indexes are nested too deep at {entry.digest}")
 
@@ -303,7 +303,7 @@ async def _saved_images(source: ArchiveSource, platform: Platform) -> list[Found
 
 async def _saved_image(source: ArchiveSource, entry: oci_image.SavedImage, platform: Platform) -> FoundImage:
     data = await _document(source, posixpath.normpath(entry.config))
-    identity = sha256(data)
+    identity = digest_of(data)
     stem = posixpath.basename(entry.config).removesuffix(".json")
     if oci_image.is_digest(f"sha256:{stem}") and f"sha256:{stem}" != identity:
         raise ArchiveError(f"{entry.config} has digest {identity}: the archive is damaged")

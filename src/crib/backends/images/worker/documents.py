@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
+from crib.backends.images.descent import run_config
 from crib.model.errors import InvalidRequest
-from crib.model.ids import Digest, ImageId
+from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import (
     FetchedImage,
     ImageConfig,
@@ -43,6 +43,7 @@ class FoundImage:
     names: tuple[str, ...] = ()
     documents: ImageDocuments = field(default_factory=ImageDocuments)
     signatures: tuple[Signature, ...] = ()
+    indexes: tuple[bytes, ...] = ()
 
     def fetched(self, layers: tuple[Layer, ...]) -> FetchedImage:
         """The same with its layers as they lie on disk."""
@@ -50,12 +51,8 @@ class FoundImage:
             *(self.id, self.config, layers, self.manifest_digest, self.names),
             documents=self.documents,
             signatures=self.signatures,
+            indexes=self.indexes,
         )
-
-
-def sha256(data: bytes) -> Digest:
-    """The digest of a whole document."""
-    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
 def image_of(
@@ -77,7 +74,7 @@ def image_of(
         FoundLayer(Digest(diff_id), Digest(layer.digest), layer.size, layer.digest)
         for diff_id, layer in zip(diff_ids, manifest.layers, strict=True)
     )
-    identity = ImageId(manifest.config.digest)
+    identity = ImageId(digest_of(documents.config))
     return FoundImage(identity, run_config(document), layers, manifest_digest, documents=documents)
 
 
@@ -96,23 +93,6 @@ def check_platform(document: oci_image.ConfigDocument, platform: Platform, what:
     )
     if not silent and not oci_image.platform_matches(own, wanted):
         raise oci_image.ImageFormatError(f"{what} is for {own}, and {wanted} is wanted")
-
-
-def run_config(document: oci_image.ConfigDocument) -> ImageConfig:
-    """What running a container needs of the config document."""
-    config = document.config or oci_image.RunConfig()
-    return ImageConfig(
-        entrypoint=config.entrypoint or (),
-        cmd=config.cmd or (),
-        env=config.env or (),
-        user=config.user or "",
-        working_dir=config.working_dir or "",
-        stop_signal=config.stop_signal or "",
-        volumes=tuple(sorted(config.volumes or {})),
-        labels=config.labels or {},
-        architecture=document.architecture,
-        os=document.os,
-    )
 
 
 def canonical_name(text: str) -> str | None:

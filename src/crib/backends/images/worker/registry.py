@@ -23,9 +23,10 @@ from crib.backends.images.worker.connections import (
     host_name,
     translated,
 )
-from crib.backends.images.worker.documents import FoundImage, image_of, sha256, wire_platform
+from crib.backends.images.worker.documents import FoundImage, image_of, wire_platform
 from crib.backends.images.worker.tokens import Authorizer, refusal
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
+from crib.model.ids import digest_of, is_digest
 from crib.model.image import ImageDocuments, Signature
 from crib.model.registry import RegistryHost
 from crib.wire import oci_image, registry
@@ -130,15 +131,16 @@ class RegistryClient:
         pull = self._pull
         wanted = wire_platform(pull.platform)
         data, document = await self._manifest(pull.digest or pull.tag)
-        top_digest = sha256(data)
+        top_digest = digest_of(data, pull.digest or "sha256")
+        indexes: list[bytes] = []
         for _ in range(_MAX_INDEX_DEPTH):
             if isinstance(document, oci_image.Manifest):
                 config = await self._small_blob(document.config, "config")
                 image = image_of(document, ImageDocuments(config, data), top_digest, pull.platform)
-                return (
-                    replace(image, signatures=await self.signatures(top_digest)) if pull.signatures else image
-                )
-            entry = oci_image.choose_manifest(document, wanted, f"manifest {sha256(data)} of {pull.name}")
+                signatures = await self.signatures(top_digest) if pull.signatures else ()
+                return replace(image, signatures=signatures, indexes=tuple(indexes))
+            indexes.append(data)
+            entry = oci_image.choose_manifest(document, wanted, f"manifest {digest_of(data)} of {pull.name}")
             data, document = await self._manifest(entry.digest)
             if len(data) != entry.size:
                 raise Broken(f"manifest {entry.digest} has {len(data)} bytes, its index says {entry.size}")
@@ -220,14 +222,14 @@ class RegistryClient:
         return self._pool.dead_last([host for host in self._pull.hosts if host.resolves])
 
     async def _manifest(self, reference: str) -> tuple[bytes, oci_image.Manifest | oci_image.Index]:
-        by_digest = oci_image.is_digest(reference)
+        by_digest = is_digest(reference)
 
         def check(
             data: bytes, headers: Mapping[str, str]
         ) -> tuple[bytes, oci_image.Manifest | oci_image.Index]:
             _check_digest(data, reference, headers)
             media_type = headers.get("Content-Type", "").partition(";")[0].strip()
-            what = f"manifest {sha256(data)} of {self._pull.name}"
+            what = f"manifest {digest_of(data)} of {self._pull.name}"
             if by_digest:
                 # Every host has the same bytes.
                 return data, oci_image.parse_manifest(data, media_type, what)
@@ -241,8 +243,9 @@ class RegistryClient:
             return registry.blob_path(host.repository, descriptor.digest)
 
         def check(data: bytes, headers: Mapping[str, str]) -> bytes:
-            if sha256(data) != descriptor.digest or len(data) != descriptor.size:
-                raise DamagedFailure(200, f"sent {len(data)} bytes of digest {sha256(data)}")
+            digest = digest_of(data, descriptor.digest)
+            if digest != descriptor.digest or len(data) != descriptor.size:
+                raise DamagedFailure(200, f"sent {len(data)} bytes of digest {digest}")
             return data
 
         wanted = _Wanted(f"{what} {descriptor.digest}", path, "*/*", descriptor.size)
@@ -320,11 +323,10 @@ def _well_formed(parse: Callable[[], _Taken]) -> _Taken:
 
 
 def _check_digest(data: bytes, reference: str, headers: Mapping[str, str]) -> None:
-    digest = sha256(data)
     told = headers.get("Docker-Content-Digest", "")
-    if oci_image.is_digest(reference) and digest != reference:
+    if is_digest(reference) and (digest := digest_of(data, reference)) != reference:
         raise DamagedFailure(200, f"sent a manifest of digest {digest} for {reference}")
-    if oci_image.is_digest(told) and digest != told:
+    if is_digest(told) and (digest := digest_of(data, told)) != told:
         raise DamagedFailure(200, f"sent a manifest of digest {digest} and said {told}")
 
 
