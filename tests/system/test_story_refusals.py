@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -319,3 +320,46 @@ async def test_the_processes_of_another_pods_container_cannot_be_looked_at(cri: 
     await cri.stop_container(target)
     with pytest.raises(WrongState, match=r"target_id: container .* does not run: it is exited"):
         await cri.create(mine, "true", name="late", namespaces=looking_into(target))
+
+
+async def test_a_container_may_have_a_name_and_a_log_beyond_ascii(cri: Cri) -> None:
+    pod = await cri.run_pod("words", log_directory=str(cri.cribd.logs / "größe"))
+    box = await cri.run_container(pod, "echo", "hello", name="日本語", log_path="ü/é.log")
+    status = await cri.exited(box)
+    assert status.metadata.name == "日本語"
+    assert status.log_path.endswith("größe/ü/é.log")
+    log = await asyncio.to_thread((cri.cribd.logs / "größe" / "ü" / "é.log").read_text)
+    assert log.endswith("stdout F hello\n")
+
+
+async def test_a_quota_of_minus_one_is_no_limit_at_create_too(cri: Cri) -> None:
+    pod = await cri.run_pod("unlimited")
+    limits = pb.LinuxContainerResources(cpu_quota=-1, cpu_period=100_000, cpu_shares=512)
+    box = await cri.run_container(pod, "sleep", "100", resources=limits)
+    assert (await cri.status(box)).resources.linux.cpu_quota == -1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cpuset_cpus", "8000"), ("cpuset_mems", "1000"), ("memory_limit_in_bytes", 4096)],
+)
+async def test_a_limit_that_this_node_cannot_keep_is_the_callers_at_create(
+    cri: Cri, name: str, value: object
+) -> None:
+    pod = await cri.run_pod("limits")
+    limits = pb.LinuxContainerResources()
+    setattr(limits, name, value)
+    with pytest.raises(InvalidRequest, match=rf"config\.linux\.resources\.{name}: "):
+        await cri.create(pod, "sleep", "100", resources=limits)
+
+
+async def test_a_limit_that_this_node_cannot_keep_is_the_callers_at_update(cri: Cri) -> None:
+    pod = await cri.run_pod("limits")
+    box = await cri.run_container(pod, "sleep", "100")
+    limits = pb.LinuxContainerResources(cpuset_mems="1000")
+    update = pb.UpdateContainerResourcesRequest(container_id=box, linux=limits)
+    with pytest.raises(InvalidRequest, match=r"linux\.cpuset_mems: "):
+        await cri.call(cri.runtime.UpdateContainerResources, update)
+    of_pod = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id, resources=limits)
+    with pytest.raises(InvalidRequest, match=r"resources\.cpuset_mems: "):
+        await cri.call(cri.runtime.UpdatePodSandboxResources, of_pod)

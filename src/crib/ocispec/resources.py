@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from crib.model.errors import InvalidRequest
 from crib.model.facts import HostFacts
 from crib.model.sandbox import Resources
@@ -26,11 +28,19 @@ def resources(inputs: ContainerInputs) -> oci.Resources:
     return oci.Resources(
         devices=device_rules(inputs),
         memory=limits.memory,
-        cpu=limits.cpu,
+        cpu=_at_create(limits.cpu),
         pids=pids,
         hugepage_limits=limits.hugepage_limits,
         unified=limits.unified,
     )
+
+
+def _at_create(cpu: oci.Cpu | None) -> oci.Cpu | None:
+    """A new cgroup has no quota. crun (1.8) writes -1 as 2⁶⁴-1, which the kernel refuses."""
+    if cpu is None or cpu.quota is None or cpu.quota >= 0:
+        return cpu
+    rest = msgspec.structs.replace(cpu, quota=None)
+    return None if rest == oci.Cpu() else rest
 
 
 def cgroup_limits(wanted: Resources, host: HostFacts, field: str = FIELD) -> oci.Resources:

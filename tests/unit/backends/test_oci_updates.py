@@ -14,7 +14,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.updates import Updates
 from crib.host.cgroups import CgroupLayout, Cgroups
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
-from crib.model.errors import Broken, InvalidRequest, WrongState
+from crib.model.errors import InvalidRequest, WrongState
 from crib.model.ids import ContainerId, ImageId
 from crib.model.paths import Paths
 from crib.model.sandbox import Resources
@@ -139,7 +139,7 @@ async def test_version_2_would_kill_so_a_limit_below_what_is_in_use_is_refused(t
 
 async def test_a_file_that_the_kernel_does_not_have_changes_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
-    with pytest.raises(Broken, match=r"memory\.nothing"):
+    with pytest.raises(InvalidRequest, match=r"^linux\.unified\['memory\.nothing'\]: update of container"):
         await world.updates.container(
             world.record, Resources(cpu_shares=512, unified={"memory.nothing": "1"})
         )

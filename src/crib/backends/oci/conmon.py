@@ -8,6 +8,7 @@ import os
 
 from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.failures import runtime_words
+from crib.backends.oci.refused_limits import create_failure
 from crib.host.capture import Capture
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
@@ -96,6 +97,8 @@ class MonitorStart:
                     # what is needed.
                     env={
                         "PATH": os.environ.get("PATH", os.defpath),
+                        # GLib takes no word beyond ASCII in any other locale, and logs may lie anywhere
+                        "LC_ALL": "C.UTF-8",
                         "_OCI_SYNCPIPE": str(self._sync.child_end),
                         "TMPDIR": socket_dir,
                     },
@@ -112,7 +115,7 @@ class MonitorStart:
     async def pid(self, timeout: float) -> int:
         """Pid of the container's first process.
 
-        Broken, in the runtime's words, when it could not be created.
+        In the runtime's words Broken when it could not be created, InvalidRequest for a limit that cannot be.
         """
         what = f"create of container {self._container.id} ({self._container.command!r})"
         try:
@@ -128,7 +131,7 @@ class MonitorStart:
         except ValueError as error:
             raise Broken(f"{what}: {error}") from error
         if answer.pid <= 0:
-            raise Broken(f"{what}: {runtime_words(answer.message)}")
+            raise create_failure(what, runtime_words(answer.message))
         return answer.pid
 
     def close(self) -> None:

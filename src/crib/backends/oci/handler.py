@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
@@ -16,7 +17,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.explain import Explanations
-from crib.backends.oci.failures import checked, trying
+from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
 from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.pods import Pods
@@ -46,6 +47,8 @@ from crib.wire.conmon import REOPEN_LOG
 from crib.wire.oci_runtime import decode_state
 
 _REOPEN_TIME = 5.0
+_ENDED = re.compile(r"container `[^`]*` is not running|cannot start a container that has stopped")
+"""What crun and runc say to a start whose container was killed, or ran out of memory, after its create."""
 
 
 class OciHandler:
@@ -106,7 +109,10 @@ class OciHandler:
         if first is None:
             raise WrongState(f"{what}: it was never created")
         with trying(what), self._executions.watching(first.pid):
-            checked(what, await run(self._env.runtime.start(record.id), timeout=limit))
+            completed = await run(self._env.runtime.start(record.id), timeout=limit)
+            if (words := completed.stderr.decode("utf-8", "replace")) and _ENDED.search(words):
+                raise WrongState(f"{what}: its first process has ended: {runtime_words(words)}")
+            checked(what, completed)
             # The runtime has only let the first process go, which still has its seccomp filter to load: until
             # it runs the program, a signal finds the runtime's handlers, and a command a container of none.
             try:

@@ -18,13 +18,14 @@ import msgspec
 from crib.backends.oci.bundles import BundleNote, Bundles
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import checked, trying
+from crib.backends.oci.refused_limits import refused_field
 from crib.backends.oci.slices import limit_slice
 from crib.host.cgroup_limits import Files, write_limits
 from crib.host.files import atomic_write
 from crib.host.processes import run
 from crib.host.threads import run_to_end
 from crib.model.container import ContainerRecord
-from crib.model.errors import WrongState
+from crib.model.errors import InvalidRequest, WrongState
 from crib.model.sandbox import Resources, SandboxRecord
 from crib.ocispec.limits import limit_files, pod_limits, slice_properties
 from crib.ocispec.process import oom_score_adj
@@ -66,7 +67,7 @@ class Updates:
                 self._check_memory(what, note.cgroup, files)
                 await self._update_in_runtime(what, record, note, limits)
                 files = [pair for pair in files if pair[0].startswith(_LEFT_OUT) or pair[0] in limits.unified]
-            await run_to_end(self._write, what, note.cgroup, files)
+            await run_to_end(self._write, what, note.cgroup, files, "linux")
             if resources.oom_score_adj != record.resources.oom_score_adj:
                 await run_to_end(self._score, note.cgroup, score)
 
@@ -87,7 +88,7 @@ class Updates:
                 properties = slice_properties(limits, self._env.host.cgroup_layout)
                 await limit_slice(os.path.basename(cgroup), properties)
             else:
-                await run_to_end(self._write, what, cgroup, self._files(limits))
+                await run_to_end(self._write, what, cgroup, self._files(limits), field)
 
     async def _update_in_runtime(
         self, what: str, record: ContainerRecord, note: BundleNote, limits: oci.Resources
@@ -100,7 +101,7 @@ class Updates:
     def _files(self, limits: oci.Resources) -> Files:
         return limit_files(limits, self._env.host.cgroup_layout)
 
-    def _write(self, what: str, cgroup: str, files: Files) -> None:
+    def _write(self, what: str, cgroup: str, files: Files, field: str) -> None:
         self._check_memory(what, cgroup, files)
         reserved = [(_reservation(key), value) for key, value in files if key.startswith(_LEFT_OUT)]
         more = [(key, value) for key, value in reserved if self._env.cgroups.has(cgroup, key)]
@@ -112,6 +113,9 @@ class Updates:
                     f"{what}: more is in use than the memory limit allows, and cannot be reclaimed"
                     f" ({error.filename}: {error.strerror})"
                 ) from error
+            if refused := refused_field(error, field):
+                problem = f"{what}: {error.filename}: {error.strerror}"
+                raise InvalidRequest(problem, field=refused) from error
             raise
 
     def _check_memory(self, what: str, cgroup: str, files: Files) -> None:
