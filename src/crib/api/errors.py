@@ -40,9 +40,9 @@ MAX_DETAILS = 6000
 _CUT = " … (cut) … "
 
 
-def status_of(error: CribError) -> tuple[grpc.StatusCode, str]:
-    """Code and text for a caller."""
-    if error.reason in _PULL_REASONS:
+def status_of(error: CribError, method: str = "") -> tuple[grpc.StatusCode, str]:
+    """Code and text for a caller of `method`."""
+    if method == "PullImage" and error.reason in _PULL_REASONS:
         return grpc.StatusCode.UNKNOWN, shorten(str(error))
     for kind in type(error).__mro__:
         if kind in CODES:

@@ -145,7 +145,7 @@ async def _fail(name: str, began: int, error: BaseException, context: Context) -
         # the work was ended, not the waiting: only the daemon's own end does that
         code, text = grpc.StatusCode.UNAVAILABLE, "crib is stopping"
     elif isinstance(error, CribError):
-        code, text = status_of(error)
+        code, text = status_of(error, name)
     elif isinstance(error, DecodeError):
         code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
     else:

@@ -25,9 +25,16 @@ def test_a_subclass_has_the_code_of_its_parent() -> None:
 
 def test_the_words_that_kubelets_look_for_come_first() -> None:
     for reason in (errors.REGISTRY_UNAVAILABLE, errors.SIGNATURE_VALIDATION_FAILED):
-        code, text = status_of(errors.Unavailable("no route", reason=reason))
+        code, text = status_of(errors.Unavailable("no route", reason=reason), "PullImage")
         assert code == grpc.StatusCode.UNKNOWN
         assert text == f"{reason}: no route"
+
+
+def test_the_code_that_kubelets_want_with_those_words_is_for_pulls_alone() -> None:
+    refused = errors.WrongState("rejected", reason=errors.SIGNATURE_VALIDATION_FAILED)
+    for method in ("CreateContainer", "ImportImage", ""):
+        expected = (grpc.StatusCode.FAILED_PRECONDITION, "SignatureValidationFailed: rejected")
+        assert status_of(refused, method) == expected
 
 
 @pytest.mark.parametrize("character", ["a", "%", "é", "\n", "😀"])
