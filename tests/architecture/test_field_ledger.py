@@ -56,6 +56,8 @@ VALID: dict[str, Any] = {
     "IDMapping.length": 65536,
     "ImageSpec.annotations": {"io.crib.platform": "linux/amd64"},
     "ImportImageRequest.path": "/archive",
+    "LinuxContainerResources.cpu_period": 1000,
+    "LinuxContainerResources.cpu_quota": 1000,
     "LinuxContainerResources.cpuset_cpus": "0-1",
     "LinuxContainerResources.cpuset_mems": "0",
     "LinuxContainerResources.unified": {"memory.high": "1"},
@@ -161,6 +163,9 @@ class Spy:
 
     def HasField(self, name: str) -> bool:  # noqa: N802  protobuf names it so
         return self._message.HasField(name)
+
+    def ByteSize(self) -> int:  # noqa: N802  likewise; a size tells of no field
+        return self._message.ByteSize()
 
     def __getattr__(self, name: str) -> Any:
         field = self._message.DESCRIPTOR.fields_by_name[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crib.api.translate import networks
-from crib.api.translate.checks import MAX_ID
+from crib.api.translate.limits import MAX_ID, MAX_PODS
 from crib.model.errors import InvalidRequest
 from crib.model.network import (
     ForwardView,
@@ -128,10 +128,10 @@ def test_requests_name_pods_by_ids_of_a_bounded_number() -> None:
     wanted = pb.CheckNetworksRequest(pod_sandbox_ids=["ab12", "cd34"], repair=True)
     assert networks.decode_check(wanted) == networks.CheckNetworks(("ab12", "cd34"), True)
     assert networks.decode_check(pb.CheckNetworksRequest()) == networks.CheckNetworks((), False)
-    many = pb.CheckNetworksRequest(pod_sandbox_ids=["a"] * networks.MAX_PODS)
-    assert len(networks.decode_check(many).sandboxes) == networks.MAX_PODS
+    many = pb.CheckNetworksRequest(pod_sandbox_ids=["a"] * MAX_PODS)
+    assert len(networks.decode_check(many).sandboxes) == MAX_PODS
     many.pod_sandbox_ids.append("a")
-    with pytest.raises(InvalidRequest, match=r"^pod_sandbox_ids: has 10001 ids"):
+    with pytest.raises(InvalidRequest, match=r"^pod_sandbox_ids: has 10001 entries"):
         networks.decode_check(many)
 
 

@@ -1,6 +1,7 @@
 """What a request's values may look like. Each check returns the value or raises InvalidRequest.
 
-`field` is the path of the CRI field as a client writes it, e.g. `config.mounts[2].host_path`.
+How many there may be, and how long, is in `limits`. `field` is the path of the CRI field as a client writes
+it, e.g. `config.mounts[2].host_path`.
 """
 
 from __future__ import annotations
@@ -8,23 +9,17 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from enum import IntEnum
 from typing import NoReturn, TypeVar
 
+from google.protobuf.message import Message
+
+from crib.api.translate import limits
 from crib.model.errors import InvalidRequest
 
-MAX_NAME = 253
-"""Longest name of a Kubernetes object (RFC 1123 subdomain)."""
-MAX_TEXT = 1 << 20
-"""Bytes that labels and annotations may take together."""
-MAX_PATH = 4095
-"""Longest path that the kernel takes (PATH_MAX without its NUL)."""
-MAX_LABEL_KEY = 4096
 MAX_UID = (1 << 32) - 2
 """Highest user or group id: the one above it means "none" to the kernel."""
-MAX_ID = 128
-"""Longest text taken for an id or the beginning of one; ours have 64 characters."""
 
 _HOSTNAME = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*\.?"
@@ -33,6 +28,7 @@ _SYSCTL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]*")
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 
 Enum = TypeVar("Enum", bound=IntEnum)
+Values = TypeVar("Values", bound=Sized)
 
 
 def refuse(field: str, problem: str) -> NoReturn:
@@ -40,35 +36,66 @@ def refuse(field: str, problem: str) -> NoReturn:
     raise InvalidRequest(problem, field=field)
 
 
+def at_most(values: Values, limit: int, field: str) -> Values:
+    """As many as one request may have of them."""
+    if len(values) > limit:
+        refuse(field, f"has {len(values)} entries, more than {limit}")
+    return values
+
+
+def short(text: str, limit: int, field: str) -> str:
+    """A text of at most so many bytes."""
+    # a character takes four bytes at most: only what could be too long is encoded
+    if len(text) * 4 > limit and len(text.encode()) > limit:
+        refuse(field, f"is longer than {limit} bytes")
+    return text
+
+
+def size(message: Message, field: str) -> None:
+    """Bounds for all of a config: what is decoded from it is kept as long as its pod or container."""
+    if (taken := message.ByteSize()) > limits.MAX_CONFIG:
+        refuse(field, f"takes {taken} bytes, more than {limits.MAX_CONFIG}")
+
+
 def identifier(text: str, field: str) -> str:
     """An id or the beginning of one; whether it is known is the engine's question."""
     if not text:
         refuse(field, "is empty")
-    if len(text) > MAX_ID:
-        refuse(field, f"is longer than {MAX_ID} characters")
+    return prefix(text, field)
+
+
+def prefix(text: str, field: str) -> str:
+    """What ids may begin with; nothing is the beginning of all."""
+    if len(text) > limits.MAX_ID:
+        refuse(field, f"is longer than {limits.MAX_ID} characters")
     return text
 
 
-def words(values: Iterable[str], field: str) -> tuple[str, ...]:
+def selector(values: Mapping[str, str], field: str) -> dict[str, str]:
+    """Labels that a filter asks for."""
+    return dict(at_most(values, limits.MAX_SELECTOR, f"{field}.label_selector"))
+
+
+def words(values: Sequence[str], field: str) -> tuple[str, ...]:
     """A command's words, or a part of them."""
-    return tuple(no_nul(value, field) for value in values)
+    at_most(values, limits.MAX_WORDS, field)
+    return tuple(no_nul(short(value, limits.MAX_WORD, field), field) for value in values)
 
 
 def name(text: str, field: str, *, required: bool = True) -> str:
     """A name that may become part of a path or a file's name."""
+    short(text, limits.MAX_NAME, field)
     if not text and required:
         refuse(field, "is empty")
     if "/" in text or "\0" in text or text in (".", ".."):
         refuse(field, f"{text!r} is not a name: it has a slash or NUL, or is a dot name")
-    if len(text) > MAX_NAME:
-        refuse(field, f"is longer than {MAX_NAME} characters")
     return text
 
 
 def handler(text: str) -> str:
     """A RuntimeClass's handler: empty (the default), or an RFC 1123 label."""
     if text and (len(text) > 63 or not _HANDLER.fullmatch(text)):
-        refuse("runtime_handler", f"{text!r} is not an RFC 1123 label")
+        refuse("runtime_handler", f"{text[:100]!r} is not an RFC 1123 label")
     return text
 
 
@@ -79,7 +106,7 @@ def hostname(text: str, field: str) -> str:
     writes the name with it into the containers' /etc/hosts.
     """
     if text and (len(text) > 64 or not _HOSTNAME.fullmatch(text)):
-        refuse(field, f"{text!r} is not a host name of at most 64 characters")
+        refuse(field, f"{text[:100]!r} is not a host name of at most 64 characters")
     return text
 
 
@@ -92,6 +119,7 @@ def no_nul(text: str, field: str) -> str:
 
 def line(text: str, field: str) -> str:
     """A word for a line of a file: no white space or control character, so that it cannot become two."""
+    short(text, limits.MAX_LINE, field)
     if not text or not text.isprintable() or " " in text:
         refuse(field, f"{text!r} is empty or has white space or control characters")
     return text
@@ -99,8 +127,13 @@ def line(text: str, field: str) -> str:
 
 def path(text: str, field: str) -> str:
     """Bounds that hold for every path."""
-    if len(text.encode(errors="surrogatepass")) > MAX_PATH:
-        refuse(field, f"is longer than {MAX_PATH} bytes")
+    short(text, limits.MAX_PATH, field)
+    parts = text.split("/")
+    if len(parts) > limits.MAX_PATH_DEPTH:
+        refuse(field, f"has {len(parts)} parts, more than {limits.MAX_PATH_DEPTH}")
+    for part in parts:
+        if len(part) * 4 > limits.MAX_PATH_PART and len(part.encode()) > limits.MAX_PATH_PART:
+            refuse(field, f"the part {part[:40]!r} is longer than {limits.MAX_PATH_PART} bytes")
     return no_nul(text, field)
 
 
@@ -162,7 +195,7 @@ def choice(kind: type[Enum], value: int, field: str, allowed: tuple[Enum, ...] =
 
 def address(text: str, field: str) -> str:
     """Empty, or an IPv4 or IPv6 address."""
-    if text:
+    if short(text, limits.MAX_LINE, field):
         try:
             ipaddress.ip_address(text)
         except ValueError:
@@ -172,10 +205,10 @@ def address(text: str, field: str) -> str:
 
 def sysctls(values: Mapping[str, str], field: str) -> dict[str, str]:
     """Names of sysctl files, with dots or slashes. Which a pod may set is for the handler to say."""
-    for key, value in values.items():
-        if len(key) > MAX_NAME or not _SYSCTL.fullmatch(key) or ".." in key:
-            refuse(f"{field}[{key!r}]", "is not the name of a sysctl")
-        if "\0" in value or "\n" in value or len(value) > 4096:
+    for key, value in at_most(values, limits.MAX_SYSCTLS, field).items():
+        if len(key) > limits.MAX_NAME or not _SYSCTL.fullmatch(key) or ".." in key:
+            refuse(f"{field}[{key[:100]!r}]", "is not the name of a sysctl")
+        if "\0" in value or "\n" in value or len(value) > limits.MAX_VALUE:
             refuse(f"{field}[{key!r}]", "has a value that is too long or has a NUL or line end in it")
     return dict(values)
 
@@ -184,14 +217,14 @@ def labels(of_labels: Mapping[str, str], of_annotations: Mapping[str, str], fiel
     """Bounds for labels and annotations together: they are stored, listed and sent in every event."""
     total = 0
     for kind, values in (("labels", of_labels), ("annotations", of_annotations)):
-        for key, value in values.items():
-            if not key or len(key) > MAX_LABEL_KEY:
+        for key, value in at_most(values, limits.MAX_LABELS, f"{field}.{kind}").items():
+            if not key or len(key) > limits.MAX_KEY:
                 refuse(
-                    f"{field}.{kind}", f"has a key that is empty or longer than {MAX_LABEL_KEY} characters"
+                    f"{field}.{kind}", f"has a key that is empty or longer than {limits.MAX_KEY} characters"
                 )
             total += len(key.encode()) + len(value.encode())
-    if total > MAX_TEXT:
-        refuse(f"{field}.labels", f"labels and annotations take {total} bytes, more than {MAX_TEXT}")
+    if total > limits.MAX_TEXT:
+        refuse(f"{field}.labels", f"labels and annotations take {total} bytes, more than {limits.MAX_TEXT}")
 
 
 def distinct(values: Iterable[str], field: str, what: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from crib.api.translate import checks, mounts, security
+from crib.api.translate import checks, images, limits, mounts, security
 from crib.api.translate.sandboxes import StatusQuery
 from crib.model.container import (
     ContainerConfig,
@@ -22,6 +22,7 @@ from crib.model.signals import CRI_SIGNALS, cri_signal
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _CDI = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*=[A-Za-z0-9][A-Za-z0-9._:-]*")
+_NO_DEVICES = ("/proc/", "/sys/")
 _STATES = {
     ContainerState.CREATED: pb.ContainerState.CONTAINER_CREATED,
     ContainerState.RUNNING: pb.ContainerState.CONTAINER_RUNNING,
@@ -142,10 +143,10 @@ def decode_list(message: pb.ListContainersRequest | pb.StreamContainersRequest) 
         return None
     wanted = message.filter
     return ContainerFilter(
-        id=wanted.id,
+        id=checks.prefix(wanted.id, "filter.id"),
         state=wanted.state.state if wanted.HasField("state") else None,
-        sandbox_id=wanted.pod_sandbox_id,
-        labels=dict(wanted.label_selector),
+        sandbox_id=checks.prefix(wanted.pod_sandbox_id, "filter.pod_sandbox_id"),
+        labels=checks.selector(wanted.label_selector, "filter"),
     )
 
 
@@ -155,14 +156,15 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         checks.refuse(f"{field}.metadata", "is missing")
     if not message.image.image:
         checks.refuse(f"{field}.image.image", "is empty")
+    checks.size(message, field)
     checks.labels(message.labels, message.annotations, field)
     linux = message.linux
     log_path, working_dir = message.log_path, message.working_dir
     return ContainerConfig(
         name=checks.name(message.metadata.name, f"{field}.metadata.name"),
         attempt=message.metadata.attempt,
-        image=checks.no_nul(message.image.image, f"{field}.image.image"),
-        user_specified_image=checks.no_nul(
+        image=images.name(message.image.image, f"{field}.image.image"),
+        user_specified_image=images.name(
             message.image.user_specified_image, f"{field}.image.user_specified_image"
         ),
         command=checks.words(message.command, f"{field}.command"),
@@ -184,29 +186,34 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
     )
 
 
-def _envs(messages: Iterable[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:
+def _envs(messages: Sequence[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:
     """A name that comes twice is left to the last one, as with Kubernetes."""
     found: dict[str, bytes] = {}
-    for index, message in enumerate(messages):
+    for index, message in enumerate(checks.at_most(messages, limits.MAX_ENVS, field)):
         key, value = message.key, message.value
         if not key or "=" in key or "\0" in key:
-            checks.refuse(f"{field}[{index}].key", f"{key!r} is empty or has a '=' or NUL in it")
+            checks.refuse(f"{field}[{index}].key", f"{key[:100]!r} is empty or has a '=' or NUL in it")
+        if len(key) + len(value) > limits.MAX_WORD:
+            checks.refuse(f"{field}[{index}]", f"takes more than {limits.MAX_WORD} bytes")
         if b"\0" in value:
-            checks.refuse(f"{field}[{index}].value", f"of {key} contains a NUL")
+            checks.refuse(f"{field}[{index}].value", f"of {key[:100]} contains a NUL")
         found[key] = value
     return tuple(found.items())
 
 
-def _devices(messages: Iterable[pb.Device], field: str) -> tuple[Device, ...]:
+def _devices(messages: Sequence[pb.Device], field: str) -> tuple[Device, ...]:
     found: list[Device] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(checks.at_most(messages, limits.MAX_DEVICES, field)):
         where = f"{field}[{index}]"
         permissions = message.permissions or "rwm"
         if not set(permissions) <= set("rwm"):
-            checks.refuse(f"{where}.permissions", f"{permissions!r} has letters other than r, w and m")
+            checks.refuse(f"{where}.permissions", f"{permissions[:100]!r} has letters other than r, w and m")
+        path = checks.absolute(message.container_path, f"{where}.container_path")
+        if f"{path}/".startswith(_NO_DEVICES):
+            checks.refuse(f"{where}.container_path", f"{path!r}: no node can be made in /proc or /sys")
         found.append(
             Device(
-                container_path=checks.absolute(message.container_path, f"{where}.container_path"),
+                container_path=path,
                 host_path=checks.absolute(message.host_path, f"{where}.host_path"),
                 permissions=permissions,
             )
@@ -215,10 +222,11 @@ def _devices(messages: Iterable[pb.Device], field: str) -> tuple[Device, ...]:
     return tuple(found)
 
 
-def _cdi_devices(messages: Iterable[pb.CDIDevice], field: str) -> tuple[str, ...]:
+def _cdi_devices(messages: Sequence[pb.CDIDevice], field: str) -> tuple[str, ...]:
     """One that comes twice (a kubelet sends that where two claims share a device) is meant once."""
-    names = tuple(message.name for message in messages)
+    names = tuple(message.name for message in checks.at_most(messages, limits.MAX_DEVICES, field))
     for index, name in enumerate(names):
+        checks.short(name, limits.MAX_LINE, f"{field}[{index}].name")
         if not _CDI.fullmatch(name):
             checks.refuse(f"{field}[{index}].name", f"{name!r} is not VENDOR/CLASS=DEVICE")
     return names

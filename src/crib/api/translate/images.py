@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
 from crib.model.image import FilesystemUsage, ImageRecord, Platform, PullOrder, parse_reference
 from crib.model.registry import AuthConfig
 from crib.model.sandbox import PodMetadata
 from crib.stubs.runtime.v1 import api_pb2 as pb
-
-MAX_REFERENCE = 4096
-"""Longest text taken for an image's name; what is a valid one `model.image.parse_reference` says."""
 
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9]+)?")
 
@@ -27,8 +24,6 @@ class ImageQuery:
 
 PLATFORM_ANNOTATION = "io.crib.platform"
 """Of ImageSpec.annotations: OS/ARCHITECTURE[/VARIANT] to pull for instead of the node's own."""
-MAX_SECRET = 64 << 10
-"""Longest text taken in a field of AuthConfig."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +39,13 @@ def reference(message: pb.ImageSpec, field: str = "image.image") -> str:
     text = message.image
     if not text:
         checks.refuse(field, "is empty")
-    if len(text) > MAX_REFERENCE:
-        checks.refuse(field, f"is longer than {MAX_REFERENCE} characters")
+    return name(text, field)
+
+
+def name(text: str, field: str) -> str:
+    """Empty, or a text that may name an image."""
+    if len(text) > limits.MAX_REFERENCE:
+        checks.refuse(field, f"is longer than {limits.MAX_REFERENCE} characters")
     return checks.no_nul(text, field)
 
 
@@ -58,6 +58,9 @@ def decode_pull(message: pb.PullImageRequest) -> PullImage:
     if not message.sandbox_config.HasField("metadata"):
         return PullImage(order)
     pod = message.sandbox_config.metadata
+    field = "sandbox_config.metadata"
+    for part in ("name", "uid", "namespace"):
+        checks.short(getattr(pod, part), limits.MAX_NAME, f"{field}.{part}")
     return PullImage(order, PodMetadata(pod.name, pod.uid, pod.namespace, pod.attempt))
 
 
@@ -77,8 +80,8 @@ def _auth(message: pb.AuthConfig) -> AuthConfig:
 
 def secret(text: str, field: str) -> str:
     """A text that goes into a header one day. The error does not show it."""
-    if len(text) > MAX_SECRET:
-        checks.refuse(field, f"is longer than {MAX_SECRET} characters")
+    if len(text) > limits.MAX_SECRET:
+        checks.refuse(field, f"is longer than {limits.MAX_SECRET} characters")
     if not text.isprintable():
         checks.refuse(field, "has control characters in it")
     return text
@@ -106,7 +109,7 @@ def decode_status(message: pb.ImageStatusRequest) -> ImageQuery:
 
 def decode_list(message: pb.ListImagesRequest | pb.StreamImagesRequest) -> str:
     """The image that the filter names; empty when everything is asked for."""
-    return message.filter.image.image
+    return name(message.filter.image.image, "filter.image.image")
 
 
 def encode(record: ImageRecord) -> pb.Image:

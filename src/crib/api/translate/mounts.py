@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from crib.api.translate import checks, security
+from crib.api.translate import checks, images, limits, security
 from crib.model.container import ContainerRecord, Mount, MountPropagation
 from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, InvalidRequest
 from crib.model.sandbox import IdMapping
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
-MAX_MOUNTS = 10_000
-"""Below fs.mount-max (100,000), which a mount namespace's own mounts count against."""
 
-
-def decode_all(messages: Iterable[pb.Mount], field: str) -> tuple[Mount, ...]:
+def decode_all(messages: Sequence[pb.Mount], field: str) -> tuple[Mount, ...]:
     """CRI Mount; two mounts cannot have the same place."""
+    checks.at_most(messages, limits.MAX_MOUNTS, field)
     found = tuple(_decode(message, f"{field}[{index}]") for index, message in enumerate(messages))
-    if len(found) > MAX_MOUNTS:
-        checks.refuse(field, f"has {len(found)} mounts, more than {MAX_MOUNTS}")
     checks.distinct((mount.container_path for mount in found), field, "container_path")
     return found
 
@@ -50,12 +46,15 @@ def _decode(message: pb.Mount, field: str) -> Mount:
         uid_mappings=security.id_mappings(message.uidMappings, f"{field}.uidMappings"),
         gid_mappings=security.id_mappings(message.gidMappings, f"{field}.gidMappings"),
         recursive_read_only=message.recursive_read_only,
-        image=checks.no_nul(image, f"{field}.image.image"),
+        image=images.name(image, f"{field}.image.image"),
         image_sub_path=sub_path and checks.inside(sub_path, f"{field}.image_sub_path"),
         mount_options=tuple(
-            checks.line(option, f"{field}.mount_options") for option in message.mount_options
+            checks.line(option, f"{field}.mount_options")
+            for option in checks.at_most(
+                message.mount_options, limits.MAX_MOUNT_OPTIONS, f"{field}.mount_options"
+            )
         ),
-        user_specified_image=checks.no_nul(
+        user_specified_image=images.name(
             message.image.user_specified_image, f"{field}.image.user_specified_image"
         ),
     )

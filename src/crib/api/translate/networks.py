@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
 from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.node.v1 import node_pb2 as pb
-
-MAX_PODS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +24,7 @@ def decode_inspect(message: pb.InspectPodNetworkRequest) -> str:
 
 
 def decode_check(message: pb.CheckNetworksRequest) -> CheckNetworks:
-    wanted = tuple(message.pod_sandbox_ids)
-    if len(wanted) > MAX_PODS:
-        checks.refuse("pod_sandbox_ids", f"has {len(wanted)} ids, more than {MAX_PODS}")
+    wanted = tuple(checks.at_most(message.pod_sandbox_ids, limits.MAX_PODS, "pod_sandbox_ids"))
     for number, text in enumerate(wanted):
         checks.identifier(text, f"pod_sandbox_ids[{number}]")
     return CheckNetworks(wanted, message.repair)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.api.translate import checks, containers, images, sandboxes
+from crib.api.translate import checks, containers, images, limits, sandboxes
 from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
@@ -17,9 +17,6 @@ from crib.model.image import ImageReference, Progress, PullOrder, parse_referenc
 from crib.model.registry import AuthConfig, RegistryHost
 from crib.model.settings import Settings
 from crib.stubs.node.v1 import node_pb2 as pb
-
-MAX_NAMES = 100
-MAX_IMAGES = 1000
 
 _ENDED = ("done", "present")
 
@@ -58,9 +55,7 @@ class ExportImages:
 
 
 def decode_import(message: pb.ImportImageRequest) -> ImportImage:
-    names = tuple(message.names)
-    if len(names) > MAX_NAMES:
-        checks.refuse("names", f"has {len(names)} names, more than {MAX_NAMES}")
+    names = tuple(checks.at_most(message.names, limits.MAX_IMAGE_NAMES, "names"))
     checks.distinct(names, "names", "name")
     return ImportImage(checks.absolute(message.path, "path"), names)
 
@@ -119,14 +114,12 @@ def _reference(text: str) -> ImageReference:
     return parse_reference(checks.no_nul(text, "image"), field="image")
 
 
-def _images(names: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(names)
-    if len(found) > MAX_IMAGES:
-        checks.refuse("images", f"has {len(found)} names, more than {MAX_IMAGES}")
-    for number, name in enumerate(found):
-        if not name:
+def _images(names: Sequence[str]) -> tuple[str, ...]:
+    checks.at_most(names, limits.MAX_IMAGES, "images")
+    for number, name in enumerate(names):
+        if not images.name(name, f"images[{number}]"):
             checks.refuse(f"images[{number}]", "is empty")
-    return found
+    return tuple(names)
 
 
 def decode_timeline(message: pb.TimelineRequest) -> str:

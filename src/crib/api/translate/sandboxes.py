@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.api.translate import checks, security
+from crib.api.translate import checks, limits, security
 from crib.model.ids import HandlerName
 from crib.model.sandbox import (
     DnsConfig,
@@ -99,9 +99,9 @@ def decode_list(message: pb.ListPodSandboxRequest | pb.StreamPodSandboxesRequest
         return None
     wanted = message.filter
     return SandboxFilter(
-        id=wanted.id,
+        id=checks.prefix(wanted.id, "filter.id"),
         state=wanted.state.state if wanted.HasField("state") else None,
-        labels=dict(wanted.label_selector),
+        labels=checks.selector(wanted.label_selector, "filter"),
     )
 
 
@@ -109,6 +109,7 @@ def config(message: pb.PodSandboxConfig, field: str) -> SandboxConfig:
     """CRI PodSandboxConfig."""
     if not message.HasField("metadata"):
         checks.refuse(f"{field}.metadata", "is missing")
+    checks.size(message, field)
     checks.labels(message.labels, message.annotations, field)
     linux = message.linux
     where = f"{field}.linux"
@@ -139,16 +140,20 @@ def _metadata(message: pb.PodSandboxMetadata, field: str) -> PodMetadata:
 
 
 def _dns(message: pb.DNSConfig, field: str) -> DnsConfig:
+    def lines(texts: Sequence[str], kind: str) -> tuple[str, ...]:
+        where = f"{field}.{kind}"
+        return tuple(checks.line(text, where) for text in checks.at_most(texts, limits.MAX_DNS, where))
+
     return DnsConfig(
-        servers=tuple(checks.line(text, f"{field}.servers") for text in message.servers),
-        searches=tuple(checks.line(text, f"{field}.searches") for text in message.searches),
-        options=tuple(checks.line(text, f"{field}.options") for text in message.options),
+        servers=lines(message.servers, "servers"),
+        searches=lines(message.searches, "searches"),
+        options=lines(message.options, "options"),
     )
 
 
 def _ports(message: pb.PodSandboxConfig, field: str) -> tuple[PortMapping, ...]:
     found: list[PortMapping] = []
-    for index, port in enumerate(message.port_mappings):
+    for index, port in enumerate(checks.at_most(message.port_mappings, limits.MAX_PORTS, field)):
         where = f"{field}[{index}]"
         found.append(
             PortMapping(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
 from crib.model.container import Capabilities, ContainerSecurity
 from crib.model.sandbox import (
     IdMapping,
@@ -22,14 +22,18 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _MODE = NamespaceMode
 _CAPABILITY = re.compile(r"[A-Z0-9_]{1,64}")
-_CPUSET = re.compile(r"(?:[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)?")
+_CPUSET = re.compile(r"(?:[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*)?")
 _PAGE_SIZE = re.compile(r"[0-9]{1,10}[KMG]B")
 _UNIFIED = re.compile(r"[a-z0-9_]+(?:\.[A-Za-z0-9_]+)+")
+MIN_BANDWIDTH = 1000
+"""Microseconds: shortest period and quota of CFS (kernel/sched/core.c, min_cfs_quota_period)."""
+MAX_PERIOD = 1_000_000
+"""Microseconds (max_cfs_quota_period)."""
+MAX_QUOTA = (1 << 44) - 1
+"""Microseconds (MAX_BW)."""
 MIN_IDS = 65536
 """Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 _NO_LIMIT = -1
-MAX_GROUPS = 65536
-"""Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
 
 
 def pod_security(message: pb.LinuxSandboxSecurityContext, field: str) -> PodSecurity:
@@ -61,6 +65,7 @@ def container_security(message: pb.LinuxContainerSecurityContext, field: str) ->
         _user_id(message.run_as_group, f"{field}.run_as_group") if message.HasField("run_as_group") else None
     )
     username = checks.no_nul(message.run_as_username, f"{field}.run_as_username")
+    checks.short(username, limits.MAX_NAME, f"{field}.run_as_username")
     if user is not None and username:
         checks.refuse(f"{field}.run_as_username", "is set together with run_as_user")
     if group is not None and user is None and not username:
@@ -126,10 +131,10 @@ def user_namespace(message: pb.UserNamespace, field: str) -> UserNamespace:
     return UserNamespace(mode, uids, gids)
 
 
-def id_mappings(messages: Iterable[pb.IDMapping], field: str) -> tuple[IdMapping, ...]:
+def id_mappings(messages: Sequence[pb.IDMapping], field: str) -> tuple[IdMapping, ...]:
     """CRI IDMapping: each range within what the kernel can map."""
     found = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(checks.at_most(messages, limits.MAX_ID_MAPPINGS, field)):
         mapping = IdMapping(message.host_id, message.container_id, message.length)
         if not mapping.length or max(mapping.host_id, mapping.container_id) + mapping.length > 1 << 32:
             checks.refuse(f"{field}[{index}]", "is empty or goes beyond the highest id")
@@ -193,18 +198,19 @@ def _legacy_profile(text: str, defaults: tuple[str, ...], field: str) -> Securit
         return SecurityProfile(ProfileType.UNCONFINED)
     reference = text.removeprefix("localhost/")
     if reference == text or not reference:
-        checks.refuse(field, f"{text!r} is not {defaults[0]}, unconfined or localhost/PROFILE")
+        checks.refuse(field, f"{text[:100]!r} is not {defaults[0]}, unconfined or localhost/PROFILE")
     return SecurityProfile(ProfileType.LOCALHOST, checks.path(reference, field))
 
 
 def capabilities(message: pb.Capability, field: str) -> Capabilities:
     """CRI Capability, with or without the CAP_ prefix, in any case."""
 
-    def names(values: Iterable[str], kind: str) -> tuple[str, ...]:
+    def names(values: Sequence[str], kind: str) -> tuple[str, ...]:
+        checks.at_most(values, limits.MAX_CAPABILITIES, f"{field}.{kind}")
         found = tuple(value.upper().removeprefix("CAP_") for value in values)
         for value in found:
             if not _CAPABILITY.fullmatch(value):
-                checks.refuse(f"{field}.{kind}", f"{value!r} is not the name of a capability")
+                checks.refuse(f"{field}.{kind}", f"{value[:100]!r} is not the name of a capability")
         return found
 
     return Capabilities(
@@ -221,22 +227,29 @@ def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
     subtractOverheadFromResourceConfig).
     """
     pages: dict[str, int] = {}
-    for index, limit in enumerate(message.hugepage_limits):
+    sizes = checks.at_most(message.hugepage_limits, limits.MAX_HUGEPAGE_LIMITS, f"{field}.hugepage_limits")
+    for index, limit in enumerate(sizes):
         if not _PAGE_SIZE.fullmatch(limit.page_size) or limit.page_size in pages:
             checks.refuse(
-                f"{field}.hugepage_limits[{index}].page_size", f"{limit.page_size!r} is no size, or twice"
+                f"{field}.hugepage_limits[{index}].page_size",
+                f"{limit.page_size[:100]!r} is no size, or twice",
             )
         pages[limit.page_size] = limit.limit
-    unified = dict(message.unified)
+    unified = dict(checks.at_most(message.unified, limits.MAX_UNIFIED, f"{field}.unified"))
     for key, value in unified.items():
+        where = f"{field}.unified[{key[:100]!r}]"
         if not _UNIFIED.fullmatch(key) or "\0" in value:
-            checks.refuse(f"{field}.unified[{key!r}]", "is not a cgroup v2 file, or its value has a NUL")
-    for kind, text in (("cpuset_cpus", message.cpuset_cpus), ("cpuset_mems", message.cpuset_mems)):
-        if not _CPUSET.fullmatch(text):
-            checks.refuse(f"{field}.{kind}", f"{text!r} is not a list such as 0-3,7")
+            checks.refuse(where, "is not a cgroup v2 file, or its value has a NUL")
+        checks.short(value, limits.MAX_VALUE, where)
+        if len(key) > limits.MAX_NAME:
+            checks.refuse(where, f"is longer than {limits.MAX_NAME} characters")
+    _number_list(message.cpuset_cpus, f"{field}.cpuset_cpus")
+    _number_list(message.cpuset_mems, f"{field}.cpuset_mems")
     return Resources(
-        cpu_period=checks.number(message.cpu_period, 0, 1_000_000, f"{field}.cpu_period"),
-        cpu_quota=max(message.cpu_quota, _NO_LIMIT),
+        cpu_period=_bandwidth(message.cpu_period, MAX_PERIOD, f"{field}.cpu_period"),
+        cpu_quota=_bandwidth(
+            max(message.cpu_quota, _NO_LIMIT), MAX_QUOTA, f"{field}.cpu_quota", unlimited=True
+        ),
         cpu_shares=checks.number(message.cpu_shares, 0, 262144, f"{field}.cpu_shares"),
         memory_limit_in_bytes=max(message.memory_limit_in_bytes, _NO_LIMIT),
         oom_score_adj=checks.number(message.oom_score_adj, -1000, 1000, f"{field}.oom_score_adj"),
@@ -248,20 +261,37 @@ def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
     )
 
 
+def _bandwidth(value: int, most: int, field: str, *, unlimited: bool = False) -> int:
+    """Microseconds that the kernel's CFS takes; 0 is "not set", -1 as a quota "no limit"."""
+    if value == 0 or (unlimited and value == _NO_LIMIT):
+        return value
+    return checks.number(value, MIN_BANDWIDTH, most, field)
+
+
+def _number_list(text: str, field: str) -> None:
+    """A list of processors or memory nodes (cpuset(7), List format)."""
+    checks.short(text, limits.MAX_VALUE, field)
+    if not _CPUSET.fullmatch(text):
+        checks.refuse(field, f"{text[:100]!r} is not a list such as 0-3,7")
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first):
+            checks.refuse(field, f"{part} ends before it begins")
+
+
 def _user_id(message: pb.Int64Value, field: str) -> int:
     return checks.number(message.value, 0, checks.MAX_UID, field)
 
 
-def _groups(values: Iterable[int], field: str) -> tuple[int, ...]:
-    groups = tuple(checks.number(value, 0, checks.MAX_UID, field) for value in values)
-    if len(groups) > MAX_GROUPS:
-        checks.refuse(field, f"has {len(groups)} groups, more than {MAX_GROUPS}")
-    return groups
+def _groups(values: Sequence[int], field: str) -> tuple[int, ...]:
+    checks.at_most(values, limits.MAX_GROUPS, field)
+    return tuple(checks.number(value, 0, checks.MAX_UID, field) for value in values)
 
 
 def _policy(value: int, field: str) -> int:
     return checks.number(value, 0, 1, f"{field}.supplemental_groups_policy")
 
 
-def _paths(values: Iterable[str], field: str) -> tuple[str, ...]:
+def _paths(values: Sequence[str], field: str) -> tuple[str, ...]:
+    checks.at_most(values, limits.MAX_HIDDEN_PATHS, field)
     return tuple(checks.absolute(value, field) for value in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crib.api.translate import containers, sandboxes
+from crib.api.translate import checks, containers, sandboxes
 from crib.api.translate.containers import ContainerFilter
 from crib.api.translate.images import encode_usage
 from crib.api.translate.sandboxes import SandboxFilter
@@ -32,7 +32,11 @@ def decode_containers(
     if not message.HasField("filter"):
         return None
     wanted = message.filter
-    return ContainerFilter(id=wanted.id, sandbox_id=wanted.pod_sandbox_id, labels=dict(wanted.label_selector))
+    return ContainerFilter(
+        id=checks.prefix(wanted.id, "filter.id"),
+        sandbox_id=checks.prefix(wanted.pod_sandbox_id, "filter.pod_sandbox_id"),
+        labels=checks.selector(wanted.label_selector, "filter"),
+    )
 
 
 def decode_pods(
@@ -41,7 +45,10 @@ def decode_pods(
     """None when everything is asked for."""
     if not message.HasField("filter"):
         return None
-    return SandboxFilter(id=message.filter.id, labels=dict(message.filter.label_selector))
+    return SandboxFilter(
+        id=checks.prefix(message.filter.id, "filter.id"),
+        labels=checks.selector(message.filter.label_selector, "filter"),
+    )
 
 
 def encode_container(record: ContainerRecord, usage: ContainerUsage) -> pb.ContainerStats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
 from crib.engine.status import NodeStatus
 from crib.model.facts import HandlerFacts, Readiness
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -21,12 +21,13 @@ def decode_status(message: pb.StatusRequest) -> bool:
 
 def decode_update_config(message: pb.UpdateRuntimeConfigRequest) -> str:
     """The pods' ranges, comma-separated; empty when the kubelet does not know them yet."""
-    text = message.runtime_config.network_config.pod_cidr
+    field = "runtime_config.network_config.pod_cidr"
+    text = checks.short(message.runtime_config.network_config.pod_cidr, limits.MAX_LINE, field)
     for part in filter(None, text.split(",")):
         try:
             ipaddress.ip_network(part.strip(), strict=False)
         except ValueError:
-            checks.refuse("runtime_config.network_config.pod_cidr", f"{part!r} is not an address range")
+            checks.refuse(field, f"{part!r} is not an address range")
     return text
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
-MAX_PORTS = 1000
 MAX_PORT = 65535
 MAX_DIGITS = 5
 
@@ -55,20 +54,18 @@ def decode_attach(message: pb.AttachRequest) -> Attach:
 
 
 def decode_port_forward(message: pb.PortForwardRequest) -> Forward:
-    if len(message.port) > MAX_PORTS:
-        checks.refuse("port", f"has {len(message.port)} ports, more than {MAX_PORTS}")
-    ports = tuple(
-        checks.number(port, 1, MAX_PORT, f"port[{number}]") for number, port in enumerate(message.port)
-    )
+    asked = checks.at_most(message.port, limits.MAX_STREAM_PORTS, "port")
+    ports = tuple(checks.number(port, 1, MAX_PORT, f"port[{number}]") for number, port in enumerate(asked))
     sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
     return Forward(sandbox, ForwardRequest(SandboxId(""), ports))
 
 
 def decode_forward(message: node_pb2.ForwardRequest) -> Forward:
     """Crib's own: `targets` are texts as crib.v1 says."""
-    if not 0 < len(message.targets) <= MAX_PORTS:
-        checks.refuse("targets", f"has {len(message.targets)} targets: 1 to {MAX_PORTS} are needed")
-    targets = tuple(_target(text, f"targets[{number}]") for number, text in enumerate(message.targets))
+    asked = checks.at_most(message.targets, limits.MAX_STREAM_PORTS, "targets")
+    if not asked:
+        checks.refuse("targets", "is empty")
+    targets = tuple(_target(text, f"targets[{number}]") for number, text in enumerate(asked))
     sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
     return Forward(sandbox, ForwardRequest(SandboxId(""), beyond=targets))
 
