@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from crib import config
-from crib.backends.images.worker.documents import image_of, sha256
+from crib.backends.images.worker.documents import image_of
 from crib.cli.manifest import Dirs, ManifestError, read_plans
 from crib.cli.manifest.plan import Site
 from crib.model.errors import InvalidRequest
+from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference
 from crib.streaming.head import BadRequest, HeadReader
 from crib.streaming.link import Link
@@ -114,7 +115,7 @@ def _image_config(data: bytes) -> None:
     assert isinstance(manifest, oci_image.Manifest)
     with suppress(oci_image.ImageFormatError):
         documents = ImageDocuments(data, _MANIFEST)
-        found = image_of(manifest, documents, sha256(_MANIFEST), Platform("amd64", "linux"))
+        found = image_of(manifest, documents, digest_of(_MANIFEST), Platform("amd64", "linux"))
         assert all(oci_image.is_digest(layer.diff_id) for layer in found.layers)
 
 
