@@ -119,6 +119,24 @@ async def test_who_comes_when_lingering_work_is_being_ended_starts_anew() -> Non
         assert await second == 2
 
 
+async def test_only_work_that_nobody_waits_for_is_ended_as_abandoned() -> None:
+    joins: Joins[int] = Joins(TaskKeeper(), "test")
+    left, awaited = Work(), Work()
+    callers = {
+        key: asyncio.ensure_future(joins.join(key, None, work)) for key, work in (("a", left), ("b", awaited))
+    }
+    await turns()
+    callers["a"].cancel()
+    await turns()
+    assert [joins.is_abandoned(key) for key in ("a", "b", "never")] == [True, False, False]
+    for key in ("a", "b", "never"):
+        joins.end_abandoned(key)
+    assert not joins.is_abandoned("a")
+    awaited.go.set()
+    async with bounded():
+        assert await callers["b"] == 1
+
+
 async def test_callers_of_work_that_the_keeper_ended_are_told_to_try_again() -> None:
     keeper = TaskKeeper()
     joins: Joins[int] = Joins(keeper, "run sandbox")
