@@ -265,9 +265,6 @@ def _pod_figures(found: PodFigures) -> pb.PodSandboxStats:
 def _metric_calls() -> dict[str, Call]:
     """See `ledger.EMPTY`."""
     return {
-        "ListMetricDescriptors": Read(
-            pb.ListMetricDescriptorsRequest, nothing, lambda _: pb.ListMetricDescriptorsResponse()
-        ),
         "ListPodSandboxMetrics": Read(
             pb.ListPodSandboxMetricsRequest, nothing, lambda _: pb.ListPodSandboxMetricsResponse()
         ),

@@ -26,19 +26,19 @@ NOT_BUILT = {
     "CheckpointContainer": "checkpoints are not built yet",
     "CheckpointPod": "checkpoints are not built yet",
     "RestorePod": "restoring a pod from a checkpoint is not built yet",
+    "ListMetricDescriptors": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
 }
 """Calls that answer UNIMPLEMENTED, and what they say."""
 
-_NO_METRICS = "no metric is offered, so none is described and none is listed; ContainerStats has the figures"
+_NO_METRICS = "no pod has metrics, as ListMetricDescriptors says; ContainerStats has the figures"
 
 EMPTY = {
-    "ListMetricDescriptors": _NO_METRICS,
     "ListPodSandboxMetrics": _NO_METRICS,
     "StreamPodSandboxMetrics": _NO_METRICS,
 }
-"""Calls that answer OK with nothing in it, and why.
+"""Lists that have nothing in them, and why.
 
-Not UNIMPLEMENTED: at that word from any streamed list a kubelet asks for none as a stream any more, pods and
-containers among them, and lists of more than 16 MiB do not reach it (Kubernetes 1.36,
+They do not answer UNIMPLEMENTED: at that word from any streamed list a kubelet asks for none as a stream any
+more, pods and containers among them, and lists of more than 16 MiB do not reach it (Kubernetes 1.36,
 cri-client/pkg/remote_runtime.go, useStreaming).
 """
