@@ -226,14 +226,16 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def running_token_server(*, tls: ssl.SSLContext | None = None, **options: object) -> Iterator[TokenServer]:
+def running_token_server(
+    *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", **options: object
+) -> Iterator[TokenServer]:
     """A token server on a free port of the loopback interface; `options` are fields of TokenServer."""
     tokens = TokenServer(**options)  # type: ignore[arg-type]  # the test names real fields
     handler = type("Handler", (_Handler,), {"tokens": tokens})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server((address, 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    tokens.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}/token"
+    tokens.url = f"{'http' if tls is None else 'https'}://{address}:{server.server_address[1]}/token"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from crib.backends.images.worker.addresses import address, proxy_of, redirected
+from crib.backends.images.worker.places import WAY, Places, Way
 from crib.backends.images.worker.tls import tls_context
 from crib.model.registry import RegistryHost
 from crib.wire import registry
@@ -41,6 +42,8 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 16.0
 _BUSY = (429, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
+MISLED = 421
+"""Status of a failure of ours: the host sends us where it must not (RFC 9110, 15.5.20)."""
 _MAX_DEAD = 1000
 _MAX_HEADER = 32 << 10
 """Bytes of one header: signed addresses and tokens in them grow long."""
@@ -64,12 +67,16 @@ class DamagedFailure(HostFailure):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A GET, or a POST of a form. `authorization` goes to the origin of `url` only, `headers` everywhere."""
+    """A GET, or a POST of a form. `authorization` goes to the origin of `url` only, `headers` everywhere.
+
+    `token`: what is answered goes to the registry.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     authorization: str = field(default="", repr=False)
     form: dict[str, str] | None = field(default=None, repr=False)
+    token: bool = False
 
 
 class HostPool:
@@ -87,6 +94,7 @@ class HostPool:
         self._dead: dict[str, float] = {}
         self._busy: dict[str, float] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self.places = Places()
 
     def mark_dead(self, host: RegistryHost, seconds: float) -> None:
         """It is asked last for so long."""
@@ -144,10 +152,12 @@ class Connections:
     async def __aenter__(self) -> Self:
         import aiohttp
 
+        from crib.backends.images.worker.guarded import GuardedConnector
+
         # Not trust_env: it also reads ~/.netrc, whose passwords nobody gave us for this. No cookies: they
         # would go from one pull's credentials to another host's answer.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=GuardedConnector(),
             timeout=aiohttp.ClientTimeout(total=None, sock_read=self._limits.stall_timeout),
             headers={"User-Agent": "crib", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -211,13 +221,20 @@ class Connections:
     async def _hop(
         self, host: RegistryHost, request: Request, url: yarl.URL, *, trusted: bool
     ) -> aiohttp.ClientResponse:
-        own = trusted and url.origin() == address(host.url).origin()
+        asked = address(host.url).origin()
+        itself = url.origin() == asked
+        own = trusted and itself
+        way = Way(self.pool.places, str(asked), url.host or "", itself, request.token)
+        proxy = proxy_of(url)
         headers = [*request.headers]
         if own:
             headers += [pair for pair in host.headers if pair[0].lower() not in _replaced(request)]
         if trusted and request.authorization:
             headers.append(("Authorization", request.authorization))
         try:
+            if proxy is not None:
+                way.check_name()
+            WAY.set(way)
             context = await self.pool.context(host, own=own) if url.scheme == "https" else True
             async with asyncio.timeout(host.connect_timeout):
                 return await self._session.request(
@@ -227,13 +244,15 @@ class Connections:
                     data=request.form,
                     allow_redirects=False,
                     ssl=context,
-                    proxy=proxy_of(url),
+                    proxy=proxy,
                 )
         except TimeoutError as error:
             self.mark_dead(host)
             text = f"{url.host} gave no answer within {host.connect_timeout:g} s"
             raise HostFailure(0, text) from error
         except Exception as error:
+            if way.refused:
+                raise HostFailure(MISLED, way.refused) from error
             self.mark_dead(host)
             raise translated(error) from error
 

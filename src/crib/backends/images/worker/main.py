@@ -56,7 +56,8 @@ _SYSTEM = ("/proc/self", "/sys/devices/system/cpu", "/dev/null", "/dev/zero", "/
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd", "/var/run/nscd")
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 _IMPORT_LIBRARIES = ("isal.isal_zlib", "isal.igzip_lib", _ZSTD, "traceback")
-_PULL_LIBRARIES = ("encodings.idna", "aiohttp", "crib.backends.images.worker.registry")
+_PULL_MODULES = ("crib.backends.images.worker.registry", "crib.backends.images.worker.guarded")
+_PULL_LIBRARIES = ("encodings.idna", "aiohttp", *_PULL_MODULES)
 
 
 class _Request:

@@ -147,14 +147,14 @@ class Authorizer:
         self, host: RegistryHost, challenge: registry.Challenge, form: dict[str, str]
     ) -> aiohttp.ClientResponse:
         realm = challenge.parameters["realm"].partition("#")[0]
-        return await self._connections.send(host, Request(realm, form=form))
+        return await self._connections.send(host, Request(realm, form=form, token=True))
 
     async def _get(self, host: RegistryHost, challenge: registry.Challenge) -> aiohttp.ClientResponse:
         credential = host.credential
         secret = credential.password or credential.identity_token
         url = registry.token_url(challenge, host.repository, credential.username if secret else "")
         header = registry.basic(credential.username, secret) if secret else ""
-        return await self._connections.send(host, Request(url, authorization=header))
+        return await self._connections.send(host, Request(url, authorization=header, token=True))
 
 
 def refusal(credential: Credential) -> str:
