@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crib.model.errors import InvalidRequest
 from crib.model.ids import DIGEST_RULE, LONGEST_DIGEST, Digest, ImageId, is_digest
-from crib.model.registry import NO_AUTH, AuthConfig
+from crib.model.registry import HUB, NO_AUTH, AuthConfig, canonical_registry
 
 _NAME = re.compile(
     r"(?:(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
@@ -48,6 +48,7 @@ class ImageReference:
 def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
     """Parse an image name as docker, containerd and CRI-O do: `docker.io` and `latest` where none is given.
 
+    The registry has one spelling from here on (`canonical_registry`), so that no rule is passed by another.
     Raises InvalidRequest, which names `field`, for anything that is no reference.
     """
     if len(text) > MAX_TEXT:
@@ -63,17 +64,18 @@ def parse_reference(text: str, *, field: str = "image.image") -> ImageReference:
         rest, tag = rest[:colon], rest[colon + 1 :]
         if not _TAG.fullmatch(tag):
             raise InvalidRequest(f"{text!r} has a tag that is not valid", field=field)
-    first, slash, remainder = rest.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
-        first, remainder = "docker.io", rest
-    if first in ("docker.io", "index.docker.io", "registry-1.docker.io"):
-        rest = f"docker.io/{remainder}" if "/" in remainder else f"docker.io/library/{remainder}"
+    first, slash, _ = rest.partition("/")
+    if not slash or not ("." in first or ":" in first or first.lower() == "localhost"):
+        rest = f"{HUB}/{rest}"
     match = _NAME.fullmatch(rest)
     if match is None or match["host"] is None or len(rest) > MAX_NAME:
         raise InvalidRequest(f"{text!r} is not an image reference", field=field)
+    registry, path = canonical_registry(match["host"]), match["path"]
+    if registry == HUB and "/" not in path:
+        path = f"library/{path}"
     if not tag and not digest:
         tag = "latest"
-    return ImageReference(match["host"], match["path"], tag, digest)
+    return ImageReference(registry, path, tag, digest)
 
 
 @dataclass(frozen=True, slots=True)

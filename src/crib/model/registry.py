@@ -3,7 +3,51 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from dataclasses import dataclass, field
+
+HUB = "docker.io"
+_HUB_NAMES = frozenset((HUB, "index.docker.io", "registry-1.docker.io"))
+
+
+def canonical_registry(text: str) -> str:
+    """HOST[:PORT] in the one spelling in which names, rules, mirrors and records are compared.
+
+    In lower case and without the port that is asked anyway: 80 on the loopback interface, which is spoken to
+    without TLS, 443 elsewhere. A port's zeros go, an IPv6 address is shortened. Docker Hub has one name.
+    """
+    host, port = _split(text.lower())
+    address = _address(host)
+    if address is not None and address.version == 6:
+        host = f"[{address.compressed}]"
+    if port.isdecimal():
+        port = str(int(port))
+    if port == ("80" if is_loopback(host) else "443"):
+        port = ""
+    if host in _HUB_NAMES and not port:
+        return HUB
+    return f"{host}:{port}" if port else host
+
+
+def is_loopback(authority: str) -> bool:
+    """Whether HOST[:PORT] is on this machine's loopback interface, by its name alone."""
+    host = _split(authority)[0]
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _split(authority: str) -> tuple[str, str]:
+    if ":" not in authority.rpartition("]")[2]:
+        return authority, ""
+    host, _, port = authority.rpartition(":")
+    return host, port
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ def directory_names(registry: str) -> tuple[str, ...]:
     host, colon, port = registry.rpartition(":")
     if colon and host and port.isdigit():
         return f"{host}_{port}_", registry
-    return (registry,)
+    # Names are compared without the port of TLS, but a directory may be called by it.
+    return registry, f"{registry}_443_", f"{registry}:443"
 
 
 def parse_hosts(data: bytes) -> HostsFile:

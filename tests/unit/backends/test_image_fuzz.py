@@ -25,6 +25,7 @@ from crib.backends.images.worker.layers import LayerClaims, LayerError, write_la
 from crib.model.errors import InvalidRequest
 from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference
+from crib.model.registry import canonical_registry
 from crib.wire import oci_image
 from crib.wire.erofs_reader import ErofsImage
 from crib.wire.oci_image import ImageFormatError
@@ -272,7 +273,7 @@ def test_a_reference_made_of_good_parts_reads_as_these_parts(
     digest = "sha256:" + "0a" * 32 if with_digest else ""
     text = f"{host}/{'/'.join(parts)}{':' + tag if tag else ''}{'@' + digest if digest else ''}"
     reference = parse_reference(text)
-    assert (reference.registry, reference.repository) == (host, "/".join(parts))
+    assert (reference.registry, reference.repository) == (canonical_registry(host), "/".join(parts))
     assert (reference.tag, reference.digest) == (tag or ("" if digest else "latest"), digest)
     assert parse_reference(str(reference)) == reference
 

@@ -79,6 +79,21 @@ async def test_without_any_file_the_registry_alone_is_asked(lab: Lab) -> None:
     )
 
 
+async def test_files_and_settings_mean_a_registry_however_they_spell_it(lab: Lab) -> None:
+    settings = lab.settings(mirrors={"Registry.Example:443": ("https://mirror.example",)})
+    assert await lab.urls("registry.example/a", settings) == [
+        "https://mirror.example/v2",
+        "https://registry.example/v2",
+    ]
+    text = '[[registry]]\nlocation = "Registry.Example:443"\nblocked = true\n'
+    for image in ("registry.example/a", "REGISTRY.example:443/a"):
+        with pytest.raises(InvalidRequest, match="is blocked"):
+            await lab.conf(text, image)
+    lab.write("certs.d/dir.example:443/ca.crt", pem("CERTIFICATE", "authority"))
+    (host,) = await lab.ask("Dir.example:443/a")
+    assert (host.url, len(host.authorities)) == ("https://dir.example/v2", 1)
+
+
 # The settings' own mirrors
 
 

@@ -65,6 +65,28 @@ async def test_a_star_spans_slashes_and_other_characters_stand_for_themselves(
     await world.pull("reg.example/team/deep/x:1")
 
 
+@pytest.mark.parametrize(
+    ("match", "name"),
+    [
+        ("localhost:5902/*", "LocalHost:5902/a/b:1"),
+        ("localhost:5902/*", "localhost:05902/a/b:1"),
+        ("LocalHost:5902/*", "localhost:5902/a/b:1"),
+        ("registry.example/*", "registry.example:443/a/b:1"),
+        ("registry.example:443/*", "REGISTRY.example/a/b:1"),
+        ("*.Example/a/*", "Registry.example:443/a/b:1"),
+        ("[::1]:5000/*", "[0::1]:5000/a/b:1"),
+        ("docker.io/*", "Registry-1.Docker.io:443/a/b:1"),
+        ("index.docker.io/*", "a/b:1"),
+    ],
+)
+async def test_no_rule_is_passed_by_another_spelling_of_the_registry(
+    match: str, name: str, governed: Govern
+) -> None:
+    world = await governed(ImagePolicy(match, "reject"))
+    await refused(world, name)
+    assert world.images.orders == []
+
+
 async def test_a_rule_that_requires_a_digest_refuses_tags_and_takes_digests(
     governed: Govern,
 ) -> None:

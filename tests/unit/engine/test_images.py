@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.transfers import TransferUpdate
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable
 from crib.model.image import FetchedImage, ImageDocuments, ImageRecord
 from crib.model.sandbox import PodMetadata
 from crib.model.settings import ImageSettings, Settings
+from tests.fakes.clock import ManualClock
 from tests.fakes.images import digest_of, made_image
+from tests.fakes.records import MemoryRecords
 from tests.fakes.world import IMAGE, World, bounded, order, turns, until
 
 LINGER = 1000.0
@@ -49,6 +52,8 @@ async def test_a_pulled_image_is_found_by_name_tag_digest_id_and_beginning_of_th
         record.id,
         record.id.removeprefix("sha256:"),
         record.id.removeprefix("sha256:")[:12],
+        record.id[: len("sha256:") + 12],
+        record.id[: len("sha256:") + 4],
         record.digests[0],
         f"busybox:ignored@{record.digests[0].partition('@')[2]}",
     ):
@@ -56,6 +61,8 @@ async def test_a_pulled_image_is_found_by_name_tag_digest_id_and_beginning_of_th
     assert world.node.images.status("busybox:other") is None
     assert world.node.images.status(digest_of("other")) is None
     assert world.node.images.status("a" * 64) is None
+    for text in ("sha256:", "sha256:abc", "sha256:no-digits", "sha256:" + "a" * 65):
+        assert world.node.images.status(text) is None, text
     assert (record.tags, list(world.node.images.list())) == ((IMAGE,), [record])
 
 
@@ -65,6 +72,27 @@ async def test_a_text_that_is_no_reference_is_refused(world: World) -> None:
             world.node.images.status(text)
         with pytest.raises(InvalidRequest):
             await world.pull(text)
+
+
+def test_images_recorded_under_names_that_are_spelled_otherwise_now_are_found() -> None:
+    digest = f"@{digest_of('manifest')}"
+    made = [made_image(name, name) for name in ("older", "younger")]
+    older, younger = (
+        ImageRecord(image.id, image.config, image.layers, created_at=number)
+        for number, image in enumerate(made)
+    )
+    catalogue = Catalogue(MemoryRecords(), ManualClock())
+    catalogue.fill(
+        [
+            replace(younger, tags=("Registry.Example:443/a:1", "registry.example/a:1")),
+            replace(
+                older, tags=("registry.example/a:1", "LocalHost:5/b:1"), digests=(f"LocalHost:5/b{digest}",)
+            ),
+        ]
+    )
+    found = {name: catalogue.find(name) for name in ("registry.example:443/a:1", f"localhost:5/b{digest}")}
+    assert [row and row.id for row in found.values()] == [younger.id, older.id]
+    assert [row.tags for row in catalogue] == [("localhost:5/b:1",), ("registry.example/a:1",)]
 
 
 async def test_an_image_name_that_looks_like_the_beginning_of_an_id_is_the_name(world: World) -> None:
@@ -82,8 +110,14 @@ async def test_a_beginning_that_fits_two_images_is_refused(world: World) -> None
         image = replace(base, id=f"sha256:feed{number}{'0' * 59}", manifest_digest=digest_of(str(number)))
         world.images.publish(f"image{number}", image)
         await world.pull(f"image{number}")
-    with pytest.raises(InvalidRequest, match="beginning of 2 image ids"):
-        world.node.images.status("feed")
+    for text in ("feed", "sha256:feed"):
+        with pytest.raises(
+            InvalidRequest, match=f"{text} is the beginning of 2 image ids: feed10+, feed20+$"
+        ):
+            world.node.images.status(text)
+        with pytest.raises(InvalidRequest, match="beginning of 2 image ids"):
+            await world.node.images.remove(text)
+    assert status(world, "sha256:feed1").id.startswith("sha256:feed1")
 
 
 async def test_two_pulls_at_once_are_one_and_both_get_the_image(world: World) -> None:

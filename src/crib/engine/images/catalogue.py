@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from crib.engine.images.policy import matches_any
@@ -20,7 +20,10 @@ from crib.model.image import (
 )
 from crib.ports import Clock, Records
 
+_ID_PREFIX = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{4,64}")
+_MOST_NAMED = 5
+"""Ids that an error names, when a text is the beginning of many."""
 
 
 class Catalogue:
@@ -37,9 +40,16 @@ class Catalogue:
         self._changes = asyncio.Lock()
 
     def fill(self, records: Iterable[ImageRecord]) -> None:
-        """Take over what was read at start; nothing is written."""
-        for record in records:
-            self._show(replace(record, pinned=self._is_pinned(record.tags, record.digests)))
+        """Take over what was read at start; nothing is written.
+
+        Names may have been recorded in a spelling that is not used any more. Of two images that have one name
+        now the younger keeps it.
+        """
+        for record in sorted(records, key=lambda record: record.created_at):
+            tags, digests = _canonical(record.tags), _canonical(record.digests)
+            for loser in {self._names[tag] for tag in tags if tag in self._names}:
+                self._show(self._without(self._images[loser], tags))
+            self._show(replace(record, tags=tags, digests=digests, pinned=self._is_pinned(tags, digests)))
 
     def __iter__(self) -> Iterator[ImageRecord]:
         return iter(tuple(self._images.values()))
@@ -48,21 +58,29 @@ class Catalogue:
         return len(self._images)
 
     def find(self, text: str) -> ImageRecord | None:
-        """By `sha256:` id, NAME[:TAG], NAME@DIGEST or a beginning of a bare id, in this order.
+        """By id or its beginning, with or without `sha256:`, by NAME[:TAG] or NAME@DIGEST.
 
-        `cafe` may be both a name and a beginning. InvalidRequest for a text that is none of these.
+        `cafe` may be both a name and a beginning: it is the name. InvalidRequest for a text that is none of
+        these, and for a beginning of several ids.
         """
-        if text.startswith("sha256:"):
-            return self._images.get(ImageId(text))
+        if text.startswith(_ID_PREFIX):
+            return self._images.get(ImageId(text)) or self._beginning(text)
         reference = parse_reference(text)
         mark, which = ("@", reference.digest) if reference.digest else (":", reference.tag)
         named = self._names.get(f"{reference.name}{mark}{which}")
-        if named is not None or not _HEX.fullmatch(text):
-            return None if named is None else self._images.get(named)
-        found = [row for key, row in self._images.items() if key.startswith(f"sha256:{text}")]
+        return self._beginning(text) if named is None else self._images.get(named)
+
+    def _beginning(self, text: str) -> ImageRecord | None:
+        digits = text.removeprefix(_ID_PREFIX)
+        if not _HEX.fullmatch(digits):
+            return None
+        found = [key for key in self._images if key.startswith(digits, len(_ID_PREFIX))]
         if len(found) > 1:
-            raise InvalidRequest(f"{text} is the beginning of {len(found)} image ids", field="image.image")
-        return found[0] if found else None
+            ids = ", ".join(key.removeprefix(_ID_PREFIX)[:12] for key in sorted(found)[:_MOST_NAMED])
+            raise InvalidRequest(
+                f"{text} is the beginning of {len(found)} image ids: {ids}", field="image.image"
+            )
+        return self._images[found[0]] if found else None
 
     def reference(self, image: ImageRecord, name: str) -> str:
         """NAME@sha256:… of the image under the name that was asked for, or another; else its id."""
@@ -151,17 +169,30 @@ class Catalogue:
         previous = self._names.get(tag)
         if previous is None or previous == image:
             return
-        loser = self._images[previous]
-        tags = tuple(name for name in loser.tags if name != tag)
-        loser = replace(loser, tags=tags, pinned=self._is_pinned(tags, loser.digests))
+        loser = self._without(self._images[previous], (tag,))
         await self._records.put_image(loser)
         self._images[previous] = loser
+
+    def _without(self, record: ImageRecord, lost: Collection[str]) -> ImageRecord:
+        tags = tuple(name for name in record.tags if name not in lost)
+        return replace(record, tags=tags, pinned=self._is_pinned(tags, record.digests))
 
     def _show(self, record: ImageRecord) -> None:
         self._images[record.id] = record
         self._layers.update((layer.diff_id, layer) for layer in record.layers if layer.data_digest)
         for name in (*record.tags, *record.digests):
             self._names[name] = record.id
+
+
+def _canonical(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(_canonical_name, names)))
+
+
+def _canonical_name(name: str) -> str:
+    try:
+        return str(parse_reference(name))
+    except InvalidRequest:
+        return name
 
 
 def _add(names: list[str], name: str) -> None:

@@ -14,6 +14,7 @@ import re
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, InvalidRequest, WrongState
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, ImageRecord, ImageReference, parse_reference
+from crib.model.registry import canonical_registry
 from crib.model.settings import ImagePolicy, ImageSettings
 from crib.ports import Images, SuspectImage
 
@@ -128,6 +129,10 @@ class PolicyGuard:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
+    """What an administrator writes of a registry means what a name of it means, however either is spelled."""
+    host, slash, rest = text.partition("/")
+    if slash:
+        text = f"{host.lower() if '*' in host else canonical_registry(host)}/{rest}"
     return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 

@@ -13,7 +13,6 @@ No secret is in a message, a log line or a repr.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from crib.backends.images.registries.config_files import ConfigFiles
 from crib.host import processes
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder
-from crib.model.registry import AuthConfig, Credential, RegistryHost
+from crib.model.registry import AuthConfig, Credential, RegistryHost, is_loopback
 from crib.wire import docker_config
 from crib.wire.docker_config import AuthEntry, AuthFile, MalformedAuth, normalized
 from crib.wire.registries_conf import AUTH_FILE
@@ -151,17 +150,6 @@ def request_credential(auth: AuthConfig) -> Credential:
     if auth.server_address and not _meant_host(auth.server_address):
         raise InvalidRequest("names no host", field="auth.server_address")
     return Credential(username, password, auth.identity_token, auth.registry_token, "request")
-
-
-def is_loopback(authority: str) -> bool:
-    """Whether HOST[:PORT] is on this machine's loopback interface, by its name alone."""
-    name = authority.rpartition(":")[0] if ":" in authority.rpartition("]")[2] else authority
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _meant_for(order: PullOrder) -> str:

@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from crib.backends.images.registries.config_files import ConfigFiles
-from crib.backends.images.registries.credentials import Credentials, Terms, is_loopback, request_credential
+from crib.backends.images.registries.credentials import Credentials, Terms, request_credential
 from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
-from crib.model.registry import RegistryHost
+from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback
 from crib.model.settings import ImageSettings
-from crib.wire.docker_config import HUB, normalized
+from crib.wire.docker_config import normalized
 from crib.wire.hosts_toml import HostEntry, HostsFile, base_url
 from crib.wire.registries_conf import (
     AUTH_FILE,
@@ -125,14 +125,15 @@ class RegistryHosts:
         if not path:
             return _Conf({})
         main = self._files.required(path, parse_registries, "images.registries_conf")
-        found = {registry.prefix: (registry, path) for registry in main.registries}
+        found = {registry.prefix: (registry, path) for registry in map(_canonical, main.registries)}
         helpers = main.helpers
         for name in self._files.names(f"{path}.d") or ():
             drop_in = (
                 self._files.load(f"{path}.d/{name}", parse_registries) if name.endswith(".conf") else None
             )
             if drop_in is not None:
-                found |= {registry.prefix: (registry, f"{path}.d/{name}") for registry in drop_in.registries}
+                registries = map(_canonical, drop_in.registries)
+                found |= {registry.prefix: (registry, f"{path}.d/{name}") for registry in registries}
                 helpers = drop_in.helpers if drop_in.helpers is not None else helpers
         return _Conf(found, helpers or (AUTH_FILE,))
 
@@ -182,12 +183,8 @@ class RegistryHosts:
 
     def _of_settings(self, reference: ImageReference) -> Iterator[_Found]:
         mirrors = self._settings.mirrors
-        names = (
-            (reference.registry, _HUB_HOST, *_HUB_NAMES)
-            if reference.registry == HUB
-            else (reference.registry,)
-        )
-        name = next((name for name in names if name in mirrors), "")
+        names = (key for key in sorted(mirrors) if canonical_registry(key) == reference.registry)
+        name = reference.registry if reference.registry in mirrors else next(names, "")
         for text in mirrors.get(name, ()):
             try:
                 url = base_url(text, f"images.mirrors.{name}")
@@ -273,11 +270,18 @@ def _elsewhere(prefix: str, location: str, reference: ImageReference, file: str)
         ) from None
     # `b.example:1` would be read as a repository of Docker Hub.
     host, slash, _ = text.partition("/")
-    if not slash or normalized(there.registry) != normalized(host):
+    if not slash or there.registry != canonical_registry(host):
         raise Unavailable(
             f"{file}: prefix {prefix} makes {text[:300]!r} of {reference}: it has no repository"
         )
     kept = there.digest == reference.digest and (reference.digest or there.tag == reference.tag)
     if not kept:
         raise Unavailable(f"{file}: prefix {prefix} changes the tag or digest of {reference}")
-    return there
+    return replace(there, registry=host)  # as the administrator wrote it: a port says what is spoken there
+
+
+def _canonical(registry: Registry) -> Registry:
+    """With a prefix that is spelled as the names are that it is compared with."""
+    host, slash, path = registry.prefix.partition("/")
+    host = host.lower() if host.startswith("*") else canonical_registry(host)
+    return replace(registry, prefix=f"{host}{slash}{path}")
