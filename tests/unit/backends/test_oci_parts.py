@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.oci import sources
 from crib.backends.oci.argv import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.failures import runtime_words, trying
@@ -183,6 +184,28 @@ def test_devices_are_found() -> None:
     for bad in (Device("/dev/x", "/etc/passwd"), Device("/dev/x", "/dev/nosuch"), Device("x", "/dev/null")):
         with pytest.raises(InvalidRequest, match=re.escape("config.devices[0]")):
             find_devices(config(devices=(bad,)))
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "words"),
+    [
+        ("_MAX_WALKED", 3, "more than 3 files"),
+        ("_MAX_WALK_DEPTH", 2, "more than 2 directories deep"),
+        ("_MAX_WALK_SECONDS", -1, "looking took more than"),
+        ("_MAX_DEVICES", 0, "more than 0 device nodes"),
+    ],
+)
+def test_a_directory_of_devices_is_looked_through_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: float, words: str
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for place in ("a", "a/b"):
+        (tmp_path / place / "null").symlink_to("/dev/null")
+    wanted = config(devices=(Device("/d", str(tmp_path)),))
+    assert [device.path for device in find_devices(wanted)] == ["/d/a/null", "/d/a/b/null"]
+    monkeypatch.setattr(sources, bound, value)
+    with pytest.raises(InvalidRequest, match=rf"config\.devices.*{words}"):
+        find_devices(wanted)
 
 
 def test_seccomp_profile_is_read_by_absolute_path(tmp_path: Path) -> None:

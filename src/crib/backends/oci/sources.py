@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from crib.host.directories import make_directory
@@ -21,6 +22,9 @@ REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 """Never made as a directory when missing: that would break the node, not help the pod."""
 _PROFILE_LIMIT = 4 << 20
 _MAX_DEVICES = 10_000
+_MAX_WALKED = 100_000
+_MAX_WALK_DEPTH = 32
+_MAX_WALK_SECONDS = 10.0
 _NOT_OURS = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx")  # noqa: S108 - the runtime makes these
 
 
@@ -92,23 +96,41 @@ def _check_propagation(path: str, wanted: MountPropagation, table: list[MountEnt
     )
 
 
+class _Walk:
+    """The bounds of all directories that are looked through for one container."""
+
+    def __init__(self) -> None:
+        self._entries = 0
+        self._until = time.monotonic() + _MAX_WALK_SECONDS
+
+    def step(self, path: str, depth: int, field: str) -> None:
+        """For each entry. InvalidRequest, naming `field`, when there are too many, too deep or too slow."""
+        self._entries += 1
+        if self._entries > _MAX_WALKED:
+            raise InvalidRequest(f"{path}: more than {_MAX_WALKED} files to look through", field=field)
+        if depth > _MAX_WALK_DEPTH:
+            raise InvalidRequest(f"{path} is more than {_MAX_WALK_DEPTH} directories deep", field=field)
+        if time.monotonic() > self._until:
+            raise InvalidRequest(f"{path}: looking took more than {_MAX_WALK_SECONDS:g} s", field=field)
+
+
 def find_devices(config: ContainerConfig, *, withhold: bool = False) -> tuple[HostDevice, ...]:
     """`config.devices`, and every node of the host for a privileged container unless they are withheld."""
     found = {}
+    walk = _Walk()
     if config.security.privileged and not withhold:
-        for device in _all_host_devices():
-            found[device.path] = device
+        field = "config.linux.security_context.privileged"
+        for path, status in _nodes_below("/dev", walk, field):
+            found[path] = _device(path, status, "rwm")
     for position, asked in enumerate(config.devices):
-        for device in _asked_for(asked, f"config.devices[{position}]"):
+        for device in _asked_for(asked, f"config.devices[{position}]", walk):
             found[device.path] = device
-    if len(found) > _MAX_DEVICES:
-        raise InvalidRequest(
-            f"{len(found)} device nodes are more than {_MAX_DEVICES}", field="config.devices"
-        )
+            if len(found) > _MAX_DEVICES:
+                raise InvalidRequest(f"more than {_MAX_DEVICES} device nodes", field="config.devices")
     return tuple(found.values())
 
 
-def _asked_for(asked: Device, field: str) -> Iterator[HostDevice]:
+def _asked_for(asked: Device, field: str, walk: _Walk) -> Iterator[HostDevice]:
     target = asked.container_path or asked.host_path
     if not target.startswith("/") or ".." in target.split("/"):
         raise InvalidRequest(f"{target!r} is not an absolute path", field=f"{field}.container_path")
@@ -118,7 +140,7 @@ def _asked_for(asked: Device, field: str) -> Iterator[HostDevice]:
         raise InvalidRequest(f"{asked.host_path}: {error}", field=f"{field}.host_path") from error
     if stat.S_ISDIR(status.st_mode):
         top = asked.host_path.rstrip("/")
-        for path, inner in _nodes_below(top, links=True):
+        for path, inner in _nodes_below(top, walk, f"{field}.host_path", links=True):
             below = f"{target.rstrip('/')}{path.removeprefix(top)}"
             yield _device(below, inner, asked.permissions or "rwm")
     elif _is_device(status):
@@ -127,23 +149,22 @@ def _asked_for(asked: Device, field: str) -> Iterator[HostDevice]:
         raise InvalidRequest(f"{asked.host_path} is not a device", field=f"{field}.host_path")
 
 
-def _all_host_devices() -> Iterator[HostDevice]:
-    for path, status in _nodes_below("/dev"):
-        yield _device(path, status, "rwm")
-
-
-def _nodes_below(top: str, *, links: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+def _nodes_below(
+    top: str, walk: _Walk, field: str, *, links: bool = False
+) -> Iterator[tuple[str, os.stat_result]]:
     """Device nodes below a directory; with `links` also what links there lead to (/dev/disk/by-id)."""
-    waiting = [top]
+    waiting = [(top, 1)]
     while waiting:
+        directory, depth = waiting.pop()
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(directory) as entries:
                 for entry in entries:
+                    walk.step(entry.path, depth, field)
                     link = entry.is_symlink()
                     if entry.path in _NOT_OURS or (link and not links):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        waiting.append((entry.path, depth + 1))
                         continue
                     with contextlib.suppress(OSError):  # a link to nothing, or a node that just went away
                         status = entry.stat()
