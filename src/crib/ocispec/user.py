@@ -75,16 +75,16 @@ def container_user(security: ContainerSecurity, image: ImageConfig, rootfs: Root
     """CRI run_as_user, run_as_username or the image's user, with groups as the policy says (Merge or Strict).
 
     The primary group is among the additional ones (CVE-2022-36109: else a process could shed it by setgid
-    programs).
+    programs). The image's groups come before the pod's, as a kubelet's tests have it.
     """
     wanted, group, field = _wanted(security, image)
     entry = _find_user(wanted, field, rootfs)
     gid = _find_group(group, field, rootfs) if group else entry.gid
     groups = {gid: None}
-    for position, extra in enumerate(security.supplemental_groups):
-        groups[_checked(extra, f"{_CONTEXT}.supplemental_groups[{position}]")] = None
     if security.supplemental_groups_policy == _MERGE and entry.name:
         groups.update((found.gid, None) for found in parse_group(rootfs.group) if entry.name in found.members)
+    for position, extra in enumerate(security.supplemental_groups):
+        groups[_checked(extra, f"{_CONTEXT}.supplemental_groups[{position}]")] = None
     if len(groups) > _MAX_GROUPS:
         raise InvalidRequest(f"{len(groups)} groups are more than {_MAX_GROUPS}", field=field)
     return oci.User(uid=entry.uid, gid=gid, additional_gids=tuple(groups))

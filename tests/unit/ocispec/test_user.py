@@ -34,7 +34,7 @@ def user(image: str = "", **security: object) -> tuple[int, int, tuple[int, ...]
         ("alice", {"run_as_user": 0}, (0, 0, (0,))),
         ("root", {"run_as_username": "alice"}, (1000, 1001, (1001, 10, 29))),
         ("root", {"run_as_username": "alice", "run_as_group": 7}, (1000, 7, (7, 10, 29))),
-        ("", {"run_as_user": 1000, "supplemental_groups": (500, 10)}, (1000, 1001, (1001, 500, 10, 29))),
+        ("", {"run_as_user": 1000, "supplemental_groups": (500, 10)}, (1000, 1001, (1001, 10, 29, 500))),
         (
             "",
             {"run_as_user": 1000, "supplemental_groups": (500,), "supplemental_groups_policy": 1},
