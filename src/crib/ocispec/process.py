@@ -72,8 +72,6 @@ def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]
 
 def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
     """`working_dir`, else the image's, else the root; always absolute."""
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidRequest(f"{config.working_dir!r} is not absolute", field="config.working_dir")
     directory = config.working_dir or image.working_dir or "/"
     if "\0" in directory:
         raise InvalidRequest("a path cannot hold a NUL byte", field="config.working_dir")

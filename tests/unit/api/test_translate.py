@@ -128,7 +128,7 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
         (ctr(image=None), "config.image.image"),
         (ctr(command=["a\0b"]), "config.command"),
         (ctr(args=["\0"]), "config.args"),
-        (ctr(working_dir="a"), "config.working_dir"),
+        (ctr(working_dir="a/../b"), "config.working_dir"),
         (ctr(envs=[{"key": "", "value": b"x"}]), "config.envs[0].key"),
         (ctr(envs=[{"key": "a=b"}]), "config.envs[0].key"),
         (ctr(envs=[{"key": "a\0"}]), "config.envs[0].key"),
@@ -317,6 +317,39 @@ def test_paths_are_made_clean() -> None:
     assert (config.log_path, config.working_dir) == ("a/b.log", "/w/x")
     assert config.mounts == (Mount(container_path="/in", host_path="/h/x"),)
     assert sandboxes.decode_run(pod(log_directory="/var//log/")).config.log_directory == "/var/log"
+
+
+def test_a_relative_working_directory_counts_from_the_root() -> None:
+    assert containers.decode_create(ctr(working_dir="w/x")).config.working_dir == "/w/x"
+
+
+TERMINATION = {"io.kubernetes.container.terminationMessagePath": "/dev/termination-log"}
+
+
+def mounts_at(*places: str) -> list[dict[str, str]]:
+    return [{"container_path": place, "host_path": f"/h{n}"} for n, place in enumerate(places)]
+
+
+def test_the_kubelets_file_for_the_termination_message_covers_a_volume_at_its_place() -> None:
+    asked = mounts_at("/a", "/dev/termination-log", "/b", "/dev/termination-log")
+    config = containers.decode_create(ctr(mounts=asked, annotations=TERMINATION)).config
+    assert [(mount.container_path, mount.host_path) for mount in config.mounts] == [
+        *(("/a", "/h0"), ("/b", "/h2"), ("/dev/termination-log", "/h3")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("places", "annotations"),
+    [
+        (("/dev/termination-log", "/dev/termination-log"), {}),
+        (("/dev/termination-log", "/dev/termination-log", "/b"), TERMINATION),
+        (("/dev/termination-log",) * 3, TERMINATION),
+        (("/a", "/a", "/dev/termination-log"), TERMINATION),
+    ],
+)
+def test_other_mounts_at_one_place_stay_refused(places: tuple[str, ...], annotations: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match=r"config\.mounts: container_path .* comes twice"):
+        containers.decode_create(ctr(mounts=mounts_at(*places), annotations=annotations))
 
 
 def test_the_last_of_two_variables_with_one_name_counts() -> None:

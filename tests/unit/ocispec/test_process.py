@@ -80,11 +80,6 @@ def test_working_directory_is_absolute(asked: str, image: str, expected: str) ->
     assert working_directory(config, ImageConfig(working_dir=image)) == expected
 
 
-def test_relative_working_directory_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="working_dir"):
-        working_directory(ContainerConfig(name="c", image="i", working_dir="a"), ImageConfig())
-
-
 def test_oom_score_is_clipped_only_where_nobody_may_lower_it() -> None:
     bound = replace(HOST, may_lower_oom=False, oom_score_adj=5)
     assert oom_score_adj(-998, HOST) == -998

@@ -169,9 +169,10 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         ),
         command=checks.words(message.command, f"{field}.command"),
         args=checks.words(message.args, f"{field}.args"),
-        working_dir=working_dir and checks.absolute(working_dir, f"{field}.working_dir"),
+        # a relative one counts from the root, as with crun (runc refuses what it is given as it is)
+        working_dir=working_dir and checks.absolute(f"/{working_dir.lstrip('/')}", f"{field}.working_dir"),
         envs=_envs(message.envs, f"{field}.envs"),
-        mounts=mounts.decode_all(message.mounts, f"{field}.mounts"),
+        mounts=mounts.decode_all(message.mounts, f"{field}.mounts", message.annotations),
         devices=_devices(message.devices, f"{field}.devices"),
         labels=dict(message.labels),
         annotations=dict(message.annotations),

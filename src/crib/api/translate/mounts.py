@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 
 from crib.api.translate import checks, images, limits, security
 from crib.model.container import ContainerRecord, Mount, MountPropagation
@@ -10,13 +11,31 @@ from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, InvalidRequest
 from crib.model.sandbox import IdMapping
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
+_TERMINATION_MESSAGE = "io.kubernetes.container.terminationMessagePath"
+"""An annotation: what a kubelet tells of the path (kuberuntime, labels.go)."""
 
-def decode_all(messages: Sequence[pb.Mount], field: str) -> tuple[Mount, ...]:
-    """CRI Mount; two mounts cannot have the same place."""
+
+def decode_all(messages: Sequence[pb.Mount], field: str, annotations: Mapping[str, str]) -> tuple[Mount, ...]:
+    """CRI Mount; two mounts cannot have the same place.
+
+    But a kubelet puts the file for the termination message last, whatever else the pod has at that place:
+    then that file is mounted and the other left out.
+    """
     checks.at_most(messages, limits.MAX_MOUNTS, field)
     found = tuple(_decode(message, f"{field}[{index}]") for index, message in enumerate(messages))
+    found = _without_covered(found, annotations.get(_TERMINATION_MESSAGE, ""))
     checks.distinct((mount.container_path for mount in found), field, "container_path")
     return found
+
+
+def _without_covered(found: tuple[Mount, ...], path: str) -> tuple[Mount, ...]:
+    """`path` is where the termination message goes. Only the last mount is a kubelet's, and it covers one."""
+    place = posixpath.normpath(f"/{path.lstrip('/')}")
+    places = [mount.container_path for mount in found]
+    if places.count(place) < 2 or places[-1] != place:
+        return found
+    covered = places.index(place)
+    return found[:covered] + found[covered + 1 :]
 
 
 def _decode(message: pb.Mount, field: str) -> Mount:
