@@ -19,6 +19,7 @@ from crib.model.facts import HandlerFacts, LayerMounting, Readiness
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import (
     DiskSpace,
+    ExportedImage,
     FetchedImage,
     FilesystemUsage,
     ImageConfig,
@@ -105,6 +106,12 @@ class Handler(Protocol):
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
     ) -> ExplainedSpec:
         """The spec that `create` made, or would make now, and where its fields are from. Makes nothing."""
+        ...
+
+    def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
+        """The OCI spec that it was made with, empty when that is gone. Of a pod without a process of its own:
+        one with its namespaces and nothing else. Only those are named that are there.
+        """
         ...
 
     async def start(self, record: ContainerRecord) -> None:
@@ -273,16 +280,6 @@ class PodNetworks(Protocol):
 
 
 ProgressSink = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedImage:
-    """An image to export, with its documents."""
-
-    record: ImageRecord
-    documents: ImageDocuments
-    tags: tuple[str, ...]
-    """NAME:TAG to write into the archive."""
 
 
 @dataclass(frozen=True, slots=True)

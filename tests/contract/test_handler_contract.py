@@ -247,6 +247,21 @@ async def test_an_explanation_is_the_spec_with_origins_and_makes_nothing(lab: Ha
         await lab.handler.remove_pod(pod)
 
 
+async def test_the_specs_of_what_was_made_are_told_until_it_is_gone(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = await lab.created(pod, "/bin/sleep", "5")
+    assert json.loads(lab.handler.made_spec(record))["process"]["args"] == ["/bin/sleep", "5"]
+    network = {"type": "network", "path": lab.handler.netns_path(pod)}
+    assert network in json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"]
+    await lab.gone(record)
+    assert lab.handler.made_spec(record) == b""
+    lab.lose(pod)
+    assert network not in json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"]
+    async with bounded():
+        await lab.handler.remove_pod(pod)
+    assert json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"] == []
+
+
 async def test_a_container_lives_from_created_to_gone(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.created(pod)

@@ -13,6 +13,7 @@ from crib.backends.images.store import LayerStore
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.ids import Digest
 from crib.model.image import (
+    ExportedImage,
     FetchedImage,
     ImageConfig,
     ImageRecord,
@@ -23,7 +24,7 @@ from crib.model.image import (
 )
 from crib.model.paths import Paths
 from crib.model.settings import ImageSettings
-from crib.ports import ExportedImage, Images, SuspectImage
+from crib.ports import Images, SuspectImage
 from tests import images as built
 from tests.fakes.images import FakeImages, digest_of, made_image
 from tests.fakes.world import bounded

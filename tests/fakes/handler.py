@@ -147,8 +147,15 @@ class FakeHandler:
         if not argv:
             raise InvalidRequest(f"image {config.image} names no command", field="config.command")
         origin = "container command" if config.command else "image ENTRYPOINT"
-        spec = {"ociVersion": "1.0.2", "process": {"args": argv}}
-        return ExplainedSpec(json.dumps(spec).encode(), {"": "default", "/process/args": origin})
+        return ExplainedSpec(_spec(argv), {"": "default", "/process/args": origin})
+
+    def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
+        if isinstance(record, SandboxRecord):
+            pod = self.pods.get(record.id)
+            places = [{"type": "network", "path": self.netns_path(record)}] if pod and pod.alive else []
+            return json.dumps({"ociVersion": "1.0.2", "linux": {"namespaces": places}}).encode()
+        container = self.containers.get(record.id)
+        return _spec(container.argv) if container is not None else b""
 
     async def start(self, record: ContainerRecord) -> None:
         await self.failpoints.reach("start", record.id)
@@ -369,6 +376,10 @@ class FakeHandler:
 
     def _usage(self, key: str) -> CgroupUsage:
         return CgroupUsage(cpu=CpuUsage(self._clock(), self.cpu_usage.get(key, 0)))
+
+
+def _spec(argv: Sequence[str]) -> bytes:
+    return json.dumps({"ociVersion": "1.0.2", "process": {"args": argv}}).encode()
 
 
 def _ends_with(argv: Sequence[str]) -> int | None:

@@ -12,6 +12,7 @@ from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, ImageId
 from crib.model.image import (
     DiskSpace,
+    ExportedImage,
     FetchedImage,
     FilesystemUsage,
     ImageConfig,
@@ -22,7 +23,7 @@ from crib.model.image import (
     parse_reference,
 )
 from crib.model.registry import RegistryHost
-from crib.ports import ExportedImage, ProgressSink, SuspectImage
+from crib.ports import ProgressSink, SuspectImage
 from tests.fakes.failpoints import Failpoints
 
 

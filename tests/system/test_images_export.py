@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from crib.model.errors import Broken
-from crib.model.image import FetchedImage, ImageRecord, Progress
-from crib.ports import ExportedImage
+from crib.model.image import ExportedImage, FetchedImage, ImageRecord, Progress
 from tests.images import (
     GZIP,
     ZSTD,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -235,6 +236,14 @@ async def test_the_end_of_an_infra_process_is_told_as_the_loss_of_its_pod(lab: O
             assert await anext(losses) == shared.id
             assert await ended(record, lab) == 137  # the kernel sees to that: its pid namespace is gone
         await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+async def test_the_spec_of_a_pod_with_an_infra_process_is_that_ones(lab: OciLab) -> None:
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        spec = json.loads(lab.handler.made_spec(sandbox))
+        assert spec["process"]["args"] == ["/catatonit", "-P"]
+        types = {place["type"] for place in spec["linux"]["namespaces"]}
+        assert types == {"pid", "mount", "network", "uts", "ipc"}
 
 
 @pytest.mark.parametrize("tty", [False, True])

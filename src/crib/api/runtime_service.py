@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
 from crib.api.stream_calls import StreamCalls, UrlFor
@@ -158,12 +158,15 @@ class RuntimeService:
         record = self._node.sandboxes.get(query.id)
         return pb.PodSandboxStatusResponse(
             status=sandboxes.encode_status(record),
-            info=info.of_sandbox(record, self._node.stages(record.id)) if query.verbose else {},
+            info=self._sandbox_info(record) if query.verbose else {},
             containers_statuses=[
                 containers.encode_status(row) for row in self._node.containers.of_sandbox(record.id)
             ],
             timestamp=time.time_ns(),
         )
+
+    def _sandbox_info(self, record: SandboxRecord) -> Mapping[str, str]:
+        return info.of_sandbox(record, self._node.sandboxes.spec(record), self._node.stages(record.id))
 
     async def _update_sandbox(self, wanted: UpdateSandbox) -> Answer:
         await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
@@ -211,7 +214,7 @@ class RuntimeService:
         record = self._node.containers.get(query.id)
         return pb.ContainerStatusResponse(
             status=containers.encode_status(record),
-            info=info.of_container(record) if query.verbose else {},
+            info=info.of_container(record, self._node.containers.spec(record)) if query.verbose else {},
         )
 
     async def _reopen_log(self, container: str) -> Answer:

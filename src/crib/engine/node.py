@@ -60,6 +60,10 @@ class Sandboxes:
             return ""
         return self._core.pod_network(record).netns
 
+    def spec(self, record: SandboxRecord) -> bytes:
+        """See Handler.made_spec."""
+        return self._core.caretaker(record).made_spec(record)
+
 
 class Containers:
     """Containers. `get` raises NotFound."""
@@ -80,6 +84,10 @@ class Containers:
     def list(self) -> Iterator[ContainerRecord]:
         """Those that callers may see."""
         return (row for row in self._core.containers if is_listed(row))
+
+    def spec(self, record: ContainerRecord) -> bytes:
+        """See Handler.made_spec."""
+        return self._core.caretaker(self._core.sandboxes.get(record.sandbox_id)).made_spec(record)
 
     def of_sandbox(self, sandbox: SandboxId) -> Iterator[ContainerRecord]:
         return (row for row in self._core.containers_of(sandbox) if is_listed(row))

@@ -237,3 +237,13 @@ class FilesystemUsage:
     used_bytes: int
     inodes_used: int
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedImage:
+    """An image to export, with its documents."""
+
+    record: ImageRecord
+    documents: ImageDocuments
+    tags: tuple[str, ...]
+    """NAME:TAG to write into the archive."""

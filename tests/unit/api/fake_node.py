@@ -128,6 +128,7 @@ class FakeNode:
             update=self._verb("update sandbox"),
             get=self._get(self.sandbox_rows),
             list=lambda: iter(tuple(self.sandbox_rows.values())),
+            spec=lambda record: b'{"linux": {"namespaces": [{"type": "network", "path": "/net"}]}}',
         )
         self.containers = SimpleNamespace(
             create=self._verb("create", container().id),
@@ -141,6 +142,7 @@ class FakeNode:
             get=self._get(self.container_rows),
             list=lambda: iter(tuple(self.container_rows.values())),
             of_sandbox=self._of_sandbox,
+            spec=lambda record: b'{"process": {"args": ["sleep"]}}',
         )
         self.images = SimpleNamespace(
             pull=self._verb("pull", image()),

@@ -403,7 +403,10 @@ async def test_statuses_are_found_by_id_or_its_beginning(client: Any) -> None:
     request = pb.ContainerStatusRequest(container_id=container().id, verbose=True)
     status = await client.runtime.ContainerStatus(request)
     assert status.status.image.image == "busybox"
-    assert json.loads(status.info["info"])["pid"] == 42
+    shown = json.loads(status.info["info"])
+    assert (shown["pid"], shown["runtimeSpec"]["process"]["args"]) == (42, ["sleep"])
+    request = pb.ContainerStatusRequest(container_id=container().id)
+    assert not (await client.runtime.ContainerStatus(request)).info
     code, _ = await refused(client.runtime.ContainerStatus(pb.ContainerStatusRequest(container_id="ffff")))
     assert code == grpc.StatusCode.NOT_FOUND
     code, text = await refused(client.runtime.ContainerStatus(pb.ContainerStatusRequest()))

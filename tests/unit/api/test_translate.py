@@ -564,7 +564,7 @@ def test_an_image_without_user_shows_none() -> None:
 
 def test_info_is_json_even_with_binary_variables() -> None:
     made = containers.decode_create(ctr(envs=[{"key": "A", "value": b"\xff"}])).config
-    assert '"A", "�"' in of_container(container(config=made))["info"]
+    assert '"A", "�"' in of_container(container(config=made), b"")["info"]
 
 
 def test_figures_of_a_container_carry_their_time() -> None:

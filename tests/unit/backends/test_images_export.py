@@ -26,8 +26,7 @@ from crib.backends.images.worker.documents import FoundImage
 from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer
 from crib.model.errors import Broken, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, ImageId
-from crib.model.image import ImageConfig, ImageDocuments, ImageRecord, Layer, Platform
-from crib.ports import ExportedImage
+from crib.model.image import ExportedImage, ImageConfig, ImageDocuments, ImageRecord, Layer, Platform
 from tests.images import PLAIN, BuiltImage, BuiltLayer, Entry, digest_of, directory, layer_tar, rest_digest_of
 from tests.unit.backends.blob_lab import open_below
 

@@ -1,6 +1,7 @@
 """The `info` of verbose answers: JSON for people who look for a fault, and who may use the socket.
 
-As with the peers everything is under the key `info`, and a container's pid is found there as `pid`.
+As with the peers everything is under the key `info`. What containerd shows there has its place and shape, as
+programs read it: `pid`, `sandboxID`, `config`, `runtimeSpec`, `netNamespaceClosed`. `privileged` is CRI-O's.
 """
 
 from __future__ import annotations
@@ -10,29 +11,46 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from crib.api.translate import configs
 from crib.engine.status import NodeStatus
-from crib.model.container import ContainerRecord
+from crib.model.container import ContainerRecord, ContainerState
 from crib.model.events import Stage
 from crib.model.image import ImageDocuments, ImageRecord
-from crib.model.sandbox import SandboxRecord
+from crib.model.sandbox import SandboxRecord, SandboxState
 
 
-def of_sandbox(record: SandboxRecord, stages: Sequence[Stage]) -> dict[str, str]:
+def of_sandbox(record: SandboxRecord, spec: bytes, stages: Sequence[Stage]) -> dict[str, str]:
+    """`spec` is that of the pod's own process, or of the namespaces that a process of it would join."""
+    runtime_spec = _json(spec)
+    is_ready = record.state is SandboxState.READY
+    infra = record.infra if is_ready else None
+    own_network = not record.config.host_network
     return _info(
         {
-            "pid": record.infra.pid if record.infra else 0,
+            "pid": infra.pid if infra else 0,
+            **({"processStatus": "running" if infra else "deleted"} if infra or not is_ready else {}),
+            "netNamespaceClosed": own_network and not _has_network(runtime_spec),
             "runtimeHandler": record.handler,
+            "config": configs.plain(configs.of_sandbox(record)),
+            "runtimeSpec": runtime_spec,
+            "cniResult": _interfaces(record) if own_network else None,
             "record": dataclasses.asdict(record),
             "timeline": [dataclasses.asdict(stage) for stage in stages],
         }
     )
 
 
-def of_container(record: ContainerRecord) -> dict[str, str]:
+def of_container(record: ContainerRecord, spec: bytes) -> dict[str, str]:
+    """`spec` is the config.json that it was made with."""
+    runs = record.state in (ContainerState.CREATED, ContainerState.RUNNING)
     return _info(
         {
             "sandboxID": record.sandbox_id,
-            "pid": record.process.pid if record.process else 0,
+            "pid": record.process.pid if record.process and runs else 0,
+            "removing": False,  # or it would not be shown
+            "privileged": record.config.security.privileged,
+            "config": configs.plain(configs.of_container(record)),
+            "runtimeSpec": _json(spec),
             "monitorPid": record.monitor.pid if record.monitor else 0,
             "record": dataclasses.asdict(record),
         }
@@ -51,8 +69,20 @@ def of_image(record: ImageRecord, documents: ImageDocuments) -> dict[str, str]:
     )
 
 
+def _has_network(spec: Any) -> bool:
+    namespaces = spec["linux"]["namespaces"] if spec else ()
+    return any(namespace["type"] == "network" for namespace in namespaces)
+
+
+def _interfaces(record: SandboxRecord) -> dict[str, Any]:
+    """What readers of a CNI result look for; the built-in bridge has it too."""
+    attached = record.network
+    addresses = [{"IP": address} for address in attached.addresses] if attached else []
+    return {"Interfaces": {attached.interface: {"IPConfigs": addresses}} if attached else {}}
+
+
 def _json(document: bytes) -> Any:
-    """The document, which was read as JSON when it came; None when the image has none."""
+    """The document, which was read as JSON when it came, or which we wrote; None when there is none."""
     return json.loads(document) if document else None
 
 

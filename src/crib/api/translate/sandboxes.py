@@ -11,7 +11,6 @@ from crib.model.sandbox import (
     DnsConfig,
     NamespaceOptions,
     PodMetadata,
-    PodSecurity,
     PortMapping,
     Protocol,
     Resources,
@@ -209,7 +208,9 @@ def encode_status(record: SandboxRecord) -> pb.PodSandboxStatus:
         state=state(record),
         created_at=record.created_at,
         network=_network(record),
-        linux=pb.LinuxPodSandboxStatus(namespaces=pb.Namespace(options=_namespaces(record.config.security))),
+        linux=pb.LinuxPodSandboxStatus(
+            namespaces=pb.Namespace(options=namespaces(record.config.security.namespaces))
+        ),
         labels=record.config.labels,
         annotations=record.config.annotations,
         runtime_handler=record.handler,
@@ -234,8 +235,8 @@ def _network(record: SandboxRecord) -> pb.PodSandboxNetworkStatus:
     return pb.PodSandboxNetworkStatus(ip=first, additional_ips=[pb.PodIP(ip=address) for address in more])
 
 
-def _namespaces(context: PodSecurity) -> pb.NamespaceOption:
-    options: NamespaceOptions = context.namespaces
+def namespaces(options: NamespaceOptions) -> pb.NamespaceOption:
+    """Whose namespaces are used."""
     return pb.NamespaceOption(
         network=pb.NamespaceMode.ValueType(options.network),
         pid=pb.NamespaceMode.ValueType(options.pid),

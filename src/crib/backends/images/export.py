@@ -21,8 +21,7 @@ from typing import Any
 from crib.backends.images.layer_tars import LayerTar, LayerTars
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, digest_hex, digest_of
-from crib.model.image import parse_reference
-from crib.ports import ExportedImage
+from crib.model.image import ExportedImage, parse_reference
 from crib.wire import oci_image
 from crib.wire.tar_member import Kind, Member
 from crib.wire.tar_writer import END, member_header, padding

@@ -35,6 +35,7 @@ from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, is_digest
 from crib.model.image import (
     DiskSpace,
+    ExportedImage,
     FetchedImage,
     FilesystemUsage,
     Layer,
@@ -45,7 +46,7 @@ from crib.model.image import (
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ExportedImage, ProgressSink, SuspectImage
+from crib.ports import ProgressSink, SuspectImage
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"

@@ -87,13 +87,19 @@ class Bundles:
     def write_spec(self, container: ContainerId, document: bytes) -> None:
         # Nobody reads the bundle before the runtime is started with it: no rename needed. Environments hold
         # secrets, and the bundles of pods with user namespaces can be entered by their root.
-        path = f"{self._paths.container(container)}/config.json"
+        path = self._spec_path(container)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(document)
 
+    def read_spec(self, container: ContainerId) -> bytes:
+        """What `write_spec` wrote; empty when it is gone."""
+        with contextlib.suppress(FileNotFoundError), open(self._spec_path(container), "rb") as file:
+            return file.read(_LIMIT)
+        return b""
+
     def read_process(self, container: ContainerId) -> oci.Process:
         """The `process` that the container was made with; OSError or ValueError when it cannot be read."""
-        with open(f"{self._paths.container(container)}/config.json", "rb") as file:
+        with open(self._spec_path(container), "rb") as file:
             return oci.decode_process(file.read(_LIMIT))
 
     def first_pid(self, container: ContainerId) -> int:
@@ -108,6 +114,9 @@ class Bundles:
                 if container in file.read(65536):
                     return pid
         return 0
+
+    def _spec_path(self, container: ContainerId) -> str:
+        return f"{self._paths.container(container)}/config.json"
 
     def _note_path(self, container: ContainerId) -> str:
         return f"{self._paths.container(container)}/crib.json"

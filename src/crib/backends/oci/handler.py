@@ -103,6 +103,12 @@ class OciHandler:
     ) -> ExplainedSpec:
         return await self._explanations.explain(Request(record, sandbox, image))
 
+    def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
+        with trying(f"reading the spec of {record.id}"):
+            if isinstance(record, SandboxRecord):
+                return self._pods.made_spec(record)
+            return self._bundles.read_spec(record.id)
+
     async def start(self, record: ContainerRecord) -> None:
         what = f"start of container {record.id}"
         limit, first = self._env.settings.verb_timeout, record.process

@@ -62,4 +62,4 @@ class PodLosses:
     def _unpinned(self, records: Iterable[SandboxRecord]) -> list[SandboxId]:
         with trying("reading the mount table"):
             mounted = mount_points_below(self._paths.sandboxes)
-        return [record.id for record in records if not mounted.issuperset(pins(self._paths, record))]
+        return [record.id for record in records if not mounted.issuperset(pins(self._paths, record).values())]

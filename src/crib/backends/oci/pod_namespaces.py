@@ -59,14 +59,14 @@ async def pin_pod_namespaces(paths: Paths, record: SandboxRecord) -> None:
     else:
         maps = IdMaps(_ranges(userns.uids), _ranges(userns.gids))
         await pin_user_namespace(maps, kinds, directory, hostname=hostname, inside=inside)
-    for path in pins(paths, record):
+    for path in pins(paths, record).values():
         # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
         set_propagation(path, "unbindable")
 
 
 def are_pinned(paths: Paths, record: SandboxRecord) -> bool:
     """Whether all of them are there."""
-    return all(is_mountpoint(path) for path in pins(paths, record))
+    return all(is_mountpoint(path) for path in pins(paths, record).values())
 
 
 def unpin_all(paths: Paths, sandbox: SandboxId) -> None:
@@ -75,10 +75,11 @@ def unpin_all(paths: Paths, sandbox: SandboxId) -> None:
         unpin(paths.namespace(sandbox, kind))
 
 
-def pins(paths: Paths, record: SandboxRecord) -> list[str]:
-    """Where each of them is mounted."""
+def pins(paths: Paths, record: SandboxRecord) -> dict[str, str]:
+    """Where each of them is mounted, by its type in the words of the OCI runtime spec."""
     user = ("user",) if record.config.user_namespace is not None else ()
-    return [paths.namespace(record.id, kind) for kind in (*user, *_kinds(record.config))]
+    kinds = (*user, *_kinds(record.config))
+    return {"network" if kind == "net" else kind: paths.namespace(record.id, kind) for kind in kinds}
 
 
 def _kinds(config: SandboxConfig) -> tuple[Kind, ...]:

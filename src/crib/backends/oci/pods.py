@@ -6,10 +6,11 @@ A directory of files, pinned namespaces, a shm, a cgroup; and an infra process i
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 
 from crib.backends.oci.bundles import Bundles, identity, is_alive
-from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.environment import OCI_VERSION, OciEnvironment
 from crib.backends.oci.failures import checked, trying
 from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.idmaps import let_through, own, pod_id_map
@@ -20,6 +21,7 @@ from crib.backends.oci.pod_namespaces import (
     are_pinned,
     check_namespaces,
     pin_pod_namespaces,
+    pins,
     unpin_all,
 )
 from crib.backends.oci.programs import delete_state, forget_state
@@ -105,6 +107,20 @@ class Pods:
     def alive(self, record: SandboxRecord) -> bool:
         """Whether all that it was made with is still there."""
         return are_pinned(self._paths, record) and (not record.config.shares_pid or is_alive(record.infra))
+
+    def made_spec(self, record: SandboxRecord) -> bytes:
+        """See Handler.made_spec."""
+        try:
+            with open(f"{self._paths.sandbox(record.id)}/infra/config.json", "rb") as file:
+                document = json.load(file)
+        except (FileNotFoundError, ValueError):
+            places = [{"type": kind, "path": path} for kind, path in pins(self._paths, record).items()]
+            document = {"ociVersion": OCI_VERSION, "linux": {"namespaces": places}}
+        linux = document["linux"]
+        linux["namespaces"] = [
+            place for place in linux["namespaces"] if "path" not in place or is_mountpoint(place["path"])
+        ]
+        return json.dumps(document).encode()
 
     def _make_directory(self, record: SandboxRecord) -> None:
         """For root alone (a shm is open to all who get there), and the root of its own user namespace."""

@@ -17,6 +17,7 @@ from crib.engine.joins import Joins
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.ids import Digest
 from crib.model.image import (
+    ExportedImage,
     FetchedImage,
     FilesystemUsage,
     ImageDocuments,
@@ -27,7 +28,6 @@ from crib.model.image import (
 )
 from crib.model.registry import RegistryHost
 from crib.model.sandbox import PodMetadata
-from crib.ports import ExportedImage
 
 log = logging.getLogger(__name__)
 
