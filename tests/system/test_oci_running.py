@@ -238,6 +238,17 @@ async def test_the_end_of_an_infra_process_is_told_as_the_loss_of_its_pod(lab: O
         await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
+async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing_before_it(
+    lab: OciLab,
+) -> None:
+    """runc warns of a freezer first."""
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        record = lab.container(sandbox, config("nosuch", security=SHARED_PIDS))
+        with pytest.raises(Broken, match=r"^create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"):
+            await lab.create(record, sandbox)
+        await lab.handler.delete(record)
+
+
 async def test_the_spec_of_a_pod_with_an_infra_process_is_that_ones(lab: OciLab) -> None:
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         spec = json.loads(lab.handler.made_spec(sandbox))

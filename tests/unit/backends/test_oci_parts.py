@@ -100,6 +100,14 @@ def test_failures_are_mapped_with_what_was_tried() -> None:
 def test_runtimes_words_are_cleaned() -> None:
     assert runtime_words("2023-01-02T03:04:05.6Z: cannot do it\n") == "cannot do it"
     assert runtime_words('time="2023" level=error msg="exec \\"x\\" failed"\n') == 'exec "x" failed'
+    warned = 'time="2023" level=warning msg="cannot toggle freezer: cgroups not configured"\n'
+    assert runtime_words(warned) == "cannot toggle freezer: cgroups not configured"
+    failed = 'time="2023" level=error msg="runc create failed: no such program"\n'
+    for text in (warned + warned + failed, failed + warned):
+        assert runtime_words(text) == "runc create failed: no such program"
+    assert runtime_words(warned + "panic: at once\n" + failed).startswith(
+        "panic: at once\nrunc create failed"
+    )
     assert runtime_words("") == "it said nothing"
     assert len(runtime_words("x" * 5000)) == 2000
 

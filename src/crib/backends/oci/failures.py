@@ -15,7 +15,8 @@ from crib.wire.crilog import parse_line
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
-_RUNC_LINE = re.compile(r'^time="[^"]*" level=\S+ msg="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
+_RUNC_LINE = re.compile(r'^time="[^"]*" level=(\S+) msg="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
+_ASIDES = {"warning", "info", "debug"}
 _LONGEST = 2000
 _REFUSED = re.compile(
     rb"(?:exec container process (?:\([^)]*\) )?`[^`]*`: .+"  # crun
@@ -38,8 +39,16 @@ def trying(what: str) -> Iterator[None]:
 
 
 def runtime_words(text: str) -> str:
-    """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters."""
-    plain = _RUNC_LINE.sub(lambda match: match[1].replace('\\"', '"'), _TIME_STAMP.sub("", text))
+    """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters.
+
+    Where runc names an error, that is the cause; what it warned of before is left out.
+    """
+    has_error = any(match[1] not in _ASIDES for match in _RUNC_LINE.finditer(text))
+
+    def message(match: re.Match[str]) -> str:
+        return "" if has_error and match[1] in _ASIDES else match[2].replace('\\"', '"')
+
+    plain = _RUNC_LINE.sub(message, _TIME_STAMP.sub("", text))
     return plain.strip()[-_LONGEST:] or "it said nothing"
 
 
