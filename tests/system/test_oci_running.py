@@ -17,6 +17,7 @@ import pytest
 
 from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.handler import OciHandler
+from crib.client import logs
 from crib.engine.containers.execute import run_command
 from crib.host import executions
 from crib.host.freezer import Freezer
@@ -197,6 +198,17 @@ async def test_a_program_that_the_kernel_refuses_is_told_in_the_runtimes_words(
         assert words.lower() in found.never_ran.lower()
         found, _log = await run_to_end(lab, sandbox, config("sh", "-c", "/bin/refused; exit 1"))
         assert found.never_ran == ""
+
+
+async def test_a_line_that_was_written_in_pieces_is_read_as_one(lab: OciLab) -> None:
+    """conmon makes an entry of what it finds at a time."""
+    script = "trap 'printf two; echo three; exit' USR1; printf one; while true; do sleep 0.02; done"
+    async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
+        await until(lambda: b" P one\n" in Path(record.log_path).read_bytes())
+        await lab.handler.signal(record, signal.SIGUSR1)
+        assert await ended(record, lab) == 0
+        (line,) = logs.read(record.log_path)
+        assert (line.content, line.partial) == (b"onetwothree", False)
 
 
 async def test_a_missing_working_directory_is_made_for_root_within_the_root(lab: OciLab) -> None:
