@@ -337,6 +337,10 @@ class Images(Protocol):
         """Read an OCI layout directory, an OCI archive or a `docker save` archive."""
         ...
 
+    async def present(self) -> Collection[Digest]:
+        """The layers that are on disk."""
+        ...
+
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         """Remove layers that are not in `keep` (unmounting them) and stale staging files."""
         ...

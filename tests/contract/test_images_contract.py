@@ -236,6 +236,19 @@ async def test_a_layer_that_was_lost_is_missed(lab: ImageLab) -> None:
         assert await lab.images.check(base) != ""
 
 
+async def test_layers_that_are_on_disk_are_told_and_a_lost_one_is_fetched_by_the_next_pull(
+    lab: ImageLab,
+) -> None:
+    lab.publish("app", "base", "top")
+    image = await lab.pull("app")
+    async with bounded():
+        assert set(await lab.images.present()) == set(diff_ids(image))
+        lab.lose(image.layers[0])
+        assert set(await lab.images.present()) == {image.layers[1].diff_id}
+        await lab.pull("app")
+        assert set(await lab.images.present()) == set(diff_ids(image))
+
+
 async def test_a_new_archive_is_written_and_an_old_one_never(lab: ImageLab) -> None:
     lab.publish("app", "base", "top")
     image = await lab.pull("app")

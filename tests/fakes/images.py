@@ -154,6 +154,10 @@ class FakeImages:
         await self.failpoints.reach("space")
         return self.disk
 
+    async def present(self) -> Collection[Digest]:
+        await self.failpoints.reach("present")
+        return frozenset(self.layers)
+
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         await self.failpoints.reach("sweep")
         self.disk = self.disk_after_sweep or self.disk

@@ -17,6 +17,7 @@ import pytest
 from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
+from crib.host import files
 from crib.host.mounts import Overlay, mounts_below, perform, unmount
 from crib.model.errors import Broken, CribError, InvalidRequest, NotFound, Unavailable
 from crib.model.facts import LayerMounting
@@ -278,6 +279,31 @@ async def test_each_way_of_mounting_survives_a_restart(mounting: tuple[str, int]
             after_restart = LayerMounts(lab.paths, lab.store.mounting)
             assert await after_restart.acquire([layer]) == both[0]
             assert len(mounts_below(lab.paths.layer_mounts)) == before == 2
+    except Broken as error:
+        pytest.skip(f"not possible here: {error}")
+
+
+@pytest.mark.parametrize("mounting", [("file", 512), ("loop", 4096), ("directory", 512)])
+async def test_a_layer_that_is_gone_is_not_found_until_it_is_brought_again(
+    mounting: tuple[str, int], tmp_path: Path
+) -> None:
+    method, block_size = mounting
+    try:
+        async with image_lab(tmp_path, mount_method=method, block_size=block_size) as lab:
+            image = busybox_image()
+            path = str(write_oci_archive(tmp_path / "x", [image]))
+            (fetched,) = await lab.store.import_archive(path, ignore)
+            layer = fetched.layers[0].diff_id
+            assert list(await lab.store.present()) == [layer]
+            for place in (lab.paths.layer_file(layer), lab.paths.layer_directory(layer)):
+                files.remove_tree(place)
+            assert list(await lab.store.present()) == []
+            with pytest.raises(NotFound, match=f"layer {layer} is not on disk"):
+                await lab.store.mounts.acquire([layer])
+            await lab.store.import_archive(path, ignore)
+            assert list(await lab.store.present()) == [layer]
+            (mounted,) = await lab.store.mounts.acquire([layer])
+            assert os.readlink(f"{mounted}/bin/sh") == "busybox"
     except Broken as error:
         pytest.skip(f"not possible here: {error}")
 

@@ -89,6 +89,39 @@ async def test_a_layer_rots_under_a_container_and_is_mended_while_it_runs(
         await cri.remove_pod(pod)
 
 
+async def test_an_image_whose_layer_is_lost_is_absent_so_that_the_next_pull_brings_it(
+    shelf: Shelf, registry: FaultProxy
+) -> None:
+    shelf.add("demo/app", busybox_image())
+    name = f"{registry.host}/demo/app:1"
+    async with daemon(built=(), warm=False) as cribd:
+        async with cribd.connect() as cri:
+            await pull(cri, name)
+            pod = await cri.run_pod("lost")
+            (file,) = (cribd.data / "layers").glob("*.erofs")
+            file.unlink()
+            with pytest.raises(ClientError, match="is not on disk"):
+                await cri.create(pod, "true", image=name)
+            assert not await has_image(cri, name)
+            await pull(cri, name)
+            assert await has_image(cri, name)
+            await cri.create(pod, "true", image=name)
+            await cri.remove_pod(pod)
+        await asyncio.to_thread(cribd.stop)
+        file.unlink()
+        await asyncio.to_thread(cribd.start)
+        async with cribd.connect() as cri:
+            assert not await has_image(cri, name)
+            await pull(cri, name)
+            assert await has_image(cri, name)
+
+
+async def has_image(cri: Cri, name: str) -> bool:
+    """What a kubelet asks before it decides whether to pull."""
+    request = pb.ImageStatusRequest(image=pb.ImageSpec(image=name))
+    return (await cri.call(cri.image.ImageStatus, request)).HasField("image")
+
+
 def damage(file: Path) -> None:
     """One byte in the middle of the data, as a rotten block has it."""
     with file.open("r+b") as opened:

@@ -112,11 +112,11 @@ class ImageStore:
         self.upkeep = Upkeep(core, catalogue, verbs)
 
     def status(self, text: str) -> ImageRecord | None:
-        """By id, name or digest; None when it is not here."""
-        return self._catalogue.find(text)
+        """By id, name or digest; None when it is not here, or not whole as far as is known."""
+        return self._catalogue.find_here(text)
 
     def list(self) -> Iterator[ImageRecord]:
-        return iter(self._catalogue)
+        return self._catalogue.here()
 
 
 class Node:
@@ -148,6 +148,7 @@ class Node:
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)
         self._catalogue.fill(rows.images)
+        await self._catalogue.look(self._core.ports.images)
         await recover(self._core)
         await self.images.sweep()
         self.containers.rotate_logs.begin()

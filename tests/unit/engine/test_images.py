@@ -17,7 +17,7 @@ from crib.model.settings import ImageSettings, Settings
 from tests.fakes.clock import ManualClock
 from tests.fakes.images import digest_of, made_image
 from tests.fakes.records import MemoryRecords
-from tests.fakes.world import IMAGE, World, bounded, order, turns, until
+from tests.fakes.world import IMAGE, World, bounded, container_config, order, turns, until
 
 LINGER = 1000.0
 
@@ -93,6 +93,58 @@ def test_images_recorded_under_names_that_are_spelled_otherwise_now_are_found() 
     found = {name: catalogue.find(name) for name in ("registry.example:443/a:1", f"localhost:5/b{digest}")}
     assert [row and row.id for row in found.values()] == [younger.id, older.id]
     assert [row.tags for row in catalogue] == [("localhost:5/b:1",), ("registry.example/a:1",)]
+
+
+async def test_an_image_that_lost_a_layer_is_not_here_until_it_is_pulled_again(world: World) -> None:
+    record = await world.pull(IMAGE)
+    kept = world.images.publish("kept:1", made_image("kept", "other"))
+    await world.pull("kept:1")
+    pod = await world.pod()
+    world.images.layers.discard(record.layers[0].diff_id)
+    assert status(world, IMAGE) == record  # nobody has missed it yet
+    world.handler.failpoints.set("create=1*notfound(layer is not on disk)")
+    async with bounded():
+        with pytest.raises(NotFound):
+            await world.node.containers.create(pod, container_config())
+    for text in (IMAGE, record.id, record.digests[0]):
+        assert world.node.images.status(text) is None
+    assert [row.id for row in world.node.images.list()] == [kept.id]
+    async with bounded():
+        again = await world.pull(IMAGE)
+    assert status(world, IMAGE) == again
+    assert len(list(world.node.images.list())) == 2
+    assert await world.created(pod)
+
+
+async def test_a_layer_that_was_lost_while_no_daemon_ran_is_missed_at_the_start(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = await world.pull(IMAGE)
+    world.images.layers.clear()
+    await world.restarted()
+    assert world.node.images.status(IMAGE) is None
+    assert f"image {IMAGE} has to be pulled again: not on disk are {record.layers[0].diff_id}" in caplog.text
+    async with bounded():
+        await world.node.images.remove(IMAGE)  # it can still be removed
+    assert world.records.images == {}
+
+
+async def test_a_pull_while_layers_are_looked_at_is_not_forgotten(world: World) -> None:
+    record = await world.pull(IMAGE)
+    pod = await world.pod()
+    world.images.layers.clear()
+    world.handler.failpoints.set("create=1*notfound(layer is not on disk)")
+    hold = world.images.failpoints.hold("present")
+    async with bounded():
+        creating = asyncio.ensure_future(world.node.containers.create(pod, container_config()))
+        await hold.reached.wait()
+        pulling = asyncio.ensure_future(world.pull(IMAGE))
+        await turns()
+        hold.release.set()
+        with pytest.raises(NotFound):
+            await creating
+        await pulling
+    assert status(world, IMAGE).id == record.id
 
 
 async def test_an_image_name_that_looks_like_the_beginning_of_an_id_is_the_name(world: World) -> None:

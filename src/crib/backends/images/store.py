@@ -167,6 +167,10 @@ class LayerStore:
         found = await asyncio.to_thread(os.statvfs, self._paths.layers)
         return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
+    async def present(self) -> Collection[Digest]:
+        """The layers that are on disk, as files or directories."""
+        return await asyncio.to_thread(self._listed)
+
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
         kept = frozenset(keep)

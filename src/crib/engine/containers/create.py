@@ -99,9 +99,13 @@ class CreateContainer:
                         record, process=created.process, monitor=created.monitor, user=created.user
                     )
                     record = core.containers.put(replace(made, state=move_container(record, "create")))
-            except BaseException:
+            except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)
+                if isinstance(error, NotFound):
+                    # A layer, perhaps: then the image must not be said to be here, or nobody would pull it.
+                    with suppress(Exception):
+                        await self._catalogue.look(core.ports.images)
                 with suppress(Exception):
                     await notice_loss(core, sandbox_id)
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -18,7 +19,9 @@ from crib.model.image import (
     Layer,
     parse_reference,
 )
-from crib.ports import Clock, Records
+from crib.ports import Clock, Images, Records
+
+log = logging.getLogger(__name__)
 
 _ID_PREFIX = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -37,6 +40,7 @@ class Catalogue:
         self._images: dict[ImageId, ImageRecord] = {}
         self._names: dict[str, ImageId] = {}
         self._layers: dict[Digest, Layer] = {}
+        self._lost: frozenset[Digest] = frozenset()
         self._changes = asyncio.Lock()
 
     def fill(self, records: Iterable[ImageRecord]) -> None:
@@ -56,6 +60,29 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def here(self) -> Iterator[ImageRecord]:
+        """Those that can run: an image that has lost a layer is not here, so that it is pulled again."""
+        return filter(self._is_whole, self) if self._lost else iter(self)
+
+    def find_here(self, text: str) -> ImageRecord | None:
+        """As `find`, of those that can run."""
+        found = self.find(text)
+        return found if found is not None and self._is_whole(found) else None
+
+    def _is_whole(self, record: ImageRecord) -> bool:
+        return not any(layer.diff_id in self._lost for layer in record.layers)
+
+    async def look(self, images: Images) -> None:
+        """See which layers are on disk: at start, and when one was missed. Until then memory is believed."""
+        async with self._changes:  # else a pull could bring a layer in between and be forgotten
+            present = frozenset(await images.present())
+            lost = frozenset(layer.diff_id for row in self for layer in row.layers) - present
+            for row in self:
+                if gone := [layer.diff_id for layer in row.layers if layer.diff_id in lost - self._lost]:
+                    name = next(iter((*row.tags, *row.digests)), row.id)
+                    log.error("image %s has to be pulled again: not on disk are %s", name, ", ".join(gone))
+            self._lost = lost
 
     def find(self, text: str) -> ImageRecord | None:
         """By id or its beginning, with or without `sha256:`, by NAME[:TAG] or NAME@DIGEST.
@@ -124,6 +151,7 @@ class Catalogue:
                 await self._records.put_image(record, documents)
             for tag in tags:
                 await self._take_tag(tag, record.id)
+            self._lost -= {layer.diff_id for layer in record.layers}
             self._show(record)
             return record
 

@@ -54,7 +54,7 @@ class Upkeep:
         pause = FIRST_PAUSE
         while True:
             try:
-                if self._catalogue.find(name) is None:
+                if self._catalogue.find_here(name) is None:
                     await self._verbs.pull(PullOrder(parse_reference(name, field="images.prepull")))
                     log.info("pre-pulled %s", name)
             except CribError as error:
