@@ -61,10 +61,10 @@ def nothing(message: Message) -> None:
     """Decodes a request without fields."""
 
 
-def unbuilt(name: str, why: str, request: type[Message]) -> Read:
+def unbuilt(name: str, why: str, request: type[Message]) -> Read | Parts:
     """A call that is refused by name, so that a client need not guess what this daemon is."""
 
-    def refuse(_: None) -> Answer:
+    def refuse(_: None) -> Any:
         raise NotBuilt(f"crib does not offer {name}: {why}")
 
-    return Read(request, nothing, refuse)
+    return (Parts if name.startswith("Stream") else Read)(request, nothing, refuse)

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -76,7 +76,8 @@ class Door:
 
         async def handle(data: bytes, context: Context) -> bytes:
             if gate.reason and not always:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, gate.reason)
+                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                return b""
             began = _begin(name)
             try:
                 value = decode(parse(data))
@@ -87,7 +88,8 @@ class Door:
                     answer = await verb(value)
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                await _fail(name, began, error, context)
+                _fail(name, began, error, context)
+                return b""
             if began:
                 log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
             return encoded
@@ -99,7 +101,8 @@ class Door:
 
         async def handle(data: bytes, context: Context) -> None:
             if gate.reason:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, gate.reason)
+                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                return
             began = _begin(name)
             try:
                 value = decode(parse(data))
@@ -113,7 +116,8 @@ class Door:
                         else:
                             await context.write(_encoded(answer))
             except (Exception, asyncio.CancelledError) as error:
-                await _fail(name, began, error, context)
+                _fail(name, began, error, context)
+                return
             if began:
                 log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
 
@@ -133,11 +137,19 @@ def _begin(name: str) -> int:
     return time.monotonic_ns()
 
 
-async def _fail(name: str, began: int, error: BaseException, context: Context) -> NoReturn:
-    """Answer with the error's code and text; raises what grpc wants raised."""
+def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
+    """What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
+
+    grpc's `abort` would do the same, but the context keeps the exception that it raises, whose traceback
+    keeps the request: a circle that Python looks for only now and then.
+    """
+    context.set_code(code)
+    context.set_details(text)
+
+
+def _fail(name: str, began: int, error: BaseException, context: Context) -> None:
+    """Answer with the error's code and text; a cancellation by the caller is raised again."""
     task = asyncio.current_task()
-    if isinstance(error, aio.AbortError):
-        raise error
     if isinstance(error, asyncio.CancelledError):
         if task is None or task.cancelling():
             log.debug("%s: the caller has gone", name)
@@ -156,4 +168,4 @@ async def _fail(name: str, began: int, error: BaseException, context: Context) -
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
     log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
-    await context.abort(code, text)
+    _refuse(context, code, text)

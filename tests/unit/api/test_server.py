@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
 import stat
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,8 @@ import grpc
 import pytest
 from grpc import aio
 
+from crib.api.calls import Answer, Call, Read, Verb
+from crib.api.interceptors import Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
 from crib.engine.events import Subscription
@@ -724,3 +728,42 @@ async def test_stopping_ends_event_streams_without_waiting_for_the_grace(
 
 async def _awaited(call: Any) -> Any:
     return await call
+
+
+async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -> None:
+    """A context that keeps its exception keeps the request, up to 16 MiB, until Python looks for circles."""
+    seen: list[weakref.ref[object]] = []
+
+    class Decoded:
+        def __init__(self, _: object) -> None:
+            seen.append(weakref.ref(self))
+
+    def refuse(_: object) -> Answer:
+        raise NotFound("there is no such thing")
+
+    async def refuse_late(_: object) -> Answer:
+        raise NotFound("there is no such thing")
+
+    calls: dict[str, Call] = {
+        "Read": Read(pb.VersionRequest, Decoded, refuse),
+        "Verb": Verb(pb.VersionRequest, Decoded, refuse_late),
+    }
+    gate = ReadinessGate()
+    gate.open()
+    door = Door(gate)
+    server = aio.server()
+    handlers = {name: door.handler(name, call) for name, call in calls.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", handlers),))
+    server.add_insecure_port(f"unix:{tmp_path}/s")
+    await server.start()
+    gc.disable()
+    try:
+        async with aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+            for name in handlers:
+                code, _ = await refused(channel.unary_unary(f"/s/{name}")(b""))
+                assert code == grpc.StatusCode.NOT_FOUND
+        await server.stop(0)
+        assert [kept() for kept in seen] == [None, None]
+    finally:
+        gc.enable()
+        await server.stop(0)
