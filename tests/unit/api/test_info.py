@@ -162,7 +162,7 @@ NO_NET = b'{"linux": {"namespaces": []}}'
 @pytest.mark.parametrize(
     ("infra", "state", "spec", "told"),
     [
-        (None, SandboxState.READY, NET, (0, None, False)),
+        (None, SandboxState.READY, NET, (0, "", False)),
         (ProcessIdentity(7, 1), SandboxState.READY, NET, (7, "running", False)),
         (ProcessIdentity(7, 1), SandboxState.NOT_READY, NO_NET, (0, "deleted", True)),
         (None, SandboxState.NOT_READY, NO_NET, (0, "deleted", True)),
@@ -172,7 +172,7 @@ def test_a_pod_is_told_of_as_the_peers_do_it(
     infra: ProcessIdentity | None, state: SandboxState, spec: bytes, told: tuple[object, ...]
 ) -> None:
     shown = opened(info.of_sandbox(sandbox(infra=infra, state=state), spec, ()))
-    assert (shown["pid"], shown.get("processStatus"), shown["netNamespaceClosed"]) == told
+    assert (shown["pid"], shown["processStatus"], shown["netNamespaceClosed"]) == told
     assert shown["runtimeSpec"] == json.loads(spec)
     addresses = shown["cniResult"]["Interfaces"]["eth0"]["IPConfigs"]
     assert addresses == [{"IP": "10.88.0.2"}, {"IP": "fd00::2"}]

@@ -84,6 +84,36 @@ async def test_a_start_that_was_not_recorded_is_found_to_run(world: World) -> No
     assert (record.state, record.started_at) == (ContainerState.RUNNING, began)
 
 
+async def test_a_container_that_could_not_be_looked_at_and_is_found_to_run_has_no_problem(
+    world: World,
+) -> None:
+    container = await world.running(await world.pod())
+    await world.restarted(start=False)
+    world.handler.failpoints.set("observe=1*error(no descriptor left)")
+    await world.start()
+    assert world.node.containers.get(container).reason == "RecoveryError"
+    await world.restarted()
+    record = world.node.containers.get(container)
+    assert (record.state, record.reason, record.message) == (ContainerState.RUNNING, "", "")
+
+
+async def test_an_exit_is_never_before_the_start(world: World) -> None:
+    """A program may end before its start was recorded; the file of its exit has the earlier time."""
+    pod = await world.pod()
+    container = await world.created(pod)
+    hold = world.handler.failpoints.hold("start_late")
+    starting = asyncio.ensure_future(world.node.containers.start(container))
+    async with bounded():
+        await hold.reached.wait()
+        world.handler.finish(container, 0)
+        world.clock.advance(seconds=5)
+        hold.release.set()
+        await starting
+    await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
+    record = world.node.containers.get(container)
+    assert record.finished_at == record.started_at
+
+
 @pytest.mark.parametrize("state", [ContainerState.CREATING, ContainerState.REMOVING])
 async def test_a_half_made_container_is_torn_down(world: World, state: ContainerState) -> None:
     container = await world.running(await world.pod())

@@ -135,13 +135,17 @@ async def test_a_container_that_cannot_be_killed_is_an_error_that_says_so(
     assert world.node.containers.get(container).state is ContainerState.RUNNING
 
 
+LATE = 1 << 62
+"""A time after every other."""
+
+
 @pytest.mark.parametrize(
     ("exit_", "code", "reason"),
     [
-        (Exit(ContainerId(""), 0, 5), 0, "Completed"),
-        (Exit(ContainerId(""), 3, 5), 3, "Error"),
-        (Exit(ContainerId(""), 137, 5, oom_killed=True), 137, "OOMKilled"),
-        (Exit(ContainerId(""), 255, 5, lost=True), 255, "Unknown"),
+        (Exit(ContainerId(""), 0, LATE), 0, "Completed"),
+        (Exit(ContainerId(""), 3, LATE), 3, "Error"),
+        (Exit(ContainerId(""), 137, LATE, oom_killed=True), 137, "OOMKilled"),
+        (Exit(ContainerId(""), 255, LATE, lost=True), 255, "Unknown"),
     ],
 )
 async def test_an_exit_is_recorded_with_code_time_and_reason(
@@ -151,7 +155,12 @@ async def test_an_exit_is_recorded_with_code_time_and_reason(
     told = Exit(container, exit_.code, exit_.at, oom_killed=exit_.oom_killed, lost=exit_.lost)
     await record_exit(world.node._core, told)
     record = world.node.containers.get(container)
-    assert (record.state, record.exit_code, record.finished_at, record.reason) == ("exited", code, 5, reason)
+    assert (record.state, record.exit_code, record.finished_at, record.reason) == (
+        "exited",
+        code,
+        LATE,
+        reason,
+    )
     assert bool(record.message) is exit_.lost
 
 

@@ -28,7 +28,7 @@ def of_sandbox(record: SandboxRecord, spec: bytes, stages: Sequence[Stage]) -> d
     return _info(
         {
             "pid": infra.pid if infra else 0,
-            **({"processStatus": "running" if infra else "deleted"} if infra or not is_ready else {}),
+            "processStatus": "running" if infra else "" if is_ready else "deleted",
             "netNamespaceClosed": own_network and not _has_network(runtime_spec),
             "runtimeHandler": record.handler,
             "config": configs.plain(configs.of_sandbox(record)),

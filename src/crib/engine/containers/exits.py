@@ -82,7 +82,8 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
     return replace(
         record,
         state=move_container(record, "exit"),
-        finished_at=exit_.at,
+        # A program may have ended before its start was recorded, and the clock may have been set back.
+        finished_at=max(exit_.at, record.started_at),
         exit_code=code,
         reason=reason,
         message=message,

@@ -108,7 +108,8 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
             await teardown_container(core, record)
         case Action.KEEP_RUNNING:
             began = record.started_at or core.clock()
-            core.containers.put(replace(record, state=ContainerState.RUNNING, started_at=began))
+            found = replace(record, state=ContainerState.RUNNING, started_at=began, reason="", message="")
+            core.containers.put(found)
         case Action.KILL:
             assert decision.exit is not None
             handler = core.caretaker(core.sandboxes.get(record.sandbox_id))

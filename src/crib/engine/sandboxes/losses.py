@@ -47,12 +47,17 @@ async def watch_pods(core: Core, handler: Handler) -> None:
 
 async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     """If it is so: the sandbox is NOT_READY, subscribers are told."""
-    record = core.sandboxes.get(sandbox)
+    record = _ready(core, sandbox)
     if record is None or await core.caretaker(record).pod_alive(record):
         return
-    record = core.sandboxes.get(sandbox)  # a stop may have come between
-    if record is None or record.state is not SandboxState.READY:
+    record = _ready(core, sandbox)  # a stop may have come between
+    if record is None:
         return
     log.warning("pod sandbox %s is not ready any more: %s", sandbox, LOST)
     core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=LOST))
     core.tell(EventType.STOPPED, sandbox, sandbox)
+
+
+def _ready(core: Core, sandbox: SandboxId) -> SandboxRecord | None:
+    record = core.sandboxes.get(sandbox)
+    return record if record is not None and record.state is SandboxState.READY else None
