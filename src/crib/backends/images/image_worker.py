@@ -37,7 +37,8 @@ from crib.backends.images.messages import (
     daemon_decoder,
 )
 from crib.backends.images.staging import Staging
-from crib.host import libc, processes
+from crib.backends.images.worker_log import WorkerLog
+from crib.host import libc, processes, seccomp
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import DIGEST_PATTERN, Digest
 from crib.model.image import FetchedImage, Progress
@@ -89,6 +90,7 @@ class _Request:
 class _Process:
     child: processes.Child
     channel: Channel[ToDaemon]
+    log: WorkerLog
     pulls: bool
     """Whether it loaded what pulls need while it could; without rights it may not be able to any more."""
 
@@ -106,6 +108,8 @@ class ImageWorker:
         self._process: _Process | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
+        if reason := seccomp.unavailable():
+            _log.warning("processes that read images have no filter of system calls: %s", reason)
 
     @property
     def pid(self) -> int | None:
@@ -176,6 +180,7 @@ class ImageWorker:
         if (process := self._process) is not None:
             self._lost(process, "the daemon is stopping")
             await process.child.wait(_END_SECONDS)
+            process.log.close()
 
     def _running(self, *, pulls: bool) -> _Process:
         if self._closed:
@@ -203,8 +208,13 @@ class ImageWorker:
             *(["pull"] if pulls else []),
         ]
         environment = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
+
+        def told(line: str) -> None:
+            _log.warning("image worker (pid %d): %s", child.pid, line)
+
+        log = WorkerLog(told)
         options = processes.SpawnOptions(
-            stderr=2,
+            stderr=log.worker_end,
             pass_fds=(theirs.fileno(),),
             env={**environment, **_ALLOCATOR, "NETRC": os.devnull},
             cwd=self._staging.path,
@@ -216,11 +226,13 @@ class ImageWorker:
             except BaseException:
                 ours.close()
                 raise
+            finally:
+                log.start()
 
         def closed(reason: str) -> None:
             self._lost(process, reason)
 
-        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed), pulls)
+        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed), log, pulls)
         _log.debug("image worker started, pid %d", child.pid)
         return process
 
