@@ -45,6 +45,17 @@ MAX_DOCUMENT = 8 << 20
 MAX_LAYERS = 500
 """Layers of one image at most: overlayfs takes no more (OVL_MAX_STACK)."""
 
+MAX_MANIFESTS = 1000
+"""Entries of an index or of docker save's list at most."""
+MAX_NAMES = 1000
+"""Names of one image in docker save's list at most."""
+MAX_BLOB = 1 << 40
+"""Bytes that a descriptor may claim."""
+MAX_ITEMS = 10_000
+"""Variables, labels, and words of a command of one image at most; no kernel takes more of the former."""
+MAX_VOLUMES = 1000
+"""Volumes of one image at most: each is a directory and a mount of every container."""
+
 NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ATTESTATION = "vnd.docker.reference.type"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
@@ -214,6 +225,7 @@ def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
         raise ImageFormatError(f"{what} is said to be {', '.join(sorted(known))} but has other fields")
     if claim.manifests is not None:
         index = _decode(data, Index, what)
+        _check_count(len(index.manifests), MAX_MANIFESTS, "manifests", what)
         _check_descriptors(index.manifests, what)
         return index
     manifest = _decode(data, Manifest, what)
@@ -227,12 +239,17 @@ def _check_descriptors(descriptors: tuple[Descriptor, ...], what: str) -> None:
             raise ImageFormatError(f"{what} has digest {descriptor.digest[:150]!r}, {_NO_DIGEST}")
         if descriptor.size < 0:
             raise ImageFormatError(f"{what} has a negative size for {descriptor.digest}")
+        _check_count(descriptor.size, MAX_BLOB, "bytes", f"{descriptor.digest} of {what}")
+
+
+def _check_count(count: int, limit: int, things: str, what: str) -> None:
+    if count > limit:
+        raise ImageFormatError(f"{what} has {count} {things}, more than {limit}")
 
 
 def _check_manifest(manifest: Manifest, what: str) -> None:
+    _check_count(len(manifest.layers), MAX_LAYERS, "layers", what)
     _check_descriptors((manifest.config, *manifest.layers), what)
-    if len(manifest.layers) > MAX_LAYERS:
-        raise ImageFormatError(f"{what} has {len(manifest.layers)} layers, more than {MAX_LAYERS}")
     if manifest.config.media_type not in CONFIG_TYPES:
         raise ImageFormatError(
             f"{what} has a config of type {manifest.config.media_type!r}, so it is no image to run"
@@ -259,17 +276,30 @@ def parse_config(data: bytes, what: str) -> ConfigDocument:
     """An image config; each diff id is a valid digest."""
     document = _decode(data, ConfigDocument, what)
     diff_ids = document.rootfs.diff_ids or ()
-    if len(diff_ids) > MAX_LAYERS:
-        raise ImageFormatError(f"{what} has {len(diff_ids)} layers, more than {MAX_LAYERS}")
+    _check_count(len(diff_ids), MAX_LAYERS, "layers", what)
     for diff_id in diff_ids:
         if not is_digest(diff_id):
             raise ImageFormatError(f"{what} has diff id {diff_id[:150]!r}, {_NO_DIGEST}")
+    config = document.config or RunConfig()
+    for things, items in (
+        ("variables", config.env),
+        ("words of its entrypoint", config.entrypoint),
+        ("words of its command", config.cmd),
+        ("labels", config.labels),
+    ):
+        _check_count(len(items or ()), MAX_ITEMS, things, what)
+    _check_count(len(config.volumes or ()), MAX_VOLUMES, "volumes", what)
     return document
 
 
 def parse_saved_images(data: bytes, what: str) -> tuple[SavedImage, ...]:
     """The `manifest.json` of a `docker save` archive."""
-    return _decode(data, tuple[SavedImage, ...], what)
+    images = _decode(data, tuple[SavedImage, ...], what)
+    _check_count(len(images), MAX_MANIFESTS, "images", what)
+    for image in images:
+        _check_count(len(image.repo_tags or ()), MAX_NAMES, "names for one image", what)
+        _check_count(len(image.layers), MAX_LAYERS, "layers for one image", what)
+    return images
 
 
 def parse_layout(data: bytes, what: str) -> None:

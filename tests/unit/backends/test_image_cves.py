@@ -197,6 +197,56 @@ def test_cve_2024_3727_what_is_no_digest_is_taken_nowhere(digest: str) -> None:
         parse_reference(f"registry.example/a/b@{digest}")
 
 
+def config(**fields: Any) -> bytes:
+    image = BuiltImage((), fields)
+    return image.config_blob
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Env": ["A=1"] * 10_001}, "10001 variables, more than 10000"),
+        ({"Entrypoint": ["a"] * 10_001}, "10001 words of its entrypoint"),
+        ({"Cmd": ["a"] * 10_001}, "10001 words of its command"),
+        ({"Labels": {f"l{number}": "" for number in range(10_001)}}, "10001 labels"),
+        ({"Volumes": {f"/v{number}": {} for number in range(1001)}}, "1001 volumes, more than 1000"),
+    ],
+)
+def test_lists_of_a_config_have_a_length(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ImageFormatError, match=words):
+        oci_image.parse_config(config(**fields), "config")
+
+
+def test_a_history_is_not_read_however_long_it_is() -> None:
+    document = json.loads(config(Env=["A=1"]))
+    document["history"] = [{"created_by": "x"}] * 100_000
+    found = oci_image.parse_config(json.dumps(document).encode(), "config")
+    assert found.config is not None
+    assert found.config.env == ("A=1",)
+
+
+def test_lists_of_an_index_or_an_archive_have_a_length() -> None:
+    entry = descriptor(b"x", oci_image.OCI_MANIFEST)
+    index = json.dumps({"schemaVersion": 2, "manifests": [entry] * 1001}).encode()
+    with pytest.raises(ImageFormatError, match="1001 manifests, more than 1000"):
+        oci_image.parse_manifest(index, oci_image.OCI_INDEX, "index")
+    one = {"Config": "c", "Layers": []}
+    for images, words in (
+        ([one] * 1001, "1001 images"),
+        ([{**one, "RepoTags": ["a:1"] * 1001}], "1001 names"),
+        ([{**one, "Layers": ["l"] * 501}], "501 layers"),
+    ):
+        with pytest.raises(ImageFormatError, match=words):
+            oci_image.parse_saved_images(json.dumps(images).encode(), "manifest.json")
+
+
+@pytest.mark.parametrize("size", [(1 << 40) + 1, (1 << 63) - 1])
+def test_no_blob_claims_more_than_a_disk(size: int) -> None:
+    layer = {**descriptor(b"x", "application/vnd.oci.image.layer.v1.tar"), "size": size}
+    with pytest.raises(ImageFormatError, match="bytes, more than 1099511627776"):
+        oci_image.parse_manifest(manifest(layers=[layer]), "", "manifest")
+
+
 # Layers.
 
 

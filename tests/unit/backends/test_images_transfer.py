@@ -213,6 +213,15 @@ async def test_a_full_disk_is_told_and_nothing_stays(lab: Lab) -> None:
     assert os.listdir() == []
 
 
+async def test_a_blob_that_is_larger_than_any_layer_may_be_is_not_asked_for(lab: Lab) -> None:
+    host = FakeHost(BUILT.blob)
+    limits = msgspec.structs.replace(LIMITS, max_layer_bytes=len(BUILT.blob) - 1)
+    with pytest.raises(LayerError, match=r"images\.max_layer_bytes"):
+        await lab.pull(host, limits=limits)
+    assert host.asked == []
+    assert os.listdir() == []
+
+
 async def test_who_joined_a_failing_transfer_tries_once_more_alone(lab: Lab) -> None:
     gate = asyncio.Event()
     failing = FakeHost(BUILT.blob, gate=gate, cuts=[1, 1, 1])

@@ -34,8 +34,6 @@ from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import Kind, Member, printable
 
 MAX_ARCHIVE_MEMBERS = 100_000
-MAX_IMAGES = 1000
-"""Images of one archive at most."""
 _CHUNK = 1 << 20
 _INFLATED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """How gzip and zstd begin; an archive that is compressed as a whole is inflated first."""
@@ -206,8 +204,6 @@ async def read_images(source: ArchiveSource, platform: Platform) -> list[FoundIm
         raise ArchiveError("archive has neither oci-layout (OCI) nor manifest.json (docker save)")
     if not images:
         raise ArchiveError(f"archive has no image for {platform}")
-    if len(images) > MAX_IMAGES:
-        raise ArchiveError(f"archive has {len(images)} images, at most {MAX_IMAGES} are taken")
     return images
 
 
@@ -241,7 +237,7 @@ async def _layout_images(source: ArchiveSource, platform: Platform) -> list[Foun
     top = oci_image.parse_manifest(data, oci_image.OCI_INDEX, "index.json")
     assert isinstance(top, oci_image.Index)
     found: dict[str, FoundImage] = {}
-    for entry in top.manifests[:MAX_IMAGES]:
+    for entry in top.manifests:
         suits = oci_image.platform_matches(entry.platform, wire_platform(platform))
         if entry.is_attestation or not suits:
             continue
@@ -294,7 +290,7 @@ async def _add_saved_names(source: ArchiveSource, found: dict[str, FoundImage]) 
 async def _saved_images(source: ArchiveSource, platform: Platform) -> list[FoundImage]:
     entries = oci_image.parse_saved_images(await _document(source, "manifest.json"), "manifest.json")
     found: dict[str, FoundImage] = {}
-    for entry in entries[:MAX_IMAGES]:
+    for entry in entries:
         image = await _saved_image(source, entry, platform)
         names = _names(image.id, found, list(entry.repo_tags or ()))
         found[image.id] = replace(image, names=names)

@@ -54,6 +54,14 @@ class LayerJob:
             min_free=limits.min_free,
         )
 
+    def check_size(self) -> None:
+        """LayerError for a blob that is larger than what it may unpack to."""
+        if self.layer.size > self.limits.max_layer_bytes:
+            raise LayerError(
+                f"layer {self.layer.blob_digest} has {self.layer.size} bytes,"
+                f" images.max_layer_bytes is {self.limits.max_layer_bytes}"
+            )
+
     def check_space(self, needed: int) -> None:
         """Exhausted when so many bytes do not fit."""
         name = self.layer.blob_digest or self.layer.diff_id
@@ -82,6 +90,7 @@ class PulledLayer:
         )
         keep = False
         try:
+            job.check_size()
             # The layer takes about as much as its blob at least.
             job.check_space(2 * spool.size - spool.resumed)
             job.report("downloading", spool.received, "")
