@@ -73,8 +73,7 @@ def directory_names(registry: str) -> tuple[str, ...]:
     host, colon, port = registry.rpartition(":")
     if colon and host and port.isdigit():
         return f"{host}_{port}_", registry
-    # Names are compared without the port of TLS, but a directory may be called by it.
-    return registry, f"{registry}_443_", f"{registry}:443"
+    return (registry,)
 
 
 def parse_hosts(data: bytes) -> HostsFile:

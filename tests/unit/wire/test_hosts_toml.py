@@ -171,11 +171,11 @@ def test_no_secret_of_the_file_gets_into_a_message_or_a_repr(text: str) -> None:
     assert "hunter2" not in repr(parse_hosts(b'[header]\nauthorization = "hunter2"'))
 
 
-def test_a_registry_with_a_port_may_say_it_in_the_name_of_its_directory() -> None:
-    assert directory_names("docker.io") == ("docker.io", "docker.io_443_", "docker.io:443")
+def test_a_registry_with_a_port_has_two_names_for_its_directory() -> None:
+    assert directory_names("docker.io") == ("docker.io",)
     assert directory_names("a.example:5000") == ("a.example_5000_", "a.example:5000")
     assert directory_names("[::1]:5000") == ("[::1]_5000_", "[::1]:5000")
-    assert directory_names("[::1]") == ("[::1]", "[::1]_443_", "[::1]:443")
+    assert directory_names("[::1]") == ("[::1]",)
 
 
 WORDS = st.sampled_from(

@@ -17,7 +17,7 @@ from crib.backends.images.registries.config_files import (
     parse_key,
 )
 from crib.model.errors import Unavailable
-from crib.model.registry import ClientCertificate
+from crib.model.registry import ClientCertificate, canonical_registry
 from crib.wire.hosts_toml import (
     DEFAULT_DIRECTORY,
     MOST_FILES,
@@ -56,7 +56,11 @@ class HostsDirs:
         """
         if not registry or "/" in registry or registry.startswith("."):
             return ""
-        tiers: list[tuple[str, ...]] = [directory_names(registry)]
+        names = directory_names(registry)
+        if canonical_registry(f"{registry}:443") == registry == canonical_registry(registry):
+            # Such a name stands for both, and a directory may be called by either.
+            names += directory_names(f"{registry}:443")
+        tiers: list[tuple[str, ...]] = [names]
         if default:
             tiers.append((DEFAULT_DIRECTORY,))
         for names in tiers:
