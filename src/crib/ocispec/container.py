@@ -54,8 +54,16 @@ def made_mounts(inputs: ContainerInputs, spec: oci.Spec) -> tuple[oci.Mount, ...
     """All mounts of `container_document`, those of the base spec too, in the order of their making."""
     if not inputs.base_spec.get("mounts"):
         return spec.mounts
-    ours = msgspec.to_builtins(spec.mounts)
-    return msgspec.convert(merged_lists("mounts", inputs.base_spec["mounts"], ours), tuple[oci.Mount, ...])
+    every = merged_lists("mounts", inputs.base_spec["mounts"], msgspec.to_builtins(spec.mounts))
+    return tuple(
+        oci.Mount(
+            destination=mount["destination"],
+            type=mount.get("type") or "",
+            source=mount.get("source") or "",
+            options=tuple(mount.get("options") or ()),
+        )
+        for mount in every
+    )
 
 
 def container_document(inputs: ContainerInputs, spec: oci.Spec) -> bytes:

@@ -12,7 +12,12 @@ from crib.model.container import Mount
 from crib.model.settings import HandlerSettings
 from crib.ocispec.base_spec import usable_part
 from crib.ocispec.cdi import ContainerEdits, DeviceNode
-from crib.ocispec.container import container_document, container_spec, runs_hooks_at_delete
+from crib.ocispec.container import (
+    container_document,
+    container_spec,
+    made_mounts,
+    runs_hooks_at_delete,
+)
 from crib.ocispec.devices import device_nodes, device_rules
 from crib.ocispec.hooks import HookRule
 from crib.ocispec.inputs import HostDevice
@@ -144,6 +149,20 @@ def test_a_base_spec_holds_where_ours_says_nothing() -> None:
     assert document["linux"]["resources"]["pids"] == {"limit": 77}
     assert document["linux"]["resources"]["devices"] == ours["linux"]["resources"]["devices"]
     assert document["linux"]["namespaces"] == ours["linux"]["namespaces"]
+
+
+def test_the_mounts_that_are_checked_are_those_of_the_document_in_its_order() -> None:
+    wanted = with_config(mounts=(Mount("/a/b/c", "/x"),))
+    for mounts in (
+        [],
+        [{"destination": "/a", "type": "tmpfs", "options": None}, {"destination": "/proc", "source": "/"}],
+    ):
+        made = replace(wanted, base_spec={"mounts": mounts})
+        spec = container_spec(made)
+        document = json.loads(container_document(made, spec))["mounts"]
+        found = [(mount.destination, mount.type, mount.source) for mount in made_mounts(made, spec)]
+        assert found == [(m["destination"], m.get("type", ""), m.get("source", "")) for m in document]
+    assert "/a" in [place for place, *_ in found]
 
 
 @pytest.mark.parametrize(
