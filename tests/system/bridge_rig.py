@@ -130,7 +130,12 @@ def nft(*commands: str) -> None:
 
 def ip(arguments: str) -> None:
     """Run ip(8) in the namespace of the calling thread."""
-    subprocess.run(["ip", *arguments.split()], check=True)
+    run(f"ip {arguments}")
+
+
+def run(command: str) -> None:
+    """Run a program in the namespace of the calling thread."""
+    subprocess.run(command.split(), check=True)
 
 
 def add_uplink(name: str, mtu: int = 1500) -> None:

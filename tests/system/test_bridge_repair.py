@@ -14,7 +14,7 @@ from crib.host.netlink import Netlink
 from crib.model.network import ForwardView, RouteView
 from crib.model.sandbox import NetworkAttachment, PortMapping
 from crib.ports import PodNetwork
-from tests.system.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
+from tests.system.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig, run
 from tests.system.pod_namespaces import PodNamespace, echo_server, no_stage, peer_seen
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -88,6 +88,31 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "no hairpin": (lambda d: ip(f"link set {d.host_end} type bridge_slave hairpin off"), "does not hairpin"),
     "isolated": (lambda d: ip(f"link set {d.host_end} type bridge_slave isolated on"), "is isolated"),
     "bridge deleted": (lambda d: ip(f"link del {d.rig.settings.name}"), "bridge cbt.* is gone"),
+    "learning": (lambda d: ip(f"link set {d.host_end} type bridge_slave learning on"), "is not filtered"),
+    "no group": (lambda d: ip(f"link set {d.host_end} group 0"), "is not filtered"),
+    "no static entry": (
+        lambda d: run(f"bridge fdb del {d.attachment.details['mac']} dev {d.host_end} master"),
+        "bridge cbt.* does not know that c2:1b:.* is behind crib",
+    ),
+    "no neighbour": (
+        lambda d: ip(f"neigh del {d.attachment.addresses[0]} dev {d.rig.settings.name}"),
+        "the host does not know the MAC of 10",
+    ),
+    "no neighbour 6": (
+        lambda d: ip(f"neigh del {d.attachment.addresses[1]} dev {d.rig.settings.name}"),
+        "the host does not know the MAC of fd42",
+    ),
+    "another gateway": (
+        lambda d: d.inside(f"neigh replace {d.rig.gateway} dev eth0 lladdr 02:00:00:00:00:09"),
+        "eth0 does not know the MAC of 10",
+    ),
+    "no gateway 6": (
+        lambda d: d.inside(f"neigh del {d.rig.gateway6} dev eth0"),
+        "eth0 does not know the MAC of fd42",
+    ),
+    "no sender": (lambda d: nft(f"flush set bridge {d.rig.settings.table} senders"), "it may not send"),
+    "no target": (lambda d: nft(f"flush set bridge {d.rig.settings.table} targets6"), "it may not send"),
+    "no filter": (lambda d: nft(f"delete table bridge {d.rig.settings.table}"), "table .* is changed"),
     "eth0 down": (lambda d: d.inside("link set eth0 down"), "eth0 is down"),
     "eth0 renamed": (rename, "eth0 is gone"),
     "eth0 another": (replace_eth0, "eth0 is not the other end of host interface"),

@@ -37,20 +37,25 @@ _IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
 _IFLA_LINK: Final = 5
 IFLA_MASTER: Final = 10
+_IFLA_OPERSTATE: Final = 16
 IFLA_LINKINFO: Final = 18
 _IFLA_STATS64: Final = 23
+IFLA_GROUP: Final = 27
 _IFLA_EXT_MASK: Final = 29
 IFLA_INFO_KIND: Final = 1
 IFLA_INFO_DATA: Final = 2
 IFLA_INFO_SLAVE_KIND: Final = 4
 IFLA_INFO_SLAVE_DATA: Final = 5
 IFLA_BRPORT_MODE: Final = 4
+IFLA_BRPORT_LEARNING: Final = 8
+IFLA_BRPORT_UNICAST_FLOOD: Final = 9
 IFLA_BRPORT_ISOLATED: Final = 33
 _IFLA_BR_NF_CALL_IPTABLES: Final = 36
 _IFLA_BR_NF_CALL_IP6TABLES: Final = 37
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 
 IFF_UP: Final = 0x1
+_IF_OPER_UP: Final = 6
 LOOPBACK_INDEX: Final = 1
 INTERFACE_NAME_BYTES: Final = 15
 
@@ -74,6 +79,12 @@ class Link:
     """As a port of a bridge: what comes in by it may leave by it."""
     isolated: bool = False
     """As a port of a bridge: no frames to and from other isolated ports."""
+    learning: bool = False
+    """As a port of a bridge: whose MAC is behind it is learned from what comes in by it."""
+    operational: bool = False
+    """The kernel has had the time to see that the other end is up: it sends, a port of a bridge forwards."""
+    group: int = 0
+    """A number that rules can match (`iifgroup` of nft)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +255,9 @@ def _parse_link(reply: Reply) -> Link:
         peer=u32(attributes.get(_IFLA_LINK)),
         hairpin=bridged and port.get(IFLA_BRPORT_MODE) == b"\1",
         isolated=bridged and port.get(IFLA_BRPORT_ISOLATED) == b"\1",
+        learning=bridged and port.get(IFLA_BRPORT_LEARNING) == b"\1",
+        operational=attributes.get(_IFLA_OPERSTATE) == bytes((_IF_OPER_UP,)),
+        group=u32(attributes.get(IFLA_GROUP)),
     )
 
 

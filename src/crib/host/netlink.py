@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -42,6 +42,10 @@ _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
 
+_NFNL_MSG_BATCH_BEGIN: Final = 0x10
+_NFNL_MSG_BATCH_END: Final = 0x11
+
+_NFGENMSG: Final = struct.Struct(">BBH")
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERRNO: Final = struct.Struct("=i")
@@ -171,6 +175,25 @@ class Netlink:
         """
         first = self._sequence + 1
         self._send(requests, NLM_F_ACK)
+        self._await_answers(requests, first)
+
+    def transact(self, subsystem: int, requests: Sequence[Request]) -> None:
+        """Have a subsystem of netfilter do all of `requests` or none (nfnetlink's batches).
+
+        The first refusal is raised.
+        """
+        begin, end = (
+            Request(kind, _NFGENMSG.pack(0, 0, subsystem), "transaction", "netfilter")
+            for kind in (_NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END)
+        )
+        # Begin and end are answered by some kernels only, so nobody asks for that.
+        asked = [replace(request, flags=request.flags | NLM_F_ACK) for request in requests]
+        first = self._sequence + 2
+        self._send((begin, *asked, end), 0)
+        self._await_answers(requests, first)
+
+    def _await_answers(self, requests: Sequence[Request], first: int) -> None:
+        """Until each was answered; `first` is the number of the first one."""
         refused: OSError | None = None
         waiting = len(requests)
         while waiting:

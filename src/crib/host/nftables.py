@@ -29,12 +29,12 @@ Elements = list[tuple[tuple[str, ...], tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class TableContents:
-    """A table of family inet as the kernel has it."""
+    """A table as the kernel has it."""
 
     rules: tuple[str, ...]
     """Each with its chain, in their order; to be compared, not read."""
-    sets: Mapping[str, frozenset[str]]
-    """Elements, to be compared too."""
+    sets: Mapping[str, frozenset[tuple[str, ...]]]
+    """Elements, each field as text; those of intervals to be compared only."""
     maps: Mapping[str, Elements]
 
 
@@ -90,10 +90,10 @@ class Nftables:
             raise
         return True
 
-    def contents(self, table: str) -> TableContents | None:
-        """What is in a table of family inet; None if there is no such table."""
+    def contents(self, table: str, family: str = "inet") -> TableContents | None:
+        """What is in a table; None if there is no such table."""
         try:
-            objects = self.run(f"list table inet {table}", table=table, what="list table")
+            objects = self.run(f"list table {family} {table}", table=table, what="list table")
         except NftablesError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -102,7 +102,7 @@ class Nftables:
         sets = [item["set"] for item in objects if isinstance(item.get("set"), dict)]
         return TableContents(
             rules=tuple(json.dumps([rule.get("chain"), rule.get("expr")]) for rule in rules),
-            sets={str(one.get("name")): frozenset(map(json.dumps, one.get("elem", ()))) for one in sets},
+            sets={str(one.get("name")): frozenset(map(_fields, one.get("elem", ()))) for one in sets},
             maps={str(item["map"].get("name")): _elements(item["map"]) for item in objects if "map" in item},
         )
 

@@ -65,7 +65,7 @@ def test_the_contents_of_a_table_are_its_rules_sets_and_maps(monkeypatch: pytest
         {"chain": {"name": "c"}},
         {"map": {"name": "full", "elem": [[{"concat": ["tcp", 80]}, {"concat": ["10.0.0.2", 81]}]]}},
         {"map": {"name": "empty"}},
-        {"set": {"name": "s", "elem": [{"prefix": {"addr": "10.0.0.0", "len": 24}}]}},
+        {"set": {"name": "s", "elem": [{"concat": ["crib1", "10.0.0.2"]}]}},
         {"rule": {"chain": "c", "handle": 7, "expr": [{"accept": None}]}},
         {"rule": {"chain": "d", "handle": 8, "expr": []}},
     ]
@@ -74,7 +74,7 @@ def test_the_contents_of_a_table_are_its_rules_sets_and_maps(monkeypatch: pytest
     found = context.contents("t")
     assert found is not None
     assert found.rules == ('["c", [{"accept": null}]]', '["d", []]')
-    assert found.sets == {"s": frozenset(['{"prefix": {"addr": "10.0.0.0", "len": 24}}'])}
+    assert found.sets == {"s": frozenset([("crib1", "10.0.0.2")])}
     assert found.maps == {"full": [(("tcp", "80"), ("10.0.0.2", "81"))], "empty": []}
 
 

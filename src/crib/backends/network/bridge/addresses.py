@@ -45,6 +45,11 @@ class Holding:
     addresses: tuple[Address, ...]
     mac: str = ""
 
+    @property
+    def link_mac(self) -> str:
+        """The MAC of the pod's interface."""
+        return self.mac or mac_of(self.addresses[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -286,6 +291,12 @@ def interfaces_of(addresses: Sequence[Address], ranges: Sequence[Range]) -> tupl
 def mac_of(address: Address) -> str:
     """A locally administered MAC derived from an IPv4 address: a remembered ARP entry is never wrong."""
     return OWN_MAC + address.packed[-4:].hex(":")
+
+
+def link_local_of(mac: str) -> IPv6Address:
+    """The link-local address that the kernel gives an interface with that MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:])
 
 
 def _unpacked(raw: bytes) -> Address:

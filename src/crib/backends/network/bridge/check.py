@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crib.backends.network.bridge.addresses import Address
+from crib.backends.network.bridge.addresses import Address, Holding
 from crib.backends.network.bridge.link import BridgeSpec
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host import links
 from crib.host.addresses import list_addresses
+from crib.host.neighbours import has_static_entry, permanent_neighbours
 from crib.host.netlink import Netlink
 from crib.host.routes import list_routes
 
@@ -20,8 +21,7 @@ class Expected:
 
     host_link: str
     bridge: BridgeSpec
-    mac: str
-    addresses: tuple[Address, ...]
+    holding: Holding
     gateways: tuple[Address, ...]
 
 
@@ -45,6 +45,15 @@ def _host_problems(hosts: Netlink, expected: Expected) -> Iterator[str]:
         yield f"host interface {name} does not hairpin"
     if link.isolated != spec.isolates_ports:
         yield f"host interface {name} is {'' if link.isolated else 'not '}isolated from those of other pods"
+    if link.learning or link.group != spec.port.group:
+        yield f"host interface {name} is not filtered"
+    mac = expected.holding.link_mac
+    if not has_static_entry(hosts, link, mac):
+        yield f"bridge {spec.name} does not know that {mac} is behind {name}"
+    stated = permanent_neighbours(hosts, bridge)
+    for address in expected.holding.addresses:
+        if stated.get(address) != mac:
+            yield f"the host does not know the MAC of {address}"
 
 
 def _pod_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> Iterator[str]:
@@ -59,13 +68,16 @@ def _pod_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> Iterator
         yield f"{POD_INTERFACE} is not the other end of host interface {expected.host_link}"
     if not link.up:
         yield f"{POD_INTERFACE} is down"
-    if link.mac != expected.mac:
-        yield f"{POD_INTERFACE} has MAC {link.mac} instead of {expected.mac}"
+    if link.mac != expected.holding.link_mac:
+        yield f"{POD_INTERFACE} has MAC {link.mac} instead of {expected.holding.link_mac}"
     present = {address.ip for address in list_addresses(pods, link)}
-    for address in expected.addresses:
+    for address in expected.holding.addresses:
         if address not in present:
             yield f"{POD_INTERFACE} has not got address {address}"
     ways = {route.gateway for route in list_routes(pods) if route.is_default and route.index == link.index}
+    stated, bridge = permanent_neighbours(pods, link), links.find_link(hosts, expected.bridge.name)
     for gateway in expected.gateways:
         if gateway not in ways:
             yield f"there is no default route by {gateway}"
+        if bridge is not None and stated.get(gateway) != bridge.mac:
+            yield f"{POD_INTERFACE} does not know the MAC of {gateway}"

@@ -10,18 +10,26 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from crib.backends.network.bridge.addresses import Range, mac_of
+from crib.backends.network.bridge.addresses import Address, Holding, Range, mac_of
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host import ip_settings, links
 from crib.host.addresses import Interface, ensure_address, list_addresses, list_all_addresses
 from crib.host.namespaces import enter
+from crib.host.neighbours import forget_neighbours, permanent_neighbour, permanent_neighbours
 from crib.host.netlink import MalformedMessage, Netlink
 from crib.host.routes import default_mtu, is_local
-from crib.host.veth import PodInterface, VethPair, configure_pod_interface, create_veth, set_port
+from crib.host.veth import (
+    PodInterface,
+    PortSettings,
+    VethPair,
+    configure_pod_interface,
+    create_veth,
+    set_port,
+)
 from crib.model.ids import SandboxId
 
 _log = logging.getLogger(__name__)
@@ -29,6 +37,9 @@ _log = logging.getLogger(__name__)
 DEFAULT_MTU: Final = 1500
 LINK_PREFIX: Final = "crib"
 LOCAL_SECONDS: Final = 1.0
+OPERATIONAL_SECONDS: Final = 1.0
+NEIGHBOURS_AT_ONCE: Final = 64
+"""More answers might not fit into a socket's buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,11 @@ class BridgeSpec:
         """
         return self.isolated and not ip_settings.can_filter_bridged()
 
+    @property
+    def port(self) -> PortSettings:
+        """What a pod's port must be."""
+        return PortSettings(port_group(self.name), self.isolates_ports)
+
 
 @dataclass(frozen=True, slots=True)
 class PodLink:
@@ -57,13 +73,18 @@ class PodLink:
 
     pod: SandboxId
     netns: str
-    mac: str
+    holding: Holding
     interface: PodInterface
 
 
 def host_link_name(pod: SandboxId) -> str:
     """The host end of a pod's veth pair: derived, so that no record is needed to find it."""
     return LINK_PREFIX + hashlib.sha256(pod.encode()).hexdigest()[: links.INTERFACE_NAME_BYTES - 4]
+
+
+def port_group(bridge: str) -> int:
+    """The interface group of pods' ports: of this bridge alone, as the rules of two may meet on a host."""
+    return int.from_bytes(hashlib.sha256(bridge.encode()).digest()[:4], "big") >> 1 | 1
 
 
 def host_mtu() -> int:
@@ -136,37 +157,78 @@ def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:
     return problems
 
 
-def align_isolation(bridge: links.Link, spec: BridgeSpec) -> None:
-    """Give the bridge and the pods' ports, which may be older than we are, today's isolation."""
-    isolated = spec.isolates_ports
+def align_ports(bridge: links.Link, spec: BridgeSpec, holdings: Mapping[SandboxId, Holding]) -> None:
+    """Make the pods' ports, which may be older than we are, what they must be today."""
+    settings = spec.port
+    macs = {host_link_name(pod): holding.link_mac for pod, holding in holdings.items()}
     with Netlink() as netlink:
-        links.set_bridge_filtering(netlink, spec.name, on=spec.isolated and not isolated)
+        links.set_bridge_filtering(netlink, spec.name, on=spec.isolated and not settings.isolated)
         for port in links.list_links(netlink, master=bridge.index):
-            if port.name.startswith(LINK_PREFIX) and port.isolated != isolated:
-                set_port(netlink, port.name, isolated=isolated)
+            if port.name.startswith(LINK_PREFIX) and not settings.are_of(port):
+                set_port(netlink, port, settings, macs.get(port.name, ""))
+
+
+def ensure_neighbours(bridge: links.Link, holdings: Mapping[SandboxId, Holding]) -> None:
+    """State again which MACs pods have, where somebody (or the bridge's going down) took that away."""
+    with Netlink() as netlink:
+        present = permanent_neighbours(netlink, bridge)
+        lost = [
+            permanent_neighbour(bridge.index, bridge.name, address, holding.link_mac)
+            for holding in holdings.values()
+            for address in holding.addresses
+            if present.get(address) != holding.link_mac
+        ]
+        for first in range(0, len(lost), NEIGHBOURS_AT_ONCE):
+            netlink.ask(lost[first : first + NEIGHBOURS_AT_ONCE])
+
+
+def forget_pod(bridge: str, addresses: Sequence[Address]) -> None:
+    """Let the host ask again who has these addresses."""
+    with Netlink() as netlink:
+        link = links.find_link(netlink, bridge)
+        if link is not None:
+            forget_neighbours(netlink, link, addresses)
 
 
 def make_pod_link(link: PodLink, bridge: links.Link, spec: BridgeSpec) -> None:
     """On a thread of its own, which ends inside the pod's namespace."""
-    name = host_link_name(link.pod)
+    name, mac = host_link_name(link.pod), link.holding.link_mac
     namespace = os.open(link.netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with Netlink() as outside:
-            pair = VethPair(
-                name, link.interface.name, namespace, bridge.index, spec.mtu, link.mac, spec.isolates_ports
-            )
-            create_veth(outside, pair)
-        # A pod must not be able to route the host's IPv6 by advertisements (CVE-2020-10749).
-        ip_settings.set_interface_option("ipv6", name, "accept_ra", 0)
-        enter(namespace, "net")
-        # Nor one pod another's.
-        ip_settings.set_interface_option("ipv6", link.interface.name, "accept_ra", 0)
-        if any(address.version == 6 for address in link.interface.addresses):
-            _enable_ipv6(link.interface.name)
-        with Netlink() as inside:
-            configure_pod_interface(inside, link.interface)
+            pair = VethPair(name, link.interface.name, namespace, bridge, spec.mtu, mac, spec.port)
+            create_veth(outside, pair, link.holding.addresses)
+            # A pod must not be able to route the host's IPv6 by advertisements (CVE-2020-10749).
+            ip_settings.set_interface_option("ipv6", name, "accept_ra", 0)
+            enter(namespace, "net")
+            # Nor one pod another's.
+            ip_settings.set_interface_option("ipv6", link.interface.name, "accept_ra", 0)
+            if any(address.version == 6 for address in link.interface.addresses):
+                _enable_ipv6(link.interface.name)
+            with Netlink() as inside:
+                configure_pod_interface(inside, link.interface, bridge.mac)
+            _await_operational(outside, (name, bridge.name))
     finally:
         os.close(namespace)
+
+
+def _await_operational(netlink: Netlink, names: Sequence[str]) -> None:
+    """Until interfaces whose other end has come up send what they are given: a work queue sees to it.
+
+    As nobody asks for MACs, no question that is asked again hides that the first frames are lost. Since Linux
+    6.8 a look has the work done.
+    """
+    deadline = time.monotonic() + OPERATIONAL_SECONDS
+    for name in names:
+        while not links.get_link(netlink, name).operational and time.monotonic() < deadline:
+            time.sleep(0.001)  # no message tells of it; this is a thread of its own
+
+
+def ensure_gateways(pods: Netlink, gateways: Sequence[Address], mac: str) -> None:
+    """State in a pod's namespace which MAC its gateways have; one that an older version attached asks."""
+    eth0 = links.find_link(pods, POD_INTERFACE)
+    if eth0 is not None and eth0.up and gateways:
+        pods.ask([permanent_neighbour(eth0.index, eth0.name, gateway, mac) for gateway in gateways])
 
 
 def unmake_pod_link(pod: SandboxId, netns: str) -> None:

@@ -16,10 +16,11 @@ from typing import Final
 
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge import link as bridge_link
-from crib.backends.network.bridge.addresses import Address, AddressBook, Holding, mac_of, wish_of
+from crib.backends.network.bridge.addresses import Address, AddressBook, Holding, wish_of
 from crib.backends.network.bridge.check import Expected, link_problems
 from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
+from crib.backends.network.bridge.senders import sender_of
 from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge, as_broken
 from crib.backends.network.interfaces import POD_INTERFACE, inside, interface_usage, pod_interfaces
 from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
@@ -67,13 +68,19 @@ class BridgeNetwork:
                 return await self._give(pod, stage, bridge)
 
     async def resume(self, pod: PodNetwork) -> None:  # it keeps its addresses
-        """Lead its host ports to a pod again that an earlier daemon attached, if they were lost meanwhile."""
+        """Lead its host ports to a pod again that an earlier daemon attached, if they were lost meanwhile.
+
+        What that daemon did not know yet to do is done: the pod is told its gateways' MAC.
+        """
         holding = self._addresses.holding(pod.id)
-        if holding is not None and pod.port_mappings:
-            with as_broken(f"host ports of pod {pod.id} on bridge {self._name}"):
-                await self._shared.ready()
-                forwards = forwards_of(pod.port_mappings, holding.addresses)
-                await self._shared.rules.add(forwards, self._addresses.describe)
+        if holding is None:
+            return
+        with as_broken(f"resume pod {pod.id} on bridge {self._name}"):
+            bridge = await self._shared.ready()
+            forwards = forwards_of(pod.port_mappings, holding.addresses)
+            await self._shared.rules.add(forwards, self._addresses.describe)
+            gateways = self._shared.gateways_of(holding.addresses)
+            await inside(pod, lambda _, pods: bridge_link.ensure_gateways(pods, gateways, bridge.mac))
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back host ports and addresses; the link goes with the pod's namespace."""
@@ -81,11 +88,10 @@ class BridgeNetwork:
         if holding is not None:
             with as_broken(f"detach pod {pod.id} from bridge {self._name}"):
                 await self._shared.rules_at_hand()
-                await self._shared.rules.remove(holding.addresses)
                 # Before the address: without one this is not done again.
                 if bandwidth_of(pod.annotations).egress:
                     await asyncio.to_thread(bandwidth.release, host_link_name(pod.id))
-                self._addresses.release(pod.id)
+                await self._let_go(pod.id, holding)
             self._forget_detached()
             self._detached[host_link_name(pod.id)] = time.monotonic()
         self._live.discard(pod.id)
@@ -99,7 +105,7 @@ class BridgeNetwork:
         with as_broken(f"check pod {pod.id} on bridge {self._name}"):
             problems += await self._shared.problems()
             wanted = forwards_of(pod.port_mappings, holding.addresses)
-            problems += await self._shared.rules.problems(wanted)
+            problems += await self._shared.rules.problems(sender_of(pod.id, holding), wanted)
             problems += await asyncio.to_thread(_bandwidth_problems, pod)
         return "; ".join(problems)
 
@@ -228,17 +234,24 @@ class BridgeNetwork:
             owner = f"{pod.metadata.namespace}/{pod.metadata.name}"
             holding = self._addresses.reserve(pod.id, owner, wish_of(wishes))
         # Before anything waits: the ranges may be changed meanwhile.
-        mac = holding.mac or mac_of(holding.addresses[0])
         gateways = self._shared.gateways_of(holding.addresses)
         interface = PodInterface(POD_INTERFACE, self._shared.interfaces_of(holding.addresses), gateways)
         forwards = forwards_of(pod.port_mappings, holding.addresses)
         if forwards:
             with stage("network", "host ports"):
                 await self._shared.rules.add(forwards, self._addresses.describe)
-        if not keep_link:
-            link, spec = PodLink(pod.id, pod.netns, mac, interface), self._shared.spec()
+        sender, senders = sender_of(pod.id, holding), self._shared.rules.senders
+        if keep_link:
+            await asyncio.to_thread(senders.admit, sender)
+        else:
+            link, spec = PodLink(pod.id, pod.netns, holding, interface), self._shared.spec()
+
+            def make() -> None:
+                senders.admit(sender)
+                bridge_link.make_pod_link(link, bridge, spec)
+
             with stage("network", "veth"):
-                await on_own_thread_async(lambda: bridge_link.make_pod_link(link, bridge, spec))
+                await on_own_thread_async(make)
         if limits != bandwidth.Bandwidth():
             with stage("network", "bandwidth"):
                 await asyncio.to_thread(bandwidth.apply, host_link_name(pod.id), limits)
@@ -248,7 +261,7 @@ class BridgeNetwork:
             details={
                 "bridge": self._name,
                 "host_interface": host_link_name(pod.id),
-                "mac": mac,
+                "mac": holding.link_mac,
                 "gateway": ",".join(map(str, gateways)),
             },
         )
@@ -259,14 +272,19 @@ class BridgeNetwork:
 
     async def _let_go(self, pod: SandboxId, holding: Holding) -> None:
         await self._shared.rules.remove(holding.addresses)
+
+        def forget() -> None:
+            self._shared.rules.senders.dismiss(sender_of(pod, holding))
+            bridge_link.forget_pod(self._name, holding.addresses)
+
+        await asyncio.to_thread(forget)
         self._addresses.release(pod)
 
     async def _link_problems(self, pod: PodNetwork, holding: Holding) -> list[str]:
         expected = Expected(
             host_link=host_link_name(pod.id),
             bridge=self._shared.spec(),
-            mac=holding.mac or mac_of(holding.addresses[0]),
-            addresses=holding.addresses,
+            holding=holding,
             gateways=self._shared.gateways_of(holding.addresses),
         )
         try:

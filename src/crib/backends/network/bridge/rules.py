@@ -1,19 +1,21 @@
-"""The built-in bridge's nftables table: masquerade, host ports, guard of the host's loopback, isolation.
+"""The built-in bridge's nftables tables: masquerade, host ports, guard of the host, isolation; who may send.
 
-The rules are fixed and made once; a pod with host ports only adds elements to maps, so ports that nobody
-asked for cost nothing. This process is the maps' only writer and mirrors them in memory: it checks there
-(a command that the kernel refuses costs 10–30 ms), and can put everything back when somebody flushes it.
+The rules are fixed and made once; a pod only adds elements to maps and sets, so ports that nobody asked for
+cost nothing. This process is their only writer and mirrors them in memory: it checks there (a command that
+the kernel refuses costs 10–30 ms), and can put everything back when somebody flushes it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import errno
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from crib.backends.network.bridge.addresses import Address, Range
+from crib.backends.network.bridge import senders as who
+from crib.backends.network.bridge.addresses import Address, Holding, Range
 from crib.backends.network.bridge.forward_policy import dropped_by
 from crib.backends.network.bridge.host_ports import (
     SCTP,
@@ -24,9 +26,11 @@ from crib.backends.network.bridge.host_ports import (
     elements,
     parse_maps,
 )
+from crib.backends.network.bridge.link import port_group
 from crib.host.conntrack import forget_connections_to_port
 from crib.host.nftables import Nftables, TableContents, check_table_name
 from crib.model.errors import Unavailable
+from crib.model.ids import SandboxId
 
 T = TypeVar("T")
 
@@ -46,8 +50,35 @@ class RuleSettings:
     native: tuple[Range, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Both tables as the kernel has them; None for one that is not there."""
+
+    inet: TableContents | None
+    bridge: TableContents | None
+
+    @property
+    def forwards(self) -> Forwards:
+        """Which ports of the host lead where."""
+        return {} if self.inet is None else parse_maps(self.inet.maps)
+
+    @property
+    def senders(self) -> who.Elements:
+        """Who may send."""
+        return who.parse({} if self.bridge is None else self.bridge.sets)
+
+    @property
+    def fixed(self) -> tuple[object, ...]:
+        """What no pod changes: rules, and the ranges of addresses."""
+        inet, bridge = self.inet, self.bridge
+        return (inet and (inet.rules, inet.sets), bridge and bridge.rules)
+
+
 def ruleset(settings: RuleSettings, ranges: Collection[Range], forwards: Forwards) -> str:
-    """Commands that make the table what it must be, whatever it was, as one transaction.
+    """Commands that make the table of family inet what it must be, whatever it was.
+
+    The guard drops what pods send from addresses that are no pod's: nothing masquerades these. It also drops
+    what comes by a pod's port and not by the bridge: frames to 01:80:c2:00:00:0X, which pass all other rules.
 
     Only what goes to an address of the host (fib … type local) is led to a pod, whatever its port: else a
     pod with port 443 would get everybody's traffic to port 443 anywhere (CVE-2025-67499).
@@ -85,6 +116,9 @@ add rule inet {table} guard iifname "{bridge}" ip daddr 127.0.0.0/8 drop
 add rule inet {table} guard iifname "{bridge}" ip saddr 127.0.0.0/8 drop
 add rule inet {table} guard iifname "{bridge}" ip6 daddr ::1 drop
 add rule inet {table} guard iifname "{bridge}" ip6 saddr ::1 drop
+add rule inet {table} guard iifgroup {port_group(bridge)} drop
+add rule inet {table} guard iifname "{bridge}" ip saddr != @pods drop
+add rule inet {table} guard iifname "{bridge}" ip6 saddr != fe80::/10 ip6 saddr != @pods6 drop
 add rule inet {table} host_ports ip6 daddr ::1 return
 add rule inet {table} host_ports dnat ip to ip daddr . meta l4proto . th dport map @ports_ip
 add rule inet {table} host_ports dnat ip to meta l4proto . th dport map @ports_any
@@ -127,50 +161,62 @@ def _isolation(settings: RuleSettings) -> str:
 
 
 class Rules:
-    """The table in the kernel. OSError (NftablesError) when the kernel refuses."""
+    """The tables in the kernel. OSError (NftablesError) when the kernel refuses."""
 
     def __init__(self, settings: RuleSettings) -> None:
         check_table_name(settings.table)
+        self.senders = who.Senders(settings.table)
         self._settings = settings
         self._table = settings.table
         self._forwards: Forwards = {}
-        self._made: TableContents | None = None
+        self._made: Contents | None = None
         self._lock = asyncio.Lock()
         self._nftables: Nftables | None = None
         # One thread, because a libnftables context is one thread's, and its calls may block the loop.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
 
-    async def install(self, ranges: Collection[Range], keep: Collection[Address]) -> None:
-        """Make the rules anew, with the forwards in the kernel that lead to an address in `keep`."""
+    async def install(self, ranges: Collection[Range], holdings: Mapping[SandboxId, Holding]) -> None:
+        """Make the rules anew for the pods that hold addresses, with the forwards in the kernel to these."""
         async with self._lock:
-            found = await self._in_thread(self._read)
-            forwards = {key: target for key, target in found.items() if target.address in keep}
-            await self._make(ranges, forwards, "install rules")
+            await self._in_thread(self._look_for_gap)
+            held = {address for holding in holdings.values() for address in holding.addresses}
+            found = await self._in_thread(self._contents)
+            self._forwards = {key: to for key, to in found.forwards.items() if to.address in held}
+            self.senders.become([who.sender_of(pod, holding) for pod, holding in holdings.items()])
+            await self._in_thread(lambda: self._make(ranges, "install rules"))
 
     async def adopt(self) -> None:
         """Know of the forwards in the kernel, whoever made them; nothing is made."""
         async with self._lock:
             if self._made is None:
-                self._forwards = await self._in_thread(self._read)
+                self._forwards = (await self._in_thread(self._contents)).forwards
 
     async def restore_if_lost(self, ranges: Collection[Range]) -> bool:
-        """Put rules, sets and forwards back if somebody changed some of them; True if that was needed."""
-        async with self._lock:
-            if self._is_whole(await self._in_thread(self._contents)):
-                return False
-            await self._make(ranges, self._forwards, "restore rules")
-            return True
+        """Put rules, sets and maps back if somebody changed some of them; True if that was needed."""
 
-    async def problems(self, wanted: Forwards) -> list[str]:
-        """What is not as it was made: the rules, and those of a pod's forwards that are not there."""
+        def restore() -> bool:
+            with self.senders.lock:
+                if self._is_whole(self._contents()):
+                    return False
+                self._make(ranges, "restore rules")
+                return True
+
+        async with self._lock:
+            return await self._in_thread(restore)
+
+    async def problems(self, sender: who.Sender, wanted: Forwards) -> list[str]:
+        """What is not as it was made: the rules, and what of a pod's elements is not there."""
         async with self._lock:
             found = await self._in_thread(self._contents)
-            present = {} if found is None else parse_maps(found.maps)
+            present = found.forwards
             problems = [
                 f"host port {key} does not lead to it" for key, to in wanted.items() if present.get(key) != to
             ]
-            if found is None or not self._has_rules(found):
-                state = "gone" if found is None else "changed"
+            must = who.elements(() if self.senders.gap else (sender,))
+            if any(of_set - found.senders[name] for name, of_set in must.items()):
+                problems.append("it may not send")
+            if found.inet is None or not self._has_rules(found):
+                state = "gone" if found.inet is None else "changed"
                 problems.append(f"nftables table {self._table} is {state}")
             return problems
 
@@ -201,7 +247,7 @@ class Rules:
     async def in_kernel(self) -> Forwards:
         """What leads where, as the kernel has it."""
         async with self._lock:
-            return await self._in_thread(self._read)
+            return (await self._in_thread(self._contents)).forwards
 
     async def dropped_by(self, ranges: Collection[Range]) -> str:
         """The chain of another table that drops what pods send beyond the host; empty if none does."""
@@ -210,25 +256,41 @@ class Rules:
         return await self._in_thread(lambda: dropped_by(self._context(), self._table, versions, marks))
 
     async def uninstall(self) -> None:
-        """Delete the table. It need not be there."""
+        """Delete the tables. They need not be there."""
         async with self._lock:
-            # Adding it first makes the deletion succeed where it is not there.
-            commands = f"add table inet {self._table}\ndelete table inet {self._table}\n"
-            await self._run(commands, "remove rules")
+            await self._in_thread(self._look_for_gap)
+            for family in ("inet",) if self.senders.gap else ("inet", who.FAMILY):
+                # Adding it first makes the deletion succeed where it is not there.
+                commands = f"add table {family} {self._table}\ndelete table {family} {self._table}\n"
+                await self._run(commands, "remove rules")
             self._forwards = {}
+            self.senders.become(())
 
     async def close(self) -> None:
         """Free the context and end the thread; the rules stay, as the pods do."""
         async with self._lock:
             if self._nftables is not None:
                 await self._in_thread(self._nftables.close)
+            await self._in_thread(self.senders.close)
             self._executor.shutdown(wait=False)
 
-    async def _make(self, ranges: Collection[Range], forwards: Forwards, what: str) -> None:
-        commands = ruleset(self._settings, ranges, forwards)
-        await self._run(commands, what)
-        self._forwards = forwards
-        self._made = await self._in_thread(self._contents)
+    def _look_for_gap(self) -> None:
+        try:
+            self._context().run(f"add table {who.FAMILY} {self._table}", table=self._table, what="add table")
+            self.senders.gap = ""
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self.senders.gap = "pods can send in each other's name: the kernel lacks CONFIG_NF_TABLES_BRIDGE"
+
+    def _make(self, ranges: Collection[Range], what: str) -> None:
+        """Make both tables in one transaction."""
+        with self.senders.lock:
+            commands = ruleset(self._settings, ranges, self._forwards)
+            if not self.senders.gap:
+                commands = who.ruleset(self._table, self._settings.bridge, self.senders.elements) + commands
+            self._context().run(commands, table=self._table, what=what)
+            self._made = self._contents()
 
     async def _remove(self, is_gone: Callable[[Address], bool]) -> Forwards:
         async with self._lock:
@@ -238,7 +300,7 @@ class Rules:
                     await self._run(elements("delete", self._table, gone), "remove host ports")
                 except OSError:
                     # Somebody else removed some of them, and a transaction is all or nothing.
-                    present = await self._in_thread(self._read)
+                    present = (await self._in_thread(self._contents)).forwards
                     left = {key: to for key, to in gone.items() if key in present}
                     if left:
                         await self._run(elements("delete", self._table, left), "remove host ports")
@@ -264,16 +326,18 @@ class Rules:
             self._nftables = Nftables()
         return self._nftables
 
-    def _contents(self) -> TableContents | None:
-        return self._context().contents(self._table)
+    def _contents(self) -> Contents:
+        context = self._context()
+        bridge = None if self.senders.gap else context.contents(self._table, who.FAMILY)
+        return Contents(context.contents(self._table), bridge)
 
-    def _read(self) -> Forwards:
-        found = self._contents()
-        return {} if found is None else parse_maps(found.maps)
+    def _is_whole(self, found: Contents) -> bool:
+        return (
+            found.inet is not None
+            and self._has_rules(found)
+            and (found.forwards, found.senders) == (self._forwards, self.senders.elements)
+        )
 
-    def _is_whole(self, found: TableContents | None) -> bool:
-        return found is not None and self._has_rules(found) and parse_maps(found.maps) == self._forwards
-
-    def _has_rules(self, found: TableContents) -> bool:
-        """Whether rules and sets are those that were made; so too before anything was."""
-        return self._made is None or (found.rules, found.sets) == (self._made.rules, self._made.sets)
+    def _has_rules(self, found: Contents) -> bool:
+        """Whether rules and ranges are those that were made; so too before anything was."""
+        return self._made is None or found.fixed == self._made.fixed

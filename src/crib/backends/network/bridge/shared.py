@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -18,6 +18,7 @@ from crib.backends.network.bridge import link as bridge_link
 from crib.backends.network.bridge.addresses import (
     Address,
     AddressBook,
+    Holding,
     Range,
     interfaces_of,
     parse_subnet,
@@ -33,6 +34,7 @@ from crib.host.addresses import Interface
 from crib.host.netlink import Netlink
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import Readiness
+from crib.model.ids import SandboxId
 
 _log = logging.getLogger(__name__)
 
@@ -104,11 +106,12 @@ class SharedBridge:
         async with self._preparing:
             if self._link is None:
                 self._mtu = self._mtu or await asyncio.to_thread(bridge_link.host_mtu)
-                link = await asyncio.to_thread(self._prepare, True)
-                await self.rules.install(self._masqueraded(), self._addresses.held())
+                link = await asyncio.to_thread(self._prepare, dict(self._addresses.all()), is_first=True)
+                await self.rules.install(self._masqueraded(), self._addresses.all())
                 self._link, self.is_dismantled = link, False
             elif verify:
-                self._link = await asyncio.to_thread(self._prepare, False)
+                holdings = dict(self._addresses.all())
+                self._link = await asyncio.to_thread(self._prepare, holdings, is_first=False)
                 if await self.rules.restore_if_lost(self._masqueraded()):
                     _log.warning("nftables table %s was changed and is as it must be", self.settings.table)
             await self.names.serve()
@@ -133,7 +136,7 @@ class SharedBridge:
         except OSError as error:
             message = f"bridge {name}: {error.strerror or error} ({error.filename})"
             return Readiness(ready=False, reason="NetworkPluginNotReady", message=message)
-        messages = [self.names.problem] if self.names.problem else []
+        messages = [text for text in (self.names.problem, self.rules.senders.gap) if text]
         if dropped_by:
             text = f"pods on bridge {name} cannot reach beyond the host: {dropped_by} drops what is forwarded"
             messages.append(text)
@@ -195,11 +198,12 @@ class SharedBridge:
             gateway for network, gateway in ranges if any(address in network for address in addresses)
         )
 
-    def _prepare(self, is_first: bool) -> links.Link:
+    def _prepare(self, holdings: Mapping[SandboxId, Holding], *, is_first: bool) -> links.Link:
         spec = self.spec()
         link = bridge_link.prepare_bridge(spec)
         if is_first or spec.isolated:
-            bridge_link.align_isolation(link, spec)
+            bridge_link.align_ports(link, spec, holdings)
+        bridge_link.ensure_neighbours(link, holdings)
         return link
 
     def _masqueraded(self) -> tuple[Range, ...]:
