@@ -46,6 +46,20 @@ class RequestHead:
         upgrades = {value.lower() for value in self.values("connection")}
         return "upgrade" in upgrades and protocol.lower() in {v.lower() for v in self.values("upgrade")}
 
+    @property
+    def foreign_origin(self) -> str:
+        """Whose page sent this if that is not whom it was sent to (RFC 6454, section 7); else empty.
+
+        Browsers open a WebSocket to anywhere and say for whom. A kubelet and an API server pass on what their
+        clients say, with Host as it was, and always say that they did: then whom they let in is their matter.
+        A page cannot, as it chooses no header of a WebSocket.
+        """
+        if self.values("x-forwarded-for"):
+            return ""
+        hosts = {host.lower() for host in self.values("host")}
+        origins = (value for key, value in self.headers if key == "origin")
+        return next((one for one in origins if one.lower().partition("://")[2] not in hosts), "")
+
 
 class HeadReader:
     """Reads one request from a connection and writes one answer."""

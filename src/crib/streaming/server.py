@@ -147,6 +147,8 @@ class StreamServer:
             raise BadRequest(503, f"{self._settings.max_connections} connections are open: try again later")
         if head.method not in {"GET", "POST"}:
             raise BadRequest(405, "only GET and POST are served", (("Allow", "GET, POST"),))
+        if head.foreign_origin:
+            raise BadRequest(403, f"pages of {head.foreign_origin[:200]} may not use this server")
         _, *path = head.path.split("/")
         if len(path) != 2 or path[0] not in _KINDS.values():
             raise BadRequest(404, "there is no such path")

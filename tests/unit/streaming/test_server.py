@@ -7,6 +7,7 @@ import os
 import ssl
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -122,6 +123,46 @@ async def test_refusals_say_what_would_be_right(lab: Lab) -> None:
     assert status == 400
     status, _, _ = await answer(lab, head(lab.forward_url(80), "SPDY/3.1", "X-Stream-Protocol-Version: v9"))
     assert status == 403
+
+
+WEBSOCKET = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "SPDY/3.1"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "https://127.0.0.1", "http://{}.evil.example", "null"]
+)
+async def test_a_page_of_another_origin_is_refused_with_a_good_token_and_does_not_use_it_up(
+    lab: Lab, protocol: str, origin: str
+) -> None:
+    """Cross-site WebSocket hijacking."""
+    url = lab.exec_url()
+    words = (f"Origin: {origin.format(urlsplit(url).netloc)}", *WEBSOCKET)
+    status, _, text = await answer(lab, head(url, protocol, *words, method="GET"))
+    assert (status, text.startswith(b"pages of ")) == (403, True)
+    assert not lab.commands
+    client = await SpdyClient.connect(url, V4)
+    assert await client.outcome(await client.terminal("stdout")) == Exited(0)
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("Origin: http://{}",),  # Python's client of Kubernetes says so of whoever it talks to
+        ("Origin: HTTPS://{}",),
+        # A kubelet and an API server pass Origin on, and a page cannot say that somebody did.
+        ("Origin: https://dashboard.example", "X-Forwarded-For: 10.0.0.1, 10.0.0.2"),
+    ],
+)
+async def test_clients_that_are_no_pages_of_others_are_served(lab: Lab, words: tuple[str, ...]) -> None:
+    url = lab.exec_url()
+    lines = [word.format(urlsplit(url).netloc) for word in (*words, *WEBSOCKET)]
+    wire = await Wire.to(url)
+    await wire.send(head(url, "websocket", *lines, method="GET"))
+    assert (await wire.read()).startswith(b"HTTP/1.1 101 ")
+    wire.close()
 
 
 async def test_what_comes_right_behind_the_head_is_taken(lab: Lab) -> None:
