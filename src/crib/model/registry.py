@@ -15,6 +15,7 @@ def canonical_registry(text: str) -> str:
 
     In lower case and without the port that is asked anyway: 80 on the loopback interface, which is spoken to
     without TLS, 443 elsewhere. A port's zeros go, an IPv6 address is shortened. Docker Hub has one name.
+    A host that only its port tells from a part of a path keeps it.
     """
     host, port = _split(text.lower())
     address = _address(host)
@@ -22,7 +23,8 @@ def canonical_registry(text: str) -> str:
         host = f"[{address.compressed}]"
     if port.isdecimal():
         port = str(int(port))
-    if port == ("80" if is_loopback(host) else "443"):
+    is_host = "." in host or ":" in host or host == "localhost"
+    if is_host and port == ("80" if is_loopback(host) else "443"):
         port = ""
     if host in _HUB_NAMES and not port:
         return HUB

@@ -45,6 +45,7 @@ DIGEST_512 = "sha512:" + "0123456789abcdef" * 8
         ("[2001:DB8::0:1]:443/a", "[2001:db8::1]/a:latest"),
         ("Registry.Example:443/a:T", "registry.example/a:T"),
         ("registry.example:0443/a", "registry.example/a:latest"),
+        ("registry:443/a", "registry:443/a:latest"),
         ("registry.example:80/a", "registry.example:80/a:latest"),
         ("Index.Docker.IO:443/busybox", "docker.io/library/busybox:latest"),
     ],

@@ -244,7 +244,8 @@ class BlobDownload:
                     recent += len(chunk)
                     waited = await self._terms.bandwidth.take(len(chunk))
                     source.pace.add(len(chunk), waited)
-                    if recent >= limits.stall_bytes or waited:
+                    on_time = recent >= limits.stall_bytes or waited > 0
+                    if on_time:
                         recent = 0
                         stall.reschedule(loop.time() + limits.stall_timeout)
                     if skip >= len(chunk):
@@ -263,7 +264,8 @@ class BlobDownload:
                     self._terms.told(name)
                     if piece.at == piece.end:
                         return
-                    if problem := source.pace.problem(loop.time()):
+                    # Who is not even on time will have stalled: one fault is told in one way.
+                    if on_time and (problem := source.pace.problem(loop.time())):
                         raise _Slow(200, f"{problem}; {piece.at} of {spool.size} bytes came")
         except (TimeoutError, HostFailure) as error:
             # The client may notice in the same moment that nothing comes.
