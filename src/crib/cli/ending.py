@@ -51,9 +51,7 @@ def _message(error: Exception) -> str | None:
     from crib.client import ClientError
 
     if isinstance(error, (ClientError, ManifestError)):
-        from crib.cli.output import clean
-
-        return clean(" ".join(str(error).split()))
+        return " ".join(str(error).split())
     if isinstance(error, OSError):
         return " ".join(f"{error.strerror or error} {error.filename or ''}".split())
     return None

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from crib.cli import credentials, progress
-from crib.cli.output import clean, short_id, size
+from crib.cli.output import clean, short_id, size, tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, images
 from crib.client.errors import NotFound
@@ -58,7 +58,7 @@ async def import_archive(session: Session, options: ImportOptions) -> None:
     if not brought:
         raise CommandError(f"{path} brought no image")
     for image in brought:
-        print(image.image_id, *image.names, flush=True)
+        tell(" ".join((image.image_id, *image.names)))
 
 
 async def export(session: Session, options: ExportOptions) -> None:
@@ -69,8 +69,8 @@ async def export(session: Session, options: ExportOptions) -> None:
     async with session.connect() as connection:
         names = [await images.full_name(connection, name) for name in options.images]
         written = await images.export(connection, path, names, options.format)
-    many = f"{len(names)} images" if len(names) > 1 else clean(options.images[0])
-    print(f"exported {many} to {path} ({size(written)})", flush=True)
+    many = f"{len(names)} images" if len(names) > 1 else options.images[0]
+    tell(f"exported {many} to {path} ({size(written)})")
 
 
 async def remove(session: Session, options: RmiOptions) -> None:
@@ -87,6 +87,6 @@ async def remove(session: Session, options: RmiOptions) -> None:
                 say(f"crib: {error}")
                 failed += 1
             else:
-                print(f"removed {name} ({short_id(image.id)})", flush=True)
+                tell(f"removed {name} ({short_id(image.id)})")
     if failed:
         raise CommandError(f"{failed} of {len(options.images)} images could not be removed")

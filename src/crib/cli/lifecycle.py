@@ -8,6 +8,7 @@ from crib.cli import volumes
 from crib.cli.manifest.container import GRACE
 from crib.cli.manifest.plan import Dirs
 from crib.cli.manifest.pod import DEFAULT_GRACE
+from crib.cli.output import tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
@@ -86,6 +87,6 @@ async def _each(
                 say(f"crib: {error}")
                 failed += 1
             else:
-                print(f"{done} {lookup.pod_label(pod)}", flush=True)
+                tell(f"{done} {lookup.pod_label(pod)}")
     if failed:
         raise CommandError(f"{failed} of {len(wanted)} pods were not {done}")

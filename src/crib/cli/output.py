@@ -1,7 +1,8 @@
 """Writing results: tables for people, JSON and YAML for programs.
 
 On a terminal a table is rich's; elsewhere it is plain columns, so that `grep` and `awk` see no decoration.
-Cells and lines never carry control characters: what runtimes and images say is not ours.
+Nothing that is written here (or by `session.say`) carries control characters: what containers, images and
+registries say is not ours, and a terminal obeys it. `crib logs`, `exec` and `attach` write bytes as they are.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ def as_dict(message: Message) -> dict[str, Any]:
 def document(value: Any, form: Format) -> None:
     """Write a value as JSON or YAML."""
     if form is Format.JSON:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        print("".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text))
         return
     import yaml
 
-    print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if not all(line.isprintable() for line in text.split("\n")):
+        text = yaml.safe_dump(value, sort_keys=False)
+    print(text, end="")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -70,9 +75,19 @@ def _style(cell: str) -> str:
     return "red" if word in ("NotReady", "Unknown", "no") else ""
 
 
+def tell(line: str) -> None:
+    """A line of a result, on standard output."""
+    print(clean(line), flush=True)
+
+
 def clean(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """Without control characters, which a terminal would obey; U+0080 to U+009F are some, too (ECMA-48)."""
+    return "".join(char if char.isprintable() else " " if char == "\t" else "?" for char in text)
+
+
+def _escaped(char: str) -> str:
+    """As JSON can have it, which is the same to a program."""
+    return json.dumps(char)[1:-1]
 
 
 def age(created_ns: int, now_ns: int | None = None) -> str:

@@ -10,7 +10,7 @@ from crib.cli import lifecycle, volumes
 from crib.cli.manifest import ManifestError, PodPlan, read_plans
 from crib.cli.manifest.plan import Dirs
 from crib.cli.options import Format
-from crib.cli.output import as_dict, document, short_id
+from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.pod_images import PodImages
 from crib.cli.session import CommandError, say
 from crib.cli.site import read_manifest, read_site
@@ -193,4 +193,4 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
 def _print_result(result: dict[str, Any]) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
-    print(f"pod {label} runs ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)", flush=True)
+    tell(f"pod {label} runs ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")

@@ -60,7 +60,9 @@ async def _with_termination(work: Coroutine[Any, Any, Result]) -> Result:
 
 def say(message: str) -> None:
     """A line for the person, on standard error, so that standard output stays for results."""
-    print(message, file=sys.stderr, flush=True)
+    from crib.cli.output import clean
+
+    print(clean(message), file=sys.stderr, flush=True)
 
 
 def quiet() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from crib.cli import app, output
 from crib.cli.options import Format
-from crib.cli.session import DEFAULT_PODS_DIR
+from crib.cli.session import DEFAULT_PODS_DIR, say
 
 COMMANDS = [
     ["run", "FILE"],
@@ -169,3 +171,26 @@ def test_documents_are_json_or_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     output.document({"a": ["ü"]}, Format.JSON)
     output.document({"a": ["ü"]}, Format.YAML)
     assert capsys.readouterr().out == '{\n  "a": [\n    "ü"\n  ]\n}\na:\n- ü\n'
+
+
+# What a terminal obeys: ESC, DEL, CSI as U+009B, the next line as U+0085, the direction of text (U+202E).
+ODD = "a\x1b[31m\x7f\x9b31m\x85\u202e\U000e0001ü"
+
+
+@pytest.mark.parametrize("form", [Format.JSON, Format.YAML])
+def test_documents_have_no_control_character_and_mean_the_same(
+    form: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Terminal escape injection by what images and containers say of themselves."""
+    output.document({"a": [ODD]}, form)
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.split("\n"))
+    read = json.loads if form is Format.JSON else yaml.safe_load
+    assert read(text) == {"a": [ODD]}
+
+
+def test_lines_for_people_have_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"tab\t{ODD}")
+    output.tell(f"tab\t{ODD}")
+    written = capsys.readouterr()
+    assert written.err == written.out == "tab a?[31m??31m???ü\n"

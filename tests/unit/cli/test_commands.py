@@ -114,7 +114,7 @@ async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_line
 ) -> None:
     with pytest.raises(CommandError, match="pod default/web: init container page exited with 3"):
         await run.run(session, options.RunOptions([write(tmp_path, init=3)]))
-    assert "  page: something is wrong" in capsys.readouterr().err
+    assert "  page: something is wrong?[2J?\n" in capsys.readouterr().err
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
@@ -298,9 +298,11 @@ async def test_logs_of_a_container_that_has_ended_follow_nothing(
     await run.run(session, options.RunOptions([write(tmp_path)]))
     capfdbinary.readouterr()
     await logs.logs(session, options.LogsOptions("web", "page", follow=True))
-    assert capfdbinary.readouterr() == (b"", b"something is wrong\n")
+    assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
     await logs.logs(session, options.LogsOptions("web", "page", timestamps=True))
-    assert capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\n"
+    assert (
+        capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\x1b[2J\xc2\x9b\n"
+    )
     with pytest.raises(NotFound, match="has no container 'x'"):
         await logs.logs(session, options.LogsOptions("web", "x"))
 

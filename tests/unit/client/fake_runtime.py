@@ -191,7 +191,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         if list(config.command[:1]) == ["exit"]:
             with open(self.world.log_path(container_id), "w", encoding="utf-8") as log:
                 log.write("2026-01-02T03:04:05.000000001Z stderr P something is \n")
-                log.write("2026-01-02T03:04:05.000000002Z stderr F wrong\n")
+                log.write("2026-01-02T03:04:05.000000002Z stderr F wrong\x1b[2J\x9b\n")
             asyncio.get_running_loop().call_later(
                 0.01, self.world.exited, container_id, int(config.command[1])
             )
