@@ -24,6 +24,9 @@ from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
 
+GRPC_LOG = "grpc._cython.cygrpc"
+"""Where grpc's server logs what its handlers raise."""
+
 _REQUEST_ID: ContextVar[str] = ContextVar("crib_request_id", default="")
 _numbers = itertools.count(1)
 
@@ -36,6 +39,11 @@ if TYPE_CHECKING:  # these classes are generic for type checkers only
 def request_id() -> str:
     """Of the call that the current task works for, or was started by; empty outside of calls."""
     return _REQUEST_ID.get()
+
+
+def without_callers_gone(record: logging.LogRecord) -> bool:
+    """A filter for grpc's log: an answer that found its caller gone is no failure, and worth no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], aio.InternalError))
 
 
 class ReadinessGate:
@@ -150,6 +158,9 @@ def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
 def _fail(name: str, began: int, error: BaseException, context: Context) -> None:
     """Answer with the error's code and text; a cancellation by the caller is raised again."""
     task = asyncio.current_task()
+    if isinstance(error, aio.InternalError):
+        log.debug("%s: the caller has gone", name)  # while it was written to
+        raise error
     if isinstance(error, asyncio.CancelledError):
         if task is None or task.cancelling():
             log.debug("%s: the caller has gone", name)

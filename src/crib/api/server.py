@@ -13,7 +13,7 @@ from grpc import aio
 
 from crib.api import image_service, node_service, runtime_service
 from crib.api.calls import Calls
-from crib.api.interceptors import Door, ReadinessGate
+from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
@@ -42,6 +42,7 @@ class Server:
         self.gate = ReadinessGate()
         self._settings = node.settings
         self._events = node.events
+        logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
         door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)

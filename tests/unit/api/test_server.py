@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import socket
 import stat
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,8 +19,8 @@ import grpc
 import pytest
 from grpc import aio
 
-from crib.api.calls import Answer, Call, Read, Verb
-from crib.api.interceptors import Door, ReadinessGate
+from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
+from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
 from crib.engine.events import Subscription
@@ -767,3 +768,23 @@ async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -
     finally:
         gc.enable()
         await server.stop(0)
+
+
+async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone:
+        async def write(self, _: bytes) -> None:
+            raise aio.InternalError("the call is over")
+
+    def parts(_: object) -> Iterator[Answer]:
+        yield pb.VersionResponse()
+
+    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).unary_stream
+    assert handle is not None
+    with pytest.raises(aio.InternalError):
+        await cast(Any, handle)(b"", Gone())
+    for error in (aio.InternalError("the call is over"), RuntimeError("a fault")):
+        logging.getLogger(GRPC_LOG).error("raised in core", exc_info=error)
+    shown = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info and type(record.exc_info[1]) for record in shown] == [RuntimeError]
