@@ -10,7 +10,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from crib.config import MAX_BYTES, ConfigError, load, parse
-from crib.model.settings import HandlerSettings, ImagePolicy, Settings
+from crib.model.settings import (
+    DEFAULT_CAPABILITIES,
+    ContainerDefaults,
+    HandlerSettings,
+    ImagePolicy,
+    Settings,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -93,7 +99,7 @@ def test_every_kind_of_value_is_taken() -> None:
         ('data = "/a\\u0000"', "c.toml:1: data has control characters"),
         ("[network]\nbridge = 'a-name-that-is-long'", "c.toml:2: network.bridge is"),
         ("[network]\nsubnet = '10.88.0.1/16'", "c.toml:2: network.subnet is"),
-        ("[handlers.'A b']\n", "c.toml:1: handlers.A b: a handler's name"),
+        ("[handlers.'A b']\n", "c.toml:1: handlers.A b: the name must be an RFC"),
         (
             "[handlers.crun]\ncni_conf_dir = 'net.d'",
             "c.toml:2: handlers.crun.cni_conf_dir is 'net.d', and must",
@@ -114,6 +120,56 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[streaming]\nclient_ca_file = '/c'", "streaming.client_ca_file is named, but streaming.tls is"),
         ("[images]\ngc_high = 70", "images.gc_low is 80 and images.gc_high 70"),
         ("[images]\ngc_high = 101", "images.gc_low is 80 and images.gc_high 101"),
+        (
+            "[containers]\numsk = '022'",
+            "c.toml:2: unknown key containers.umsk, did you mean containers.umask?",
+        ),
+        ("[handlers.a.containers]\numsk = ''", "c.toml:2: unknown key handlers.a.containers.umsk, did you"),
+        (
+            "[containers]\ncapabilities = ['CAP_KILL']",
+            "c.toml:2: containers.capabilities is 'CAP_KILL', and must",
+        ),
+        ("[containers]\ndevices = ['/etc']", "c.toml:2: containers.devices is '/etc', and must be HOST["),
+        ("[containers]\ndevices = ['/dev/a::x']", "('x' is not made of r, w and m)"),
+        ("[containers.env]\n'A=B' = ''", "c.toml:2: containers.env.A=B: the name must be that of a variable"),
+        ("[[containers.mounts]]\nsource = 'x'", "c.toml:2: containers.mounts.source is 'x', and must be an"),
+        ("[[containers.mounts]]\nsource = '/x'", "containers.mounts: each needs a source, and a destination"),
+        (
+            "[containers]\nseccomp_profile = 'x'",
+            "c.toml:2: containers.seccomp_profile is 'x', and must be an",
+        ),
+        (
+            "[containers]\nshm_size = 100",
+            "c.toml:2: containers.shm_size is 100, and must be a number of bytes",
+        ),
+        ("[containers.sysctls]\n'kernel.panic' = '1'", "containers.sysctls.kernel.panic: the name must be a"),
+        (
+            "[containers.sysctls]\nnet.core.x = '1'",
+            "c.toml:2: containers.sysctls.net: the name must be a sysctl",
+        ),
+        (
+            "[containers.sysctls]\n'net.x' = 'é'",
+            "c.toml:2: containers.sysctls.net.x is 'é', and must be one line",
+        ),
+        ("[containers]\ntimezone = '../passwd'", "c.toml:2: containers.timezone is '../passwd', and must be"),
+        (
+            "[containers]\ntimezone = 'Europe/Nowhere'",
+            "and must be local or a time zone that this machine has",
+        ),
+        (
+            "[containers.ulimits]\nnofiles = '1'",
+            "c.toml:2: containers.ulimits.nofiles: the name must be one of",
+        ),
+        ("[containers.ulimits]\nnofile = '2:1'", "('2:1' has a soft limit above the hard one)"),
+        (
+            "[containers.ulimits]\nnofile = '-1'",
+            "c.toml:2: containers.ulimits.nofile is '-1', and must be SOFT:",
+        ),
+        ("[containers]\numask = '0999'", "c.toml:2: containers.umask is '0999', and must be a umask"),
+        (
+            "[handlers.a.containers]\numask = '1777'",
+            "c.toml:2: handlers.a.containers.umask is '1777', and must",
+        ),
         ("data = ", "c.toml: Invalid value"),
         ("data = '/a'\ndata = '/b'", "c.toml: Cannot overwrite a value"),
     ],
@@ -122,6 +178,32 @@ def test_a_wrong_configuration_is_refused_with_its_place(text: str, message: str
     with pytest.raises(ConfigError) as caught:
         parse(text, "c.toml")
     assert message in str(caught.value)
+
+
+def test_what_a_handler_says_of_containers_is_laid_over_what_the_node_says() -> None:
+    settings = parse(
+        """
+        [containers]
+        umask = "027"
+        capabilities = ["KILL"]
+        ulimits = {core = "0", nofile = "1:2"}
+        [handlers.crun]
+        [handlers.other.containers]
+        capabilities = []
+        ulimits = {nofile = "3"}
+        """
+    )
+    assert settings.handlers["crun"].containers == settings.containers
+    other = settings.handlers["other"].containers
+    assert (other.umask, other.capabilities) == ("027", ())
+    assert other.ulimits == {"core": "0", "nofile": "3"}
+    assert parse("containers.umask = '077'").handlers["crun"].containers.umask == "077"
+
+
+def test_two_mounts_of_the_node_have_two_places() -> None:
+    mount = '[[containers.mounts]]\nsource = "/a"\ndestination = "/b{}"\n'
+    with pytest.raises(ConfigError, match="mounts: /b is the destination of more than one"):
+        parse(mount.format("") + mount.format("/"))
 
 
 def test_later_files_replace_only_the_keys_that_they_name(tmp_path: Path) -> None:
@@ -159,7 +241,9 @@ def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(hint):
+        if hint is ContainerDefaults and prefix:
+            found.append((name, "the node's"))
+        elif dataclasses.is_dataclass(hint):
             found += keys(hint, f"{name}.")
         elif get_origin(hint) is not tuple and dataclasses.is_dataclass((get_args(hint) or (0, 0))[-1]):
             found += keys(get_args(hint)[-1], f"{name}.NAME.")
@@ -173,6 +257,10 @@ def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def shown(default: Any) -> str:
     """A default as the document writes it."""
+    if default == DEFAULT_CAPABILITIES:
+        return "docker's fourteen"
+    if default == "the node's":
+        return default
     if isinstance(default, str):
         return f'`"{default}"`'
     if isinstance(default, tuple):
@@ -194,6 +282,6 @@ def test_the_document_lists_no_key_that_is_gone() -> None:
     assert sorted(listed) == sorted(name for name, _ in keys(Settings))
 
 
-def test_the_example_in_the_document_is_valid() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.S)
-    assert parse(example) != Settings()
+def test_the_examples_in_the_document_are_valid() -> None:
+    for example in re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.S):
+        assert parse(example) != Settings()

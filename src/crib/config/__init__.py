@@ -15,8 +15,8 @@ import glob
 import os
 from typing import Any, get_args, get_origin, get_type_hints
 
-from crib.config import daemon, handlers, images, network, streaming
-from crib.config.document import ConfigError, Document, Table
+from crib.config import containers, daemon, handlers, images, network, streaming
+from crib.config.document import ConfigError, Document, Table, lay_over
 from crib.config.values import Rules
 from crib.model.settings import Settings
 
@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 20
 """Size of one configuration file at most."""
 _RULES: Rules = {
     key: rule
-    for module in (daemon, network, streaming, images, handlers)
+    for module in (daemon, network, streaming, images, containers, handlers)
     for key, rule in module.RULES.items()
 }
 
@@ -42,7 +42,7 @@ def load(path: str = DEFAULT_PATH, *, required: bool = False) -> Settings:
     for file in (path, *sorted(glob.glob(os.path.join(os.path.dirname(path), "conf.d", "*.toml")))):
         text = _read(file, required=required and file == path)
         if text is not None:
-            _merge(merged, Document(file, text, Settings, _RULES).table())
+            lay_over(merged, Document(file, text, Settings, _RULES).table())
     return _build(merged, path)
 
 
@@ -69,19 +69,14 @@ def _read(path: str, *, required: bool) -> str | None:
         raise ConfigError(f"{path}: is not UTF-8: {error}") from error
 
 
-def _merge(into: Table, table: Table) -> None:
-    for key, value in table.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
 def _build(table: Table, file: str) -> Settings:
-    settings = _construct(Settings, table)
+    settings = _construct(Settings, containers.with_node_defaults(table))
     assert isinstance(settings, Settings)
     try:
         daemon.check_daemon(settings)
+        containers.check_containers(settings.containers, "containers")
+        for name, handler in settings.handlers.items():
+            containers.check_containers(handler.containers, f"handlers.{name}.containers")
         images.check_images(settings.images)
         streaming.check_streaming(settings.streaming)
     except ValueError as error:

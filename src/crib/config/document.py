@@ -18,7 +18,6 @@ _KEY = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
 )
 _HEADER = re.compile(r"\s*\[\[?\s*([^\]]*?)\s*\]\]?\s*(?:#.*)?$")
-_HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class ConfigError(Exception):
@@ -81,8 +80,8 @@ class Document:
             self._expect(isinstance(value, dict), key, "a table")
             for name, element in value.items():
                 inner = key.below(name, chosen=True)
-                if key.path == ("handlers",) and not _HANDLER.fullmatch(name):
-                    self._refuse(inner, f"{inner}: a handler's name is an RFC 1123 label")
+                if problem := self._problem(key, name):
+                    self._refuse(inner, f"{inner}: the name must be {problem}")
                 self._check(get_args(kind)[1], element, inner)
         else:
             self._check_scalar(kind, value, key)
@@ -93,13 +92,16 @@ class Document:
         is_bool = isinstance(value, bool)
         fits = is_bool if kind is bool else isinstance(value, accepts.get(kind, (kind,))) and not is_bool
         self._expect(fits, key, wanted[kind])
-        rule = self._rules.get(".".join(key.rule))
-        if rule is not None and (problem := rule(value)):
+        if problem := self._problem(key, value):
             self._refuse(key, f"{key} is {value!r}, and must be {problem}")
         if isinstance(value, float) and not math.isfinite(value):
             self._refuse(key, f"{key} must be a finite number")
         if isinstance(value, str) and not (value.isprintable() or not value):
             self._refuse(key, f"{key} has control characters in it")
+
+    def _problem(self, key: _Key, value: Any) -> str:
+        rule = self._rules.get(".".join(key.rule))
+        return rule(value) if rule is not None else ""
 
     def _expect(self, fits: bool, key: _Key, what: str) -> None:
         if not fits:
@@ -108,6 +110,15 @@ class Document:
     def _refuse(self, key: _Key, problem: str) -> NoReturn:
         line = _line_of(self._text, key.path)
         raise ConfigError(f"{self._name}:{line}: {problem}" if line else f"{self._name}: {problem}")
+
+
+def lay_over(table: Table, other: Table) -> None:
+    """Put what the other says in the place of what the table does: tables are merged, nothing else is."""
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            lay_over(table[key], value)
+        else:
+            table[key] = value
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int:

@@ -14,7 +14,8 @@ from crib.model.image import parse_reference
 Rule = Callable[[Any], str]
 """Says what a bad value must be, as in `at least 1`; nothing of a good one."""
 Rules = Mapping[str, Rule]
-"""By dotted key; `*` stands for a chosen name. Elements of an array are judged singly."""
+"""By dotted key; `*` stands for a chosen name. Elements of an array are judged singly; a rule at the key of a
+table of chosen names judges each of these."""
 
 
 def one_of(*choices: object) -> Rule:

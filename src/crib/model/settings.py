@@ -87,6 +87,59 @@ class StreamingSettings:
     """Bytes of a container's latest output that an attach begins with; 0: only what comes from then on."""
 
 
+DEFAULT_CAPABILITIES = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+"""What a container has when nothing is said: the set that docker made customary."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMount:
+    """A path of the node that containers see, unless they have something else at `destination`."""
+
+    source: str = ""
+    destination: str = ""
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDefaults:
+    """What pods and containers get that ask for nothing else. A handler's own are laid over the node's."""
+
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    """Without CAP_; a container adds to them and drops of them."""
+    devices: tuple[str, ...] = ()
+    """HOST[:CONTAINER[:PERMISSIONS]]: device nodes of the host, permissions of r, w and m."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that neither the image nor the container sets."""
+    mounts: tuple[NodeMount, ...] = ()
+    seccomp_profile: str = ""
+    """File (JSON, as the OCI has it) that stands for RuntimeDefault; empty: our own profile."""
+    shm_size: int = 64 << 20
+    """Bytes of a pod's /dev/shm."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Of a pod's own network and IPC namespace."""
+    timezone: str = ""
+    """A name such as Europe/Berlin, or `local`: /etc/localtime; empty: the image's own."""
+    ulimits: Mapping[str, str] = field(default_factory=dict)
+    """By name (nofile): SOFT:HARD or one number for both; `unlimited` is one too."""
+    umask: str = ""
+    """Octal; empty: the runtime's own (022)."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerSettings:
     """One RuntimeClass handler."""
@@ -103,6 +156,8 @@ class HandlerSettings:
     """A privileged container gets no device but those that it asks for."""
     cni_conf_dir: str = ""
     """Where the CNI configuration of this handler's pods is; empty means `network.cni_conf_dir`."""
+    containers: ContainerDefaults = ContainerDefaults()
+    """The node's, with what the handler says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +252,7 @@ class Settings:
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     streaming: StreamingSettings = StreamingSettings()
+    containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     handlers: Mapping[str, HandlerSettings] = field(default_factory=lambda: {"crun": HandlerSettings()})
     conmon: str = "conmon"

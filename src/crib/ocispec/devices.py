@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crib.model.errors import InvalidRequest
-from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.inputs import ContainerInputs, HostDevice
 from crib.wire import oci_runtime as oci
 
 _DENY_ALL = oci.DeviceRule(allow=False)
@@ -25,7 +25,7 @@ def device_nodes(inputs: ContainerInputs) -> tuple[oci.Device, ...]:
     uid = security.run_as_user if inputs.device_ownership else None
     gid = security.run_as_group if inputs.device_ownership else None
     nodes = {}
-    for device in inputs.devices:
+    for device in (*inputs.node_devices, *inputs.devices):
         nodes[device.path] = oci.Device(
             path=device.path,
             type=device.kind,
@@ -45,20 +45,18 @@ def device_rules(inputs: ContainerInputs) -> tuple[oci.DeviceRule, ...]:
     """
     if inputs.privileged and not inputs.options.privileged_without_host_devices:
         return (oci.DeviceRule(allow=True),)
-    rules = [_DENY_ALL, *_CUSTOMARY]
+    rules = [_DENY_ALL, *_CUSTOMARY, *map(_rule, inputs.node_devices)]
     for position, device in enumerate(inputs.devices):
         if not device.permissions or set(device.permissions) - set("rwm"):
             raise InvalidRequest(
                 f"{device.permissions!r} is not made of r, w and m",
                 field=f"config.devices[{position}].permissions",
             )
-        rules.append(
-            oci.DeviceRule(
-                allow=True,
-                type=device.kind,
-                major=device.major,
-                minor=device.minor,
-                access=device.permissions,
-            )
-        )
+        rules.append(_rule(device))
     return tuple(rules)
+
+
+def _rule(device: HostDevice) -> oci.DeviceRule:
+    return oci.DeviceRule(
+        allow=True, type=device.kind, major=device.major, minor=device.minor, access=device.permissions
+    )

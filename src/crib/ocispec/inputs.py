@@ -14,7 +14,7 @@ from crib.model.facts import HandlerFacts, HostFacts, RootfsFacts
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import SandboxRecord
-from crib.model.settings import HandlerSettings
+from crib.model.settings import HandlerSettings, NodeMount
 from crib.ocispec.cdi import ContainerEdits
 from crib.ocispec.hooks import HookRule
 
@@ -78,8 +78,12 @@ class ContainerInputs:
     """First process of the container whose pid namespace is joined (NamespaceMode TARGET)."""
     devices: tuple[HostDevice, ...] = ()
     """`config.devices`, found on the host; for a privileged container all of the host's."""
+    node_devices: tuple[HostDevice, ...] = ()
+    """`options.containers.devices`, found on the host."""
     seccomp_profile: bytes | None = None
     """Content of the localhost profile that `config.security.seccomp` names."""
+    default_seccomp: bytes | None = None
+    """Content of the profile that stands for RuntimeDefault, which can be decoded; None: our own does."""
     seccomp_filter: str = ""
     """What the runtime made of the same seccomp profile before, in base64; empty lets it compile."""
     pids_limit: int = 0
@@ -91,7 +95,7 @@ class ContainerInputs:
     default_hostname: str = ""
     """The node's, for pods on the host's network."""
     options: HandlerSettings = HandlerSettings()
-    """What the administrator has set for the handler."""
+    """What the administrator has set for the handler, and for all of them."""
     base_spec: Mapping[str, Any] = field(default_factory=dict)
     """The usable part of the handler's base spec (`base_spec.usable_part`)."""
     edits: ContainerEdits = ContainerEdits()
@@ -102,10 +106,13 @@ class ContainerInputs:
     mount_sources: tuple[str, ...] = ()
     """What to mount for each of `config.mounts`: the host path without symbolic links, or where the image is
     mounted."""
+    node_mounts: tuple[NodeMount, ...] = ()
+    """`defaults.node_mounts`, their sources without symbolic links."""
     declared_volumes: tuple[DeclaredVolume, ...] = ()
 
     locked_options: tuple[tuple[str, ...], ...] = ()
-    """In a pod with a user namespace: for each of `config.mounts` the flags of the mount that it lies on."""
+    """In a pod with a user namespace: for each of `config.mounts`, and then of the node's, the flags of the
+    mount that it lies on."""
     submounts: tuple[tuple[str, ...], ...] = ()
     """For each of `config.mounts` what is mounted below its source (relative paths, parents first), for a
     runtime that leaves it out in a pod with a user namespace."""

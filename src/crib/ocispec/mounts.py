@@ -39,6 +39,8 @@ def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
     inner = [made for top, below in zip(wanted, inputs.submounts) for made in _inside(top, below)]  # noqa: B905
     shared = [made.destination for made in wanted if "rshared" in made.options]
     taken = {made.destination for made in wanted}
+    node = [mount for mount in _of_node(inputs) if mount.destination not in taken]
+    taken |= {made.destination for made in node}
     ours = [
         mount
         for mount in (*_customary(inputs), *_pod_files(inputs))
@@ -48,7 +50,21 @@ def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
         ours = [mount for mount in ours if mount.type == "bind" or not _is_below(mount.destination, ["/dev"])]
     declared = [_declared(volume) for volume in inputs.declared_volumes]
     # The sort is stable: at equal depth ours come first, and the caller's keep their order.
-    return tuple(sorted([*ours, *declared, *wanted, *inner], key=lambda mount: _depth(mount.destination)))
+    every = [*ours, *declared, *node, *wanted, *inner]
+    return tuple(sorted(every, key=lambda mount: _depth(mount.destination)))
+
+
+def _of_node(inputs: ContainerInputs) -> list[oci.Mount]:
+    """The administrator's. Their set-uid programs and device nodes do nothing."""
+    found = []
+    for position, mount in enumerate(inputs.node_mounts, len(inputs.config.mounts)):
+        options = ["rbind", "rprivate", "ro" if mount.read_only else "rw", "nosuid", "nodev"]
+        locked = inputs.locked_options[position] if inputs.locked_options else ()
+        options += (option for option in locked if option not in options)
+        found.append(
+            oci.Mount(destination=mount.destination, type="bind", source=mount.source, options=tuple(options))
+        )
+    return found
 
 
 def _inside(top: oci.Mount, below: tuple[str, ...]) -> list[oci.Mount]:

@@ -11,6 +11,7 @@ from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
 from crib.model.facts import HostFacts
 from crib.model.image import ImageConfig
+from crib.ocispec.defaults import UMASK, annotation, parse_ulimit, parse_umask
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.security import apparmor_profile, capabilities, selinux_label
 from crib.ocispec.user import container_user
@@ -24,13 +25,15 @@ def container_process(inputs: ContainerInputs) -> oci.Process:
     """The `process` of config.json."""
     config = inputs.config
     return oci.Process(
-        user=container_user(config.security, inputs.image, inputs.rootfs),
+        user=msgspec.structs.replace(
+            container_user(config.security, inputs.image, inputs.rootfs), umask=umask(inputs)
+        ),
         args=process_args(config, inputs.image),
         cwd=working_directory(config, inputs.image),
         terminal=config.tty,
         env=environment(inputs),
         capabilities=capabilities(inputs),
-        rlimits=rlimits(inputs.host),
+        rlimits=rlimits(inputs),
         no_new_privileges=config.security.no_new_privs,
         oom_score_adj=oom_score_adj(config.resources.oom_score_adj, inputs.host),
         apparmor_profile=apparmor_profile(inputs),
@@ -48,10 +51,26 @@ def exec_process(process: oci.Process, argv: Sequence[str], *, terminal: bool = 
     return msgspec.structs.replace(process, args=tuple(argv), terminal=terminal, env=env)
 
 
-def rlimits(host: HostFacts) -> tuple[oci.Rlimit, ...]:
-    """The daemon raises its own limit of open files; a container gets what the daemon was started with."""
-    soft, hard = host.open_files
-    return (oci.Rlimit("RLIMIT_NOFILE", hard=hard, soft=soft),)
+def rlimits(inputs: ContainerInputs) -> tuple[oci.Rlimit, ...]:
+    """The node's. The daemon raises its own limit of open files: else a container gets what it began with."""
+    limits = {"nofile": inputs.host.open_files}
+    limits |= {name: parse_ulimit(text) for name, text in inputs.options.containers.ulimits.items()}
+    return tuple(
+        oci.Rlimit(f"RLIMIT_{name.upper()}", hard=hard, soft=soft)
+        for name, (soft, hard) in sorted(limits.items())
+    )
+
+
+def umask(inputs: ContainerInputs) -> int | None:
+    """By annotation, else the node's; None leaves it to the runtime (022)."""
+    asked = annotation(UMASK, inputs.sandbox.config, inputs.config, inputs.options.annotations)
+    if asked is not None:
+        try:
+            return parse_umask(asked.value)
+        except ValueError as error:
+            raise InvalidRequest(str(error), field=asked.field) from error
+    text = inputs.options.containers.umask
+    return parse_umask(text) if text else None
 
 
 def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
@@ -79,7 +98,7 @@ def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
 
 
 def environment(inputs: ContainerInputs) -> tuple[str, ...]:
-    """Defaults, then the image's, then the container's.
+    """Defaults, then the node's, then the image's, then the container's.
 
     The last one to name a variable wins, in the first's place.
     """
@@ -90,6 +109,7 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
         merged["HOSTNAME"] = hostname
     if inputs.config.tty:
         merged["TERM"] = "xterm"
+    merged.update(inputs.options.containers.env)
     merged.update(_split(entry) for entry in inputs.image.env)
     for position, (key, value) in enumerate(inputs.config.envs):
         if not key or "=" in key or "\0" in key or b"\0" in value:

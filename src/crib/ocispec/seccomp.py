@@ -50,20 +50,26 @@ def seccomp(inputs: ContainerInputs) -> oci.Seccomp | None:
     if inputs.privileged:
         return None
     granted = frozenset(capabilities(inputs).bounding)
-    return chosen_filter(inputs.config.security.seccomp, inputs.host, granted, inputs.seccomp_profile)
+    profile = inputs.config.security.seccomp
+    is_default = profile is not None and profile.kind == ProfileType.RUNTIME_DEFAULT
+    content = inputs.default_seccomp if is_default else inputs.seccomp_profile
+    return chosen_filter(profile, inputs.host, granted, content)
 
 
 def chosen_filter(
     profile: SecurityProfile | None, host: HostFacts, granted: frozenset[str], content: bytes | None
 ) -> oci.Seccomp | None:
-    """The filter for a process with these CAP_… names; `content` is that of the localhost profile."""
+    """The filter for a process with these CAP_… names.
+
+    `content` is that of the localhost profile, or of the node's in place of our default.
+    """
     if profile is None or profile.kind == ProfileType.UNCONFINED:
         return None
     if not host.seccomp:
         raise InvalidRequest("this host's kernel has no seccomp filters", field=_FIELD)
     if profile.kind == ProfileType.LOCALHOST:
         return _localhost(content, profile.localhost_ref)
-    return default_profile(granted, host.architecture)
+    return default_profile(granted, host.architecture) if content is None else oci.decode_seccomp(content)
 
 
 def _localhost(content: bytes | None, reference: str) -> oci.Seccomp:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import ProfileType, SecurityProfile
+from crib.model.settings import DEFAULT_CAPABILITIES
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.selinux import file_label, process_label
 from crib.wire import oci_runtime as oci
@@ -21,24 +22,6 @@ _ALWAYS_MASKED = ("/sys/devices/virtual/powercap",)
 
 DEFAULT_PROFILE = "crib-default"
 """Our AppArmor profile, which stands for RuntimeDefault."""
-
-DEFAULT_CAPABILITIES = (
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-)
-"""What a container has when nothing is said: the set that docker made customary."""
 
 KNOWN_CAPABILITIES = (
     *DEFAULT_CAPABILITIES,
@@ -80,7 +63,7 @@ def capabilities(inputs: ContainerInputs) -> oci.Capabilities:
     there.
     """
     wanted = inputs.config.security.capabilities
-    granted = set(KNOWN_CAPABILITIES if inputs.privileged else DEFAULT_CAPABILITIES)
+    granted = set(KNOWN_CAPABILITIES if inputs.privileged else inputs.options.containers.capabilities)
     if not inputs.privileged:
         added = _names(wanted.add, "add_capabilities")
         dropped = _names(wanted.drop, "drop_capabilities")

@@ -55,11 +55,15 @@ _NO_SOURCE = {"host.capabilities", "handler.name", "handler.program", "handler.v
 """What everything passes through, without which there would be nothing."""
 _CONTEXT = "container linux.security_context"
 _DEVICES = "container devices"
+_NODE_MOUNTS = "setting containers.mounts"
 _OWN_LABELS = {
     "id": ("container id", _POD),
     "root": ("container id", _POD),
     "target_pid": (f"{_CONTEXT}.namespace_options.target_id", _CONTAINER),
     "devices": (_DEVICES, _CONTAINER),
+    "node_mounts": (_NODE_MOUNTS, _HANDLER),
+    "node_devices": ("setting containers.devices", _HANDLER),
+    "default_seccomp": ("setting containers.seccomp_profile", _BASE),
     "seccomp_profile": (f"{_CONTEXT}.seccomp", _CONTAINER),
     "seccomp_filter": ("handler, from the profile's last use", _HANDLER),
     "selinux_level": ("pod SELinux level", _POD),
@@ -131,7 +135,12 @@ def _walk_inputs(inputs: ContainerInputs) -> Iterator[_Part]:
                 yield from _walk(value, "pod ", _POD, put, {})
             case "host":
                 yield from _walk(value, "host ", _HOST, put, {})
-            case "handler" | "options":
+            case "options":
+                for part in _walk(value, "handler ", _HANDLER, put, {}):
+                    yield replace(
+                        part, label=part.label.replace("handler containers.", "setting containers.")
+                    )
+            case "handler":
                 yield from _walk(value, "handler ", _HANDLER, put, {})
             case _:
                 yield from _own_field(inputs, field, value, put)
@@ -201,8 +210,14 @@ def _element_label(inputs: ContainerInputs, label: str, element: Any) -> str:
             if path == place or path.startswith(f"{place.rstrip('/')}/"):
                 return f"{label}[{position}]"
         return f"{_CONTEXT}.privileged" if inputs.privileged else label
+    if label == _NODE_MOUNTS and element.destination not in _destinations(inputs):
+        return "setting containers.timezone"
     hook = getattr(element, "hook", None)
     return label if hook is None else f"{label} {hook.path}"
+
+
+def _destinations(inputs: ContainerInputs) -> list[str]:
+    return [mount.destination for mount in inputs.options.containers.mounts]
 
 
 def _walk(

@@ -19,6 +19,7 @@ class User(Shape, frozen=True):
     uid: int = msgspec.field(name="uid")
     gid: int = msgspec.field(name="gid")
     additional_gids: tuple[int, ...] = ()
+    umask: int | None = None
 
 
 class Capabilities(Shape, frozen=True):

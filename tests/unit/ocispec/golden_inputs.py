@@ -22,8 +22,9 @@ from crib.model.sandbox import (
     SelinuxOption,
     UserNamespace,
 )
-from crib.model.settings import HandlerSettings
+from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
 from crib.ocispec.cdi import ContainerEdits, DeviceNode
+from crib.ocispec.defaults import node_mounts
 from crib.ocispec.hooks import HookRule
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HostDevice
 from crib.ocispec.origins import origins, whole_document
@@ -170,6 +171,40 @@ def handler() -> ContainerInputs:
     )
 
 
+def node_defaults() -> ContainerInputs:
+    """What the node gives: over it what the image, the container and an annotation say."""
+    containers = ContainerDefaults(
+        capabilities=("CHOWN", "NET_RAW"),
+        devices=("/dev/fuse",),
+        env={"A": "node", "PROXY": "http://proxy.example:3128"},
+        mounts=(
+            NodeMount("/etc/ssl/certs", "/etc/ssl/certs"),
+            NodeMount("/opt/cache", "/cache", read_only=False),
+        ),
+        timezone="Europe/Berlin",
+        ulimits={"nofile": "65536:131072", "core": "0", "memlock": "unlimited"},
+        umask="027",
+    )
+    asked = with_config(
+        mounts=(Mount("/cache", "/host/cache"),),
+        security=ContainerSecurity(
+            namespaces=OWN,
+            capabilities=Capabilities(add=("KILL",), drop=("NET_RAW",)),
+            seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT),
+        ),
+    )
+    pod = asked.sandbox
+    annotations = {"io.kubernetes.cri-o.umask": "077", "io.crib.shm-size": "1Gi"}
+    return replace(
+        asked,
+        sandbox=replace(pod, config=replace(pod.config, annotations=annotations)),
+        node_mounts=node_mounts(containers),
+        node_devices=(HostDevice("/dev/fuse", "c", 10, 229, 0o666, 0, 0),),
+        default_seccomp=b'{"defaultAction": "SCMP_ACT_ALLOW"}',
+        options=HandlerSettings(annotations=("io.kubernetes.cri-o.umask",), containers=containers),
+    )
+
+
 def host_namespaces() -> ContainerInputs:
     """A pod on the node's network and IPC whose containers share one pid namespace."""
     shared = NamespaceOptions(network=NamespaceMode.NODE, ipc=NamespaceMode.NODE)
@@ -212,6 +247,7 @@ CASES = {
     "limits": limits,
     "limits-v2": limits_v2,
     "handler": handler,
+    "node-defaults": node_defaults,
     "host-namespaces": host_namespaces,
     "user-namespace": user_namespace,
 }

@@ -105,5 +105,5 @@ def test_exec_runs_as_the_first_process_did() -> None:
 
 
 def test_a_container_gets_the_limit_of_open_files_that_the_daemon_was_started_with() -> None:
-    (limit,) = rlimits(HOST)
+    (limit,) = rlimits(inputs())
     assert (limit.type, limit.soft, limit.hard) == ("RLIMIT_NOFILE", *HOST.open_files)

@@ -31,7 +31,13 @@ from crib.backends.oci.rootfs import (
     read_facts,
     unmount_root,
 )
-from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
+from crib.backends.oci.sources import (
+    find_devices,
+    find_node_devices,
+    find_node_mounts,
+    prepare_mount_sources,
+    read_seccomp_profile,
+)
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.directories import make_directory
@@ -221,6 +227,9 @@ class Containers:
             cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),
             target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
             devices=find_devices(config, withhold=options.privileged_without_host_devices),
+            node_mounts=find_node_mounts(options.containers),
+            node_devices=find_node_devices(options.containers),
+            default_seccomp=self._env.default_seccomp,
             options=options,
             base_spec=self._env.base_spec,
             edits=self._cdi.edits(config),
@@ -248,7 +257,7 @@ class Containers:
         forgets = not self._env.facts.recursive_binds
         return replace(
             inputs,
-            locked_options=locked_options(sources),
+            locked_options=locked_options([*sources, *(mount.source for mount in inputs.node_mounts)]),
             submounts=mounts_inside(sources) if forgets else (),
         )
 

@@ -20,6 +20,7 @@ from crib.backends.oci.failures import trying
 from crib.backends.oci.labels import Labels
 from crib.backends.oci.programs import noted_handlers, noted_program, write_note
 from crib.backends.oci.slices import check_systemd
+from crib.backends.oci.sources import read_default_profile
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
@@ -61,13 +62,16 @@ class OciEnvironment:
     is_crun: bool = False
     """What we know of crun may be used: its state of a container is a directory of plain files."""
     base_spec: Mapping[str, Any] = field(default_factory=dict)
+    default_seccomp: bytes | None = None
+    """Content of `options.containers.seccomp_profile`, which is sound."""
     others: frozenset[str] | None = None
     """Of the default handler: those that look after themselves. It looks after what all others have made."""
 
     @property
     def options(self) -> HandlerSettings:
         """The administrator's settings for this handler."""
-        return self.settings.handlers.get(self.facts.name, HandlerSettings())
+        settings = self.settings
+        return settings.handlers.get(self.facts.name, HandlerSettings(containers=settings.containers))
 
     def owns(self, handler: str) -> bool:
         """Whether what that handler made is this one's to look after."""
@@ -117,7 +121,7 @@ async def open_environment(
     name: HandlerName, settings: Settings, paths: Paths, host: HostFacts
 ) -> OciEnvironment:
     """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
-    handler = settings.handlers.get(name, HandlerSettings())
+    handler = settings.handlers.get(name, HandlerSettings(containers=settings.containers))
     with trying(f"handler {name}"):
         program = _find(handler.path or name)
         conmon = _find(settings.conmon)
@@ -133,6 +137,7 @@ async def open_environment(
             check_systemd()
         runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd)
         base_spec = read_base_spec(handler.base_spec, name)
+        default_seccomp = read_default_profile(handler.containers.seccomp_profile)
         first = await _first_line(program)
         is_crun = _kind(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
@@ -159,6 +164,7 @@ async def open_environment(
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
             base_spec=base_spec,
+            default_seccomp=default_seccomp,
         )
 
 

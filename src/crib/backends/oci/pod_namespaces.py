@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from crib.backends.oci.idmaps import pod_id_map
 from crib.host.libc import set_thread_euid
 from crib.host.mount_table import is_mountpoint
@@ -9,7 +11,7 @@ from crib.host.mounts import set_propagation
 from crib.host.namespaces import Kind, pin_namespaces_async, unpin
 from crib.host.sysctls import check_value, required_namespace, sysctl_path, write_sysctl
 from crib.host.user_namespaces import IdMaps, IdRange, pin_user_namespace
-from crib.model.errors import InvalidRequest
+from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HandlerFacts
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
@@ -19,6 +21,9 @@ from crib.ocispec.userns import check_pod_namespaces, groups_outside
 _ALL = ("net", "ipc", "uts", "cgroup", "user")
 _SYSCTLS = "config.linux.sysctls"
 _PING_GROUPS = "net/ipv4/ping_group_range"
+_UNPRIVILEGED = {"net/ipv4/ip_unprivileged_port_start": "0", _PING_GROUPS: "0 2147483647"}
+"""In a network of its own a pod may serve every port and send pings as any user, as images made for the peers
+expect (containerd since 2.0)."""
 
 
 def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
@@ -42,8 +47,11 @@ def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
             raise InvalidRequest(f"{name}: the pod uses the node's {needed} namespace", field=_SYSCTLS)
 
 
-async def pin_pod_namespaces(paths: Paths, record: SandboxRecord) -> None:
-    """Make and pin what the pod has of its own, its sysctls and host name set; OSError, InvalidRequest."""
+async def pin_pod_namespaces(paths: Paths, record: SandboxRecord, defaults: Mapping[str, str]) -> None:
+    """Make and pin what the pod has of its own, its sysctls and host name set.
+
+    `defaults` are the node's sysctls (setting `containers.sysctls`). OSError, InvalidRequest, Broken.
+    """
     config = record.config
     kinds, userns = _kinds(config), config.user_namespace
     if not kinds and userns is None:
@@ -52,7 +60,7 @@ async def pin_pod_namespaces(paths: Paths, record: SandboxRecord) -> None:
     hostname = config.hostname if "uts" in kinds and config.hostname else None
 
     def inside() -> None:
-        _write_sysctls(paths, record)
+        _write_sysctls(paths, record, defaults)
 
     if userns is None:
         await pin_namespaces_async(kinds, directory, hostname=hostname, inside=inside)
@@ -95,17 +103,31 @@ def _kinds(config: SandboxConfig) -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
-def _write_sysctls(paths: Paths, record: SandboxRecord) -> None:
+def _write_sysctls(paths: Paths, record: SandboxRecord, defaults: Mapping[str, str]) -> None:
     """In a thread inside of the pod's namespaces, which ends."""
     userns, idmap = record.config.user_namespace, pod_id_map(paths, record)
+    own = {sysctl_path(name) for name in record.config.sysctls}
     # Those of an IPC namespace want its own root as the writer, who then has no rights over the network.
-    for name, value in sorted(record.config.sysctls.items(), key=lambda item: _of_ipc(item[0])):
+    for name, value in sorted(
+        pod_sysctls(record.config, defaults).items(), key=lambda item: _of_ipc(item[0])
+    ):
         try:
             if idmap is not None and _of_ipc(name):
                 set_thread_euid(idmap.uid)
             write_sysctl(name, _value(userns, name, value))
         except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{name}={value!r}: {error}", field=_SYSCTLS) from error
+            if name in own:
+                raise InvalidRequest(f"{name}={value!r}: {error}", field=_SYSCTLS) from error
+            raise Broken(f"setting containers.sysctls: {name}={value!r}: {error}") from error
+
+
+def pod_sysctls(config: SandboxConfig, defaults: Mapping[str, str]) -> dict[str, str]:
+    """By path: the pod's own over the node's over `_UNPRIVILEGED`, of namespaces that are the pod's own."""
+    kinds = _kinds(config)
+    found: dict[str, str] = {}
+    for sysctls in (_UNPRIVILEGED, defaults, config.sysctls):
+        found |= {sysctl_path(name): value for name, value in sysctls.items()}
+    return {path: value for path, value in found.items() if required_namespace(path) in kinds}
 
 
 def _of_ipc(sysctl: str) -> bool:

@@ -35,10 +35,10 @@ from crib.host.processes import run
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.ocispec.defaults import shm_size
 from crib.ocispec.pod_security import PodConfinement, confined
 from crib.ports import StageTimer
 
-SHM_SIZE = 64 << 20
 FILES_SIZE = 4 << 20
 """Bytes of a pod's own directory: containers may write to hosts, hostname and resolv.conf (docs/adr/0042)."""
 _KILL_TIME = 10.0
@@ -60,6 +60,7 @@ class Pods:
         self._env.require_usable()
         check_pod_files(config)
         check_namespaces(config, self._env.facts)
+        size = shm_size(config, self._env.options)
         cgroup = self._env.names.pod(record)
         with trying(f"preparing sandbox {record.id}"):
             with stage("files", record.id):
@@ -69,10 +70,10 @@ class Pods:
                     make_directory(config.log_directory, 0o755)
                 write_pod_files(self._paths, record)
                 if config.security.namespaces.ipc != NamespaceMode.NODE:
-                    self._mount_shm(record)
+                    self._mount_shm(record, size)
                 self._labels.label_pod(record)
             with stage("namespaces", record.id):
-                await pin_pod_namespaces(self._paths, record)
+                await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
             if not config.cgroup_parent:
                 with stage("cgroup", record.id):
                     if not self._env.names.systemd:
@@ -132,11 +133,11 @@ class Pods:
             let_through(directory, idmap)
         make_directory(f"{directory}/ns", 0o711)
 
-    def _mount_shm(self, record: SandboxRecord) -> None:
+    def _mount_shm(self, record: SandboxRecord, size: int) -> None:
         shm = self._paths.shm(record.id)
         os.makedirs(shm, exist_ok=True)
         if not is_mountpoint(shm):
-            perform(Tmpfs(shm, SHM_SIZE, mode=0o1777, no_exec=True))
+            perform(Tmpfs(shm, size, mode=0o1777, no_exec=True))
             own(shm, pod_id_map(self._paths, record))
 
     async def _start_infra(

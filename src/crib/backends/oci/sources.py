@@ -10,13 +10,17 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
 from crib.model.container import ContainerConfig, Device, MountPropagation
-from crib.model.errors import InvalidRequest
+from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import ProfileType, SecurityProfile
+from crib.model.settings import ContainerDefaults, NodeMount
+from crib.ocispec.defaults import node_mounts, parse_device
 from crib.ocispec.inputs import HostDevice
+from crib.wire.oci_runtime import decode_seccomp
 
 REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev", "/proc", "/sys"})
 """Never made as a directory when missing: that would break the node, not help the pod."""
@@ -191,6 +195,42 @@ def _device(path: str, status: os.stat_result, permissions: str) -> HostDevice:
     )
 
 
+def find_node_devices(defaults: ContainerDefaults) -> tuple[HostDevice, ...]:
+    """The nodes that every container gets (setting `containers.devices`); Broken when one is not there."""
+    found: list[HostDevice] = []
+    walk = _Walk()
+    for text in defaults.devices:
+        host, container, permissions = parse_device(text)
+        try:
+            found += _asked_for(Device(container, host, permissions), "containers.devices", walk)
+        except InvalidRequest as error:
+            raise Broken(f"setting containers.devices: {error.message}") from error
+    return tuple(found)
+
+
+def find_node_mounts(defaults: ContainerDefaults) -> tuple[NodeMount, ...]:
+    """What every container sees, with its real place on the host; Broken when it is not there."""
+    found = []
+    for mount in node_mounts(defaults):
+        try:
+            found.append(replace(mount, source=os.path.realpath(mount.source, strict=True)))
+        except OSError as error:
+            raise Broken(f"setting containers.mounts: {mount.source}: {error.strerror}") from error
+    return tuple(found)
+
+
+def read_default_profile(path: str) -> bytes | None:
+    """Content of the profile that stands for RuntimeDefault; None: ours does. Broken when it is no good."""
+    if not path:
+        return None
+    try:
+        data = _read_profile(path)
+        decode_seccomp(data)
+    except (OSError, ValueError) as error:
+        raise Broken(f"setting containers.seccomp_profile: {path}: {error}") from error
+    return data
+
+
 def read_seccomp_profile(profile: SecurityProfile | None) -> bytes | None:
     """Content of a localhost profile; None when none is named. InvalidRequest when it cannot be read."""
     if profile is None or profile.kind != ProfileType.LOCALHOST:
@@ -200,10 +240,14 @@ def read_seccomp_profile(profile: SecurityProfile | None) -> bytes | None:
     if not path.startswith("/"):
         raise InvalidRequest(f"{path!r} is not an absolute path", field=field)
     try:
-        with open(path, "rb") as file:
-            data = file.read(_PROFILE_LIMIT + 1)
+        return _read_profile(path)
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"profile {path} cannot be read: {error}", field=field) from error
+
+
+def _read_profile(path: str) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(_PROFILE_LIMIT + 1)
     if len(data) > _PROFILE_LIMIT:
-        raise InvalidRequest(f"profile {path} is longer than {_PROFILE_LIMIT} bytes", field=field)
+        raise ValueError(f"it is longer than {_PROFILE_LIMIT} bytes")
     return data
