@@ -14,11 +14,17 @@ from crib.backends.oci.cdi import CdiRegistry
 from crib.backends.oci.environment import probe_handler
 from crib.backends.oci.hook_files import HookFiles
 from crib.backends.oci.programs import delete_state, forget_state, noted_handlers, noted_program, write_note
-from crib.backends.oci.sources import find_devices
+from crib.backends.oci.sources import (
+    find_devices,
+    find_node_devices,
+    find_node_mounts,
+    read_default_profile,
+)
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
+from crib.model.settings import ContainerDefaults, NodeMount
 
 KIND = "vendor.com/gpu"
 
@@ -227,6 +233,31 @@ def test_device_directories_follow_links_to_nodes_and_host_devices_can_be_withhe
         security=ContainerSecurity(privileged=True), devices=(Device("/dev/x", "/dev/null"),)
     )
     assert [device.path for device in find_devices(privileged, withhold=True)] == ["/dev/x"]
+
+
+def test_what_the_node_gives_is_found_on_the_host_or_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    mounts = (NodeMount(f"{tmp_path}/link", "/a"), NodeMount("/nosuch", "/b"))
+    assert find_node_mounts(ContainerDefaults(mounts=mounts[:1])) == (NodeMount(str(tmp_path), "/a"),)
+    with pytest.raises(Broken, match=r"setting containers\.mounts: /nosuch: No such file"):
+        find_node_mounts(ContainerDefaults(mounts=mounts))
+    (null,) = find_node_devices(ContainerDefaults(devices=("/dev/null:/dev/x:r",)))
+    assert (null.path, null.major, null.minor, null.permissions) == ("/dev/x", 1, 3, "r")
+    with pytest.raises(Broken, match=r"setting containers\.devices: .*/dev/nosuch"):
+        find_node_devices(ContainerDefaults(devices=("/dev/nosuch",)))
+
+
+def test_a_profile_in_place_of_runtime_default_is_read_at_the_start(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    assert read_default_profile("") is None
+    assert read_default_profile(str(profile)) == profile.read_bytes()
+    for content in ("{", "[]", "{}"):
+        profile.write_text(content)
+        with pytest.raises(Broken, match=rf"setting containers\.seccomp_profile: {profile}: "):
+            read_default_profile(str(profile))
+    with pytest.raises(Broken, match="/nosuch"):
+        read_default_profile("/nosuch")
 
 
 @pytest.mark.parametrize(
