@@ -106,7 +106,7 @@ def _kinds(config: SandboxConfig) -> tuple[Kind, ...]:
 def _write_sysctls(paths: Paths, record: SandboxRecord, defaults: Mapping[str, str]) -> None:
     """In a thread inside of the pod's namespaces, which ends."""
     userns, idmap = record.config.user_namespace, pod_id_map(paths, record)
-    own = {sysctl_path(name) for name in record.config.sysctls}
+    own = {sysctl_path(name): name for name in record.config.sysctls}
     # Those of an IPC namespace want its own root as the writer, who then has no rights over the network.
     for name, value in sorted(
         pod_sysctls(record.config, defaults).items(), key=lambda item: _of_ipc(item[0])
@@ -117,7 +117,7 @@ def _write_sysctls(paths: Paths, record: SandboxRecord, defaults: Mapping[str, s
             write_sysctl(name, _value(userns, name, value))
         except (OSError, ValueError) as error:
             if name in own:
-                raise InvalidRequest(f"{name}={value!r}: {error}", field=_SYSCTLS) from error
+                raise InvalidRequest(f"{own[name]}={value!r}: {error}", field=_SYSCTLS) from error
             raise Broken(f"setting containers.sysctls: {name}={value!r}: {error}") from error
 
 
