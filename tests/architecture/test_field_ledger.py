@@ -53,6 +53,7 @@ VALID: dict[str, Any] = {
     "ForwardRequest.targets": "tcp:80",
     "HugepageLimit.page_size": "2MB",
     "IDMapping.container_id": 0,
+    "IDMapping.host_id": 65536,
     "IDMapping.length": 65536,
     "ImageSpec.annotations": {"io.crib.platform": "linux/amd64"},
     "ImportImageRequest.path": "/archive",

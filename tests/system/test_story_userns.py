@@ -266,6 +266,8 @@ async def test_what_would_not_hold_is_refused_and_nothing_is_made(cri: Cri) -> N
             mode=pb.POD, uids=[pb.IDMapping(host_id=1, container_id=1, length=LENGTH)], gids=GIDS
         ),
         pb.UserNamespace(mode=pb.POD, uids=[pb.IDMapping(host_id=UID, length=1000)], gids=GIDS),
+        pb.UserNamespace(mode=pb.POD, uids=[pb.IDMapping(host_id=0, length=LENGTH)], gids=GIDS),
+        pb.UserNamespace(mode=pb.POD, uids=UIDS, gids=[pb.IDMapping(host_id=999, length=LENGTH)]),
         pb.UserNamespace(mode=pb.CONTAINER),
         pb.UserNamespace(mode=pb.TARGET),
     ):
@@ -278,6 +280,8 @@ async def test_what_would_not_hold_is_refused_and_nothing_is_made(cri: Cri) -> N
     other = pb.UserNamespace(mode=pb.POD, uids=GIDS, gids=GIDS)
     with pytest.raises(ClientError, match="userns_options"):
         await run_box(cri, pod, namespaces=pb.NamespaceOption(pid=pb.CONTAINER, userns_options=other))
+    with pytest.raises(ClientError, match=rf"userns_options.uids\[0\].host_id.*\({pod.id}"):
+        await cri.run_pod("wrong", namespaces=options())
     mount = pb.Mount(container_path="/v", host_path="/tmp", uidMappings=GIDS, gidMappings=GIDS)
     with pytest.raises(ClientError, match="uidMappings"):
         await run_box(cri, pod, mounts=[mount])

@@ -42,6 +42,10 @@ class IdMapping:
     container_id: int
     length: int
 
+    def overlaps(self, other: IdMapping) -> bool:
+        """Whether the two have an id of the node in common."""
+        return self.host_id < other.host_id + other.length and other.host_id < self.host_id + self.length
+
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
@@ -50,6 +54,13 @@ class UserNamespace:
     mode: NamespaceMode = NamespaceMode.NODE
     uids: tuple[IdMapping, ...] = ()
     gids: tuple[IdMapping, ...] = ()
+
+    def shared_with(self, other: UserNamespace) -> str:
+        """`uids` or `gids` if both have ids of the node in common; empty if not."""
+        for kind, ours, theirs in (("uids", self.uids, other.uids), ("gids", self.gids, other.gids)):
+            if any(mine.overlaps(one) for mine in ours for one in theirs):
+                return kind
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

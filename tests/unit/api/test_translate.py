@@ -227,10 +227,30 @@ def test_a_wrong_pod_is_refused_with_its_field(request_: pb.RunPodSandboxRequest
         (
             secured(
                 namespace_options={
-                    "userns_options": {"mode": 0, "uids": [{"length": 65536}], "gids": [{"length": 65535}]}
+                    "userns_options": {
+                        "mode": 0,
+                        "uids": [{"host_id": 1000, "length": 65536}],
+                        "gids": [{"host_id": 1000, "length": 65535}],
+                    }
                 }
             ),
             f"{CONTEXT}.namespace_options.userns_options.gids[0].length",
+        ),
+        (
+            secured(namespace_options={"userns_options": {"mode": 0, "uids": [{"length": 65536}]}}),
+            f"{CONTEXT}.namespace_options.userns_options.uids[0].host_id",
+        ),
+        (
+            secured(
+                namespace_options={
+                    "userns_options": {
+                        "mode": 0,
+                        "uids": [{"host_id": 1000, "length": 65536}],
+                        "gids": [{"host_id": 999, "length": 65536}],
+                    }
+                }
+            ),
+            f"{CONTEXT}.namespace_options.userns_options.gids[0].host_id",
         ),
         (
             secured(namespace_options={"userns_options": {"mode": 2, "gids": [{"length": 1}]}}),

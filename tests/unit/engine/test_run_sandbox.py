@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, Unavailable
 from crib.model.events import EventType
-from crib.model.sandbox import SandboxState
+from crib.model.ids import SandboxId
+from crib.model.sandbox import IdMapping, NamespaceMode, SandboxConfig, SandboxState, UserNamespace
 from crib.model.settings import HandlerSettings, Settings
 from tests.fakes.world import World, bounded, next_events, pod_config, turns
 
@@ -37,6 +39,57 @@ async def test_the_intent_is_recorded_before_anything_is_made(world: World) -> N
         world.node.sandboxes.get(row.id)
     hold.release.set()
     assert await running == row.id
+
+
+def shifted(name: str, uid: int, gid: int, *, attempt: int = 0) -> SandboxConfig:
+    """A pod whose user namespace begins at these ids of the node."""
+    config = pod_config(name, attempt=attempt)
+    uids, gids = ((IdMapping(first, 0, 65536),) for first in (uid, gid))
+    own = replace(config.security.namespaces, userns=UserNamespace(NamespaceMode.POD, uids, gids))
+    return replace(config, security=replace(config.security, namespaces=own))
+
+
+async def run(world: World, config: SandboxConfig) -> SandboxId:
+    async with bounded():
+        return await world.node.sandboxes.run(config, "")
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "field"),
+    [(65536, 65536, "uids"), (131071, 900_000, "uids"), (1000, 900_000, "uids"), (900_000, 131071, "gids")],
+)
+async def test_two_pods_with_ids_of_the_node_in_common_are_refused(
+    world: World, uid: int, gid: int, field: str
+) -> None:
+    first = await run(world, shifted("web", 65536, 65536))
+    where = rf"namespace_options.userns_options.{field}\[0\].host_id.*default/web \({first}\)"
+    with pytest.raises(InvalidRequest, match=where):
+        await run(world, shifted("thief", uid, gid))
+    assert list(world.records.sandboxes) == [first]
+    await run(world, shifted("neighbour", 131072, 131072))
+    await world.pod("plain")
+
+
+async def test_ids_are_held_from_the_first_moment_of_a_run(world: World) -> None:
+    hold = world.handler.failpoints.hold("prepare_pod")
+    running = asyncio.ensure_future(run(world, shifted("web", 65536, 65536)))
+    async with bounded():
+        await hold.reached.wait()
+    with pytest.raises(InvalidRequest, match="host_id"):
+        await run(world, shifted("thief", 65536, 65536))
+    hold.release.set()
+    await running
+
+
+async def test_ids_are_free_again_once_their_pod_was_stopped_and_a_pods_own_next_attempt_has_them(
+    world: World,
+) -> None:
+    first = await run(world, shifted("web", 65536, 65536))
+    assert await run(world, shifted("web", 65536, 65536)) == first
+    second = await run(world, shifted("web", 65536, 65536, attempt=1))
+    for pod in (first, second):
+        await world.node.sandboxes.stop(pod)
+    await run(world, shifted("heir", 65536, 65536))
 
 
 async def test_a_run_tells_created_and_started_with_the_status_inside(world: World) -> None:

@@ -32,6 +32,8 @@ MAX_PERIOD = 1_000_000
 MAX_QUOTA = (1 << 44) - 1
 """Microseconds (MAX_BW)."""
 MIN_IDS = 65536
+MIN_HOST_ID = 1000
+"""Below are root and the accounts of the node's system (SYS_UID_MAX of login.defs). critest asks for 1000."""
 """Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 _NO_LIMIT = -1
 
@@ -124,6 +126,9 @@ def user_namespace(message: pb.UserNamespace, field: str) -> UserNamespace:
         for part in ranges if mode == _MODE.POD else ():
             if part.container_id != 0:
                 checks.refuse(f"{field}.{kind}[0].container_id", "is not 0, so the pod would have no root")
+            if part.host_id < MIN_HOST_ID:
+                text = f"{part.host_id} is one of the node's own: ids from {MIN_HOST_ID} on are possible"
+                checks.refuse(f"{field}.{kind}[0].host_id", text)
             if part.length < MIN_IDS:
                 checks.refuse(f"{field}.{kind}[0].length", f"{part.length} is less than {MIN_IDS}")
         if mode == _MODE.NODE and ranges:

@@ -15,7 +15,7 @@ from crib.engine.core import Core, sandbox_name
 from crib.engine.identity import sandbox_differences
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import teardown_sandbox
-from crib.model.errors import AlreadyExists
+from crib.model.errors import AlreadyExists, InvalidRequest
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.lifecycle import move_sandbox
@@ -62,6 +62,7 @@ class RunSandbox:
     async def _run(self, record: SandboxRecord, handler: Handler) -> SandboxId:
         core = self._core
         await self._clear(record)
+        _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
         stage = core.timeline.of(record.id)
         stage.pod = f"{record.config.metadata.namespace}/{record.config.metadata.name}"
         with stage("RunPodSandbox", record.config.metadata.name):
@@ -99,6 +100,27 @@ class RunSandbox:
                 raise AlreadyExists(
                     f"pod sandbox {known.id} of an earlier try could not be removed: {'; '.join(failures)}"
                 )
+
+
+def _refuse_shared_ids(core: Core, record: SandboxRecord) -> None:
+    """Two pods with ids of the node in common could read each other's files and signal each other.
+
+    A kubelet never asks for that. A pod that was stopped has no process left, so its ids are free. What an
+    earlier sandbox of the same pod holds is its own.
+    """
+    wanted, uid = record.config.user_namespace, record.config.metadata.uid
+    if wanted is None:
+        return
+    for other in core.sandboxes:
+        found = other.config.user_namespace
+        if found is None or other.released or other.config.metadata.uid == uid:
+            continue
+        if kind := wanted.shared_with(found):
+            metadata = other.config.metadata
+            raise InvalidRequest(
+                f"pod {metadata.namespace}/{metadata.name} ({other.id}) has some of these ids of the node",
+                field=f"config.linux.security_context.namespace_options.userns_options.{kind}[0].host_id",
+            )
 
 
 def _refuse_difference(wanted: SandboxRecord, known: SandboxRecord) -> None:
