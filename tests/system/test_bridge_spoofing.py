@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from crib.backends.network.bridge import senders
 from crib.backends.network.bridge.addresses import link_local_of
-from crib.backends.network.bridge.network import BridgeSettings
+from crib.backends.network.bridge.network import BridgeSettings, host_link_name
 from crib.host import ip_settings, links
 from crib.host.neighbours import permanent_neighbours
-from crib.host.netlink import Netlink
+from crib.host.netlink import NETLINK_NETFILTER, Netlink
+from crib.host.nft_elements import add_elements, delete_elements
 from crib.host.nftables import Nftables, NftablesError
 from tests.system import frames
 from tests.system.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
@@ -393,6 +395,25 @@ async def test_nothing_of_a_detached_pod_is_left_in_filter_and_neighbours(lab: L
     assert contents is not None
     assert set(contents.sets.values()) == {frozenset()}
     assert stated(lab.rig.settings.name) == set()
+
+
+async def test_elements_are_deleted_all_or_none(lab: Lab) -> None:
+    table = lab.rig.settings.table
+    (key,) = senders.keys_of(senders.elements([sender_of_attacker(lab)]))["senders"]
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for missing in ({"senders": [key, bytes(len(key))]}, {"senders": [key], "nothing": [key]}):
+            with pytest.raises(FileNotFoundError, match="delete from set"):
+                delete_elements(netlink, "bridge", table, missing)
+        assert await lab.rig.network.check(lab.attacker.pod()) == ""
+        delete_elements(netlink, "bridge", table, {"senders": [key]})
+        assert "it may not send" in await lab.rig.network.check(lab.attacker.pod())
+        for _ in range(2):
+            add_elements(netlink, "bridge", table, {"senders": [key]})
+        assert await lab.rig.network.check(lab.attacker.pod()) == ""
+
+
+def sender_of_attacker(lab: Lab) -> senders.Sender:
+    return senders.Sender(host_link_name(lab.attacker.id), lab.me.mac, (ip_address(lab.me.ip),))
 
 
 async def test_a_pod_is_detached_like_others_whose_elements_somebody_removed(lab: Lab) -> None:

@@ -282,7 +282,7 @@ async def test_what_would_not_hold_is_refused_and_nothing_is_made(cri: Cri) -> N
         await run_box(cri, pod, namespaces=pb.NamespaceOption(pid=pb.CONTAINER, userns_options=other))
     with pytest.raises(ClientError, match=rf"userns_options.uids\[0\].host_id.*\({pod.id}"):
         await cri.run_pod("wrong", namespaces=options())
-    mount = pb.Mount(container_path="/v", host_path="/tmp", uidMappings=GIDS, gidMappings=GIDS)
+    mount = pb.Mount(container_path="/v", host_path="/etc/hostname", uidMappings=GIDS, gidMappings=GIDS)
     with pytest.raises(ClientError, match="uidMappings"):
         await run_box(cri, pod, mounts=[mount])
     assert await cri.containers() == {}

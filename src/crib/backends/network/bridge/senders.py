@@ -107,7 +107,7 @@ class Senders:
     def _change(self, change: Callable[[Netlink, str, str, Keys], None], wanted: Elements) -> None:
         if not self.gap:
             self._netlink = self._netlink or Netlink(NETLINK_NETFILTER)
-            change(self._netlink, FAMILY, self._table, _keys(wanted))
+            change(self._netlink, FAMILY, self._table, keys_of(wanted))
 
 
 def ruleset(table: str, bridge: str, wanted: Elements) -> str:
@@ -156,12 +156,12 @@ def elements(senders: Collection[Sender]) -> Elements:
     return {name: frozenset(of_set) for name, of_set in found.items()}
 
 
-def _keys(wanted: Elements) -> Keys:
+def keys_of(wanted: Elements) -> Keys:
+    """The elements as the kernel's messages have them."""
     return {name: [_key(name, *one) for one in found] for name, found in wanted.items()}
 
 
 def _key(name: str, port: str, *rest: str) -> bytes:
-    """An element as the kernel's messages have it."""
     raw = port.encode().ljust(INTERFACE_NAME_BYTES + 1, b"\0")
     if name == "targets6":
         return raw + int(rest[0], 0).to_bytes(16, "big")
