@@ -123,11 +123,11 @@ flush chain bridge {table} from_pods
 {flush}
 {add} iifgroup != {port_group(bridge)} accept
 {add} ether type != {{ ip, ip6, arp }} drop
-{add} iifname . ether saddr . arp saddr ip @senders iifname . arp saddr ether . arp saddr ip @senders accept
 {add} udp sport {{ 67, 547 }} udp dport {{ 68, 546 }} drop
+{add} iifname . ether saddr . ip saddr @senders accept
+{add} iifname . ether saddr . arp saddr ip @senders iifname . arp saddr ether . arp saddr ip @senders accept
 {add} icmpv6 type {{ nd-router-advert, nd-redirect }} drop
 {add} icmpv6 type nd-neighbor-advert meta iifname . @th,64,128 != @targets6 drop
-{add} iifname . ether saddr . ip saddr @senders accept
 {add} iifname . ether saddr . ip6 saddr @senders6 accept
 {add} drop
 {_commands(table, wanted)}
