@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker import archive_inflate
-from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
+from crib.backends.images.worker.archive import ArchiveError, TarArchive, open_archive, read_images
 from crib.backends.images.worker.documents import FoundImage
 from crib.model.errors import Exhausted
 from crib.model.image import Platform
@@ -255,3 +256,30 @@ async def test_a_cancelled_import_stops_inflating(
     assert task.cancelled()
     assert open_below(tmp_path) == []
     assert os.listdir(staging) == []
+
+
+async def test_a_cancelled_import_reads_no_further_header(
+    tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tar(tmp_path / "x.tar", {f"f{number}": b"" for number in range(100)})
+    begun, go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    read_headers = 0
+
+    def add(self: TarArchive, member: object) -> None:
+        nonlocal read_headers
+        read_headers += 1
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(60)
+
+    monkeypatch.setattr(TarArchive, "_add", add)
+    task = asyncio.ensure_future(read(path))
+    await begun.wait()
+    task.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert read_headers == 1
+    assert open_below(tmp_path) == []

@@ -25,7 +25,7 @@ _GRAIN = 1 << 16
 """Holes are told in the file system's blocks; none is larger than this."""
 
 
-PATIENCE = 1.0
+PATIENCE = 0.3
 """Seconds that a reader may wait for bytes, all in all, while somebody else wants its place."""
 _LOOK_SECONDS = 0.1
 
