@@ -22,7 +22,8 @@ from crib.host.mounts import Overlay, mounts_below, perform, unmount
 from crib.model.errors import Broken, CribError, InvalidRequest, NotFound, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
-from crib.model.image import Progress
+from crib.model.image import ImageRecord, Progress
+from crib.ports import ExportedImage
 from tests.images import (
     GZIP,
     PLAIN,
@@ -101,6 +102,11 @@ async def test_an_image_with_sha512_digests_is_imported_mounted_and_known_after_
     (below, above) = await lab.store.mounts.acquire(diff_ids)
     assert (Path(below, "a").read_bytes(), Path(above, "b").read_bytes()) == (b"a", b"b")
     assert [await lab.store.check(layer) for layer in fetched.layers] == ["", ""]
+    record = ImageRecord(fetched.id, fetched.config, fetched.layers)
+    exported = ExportedImage(record, fetched.documents, ("a/b:1",))
+    await lab.store.export(str(tmp_path / "exported"), [exported], "oci")
+    (same,) = await lab.store.import_archive(str(tmp_path / "exported"), ignore)
+    assert (same.id, [layer.diff_id for layer in same.layers]) == (fetched.id, diff_ids)
     again = LayerMounts(lab.paths, lab.store.mounting)
     assert await again.acquire(diff_ids) == [below, above]
     assert sorted(await lab.store.sweep([])) == sorted(diff_ids)

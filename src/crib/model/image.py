@@ -90,7 +90,7 @@ class Layer:
     data_size: int = 0
     """Bytes of the file's data, which begins at 4096."""
     data_digest: str = ""
-    """sha256 of the data: the diff id itself where the file holds the tar byte for byte."""
+    """Of the data: the diff id itself where the file holds the tar byte for byte, else a sha256."""
     rest_digest: str = ""
     """Of all else in the file: its first 4096 bytes, and what follows the data (`rest_digest`)."""
 

@@ -256,10 +256,14 @@ def test_the_digests_of_data_and_rest_cover_the_whole_file_with_sparse_members_t
     assert facts.rest_digest == rest_digest_of(written, end)
 
 
-def test_data_has_a_sha256_whatever_the_diff_ids_algorithm_is(tmp_path: Path) -> None:
+def test_a_tar_that_the_file_holds_is_hashed_once_whatever_the_diff_ids_algorithm_is(tmp_path: Path) -> None:
     tar = archive()
-    facts = write_layer([tar], str(tmp_path / "layer"), LayerClaims(diff_id=digest(tar, "sha512")))
-    assert facts.data_digest == digest(tar)
+    claims = LayerClaims(diff_id=digest(tar, "sha512"))
+    facts = write_layer([tar], str(tmp_path / "layer"), claims)
+    assert facts.data_digest == digest(tar, "sha512") == facts.diff_id
+    facts = write_layer([tar], str(tmp_path / "padded"), claims, LayerOptions(block_size=4096))
+    written = (tmp_path / "padded").read_bytes()
+    assert facts.data_digest == digest(written[4096 : 4096 + facts.data_size])
 
 
 def test_absolute_names_as_kaniko_ko_and_paketo_write_them_are_taken_from_the_root(tmp_path: Path) -> None:

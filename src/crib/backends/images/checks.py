@@ -69,7 +69,8 @@ def _difference(fd: int, path: str, layer: Layer) -> str:
         return f"{path} has {status.st_size} bytes, {layer.size} were written"
     if layer.data_size > layer.size - DATA_OFFSET:
         return f"{path} has {layer.size} bytes, too few for the {layer.data_size} of data in its record"
-    found_rest, data = RestDigest(), hashlib.sha256()
+    algorithm = layer.data_digest.partition(":")[0] or "sha256"
+    found_rest, data = RestDigest(), hashlib.new(algorithm)
     end = DATA_OFFSET + layer.data_size
     reader = _Reader(fd)
     head = reader.read(0, DATA_OFFSET)
@@ -83,7 +84,7 @@ def _difference(fd: int, path: str, layer: Layer) -> str:
     for position, length in windows(fd, end, layer.size):
         found_rest.add(position, reader.read(position, length))
     for what, found, recorded in (
-        ("data", f"sha256:{data.hexdigest()}", layer.data_digest),
+        ("data", f"{algorithm}:{data.hexdigest()}", layer.data_digest),
         ("metadata", found_rest.value, layer.rest_digest),
     ):
         if recorded and found != recorded:

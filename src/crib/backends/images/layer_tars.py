@@ -88,7 +88,8 @@ class VerbatimTar:
         self.size = layer.data_size
 
     def pieces(self) -> Iterator[bytes]:
-        found = hashlib.sha256()  # the digest of a file's data always is one
+        algorithm = self.diff_id.partition(":")[0]
+        found = hashlib.new(algorithm)
         with _failing_as_broken(self._path, self._layer):
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             try:
@@ -97,10 +98,9 @@ class VerbatimTar:
                     yield piece
             finally:
                 os.close(fd)
-        if f"sha256:{found.hexdigest()}" != self.diff_id:
+        if (digest := f"{algorithm}:{found.hexdigest()}") != self.diff_id:
             raise Broken(
-                f"layer {self.diff_id} cannot be exported: {self._path} is damaged, its tar has digest"
-                f" sha256:{found.hexdigest()}"
+                f"layer {self.diff_id} cannot be exported: {self._path} is damaged, its tar has {digest}"
             )
 
 

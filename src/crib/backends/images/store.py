@@ -333,6 +333,9 @@ def _check(image: FetchedImage) -> None:
     ]
     if image.manifest_digest is not None:
         digests.append(image.manifest_digest)
+    # Empty for a layer that was here already.
+    digests += [layer.data_digest for layer in image.layers if layer.data_digest]
+    digests += [layer.rest_digest for layer in image.layers if layer.rest_digest]
     wrong = next((digest for digest in digests if not is_digest(digest)), None)
     if wrong is not None or len(image.layers) > MAX_LAYERS:
         raise Broken(f"image worker answered with {len(image.layers)} layers and the digest {wrong!r}")

@@ -154,8 +154,7 @@ class _LayerWriter:
         self._extents = 0
         self._placement = Padded() if options.block_size > 512 else Verbatim()
         # The tar's own digest says all where the file holds it as it is.
-        same = options.block_size == 512 and self._tar_hash.name == "sha256"
-        self._data_hash = self._tar_hash if same else hashlib.sha256()
+        self._data_hash = self._tar_hash if options.block_size == 512 else hashlib.sha256()
 
     def write(self, source: Iterable[bytes]) -> LayerFacts:
         with Stage("layer-hash") as hashing, Stage("layer-write") as writing:
@@ -180,7 +179,7 @@ class _LayerWriter:
             file_size=layout.file_size,
             inodes=layout.inodes,
             data_size=data_end - DATA_OFFSET,
-            data_digest=f"sha256:{self._data_hash.hexdigest()}",
+            data_digest=f"{self._data_hash.name}:{self._data_hash.hexdigest()}",
             rest_digest=rest_digest,
         )
 
