@@ -92,6 +92,13 @@ async def test_files_and_settings_mean_a_registry_however_they_spell_it(lab: Lab
     lab.write("certs.d/dir.example:443/ca.crt", pem("CERTIFICATE", "authority"))
     (host,) = await lab.ask("Dir.example:443/a")
     assert (host.url, len(host.authorities)) == ("https://dir.example/v2", 1)
+    # On the loopback interface these are two: one is spoken to without TLS.
+    lab.write("certs.d/localhost:443/ca.crt", pem("CERTIFICATE", "authority"))
+    for image, url in (
+        ("localhost/a", "http://localhost/v2"),
+        ("localhost:443/a", "https://localhost:443/v2"),
+    ):
+        assert await lab.urls(image) == [url]
 
 
 # The settings' own mirrors

@@ -74,6 +74,7 @@ async def test_a_star_spans_slashes_and_other_characters_stand_for_themselves(
         ("registry.example/*", "registry.example:443/a/b:1"),
         ("registry.example:443/*", "REGISTRY.example/a/b:1"),
         ("*.Example/a/*", "Registry.example:443/a/b:1"),
+        ("*.example:443/*", "registry.example/a/b:1"),
         ("[::1]:5000/*", "[0::1]:5000/a/b:1"),
         ("docker.io/*", "Registry-1.Docker.io:443/a/b:1"),
         ("index.docker.io/*", "a/b:1"),

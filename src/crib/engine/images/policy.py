@@ -132,7 +132,8 @@ def _pattern(text: str) -> re.Pattern[str]:
     """What an administrator writes of a registry means what a name of it means, however either is spelled."""
     host, slash, rest = text.partition("/")
     if slash:
-        text = f"{host.lower() if '*' in host else canonical_registry(host)}/{rest}"
+        host = host.lower().removesuffix(":443") if "*" in host else canonical_registry(host)
+        text = f"{host}/{rest}"
     return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
 
 

@@ -277,7 +277,8 @@ def _elsewhere(prefix: str, location: str, reference: ImageReference, file: str)
     kept = there.digest == reference.digest and (reference.digest or there.tag == reference.tag)
     if not kept:
         raise Unavailable(f"{file}: prefix {prefix} changes the tag or digest of {reference}")
-    return replace(there, registry=host)  # as the administrator wrote it: a port says what is spoken there
+    # Else as the administrator wrote it: a port says what is spoken there.
+    return there if there.registry == HUB else replace(there, registry=host)
 
 
 def _canonical(registry: Registry) -> Registry:
