@@ -176,7 +176,7 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
 ) -> None:
     async with pod(lab) as sandbox:
         record = lab.container(sandbox, config(*command))
-        with pytest.raises(Broken, match=words):
+        with pytest.raises(InvalidRequest, match=rf"^config\.command: create of container .*{words}"):
             await lab.create(record, sandbox)
         await lab.handler.delete(record)
         assert not os.path.exists(record.log_path)

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -363,3 +364,47 @@ async def test_a_limit_that_this_node_cannot_keep_is_the_callers_at_update(cri: 
     of_pod = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id, resources=limits)
     with pytest.raises(InvalidRequest, match=r"resources\.cpuset_mems: "):
         await cri.call(cri.runtime.UpdatePodSandboxResources, of_pod)
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("config.mounts", {"mounts": [("file", "/bin")]}),
+        ("config.mounts", {"mounts": [("directory", "/bin/busybox")]}),
+        ("config.mounts", {"mounts": [("file", "/m"), ("directory", "/m/x")]}),
+        ("config.mounts", {"mounts": [("directory", "/sys/x")]}),
+        ("config.command", {"command": ["/bin"]}),
+        ("config.command", {"command": ["no-such-program"]}),
+        ("config.working_dir", {"working_dir": "/dev/null"}),
+        ("config.devices", {"device": "/bin/busybox/x"}),
+        ("config.devices[0].container_path", {"device": "/proc/x"}),
+        ("config.log_path", {"log_path": "taken.log/x.log"}),
+        ("config.log_path", {"log_path": "directory"}),
+    ],
+)
+async def test_a_place_that_cannot_be_is_the_callers(
+    cri: Cri, tmp_path: Path, field: str, fields: dict[str, Any]
+) -> None:
+    logs = cri.cribd.logs / "places"
+    pod = await cri.run_pod("places")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    (logs / "taken.log").touch()
+    (logs / "directory").mkdir(exist_ok=True)
+    config = cri.container_config(*fields.get("command", ["true"]))
+    for source, place in fields.get("mounts", ()):
+        config.mounts.add(host_path=str(tmp_path / source), container_path=place)
+    if device := fields.get("device"):
+        config.devices.add(host_path="/dev/null", container_path=device)
+    config.working_dir = fields.get("working_dir", "")
+    config.log_path = fields.get("log_path", "box.log")
+    with pytest.raises(InvalidRequest) as caught:
+        await pods.create_container(cri.connection, pod, config)
+    assert str(caught.value).startswith(f"{field}: "), caught.value
+
+
+async def test_a_pods_log_directory_that_is_a_file_is_the_callers(cri: Cri, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("file", "file/below"):
+        with pytest.raises(InvalidRequest, match=r"^config\.log_directory: "):
+            await cri.run_pod("taken", log_directory=str(tmp_path / path))

@@ -55,8 +55,8 @@ MAX_PORTS = 5_000
 MAX_DNS = 256
 """Of each kind: servers, search domains, options; a pod of Kubernetes has at most 3, 32 and a few."""
 MAX_SYSCTLS = 1_000
-MAX_GROUPS = 65536
-"""Most supplementary groups that Linux gives a process (NGROUPS_MAX)."""
+MAX_GROUPS = 1024
+"""As many as the groups of one process may be (`ocispec.user`)."""
 MAX_CAPABILITIES = 256
 """Names in one list; Linux has 41."""
 MAX_HIDDEN_PATHS = 1_000

@@ -8,7 +8,7 @@ import os
 
 from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.failures import runtime_words
-from crib.backends.oci.refused_limits import create_failure
+from crib.backends.oci.refusals import create_failure
 from crib.host.capture import Capture
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
@@ -125,7 +125,7 @@ class MonitorStart:
             raise Broken(f"{what}: conmon and the runtime did not answer within {timeout:.0f} s") from None
         if not line:
             words = runtime_words(self._words.finish().decode("utf-8", "replace"))
-            raise Broken(f"{what}: conmon ended without an answer: {words}")
+            raise create_failure(what, f"conmon ended without an answer: {words}")
         try:
             answer = decode_sync(line)
         except ValueError as error:

@@ -23,6 +23,7 @@ from crib.backends.oci.labels import Labels
 from crib.backends.oci.places import Placed, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.rootfs import (
     LayerMounts,
     check_mount_points,
@@ -40,7 +41,6 @@ from crib.backends.oci.sources import (
 )
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
-from crib.host.directories import make_directory
 from crib.host.null_device import keep_null_device
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import run_to_end
@@ -203,7 +203,7 @@ class Containers:
         prepare_mount_sources(config, self._env.settings.missing_host_path)
         self._volumes.prepare(record, idmap, volume_label(inputs))
         if record.log_path:
-            make_directory(os.path.dirname(record.log_path), 0o755)
+            make_log_directory(os.path.dirname(record.log_path), "config.log_path")
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
         self._volumes.fill(root, inputs.declared_volumes, files)
         self._bundles.write_spec(record.id, document)

@@ -25,6 +25,7 @@ from crib.backends.oci.pod_namespaces import (
     unpin_all,
 )
 from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.updates import Updates
 from crib.host.directories import make_directory
@@ -67,7 +68,7 @@ class Pods:
                 self._make_directory(record)
                 confinement = await self._labels.confine(record)
                 if config.log_directory:
-                    make_directory(config.log_directory, 0o755)
+                    make_log_directory(config.log_directory, "config.log_directory")
                 write_pod_files(self._paths, record)
                 if config.security.namespaces.ipc != NamespaceMode.NODE:
                     self._mount_shm(record, size)

@@ -18,7 +18,7 @@ import msgspec
 from crib.backends.oci.bundles import BundleNote, Bundles
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import checked, trying
-from crib.backends.oci.refused_limits import refused_field
+from crib.backends.oci.refusals import refused_field
 from crib.backends.oci.slices import limit_slice
 from crib.host.cgroup_limits import Files, write_limits
 from crib.host.files import atomic_write

@@ -1,4 +1,4 @@
-"""Limits that only the kernel knows to be impossible are the caller's, whoever wrote them."""
+"""What the runtime could not do for the request's sake is told as a field of it, the rest as the host's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.refused_limits import create_failure, refused_field
+from crib.backends.oci.refusals import create_failure, refused_field
 from crib.model.errors import Broken, InvalidRequest
 
 GROUP = "/sys/fs/cgroup/cpuset/crib/p/c"
@@ -43,11 +43,44 @@ def test_a_create_that_the_kernel_refused_for_a_limit_names_it(words: str, field
 
 
 @pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ("mount `/h/file` to `bin`: Not a directory", "config.mounts"),
+        ("mkdir `/m/x`: Not a directory", "config.mounts"),
+        ("failed open()ing /dev/null: No such file or directory", "config.mounts"),
+        ("mknod `/bin/busybox/x`: Not a directory", "config.devices"),
+        ("open executable: Operation not permitted", "config.command"),
+        ("executable file `a\nb` not found in $PATH: No such file or directory", "config.command"),
+        ("executable file `x` not found: No such file or directory", "config.command"),
+        ("chdir `/proc/nox`: No such file or directory", "config.working_dir"),
+        ("open `bin/busybox/x`: Not a directory", "config.linux.security_context"),
+        (
+            "conmon ended without an answer: [conmon:e]: Failed to open log file Is a directory",
+            "config.log_path",
+        ),
+        (f'{RUNC}exec: "x": executable file not found in $PATH', "config.command"),
+        (f'{RUNC}exec: "/bin": is a directory', "config.command"),
+        (f'{RUNC}error mounting "/h" to rootfs at "/bin": create mount: not a directory', "config.mounts"),
+        (
+            f'{RUNC}chdir to cwd ("/dev/null") set in config.json failed: not a directory',
+            "config.working_dir",
+        ),
+    ],
+)
+def test_a_create_that_failed_at_a_place_or_program_of_the_request_names_it(words: str, field: str) -> None:
+    error = create_failure("create of container c", words)
+    assert isinstance(error, InvalidRequest)
+    assert error.field == field
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "writing file `cpuset.cpus`: Input/output error",
         "open `/sys/fs/cgroup/x`: No such file or directory",
-        "executable file `sleep` not found in $PATH: No such file or directory",
+        "mount `overlay` to `/x`: Input/output error",
+        "mount `/run/crib/sandboxes/p/etc/hosts` to `etc/hosts`: No such file or directory",
+        "mount `tmpfs` to `dev`: Cannot allocate memory",
         "it said nothing",
     ],
 )
