@@ -9,6 +9,8 @@ for lies in memory, where no filter sees it, and without the call many of them d
 
 from __future__ import annotations
 
+import functools
+
 from crib.model.errors import InvalidRequest
 from crib.model.facts import HostFacts
 from crib.model.sandbox import ProfileType, SecurityProfile
@@ -84,6 +86,7 @@ def _localhost(content: bytes | None, reference: str) -> oci.Seccomp:
         ) from error
 
 
+@functools.lru_cache(maxsize=64)
 def default_profile(granted: frozenset[str], architecture: str) -> oci.Seccomp:
     """Our profile for a container with these CAP_… names on an architecture (its OCI name)."""
     allowed = set(ALLOWED | BY_ARCHITECTURE.get(architecture, frozenset()))
