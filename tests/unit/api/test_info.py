@@ -29,7 +29,7 @@ SECURITY: dict[str, Any] = {
     "apparmor": {"profile_type": "Unconfined"},
 }
 LIMITS: dict[str, Any] = {
-    "cpu_quota": 5,
+    "cpu_quota": 5000,
     "memory_limit_in_bytes": "1099511627776",
     "hugepage_limits": [{"page_size": "2MB", "limit": "3"}],
     "unified": {"memory.high": "1"},
