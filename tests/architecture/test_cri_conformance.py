@@ -1,5 +1,6 @@
-"""docs/cri-conformance.md has a row for every field of the messages that make pods and containers, and each
-row names a test that exists.
+"""docs/cri-conformance.md has a row for every field of the messages that make pods and containers.
+
+That the test in each row exists is test_papers.py's matter.
 """
 
 from __future__ import annotations
@@ -55,8 +56,5 @@ def test_there_are_no_other_messages() -> None:
     assert tuple(ROWS) == MESSAGES
 
 
-@pytest.mark.parametrize("message", MESSAGES)
-def test_every_row_names_a_test_that_exists(message: str) -> None:
-    for field, does, file, test in ROWS[message]:
-        assert "TODO" not in does, field
-        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), (field, test)
+def test_no_row_is_a_promise() -> None:
+    assert not [row for rows in ROWS.values() for row in rows if "TODO" in row[1]]
