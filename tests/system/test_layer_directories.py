@@ -343,7 +343,8 @@ def test_the_probe_takes_directories_where_no_erofs_can_be_mounted(
 async def test_the_helper_can_neither_leave_its_directory_nor_do_more_than_it_must(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked from inside: the root, the capabilities and the bounding set of the process that unpacks."""
+    """Asked from inside: the root, the capabilities and the bounding set of the process that unpacks, before
+    its system calls are filtered (test_worker_confinement)."""
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "import os, sys, msgspec\n"
@@ -367,6 +368,8 @@ async def test_the_helper_can_neither_leave_its_directory_nor_do_more_than_it_mu
         "    caps = [line.split()[1] for line in text.splitlines()\n"
         "            if line.startswith(('CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs'))]\n"
         "module.confinement.confine = confined\n"
+        # It has no chroot at all then; here it is to fail for want of the right.
+        "module.seccomp.confine = lambda *groups, sockets: None\n"
         "module._answer = look\n"
         "module.main(sys.argv[1:])\n"
     )
