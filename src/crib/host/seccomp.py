@@ -79,7 +79,9 @@ def confine(*allowed: Iterable[int], sockets: bool) -> None:
     code = _filter([*COMMON.values(), *(number for one in allowed for number in one)], sockets=sockets)
     buffer = ctypes.create_string_buffer(b"".join(code))
     program = _Program(len(code), ctypes.addressof(buffer))
-    libc._checked(_seccomp(JUDGED["seccomp"], _SET_MODE_FILTER, _FLAG_TSYNC, ctypes.addressof(program)))
+    other = _seccomp(JUDGED["seccomp"], _SET_MODE_FILTER, _FLAG_TSYNC, ctypes.addressof(program))
+    if libc._checked(other):
+        raise OSError(errno.EBUSY, f"thread {other} has a filter of its own")
 
 
 def _filter(allowed: Sequence[int], *, sockets: bool) -> _Code:
