@@ -25,6 +25,12 @@ _HOSTNAME = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*\.?"
 )
 _SYSCTL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]*")
+_CGROUP_FILE = re.compile(
+    r"tasks|notify_on_release|release_agent"
+    r"|(?:cgroup|cpu|cpuacct|cpuset|memory|blkio|io|pids|hugetlb|rdma|misc|devices|freezer|net_cls|net_prio"
+    r"|perf_event|irq|dmem)\..*",
+    re.DOTALL,
+)
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 
 Enum = TypeVar("Enum", bound=IntEnum)
@@ -169,9 +175,15 @@ def in_container(text: str, field: str) -> str:
 
 
 def cgroup_parent(text: str, field: str) -> str:
-    """Empty, a path below the cgroup root, or a slice's name."""
-    if ".." in path(text, field).split("/"):
+    """Empty, a path below the cgroup root, or a slice's name; no part of it names one of a cgroup's files."""
+    parts = path(text, field).split("/")
+    if ".." in parts:
         refuse(field, f"{text!r} has a '..' in it")
+    if "\n" in text:
+        refuse(field, f"{text!r} has a line end in it, which the kernel takes in no cgroup's name")
+    for part in parts:
+        if _CGROUP_FILE.fullmatch(part) and not part.endswith(".slice"):
+            refuse(field, f"{text!r}: {part!r} is the name of a file that cgroups have")
     return text
 
 
