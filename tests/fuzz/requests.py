@@ -1,30 +1,23 @@
 """Odd requests for every call, drawn from the descriptors of `crib.stubs`; none of them can touch the host.
 
-    draw = OddRequests(random.Random("seed"), haven)
-    request = draw.request("CreateContainer", world)      # a fair request, with some fields that are not
-    tame(request, haven)                                  # whatever names the host is within the haven now
-
-`tame` is the only gate: everything that is sent has passed it, however it was made.
+draw = OddRequests(random.Random("seed"), haven)
+request = draw.request("CreateContainer", world)      # a fair request, with some fields that are not
+tame(request, haven)                                  # whatever names the host is within the haven now
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-import os
 import random
-import socket
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2
+from tests.fuzz.taming import DEVICES, SYSCTLS, Haven, is_map, is_repeated, tame
 
 SERVICES = (
     *api_pb2.DESCRIPTOR.services_by_name.values(),
@@ -84,22 +77,7 @@ _TEXTS = (
     "1-0",
     "a=b",
 )
-_SYSCTLS = (
-    "kernel.shm_rmid_forced",
-    "kernel.msgmax",
-    "fs.mqueue.msg_max",
-    "net.ipv4.ip_local_port_range",
-    "net.core.somaxconn",
-    "net/ipv4/conf/eth0.1/rp_filter",
-    "net.nosuch.file",
-    "kernel.nosuch",
-    "vm.nosuch",
-)
-"""The first five belong to namespaces; `tame` keeps them from pods that have the node's."""
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 _ADDRESSES = ("", "0.0.0.0", "127.83.0.9", "192.0.2.1", "::", "::1", "fe80::1", "fe80::1%eth0", "300.1.1.1")
-_OUR_HOST = "127.83.0.9"
-"""Where host ports are published: no server of this machine listens there."""
 _CIDRS = (
     "",
     "10.0.0.0/8",
@@ -112,6 +90,12 @@ _CIDRS = (
 )
 _MOUNT_OPTIONS = ("ro", "noexec", "nosuid", "rw", "suid", "bind", "remount", "lowerdir=/x", "")
 _CAPABILITIES = ("ALL", "all", "CAP_NET_ADMIN", "net_admin", "SYS_ADMIN", "NO_SUCH", "")
+_KEYS = {
+    "sysctls": SYSCTLS,
+    "unified": ("pids.max", "memory.high", "cpu.idle", "cgroup.kill", "hugetlb.2MB.max"),
+    "annotations": ("cdi.k8s.io/x", "io.crib.platform", "kubernetes.io/ingress-bandwidth", "run.oci.keep"),
+}
+"""Keys of maps that somebody reads."""
 _COMMANDS = (
     ("sleep", "1000"),
     ("sleep", "1000"),
@@ -125,34 +109,6 @@ _COMMANDS = (
     ("",),
     (),
 )
-
-
-@dataclass(frozen=True)
-class Haven:
-    """The places of the host that requests may name: `top` is a directory made for that."""
-
-    top: str
-    logs: str
-    cgroup: str
-    subnet: str
-
-    def fill(self) -> None:
-        """One of each kind of file."""
-        top = Path(self.top)
-        (top / "directory").mkdir()
-        (top / "file").write_bytes(b"content\n")
-        (top / "link").symlink_to("directory")
-        (top / "loop").symlink_to("loop")
-        (top / "nowhere").symlink_to("not/there")
-        os.mkfifo(top / "fifo")
-        os.mknod(top / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-        with socket.socket(socket.AF_UNIX) as end:
-            end.bind(f"{self.top}/socket")
-        (top / "profile.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
-
-    def places(self) -> tuple[str, ...]:
-        names = ("directory", "file", "link", "loop", "nowhere", "fifo", "device", "socket", "profile.json")
-        return (self.top, *(f"{self.top}/{name}" for name in (*names, "file/below", "new", "archive.tar")))
 
 
 @dataclass
@@ -270,7 +226,7 @@ class OddRequests:
         holder: Any = message
         if (
             chosen.type == FieldDescriptor.TYPE_MESSAGE
-            and not _repeated(chosen)
+            and not is_repeated(chosen)
             and self._draw.random() < 0.9
         ):
             self.spoil(getattr(holder, chosen.name))
@@ -281,7 +237,7 @@ class OddRequests:
         self._set(holder, chosen)
 
     def _set(self, holder: Any, chosen: FieldDescriptor) -> None:
-        if not _repeated(chosen):
+        if not is_repeated(chosen):
             if chosen.type == FieldDescriptor.TYPE_MESSAGE:
                 self._fill(getattr(holder, chosen.name), 3)
             else:
@@ -289,8 +245,8 @@ class OddRequests:
             return
         count = self._draw.choice((1, 1, 2, 3)) if self._draw.random() < 0.95 else self._draw.choice(_MANY)
         values = getattr(holder, chosen.name)
-        if _is_map(chosen):
-            self._set_map(values, chosen.message_type, count)
+        if is_map(chosen):
+            self._set_map(values, chosen, count)
         elif chosen.type == FieldDescriptor.TYPE_MESSAGE:
             first = values.add()
             self._fill(first, 3)
@@ -303,9 +259,10 @@ class OddRequests:
             size = len(value.encode()) if isinstance(value, str) else 10
             values.extend([value] * max(1, min(count, BIG // (size + 8))))
 
-    def _set_map(self, values: Any, entry: Descriptor, count: int) -> None:
-        key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
-        key, value = self._value(key_field), self._value(value_field)
+    def _set_map(self, values: Any, chosen: FieldDescriptor, count: int) -> None:
+        known = _KEYS.get(chosen.name) if self._draw.random() < 0.7 else None
+        key = self._draw.choice(known or _TEXTS)
+        value = self._value(chosen.message_type.fields_by_name["value"])
         size = len(str(key).encode()) + len(str(value).encode())
         values[key] = value
         for number in range(min(count, BIG // (size + 16)) - 1):
@@ -318,13 +275,13 @@ class OddRequests:
         for each in message.DESCRIPTOR.fields:
             if self._draw.random() < 0.3 or (each.type == FieldDescriptor.TYPE_MESSAGE and not depth):
                 continue
-            if each.type == FieldDescriptor.TYPE_MESSAGE and not _repeated(each):
+            if each.type == FieldDescriptor.TYPE_MESSAGE and not is_repeated(each):
                 self._fill(getattr(holder, each.name), depth - 1)
-            elif not _repeated(each):
+            elif not is_repeated(each):
                 setattr(holder, each.name, self._value(each))
             elif each.type != FieldDescriptor.TYPE_MESSAGE:
                 getattr(holder, each.name).append(self._value(each))
-            elif not _is_map(each):
+            elif not is_map(each):
                 self._fill(getattr(holder, each.name).add(), depth - 1)
 
     def _value(self, wanted: FieldDescriptor) -> Any:
@@ -346,7 +303,7 @@ class OddRequests:
     def _pools(self) -> dict[str, Sequence[str]]:
         places = self._haven.places()
         return {
-            "host_path": (*places, *_DEVICES, "", "relative"),
+            "host_path": (*places, *DEVICES, "", "relative"),
             "path": (*places, "", "relative"),
             "localhost_ref": places,
             "seccomp_profile_path": ("runtime/default", "unconfined", *(f"localhost/{p}" for p in places)),
@@ -368,7 +325,17 @@ class OddRequests:
             "readonly_paths": ("/proc/sys", "/mnt", "/no/such", "/bin/sh", "/bin/sh/x", "/"),
             "log_path": ("0.log", "a/b.log", "d/" * 40 + "0.log", "..", "./", "x" * 250),
             "log_directory": (f"{self._haven.logs}/other", ""),
-            "cgroup_parent": ("fuzz", "a/b", "/x/", "x" * 300, "a.slice", "a-b.slice", "-.slice"),
+            "cgroup_parent": (
+                "fuzz",
+                "a/b",
+                "/x/",
+                "x" * 300,
+                "a.slice",
+                "-.slice",
+                "tasks",
+                "cpu.max",
+                "a\nb",
+            ),
             "container_id": ("", "a", "f" * 64, "g", "x" * 200),
             "pod_sandbox_id": ("", "a", "f" * 64, "g", "x" * 200),
             "target_id": ("", "a", "f" * 64),
@@ -403,131 +370,6 @@ class OddRequests:
         }
 
 
-def tame(message: Message, haven: Haven) -> None:
-    """Move whatever the request says about this machine into the haven; everything else stays odd."""
-    for part in _messages(message):
-        rule = _RULES.get(type(part))
-        if rule is not None:
-            rule(part, haven)
-
-
-def _within(path: str, top: str) -> str:
-    """Relative and empty paths are refused, so they may stay."""
-    if not path.startswith("/") or (f"{path}/".startswith(f"{top}/") and ".." not in path.split("/")):
-        return path
-    return f"{top}/{path.lstrip('/')}"
-
-
-def _tame_pod(part: api_pb2.PodSandboxConfig, haven: Haven) -> None:
-    part.log_directory = _within(part.log_directory, haven.logs)
-    linux = part.linux if part.HasField("linux") else None
-    for port in part.port_mappings:
-        if _is_any_address(port.host_ip):
-            port.host_ip = _OUR_HOST
-    if linux is None:
-        return
-    if parent := linux.cgroup_parent:
-        # a slice's place is at the top, beside everybody's: no request names one with this driver
-        below = parent if parent.startswith(f"{haven.cgroup}/") else f"{haven.cgroup}/fuzz/{parent}"
-        linux.cgroup_parent = below.removesuffix(".slice")
-    options = linux.security_context.namespace_options
-    owns = api_pb2.NODE not in (options.network, options.ipc)
-    for key in list(linux.sysctls):
-        if not key.startswith("fuzz.") and (key not in _SYSCTLS or (key in _SYSCTLS[:6] and not owns)):
-            linux.sysctls[f"fuzz.{key}"] = linux.sysctls.pop(key)
-
-
-def _is_any_address(text: str) -> bool:
-    """Empty, any, and whatever is an address of this machine."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return not text
-    return address.is_unspecified or address.is_loopback
-
-
-def _tame_mount(part: api_pb2.Mount, haven: Haven) -> None:
-    part.host_path = _within(part.host_path, haven.top)
-
-
-def _tame_device(part: api_pb2.Device, haven: Haven) -> None:
-    if part.host_path not in _DEVICES:
-        part.host_path = _within(part.host_path, haven.top)
-
-
-def _tame_profile(part: api_pb2.SecurityProfile, haven: Haven) -> None:
-    part.localhost_ref = _profile(part.localhost_ref, haven)
-
-
-def _profile(text: str, haven: Haven) -> str:
-    prefix = "localhost/" if text.startswith("localhost/") else ""
-    return prefix + _within(text.removeprefix(prefix), haven.top)
-
-
-def _tame_security(
-    part: api_pb2.LinuxSandboxSecurityContext | api_pb2.LinuxContainerSecurityContext, haven: Haven
-) -> None:
-    part.seccomp_profile_path = _profile(part.seccomp_profile_path, haven)
-
-
-def _tame_path(part: node_pb2.ImportImageRequest | node_pb2.ExportImagesRequest, haven: Haven) -> None:
-    part.path = _within(part.path, haven.top)
-
-
-def _tame_network(part: api_pb2.NetworkConfig, haven: Haven) -> None:
-    """The bridge's own range, or a part of it, for whatever could be one."""
-    own = ipaddress.ip_network(haven.subnet)
-    for text in part.pod_cidr.split(","):
-        try:
-            wanted = ipaddress.ip_network(text.strip(), strict=False)
-        except ValueError:
-            continue
-        if wanted.version == 4:
-            part.pod_cidr = f"{own.network_address}/{max(wanted.prefixlen, own.prefixlen)}"
-        elif part.pod_cidr:
-            part.pod_cidr = "x"
-
-
-_RULES: dict[type[Message], Callable[[Any, Haven], None]] = {
-    api_pb2.PodSandboxConfig: _tame_pod,
-    api_pb2.Mount: _tame_mount,
-    api_pb2.Device: _tame_device,
-    api_pb2.SecurityProfile: _tame_profile,
-    api_pb2.LinuxSandboxSecurityContext: _tame_security,
-    api_pb2.LinuxContainerSecurityContext: _tame_security,
-    node_pb2.ImportImageRequest: _tame_path,
-    node_pb2.ExportImagesRequest: _tame_path,
-    api_pb2.NetworkConfig: _tame_network,
-}
-"""Every message that can name something of the host."""
-
-
-def _messages(message: Message) -> Iterator[Message]:
-    """It and all that are set in it and can have a rule."""
-    yield message
-    for each, value in message.ListFields():
-        if not each.message_type or not _is_ruled(each.message_type):
-            continue
-        for part in value if _repeated(each) else (value,):
-            yield from _messages(part)
-
-
-@functools.cache
-def _is_ruled(descriptor: Descriptor) -> bool:
-    """Whether a rule is for this message or for one below it."""
-    if any(kind.DESCRIPTOR is descriptor for kind in _RULES):
-        return True
-    return any(_is_ruled(each.message_type) for each in descriptor.fields if each.message_type)
-
-
-def _repeated(wanted: FieldDescriptor) -> bool:
-    return bool(wanted.is_repeated)
-
-
-def _is_map(wanted: FieldDescriptor) -> bool:
-    return bool(wanted.message_type and wanted.message_type.GetOptions().map_entry)
-
-
 def _bounds(wanted: FieldDescriptor) -> tuple[int, int]:
     kinds = FieldDescriptor
     if wanted.type in (kinds.TYPE_UINT32, kinds.TYPE_FIXED32):
@@ -545,49 +387,3 @@ def _tell_apart(message: Message, number: int) -> None:
     for name in ("container_path", "key", "page_size"):
         if name in message.DESCRIPTOR.fields_by_name:
             setattr(holder, name, f"{getattr(holder, name)}{number}"[-4000:])
-
-
-def smaller(message: Message) -> Iterator[Message]:
-    """The message with one thing less: a field, an element, half of a list or of a text."""
-    for path in _paths(message, ()):
-        less = type(message)()
-        less.CopyFrom(message)
-        _cut(less, path)
-        if less != message:
-            yield less
-
-
-def _paths(message: Message, above: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    for each, value in message.ListFields():
-        here = (*above, each.name)
-        yield (*here, "clear")
-        if _is_map(each):
-            yield from ((*here, "del", key) for key in list(value)[:8])
-            continue
-        if _repeated(each) and len(value) > 1:
-            yield (*here, "half")
-        if each.type == FieldDescriptor.TYPE_STRING and not _repeated(each) and len(value) > 8:
-            yield (*here, "shorten")
-        if each.type == FieldDescriptor.TYPE_MESSAGE:
-            parts = (
-                [(here, value)] if not _repeated(each) else [((*here, n), v) for n, v in enumerate(value[:4])]
-            )
-            for place, part in parts:
-                yield from _paths(part, place)
-
-
-def _cut(message: Any, path: tuple[Any, ...]) -> None:
-    holder = message
-    *above, verb = path if "del" not in path else path[:-1]
-    name = above.pop()
-    for step in above:
-        holder = holder[step] if isinstance(step, int) else getattr(holder, step)
-    if verb == "clear":
-        holder.ClearField(name)
-    elif verb == "half":
-        values = getattr(holder, name)
-        del values[len(values) // 2 :]
-    elif verb == "shorten":
-        setattr(holder, name, getattr(holder, name)[: len(getattr(holder, name)) // 2])
-    else:
-        del getattr(holder, name)[path[-1]]

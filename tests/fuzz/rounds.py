@@ -23,7 +23,9 @@ from google.protobuf.message import DecodeError, Message
 
 from crib.host.mount_table import mounts_below
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.fuzz.requests import METHODS, Haven, OddRequests, World, smaller, tame
+from tests.fuzz.requests import METHODS, OddRequests, World
+from tests.fuzz.shrinking import smaller
+from tests.fuzz.taming import Haven, tame
 from tests.images import busybox_image, write_saved_archive
 from tests.system.daemon import SETTLE_SECONDS, Cri, Cribd
 from tests.system.leftovers import Leftovers, remove_cgroups

@@ -14,7 +14,9 @@ from google.protobuf.message import Message
 
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.fuzz.requests import METHODS, Haven, OddRequests, World, smaller, tame
+from tests.fuzz.requests import METHODS, OddRequests, World
+from tests.fuzz.shrinking import smaller
+from tests.fuzz.taming import Haven, tame
 
 HAVEN = Haven("/tmp/haven", "/tmp/root/logs", "/crib-fuzz", "100.64.7.0/24")
 WORLD = World("localhost:1/x:1", ["a" * 64], ["b" * 64])
