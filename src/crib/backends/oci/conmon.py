@@ -115,7 +115,7 @@ class MonitorStart:
     async def pid(self, timeout: float) -> int:
         """Pid of the container's first process.
 
-        In the runtime's words Broken when it could not be created, InvalidRequest for a limit that cannot be.
+        In the runtime's words InvalidRequest when a field of the request is to blame, else Broken.
         """
         what = f"create of container {self._container.id} ({self._container.command!r})"
         try:
