@@ -96,6 +96,7 @@ class Rounds:
             yield
         finally:
             shutil.rmtree(self._haven.top, ignore_errors=True)
+            self._archive.unlink(missing_ok=True)
 
     async def warm_up(self) -> None:
         """Make what all pods share, so that each round leaves as much as it found."""
