@@ -319,10 +319,7 @@ class Images(Protocol):
         ...
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        """Write images to a new file, `oci` (a tar of an OCI layout) or `docker` (as `docker save` does).
-
-        Its size in bytes.
-        """
+        """Write images to a new file: `oci`, a tar of an OCI layout, or `docker`. Its size in bytes."""
         ...
 
     async def verify(self, suspect: SuspectImage) -> str:
