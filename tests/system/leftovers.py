@@ -150,8 +150,9 @@ def _rules(bridge: str) -> Iterator[str]:
             contents = nftables.contents(table)
             for name, entries in (contents.maps if contents else {}).items():
                 yield from (f"{name} {entry}" for entry in entries)
-            senders = nftables.contents(table, "bridge")
-            for name, keys in (senders.sets if senders else {}).items():
+        if (senders := nftables.contents(table, "bridge")) is not None:
+            yield f"bridge {table}"
+            for name, keys in senders.sets.items():
                 yield from (f"{name} {key}" for key in keys)
     finally:
         nftables.close()
