@@ -49,7 +49,8 @@ and mended in each version that crib takes.
                          system/test_story_volumes.py::
                          test_cve_2019_16884_no_volume_takes_the_place_of_proc
                          test_cve_2019_16884_a_file_of_the_pod_does_not_follow_a_link_into_proc,
-                         test_cve_2019_16884_a_link_in_a_volume_leads_no_mount_into_proc
+                         test_cve_2019_16884_a_link_in_a_volume_leads_no_mount_into_proc,
+                         test_cve_2023_27561_a_link_swapped_in_during_a_create_leads_no_mount_away
     CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-52881
                          /proc is a link
                          test_an_image_whose_proc_is_a_link_gets_no_other_proc
@@ -112,6 +113,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +130,7 @@ from crib.model.container import (
     ExecCommand,
     Mount,
 )
-from crib.model.errors import CribError, InvalidRequest
+from crib.model.errors import CribError, InvalidRequest, WrongState
 from crib.model.sandbox import (
     IdMapping,
     NamespaceMode,
@@ -138,6 +140,7 @@ from crib.model.sandbox import (
     SecurityProfile,
     UserNamespace,
 )
+from crib.model.settings import HandlerSettings
 from tests.system.oci_setup import BOUND, STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -396,6 +399,61 @@ async def test_cve_2019_16884_a_link_in_a_volume_leads_no_mount_into_proc(lab: O
     with pytest.raises(InvalidRequest, match=r"config\.mounts\[1\]\.container_path: /vol/x leads to /proc"):
         async with running(lab, config(mounts=mounts)):
             pass
+
+
+SWAPPING = """#!/bin/sh
+# Changes a directory of a volume for a link, as another container could in the middle of a create.
+case " $* " in
+*" create "*) mv {vol}/x {vol}/aside && mv {vol}/link {vol}/x ;;
+esac
+exec {program} "$@"
+"""
+
+
+@pytest.mark.parametrize(("program", "target"), [("crun", "/proc"), ("crun", "/dev"), ("runc", "/dev")])
+async def test_cve_2023_27561_a_link_swapped_in_during_a_create_leads_no_mount_away(
+    tmp_path: Path, program: str, target: str
+) -> None:
+    shared, inner, script = tmp_path / "shared", tmp_path / "inner", tmp_path / program
+    for directory in (shared, inner, shared / "x"):
+        directory.mkdir()
+    (shared / "link").symlink_to(target)
+    script.write_text(SWAPPING.format(vol=shared, program=shutil.which(program)))
+    script.chmod(0o755)
+    async with oci_lab(program, HandlerSettings(path=str(script))) as lab, pod(lab) as sandbox:
+        wanted = config(mounts=(Mount("/vol", str(shared)), Mount("/vol/x", str(inner))))
+        record = lab.container(sandbox, wanted)
+        try:
+            with pytest.raises(
+                WrongState, match=r"^config\.mounts\[1\]\.container_path: /vol/x is not mounted at /vol/x"
+            ):
+                await lab.create(record, sandbox)
+        finally:
+            await lab.handler.delete(record)
+        assert (shared / "x").is_symlink()
+        assert not os.path.exists(lab.paths.container(record.id))
+        assert not [path for path in Path("/proc").glob("[0-9]*/cgroup") if record.id in said_by(path)]
+
+
+def said_by(path: Path) -> str:
+    """Empty when the process has ended."""
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+async def test_mounts_inside_of_volumes_are_made_as_ever(lab: OciLab) -> None:
+    shared, inner = Path(lab.logs).parent / "shared", Path(lab.logs).parent / "inner"
+    for directory in (shared, inner, shared / "deep"):
+        directory.mkdir()
+    (inner / "file").write_text("found")
+    (shared / "link").symlink_to("deep")
+    places = ("/vol", "/vol/new place", "/vol/link", "/dev/shm/x", "/vol/deep/in")
+    mounts = (Mount(places[0], str(shared)), *(Mount(place, str(inner)) for place in places[1:]))
+    mounts += (Mount("/vol/one", str(inner / "file")), Mount("/node", "/"), Mount("/node/sys", "/sys"))
+    async with running(lab, config(mounts=mounts)) as record:
+        script = "cat '/vol/new place/file' /vol/deep/file /dev/shm/x/file /vol/one"
+        assert await said(lab, record, script) == "found" * 4
 
 
 async def test_an_image_whose_proc_is_a_link_gets_no_other_proc(lab: OciLab) -> None:

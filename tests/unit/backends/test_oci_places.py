@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.places import Placed, check_places, place_in_root
+from crib.backends.oci.places import Landing, Placed, check_landings, check_places, place_in_root
 from crib.model.container import ContainerConfig, ContainerSecurity, Mount
-from crib.model.errors import InvalidRequest
+from crib.model.errors import InvalidRequest, WrongState
 from crib.wire import oci_runtime as oci
 
 HOSTNAME = oci.Mount("/etc/hostname", "bind", "/hostname", ("rbind", "rw"))
@@ -48,9 +48,11 @@ def bound(mount: Mount) -> oci.Mount:
     return oci.Mount(mount.container_path, "bind", mount.host_path, ("rbind",))
 
 
-def check(root: Path, *asked: Mount, before: tuple[oci.Mount, ...] = (), **placed: object) -> None:
+def check(
+    root: Path, *asked: Mount, before: tuple[oci.Mount, ...] = (), **placed: object
+) -> tuple[Landing, ...]:
     config = ContainerConfig("c", "i", mounts=asked)
-    check_places(str(root), config, Placed((*before, *map(bound, asked)), **placed))  # type: ignore[arg-type]
+    return check_places(str(root), config, Placed((*before, *map(bound, asked)), **placed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -176,3 +178,95 @@ def test_cve_2025_31133_no_volume_changes_what_masks_are_made_of(
         "c", "i", mounts=(Mount(path, str(tmp_path)),), security=ContainerSecurity(privileged=True)
     )
     check_places(str(root), config, Placed(tuple(map(bound, config.mounts))))
+
+
+def process(tmp_path: Path, *points: str) -> str:
+    """A directory like that of a process below /proc; what its mounts show is in `root`."""
+    made = tmp_path / "process"
+    (made / "root").mkdir(parents=True, exist_ok=True)
+    lines = (f"{30 + n} 29 0:{n} / {point} rw - tmpfs none rw\n" for n, point in enumerate(points))
+    (made / "mountinfo").write_text("".join(lines), newline="")
+    return str(made)
+
+
+def shown(tmp_path: Path, *names: str) -> list[Landing]:
+    """Mounts through volumes, each of which shows its source."""
+    for name in names:
+        (tmp_path / "process" / "root" / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    return [
+        Landing(name, name, f"{tmp_path}/process/root{name}", position) for position, name in enumerate(names)
+    ]
+
+
+def test_mounts_are_looked_at_again_only_where_one_leads_through_a_volume(root: Path, volume: Path) -> None:
+    other = oci.Mount("/dev", "tmpfs", "tmpfs")
+    groups = oci.Mount("/vol/groups", "cgroup", "cgroup")
+    assert check(root, Mount("/vol", str(volume)), Mount("/dev/dri", "/dev"), before=(other, HOSTNAME)) == ()
+    found = check(root, Mount("/vol", str(volume)), Mount("/vol/fine", "/x"), before=(other, groups))
+    assert found == (
+        Landing("/dev", "/dev", "", None),
+        Landing("/vol", "/vol", "", 0),
+        Landing("/vol/sub", "/vol/fine", "/x", 1),
+    )
+
+
+def test_what_a_later_mount_hides_is_counted_and_not_looked_at(root: Path, volume: Path) -> None:
+    twice = (Mount("/vol", str(volume)), Mount("/vol/in", "/a"), Mount("/vol/in", "/b"))
+    assert [landing.source for landing in check(root, *twice)] == ["", "", "/b"]
+    (root / "again").symlink_to("/vol")
+    above = (Mount("/vol", str(volume)), Mount("/vol/in", "/a"), Mount("/again", "/b"))
+    assert [landing.source for landing in check(root, *above)] == ["", "", ""]
+
+
+def test_mounts_where_they_were_asked_for_are_fine_whatever_else_is_mounted(tmp_path: Path) -> None:
+    landings = shown(tmp_path, "/vol", "/vol/x", "/vol/a b\\c", "/vol/line\rend")
+    table = ("/", "/proc", "/vol", "/vol/inner", "/vol/x", "/vol/x", "/vol/a\\040b\\134c", "/vol/line\rend")
+    check_landings(landings, process(tmp_path, *table))
+
+
+@pytest.mark.parametrize(
+    "table", [("/vol", "/proc"), ("/vol", "/dev", "/vol/y"), ("/vol/x",), ("/vol", "/vol/x/in"), ()]
+)
+def test_cve_2023_27561_a_mount_that_was_led_away_meanwhile_is_missed(
+    tmp_path: Path, table: tuple[str, ...]
+) -> None:
+    with pytest.raises(
+        WrongState, match=r"^config\.mounts\[.\]\.container_path: /vol.* is not mounted at /vol"
+    ):
+        check_landings(shown(tmp_path, "/vol", "/vol/x"), process(tmp_path, "/", "/proc", *table))
+
+
+def test_a_place_must_be_mounted_over_as_often_as_it_was_asked_for(tmp_path: Path) -> None:
+    landings = shown(tmp_path, "/vol", "/vol/x") + shown(tmp_path, "/vol/x")
+    check_landings(landings, process(tmp_path, "/vol", "/vol/x", "/vol/x"))
+    with pytest.raises(WrongState, match="/vol/x is not mounted"):
+        check_landings(landings, process(tmp_path, "/vol", "/vol/x"))
+
+
+def test_a_mount_that_a_recursive_bind_brought_along_stands_for_no_other(tmp_path: Path) -> None:
+    landings = shown(tmp_path, "/vol", "/vol/x")
+    landings[1] = Landing("/vol/x", "/vol/x", str(tmp_path), 1)
+    with pytest.raises(WrongState, match=r"config\.mounts\[1\]\.container_path: /vol/x is not mounted"):
+        check_landings(landings, process(tmp_path, "/vol", "/vol/x"))
+
+
+def test_a_link_put_where_a_mount_lies_is_not_followed(tmp_path: Path) -> None:
+    landings = shown(tmp_path, "/vol", "/vol/x")
+    inside = tmp_path / "process" / "root" / "vol"
+    (inside / "x").rename(inside / "moved")
+    (inside / "x").symlink_to("moved")
+    with pytest.raises(WrongState, match="/vol/x is not mounted"):
+        check_landings(landings, process(tmp_path, "/vol", "/vol/x"))
+
+
+def test_a_file_of_the_pod_that_was_led_away_names_the_mounts(root: Path, tmp_path: Path) -> None:
+    etc = Mount("/etc", str(tmp_path))
+    with pytest.raises(WrongState, match=r"^config\.mounts: /etc/hostname is not mounted at /etc/hostname"):
+        check_landings(
+            check(root, etc, before=(bound(etc), HOSTNAME)), process(tmp_path, "/etc", "/etc", "/proc")
+        )
+
+
+def test_a_process_that_has_ended_has_no_mounts_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        check_landings(shown(tmp_path, "/vol"), str(tmp_path / "gone"))

@@ -20,7 +20,7 @@ from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.hook_files import HookFiles
 from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
-from crib.backends.oci.places import Placed, check_places
+from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state
 from crib.backends.oci.refusals import make_log_directory
@@ -103,7 +103,7 @@ class Containers:
                 await self._labels.load_default_profile(security.apparmor, privileged=security.privileged)
                 stacks = await self._volumes.acquire(record)
                 # In a thread: host paths, devices and images may lie on file systems that are slow to answer.
-                spec = await run_to_end(self._prepare, request, layers, stacks)
+                spec, landings = await run_to_end(self._prepare, request, layers, stacks)
             with stage("create", record.config.name):
                 own_users = request.sandbox.config.user_namespace is not None
                 try:
@@ -111,6 +111,8 @@ class Containers:
                 finally:
                     if own_users:
                         self._keep_null_device(record.id)
+                if landings:
+                    await run_to_end(check_landings, landings, f"/proc/{first.pid}")
                 if own_users:
                     await run_to_end(self._volumes.let_go, record.id)
             if self._env.is_crun:
@@ -166,7 +168,9 @@ class Containers:
         for runtime in runtimes:
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
-    def _prepare(self, request: Request, layers: Sequence[str], stacks: Stacks) -> oci.Spec:
+    def _prepare(
+        self, request: Request, layers: Sequence[str], stacks: Stacks
+    ) -> tuple[oci.Spec, Sequence[Landing]]:
         record, config = request.record, request.record.config
         names = self._env.names
         cgroup = names.below(names.pod(request.sandbox), record.id)
@@ -196,7 +200,7 @@ class Containers:
             devices=[device.path for device in spec.linux.devices],
             contents=self._volumes.contents(record, root, inputs),
         )
-        check_places(root, config, placed)
+        landings = check_places(root, config, placed)
         if runs_hooks_at_delete(inputs, spec):
             self._bundles.write_note(record.id, replace(note, poststop=True))
         # Only now, when nothing more can be refused: these last longer than the container.
@@ -207,7 +211,7 @@ class Containers:
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
         self._volumes.fill(root, inputs.declared_volumes, files)
         self._bundles.write_spec(record.id, document)
-        return spec
+        return spec, landings
 
     def gather(self, request: Request, root: str) -> ContainerInputs:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""

@@ -3,6 +3,9 @@
 The OCI runtime resolves the place of each mount in the root with all earlier mounts in it. So a link of the
 image, or one in a volume that is mounted above, can lead a mount away from what its request says: over a part
 of /proc, through which the runtime sets labels, profiles and masks (CVE-2019-16884, CVE-2023-27561).
+
+Another container may change a volume while the runtime works, so a look before the create is not enough.
+Where a path leads through a volume, the mounts of the first process are looked at before it is let go.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from crib.host import libc
 from crib.host.files import open_root
-from crib.host.mount_table import read_mounts
+from crib.host.mount_table import mount_points, read_mounts
 from crib.model.container import ContainerConfig
-from crib.model.errors import InvalidRequest
+from crib.model.errors import InvalidRequest, WrongState
 from crib.ocispec.mounts import container_path
 from crib.wire import oci_runtime as oci
 
@@ -45,6 +49,8 @@ _GUARDED = ("/proc", "/sys", "/dev")
 _OF_MASKS = ("/dev", "/dev/null")
 """runc before 1.2.8 covers masked files with whatever it finds here, and its console too."""
 _IMAGE = "config.image"
+_OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
+"""What runtimes make of these is theirs: one mount, many, or a bind."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,16 @@ class _Tree:
     source: str
     asked_by: str
     fd: int = -1
+
+
+class _Found(NamedTuple):
+    """A path without symbolic links."""
+
+    place: str
+    guilty: str
+    """Field of the tree that the last link was in."""
+    moves: bool
+    """The path leads through something that others may change meanwhile."""
 
 
 class _View(contextlib.ExitStack):
@@ -77,13 +93,22 @@ class _View(contextlib.ExitStack):
         self._links: dict[tuple[int, str], str | None] = {}
         self._turn = 0
 
-    def mount(self, place: str, source: str, asked_by: str) -> None:
-        """`source` is what will be seen at `place`, `asked_by` the field of the request."""
+    def mount(self, place: str, source: str, asked_by: str) -> int:
+        """`source` is what will be seen at `place`, `asked_by` the field of the request; the mount's turn."""
         self._turn += 1
         self._trees[place] = _Tree(place.count("/"), self._turn, source, asked_by)
+        return self._turn
 
-    def find(self, path: str) -> tuple[str, str]:
-        """The path without symbolic links, and the field of the tree that the last of them was in.
+    def is_seen(self, place: str, turn: int) -> bool:
+        """Whether no mount at `place` or above it came after that turn."""
+        while place:
+            if place in self._trees and self._trees[place].turn > turn:
+                return False
+            place = place.rpartition("/")[0]
+        return True
+
+    def find(self, path: str) -> _Found:
+        """Where the path leads.
 
         What is missing stays as it is. Links that lead to nothing are followed too: what they name may be
         there when the container runs. OSError: ELOOP when the links have no end, EXDEV when they lead through
@@ -92,9 +117,10 @@ class _View(contextlib.ExitStack):
         place: list[str] = []
         trees = [self._root]
         waiting = _parts(path)
-        links, last = 0, ""
+        links, last, moves = 0, "", False
         while waiting:
             part = waiting.pop()
+            moves = moves or bool(trees[-1].source)
             if part == "..":
                 if len(place) > 1 and place[0] in _KERNELS_OWN:
                     raise OSError(errno.EXDEV, f"links lead through /{place[0]}", path)
@@ -114,7 +140,7 @@ class _View(contextlib.ExitStack):
                 place.clear()
                 del trees[1:]
             waiting += _parts(target)
-        return "/" + "/".join(place), last
+        return _Found("/" + "/".join(place), last, moves)
 
     def _tree_at(self, place: Sequence[str], above: _Tree) -> _Tree:
         """A mount is hidden by a later one above it."""
@@ -168,7 +194,7 @@ def _parts(path: str) -> list[str]:
 def place_in_root(root_fd: int, path: str) -> str:
     """`path` without symbolic links, as a process in that root sees it; see `_View.find`."""
     with _View(os.dup(root_fd)) as view:
-        return view.find(path)[0]
+        return view.find(path).place
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,40 +209,108 @@ class Placed:
     contents: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_places(root: str, config: ContainerConfig, placed: Placed) -> None:
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where a mount must come to lie.
+
+    `source` is what must be seen there: empty where nothing can lead the mount away, or a later one hides it.
+    `position` is its place in `config.mounts`; None for what the request did not ask for.
+    """
+
+    place: str
+    destination: str
+    source: str
+    position: int | None
+
+
+def check_places(root: str, config: ContainerConfig, placed: Placed) -> tuple[Landing, ...]:
     """Refuse what would come to lie anywhere else than it says, or over what keeps containers apart.
 
-    What another container plants in a shared volume meanwhile is the runtime's to refuse. Blocks: volumes
-    are looked into where something is mounted inside of them.
+    The result is for `check_landings`; empty when no mount's path leads through a volume, as nothing can lead
+    one away then. Blocks: volumes are looked into where something is mounted inside of them.
     """
     asked = {container_path(mount, position): position for position, mount in enumerate(config.mounts)}
+    made: list[tuple[int, _Found, oci.Mount]] = []
     with _View(open_root(root)) as view:
         for mount in placed.mounts:
             position = asked.get(mount.destination)
             name = "" if position is None else f"config.mounts[{position}]"
-            place = _place(view, mount.destination, name and f"{name}.container_path")
+            found = _find(view, mount.destination, name and f"{name}.container_path")
             if position is not None:
-                _check_volume(place, config, position)
+                _check_volume(found.place, config, position)
             source = placed.contents.get(mount.source, mount.source) if _is_bind(mount) else ""
-            view.mount(place, source, name)
+            made.append((view.mount(found.place, source, name), found, mount))
         for path in placed.devices:
-            _place(view, path, "config.devices")
+            _find(view, path, "config.devices")
+    if not any(found.moves for _turn, found, _mount in made):
+        return ()
+    return tuple(
+        Landing(
+            place=found.place,
+            destination=mount.destination,
+            source=mount.source
+            if found.moves and _is_bind(mount) and view.is_seen(found.place, turn)
+            else "",
+            position=asked.get(mount.destination),
+        )
+        for turn, found, mount in made
+        if mount.type not in _OF_CGROUPS
+    )
 
 
-def _place(view: _View, path: str, name: str) -> str:
+def check_landings(landings: Sequence[Landing], process: str) -> None:
+    """Refuse a container, made but not started, whose mounts lie anywhere else than `check_places` found.
+
+    `process` is the directory below /proc of its first process. A mount lies in one place, and nobody else
+    makes or moves any in there: what is missing was led away. WrongState; OSError when the process has ended.
+    Blocks.
+    """
+    if not landings:
+        return
+    left = Counter(mount_points(f"{process}/mountinfo"))
+    root_fd = os.open(f"{process}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for landing in landings:
+            left[landing.place] -= 1
+            if left[landing.place] < 0 or (landing.source and not _shows(root_fd, landing)):
+                raise _led_away(landing)
+    finally:
+        os.close(root_fd)
+
+
+def _led_away(landing: Landing) -> WrongState:
+    name = "" if landing.position is None else f"[{landing.position}].container_path"
+    text = f"{landing.destination} is not mounted at {landing.place}: something moved it meanwhile"
+    return WrongState(f"config.mounts{name}: {text}")
+
+
+def _shows(root_fd: int, landing: Landing) -> bool:
+    """Whether its source is what lies there: a recursive bind may have brought another mount along."""
+    try:
+        fd = libc.openat2(root_fd, landing.place.lstrip("/"), _LINK, resolve=_BENEATH)
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(landing.source))
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+
+
+def _find(view: _View, path: str, name: str) -> _Found:
     """Where `path` is; `name` is the field that asked for it, if it was one."""
     try:
-        place, guilty = view.find(path)
+        found = view.find(path)
     except OSError as error:
         text = f"{path} cannot be reached in the image: {error.strerror}"
         raise InvalidRequest(text, field=name or _IMAGE) from error
+    place = found.place
     if place == "/":
-        raise InvalidRequest(f"{path} is the container's root by links", field=name or guilty)
+        raise InvalidRequest(f"{path} is the container's root by links", field=name or found.guilty)
     for top in _GUARDED:
         if _is_below(place, top) and not _is_below(os.path.normpath(f"/{path.lstrip('/')}"), top):
             text = f"{path} leads to {place} by links, and nothing may be mounted there"
-            raise InvalidRequest(text, field=name or guilty)
-    return place
+            raise InvalidRequest(text, field=name or found.guilty)
+    return found
 
 
 def _check_volume(place: str, config: ContainerConfig, position: int) -> None:
