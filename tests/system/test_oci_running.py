@@ -22,7 +22,7 @@ from crib.engine.containers.execute import run_command
 from crib.host import executions
 from crib.host.freezer import Freezer
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
-from crib.model.errors import Broken, TimedOut, WrongState
+from crib.model.errors import Broken, InvalidRequest, TimedOut, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
 from tests.system.oci_setup import BOUND, OciLab, PlainLayers, oci_lab
 from tests.system.test_oci_handler import FOREVER, config, output, pod, run_to_end, running
@@ -256,8 +256,29 @@ async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing
     """runc warns of a freezer first."""
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         record = lab.container(sandbox, config("nosuch", security=SHARED_PIDS))
-        with pytest.raises(Broken, match=r"^create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"):
+        cause = r"^config\.command: create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"
+        with pytest.raises(InvalidRequest, match=cause):
             await lab.create(record, sandbox)
+        await lab.handler.delete(record)
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (Resources(cpuset_cpus="99"), "cpuset_cpus"),
+        (Resources(memory_limit_in_bytes=64 << 10), "memory_limit_in_bytes"),
+    ],
+)
+async def test_a_limit_that_the_kernel_refuses_among_shared_pids_is_told_alone_and_named(
+    limits: Resources, field: str, lab: OciLab
+) -> None:
+    """runc warns of the count of its kills first."""
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        record = lab.container(sandbox, config(*FOREVER, security=SHARED_PIDS, resources=limits))
+        with pytest.raises(InvalidRequest) as caught:
+            await lab.create(record, sandbox)
+        assert caught.value.field == f"config.linux.resources.{field}"
+        assert "oom kill count" not in str(caught.value)
         await lab.handler.delete(record)
 
 

@@ -10,7 +10,7 @@ import pytest
 from crib.backends.oci import sources
 from crib.backends.oci.argv import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
-from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.failures import runtime_words, trying, words_of_failure
 from crib.backends.oci.pod_files import check_pod_files, write_hosts, write_pod_files
 from crib.backends.oci.sources import find_devices, prepare_mount_sources, read_seccomp_profile
 from crib.host.processes import ToolMissing
@@ -97,6 +97,14 @@ def test_failures_are_mapped_with_what_was_tried() -> None:
         raise ToolMissing("conmon")
 
 
+def test_a_runtimes_failure_is_told_at_whatever_level_and_its_warnings_are_none() -> None:
+    lines = [f'time="2023" level={level} msg="it is {level}" pid=7 of=\n' for level in ("warning", "info")]
+    assert words_of_failure("".join(lines)) == ""
+    fatal = 'time="2023" level=fatal msg="nsexec: out of room"\n'
+    assert words_of_failure(lines[0] + fatal + lines[1]) == "nsexec: out of room"
+    assert words_of_failure("2023-01-02T03:04:05.6Z: cannot do it\n") == "cannot do it"
+
+
 def test_runtimes_words_are_cleaned() -> None:
     assert runtime_words("2023-01-02T03:04:05.6Z: cannot do it\n") == "cannot do it"
     assert runtime_words('time="2023" level=error msg="exec \\"x\\" failed"\n') == 'exec "x" failed'
@@ -107,6 +115,14 @@ def test_runtimes_words_are_cleaned() -> None:
         assert runtime_words(text) == "runc create failed: no such program"
     assert runtime_words(warned + "panic: at once\n" + failed).startswith(
         "panic: at once\nrunc create failed"
+    )
+    counted = (
+        'time="2023" level=warning msg="unable to get oom kill count" error="open \\"x\\": no such file"\n'
+    )
+    assert runtime_words(counted + failed) == "runc create failed: no such program"
+    assert runtime_words(counted) == 'unable to get oom kill count error="open "x": no such file"'
+    assert runtime_words(counted.replace("warning", "error")).startswith(
+        "unable to get oom kill count error="
     )
     assert runtime_words("") == "it said nothing"
     assert len(runtime_words("x" * 5000)) == 2000

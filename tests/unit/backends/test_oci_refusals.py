@@ -33,6 +33,10 @@ RUNC = "runc create failed: unable to start container process: unable to apply c
             "memory_limit_in_bytes",
         ),
         ("container init was OOM-killed (memory limit too low?)", "memory_limit_in_bytes"),
+        (
+            f"{RUNC}unable to set memory limit to 65536 (current usage: 1417216, peak usage: 1536000)",
+            "memory_limit_in_bytes",
+        ),
     ],
 )
 def test_a_create_that_the_kernel_refused_for_a_limit_names_it(words: str, field: str) -> None:

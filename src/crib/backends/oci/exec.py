@@ -19,7 +19,7 @@ import msgspec
 from crib.backends.oci.argv import ExecFiles, RuntimeProgram
 from crib.backends.oci.bundles import Bundles
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import runtime_words, trying
+from crib.backends.oci.failures import trying, words_of_failure
 from crib.backends.oci.infra import read_pid
 from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
 from crib.backends.oci.signals import Signals
@@ -295,6 +295,4 @@ def _unlink(files: ExecFiles) -> None:
 
 def _read_words(log: int) -> str:
     """What the runtime itself said of a failure, apart from the command; its warnings are left out."""
-    lines = os.pread(log, _WORDS_LIMIT, 0).decode("utf-8", "replace").splitlines()
-    failures = [line for line in lines if " level=" not in line or " level=error " in line]
-    return runtime_words("\n".join(failures)) if failures else ""
+    return words_of_failure(os.pread(log, _WORDS_LIMIT, 0).decode("utf-8", "replace"))

@@ -15,7 +15,11 @@ from crib.wire.crilog import parse_line
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
-_RUNC_LINE = re.compile(r'^time="[^"]*" level=(\S+) msg="((?:[^"\\]|\\.)*)"$', re.MULTILINE)
+_RUNC_LINE = re.compile(
+    r'^time="[^"]*" level=(\S+) msg="((?:[^"\\]|\\.)*)"((?: [\w.-]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))*)$',
+    re.MULTILINE,
+)
+"""Level, message, and the fields of logrus behind it, such as ` error="no such file"`."""
 _ASIDES = {"warning", "info", "debug"}
 _LONGEST = 2000
 _REFUSED = re.compile(
@@ -41,15 +45,21 @@ def trying(what: str) -> Iterator[None]:
 def runtime_words(text: str) -> str:
     """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters.
 
-    Where runc names an error, that is the cause; what it warned of before is left out.
+    What it warned of counts only if it said nothing else.
     """
-    has_error = any(match[1] not in _ASIDES for match in _RUNC_LINE.finditer(text))
+    return words_of_failure(text) or _plain(text, asides=True) or "it said nothing"
 
+
+def words_of_failure(text: str) -> str:
+    """The same without the warnings; empty when there is nothing else."""
+    return _plain(text, asides=False)
+
+
+def _plain(text: str, *, asides: bool) -> str:
     def message(match: re.Match[str]) -> str:
-        return "" if has_error and match[1] in _ASIDES else match[2].replace('\\"', '"')
+        return "" if match[1] in _ASIDES and not asides else f"{match[2]}{match[3]}".replace('\\"', '"')
 
-    plain = _RUNC_LINE.sub(message, _TIME_STAMP.sub("", text))
-    return plain.strip()[-_LONGEST:] or "it said nothing"
+    return _RUNC_LINE.sub(message, _TIME_STAMP.sub("", text)).strip()[-_LONGEST:]
 
 
 def refused_program(log: bytes) -> str:

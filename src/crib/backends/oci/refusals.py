@@ -27,7 +27,10 @@ _REFUSED = (
     re.compile(rf"(?:writing|opening) file `(?:[^`]*/)?{_FILE}`[^:]*: (?:{_WORDS})", re.IGNORECASE),  # crun
     re.compile(rf"(?:write|open) /sys/fs/cgroup/\S*/{_FILE}: (?:{_WORDS})", re.IGNORECASE),  # runc
 )
-_TOO_LITTLE = re.compile(r"OOM: the memory limit could be too low|was OOM-killed \(memory limit too low\?\)")
+_TOO_LITTLE = re.compile(
+    r"OOM: the memory limit could be too low"  # crun
+    r"|was OOM-killed \(memory limit too low\?\)|unable to set memory limit to \d+ \(current usage: "  # runc
+)
 _FIELDS = {
     "cpu.cfs_period_us": "cpu_period",
     "cpu.cfs_quota_us": "cpu_quota",
