@@ -111,6 +111,23 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[images]\nprepull = ['No Name']", "c.toml:2: images.prepull is 'No Name', and must be an image's"),
         ("[images]\nmount_method = 'copy'", "c.toml:2: images.mount_method is 'copy', and must be one of"),
         ("[[images.policy]]\naction = 'maybe'", "c.toml:2: images.policy.action is 'maybe', and must be one"),
+        *(
+            (
+                f"[[images.policy]]\nmatch = '{match}'",
+                f"c.toml:2: images.policy.match is '{match}', and must be a pattern that fits an image's",
+            )
+            for match in (
+                *("", "busybox", "library/busybox", "docker.io/busybox", "registry.example", "registry/*"),
+                *("docker.io/library/busybox:1", "docker.io/library/busybox:*", "*:latest", "*/BusyBox"),
+                *(
+                    "https://registry.example/*",
+                    "registry.example/Team/*",
+                    "*BusyBox*",
+                    "[0:0*",
+                    "*.example:/*",
+                ),
+            )
+        ),
         ("[[images.policy]]\nmtch = 'x'", "c.toml:2: unknown key images.policy.mtch, did you mean"),
         ("[[images.policy]]\naction = 'signed'", "images.policy '*' has the action 'signed' and 0 keys"),
         ("[[images.policy]]\nkeys = ['/a.pub']", "images.policy '*' has the action 'accept' and 1 keys"),

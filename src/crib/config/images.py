@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crib.config.values import Rules, absolute, absolute_or_none, at_least, image_name, one_of
+from crib.config.values import Rules, absolute, absolute_or_none, at_least, image_name, image_pattern, one_of
 from crib.model.settings import ImageSettings
 
 RULES: Rules = {
@@ -30,6 +30,7 @@ RULES: Rules = {
     "images.gc_high": at_least(0),
     "images.gc_low": at_least(0),
     "images.gc_min_age": at_least(0),
+    "images.policy.match": image_pattern,
     "images.policy.action": one_of("accept", "reject", "digest", "signed"),
     "images.policy.keys": absolute,
     "images.verifiers": absolute,

@@ -17,6 +17,11 @@ Rules = Mapping[str, Rule]
 """By dotted key; `*` stands for a chosen name. Elements of an array are judged singly; a rule at the key of a
 table of chosen names judges each of these."""
 
+_ANY = r"\*[a-z0-9._*-]*"
+_HOST_PATTERN = re.compile(rf"(?:[a-z0-9._*-]*|\[[0-9a-f:]+\](?:{_ANY})?)(?::(?:[0-9]+|[0-9]*{_ANY}))?")
+"""An address in brackets is whole; a port may go over into a `*` and what stands behind it."""
+_PATH_PATTERN = re.compile(r"[a-z0-9._/*-]*")
+
 
 def one_of(*choices: object) -> Rule:
     text = f"one of {', '.join(map(repr, choices))}"
@@ -48,6 +53,27 @@ def image_name(text: str) -> str:
     except InvalidRequest as error:
         return f"an image's name ({error})"
     return ""
+
+
+def image_pattern(text: str) -> str:
+    """A rule that fits no image would let through what it is meant to refuse, and say nothing."""
+    host, slash, path = text.partition("/")
+    try:
+        if "*" not in text:
+            good = parse_reference(text, field="").repository == path
+        elif slash and "*" not in host:
+            good = parse_reference(f"{host}/x/x", field="").repository == "x/x"
+        else:
+            # What stands behind a `*` without a slash may be a path, which has no capitals.
+            beginning, star, rest = (host, "", "") if slash else host.partition("*")
+            good = _HOST_PATTERN.fullmatch(f"{beginning.lower()}{star}{rest}") is not None
+    except InvalidRequest:
+        good = False
+    if good and ("*" not in text or _PATH_PATTERN.fullmatch(path)):
+        return ""
+    return (
+        "a pattern that fits an image's full name without tag and digest, as docker.io/library/busybox does"
+    )
 
 
 def ip_address(text: str) -> str:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from dataclasses import dataclass, field
 
 HUB = "docker.io"
 _HUB_NAMES = frozenset((HUB, "index.docker.io", "registry-1.docker.io"))
+_OLD_ADDRESS = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}")
 
 
 def canonical_registry(text: str) -> str:
     """HOST[:PORT] in the one spelling in which names, rules, mirrors and records are compared.
 
     In lower case and without the port that is asked anyway: 80 on the loopback interface, which is spoken to
-    without TLS, 443 elsewhere. A port's zeros go, an IPv6 address is shortened. Docker Hub has one name.
-    A host that only its port tells from a part of a path keeps it.
+    without TLS, 443 elsewhere. A port's zeros go, an address is written as the kernel takes it (127.1 is
+    127.0.0.1, as is ::ffff:7f00:1). Docker Hub has one name. A host that only its port tells from a part of a
+    path keeps it.
     """
     host, port = _split(text.lower())
     address = _address(host)
-    if address is not None and address.version == 6:
-        host = f"[{address.compressed}]"
+    if address is not None:
+        host = f"[{address.compressed}]" if address.version == 6 else str(address)
     if port.isdecimal():
         port = str(int(port))
     is_host = "." in host or ":" in host or host == "localhost"
@@ -29,6 +32,27 @@ def canonical_registry(text: str) -> str:
     if host in _HUB_NAMES and not port:
         return HUB
     return f"{host}:{port}" if port else host
+
+
+def registry_pattern(text: str, *, whole: bool) -> str:
+    """A HOST[:PORT] with `*` in it, or the beginning of one, as far as that has one spelling.
+
+    It is compared with `spellings`. A host is known to be `whole` by what follows it, or by a port.
+    """
+    host = _split(text.lower())[0]
+    end = text[len(host) :]
+    if "*" not in host and (whole or end or host.endswith("]")):
+        host = canonical_registry(host)
+    return host + re.sub("^:0+(?=[0-9])", ":", end)
+
+
+def spellings(registry: str) -> tuple[str, ...]:
+    """All that differ from a canonical registry by the port that is asked anyway, or a name of Docker Hub."""
+    if _split(registry)[1]:
+        return (registry,)
+    port = "80" if is_loopback(registry) else "443"
+    hosts = sorted(_HUB_NAMES) if registry == HUB else (registry,)
+    return tuple(f"{host}{end}" for host in hosts for end in ("", f":{port}"))
 
 
 def is_loopback(authority: str) -> bool:
@@ -47,9 +71,27 @@ def _split(authority: str) -> tuple[str, str]:
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return _old_address(host)
+    # Linux connects to the IPv4 address within.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _old_address(host: str) -> ipaddress.IPv4Address | None:
+    """What inet_aton(3), and so every resolver, takes for one: fewer than four parts, octal, hexadecimal."""
+    if not _OLD_ADDRESS.fullmatch(host):
+        return None
+    try:
+        *first, last = (
+            int(part, 16 if part.startswith("0x") else 8 if part[0] == "0" else 10)
+            for part in host.split(".")
+        )
     except ValueError:
         return None
+    if any(part > 255 for part in first) or last >= 256 ** (4 - len(first)):
+        return None
+    return ipaddress.IPv4Address(sum(part << 24 - 8 * at for at, part in enumerate(first)) + last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,13 @@ async def test_files_and_settings_mean_a_registry_however_they_spell_it(lab: Lab
         "https://mirror.example/v2",
         "https://registry.example/v2",
     ]
+    settings = lab.settings(insecure=("10.1:5000", "[::ffff:a00:2]:5000"))
+    for image, url in (
+        ("10.0.0.1:5000/a", "http://10.0.0.1:5000/v2"),
+        ("10.1:5000/a", "http://10.0.0.1:5000/v2"),
+        ("10.2:5000/a", "http://10.0.0.2:5000/v2"),
+    ):
+        assert await lab.urls(image, settings) == [url]
     text = '[[registry]]\nlocation = "Registry.Example:443"\nblocked = true\n'
     for image in ("registry.example/a", "REGISTRY.example:443/a"):
         with pytest.raises(InvalidRequest, match="is blocked"):

@@ -78,6 +78,20 @@ async def test_a_star_spans_slashes_and_other_characters_stand_for_themselves(
         ("[::1]:5000/*", "[0::1]:5000/a/b:1"),
         ("docker.io/*", "Registry-1.Docker.io:443/a/b:1"),
         ("index.docker.io/*", "a/b:1"),
+        ("registry.example:443*", "registry.example:443/a/b:1"),
+        ("registry.example:0443*", "registry.example/a/b:1"),
+        ("registry.example:*/*", "registry.example:443/a/b:1"),
+        ("*.example:0443/*", "registry.example/a/b:1"),
+        ("LocalHost:5902*", "localhost:5902/a/b:1"),
+        ("localhost:80*", "localhost:80/a/b:1"),
+        ("localhost:80*", "localhost:8080/a/b:1"),
+        ("index.docker.io*", "a/b:1"),
+        ("Index.Docker.io:*", "a/b:1"),
+        ("[0:0::1]*", "[::1]:5000/a/b:1"),
+        ("127.0.0.1:5902/*", "127.1:5902/a/b:1"),
+        ("127.0.0.1:5902/*", "[::ffff:7f00:1]:5902/a/b:1"),
+        ("127.0.0.1:5902/*", "0x7f000001:5902/a/b:1"),
+        ("0177.0.0.1:*", "127.0.0.1:5902/a/b:1"),
     ],
 )
 async def test_no_rule_is_passed_by_another_spelling_of_the_registry(
@@ -86,6 +100,22 @@ async def test_no_rule_is_passed_by_another_spelling_of_the_registry(
     world = await governed(ImagePolicy(match, "reject"))
     await refused(world, name)
     assert world.images.orders == []
+
+
+@pytest.mark.parametrize(
+    ("match", "name"),
+    [
+        ("registry.example:443*", "registry.example:5000/a/b:1"),
+        ("localhost:80*", "localhost:443/a/b:1"),
+        ("127.1*", "127.0.0.1:5902/a/b:1"),
+    ],
+)
+async def test_a_rule_for_some_ports_or_the_beginning_of_a_host_is_none_for_others(
+    match: str, name: str, governed: Govern
+) -> None:
+    world = await governed(ImagePolicy(match, "reject"))
+    world.images.publish(name, made_image("x"))
+    await world.pull(name)
 
 
 async def test_a_rule_that_requires_a_digest_refuses_tags_and_takes_digests(

@@ -14,7 +14,7 @@ import re
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, InvalidRequest, WrongState
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, ImageRecord, ImageReference, parse_reference
-from crib.model.registry import canonical_registry
+from crib.model.registry import registry_pattern, spellings
 from crib.model.settings import ImagePolicy, ImageSettings
 from crib.ports import Images, SuspectImage
 
@@ -33,7 +33,7 @@ class PolicyGuard:
 
     def rule(self, reference: ImageReference) -> ImagePolicy:
         """The rule that decides on this image."""
-        return next((rule for pattern, rule in self._rules if pattern.fullmatch(reference.name)), _ACCEPT)
+        return next((rule for pattern, rule in self._rules if _fits(pattern, reference.name)), _ACCEPT)
 
     def looks_at(self, reference: ImageReference) -> bool:
         """Whether more than the name has to be seen before layers are fetched."""
@@ -130,16 +130,20 @@ class PolicyGuard:
 
 def _pattern(text: str) -> re.Pattern[str]:
     """What an administrator writes of a registry means what a name of it means, however either is spelled."""
-    host, slash, rest = text.partition("/")
-    if slash:
-        host = host.lower().removesuffix(":443") if "*" in host else canonical_registry(host)
-        text = f"{host}/{rest}"
+    end = "/" if "/" in text else "*"
+    host, found, rest = text.partition(end)
+    text = f"{registry_pattern(host, whole=end == '/')}{found}{rest}"
     return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
+
+
+def _fits(pattern: re.Pattern[str], name: str) -> bool:
+    registry, _, rest = name.partition("/")
+    return any(pattern.fullmatch(f"{spelling}/{rest}") for spelling in spellings(registry))
 
 
 def matches_any(patterns: tuple[str, ...], names: tuple[str, ...]) -> bool:
     """Whether one of the names fits one of the patterns, in which `*` stands for any characters."""
-    return any(_pattern(pattern).fullmatch(name) for pattern in patterns for name in names)
+    return any(_fits(_pattern(pattern), name) for pattern in patterns for name in names)
 
 
 def _given(name: str, known: list[ImageReference]) -> ImageReference | None:

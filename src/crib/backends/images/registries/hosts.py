@@ -215,7 +215,8 @@ class RegistryHosts:
         )
 
     def _named_insecure(self, authority: str) -> bool:
-        return normalized(authority) in {normalized(name) for name in self._settings.insecure}
+        names = {canonical_registry(normalized(name)) for name in self._settings.insecure}
+        return canonical_registry(normalized(authority)) in names
 
     def _scheme(self, authority: str, trust: Trust) -> str:
         """How a registry is spoken to for which no file writes a scheme."""
