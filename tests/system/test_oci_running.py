@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,11 @@ from crib.client import logs
 from crib.engine.containers.execute import run_command
 from crib.host import executions
 from crib.host.freezer import Freezer
+from crib.host.mounts import Bind, perform, unmount
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
 from crib.model.errors import Broken, InvalidRequest, TimedOut, WrongState
-from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources
-from tests.system.oci_setup import BOUND, OciLab, PlainLayers, oci_lab
+from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources, SandboxRecord
+from tests.system.oci_setup import BOUND, STAGE, OciLab, PlainLayers, oci_lab
 from tests.system.test_oci_handler import FOREVER, config, output, pod, run_to_end, running
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -248,6 +249,39 @@ async def test_the_end_of_an_infra_process_is_told_as_the_loss_of_its_pod(lab: O
             assert await anext(losses) == shared.id
             assert await ended(record, lab) == 137  # the kernel sees to that: its pid namespace is gone
         await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+def replace_namespace(lab: OciLab, sandbox: SandboxRecord) -> None:
+    unmount(lab.paths.namespace(sandbox.id, "ipc"))
+    perform(Bind("/proc/self/ns/ipc", lab.paths.namespace(sandbox.id, "ipc")))
+
+
+def cover_namespace(lab: OciLab, sandbox: SandboxRecord) -> None:
+    perform(Bind("/proc/self/ns/ipc", lab.paths.namespace(sandbox.id, "ipc")))
+
+
+def take_shm(lab: OciLab, sandbox: SandboxRecord) -> None:
+    unmount(lab.paths.shm(sandbox.id))
+
+
+@pytest.mark.parametrize("tear", [replace_namespace, cover_namespace, take_shm])
+async def test_another_namespace_in_the_place_of_a_pods_or_a_lost_shm_is_a_loss_for_a_later_daemon_too(
+    tear: Callable[[OciLab, SandboxRecord], None], lab: OciLab
+) -> None:
+    whole, torn = lab.sandbox(), lab.sandbox()
+    try:
+        for record in (whole, torn):
+            await lab.handler.prepare_pod(record, STAGE)
+        tear(lab, torn)
+        later = OciHandler(lab.environment, PlainLayers({}))
+        losses = later.lost_pods(lambda: [whole, torn])
+        async with asyncio.timeout(BOUND):
+            assert await anext(losses) == torn.id
+        await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
+        assert [await later.pod_alive(record) for record in (whole, torn)] == [True, False]
+    finally:
+        for record in (whole, torn):
+            await lab.handler.remove_pod(record)
 
 
 async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing_before_it(

@@ -110,10 +110,20 @@ def mount_points(mountinfo: str = "/proc/thread-self/mountinfo") -> list[str]:
         return [_unescape("".join(line.split(" ", 5)[4:5])) for line in file]
 
 
-def mount_points_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> set[str]:
-    """Where something is mounted below `path`, which is taken as it is written."""
-    prefix = f"{path.rstrip('/')}/"
-    return {point for point in mount_points(mountinfo) if point.startswith(prefix)}
+def mount_roots_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> dict[str, str]:
+    """What is mounted where below `path`, which is taken as it is written; quick, for whole nodes.
+
+    By its place the root that mountinfo tells, `net:[4026532212]` of a namespace. What is mounted over
+    another comes later in the table, and counts.
+    """
+    prefix = f"{_escape(path.rstrip('/'))}/"
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        mounts = (line.split(" ", 5) for line in file)
+        return {
+            _unescape(fields[4]): _unescape(fields[3])
+            for fields in mounts
+            if len(fields) > 5 and fields[4].startswith(prefix)
+        }
 
 
 def is_mountpoint(path: str) -> bool:

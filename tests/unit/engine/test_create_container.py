@@ -73,7 +73,7 @@ async def test_a_pod_found_dead_by_a_create_is_not_ready_so_that_the_kubelet_mak
     record = world.node.sandboxes.get(pod)
     assert (record.state, record.reason) == (
         SandboxState.NOT_READY,
-        "its namespaces or its infra process are gone",
+        "its namespaces, its /dev/shm or its infra process are gone",
     )
     (event,) = await next_events(subscription, 1)
     assert (event.type, event.container_id) == (EventType.STOPPED, pod)

@@ -39,12 +39,14 @@ def test_mounts_below_a_path_come_last_first_and_only_those(tmp_path: Path) -> N
     assert len(mount_table.mounts_below("/", str(table))) == 6
 
 
-def test_mount_points_below_a_path_are_its_own_paths_as_they_are_written(tmp_path: Path) -> None:
+def test_what_is_mounted_below_a_path_is_told_by_paths_as_they_are_written(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(TABLE)
     for path in ("/run/pods", "/run/pods/a b/"):
-        assert mount_table.mount_points_below(path, str(table)) == {"/run/pods/a b/é"}
-    assert mount_table.mount_points_below("/run/pods/a", str(table)) == set()
+        assert mount_table.mount_roots_below(path, str(table)) == {"/run/pods/a b/é": "/sub"}
+    assert mount_table.mount_roots_below("/run/pods/a", str(table)) == {}
+    table.write_text(f"{TABLE}34 31 0:4 ipc:[403] /run/pods/a\\040b/\\303\\251 rw - nsfs nsfs rw\n")
+    assert mount_table.mount_roots_below("/run/pods", str(table)) == {"/run/pods/a b/é": "ipc:[403]"}
 
 
 def test_a_plain_directory_and_a_missing_path_are_no_mountpoints(tmp_path: Path) -> None:

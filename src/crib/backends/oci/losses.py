@@ -1,4 +1,4 @@
-"""Notices pods that lose what holds them together: a pinned namespace, or their infra process."""
+"""Notices pods that lose what holds them together: pinned namespaces, /dev/shm, their infra process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 from crib.backends.oci.deaths import Deaths
 from crib.backends.oci.failures import trying
-from crib.backends.oci.pod_namespaces import pins
+from crib.backends.oci.pod_namespaces import held_by
 from crib.host.mount_changes import MountChanges
-from crib.host.mount_table import mount_points_below
+from crib.host.mount_table import mount_roots_below
 from crib.host.threads import on_own_thread_async
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
@@ -53,13 +53,20 @@ class PodLosses:
                     continue
                 mounts.listen()
                 # 10,000 mounts take 30 ms.
-                for sandbox in await on_own_thread_async(partial(self._unpinned, tuple(ready()))):
+                for sandbox in await on_own_thread_async(partial(self._torn, tuple(ready()))):
                     yield sandbox
         finally:
             mounts.close()
             self._deaths.close()
 
-    def _unpinned(self, records: Iterable[SandboxRecord]) -> list[SandboxId]:
+    def _torn(self, records: Iterable[SandboxRecord]) -> list[SandboxId]:
         with trying("reading the mount table"):
-            mounted = mount_points_below(self._paths.sandboxes)
-        return [record.id for record in records if not mounted.issuperset(pins(self._paths, record).values())]
+            roots = mount_roots_below(self._paths.sandboxes)
+            return [
+                record.id
+                for record in records
+                if not all(
+                    place in roots and namespace in ("", roots[place])
+                    for place, namespace in held_by(self._paths, record).items()
+                )
+            ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 
 from crib.backends.oci.idmaps import pod_id_map
@@ -70,11 +72,38 @@ async def pin_pod_namespaces(paths: Paths, record: SandboxRecord, defaults: Mapp
     for path in pins(paths, record).values():
         # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
         set_propagation(path, "unbindable")
+    # A link is written and read in one step, and is as short-lived as the pins.
+    os.symlink(" ".join(map(_namespace_at, pins(paths, record).values())), _note(paths, record))
 
 
-def are_pinned(paths: Paths, record: SandboxRecord) -> bool:
-    """Whether all of them are there."""
-    return all(is_mountpoint(path) for path in pins(paths, record).values())
+def held_by(paths: Paths, record: SandboxRecord) -> dict[str, str]:
+    """Where something must be mounted for the pod to be whole, and which namespace, as in mountinfo.
+
+    Empty where any will do: for its /dev/shm, and in a pod of a daemon that did not write them down.
+    """
+    made: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError):
+        made = {name.partition(":")[0]: name for name in os.readlink(_note(paths, record)).split()}
+    held = {place: made.get(os.path.basename(place), "") for place in pins(paths, record).values()}
+    if "ipc" in _kinds(record.config):
+        held[paths.shm(record.id)] = ""
+    return held
+
+
+def is_whole(paths: Paths, record: SandboxRecord) -> bool:
+    """Whether all of it is there, and no other in its place."""
+    return all(
+        is_mountpoint(place) and namespace in ("", _namespace_at(place))
+        for place, namespace in held_by(paths, record).items()
+    )
+
+
+def _note(paths: Paths, record: SandboxRecord) -> str:
+    return paths.namespace(record.id, "made")
+
+
+def _namespace_at(pin: str) -> str:
+    return f"{os.path.basename(pin)}:[{os.stat(pin).st_ino}]"
 
 
 def unpin_all(paths: Paths, sandbox: SandboxId) -> None:

@@ -18,8 +18,8 @@ from crib.backends.oci.infra import infra_spec, install_infra, read_pid, write_b
 from crib.backends.oci.labels import Labels
 from crib.backends.oci.pod_files import check_pod_files, write_pod_files
 from crib.backends.oci.pod_namespaces import (
-    are_pinned,
     check_namespaces,
+    is_whole,
     pin_pod_namespaces,
     pins,
     unpin_all,
@@ -108,7 +108,7 @@ class Pods:
 
     def alive(self, record: SandboxRecord) -> bool:
         """Whether all that it was made with is still there."""
-        return are_pinned(self._paths, record) and (not record.config.shares_pid or is_alive(record.infra))
+        return is_whole(self._paths, record) and (not record.config.shares_pid or is_alive(record.infra))
 
     def made_spec(self, record: SandboxRecord) -> bytes:
         """See Handler.made_spec."""

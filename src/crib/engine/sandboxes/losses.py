@@ -1,4 +1,4 @@
-"""What happens, unasked, when a pod loses a namespace or its infra process: it is NOT_READY from then on.
+"""What happens, unasked, when a pod loses what holds it together: it is NOT_READY from then on.
 
 Only for a sandbox that is NOT_READY does the kubelet make a new one. Its containers are left alone: the
 kernel ends those whose pid namespace is gone, and the others go on until somebody stops the pod.
@@ -20,7 +20,7 @@ from crib.ports import Handler
 
 log = logging.getLogger(__name__)
 
-LOST = "its namespaces or its infra process are gone"
+LOST = "its namespaces, its /dev/shm or its infra process are gone"
 """The record's reason."""
 RETRY_AFTER = 1.0
 """Seconds until pods are watched again after that failed."""
