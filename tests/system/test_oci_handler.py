@@ -188,7 +188,7 @@ async def test_an_empty_log_goes_with_its_container_only_if_that_was_never_made(
         silent = lab.container(sandbox, config(*FOREVER))
         silent = await lab.create(silent, sandbox)
         failing = replace(lab.container(sandbox, config("nosuch")), log_path=silent.log_path)
-        with pytest.raises(Broken, match="nosuch"):
+        with pytest.raises(InvalidRequest, match="nosuch"):
             await lab.create(failing, sandbox)
         await lab.handler.delete(failing)
         assert os.path.getsize(silent.log_path) == 0, "it is another's"
