@@ -100,7 +100,7 @@ def rest_digest_of(content: bytes, data_end: int) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One member of a layer; `kind` is a tarfile type, `link` the target of a link."""
+    """One member of a layer; `kind` is a tarfile type, `link` the target of a link, `pax` its own records."""
 
     name: str
     data: bytes = b""
@@ -109,6 +109,7 @@ class Entry:
     link: str = ""
     uid: int = 0
     gid: int = 0
+    pax: Mapping[str, str] = field(default_factory=dict)
 
 
 def directory(name: str, mode: int = 0o755) -> Entry:
@@ -124,6 +125,7 @@ def layer_tar(entries: Sequence[Entry]) -> bytes:
             info = tarfile.TarInfo(entry.name)
             info.type, info.mode, info.linkname = entry.kind, entry.mode, entry.link
             info.uid, info.gid, info.mtime, info.size = entry.uid, entry.gid, _MTIME, len(entry.data)
+            info.pax_headers = dict(entry.pax)
             tar.addfile(info, io.BytesIO(entry.data))
     return buffer.getvalue()
 

@@ -19,7 +19,7 @@ from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
 from crib.host import files
 from crib.host.mounts import Overlay, mounts_below, perform, unmount
-from crib.model.errors import Broken, CribError, InvalidRequest, NotFound, Unavailable
+from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, NotFound, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
 from crib.model.image import ImageRecord, Progress
@@ -236,6 +236,44 @@ async def test_a_worker_that_dies_fails_its_request_and_is_replaced(lab: ImageLa
     assert len(await lab.store.import_archive(str(path), ignore)) == 1
     assert lab.store.worker_pid not in (None, *killed)
     assert lab.staged() == []
+
+
+async def test_layers_that_eat_memory_are_refused_and_stop_no_import_beside_or_after_them(
+    tmp_path: Path,
+) -> None:
+    records = {f"SCHILY.xattr.user.a{number}": "x" * 1000 for number in range(10)}
+    hostile = [[Entry(f"{layer}f{number}", pax=records) for number in range(1200)] for layer in range(3)]
+    bomb = write_oci_archive(tmp_path / "bomb", [busybox_image(*hostile)])
+    plain = [
+        write_oci_archive(tmp_path / name, [busybox_image([Entry(f"d/{n}{name}") for n in range(500)])])
+        for name in "abc"
+    ]
+    async with image_lab(tmp_path, worker_memory=64 << 20) as lab:
+        await lab.store.import_archive(str(plain[0]), ignore)
+        pid = lab.store.worker_pid
+        refused, beside = await asyncio.gather(
+            lab.store.import_archive(str(bomb), ignore),
+            lab.store.import_archive(str(plain[1]), ignore),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, InvalidRequest)
+        assert "bytes of memory that one layer may have" in str(refused)
+        assert not isinstance(beside, BaseException)
+        # What it took comes back for certain: nothing is under way any more.
+        assert lab.store.worker_pid is None
+        await lab.store.import_archive(str(plain[2]), ignore)
+        assert lab.store.worker_pid not in (None, pid)
+
+
+async def test_a_worker_that_ran_out_of_memory_is_replaced(tmp_path: Path) -> None:
+    path = str(write_oci_archive(tmp_path / "x", [busybox_image()]))
+    pids: set[int | None] = set()
+    async with image_lab(tmp_path, worker_memory=3 << 20) as lab:
+        for _ in range(2):
+            with pytest.raises(Exhausted, match="out of memory"):
+                await lab.store.import_archive(path, lambda _: pids.add(lab.store.worker_pid))
+            assert lab.store.worker_pid is None
+    assert len(pids) == 2
 
 
 async def test_a_cancelled_import_leaves_nothing(lab: ImageLab, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def clone(flags):
 """
 _WORKER = """
 from crib.backends.images.worker import main
-async def serve(sock):
+async def serve(sock, memory):
     print(json.dumps({asked}), flush=True)
 main._serve = serve
 main.main([sys.argv[1], "65534", "65534", str(os.getppid()), "0"])

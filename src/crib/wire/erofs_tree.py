@@ -16,12 +16,21 @@ from crib.wire.tar_member import Kind, Member, printable
 MAX_METADATA = 512 << 20
 """Most bytes of names, link targets and xattrs of one layer."""
 
+_NODE_COST = 800
+"""Bytes of memory that one inode takes, from its member to the file's metadata (CPython 3.11, measured)."""
+_DIRECTORY_COST = 1500
+"""Of a directory beyond that: its dictionary and its block."""
+_XATTR_COST = 150
+"""Of an extended attribute beside its name and value."""
+_COPIES = 4
+"""How often names, link targets and xattrs are in memory when the metadata is made."""
+
 _NAME_MAX = 255
 _MAX_LINKS = 40
 MAX_WALKED = 1 << 24
 """Names that all ways to directories of one layer lead over, those of links too: a small blob must not lead
 it round for minutes."""
-_MAX_KNOWN = 64 << 20
+_MAX_KNOWN = 16 << 20
 """Bytes that the known ways to directories take at most."""
 _KNOWN_SIZE = 200
 """Of each way beside its name."""
@@ -109,11 +118,19 @@ class LayerTree:
         self._absolute = absolute
         self._max_inodes = max_inodes
         self._inodes = 1
+        self._directory_count = 1
+        self._xattrs = 0
         self._metadata = 0
         self.walked = 0
         """Names that were looked up on all ways so far."""
         self._directories: dict[bytes, Node] = {b"": self.root}
         self._known = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the tree and the metadata made of it take at most, as far as it can be told."""
+        nodes = self._inodes * _NODE_COST + self._directory_count * _DIRECTORY_COST
+        return nodes + self._xattrs * _XATTR_COST + self._metadata * _COPIES + self._known
 
     def add(self, member: Member, offset: int) -> Node | None:
         """Give the member its place; ``offset`` is where its data is in the layer's file.
@@ -204,6 +221,7 @@ class LayerTree:
                 self._forget()
             existing.links -= 1
         parent.children[base] = node
+        self._directory_count += node.children is not None
         self._count(1, base, node)
 
     def _count(self, inodes: int, base: bytes, node: Node) -> None:
@@ -212,6 +230,7 @@ class LayerTree:
             raise ValueError(f"the layer has more than {self._max_inodes} files and directories")
         self._metadata += len(base) + len(node.target)
         if node.xattrs:
+            self._xattrs += len(node.xattrs)
             self._metadata += sum(len(name) + len(value) for name, value in node.xattrs.items())
         if self._metadata > MAX_METADATA:
             raise ValueError(f"names, link targets and xattrs are more than {MAX_METADATA} bytes")

@@ -46,7 +46,7 @@ MAX_MEMBERS = 5_000_000
 """Most members of one archive, unless the reader is told otherwise."""
 
 _ZERO = bytes(BLOCK)
-_CACHED_NUMBERS = 65_536
+_CACHED_NUMBERS = 8_192
 _EXTENSIONS = b"xXLK"
 _PASSED_OVER = b"Vg"
 """A GNU volume label says nothing about files; for global extended headers see above."""

@@ -21,6 +21,10 @@ HEADER = Struct("100s8s8s8s12s12s8s1s100s8s64x8s8s155s12x")
 _ADLER = 65_521
 _MAX_ID = 0xFFFF_FFFF
 _MAX_NAME = 4096
+MAX_XATTRS = 64
+"""Extended attributes of one member. Images have one or two; each costs many times its bytes to hold."""
+MAX_XATTR_BYTES = 1 << 17
+"""Names and values of all extended attributes of one member."""
 
 
 class Kind(enum.Enum):
@@ -128,12 +132,21 @@ def amended(member: Member, records: dict[bytes, bytes]) -> Member:
         elif value:
             changes.update(_change(key, value))
     if xattrs:
+        _check_xattrs(xattrs)
         changes["xattrs"] = xattrs
     if member.kind is not Kind.FILE:
         changes.pop("size", None)
         changes.pop("stored", None)
     # mypy cannot check names that come from the records; _change is the table of them.
     return member._replace(**changes)  # type: ignore[arg-type]
+
+
+def _check_xattrs(xattrs: dict[bytes, bytes]) -> None:
+    if len(xattrs) > MAX_XATTRS:
+        raise ValueError(f"{len(xattrs)} extended attributes, at most {MAX_XATTRS} are taken")
+    size = sum(len(name) + len(value) for name, value in xattrs.items())
+    if size > MAX_XATTR_BYTES:
+        raise ValueError(f"extended attributes of {size} bytes, at most {MAX_XATTR_BYTES} are taken")
 
 
 def _change(key: bytes, value: bytes) -> dict[str, object]:

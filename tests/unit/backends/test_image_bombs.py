@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import io
 import os
@@ -19,12 +20,13 @@ from crib.backends.images.worker import inflate, layers
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.inflate import Inflater
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
+from crib.backends.images.worker.shares import Crowded, Memory
 from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers
 from crib.model.ids import Digest
 from crib.wire import erofs_tree
-from crib.wire.erofs_tree import LayerTree, LayoutError
-from crib.wire.tar import TarReader
-from crib.wire.tar_member import Kind, Member
+from crib.wire.erofs_tree import LayerTree, LayoutError, Node
+from crib.wire.tar import TarError, TarReader
+from crib.wire.tar_member import MAX_XATTR_BYTES, MAX_XATTRS, Kind, Member
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, directory, layer_tar
 from tests.unit.backends.blob_lab import LIMITS
 
@@ -147,6 +149,53 @@ def write(tmp_path: Path, blob: bytes, check: Callable[[], None] = lambda: None,
     write_layer([blob], str(tmp_path / "layer"), LayerClaims(), LayerOptions(**options), check)
 
 
+def attributed(members: int, attributes: int, value: bytes = b"x") -> bytes:
+    """A layer of empty files with so many extended attributes each."""
+    records = {f"SCHILY.xattr.user.a{number}": value.decode() for number in range(attributes)}
+    return layer_tar([Entry(f"f{number}", pax=records) for number in range(members)])
+
+
+def test_a_file_with_more_extended_attributes_than_any_image_has_is_refused() -> None:
+    assert TarReader().receive_data(attributed(1, MAX_XATTRS))
+    with pytest.raises(TarError, match=f"{MAX_XATTRS + 1} extended attributes"):
+        TarReader().receive_data(attributed(1, MAX_XATTRS + 1))
+    with pytest.raises(TarError, match=f"at most {MAX_XATTR_BYTES} are taken"):
+        TarReader().receive_data(attributed(1, 3, b"x" * (MAX_XATTR_BYTES // 3)))
+
+
+def test_a_layer_that_takes_more_memory_than_its_bytes_tell_is_refused(tmp_path: Path) -> None:
+    memory = Memory(16 << 20)
+    blob = gzip.compress(attributed(1000, MAX_XATTRS))
+    with pytest.raises(LayerError, match=rf"{memory.most} bytes of memory that one layer may have"):
+        write(tmp_path, blob, memory=memory)
+    assert not memory.is_shared
+    assert os.listdir(tmp_path) == []
+    write(tmp_path, attributed(1000, 3), memory=memory)
+    assert not memory.is_shared
+
+
+def test_the_map_of_a_sparse_file_counts_as_memory(tmp_path: Path) -> None:
+    runs = 50_000
+    numbers = {"GNU.sparse.map": ",".join(f"{2 * n},1" for n in range(runs)), "GNU.sparse.size": "100000"}
+    with pytest.raises(LayerError, match="of memory that one layer may have"):
+        write(tmp_path, layer_tar([Entry("s", bytes(runs), pax=numbers)]), memory=Memory(8 << 20))
+
+
+def test_a_layer_that_finds_the_memory_taken_is_not_to_blame(tmp_path: Path) -> None:
+    memory = Memory(16 << 20)
+    memory.change(0, memory.most)
+    with pytest.raises(Crowded):
+        write(tmp_path, attributed(200, MAX_XATTRS), memory=memory)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_a_layer_does_not_keep_its_tree(tmp_path: Path) -> None:
+    with pytest.raises(LayerError) as caught:
+        write(tmp_path, layer_tar([Entry("a"), Entry("b"), Entry("../escape")]))
+    assert caught.value.__cause__ is not None
+    assert [each for each in gc.get_objects() if isinstance(each, Node)] == []
+
+
 def test_a_layer_that_takes_too_much_time_to_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LayerError, match="more than -1 s of CPU time"):
         write(tmp_path, bomb(10).blob, max_cpu_seconds=-1)
@@ -207,7 +256,7 @@ async def test_an_import_that_nobody_wants_any_more_ends_within_its_piece(
 
     async with asyncio.TaskGroup() as group:
         transfers = LayerTransfers(group)
-        wanted = transfers.obtain(found, FileOrigin(chunks()), LIMITS, lambda _: None)
+        wanted = transfers.obtain(found, FileOrigin(chunks), LIMITS, lambda _: None)
         task = asyncio.ensure_future(wanted)
         await begun.wait()
         task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -52,6 +53,28 @@ class Daemon:
             lambda message, _: self.messages.put_nowait(message),
             self.closed.set_result,
         )
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.ENOMEM, "x"), RuntimeError("can't start new thread")]
+)
+def test_a_worker_without_memory_says_that_it_is_spent(error: Exception) -> None:
+    answer = failed(1, error, importing=True)
+    assert (answer.kind, answer.spent) == ("Exhausted", True)
+    assert not failed(1, ImageFormatError("x"), importing=True).spent
+
+
+async def test_a_channel_that_cannot_keep_what_comes_ends(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(pair[0])
+
+    def nothing(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(socket, "recv_fds", nothing)
+    pair[1].send(b"x")
+    assert await asyncio.wait_for(daemon.closed, 5) == "read failed: out of memory"
 
 
 async def test_messages_and_descriptors_arrive_in_order(pair: Pair, tmp_path: Path) -> None:

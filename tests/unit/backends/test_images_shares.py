@@ -14,6 +14,8 @@ from crib.backends.images.worker.shares import (
     MAX_REGISTRIES,
     MAX_TRANSFERS,
     MAX_WRITERS,
+    Crowded,
+    Memory,
     TransferShares,
     Writers,
 )
@@ -108,6 +110,49 @@ async def test_a_place_that_somebody_waits_for_is_wanted_until_it_is_had(writers
     writers.give()
     await waiting
     assert not writers.wanted()
+
+
+def test_a_layer_beside_others_has_its_own_part_of_the_memory_and_one_alone_nearly_all() -> None:
+    memory = Memory(512 << 20)
+    own = (384 << 20) // 48
+    memory.change(0, memory.most)
+    for _ in range(MAX_WRITERS - 1):
+        memory.change(0, own)
+        with pytest.raises(Crowded):
+            memory.change(own, own + 1)
+    assert memory.most + (MAX_WRITERS - 1) * own == 384 << 20
+    memory.change(memory.most, 0)
+    assert not memory.is_shared
+    memory.change(own, memory.most)
+
+
+async def test_who_found_no_memory_writes_again_when_the_others_have_given_theirs_back(
+    writers: Writers,
+) -> None:
+    writers.memory = memory = Memory(1 << 20)
+    tries = 0
+
+    async def write() -> str:
+        nonlocal tries
+        tries += 1
+        memory.change(0, memory.most)
+        return "written"
+
+    await writers.take()
+    memory.change(0, memory.most)
+    writing = asyncio.ensure_future(writers.write_whole(write))
+    await turns()
+    assert (tries, writing.done(), writers.wanted()) == (1, False, True)
+    memory.change(memory.most, 0)
+    writers.give()
+    assert await writing == "written"
+    assert (tries, writers.wanted()) == (2, False)
+
+
+def test_a_worker_without_a_limit_counts_no_memory() -> None:
+    memory = Memory()
+    memory.change(0, 1 << 50)
+    assert not memory.is_shared
 
 
 def test_a_pace_is_judged_by_all_that_came_and_after_the_grace_only() -> None:

@@ -209,7 +209,7 @@ async def test_a_full_disk_is_told_and_nothing_stays(lab: Lab) -> None:
     with pytest.raises(Exhausted, match=r"images\.min_free"):
         await lab.pull(FakeHost(BUILT.blob), limits=limits)
     with pytest.raises(Exhausted, match=r"images\.min_free"):
-        await lab.transfers.obtain(FOUND, FileOrigin(iter([BUILT.blob])), limits, lab.told.append)
+        await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), limits, lab.told.append)
     assert os.listdir() == []
 
 
@@ -286,7 +286,7 @@ async def test_writers_that_wait_for_slow_registries_make_room_for_a_layer_that_
 
 
 async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:
-    layer = await lab.transfers.obtain(FOUND, FileOrigin(iter([BUILT.blob])), LIMITS, lab.told.append)
+    layer = await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), LIMITS, lab.told.append)
     assert layer.data_digest == layer.diff_id
     assert layer.data_size == len(BUILT.tar)
     assert os.listdir() == [STAGED]
@@ -304,7 +304,7 @@ async def test_an_import_that_is_cancelled_leaves_nothing(lab: Lab) -> None:
             loop.call_soon_threadsafe(begun.set)
 
     found = FoundLayer(FOUND.diff_id, None, 1 << 40, "x")
-    task = asyncio.ensure_future(lab.transfers.obtain(found, FileOrigin(chunks()), LIMITS, lab.told.append))
+    task = asyncio.ensure_future(lab.transfers.obtain(found, FileOrigin(chunks), LIMITS, lab.told.append))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -93,6 +93,8 @@ class _Process:
     log: WorkerLog
     pulls: bool
     """Whether it loaded what pulls need while it could; without rights it may not be able to any more."""
+    spent: bool = False
+    """Whether it used up its memory: how much of it will come back nobody knows."""
 
 
 class ImageWorker:
@@ -252,6 +254,9 @@ class ImageWorker:
     def _wind_down(self) -> None:
         if self._requests or self._process is None or self._idle is not None:
             return
+        if self._process.spent:
+            self._lost(self._process, "it used up its memory")
+            return
         loop = asyncio.get_running_loop()
         self._idle = loop.call_later(self._idle_seconds, self._end_idle, self._process)
 
@@ -263,6 +268,8 @@ class ImageWorker:
     def _take(self, message: ToDaemon, fd: int | None) -> None:
         if fd is not None:
             os.close(fd)  # a worker has nothing to give
+        if isinstance(message, Failed) and self._process is not None:
+            self._process.spent |= message.spent
         request = self._requests.get(message.id)
         if request is None or request.result.done():
             if isinstance(message, Done) and self._process is not None:

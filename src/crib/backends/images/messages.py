@@ -119,12 +119,14 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The request came to nothing; `kind` is the name of a class in model.errors."""
+    """The request came to nothing; `kind` is the name of a class in model.errors. `spent`: the worker
+    used up its memory, and is to be replaced."""
 
     id: int
     kind: str
     message: str
     reason: str = ""
+    spent: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True, tag=True):
@@ -259,6 +261,10 @@ class Channel(Generic[_Incoming]):
         try:
             data, fds, flags, _ = socket.recv_fds(self._socket, _READ, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
+            return
+        except MemoryError:
+            # Descriptors may have come and be lost: nothing that follows would be understood.
+            self._fail("read failed: out of memory")
             return
         except OSError as error:
             self._fail(f"read failed: {error.strerror}")

@@ -10,7 +10,7 @@ import traceback
 from crib.backends.images.failures import KINDS, MAX_TEXT
 from crib.backends.images.messages import Failed
 from crib.backends.images.worker.archive import ArchiveError
-from crib.backends.images.worker.layers import LayerError
+from crib.backends.images.worker.layers import LayerError, TooMuchMemory
 from crib.model import errors
 from crib.wire.oci_image import ImageFormatError
 from crib.wire.registry import printable
@@ -31,11 +31,12 @@ def failed(number: int, error: BaseException, *, importing: bool) -> Failed:
             return Failed(number, "Unavailable", "cancelled")
         case ArchiveError() | ImageFormatError() | LayerError():
             kind = "InvalidRequest" if importing else "Broken"
-            return Failed(number, kind, str(error)[:MAX_TEXT])
+            # The C library keeps what a large tree leaves in pieces, and its pages count for our limit.
+            return Failed(number, kind, str(error)[:MAX_TEXT], spent=isinstance(error, TooMuchMemory))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return Failed(number, "Exhausted", f"no space left for layers: {error}")
-        case MemoryError():
-            return Failed(number, "Exhausted", "the image worker is out of memory")
+        case MemoryError() | OSError(errno=errno.ENOMEM) | RuntimeError(args=("can't start new thread",)):
+            return Failed(number, "Exhausted", "the image worker is out of memory", spent=True)
         case OSError():
             return Failed(number, "Broken", f"image worker: {error}"[:MAX_TEXT])
     text = printable(f"{type(error).__name__}: {error}")

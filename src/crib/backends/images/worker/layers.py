@@ -14,13 +14,15 @@ import contextlib
 import hashlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from crib.backends.images.rest_digest import RestDigest
 from crib.backends.images.worker.inflate import InflateError, Inflater
 from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
+from crib.backends.images.worker.shares import Memory
 from crib.backends.images.worker.stage import Stage
 from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
 from crib.wire.erofs_tree import LayerTree, LayoutError, Node
@@ -35,6 +37,9 @@ MAX_CPU_SECONDS = 900.0
 """Of the thread that reads a layer: inflating, its tar, its tree. 64 GiB of everyday content take a third."""
 MAX_SPARSE_EXTENTS = 1 << 20
 """Runs of data in all sparse files of one layer."""
+_EXTENT_COST = 150
+"""Bytes of memory that a run of data of a sparse file takes (CPython 3.11, measured); a file takes as much
+beside."""
 _LOOK_EVERY = 256
 """Members or extents between two looks at whether to go on."""
 
@@ -44,6 +49,10 @@ _DIGESTS = ("sha256", "sha384", "sha512")
 
 class LayerError(ValueError):
     """The blob is not the layer it should be, or breaks a limit; nothing is left of it."""
+
+
+class TooMuchMemory(LayerError):
+    """Reading the layer takes more memory than one layer may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,8 @@ class LayerOptions:
     cache back then, for mounts that read past it. ``absolute_names``: names that
     begin with "/" are taken from the layer's root, as they are in images of kaniko, ko and Paketo; a name is
     only data of a tree of our own, so it leads nowhere. ``min_free``: bytes that stay free on the disk.
-    ``max_cpu_seconds``: CPU time, so that neither a slow host nor a busy node counts.
+    ``max_cpu_seconds``: CPU time, so that neither a slow host nor a busy node counts. ``memory``: what this
+    layer shares with the others that are written.
     """
 
     block_size: int = 512
@@ -81,6 +91,7 @@ class LayerOptions:
     absolute_names: bool = True
     min_free: int = 0
     max_cpu_seconds: float = MAX_CPU_SECONDS
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +122,8 @@ def write_layer(
     """Write the layer whose blob comes from ``source`` (tar, gzip or zstd) to ``path``, which must not exist.
 
     Raises LayerError when the blob is damaged, breaks a limit or is not what ``claims`` says; OSError with
-    the file name for the disk; whatever ``source`` raises, and ``check``, which is called every now and then.
+    the file name for the disk; Crowded for want of memory that other layers have; whatever ``source`` raises,
+    and ``check``, which is called every now and then.
     In every such case there is no file afterwards.
     """
     options = options or LayerOptions()
@@ -122,15 +134,31 @@ def write_layer(
     try:
         try:
             file = LayerFile(descriptor, path, min_free=options.min_free, early=options.sync)
-            return _LayerWriter(file, claims, options, check).write(source)
+            return _write(_LayerWriter(file, claims, options, check), source)
         except (TarError, LayoutError, InflateError) as error:
             raise LayerError(f"layer {claims.blob_digest or path}: {error}") from error
         finally:
             os.close(descriptor)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+        _let_go(error)
         raise
+
+
+def _write(writer: _LayerWriter, source: Iterable[bytes]) -> LayerFacts:
+    try:
+        return writer.write(source)
+    finally:
+        writer.leave()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Have no frame of this error hold the layer's tree: whoever keeps the error, or is in a cycle with it,
+    would keep that, too."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class _LayerWriter:
@@ -152,6 +180,7 @@ class _LayerWriter:
         self._tree = LayerTree(absolute=options.absolute_names, max_inodes=options.max_members)
         self._sparse: list[tuple[Node, Member]] = []
         self._extents = 0
+        self._memory = 0
         self._placement = Padded() if options.block_size > 512 else Verbatim()
         # The tar's own digest says all where the file holds it as it is.
         self._data_hash = self._tar_hash if options.block_size == 512 else hashlib.sha256()
@@ -213,12 +242,27 @@ class _LayerWriter:
             hashing.put(self._blob_hash.update, unhashed)
 
     def _look(self) -> None:
-        """Whether to go on."""
+        """Whether to go on, with what the tree takes by now."""
         self._check()
         if time.thread_time() > self._ends:
             raise LayerError(
                 f"{self._label}: reading it takes more than {self._options.max_cpu_seconds:g} s of CPU time"
             )
+        self._claim(self._tree.memory + (self._extents + len(self._sparse)) * _EXTENT_COST)
+
+    def _claim(self, needed: int) -> None:
+        memory = self._options.memory
+        if needed > memory.most:
+            raise TooMuchMemory(
+                f"{self._label}: its files, names, extended attributes and sparse maps take more than the"
+                f" {memory.most} bytes of memory that one layer may have (images.worker_memory)"
+            )
+        memory.change(self._memory, needed)
+        self._memory = needed
+
+    def leave(self) -> None:
+        """Others may have the memory."""
+        self._claim(0)
 
     def _hashes_blob(self) -> bool:
         """A plain tar is hashed once: its digest is its diff id."""
@@ -237,7 +281,6 @@ class _LayerWriter:
 
     def _take(self, piece: bytes, hashing: Stage, writing: Stage) -> None:
         """Read the headers in this piece of the tar, and have its data written."""
-        self._look()
         for number, member in enumerate(self._reader.receive_data(piece), 1):
             if number % _LOOK_EVERY == 0:
                 self._look()
@@ -245,6 +288,7 @@ class _LayerWriter:
             node = self._tree.add(member, offset)
             if node is not None and member.sparse is not None:
                 self._add_sparse(node, member, member.sparse)
+        self._look()
         at = self._placement.written
         data = self._placement.data(piece)
         if data:

@@ -123,7 +123,7 @@ class _Request:
                 extents = {layer.place: await _existing(source, layer.place) for layer in image.layers}
 
                 def origin(layer: FoundLayer, extents: dict[str, archive.Extent] = extents) -> LayerOrigin:
-                    return FileOrigin(extents[layer.place].chunks())
+                    return FileOrigin(extents[layer.place].chunks)
 
                 fetched.append(image.fetched(await self._layers(image, origin)))
             return tuple(fetched)
@@ -205,10 +205,10 @@ async def _existing(source: archive.ArchiveSource, name: str) -> archive.Extent:
 class _Worker:
     """All requests of one worker."""
 
-    def __init__(self, sock: socket.socket, group: asyncio.TaskGroup) -> None:
+    def __init__(self, sock: socket.socket, group: asyncio.TaskGroup, memory: int) -> None:
         self._group = group
         self._channel: Channel[ToWorker] = Channel(sock, worker_decoder(), self._take, self._closed)
-        self._transfers = LayerTransfers(group)
+        self._transfers = LayerTransfers(group, memory)
         self._requests: dict[int, _Request] = {}
         self._pool: HostPool | None = None
 
@@ -257,10 +257,10 @@ class _Worker:
         os._exit(0)
 
 
-async def _serve(sock: socket.socket) -> None:
+async def _serve(sock: socket.socket, memory: int) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_LOOKUPS, "lookup"))
     async with asyncio.TaskGroup() as group:
-        worker = _Worker(sock, group)
+        worker = _Worker(sock, group, memory)
         await asyncio.Event().wait()
         del worker
 
@@ -315,7 +315,7 @@ def main(arguments: list[str]) -> None:
     except ProcessLookupError:  # nobody is left to work for
         return
     seccomp.confine(system_calls.NETWORK.values(), sockets=True)
-    asyncio.run(_serve(socket.socket(fileno=descriptor)))
+    asyncio.run(_serve(socket.socket(fileno=descriptor), memory))
 
 
 if __name__ == "__main__":

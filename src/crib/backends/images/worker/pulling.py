@@ -19,7 +19,7 @@ from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.download import Bandwidth, BlobClient, BlobDownload, Terms
 from crib.backends.images.worker.free_space import require_free
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
-from crib.backends.images.worker.shares import Writers
+from crib.backends.images.worker.shares import Crowded, Writers
 from crib.backends.images.worker.spool import Spool, SpoolClosed, Starved
 from crib.model.errors import CribError, Exhausted
 from crib.model.registry import RegistryHost
@@ -52,6 +52,7 @@ class LayerJob:
             sync=True,
             drop_cache=limits.drop_cache,
             min_free=limits.min_free,
+            memory=self.writers.memory,
         )
 
     def check_size(self) -> None:
@@ -162,18 +163,18 @@ class PulledLayer:
         """The layer, written while its blob comes if a place is free, else when the blob is whole."""
         writers = self._job.writers
         if await writers.take_free():
-            with contextlib.suppress(Starved):
+            try:
                 return await self._in_place()
+            except (Starved, Crowded):
+                pass
+            finally:
+                writers.give()
         await self._spool.whole.wait()
-        await writers.take()
-        return await self._in_place()
+        return await writers.write_whole(self._in_place)
 
     async def _in_place(self) -> LayerFacts:
         job, spool = self._job, self._spool
-        try:
-            return await job.writers.run(lambda: _write_from(spool, job), spool.stop, job.temporary)
-        finally:
-            job.writers.give()
+        return await job.writers.run(lambda: _write_from(spool, job), spool.stop, job.temporary)
 
     def _told(self, host: str) -> None:
         self._job.report("downloading", self._spool.received, host)
@@ -205,7 +206,7 @@ def _write_from(spool: Spool, job: LayerJob) -> LayerFacts:
     chunks = spool.chunks(job.writers.wanted)
     try:
         facts = write_layer(chunks, job.temporary, job.claims, job.options, spool.check)
-    except Starved:
+    except (Starved, Crowded):
         # It is read again when it is whole.
         raise
     except BaseException:

@@ -1,4 +1,5 @@
-"""Who may do how much at once: a registry's share of the transfers, and places for threads that write.
+"""Who may do how much at once: a registry's share of the transfers, places for threads that write, and their
+memory.
 
 A transfer costs a connection and a file, a writer costs threads and memory. So whoever waits for bytes holds
 no place of a writer that somebody else could use, and no registry can fill the node with transfers.
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +26,11 @@ MAX_REGISTRIES = 32
 """Transfers beyond MAX_TRANSFERS, the only ones of their registries."""
 MAX_WRITERS = 8
 """Layers that are written at once, over all requests; each has two more threads while it is written."""
+
+_RESERVE = 4
+"""One part in so many of the worker's memory is for all but the layers: pieces under way, connections."""
+_OWN = 6
+"""One part in so many of the layers' memory is split among the writers; they share the rest."""
 
 _Taken = TypeVar("_Taken")
 
@@ -80,16 +88,55 @@ class TransferShares:
         self._registries, self._pulls = +self._registries, +self._pulls
 
 
+class Crowded(Exception):
+    """For the thread that writes: its layer needs memory that other layers have. It may wait for them."""
+
+
+class Memory:
+    """What the layers that are written may take of a worker's `limit` (bytes; 0: no limit), by estimate.
+
+    Each has a part of its own, so that none stops a layer of everyday size; the rest goes to whoever needs it
+    first. Threads use it.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        budget = limit - limit // _RESERVE if limit else sys.maxsize
+        self._own = budget // (_OWN * MAX_WRITERS)
+        self._shared = budget - MAX_WRITERS * self._own
+        self.most = self._own + self._shared
+        """What one layer can have when it is alone."""
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a layer has more than its own part."""
+        return self._taken > 0
+
+    def change(self, before: int, now: int) -> None:
+        """A layer needs `now` bytes and no longer `before`; Crowded, and no change, when they are not to be
+        had."""
+        more = max(0, now - self._own) - max(0, before - self._own)
+        if not more:
+            return
+        with self._lock:
+            if more > 0 and self._taken + more > self._shared:
+                raise Crowded
+            self._taken += more
+
+
 class Writers:
     """Threads that write layers. A place is taken before `run`, and given back after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = 0) -> None:
+        self.memory = Memory(memory)
+        self._given = asyncio.Event()
         self._pool = ThreadPoolExecutor(MAX_WRITERS, thread_name_prefix="layer")
         self._places = asyncio.Semaphore(MAX_WRITERS)
         self._waiting = 0
 
     def wanted(self) -> bool:
-        """Whether somebody who has all bytes waits for a place. Threads may ask, too."""
+        """Whether somebody who has all bytes waits for a place or for memory. Threads may ask, too."""
         return self._waiting > 0
 
     async def take_free(self) -> bool:
@@ -104,9 +151,33 @@ class Writers:
         finally:
             self._waiting -= 1
 
+    async def room(self) -> None:
+        """Wait until no layer has more than its own part of the memory."""
+        self._waiting += 1
+        try:
+            while self.memory.is_shared:
+                self._given.clear()
+                await self._given.wait()
+        finally:
+            self._waiting -= 1
+
     def give(self) -> None:
         """Give a place back."""
         self._places.release()
+        self._given.set()
+
+    async def write_whole(self, write: Callable[[], Awaitable[_Taken]]) -> _Taken:
+        """Have a layer written of which all bytes are here: `write` has a place, and comes again when it was
+        Crowded."""
+        while True:
+            await self.take()
+            try:
+                return await write()
+            except Crowded:
+                pass
+            finally:
+                self.give()
+            await self.room()
 
     async def run(self, work: Callable[[], _Taken], stop: Callable[[], None], temporary: str) -> _Taken:
         """Have a thread do `work`, which writes the file `temporary`. When we are cancelled it is told to

@@ -45,7 +45,8 @@ class RegistryOrigin:
 class FileOrigin:
     """A blob in a file, read by the thread that writes the layer."""
 
-    chunks: Iterator[bytes]
+    chunks: Callable[[], Iterator[bytes]]
+    """From the beginning at each call."""
 
 
 LayerOrigin = RegistryOrigin | FileOrigin
@@ -90,11 +91,12 @@ class _Staged:
 
 
 class LayerTransfers:
-    """All layers that the worker is writing; `group` runs the work, so that it outlives its first caller."""
+    """All layers that the worker is writing; `group` runs the work, so that it outlives its first caller.
+    `memory` is what the worker may use (bytes; 0: no limit)."""
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
+    def __init__(self, group: asyncio.TaskGroup, memory: int = 0) -> None:
         self._group = group
-        self._writers = Writers()
+        self._writers = Writers(memory)
         self._shares = TransferShares()
         self._bandwidth = Bandwidth()
         self._flights: dict[tuple[Digest, Digest | None], _Flight] = {}
@@ -266,7 +268,7 @@ def _layer(facts: LayerFacts) -> Layer:
     )
 
 
-async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
+async def _imported(job: LayerJob, chunks: Callable[[], Iterator[bytes]]) -> LayerFacts:
     """The layer, written from a file of which the thread reads itself."""
     loop = asyncio.get_running_loop()
     stop = threading.Event()
@@ -278,7 +280,7 @@ async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
     def source() -> Iterator[bytes]:
         done = 0
         reported = 0.0
-        for chunk in chunks:
+        for chunk in chunks():
             yield chunk
             done += len(chunk)
             now = time.monotonic()
@@ -293,8 +295,4 @@ async def _imported(job: LayerJob, chunks: Iterator[bytes]) -> LayerFacts:
     def write() -> LayerFacts:
         return write_layer(source(), job.temporary, job.claims, job.options, check)
 
-    await job.writers.take()
-    try:
-        return await job.writers.run(write, stop.set, job.temporary)
-    finally:
-        job.writers.give()
+    return await job.writers.write_whole(lambda: job.writers.run(write, stop.set, job.temporary))
