@@ -69,6 +69,15 @@ async def test_many_registries_that_bring_nothing_leave_one_transfer_to_each_new
     await finish([*slow, *newcomers])
 
 
+async def test_dozens_of_slow_registries_that_fill_all_they_can_leave_a_transfer_to_another() -> None:
+    shares = TransferShares()
+    slow = [Transfer(shares, f"slow{number}", number) for number in range(66) for _ in range(3)]
+    other = Transfer(shares, "other", "other")
+    await turns()
+    assert other.began
+    await finish([*slow, other])
+
+
 async def test_of_one_registrys_pulls_the_one_with_nothing_under_way_is_next() -> None:
     shares = TransferShares()
     greedy = [Transfer(shares, "r", "greedy") for _ in range(MAX_OF_REGISTRY + 3)]

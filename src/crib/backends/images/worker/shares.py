@@ -22,8 +22,9 @@ MAX_TRANSFERS = 32
 """Blobs that come at once, over all requests; a registry that has none under way gets one beyond."""
 MAX_OF_REGISTRY = 12
 """Blobs that come from one registry at once."""
-MAX_REGISTRIES = 32
-"""Transfers beyond MAX_TRANSFERS, the only ones of their registries."""
+MAX_REGISTRIES = 224
+"""Transfers beyond MAX_TRANSFERS, the only ones of their registries. Each takes a file and a few
+connections, of the worker's 4096 descriptors, and some 50 kB."""
 MAX_WRITERS = 8
 """Layers that are written at once, over all requests; each has two more threads while it is written."""
 
