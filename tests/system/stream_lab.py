@@ -107,7 +107,9 @@ class Client:
     async def kill(self) -> None:
         """kill -9."""
         self._process.kill()
-        await self._process.wait()
+        async with asyncio.timeout(BOUND):
+            # Unread output holds up the pipe, and asyncio tells of no end before (CPython issue 119710).
+            await asyncio.gather(self.stdout.read(), self._process.wait())
 
     async def end(self, number: signal.Signals | None = None) -> tuple[int, bytes]:
         """Wait until it has ended (by this signal, if it is given): its exit code, and what was unread."""
