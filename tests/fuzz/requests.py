@@ -156,12 +156,16 @@ class OddRequests:
             ):
                 setattr(message, name, made)
         if isinstance(message, api_pb2.RunPodSandboxRequest | api_pb2.CreateContainerRequest):
-            fresh = self.pod() if isinstance(message, api_pb2.RunPodSandboxRequest) else self.container(world)
+            fresh = (
+                self.pod(world)
+                if isinstance(message, api_pb2.RunPodSandboxRequest)
+                else self.container(world)
+            )
             message.config.CopyFrom(fresh)  # type: ignore[arg-type]  # one of two, as the line above chose
         if isinstance(message, node_pb2.ExplainContainerRequest) and self._draw.random() < 0.7:
             message.Clear()
             message.config.CopyFrom(self.container(world))
-            message.sandbox_config.CopyFrom(self.pod())
+            message.sandbox_config.CopyFrom(self.pod(world))
         if isinstance(message, api_pb2.UpdateContainerResourcesRequest):
             message.linux.cpu_shares = 512
         return message
@@ -186,13 +190,13 @@ class OddRequests:
             return ("tcp:80",)
         return None
 
-    def pod(self) -> api_pb2.PodSandboxConfig:
+    def pod(self, world: World) -> api_pb2.PodSandboxConfig:
         """A pod that runs."""
         name = f"p{self._draw.getrandbits(40):x}"
         pid = self._draw.choice((api_pb2.CONTAINER, api_pb2.CONTAINER, api_pb2.POD))
         options = api_pb2.NamespaceOption(pid=pid)
         if self._draw.random() < 0.15:
-            ids = api_pb2.IDMapping(host_id=1 << 20, length=65536)
+            ids = api_pb2.IDMapping(host_id=(16 + len(world.pods)) << 16, length=65536)  # no other pod's
             options.userns_options.CopyFrom(api_pb2.UserNamespace(mode=api_pb2.POD, uids=[ids], gids=[ids]))
         security = api_pb2.LinuxSandboxSecurityContext(
             namespace_options=options, privileged=self._draw.random() < 0.15
