@@ -15,7 +15,7 @@ from crib.backends.images.worker.connections import HostFailure
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.layers import LayerError
 from crib.backends.images.worker.shares import MAX_WRITERS
-from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers, RegistryOrigin
+from crib.backends.images.worker.transfer import FileOrigin, LayerOrigin, LayerTransfers, RegistryOrigin
 from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
@@ -292,6 +292,34 @@ async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:
     assert os.listdir() == [STAGED]
     await asyncio.sleep(0)  # the thread's news
     assert lab.told[-1].stage == "importing"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [FileOrigin(lambda: iter([BUILT.blob])), RegistryOrigin(FakeClient(FakeHost(BUILT.blob)))],
+    ids=["import", "pull"],
+)
+async def test_a_layer_that_finds_the_memory_taken_is_written_when_it_is_free(
+    group: asyncio.TaskGroup, origin: LayerOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfers = LayerTransfers(group, memory=1 << 16)
+    writers, memory = transfers._writers, transfers._writers.memory
+    room, asked = writers.room, asyncio.Event()
+
+    async def noted() -> None:
+        asked.set()
+        await room()
+
+    monkeypatch.setattr(writers, "room", noted)
+    await writers.take()
+    memory.change(0, memory.most)
+    wanted = asyncio.ensure_future(transfers.obtain(FOUND, origin, LIMITS, lambda _: None))
+    await asyncio.wait_for(asked.wait(), 30)
+    memory.change(memory.most, 0)
+    writers.give()
+    assert (await wanted).diff_id == FOUND.diff_id
+    assert os.listdir() == [STAGED]
+    transfers.close()
 
 
 async def test_an_import_that_is_cancelled_leaves_nothing(lab: Lab) -> None:
