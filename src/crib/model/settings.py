@@ -193,7 +193,7 @@ class ImageSettings:
     """Connections for one large layer, where the host serves ranges; 1 turns it off."""
     worker_user: str = "nobody"
     """Unprivileged user of the worker process."""
-    worker_memory: int = 512 << 20
+    worker_memory: int = 1 << 30
     """Bytes of address space beyond what its libraries take that the worker may use; 0 sets no limit."""
     pull_linger: float = 30.0
     """Seconds that a pull goes on after its last caller has gone."""
