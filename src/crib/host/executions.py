@@ -56,12 +56,14 @@ class Executions:
             self._watches.clear()
 
     def _add(self, pid: int) -> int | None:
-        if self._fd < 0:
-            self._fd = libc.inotify_init()
-            asyncio.get_running_loop().add_reader(self._fd, self._wake)
         try:
+            if self._fd < 0:
+                self._fd = libc.inotify_init()
+                asyncio.get_running_loop().add_reader(self._fd, self._wake)
             watch = libc.inotify_add_watch(self._fd, f"/proc/{pid}/exe", _CLOSE)
-        except OSError:  # it has ended, or the kernel has no watch left for us: looking again does as well
+        except OSError:
+            # It has ended, or the kernel has no instance or watch left for us (fs.inotify.max_user_instances
+            # counts those of all of the node's root processes): looking again does as well.
             return None
         self._watches[watch] += 1  # a file that several run is one watch
         return watch

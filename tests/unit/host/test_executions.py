@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from crib.host import libc
 from crib.host.executions import Executions
 from crib.host.pidfds import awaits_program, start_time
 
@@ -55,4 +57,19 @@ async def test_a_process_that_has_ended_or_whose_number_is_anothers_is_not_waite
         await executions.wait(child, started, BOUND)
     with executions.watching(child):
         await executions.wait(child, started, BOUND)
+    executions.close()
+
+
+async def test_an_execve_is_noticed_where_the_kernel_has_no_inotify_instance_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def used_up() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(libc, "inotify_init", used_up)
+    executions = Executions()
+    with forked() as (child, started), executions.watching(child):
+        asyncio.get_running_loop().call_soon(os.kill, child, signal.SIGUSR1)
+        await executions.wait(child, started, BOUND)
+        assert not awaits_program(child, started)
     executions.close()
