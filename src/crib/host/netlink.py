@@ -190,16 +190,23 @@ class Netlink:
         asked = [replace(request, flags=request.flags | NLM_F_ACK) for request in requests]
         first = self._sequence + 2
         self._send((begin, *asked, end), 0)
-        self._await_answers(requests, first)
+        self._await_answers(requests, first, begin)
 
-    def _await_answers(self, requests: Sequence[Request], first: int) -> None:
-        """Until each was answered; `first` is the number of the first one."""
+    def _await_answers(self, requests: Sequence[Request], first: int, begin: Request | None = None) -> None:
+        """Until each was answered; `first` is the number of the first one.
+
+        A refusal of `begin`, the message before it, is one of them all, whatever else is answered.
+        """
         refused: OSError | None = None
         waiting = len(requests)
         while waiting:
             for kind, flags, sequence, body in self._receive():
                 position = sequence - first
-                if kind != _NLMSG_ERROR or not 0 <= position < len(requests):
+                if kind != _NLMSG_ERROR:
+                    continue
+                if begin is not None and position == -1 and (error := _refusal(begin, flags, body)):
+                    raise error
+                if not 0 <= position < len(requests):
                     continue
                 waiting -= 1
                 refused = refused or _refusal(requests[position], flags, body)

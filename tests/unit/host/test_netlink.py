@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from ipaddress import IPv4Interface
 
@@ -108,3 +109,11 @@ def test_a_request_is_refused_without_harm_to_the_next_one() -> None:
         with pytest.raises(OSError):
             links.set_link_mtu(socket, "no-such-link", 1500)
         assert links.get_link(socket, "lo").index == links.LOOPBACK_INDEX
+
+
+def test_a_transaction_that_is_refused_as_a_whole_is_refused_at_once() -> None:
+    no_subsystem = 255
+    request = netlink.Request(no_subsystem << 8, b"\0" * 4, "change", "nothing")
+    with netlink.Netlink(netlink.NETLINK_NETFILTER) as socket, pytest.raises(OSError) as refused:
+        socket.transact(no_subsystem, [request])
+    assert refused.value.errno == errno.EINVAL
