@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
+from typing import TextIO
 
 from crib.host import libc
 
@@ -51,6 +52,11 @@ def _escape(path: str) -> str:
     return "".join(f"\\{ord(char):03o}" if char in _ESCAPED_IN_PATHS else char for char in path)
 
 
+def _opened(mountinfo: str) -> TextIO:
+    # A carriage return is no end of a line: the kernel writes those of names as they are.
+    return open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
 def parse_mountinfo(text: str) -> list[MountEntry]:
     """The entries of a mountinfo text, in its order: parents first; lines that are none are left out."""
     entries = []
@@ -78,7 +84,7 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
 
 def read_mounts(mountinfo: str = "/proc/thread-self/mountinfo") -> list[MountEntry]:
     """All mounts that the calling thread sees."""
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+    with _opened(mountinfo) as file:
         return parse_mountinfo(file.read())
 
 
@@ -89,7 +95,7 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
     """
     prefix = path.rstrip("/") + "/"
     wanted = path.rstrip("/") or "/"
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+    with _opened(mountinfo) as file:
         # Filtered as text first: on a full node nearly all lines are other pods', and parsing them is the
         # whole cost.
         near = f" {_escape(wanted).rstrip('/')}"
@@ -105,8 +111,7 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
 
 def mount_points(mountinfo: str = "/proc/thread-self/mountinfo") -> list[str]:
     """Where something is mounted, as often as something is; quick, for whole nodes."""
-    # A carriage return is no end of a line: the kernel writes those of names as they are.
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with _opened(mountinfo) as file:
         return [_unescape("".join(line.split(" ", 5)[4:5])) for line in file]
 
 
@@ -117,7 +122,7 @@ def mount_roots_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo")
     another comes later in the table, and counts.
     """
     prefix = f"{_escape(path.rstrip('/'))}/"
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with _opened(mountinfo) as file:
         mounts = (line.split(" ", 5) for line in file)
         return {
             _unescape(fields[4]): _unescape(fields[3])

@@ -49,6 +49,15 @@ def test_what_is_mounted_below_a_path_is_told_by_paths_as_they_are_written(tmp_p
     assert mount_table.mount_roots_below("/run/pods", str(table)) == {"/run/pods/a b/é": "ipc:[403]"}
 
 
+def test_a_carriage_return_in_a_name_ends_no_line(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"30 27 0:30 / /run/pods/a\rb rw - tmpfs tmpfs rw\n")
+    assert [entry.path for entry in mount_table.read_mounts(str(table))] == ["/run/pods/a\rb"]
+    assert [entry.path for entry in mount_table.mounts_below("/run", str(table))] == ["/run/pods/a\rb"]
+    assert mount_table.mount_points(str(table)) == ["/run/pods/a\rb"]
+    assert mount_table.mount_roots_below("/run", str(table)) == {"/run/pods/a\rb": "/"}
+
+
 def test_a_plain_directory_and_a_missing_path_are_no_mountpoints(tmp_path: Path) -> None:
     (tmp_path / "to-proc").symlink_to("/proc")
     assert mount_table.is_mountpoint("/proc")
