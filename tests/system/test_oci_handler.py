@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -12,11 +13,13 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from crib.backends.oci import pods
+from crib.backends.oci import deaths, pod_namespaces, pods
 from crib.backends.oci.bundles import is_alive
+from crib.backends.oci.losses import PodLosses
 from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import is_mountpoint, mounts_below
@@ -315,6 +318,24 @@ async def test_shared_pids_have_an_infra_process_and_the_rest_dies_with_the_firs
         await lab.handler.stop_pod(sandbox)
         assert not await lab.handler.pod_alive(sandbox)
         assert not is_alive(sandbox.infra)
+
+
+async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error_that_is_tried_again(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used_up(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with pod(lab, pid=NamespaceMode.POD) as sandbox:
+        with monkeypatch.context() as patch:
+            patch.setattr(pod_namespaces, "is_mountpoint", used_up)
+            with pytest.raises(Exhausted, match=sandbox.id):
+                await lab.handler.pod_alive(sandbox)
+        watch = PodLosses(lab.paths).stream(lambda: [sandbox])
+        with monkeypatch.context() as patch:
+            patch.setattr(deaths, "open_pidfd", used_up)
+            with pytest.raises(Exhausted, match=sandbox.id):
+                await anext(watch)
 
 
 async def test_target_namespace_sees_the_other_container(lab: OciLab) -> None:

@@ -211,7 +211,8 @@ class OciHandler:
         return Observation(status, self._exits.read(record.id), monitor_alive)
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
-        return self._pods.alive(record)
+        with trying(f"looking at pod sandbox {record.id}"):
+            return self._pods.alive(record)
 
     def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         return self._losses.stream(ready)

@@ -34,7 +34,8 @@ class PodLosses:
 
     def watch(self, sandbox: SandboxId, infra: ProcessIdentity) -> None:
         """Tell when this process ends."""
-        self._deaths.watch(sandbox, infra)
+        with trying(f"watching the infra process of pod sandbox {sandbox}"):
+            self._deaths.watch(sandbox, infra)
 
     async def stream(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         """See Handler.lost_pods."""
@@ -44,7 +45,7 @@ class PodLosses:
         try:
             for record in ready():
                 if record.infra is not None:
-                    self._deaths.watch(record.id, record.infra)
+                    self.watch(record.id, record.infra)
             self._news.put_nowait(None)
             while True:
                 news = await self._news.get()
