@@ -61,10 +61,10 @@ def nothing(message: Message) -> None:
     """Decodes a request without fields."""
 
 
-def unbuilt(name: str, why: str, request: type[Message]) -> Read | Parts:
+def unbuilt(name: str, why: str, request: type[Message]) -> Read:
     """A call that is refused by name, so that a client need not guess what this daemon is."""
 
-    def refuse(_: None) -> Any:
+    def refuse(_: None) -> Answer:
         raise NotBuilt(f"crib does not offer {name}: {why}")
 
-    return (Parts if name.startswith("Stream") else Read)(request, nothing, refuse)
+    return Read(request, nothing, refuse)

@@ -32,9 +32,9 @@ MAX_PERIOD = 1_000_000
 MAX_QUOTA = (1 << 44) - 1
 """Microseconds (MAX_BW)."""
 MIN_IDS = 65536
+"""Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 MIN_HOST_ID = 1000
 """Below are root and the accounts of the node's system (SYS_UID_MAX of login.defs). critest asks for 1000."""
-"""Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 _NO_LIMIT = -1
 
 
