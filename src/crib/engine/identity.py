@@ -23,12 +23,10 @@ import posixpath
 import re
 from dataclasses import replace
 
-from crib.model.container import ContainerConfig, Mount
+from crib.model.container import ContainerConfig, Mount, termination_message_path
 from crib.model.differences import differing_fields
 from crib.model.sandbox import SandboxConfig
 
-_TERMINATION_PATH = "io.kubernetes.container.terminationMessagePath"
-"""The kubelet's annotation of a container: where in it the file for its termination message is."""
 _FIRST_SEEN = "kubernetes.io/config.seen"
 _RANDOM_NAME = re.compile(r"[0-9a-f]{8}")
 
@@ -63,8 +61,7 @@ def _same_each_try(config: ContainerConfig) -> ContainerConfig:
 
 def _without_random_name(mount: Mount, config: ContainerConfig) -> Mount:
     """The kubelet's file for the termination message is PODS/UID/containers/NAME/RANDOM."""
-    inside = config.annotations.get(_TERMINATION_PATH, "").lstrip("/")
-    if posixpath.normpath(f"/{inside}") != mount.container_path:
+    if termination_message_path(config.annotations) != mount.container_path:
         return mount
     directory, name = posixpath.split(mount.host_path)
     if not directory.endswith(f"/containers/{config.name}") or not _RANDOM_NAME.fullmatch(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -15,6 +16,16 @@ from crib.model.sandbox import (
     SecurityProfile,
     SelinuxOption,
 )
+
+_TERMINATION_MESSAGE = "io.kubernetes.container.terminationMessagePath"
+
+
+def termination_message_path(annotations: Mapping[str, str]) -> str:
+    """Where in a container its kubelet puts the file for the termination message (kuberuntime, labels.go).
+
+    The root where the container's annotations do not say.
+    """
+    return posixpath.normpath(f"/{annotations.get(_TERMINATION_MESSAGE, '').lstrip('/')}")
 
 
 class MountPropagation(IntEnum):

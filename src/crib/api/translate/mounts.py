@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 
 from crib.api.translate import checks, images, limits, security
-from crib.model.container import ContainerRecord, Mount, MountPropagation
+from crib.model.container import ContainerRecord, Mount, MountPropagation, termination_message_path
 from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, InvalidRequest
 from crib.model.sandbox import IdMapping
 from crib.stubs.runtime.v1 import api_pb2 as pb
-
-_TERMINATION_MESSAGE = "io.kubernetes.container.terminationMessagePath"
-"""An annotation: what a kubelet tells of the path (kuberuntime, labels.go)."""
 
 
 def decode_all(messages: Sequence[pb.Mount], field: str, annotations: Mapping[str, str]) -> tuple[Mount, ...]:
@@ -23,14 +19,13 @@ def decode_all(messages: Sequence[pb.Mount], field: str, annotations: Mapping[st
     """
     checks.at_most(messages, limits.MAX_MOUNTS, field)
     found = tuple(_decode(message, f"{field}[{index}]") for index, message in enumerate(messages))
-    found = _without_covered(found, annotations.get(_TERMINATION_MESSAGE, ""))
+    found = _without_covered(found, termination_message_path(annotations))
     checks.distinct((mount.container_path for mount in found), field, "container_path")
     return found
 
 
-def _without_covered(found: tuple[Mount, ...], path: str) -> tuple[Mount, ...]:
-    """`path` is where the termination message goes. Only the last mount is a kubelet's, and it covers one."""
-    place = posixpath.normpath(f"/{path.lstrip('/')}")
+def _without_covered(found: tuple[Mount, ...], place: str) -> tuple[Mount, ...]:
+    """At `place` the termination message goes. Only the last mount is a kubelet's, and it covers one."""
     places = [mount.container_path for mount in found]
     if places.count(place) < 2 or places[-1] != place:
         return found
