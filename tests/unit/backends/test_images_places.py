@@ -64,6 +64,15 @@ def test_a_proxy_is_judged_by_what_the_url_says() -> None:
         assert name in way.refused
 
 
+def test_an_address_that_was_passed_over_is_not_the_fault_of_what_comes_later() -> None:
+    way = Way(Places(), "https://r.example", "auth.example", own=False, token=True)
+    with pytest.raises(OSError, match=r"10\.0\.0\.1"):
+        way.check(Place.PRIVATE, "10.0.0.1")
+    assert way.refused
+    way.arrived(Place.PUBLIC, "8.8.8.8")
+    assert way.refused == ""
+
+
 def test_what_is_known_of_registries_is_bounded() -> None:
     places = Places()
     for number in range(2000):

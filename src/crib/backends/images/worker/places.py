@@ -120,6 +120,7 @@ class Way:
         if self.own:
             self.places.found(self.origin, place)
         self.check(place, address)
+        self.refused = ""  # it was another address of the same name
 
     def check_name(self) -> None:
         """The same for a proxy, which resolves names itself: only what the name says can be judged."""
