@@ -62,6 +62,11 @@ def is_loopback(authority: str) -> bool:
     return host == "localhost" or (address is not None and address.is_loopback)
 
 
+def port_of(authority: str) -> str:
+    """The port as written; empty when there is none."""
+    return _split(authority)[1]
+
+
 def _split(authority: str) -> tuple[str, str]:
     if ":" not in authority.rpartition("]")[2]:
         return authority, ""

@@ -26,7 +26,7 @@ from crib.backends.images.registries.credentials import Credentials, Terms, requ
 from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
-from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback
+from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback, port_of
 from crib.model.settings import ImageSettings
 from crib.wire.docker_config import normalized
 from crib.wire.hosts_toml import HostEntry, HostsFile, base_url
@@ -222,7 +222,7 @@ class RegistryHosts:
         """How a registry is spoken to for which no file writes a scheme."""
         if self._named_insecure(authority):
             return "http"
-        local = is_loopback(authority) and not trust.configured and _port(authority) != "443"
+        local = is_loopback(authority) and not trust.configured and port_of(authority) != "443"
         return "http" if local else "https"
 
     def _schemes(self, authority: str, insecure: bool, trust: Trust) -> list[tuple[str, bool]]:
@@ -230,13 +230,13 @@ class RegistryHosts:
         if not insecure:
             return [(self._scheme(authority, trust), False)]
         return {"80": [("http", False)], "443": [("https", True)]}.get(
-            _port(authority), [("https", True), ("http", False)]
+            port_of(authority), [("https", True), ("http", False)]
         )
 
 
 def _urls_of_entry(entry: HostEntry) -> list[str]:
     scheme, separator, rest = entry.url.partition("://")
-    if scheme == "http" and entry.has_tls and _port(rest.partition("/")[0]) != "80":
+    if scheme == "http" and entry.has_tls and port_of(rest.partition("/")[0]) != "80":
         return [f"https{separator}{rest}", entry.url]
     return [entry.url]
 
@@ -247,11 +247,6 @@ def _with_namespace(host: RegistryHost, reference: ImageReference) -> RegistryHo
 
 def _dialled(authority: str) -> str:
     return _HUB_HOST if authority in _HUB_NAMES else authority
-
-
-def _port(authority: str) -> str:
-    """The port as written; empty when there is none."""
-    return authority.rpartition(":")[2] if ":" in authority.rpartition("]")[2] else ""
 
 
 def _text(reference: ImageReference) -> str:

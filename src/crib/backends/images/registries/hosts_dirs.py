@@ -17,7 +17,7 @@ from crib.backends.images.registries.config_files import (
     parse_key,
 )
 from crib.model.errors import Unavailable
-from crib.model.registry import ClientCertificate, is_loopback
+from crib.model.registry import ClientCertificate, is_loopback, port_of
 from crib.wire.hosts_toml import (
     DEFAULT_DIRECTORY,
     MOST_FILES,
@@ -57,7 +57,7 @@ class HostsDirs:
         if not registry or "/" in registry or registry.startswith("."):
             return ""
         names = directory_names(registry)
-        if ":" not in registry.rpartition("]")[2] and not is_loopback(registry):
+        if not port_of(registry) and not is_loopback(registry):
             # Names are without the port of TLS, but a directory may be called by it.
             names += directory_names(f"{registry}:443")
         tiers: list[tuple[str, ...]] = [names]
