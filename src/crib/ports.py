@@ -172,7 +172,7 @@ class Handler(Protocol):
     async def observe(self, record: ContainerRecord) -> Observation: ...
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
-        """Whether the pod's namespaces (and infra process) are there."""
+        """Whether the pod's namespaces, /dev/shm and infra process are there."""
         ...
 
     def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:

@@ -13,11 +13,15 @@ class MountChanges:
 
     def __init__(self, changed: Callable[[], object]) -> None:
         self._changed = changed
-        self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         # A change is told as EPOLLPRI. The table can also be read at any time, of which a reader of asyncio's
         # would be told without end: so it is watched by a descriptor that is asked for nothing else.
         self._changes = select.epoll()
-        self._changes.register(self._table, select.EPOLLPRI | select.EPOLLET)
+        self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._changes.register(self._table, select.EPOLLPRI | select.EPOLLET)
+        except OSError:
+            os.close(self._table)
+            raise
 
     def listen(self) -> None:
         """From now on; changes from before are not told any more."""

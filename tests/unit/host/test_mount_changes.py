@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import select
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,3 +72,15 @@ async def test_nothing_is_told_to_who_does_not_listen(
     for _ in range(10):
         await asyncio.sleep(0)
     assert heard.times == 1
+
+
+async def test_a_watch_that_cannot_begin_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def register(self, *_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(select, "epoll", Full)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No space left"):
+        MountChanges(print)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
