@@ -182,7 +182,8 @@ class Rules:
             held = {address for holding in holdings.values() for address in holding.addresses}
             found = await self._in_thread(self._contents)
             self._forwards = {key: to for key, to in found.forwards.items() if to.address in held}
-            self.senders.become([who.sender_of(pod, holding) for pod, holding in holdings.items()])
+            senders = [who.sender_of(pod, holding) for pod, holding in holdings.items()]
+            await self._in_thread(lambda: self.senders.become(senders))
             await self._in_thread(lambda: self._make(ranges, "install rules"))
 
     async def adopt(self) -> None:
@@ -264,7 +265,7 @@ class Rules:
                 commands = f"add table {family} {self._table}\ndelete table {family} {self._table}\n"
                 await self._run(commands, "remove rules")
             self._forwards = {}
-            self.senders.become(())
+            await self._in_thread(lambda: self.senders.become(()))
 
     async def close(self) -> None:
         """Free the context and end the thread; the rules stay, as the pods do."""

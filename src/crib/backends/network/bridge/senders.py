@@ -55,7 +55,8 @@ def sender_of(pod: SandboxId, holding: Holding) -> Sender:
 
 
 class Senders:
-    """Who may send now: the sets in the kernel and their mirror. For any thread; OSError from the kernel."""
+    """Who may send now: the sets in the kernel and their mirror. For any thread but the loop's, as whoever
+    holds the lock asks the kernel; OSError from the kernel."""
 
     def __init__(self, table: str) -> None:
         self.gap = ""
