@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from crib.backends.oci import deaths, pod_namespaces, pods
 from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.losses import PodLosses
+from crib.backends.oci.refusals import make_log_directory
 from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import is_mountpoint, mounts_below
@@ -336,6 +338,22 @@ async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error
             patch.setattr(deaths, "open_pidfd", used_up)
             with pytest.raises(Exhausted, match=sandbox.id):
                 await anext(watch)
+
+
+async def test_the_loop_goes_on_while_a_pods_log_directory_is_made(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, goes_on = asyncio.get_running_loop(), threading.Event()
+
+    def slow(path: str, field: str) -> None:
+        loop.call_soon_threadsafe(goes_on.set)
+        assert goes_on.wait(BOUND)
+        make_log_directory(path, field)
+
+    monkeypatch.setattr(pods, "make_log_directory", slow)
+    async with pod(lab) as sandbox:
+        assert sandbox.config.log_directory
+        assert goes_on.is_set()
 
 
 async def test_target_namespace_sees_the_other_container(lab: OciLab) -> None:

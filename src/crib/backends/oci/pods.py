@@ -33,6 +33,7 @@ from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
 from crib.host.processes import run
+from crib.host.threads import run_to_end
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
@@ -68,7 +69,8 @@ class Pods:
                 self._make_directory(record)
                 confinement = await self._labels.confine(record)
                 if config.log_directory:
-                    make_log_directory(config.log_directory, "config.log_directory")
+                    # In a thread: logs may lie on a file system that is slow to answer.
+                    await run_to_end(make_log_directory, config.log_directory, "config.log_directory")
                 write_pod_files(self._paths, record)
                 if config.security.namespaces.ipc != NamespaceMode.NODE:
                     self._mount_shm(record, size)
