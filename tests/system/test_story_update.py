@@ -216,7 +216,6 @@ async def test_when_one_limit_is_refused_by_the_kernel_none_is_changed(cri: Cri)
     [
         ("linux.cpuset_cpus", {"cpuset_cpus": "0;1"}),
         ("linux.oom_score_adj", {"oom_score_adj": 1001}),
-        ("linux.memory_limit_in_bytes", {"memory_limit_in_bytes": -2}),
         ("linux.memory_swap_limit_in_bytes", {"memory_limit_in_bytes": 9, "memory_swap_limit_in_bytes": 8}),
         ("linux.unified", {"unified": {"cgroup.procs": "1"}}),
         ("linux.hugepage_limits", {"hugepage_limits": [pb.HugepageLimit(page_size="x", limit=1)]}),

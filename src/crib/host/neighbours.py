@@ -47,15 +47,15 @@ def permanent_neighbour(index: int, name: str, address: Address, mac: str) -> Re
     return Request(_RTM_NEWNEIGH, body, f"add neighbour {address}", name, NLM_F_CREATE | NLM_F_REPLACE)
 
 
-def static_entry(port: Link, mac: str) -> Request:
-    """The message that says for good behind which port of its bridge a MAC is."""
-    header = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, port.index, _NUD_NOARP, _NTF_MASTER, 0)
+def static_entry(index: int, name: str, mac: str) -> Request:
+    """The message that says for good that a MAC is behind that port of its bridge."""
+    header = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, index, _NUD_NOARP, _NTF_MASTER, 0)
     body = header + attribute(_NDA_LLADDR, mac_bytes(mac))
-    return Request(_RTM_NEWNEIGH, body, f"add {mac} to bridge", port.name, NLM_F_CREATE | NLM_F_REPLACE)
+    return Request(_RTM_NEWNEIGH, body, f"add {mac} to bridge", name, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def forget_neighbours(netlink: Netlink, link: Link, addresses: Collection[Address]) -> None:
-    """Remove what is known of these addresses on an interface's link; nothing need be."""
+    """Remove what is known of these addresses on an interface's link; nothing need be, nor that interface."""
     requests = [
         Request(
             _RTM_DELNEIGH,
@@ -68,7 +68,7 @@ def forget_neighbours(netlink: Netlink, link: Link, addresses: Collection[Addres
     try:
         netlink.ask(requests)
     except OSError as error:
-        if error.errno != errno.ENOENT:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
             raise
 
 

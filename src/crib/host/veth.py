@@ -26,7 +26,7 @@ from crib.host.links import (
     LOOPBACK_INDEX,
     RTM_NEWLINK,
     Link,
-    get_link,
+    index_of,
     link_header,
     mac_bytes,
     name_attribute,
@@ -116,7 +116,7 @@ def create_veth(netlink: Netlink, pair: VethPair, neighbours: Sequence[Address])
     bridge, mac = pair.bridge, pair.pod_mac
     netlink.ask(
         (
-            static_entry(get_link(netlink, pair.host_name), mac),
+            static_entry(index_of(pair.host_name), pair.host_name, mac),
             *(permanent_neighbour(bridge.index, bridge.name, address, mac) for address in neighbours),
         )
     )
@@ -124,7 +124,7 @@ def create_veth(netlink: Netlink, pair: VethPair, neighbours: Sequence[Address])
 
 def set_port(netlink: Netlink, port: Link, settings: PortSettings, mac: str) -> None:
     """Give a pod's port these settings; `mac` is that of the pod's end, empty if it is not known."""
-    stated = (static_entry(port, mac),) if mac else ()
+    stated = (static_entry(port.index, port.name, mac),) if mac else ()
     netlink.ask((_port_request(port.name, settings), *stated))
 
 
@@ -154,10 +154,10 @@ def configure_pod_interface(netlink: Netlink, interface: PodInterface, gateway_m
 
     That the gateways have `gateway_mac` is stated for good.
 
-    The socket must be of the pod's namespace. Two round trips. IPv6 addresses are usable at once: they are
-    handed out once only, so nothing is asked of the neighbours (RFC 4862, section 5.4).
+    Thread and socket must be in the pod's namespace. One round trip. IPv6 addresses are usable at once: they
+    are handed out once only, so nothing is asked of the neighbours (RFC 4862, section 5.4).
     """
-    index = get_link(netlink, interface.name).index
+    index = index_of(interface.name)
     netlink.ask(
         (
             up_request(LOOPBACK_INDEX, "lo"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import re
@@ -12,6 +13,7 @@ _HUB_NAMES = frozenset((HUB, "index.docker.io", "registry-1.docker.io"))
 _OLD_ADDRESS = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}")
 
 
+@functools.lru_cache(maxsize=1024)
 def canonical_registry(text: str) -> str:
     """HOST[:PORT] in the one spelling in which names, rules, mirrors and records are compared.
 

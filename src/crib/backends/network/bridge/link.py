@@ -182,12 +182,10 @@ def ensure_neighbours(bridge: links.Link, holdings: Mapping[SandboxId, Holding])
             netlink.ask(lost[first : first + NEIGHBOURS_AT_ONCE])
 
 
-def forget_pod(bridge: str, addresses: Sequence[Address]) -> None:
+def forget_pod(bridge: links.Link, addresses: Sequence[Address]) -> None:
     """Let the host ask again who has these addresses."""
     with Netlink() as netlink:
-        link = links.find_link(netlink, bridge)
-        if link is not None:
-            forget_neighbours(netlink, link, addresses)
+        forget_neighbours(netlink, bridge, addresses)
 
 
 def make_pod_link(link: PodLink, bridge: links.Link, spec: BridgeSpec) -> None:

@@ -275,7 +275,8 @@ class BridgeNetwork:
 
         def forget() -> None:
             self._shared.rules.senders.dismiss(sender_of(pod, holding))
-            bridge_link.forget_pod(self._name, holding.addresses)
+            if self._shared.link is not None:  # what was known went with the bridge
+                bridge_link.forget_pod(self._shared.link, holding.addresses)
 
         await asyncio.to_thread(forget)
         self._addresses.release(pod)
