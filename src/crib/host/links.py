@@ -174,7 +174,7 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
 
 
 def index_of(name: str) -> int:
-    """Of an interface in the thread's own namespace, at a tenth of a whole look. OSError ENODEV without one."""
+    """Of an interface in the thread's namespace, at a tenth of a look. OSError ENODEV if there is none."""
     try:
         return socket.if_nametoindex(name)
     except OSError as error:

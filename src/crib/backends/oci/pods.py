@@ -176,14 +176,16 @@ class Pods:
             await self._env.cgroups.remove(infra_cgroup)
             for runtime in runtimes:
                 forget_state(runtime, sandbox)
+            # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
+            while unmount(self._paths.sandbox(sandbox), lazy=True):
+                pass
+            # Pods whose files have no mount of their own: made by an older version, or not to their end.
             unpin_all(self._paths, sandbox)
             while unmount(self._paths.shm(sandbox), lazy=True):
                 pass
 
     async def _erase(self, sandbox: SandboxId, *, own_cgroup: bool) -> None:
         with trying(f"removing sandbox {sandbox}"):
-            while unmount(self._paths.sandbox(sandbox), lazy=True):
-                pass
             remove_tree(self._paths.sandbox(sandbox))
             if own_cgroup:
                 cgroup = self._env.names.own_pod(sandbox)
