@@ -450,7 +450,8 @@ async def test_mounts_inside_of_volumes_are_made_as_ever(lab: OciLab) -> None:
     (shared / "link").symlink_to("deep")
     places = ("/vol", "/vol/new place", "/vol/link", "/dev/shm/x", "/vol/deep/in")
     mounts = (Mount(places[0], str(shared)), *(Mount(place, str(inner)) for place in places[1:]))
-    mounts += (Mount("/vol/one", str(inner / "file")), Mount("/node", "/"), Mount("/node/sys", "/sys"))
+    mounts += (Mount("/vol/one", str(inner / "file"), readonly=True), Mount("/node", "/"))
+    mounts += (Mount("/node/sys", "/sys", readonly=True), Mount("/node/sys/kernel", "/sys/kernel"))
     async with running(lab, config(mounts=mounts)) as record:
         script = "cat '/vol/new place/file' /vol/deep/file /dev/shm/x/file /vol/one"
         assert await said(lab, record, script) == "found" * 4

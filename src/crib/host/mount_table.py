@@ -83,7 +83,7 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
 
 
 def read_mounts(mountinfo: str = "/proc/thread-self/mountinfo") -> list[MountEntry]:
-    """All mounts that the calling thread sees."""
+    """All mounts that the calling thread sees, or those of another table."""
     with _opened(mountinfo) as file:
         return parse_mountinfo(file.read())
 
@@ -107,12 +107,6 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
     ]
     found.reverse()
     return found
-
-
-def mount_points(mountinfo: str = "/proc/thread-self/mountinfo") -> list[str]:
-    """Where something is mounted, as often as something is; quick, for whole nodes."""
-    with _opened(mountinfo) as file:
-        return [_unescape("".join(line.split(" ", 5)[4:5])) for line in file]
 
 
 def mount_roots_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> dict[str, str]:

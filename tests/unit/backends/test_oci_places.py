@@ -180,11 +180,11 @@ def test_cve_2025_31133_no_volume_changes_what_masks_are_made_of(
     check_places(str(root), config, Placed(tuple(map(bound, config.mounts))))
 
 
-def process(tmp_path: Path, *points: str) -> str:
+def process(tmp_path: Path, *points: str, flags: str = "rw") -> str:
     """A directory like that of a process below /proc; what its mounts show is in `root`."""
     made = tmp_path / "process"
     (made / "root").mkdir(parents=True, exist_ok=True)
-    lines = (f"{30 + n} 29 0:{n} / {point} rw - tmpfs none rw\n" for n, point in enumerate(points))
+    lines = (f"{30 + n} 29 0:{n} / {point} {flags} - tmpfs none rw\n" for n, point in enumerate(points))
     (made / "mountinfo").write_text("".join(lines), newline="")
     return str(made)
 
@@ -194,7 +194,8 @@ def shown(tmp_path: Path, *names: str) -> list[Landing]:
     for name in names:
         (tmp_path / "process" / "root" / name.lstrip("/")).mkdir(parents=True, exist_ok=True)
     return [
-        Landing(name, name, f"{tmp_path}/process/root{name}", position) for position, name in enumerate(names)
+        Landing(name, name, f"{tmp_path}/process/root{name}", frozenset(), position)
+        for position, name in enumerate(names)
     ]
 
 
@@ -204,9 +205,9 @@ def test_mounts_are_looked_at_again_only_where_one_leads_through_a_volume(root: 
     assert check(root, Mount("/vol", str(volume)), Mount("/dev/dri", "/dev"), before=(other, HOSTNAME)) == ()
     found = check(root, Mount("/vol", str(volume)), Mount("/vol/fine", "/x"), before=(other, groups))
     assert found == (
-        Landing("/dev", "/dev", "", None),
-        Landing("/vol", "/vol", "", 0),
-        Landing("/vol/sub", "/vol/fine", "/x", 1),
+        Landing("/dev", "/dev", "", frozenset(), None),
+        Landing("/vol", "/vol", "", frozenset(), 0),
+        Landing("/vol/sub", "/vol/fine", "/x", frozenset(), 1),
     )
 
 
@@ -245,9 +246,20 @@ def test_a_place_must_be_mounted_over_as_often_as_it_was_asked_for(tmp_path: Pat
 
 def test_a_mount_that_a_recursive_bind_brought_along_stands_for_no_other(tmp_path: Path) -> None:
     landings = shown(tmp_path, "/vol", "/vol/x")
-    landings[1] = Landing("/vol/x", "/vol/x", str(tmp_path), 1)
+    landings[1] = Landing("/vol/x", "/vol/x", str(tmp_path), frozenset(), 1)
     with pytest.raises(WrongState, match=r"config\.mounts\[1\]\.container_path: /vol/x is not mounted"):
         check_landings(landings, process(tmp_path, "/vol", "/vol/x"))
+
+
+@pytest.mark.parametrize("flag", ["ro", "nosuid", "nodev", "noexec"])
+def test_what_a_mount_takes_away_must_be_taken_away_at_its_place(
+    root: Path, volume: Path, tmp_path: Path, flag: str
+) -> None:
+    inner = oci.Mount("/vol/in", "bind", "", ("rbind", "rprivate", "rw" if flag != "ro" else "", flag))
+    landings = check(root, before=(bound(Mount("/vol", str(volume))), inner))
+    check_landings(landings, process(tmp_path, "/vol", "/vol/in", flags=f"rw,{flag},relatime"))
+    with pytest.raises(WrongState, match="/vol/in is not mounted at /vol/in as asked"):
+        check_landings(landings, process(tmp_path, "/vol", "/vol/in", flags="rw,relatime"))
 
 
 def test_a_link_put_where_a_mount_lies_is_not_followed(tmp_path: Path) -> None:

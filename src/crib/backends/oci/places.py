@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crib.host import libc
 from crib.host.files import open_root
-from crib.host.mount_table import mount_points, read_mounts
+from crib.host.mount_table import read_mounts
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest, WrongState
 from crib.ocispec.mounts import container_path
@@ -51,6 +51,8 @@ _OF_MASKS = ("/dev", "/dev/null")
 _IMAGE = "config.image"
 _OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 """What runtimes make of these is theirs: one mount, many, or a bind."""
+_TAKING_AWAY = frozenset({"ro", "nosuid", "nodev", "noexec"})
+"""Set by a second look at the path, which may lead elsewhere by then: to /sys, which would lose its own."""
 
 
 @dataclass(slots=True)
@@ -214,12 +216,14 @@ class Landing:
     """Where a mount must come to lie.
 
     `source` is what must be seen there: empty where nothing can lead the mount away, or a later one hides it.
-    `position` is its place in `config.mounts`; None for what the request did not ask for.
+    `flags` are options that it must have, whatever others it has. `position` is its place in `config.mounts`;
+    None for what the request did not ask for.
     """
 
     place: str
     destination: str
     source: str
+    flags: frozenset[str]
     position: int | None
 
 
@@ -248,14 +252,23 @@ def check_places(root: str, config: ContainerConfig, placed: Placed) -> tuple[La
         Landing(
             place=found.place,
             destination=mount.destination,
-            source=mount.source
-            if found.moves and _is_bind(mount) and view.is_seen(found.place, turn)
-            else "",
+            source=_visible_source(view, turn, found, mount),
+            flags=_flags(mount),
             position=asked.get(mount.destination),
         )
         for turn, found, mount in made
         if mount.type not in _OF_CGROUPS
     )
+
+
+def _visible_source(view: _View, turn: int, found: _Found, mount: oci.Mount) -> str:
+    return mount.source if found.moves and _is_bind(mount) and view.is_seen(found.place, turn) else ""
+
+
+def _flags(mount: oci.Mount) -> frozenset[str]:
+    """What the mount must have of `_TAKING_AWAY`; crun gives a pod's users the node's mqueue without them."""
+    sets_them = _is_bind(mount) or mount.type == "sysfs"
+    return _TAKING_AWAY.intersection(mount.options if sets_them else ())
 
 
 def check_landings(landings: Sequence[Landing], process: str) -> None:
@@ -267,20 +280,24 @@ def check_landings(landings: Sequence[Landing], process: str) -> None:
     """
     if not landings:
         return
-    left = Counter(mount_points(f"{process}/mountinfo"))
+    left: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+    for entry in read_mounts(f"{process}/mountinfo"):
+        left[entry.path].append(entry.options)
     root_fd = os.open(f"{process}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for landing in landings:
-            left[landing.place] -= 1
-            if left[landing.place] < 0 or (landing.source and not _shows(root_fd, landing)):
+            there = left[landing.place]
+            like_it = next((options for options in there if landing.flags <= options), None)
+            if like_it is None or (landing.source and not _shows(root_fd, landing)):
                 raise _led_away(landing)
+            there.remove(like_it)
     finally:
         os.close(root_fd)
 
 
 def _led_away(landing: Landing) -> WrongState:
     name = "" if landing.position is None else f"[{landing.position}].container_path"
-    text = f"{landing.destination} is not mounted at {landing.place}: something moved it meanwhile"
+    text = f"{landing.destination} is not mounted at {landing.place} as asked: something moved it meanwhile"
     return WrongState(f"config.mounts{name}: {text}")
 
 
