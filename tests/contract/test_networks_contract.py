@@ -101,7 +101,8 @@ class BridgeSubject(Pods):
         with Netlink() as netlink:
             links.delete_link(netlink, self.settings.name)
         nftables = Nftables()
-        nftables.delete_table(self.settings.table)
+        for family in ("inet", "bridge"):
+            nftables.delete_table(self.settings.table, family)
         nftables.close()
 
 

@@ -183,13 +183,14 @@ def remove_cgroups(cgroup: str) -> None:
 
 
 def remove_network(bridge: str) -> None:
-    """Bridge, links on it, and the table of rules."""
+    """Bridge, links on it, and the tables of rules."""
     with Netlink() as netlink:
         for name in list(_interfaces(bridge))[::-1]:
             links.delete_link(netlink, name)
     nftables = Nftables()
     try:
-        nftables.delete_table(f"crib_{bridge}")
+        for family in ("inet", "bridge"):
+            nftables.delete_table(f"crib_{bridge}", family)
     finally:
         nftables.close()
 

@@ -106,10 +106,10 @@ class Nftables:
             maps={str(item["map"].get("name")): _elements(item["map"]) for item in objects if "map" in item},
         )
 
-    def delete_table(self, table: str) -> bool:
-        """Remove a table of family inet with all in it; False if there was none."""
+    def delete_table(self, table: str, family: str = "inet") -> bool:
+        """Remove a table with all in it; False if there was none."""
         try:
-            self.run(f"delete table inet {table}", table=table, what="delete table")
+            self.run(f"delete table {family} {table}", table=table, what="delete table")
         except NftablesError as error:
             if error.errno == errno.ENOENT:
                 return False
