@@ -211,7 +211,7 @@ async def test_any_user_of_a_pod_serves_low_ports_and_pings(cri: Cri, handler: s
     options = pb.NamespaceOption(pid=pb.CONTAINER, userns_options=userns)
     pod = await run_pod(cri, handler, namespaces=options)
     box = await run_box(cri, pod, user=USER, namespaces=options)
-    # The server's end writes without reading: an nc that sees the client's end first would leave its input unread.
+    # The server writes without reading: an nc that sees the client's end first leaves its input unread.
     ask = "until nc 127.0.0.1 80 </dev/null 2>/dev/null; do kill -0 $! || exit 1; done"
     assert "answer" in await cri.sh(box, f"nc -l -p 80 -e echo answer & {ask}", timeout=20)
     group = ids[0].host_id + USER if own_users else USER
