@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from crib.engine.events import EventBus
 from crib.engine.keeper import TaskKeeper
+from crib.engine.notices import Notices
 from crib.engine.tables import Table
 from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
@@ -67,6 +68,7 @@ class Core:
         self.clock = ports.clock
         self.keeper = TaskKeeper()
         self.events = EventBus()
+        self.notices = Notices(ports.clock)
         self.timeline = Timeline(ports.clock)
         self.locks = Locks()
         records = ports.records

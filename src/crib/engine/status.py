@@ -29,6 +29,9 @@ async def node_status(core: Core, images: int) -> NodeStatus:
     """Ask the parts how they are."""
     problem = core.handler("")[1].facts.problem
     runtime = Readiness(not problem, "HandlerNotReady" if problem else "", problem)
+    if faults := core.notices.faults:
+        told = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
+        runtime = Readiness(False, "NodeFault", f"{problem}; {told}" if problem else told)
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),

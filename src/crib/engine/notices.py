@@ -1,0 +1,66 @@
+"""What is wrong with the node itself right now, and what its start had to mend: for Status and `crib check`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crib.ports import Clock
+
+log = logging.getLogger(__name__)
+
+LIMIT = 256
+"""Notices of what is over that are kept, the latest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing that an administrator should know."""
+
+    subject: str
+    """What it is about, and its key: `records`, `layers`, `exits of crun`, …"""
+    text: str
+    at: int
+    """Nanoseconds since the epoch."""
+    is_fault: bool
+    """It lasts, and nothing new should be made until it has ended; otherwise it is over and done with."""
+
+
+class Notices:
+    """At most one fault for each subject; what is over is remembered for the daemon's life."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._faults: dict[str, Notice] = {}
+        self._past: list[Notice] = []
+
+    def fault(self, subject: str, text: str) -> None:
+        """From now on something is wrong; logged when it was not known."""
+        known = self._faults.get(subject)
+        if known is None:
+            log.error("%s: %s", subject, text)
+        if known is None or known.text != text:
+            self._faults[subject] = Notice(subject, text, known.at if known else self._clock(), True)
+
+    def healed(self, subject: str) -> None:
+        """It is no longer wrong; nothing happens where it was not."""
+        fault = self._faults.pop(subject, None)
+        if fault is not None:
+            self.past(subject, f"{fault.text}; that has ended")
+
+    def past(self, subject: str, text: str) -> None:
+        """Something was wrong and has been mended, or lost."""
+        log.warning("%s: %s", subject, text)
+        self._past.append(Notice(subject, text, self._clock(), False))
+        del self._past[:-LIMIT]
+
+    @property
+    def faults(self) -> tuple[Notice, ...]:
+        """What is wrong now, the oldest first."""
+        return tuple(sorted(self._faults.values(), key=lambda notice: notice.at))
+
+    def __iter__(self) -> Iterator[Notice]:
+        """The faults, then what is over, the latest first."""
+        yield from self.faults
+        yield from reversed(self._past)
