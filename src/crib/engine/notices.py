@@ -1,4 +1,4 @@
-"""What is wrong with the node itself right now, and what its start had to mend: for Status and `crib check`."""
+"""What is wrong with the node itself now, and what its start had to mend: for Status and `crib check`."""
 
 from __future__ import annotations
 
