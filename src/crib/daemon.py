@@ -18,21 +18,25 @@ import fcntl
 import logging
 import resource
 import signal
+import sqlite3
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from crib import __version__
 from crib.api.interceptors import request_id
 from crib.api.server import Server
+from crib.api.translate.upkeep import encode_finding, encode_wiped, json_line
 from crib.backends.host_facts import read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
+from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
-from crib.backends.images.store import LayerStore
+from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.network.networks import open_network
 from crib.backends.oci.cgroup_names import CgroupNames
-from crib.backends.oci.handlers import open_handlers
+from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
 from crib.backends.records.database import Database
 from crib.backends.records.rows import SqliteRecords
@@ -43,6 +47,7 @@ from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.model.errors import Broken, CribError
+from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
@@ -66,32 +71,38 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop_by = 0.0
 
-    async def open_node(self) -> Node:
-        """Everything behind the door, before recovery."""
+    async def open_node(self, *, for_wipe: bool = False) -> Node:
+        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
         settings, paths = self._settings, self._paths
         self._make_directories()
         for path in paths.locks:
             self._ends.enter_context(_locked(path))
+        self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
-        database = Database(paths.database, paths.image_database)
-        self._ends.callback(database.close)
+        database = self._open_database(for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
-        if names.systemd:
-            await start_slice(os.path.basename(names.own))
-        else:
+        if not names.systemd:
             cgroups.Cgroups(layout).create(names.own)
+            self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)
+        elif not for_wipe:
+            await start_slice(os.path.basename(names.own))
         self._ends.enter_context(_own_cgroup(names.own, layout))
         if settings.network.mode == "bridge":
             self._ends.enter_context(_own_bridge(settings.network.bridge))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
-        facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-        store = LayerStore(paths, settings.images, mounting)
+        if for_wipe:
+            store = store_for_wipe(paths, settings.images)
+            handlers = closed_handlers(settings, paths, facts, store.mounts)
+        else:
+            mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+            facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
+            store = LayerStore(paths, settings.images, mounting)
+            handlers = await open_handlers(settings, paths, facts, store.mounts)
         ports = Ports(
-            handlers=await open_handlers(settings, paths, facts, store.mounts),
+            handlers=handlers,
             networks=open_network(settings.network, paths, database.connection, settings.handlers),
             images=store,
             records=SqliteRecords(database),
@@ -127,14 +138,48 @@ class Daemon:
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 
-    async def wipe(self) -> None:
-        """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
+    async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
+        """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair.
+
+        A repair is what a start does, and a second look, which mends what is left. What that no longer finds
+        was mended.
+        """
         async with self._ends:
             node = await self.open_node()
-            await node.start()
-            failures = await node.wipe()
-            if failures:
-                raise Broken("; ".join(failures))
+            await node.load()
+            before = [found async for found in node.check(repair=False, quick=quick)]
+            after = before
+            if repair:
+                await node.start()
+                after = [found async for found in node.check(repair=True, quick=quick)]
+                left = {(found.area, found.subject) for found in after}
+                for found in before:
+                    if (found.area, found.subject) not in left:
+                        yield replace(found, mended=not found.is_note)
+            for found in after:
+                yield found
+
+    async def wipe(self, order: WipeOrder) -> AsyncIterator[Wiped]:
+        """Remove from a node on which no daemon runs. What a start needs besides the roots may be missing."""
+        async with self._ends:
+            node = await self.open_node(for_wipe=True)
+            await node.load()
+            async for wiped in node.wipe.offline(order):
+                yield wiped
+
+    def _open_database(self, *, for_wipe: bool) -> Database:
+        """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
+        paths = self._paths
+        try:
+            database = Database(paths.database, paths.image_database)
+        except (sqlite3.Error, OSError) as error:
+            if not for_wipe:
+                raise
+            log.error("the records cannot be opened, and stay as they are: %s", error)
+            scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=paths.state))
+            database = Database(f"{scratch}/crib.db", f"{scratch}/images.db")
+        self._ends.callback(database.close)
+        return database
 
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
@@ -238,9 +283,21 @@ def main() -> None:
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
     parser.add_argument(
         "--wipe",
-        action="store_true",
-        help="with no cribd running: remove all pods, mounts, the bridge and its rules, then end",
+        nargs="*",
+        metavar="KIND",
+        choices=WIPE_KINDS,
+        help="with no cribd running: remove all of these kinds, then end, with a line of JSON for each thing "
+        f"({', '.join(WIPE_KINDS)}; without one: pods, network)",
     )
+    parser.add_argument("--dry-run", action="store_true", help="with --wipe: remove nothing, tell only")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="with no cribd running: check everything, a line of JSON for each finding, then end with 0 when "
+        "nothing is wrong (any more), 1 when something is, 2 when it could not be looked at",
+    )
+    parser.add_argument("--repair", action="store_true", help="with --check: mend what can be mended")
+    parser.add_argument("--quick", action="store_true", help="with --check: leave layers' content unread")
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
     try:
@@ -250,9 +307,33 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        if options.check:
+            sys.exit(asyncio.run(_told_findings(daemon, repair=options.repair, quick=options.quick)))
+        elif options.wipe is not None:
+            kinds = frozenset(options.wipe or ("pods", "network"))
+            asyncio.run(_told_wipe(daemon, WipeOrder(kinds, dry=options.dry_run)))
+        else:
+            asyncio.run(daemon.serve())
     except (ConfigError, CribError, OSError) as error:
-        sys.exit(f"cribd: {error}")
+        print(f"cribd: {error}", file=sys.stderr)
+        sys.exit(2 if options.check else 1)
+
+
+async def _told_findings(daemon: Daemon, *, repair: bool, quick: bool) -> int:
+    is_left = False
+    async for found in daemon.check(repair=repair, quick=quick):
+        is_left |= found.is_left
+        print(json_line(encode_finding(found)), flush=True)
+    return int(is_left)
+
+
+async def _told_wipe(daemon: Daemon, order: WipeOrder) -> None:
+    problems = []
+    async for wiped in daemon.wipe(order):
+        problems += [wiped.problem] if wiped.problem else []
+        print(json_line(encode_wiped(wiped)), flush=True)
+    if problems:
+        raise Broken("; ".join(problems))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ class FakeHandler:
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.cpu_usage: dict[str, int] = {}
         self.swept: list[str] = []
+        self.odd: list[tuple[str, str]] = []
+        """What is odd about the logs."""
         self.dismantled = False
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
@@ -310,9 +312,14 @@ class FakeHandler:
         return PodUsage(self._usage(record.id), at=self._clock())
 
     async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
+        self, sandboxes: Collection[str], containers: Collection[str], *, dry: bool = False
     ) -> Sequence[str]:
         await self.failpoints.reach("sweep")
+        if dry:
+            return [
+                *(f"container {key}" for key in self.containers if key not in containers),
+                *(f"sandbox {key}" for key in self.pods if key not in sandboxes),
+            ]
         for container in [key for key in self.containers if key not in containers]:
             del self.containers[container]
             self.swept.append(f"container {container}")
@@ -320,6 +327,12 @@ class FakeHandler:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
         return self.swept
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        await self.failpoints.reach("odd_logs")
+        return self.odd
 
     async def dismantle(self) -> None:
         await self.failpoints.reach("dismantle")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crib.model.container import ContainerRecord
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -25,6 +28,7 @@ class MemoryRecords:
         self.images: dict[ImageId, ImageRecord] = {}
         self.documents: dict[ImageId, ImageDocuments] = {}
         self.written: list[tuple[str, str]] = []
+        self.findings: list[Finding] = []
 
     def load(self) -> AllRecords:
         return AllRecords(
@@ -63,6 +67,10 @@ class MemoryRecords:
         await self.failpoints.reach("delete_image", image)
         self.images.pop(image, None)
         self.documents.pop(image, None)
+
+    async def check(self) -> Sequence[Finding]:
+        await self.failpoints.reach("check")
+        return self.findings
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -30,7 +30,7 @@ from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.threads import run_to_end
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, is_digest
 from crib.model.image import (
@@ -41,12 +41,13 @@ from crib.model.image import (
     Layer,
     Platform,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink, SuspectImage
+from crib.ports import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
@@ -171,12 +172,17 @@ class LayerStore:
         """The layers that are on disk, as files or directories."""
         return await asyncio.to_thread(self._listed)
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone.
+
+        With `dry` says which would go, but for those that are in use then.
+        """
         kept = frozenset(keep)
         async with self._changing:
             listed = await asyncio.to_thread(self._listed)
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
+            if dry:
+                return doomed
             unmounted = await self.mounts.unmount(doomed)
             await self._directories.remove(unmounted)
             await asyncio.to_thread(self._remove_incoming)
@@ -290,6 +296,15 @@ class LayerStore:
             for layer in missing:
                 sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
         return sizes
+
+
+def store_for_wipe(paths: Paths, settings: ImageSettings) -> LayerStore:
+    """One that unmounts and removes: nothing is tried out, and the worker's user may be missing."""
+    mounting = LayerMounting("file", 0, False)
+    try:
+        return LayerStore(paths, settings, mounting)
+    except Unavailable:
+        return LayerStore(paths, replace(settings, worker_user="nobody"), mounting)
 
 
 def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:

@@ -20,11 +20,12 @@ from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
 from crib.backends.oci.losses import PodLosses
+from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
-from crib.backends.oci.strays import find_strays
+from crib.backends.oci.strays import find_strays, remove_parts
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -33,11 +34,12 @@ from crib.host.executions import Executions
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
+from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, CribError, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
-from crib.model.ids import ContainerId, SandboxId
+from crib.model.ids import SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
@@ -227,17 +229,24 @@ class OciHandler:
         return PodUsage(usage, at=time.time_ns())
 
     async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
+        self, sandboxes: Collection[str], containers: Collection[str], *, dry: bool = False
     ) -> Sequence[str]:
-        strays = find_strays(self._env, frozenset(sandboxes), frozenset(containers))
-        for container in strays.containers:
-            await self._containers.delete(container)
-        for sandbox in strays.sandboxes:
-            await self._pods.remove_unknown(sandbox)
-        return [
-            *(f"container {container}" for container in strays.containers),
-            *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
-        ]
+        with trying("looking for what belongs to no record"):
+            strays = await OURS.run("looking for leftovers", find_strays, self._env, sandboxes, containers)
+        if not dry:
+            for container in strays.containers:
+                await self._containers.delete(container)
+            for sandbox in strays.sandboxes:
+                await self._pods.remove_unknown(sandbox)
+            with trying("removing what belongs to no record"):
+                await remove_parts(self._env, strays)
+        return strays.words
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        with trying("looking at the logs"):
+            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):

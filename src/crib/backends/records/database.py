@@ -60,7 +60,7 @@ class Database:
     """The files' three connections: the loop's, its checkpointer's, and the durable writer's."""
 
     def __init__(self, path: str, image_path: str) -> None:
-        self.path = path
+        self.path, self.image_path = path, image_path
         self.connection = _open(path, POD_SCHEMA)
         """For the event loop's thread: commits take some tens of microseconds."""
         self.connection.execute("PRAGMA synchronous=NORMAL")

@@ -10,9 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
+from crib.backends.records.check import check_databases
 from crib.backends.records.database import Database, Statement
+from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, Exhausted
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -23,6 +26,8 @@ T = TypeVar("T")
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of one document of an image at most: as many as a pull takes."""
+CHECK_LIMIT = 600.0
+"""Seconds that a check of the databases may take."""
 _PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
 _PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"
 _DELETE_IMAGE = "DELETE FROM images WHERE id = ?"
@@ -100,6 +105,14 @@ class SqliteRecords:
         """Record and documents in one commit."""
         with _trying("delete image", image):
             await self._database.execute_durably((_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
+
+    async def check(self) -> Sequence[Finding]:
+        return await OURS.run(
+            Job("checking the databases", limit=CHECK_LIMIT),
+            check_databases,
+            self._database.path,
+            self._database.image_path,
+        )
 
     def close(self) -> None:
         self._database.close()

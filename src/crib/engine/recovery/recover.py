@@ -49,7 +49,7 @@ async def recover(core: Core) -> None:
     await asyncio.gather(*(sandbox(row) for row in core.sandboxes))
     for name, handler in core.ports.handlers.items():
         core.keeper.serve(f"pods of {name}", watch_pods(core, handler))
-    await _bounded(limit, "what belongs to no record", lambda: _sweep(core), times=6)
+    await _bounded(limit, "what belongs to no record", lambda: sweep(core), times=6)
     # A plugin that hangs in GC holds up the pods of its networks, but not the daemon.
     await asyncio.wait([core.keeper.start("network garbage", _sweep_networks(core))], timeout=BOUND)
 
@@ -99,10 +99,11 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
-    await _do(core, record, decision)
+    await carry_out(core, record, decision)
 
 
-async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
+async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
+    """Make record and world agree as the table says."""
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
@@ -152,11 +153,10 @@ async def _resume_network(core: Core, record: SandboxRecord) -> None:
         core.sandboxes.put(replace(record, network=attachment))
 
 
-async def _sweep(core: Core) -> None:
-    sandboxes = {row.id for row in core.sandboxes}
-    containers = {row.id for row in core.containers}
+async def sweep(core: Core) -> None:
+    """Remove whatever of ours belongs to no record."""
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(sandboxes, containers):
+        for what in await handler.sweep(core.sandboxes.ids, core.containers.ids):
             log.warning("removed %s: it belonged to no record", what)
 
 

@@ -23,20 +23,21 @@ class StopSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._stop(record.id))
+            await self._joins.join(record.id, record, lambda: stop_sandbox(self._core, record.id))
 
-    async def _stop(self, sandbox: SandboxId) -> None:
-        core = self._core
-        async with core.locks.of(sandbox):
-            record = core.sandboxes.get(sandbox)
-            if record is None or record.released:
-                return
-            state = move_sandbox(record, "stop")
-            # Recorded first: from here on no container is created in it, also after a crash.
-            record = core.sandboxes.put(replace(record, state=state, reason=""))
-            released = await release_sandbox(core, record)
-            core.sandboxes.put(replace(released, reason=""))
-        core.tell(EventType.STOPPED, sandbox, sandbox)
+
+async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
+    """End all of it and give back what it holds; Broken says what failed. One that is gone is stopped."""
+    async with core.locks.of(sandbox):
+        record = core.sandboxes.get(sandbox)
+        if record is None or record.released:
+            return
+        state = move_sandbox(record, "stop")
+        # Recorded first: from here on no container is created in it, also after a crash.
+        record = core.sandboxes.put(replace(record, state=state, reason=""))
+        released = await release_sandbox(core, record)
+        core.sandboxes.put(replace(released, reason=""))
+    core.tell(EventType.STOPPED, sandbox, sandbox)
 
 
 class RemoveSandbox:

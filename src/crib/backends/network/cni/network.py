@@ -183,13 +183,20 @@ class CniNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then the garbage of networks."""
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """DEL for every kept pod that is not known, then the garbage of networks.
+
+        With `dry` the former are told; what plugins would find to be garbage nobody can say without them.
+        """
+        if dry:
+            return [f"network of pod {pod}" for pod in self._lost(known)]
         await self._begin()
         async with self._sweeping:
             kept = self._all_kept()
             networks = [one.network for attachments in kept.values() for one in attachments]
-            lost = [pod for pod in self._kept.pods() if pod not in known and pod not in self._ours]
+            lost = self._lost(known)
             released: list[str] = []
             for pod_id in lost:
                 try:
@@ -281,6 +288,9 @@ class CniNetwork:
             await self.detach(pod)
         except CribError as error:
             _log.warning("pod %s: its network is made anew all the same: %s", pod.id, error)
+
+    def _lost(self, known: Collection[SandboxId]) -> list[SandboxId]:
+        return [pod for pod in self._kept.pods() if pod not in known and pod not in self._ours]
 
     async def _places(self) -> list[tuple[FoundNetwork, Place]]:
         found: list[tuple[FoundNetwork, Place]] = []
