@@ -181,9 +181,14 @@ class OciHandler:
 
     async def _status(self, what: str, record: ContainerRecord, runtime: RuntimeProgram) -> str:
         """The runtime's word for it; see Observation."""
-        state = f"{runtime.root}/{record.id}"
-        if not await OURS.run(Job(what, owner=record.id), os.path.isdir, state):
+        there, waits = await OURS.run(
+            Job(what, owner=record.id), _state_on_file, f"{runtime.root}/{record.id}"
+        )
+        if not there:
             return "gone"
+        if record.process is not None and self._env.has_fifo and runtime == self._env.runtime:
+            # As the runtime itself finds out, and without a program for each container (1.3 ms).
+            return ("created" if waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
                 completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
@@ -239,3 +244,8 @@ class OciHandler:
     async def close(self) -> None:
         self._exits.close()
         self._executions.close()
+
+
+def _state_on_file(directory: str) -> tuple[bool, bool]:
+    """Whether the runtime knows the container, and whether its first process waits to be started."""
+    return os.path.isdir(directory), os.path.exists(f"{directory}/exec.fifo")
