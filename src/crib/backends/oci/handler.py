@@ -160,7 +160,6 @@ class OciHandler:
         with trying(f"delete of container {record.id}"):
             note = await self._bundles.note(record.id)
         await self._containers.delete(record.id, made=record.process is not None)
-        self._bundles.forget(record.id)
         self._usage.forget(record.id, note.cgroup if note is not None else "")
 
     def exits(self) -> AsyncIterator[Exit]:
@@ -201,7 +200,7 @@ class OciHandler:
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
         with trying(f"looking at pod sandbox {record.id}"):
-            return self._pods.alive(record)
+            return await self._pods.alive(record)
 
     def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         return self._losses.stream(ready)
@@ -218,7 +217,9 @@ class OciHandler:
     async def sweep(
         self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
     ) -> Sequence[str]:
-        strays = find_strays(self._env, frozenset(sandboxes), frozenset(containers))
+        known = frozenset(sandboxes), frozenset(containers)
+        with trying("looking for what belongs to nobody"):
+            strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, *known)
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
@@ -230,8 +231,8 @@ class OciHandler:
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
-            unmount_tree(self._paths.containers)
-            unmount_tree(self._paths.sandboxes)
+            for tree in (self._paths.containers, self._paths.sandboxes):
+                await OURS.run(f"unmounting {tree}", unmount_tree, tree)
             if self._env.names.systemd:
                 await stop_slice(os.path.basename(self._env.names.own))
             await self._env.cgroups.remove(self._env.names.own)
