@@ -153,6 +153,7 @@ class Daemon:
         async with self._ends:
             node = await self.open_node()
             await node.start()
+            await node.settled()
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))
