@@ -22,7 +22,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__
@@ -46,6 +46,7 @@ from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
 from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
@@ -59,6 +60,10 @@ GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+LOOK_SECONDS = 2.0
+"""For a look at a file of the administrator's while a client waits."""
+LIST_SECONDS = 30.0
+"""For listing the directory of archives that are imported at start."""
 
 
 class Daemon:
@@ -97,7 +102,12 @@ class Daemon:
             store = store_for_wipe(paths, settings.images)
             handlers = closed_handlers(settings, paths, facts, store.mounts)
         else:
-            mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+            mounting = await OURS.run(
+                f"probing how layers can be mounted below {paths.layer_mounts}",
+                probe_mounting,
+                paths,
+                settings.images,
+            )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts)
@@ -122,7 +132,7 @@ class Daemon:
         async with self._ends:
             began = time.monotonic()
             node = await self.open_node()
-            streams = StreamServer(node.streams, self._settings.streaming)
+            streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
             server = Server(node, __version__, streams.url_for)
@@ -130,7 +140,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
-            node.images.upkeep.begin(await asyncio.to_thread(_archives, self._settings.images.import_dir))
+            node.keeper.serve("archives at start", self._begin_upkeep(node))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -151,6 +161,7 @@ class Daemon:
             after = before
             if repair:
                 await node.start()
+                await node.settled()
                 after = [found async for found in node.check(repair=True, quick=quick)]
                 left = {(found.area, found.subject) for found in after}
                 for found in before:
@@ -181,6 +192,17 @@ class Daemon:
         self._ends.callback(database.close)
         return database
 
+    async def _begin_upkeep(self, node: Node) -> None:
+        directory = self._settings.images.import_dir
+        archives: list[str] = []
+        if directory:
+            job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)
+            try:
+                archives = await FOREIGN.run(job, _archives, directory)
+            except Overdue as error:
+                log.error("images.import_dir: %s", error)
+        node.images.upkeep.begin(archives)
+
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
 
@@ -206,10 +228,13 @@ class Daemon:
         processes.reap_orphans()
 
 
+async def _in_thread(what: str, work: Callable[[], None]) -> None:
+    """For rooms that do not know the host."""
+    await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
+
+
 def _archives(directory: str) -> list[str]:
     """What is to be imported at start, in lexical order; a directory that cannot be read is logged."""
-    if not directory:
-        return []
     try:
         return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
     except OSError as error:

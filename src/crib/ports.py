@@ -188,12 +188,9 @@ class Handler(Protocol):
         """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
         ...
 
-    async def sweep(
-        self, sandboxes: Collection[str], containers: Collection[str], *, dry: bool = False
-    ) -> Sequence[str]:
-        """Remove whatever of ours belongs to none of these; says what was, or with `dry` would be, removed.
-
-        The world is looked at first: both collections may grow meanwhile.
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
+        """Remove what of ours belongs to no known id; says what was, or with `dry` would be. Ids are asked
+        for after the look: what is made meanwhile has its record first.
         """
         ...
 

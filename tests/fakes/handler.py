@@ -311,19 +311,18 @@ class FakeHandler:
         await self.failpoints.reach("pod_usage", record.id)
         return PodUsage(self._usage(record.id), at=self._clock())
 
-    async def sweep(
-        self, sandboxes: Collection[str], containers: Collection[str], *, dry: bool = False
-    ) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         await self.failpoints.reach("sweep")
+        recorded = known()
         if dry:
             return [
-                *(f"container {key}" for key in self.containers if key not in containers),
-                *(f"sandbox {key}" for key in self.pods if key not in sandboxes),
+                *(f"container {key}" for key in self.containers if key not in recorded),
+                *(f"sandbox {key}" for key in self.pods if key not in recorded),
             ]
-        for container in [key for key in self.containers if key not in containers]:
+        for container in [key for key in self.containers if key not in recorded]:
             del self.containers[container]
             self.swept.append(f"container {container}")
-        for sandbox in [key for key in self.pods if key not in sandboxes]:
+        for sandbox in [key for key in self.pods if key not in recorded]:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
         return self.swept

@@ -126,6 +126,10 @@ class Core:
         """Every container of the sandbox, the half-made ones too."""
         return self.containers.members(sandbox)
 
+    def known_ids(self) -> set[str]:
+        """Of all sandboxes and containers on record now."""
+        return {row.id for table in (self.sandboxes, self.containers) for row in table}
+
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network is told of this pod."""
         config, dns = record.config, record.config.dns

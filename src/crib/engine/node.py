@@ -143,6 +143,7 @@ class Node:
         self.stats = Stats(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def cgroup_driver(self) -> str:
@@ -158,13 +159,25 @@ class Node:
         await self._catalogue.look(self._core.ports.images)
 
     async def start(self) -> None:
-        """Bring records and world together, and watch for exits. The gate opens after this."""
+        """Bring records and world together, and watch for exits. The gate opens after this.
+
+        What needs nobody's waiting goes on behind it: see `settled`.
+        """
         await self.load()
-        await recover(self._core)
-        await self.images.sweep()
+        rest = await recover(self._core)
+        self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
         self.containers.rotate_logs.begin()
         self.networks.begin()
         self.check.is_live = True
+
+    async def _settle(self, rest: asyncio.Task[None]) -> None:
+        await asyncio.wait([rest])
+        await self.images.sweep()
+
+    async def settled(self) -> None:
+        """Wait until all that a start does is done, also what goes on behind the gate."""
+        if self._settling is not None:
+            await asyncio.wait([self._settling])
 
     def _sweep_if_last(self, container: ContainerRecord) -> None:
         """The layers of an image that was removed stay as long as a container needs them."""

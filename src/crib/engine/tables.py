@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from crib.model.errors import InvalidRequest
@@ -74,11 +74,6 @@ class Table(Generic[R]):
     def named(self, name: Hashable) -> R | None:
         key = self._names.get(name)
         return None if key is None else self._rows.get(key)
-
-    @property
-    def ids(self) -> KeysView[str]:
-        """Of all rows, as they are at the moment that one looks."""
-        return self._rows.keys()
 
     def members(self, group: str) -> tuple[R, ...]:
         """The rows of one group, oldest first."""

@@ -152,7 +152,7 @@ class Wipe:
         attached = {row.id for row in core.sandboxes if not row.released}
         try:
             for handler in core.ports.handlers.values():
-                found = await handler.sweep(core.sandboxes.ids, core.containers.ids, dry=True)
+                found = await handler.sweep(core.known_ids, dry=True)
                 names.update(dict.fromkeys(found))
             names.update(dict.fromkeys(await core.ports.networks.sweep(attached, dry=True)))
             if not order.dry:

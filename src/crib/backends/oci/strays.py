@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from crib.backends.oci.environment import OciEnvironment
@@ -44,12 +44,9 @@ class Strays:
         ]
 
 
-def find_strays(
-    environment: OciEnvironment, sandboxes: Collection[str], containers: Collection[str]
-) -> Strays:
-    """Look through directories, exit files, sockets, the runtime's state, monitors and our own cgroups.
-
-    All of that is looked at before the ids: a row is there before what is made for it.
+def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]]) -> Strays:
+    """Look through directories, exit files, sockets, the runtime's state, monitors and our own cgroups; then
+    ask what is known.
     """
     paths, cgroups = environment.paths, environment.cgroups
     names = environment.names
@@ -62,20 +59,20 @@ def find_strays(
     parts = {pod: set(_containers_in(environment, names.own_pod(pod))) for pod in pods}
     monitors = dict(_monitors(paths.containers))
     links = _listed(paths.monitor_sockets)
-    known = frozenset((*sandboxes, *containers))
     # An infra process is known to the runtime under its sandbox's id.
     found -= pods
-    strays = {ContainerId(name) for name in found - known}
-    there = {*known, *strays}
+    recorded = frozenset(known())
+    strays = {ContainerId(name) for name in found - recorded}
+    there = {*recorded, *strays}
     return Strays(
         tuple(sorted(strays)),
-        tuple(sorted(SandboxId(name) for name in pods - known)),
+        tuple(sorted(SandboxId(name) for name in pods - recorded)),
         tuple(
             sorted(
                 names.below(names.own_pod(pod), container)
                 for pod, inside in parts.items()
-                for container in inside - known - {pod}
-                if pod in known
+                for container in inside - recorded - {pod}
+                if pod in recorded
             )
         ),
         tuple(process for process, container in monitors.items() if container not in there),

@@ -131,9 +131,7 @@ class WorldFindings:
     async def _strays(self) -> list[str]:
         core, found = self._core, dict[str, None]()
         for handler in core.ports.handlers.values():
-            found.update(
-                dict.fromkeys(await handler.sweep(core.sandboxes.ids, core.containers.ids, dry=True))
-            )
+            found.update(dict.fromkeys(await handler.sweep(core.known_ids, dry=True)))
         return list(found)
 
     async def _is_stray(self, what: str) -> bool:
