@@ -518,7 +518,7 @@ async def _written(paths: Paths) -> None:
     """Some pages of everything, the last of it in the log, and nothing closed."""
     database = Database(paths)
     records = SqliteRecords(database)
-    for number in range(8):
+    for number in range(12):
         records.put_sandbox(replace(full_sandbox(), id=f"{number:064x}", reason="r" * 2000))  # type: ignore[arg-type]
         records.put_container(replace(full_container(), id=f"{number:064x}", message="m" * 2000))  # type: ignore[arg-type]
     for letter in "abcdefgh":
@@ -551,8 +551,8 @@ async def test_junk_in_any_page_of_the_pods_file_costs_the_rows_of_that_page_onl
         _restored(paths, paths.database, page)
         database = Database(paths)
         rows = SqliteRecords(database).load()
-        assert len(rows.sandboxes) >= 9 - 4, page  # rows that one page has at most
-        assert len(rows.containers) >= 8 - 4, page
+        assert len(rows.sandboxes) >= 13 - 8, page  # rows that one page has at most
+        assert len(rows.containers) >= 12 - 8, page
         assert all("was damaged" in text for text in database.mended)
         database.close()
         for aside in Path(paths.data).glob("*.broken-*"):
