@@ -38,6 +38,7 @@ from crib.backends.records.database import Database
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
+from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
@@ -54,6 +55,8 @@ GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
 
 class Daemon:
@@ -250,7 +253,9 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=TwoLanes) as runner:
+            runner.run(daemon.wipe() if options.wipe else daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         sys.exit(f"cribd: {error}")
 
