@@ -40,6 +40,7 @@ from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
+from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
@@ -62,6 +63,8 @@ LOOK_SECONDS = 2.0
 """For a look at a file of the administrator's while a client waits."""
 LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
 
 class Daemon:
@@ -300,7 +303,9 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=TwoLanes) as runner:
+            runner.run(daemon.wipe() if options.wipe else daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         sys.exit(f"cribd: {error}")
 
