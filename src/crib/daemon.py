@@ -42,6 +42,7 @@ from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -54,6 +55,8 @@ GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+LIST_SECONDS = 30.0
+"""For listing the directory of archives that are imported at start."""
 
 
 class Daemon:
@@ -87,7 +90,12 @@ class Daemon:
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+        mounting = await OURS.run(
+            f"probing how layers can be mounted below {paths.layer_mounts}",
+            probe_mounting,
+            paths,
+            settings.images,
+        )
         facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
         store = LayerStore(paths, settings.images, mounting)
         ports = Ports(
@@ -119,7 +127,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
-            node.images.upkeep.begin(await asyncio.to_thread(_archives, self._settings.images.import_dir))
+            node.keeper.serve("archives at start", self._begin_upkeep(node))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -127,11 +135,23 @@ class Daemon:
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 
+    async def _begin_upkeep(self, node: Node) -> None:
+        directory = self._settings.images.import_dir
+        archives: list[str] = []
+        if directory:
+            job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)
+            try:
+                archives = await FOREIGN.run(job, _archives, directory)
+            except Overdue as error:
+                log.error("images.import_dir: %s", error)
+        node.images.upkeep.begin(archives)
+
     async def wipe(self) -> None:
         """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
         async with self._ends:
             node = await self.open_node()
             await node.start()
+            await node.settled()
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))
@@ -163,8 +183,6 @@ class Daemon:
 
 def _archives(directory: str) -> list[str]:
     """What is to be imported at start, in lexical order; a directory that cannot be read is logged."""
-    if not directory:
-        return []
     try:
         return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
     except OSError as error:

@@ -20,6 +20,7 @@ from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.hook_files import HookFiles
 from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
+from crib.backends.oci.logs import check_log
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state
@@ -141,7 +142,7 @@ class Containers:
                     await self._delete_in_runtimes(container, runtimes)
                 await self._env.cgroups.remove(note.cgroup)
                 if note.new_log and not made:
-                    await remove_unused(note.log_path)
+                    await remove_unused(note.log_path, note.pod)
             await run_to_end(unmount_root, self._paths, container)
             for runtime in runtimes:
                 forget_state(runtime, container)
@@ -175,12 +176,15 @@ class Containers:
         names = self._env.names
         cgroup = names.below(names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
+        if record.log_path:
+            check_log(record.log_path, "config.log_path")
         note = BundleNote(
             self._env.facts.name,
             cgroup,
             shared_pids=not own_pids,
             log_path=record.log_path,
             new_log=bool(record.log_path) and not os.path.lexists(record.log_path),
+            pod=request.sandbox.id,
         )
         self._bundles.make(record.id, note)
         idmap = pod_id_map(self._paths, request.sandbox)

@@ -35,6 +35,7 @@ from crib.backends.network.runtime_config import (
     runtime_config,
 )
 from crib.host.strays import end_programs
+from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
@@ -150,7 +151,10 @@ class CniNetwork:
     async def _write_conf(self, ranges: Sequence[str]) -> None:
         if ranges and self._settings.conf_template:
             directory = self._settings.directories.node
-            if await asyncio.to_thread(write_conf, self._settings.conf_template, directory, ranges):
+            job = Job(
+                f"writing cni configuration from {self._settings.conf_template} to {directory}", directory
+            )
+            if await FOREIGN.run(job, write_conf, self._settings.conf_template, directory, ranges):
                 _log.info("cni configuration for %s is written to %s", ", ".join(ranges), directory)
 
     async def networks(self) -> Sequence[NetworkInfo]:
