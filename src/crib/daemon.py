@@ -58,6 +58,9 @@ LAST_GRACE = 1.0
 LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
 
+REAP_AGAIN = 1.0
+"""Seconds until orphans are looked for again after that failed."""
+
 
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
@@ -177,8 +180,17 @@ class Daemon:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
+        _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    try:
         processes.reap_orphans()
+    except OSError as error:
+        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
 
 
 def _archives(directory: str) -> list[str]:
