@@ -43,7 +43,7 @@ WITHOUT_SYSTEM = re.compile(
     r"|neighbours\.(\w+_entry|permanent_neighbour)|addresses\.new_address|routes\.(new_\w+|is_default)"
     r"|sysctls\.(sysctl_path|required_namespace|check_value)|nft_elements\.\w+"
     r"|(capture|adoption)\..*|processes\.Child\..*|streams\.(Readiness\..*|\w+\.(release|end|close))"
-    r"|(\w+\.)+close|cgroups\.Cgroups\.directories|pidfds\.awaits_program"
+    r"|streams\.\w+\.read|freezer\..*|(\w+\.)+close|cgroups\.Cgroups\.directories|pidfds\.awaits_program"
 )
 _SQL_ERRORS = {
     errno.ENOSPC: (sqlite3.SQLITE_FULL, "database or disk is full"),
