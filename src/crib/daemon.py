@@ -20,7 +20,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__
@@ -55,6 +55,8 @@ GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+LOOK_SECONDS = 2.0
+"""For a look at a file of the administrator's while a client waits."""
 LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
 
@@ -122,7 +124,7 @@ class Daemon:
         async with self._ends:
             began = time.monotonic()
             node = await self.open_node()
-            streams = StreamServer(node.streams, self._settings.streaming)
+            streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
             server = Server(node, __version__, streams.url_for)
@@ -191,6 +193,11 @@ def _reap_orphans() -> None:
     except OSError as error:
         log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
         asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
+
+
+async def _in_thread(what: str, work: Callable[[], None]) -> None:
+    """For rooms that do not know the host."""
+    await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
 def _archives(directory: str) -> list[str]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import msgspec
 
+from crib.backends.images.archives import opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
 from crib.backends.images.export import export_images
@@ -52,8 +52,6 @@ from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
 _USAGE_SECONDS = 10.0
-ARCHIVE_SECONDS = 10.0
-"""To open an archive, or find out that it is not there."""
 KEYS_SECONDS = 10.0
 """To read the keys of a policy rule, and check signatures by them."""
 READ_SECONDS = 3600.0
@@ -75,6 +73,8 @@ class LayerStore:
         self._worker = ImageWorker(self._staging, settings.worker_memory)
         self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
+        self._removing = asyncio.Lock()
+        """Held by `sweep`, so that nobody counts on a layer that it is about to remove."""
         self._wanted: Counter[Digest] = Counter()
         self._writable: tuple[float, FilesystemUsage] | None = None
 
@@ -102,10 +102,10 @@ class LayerStore:
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             return (await self._adopt([_only(images, order)], order.again))[0]
 
-        # From here until the worker has it nothing waits: what others adopt later the worker tells by itself.
-        present = [one for one in self._listed() if one not in order.again]
-        message = msgspec.structs.replace(message, have=tuple(present))
-        with self._holding(present):
+        # What others adopt from here on the worker tells by itself, but for what comes before it has this:
+        # that it fetches again, which costs time and nothing else.
+        async with self._holding_present(order.again) as present:
+            message = msgspec.structs.replace(message, have=tuple(present))
             return await self._worker.run(message, f"pull of {order.reference}", progress, take)
 
     async def resolve(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
@@ -137,29 +137,17 @@ class LayerStore:
 
         InvalidRequest says what is wrong with it; nothing of it stays then.
         """
-        opened: list[int] = []
-
-        def close() -> None:
-            while opened:
-                os.close(opened.pop())
-
-        job = Job(f"opening the archive {path}", path, ARCHIVE_SECONDS, late=close)
-        try:
-            directory = await FOREIGN.run(job, _open_archive, path, opened)
-            fd = opened[0]
-            present = self._listed()
+        async with opened_archive(path) as (fd, directory), self._holding_present() as present:
             message = Import(
                 self._worker.new_number(), directory, self._platform, tuple(present), self._limits()
             )
-            with self._holding(present):
-                return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
-        finally:
-            close()
+            return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
 
     async def check(self, layer: Layer) -> str:
         """What is wrong with the layer on disk; empty when it is as it was written."""
         with self._holding([layer.diff_id]):
-            if os.path.isdir(self._paths.layer_directory(layer.diff_id)):
+            directory = self._paths.layer_directory(layer.diff_id)
+            if await OURS.run(f"looking for {directory}", os.path.isdir, directory):
                 return await self._directories.check(layer.diff_id)
             path = self._paths.layer_file(layer.diff_id)
             job = Job(f"checking {path}", layer.diff_id, READ_SECONDS)
@@ -199,15 +187,13 @@ class LayerStore:
     async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
         """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
         kept = frozenset(keep)
-        async with self._changing:
+        async with self._changing, self._removing:
             listed = await self._list()
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
             unmounted = await self.mounts.unmount(doomed)
             await self._directories.remove(unmounted)
             await OURS.run(f"removing half-made layers of {self._paths.layers}", self._remove_incoming)
-            if self._worker.pid is None:
-                # Here and not in a thread: no worker can start in between and find its files gone.
-                self._staging.prepare()
+            await self._worker.tidy()
         await self._directories.tidy()
         return unmounted
 
@@ -290,6 +276,15 @@ class LayerStore:
                 if self._wanted[layer] <= 0:
                     del self._wanted[layer]
 
+    @contextlib.asynccontextmanager
+    async def _holding_present(self, but: Collection[Digest] = ()) -> AsyncIterator[list[Digest]]:
+        """The layers that are on disk, which stay there meanwhile; without those in `but`."""
+        with contextlib.ExitStack() as held:
+            async with self._removing:
+                present = [one for one in await self._list() if one not in but]
+                held.enter_context(self._holding(present))
+            yield present
+
     async def _adopt(
         self, images: Sequence[FetchedImage], again: Collection[Digest] = ()
     ) -> list[FetchedImage]:
@@ -306,8 +301,13 @@ class LayerStore:
                 raise Broken(f"layers could not be taken over into {self._paths.layers}: {error}") from error
         return [_with_sizes(image, sizes) for image in images]
 
+    def _unpacked(self, layers: Iterable[Digest]) -> dict[Digest, int]:
+        """Those that are here as directories, with their sizes."""
+        return {one: size for one in layers if (size := self._directories.size(one)) is not None}
+
     async def _take(self, layers: Mapping[Digest, Layer], replaced: Collection[Digest]) -> dict[Digest, int]:
-        unpacked = {one: size for one in layers if (size := self._directories.size(one)) is not None}
+        what = f"looking for layers in {self._paths.layers}"
+        unpacked = await OURS.run(what, self._unpacked, list(layers))
         stale = [layer for layer in replaced if layer in unpacked]
         await self.mounts.unmount(stale)
         await self._directories.remove(stale)
@@ -349,20 +349,6 @@ def _hashing(image: FetchedImage) -> str:
 def _descended(image: FetchedImage) -> FetchedImage:
     check_descent(image)
     return replace(image, own_digest=digest_of(image.documents.manifest)) if image.indexes else image
-
-
-def _open_archive(path: str, opened: list[int]) -> bool:
-    """Whether the archive is a directory; its descriptor is in `opened` then."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidRequest(f"archive {path} cannot be opened: {error.strerror}", field="path") from error
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-        opened.append(fd)
-        return stat.S_ISDIR(mode)
-    os.close(fd)
-    raise InvalidRequest(f"archive {path} is neither a file nor a directory", field="path")
 
 
 def _check(image: FetchedImage) -> None:
