@@ -66,6 +66,9 @@ LIST_SECONDS = 30.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
+REAP_AGAIN = 1.0
+"""Seconds until orphans are looked for again after that failed."""
+
 
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
@@ -189,8 +192,17 @@ class Daemon:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
+        _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    try:
         processes.reap_orphans()
+    except OSError as error:
+        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
 
 
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
