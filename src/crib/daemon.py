@@ -14,9 +14,11 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it i
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import resource
+import secrets
 import signal
 import sqlite3
 import sys
@@ -25,11 +27,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
-from crib import __version__
+from crib import __version__, offline
 from crib.api.interceptors import request_id
 from crib.api.server import Server
-from crib.api.translate.upkeep import encode_finding, encode_wiped, json_line
-from crib.backends.host_facts import read_host_facts
+from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
@@ -38,17 +39,18 @@ from crib.backends.network.networks import open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
-from crib.backends.records.database import Database
+from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
+from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
-from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
+from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
@@ -58,12 +60,18 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+LOCK_BYTES = 32
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
 LOOK_SECONDS = 2.0
 """For a look at a file of the administrator's while a client waits."""
 LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
+
+REAP_AGAIN = 1.0
+"""Seconds until orphans are looked for again after that failed."""
 
 
 class Daemon:
@@ -80,11 +88,12 @@ class Daemon:
         """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
         settings, paths = self._settings, self._paths
         self._make_directories()
-        for path in paths.locks:
-            self._ends.enter_context(_locked(path))
+        data_lock, state_lock = paths.locks
+        holding = self._ends.enter_context(_locked(data_lock))
+        self._ends.enter_context(_locked(state_lock))
         self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
-        database = self._open_database(for_wipe=for_wipe)
+        database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
         if not names.systemd:
@@ -113,13 +122,16 @@ class Daemon:
             handlers = await open_handlers(settings, paths, facts, store.mounts)
         ports = Ports(
             handlers=handlers,
-            networks=open_network(settings.network, paths, database.connection, settings.handlers),
+            networks=open_network(
+                settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
+            ),
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
         )
         node = Node(settings, facts, ports)
-        node.keeper.serve("checkpoints", database.checkpoint_forever())
+        for name, service in database.services():
+            node.keeper.serve(name, service)
         self._ends.push_async_callback(self._close, node)
         return node
 
@@ -149,7 +161,8 @@ class Daemon:
             log.info("stopping")
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
-        """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair.
+        """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
+        opening a damaged database saves what can be read of it.
 
         A repair is what a start does, and a second look, which mends what is left. What that no longer finds
         was mended.
@@ -178,17 +191,16 @@ class Daemon:
             async for wiped in node.wipe.offline(order):
                 yield wiped
 
-    def _open_database(self, *, for_wipe: bool) -> Database:
+    def _open_database(self, holding: Holding, *, for_wipe: bool) -> Database:
         """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
-        paths = self._paths
         try:
-            database = Database(paths.database, paths.image_database)
+            database = Database(self._paths, read_boot_id(), holding)
         except (sqlite3.Error, OSError) as error:
             if not for_wipe:
                 raise
             log.error("the records cannot be opened, and stay as they are: %s", error)
-            scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=paths.state))
-            database = Database(f"{scratch}/crib.db", f"{scratch}/images.db")
+            scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=self._paths.state))
+            database = Database(Paths(scratch, scratch))
         self._ends.callback(database.close)
         return database
 
@@ -224,8 +236,17 @@ class Daemon:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
+        _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    try:
         processes.reap_orphans()
+    except OSError as error:
+        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
 
 
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
@@ -277,18 +298,36 @@ def _own_bridge(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket)."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _locked(path: str) -> Iterator[Holding]:
+    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket).
+
+    Its content, the pid and a word that is never the same, tells whether somebody else held it meanwhile. On
+    a disk that takes nothing it stays as it is.
+    """
+    fd = _open_lock(path)
     try:
+        before = _held_by(fd)
         if not _try_lock(fd):
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-            raise Broken(f"another cribd (pid {holder}) holds {path}")
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        yield
+            raise Broken(f"another cribd (pid {before.partition(' ')[0]}) holds {path}")
+        with contextlib.suppress(OSError):
+            # Over the old one, and not after a truncation: a full disk has no room for what was just freed.
+            os.pwrite(fd, f"{os.getpid()} {secrets.token_hex(8)}\n".ljust(LOCK_BYTES).encode(), 0)
+        yield Holding(before, _held_by(fd))
     finally:
         os.close(fd)
+
+
+def _open_lock(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # enough for flock(2)
+
+
+def _held_by(fd: int) -> str:
+    return os.pread(fd, LOCK_BYTES, 0).decode(errors="replace").strip()
 
 
 def _try_lock(fd: int) -> bool:
@@ -306,23 +345,7 @@ def main() -> None:
         "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
     )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
-    parser.add_argument(
-        "--wipe",
-        nargs="*",
-        metavar="KIND",
-        choices=WIPE_KINDS,
-        help="with no cribd running: remove all of these kinds, then end, with a line of JSON for each thing "
-        f"({', '.join(WIPE_KINDS)}; without one: pods, network)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="with --wipe: remove nothing, tell only")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="with no cribd running: check everything, a line of JSON for each finding, then end with 0 when "
-        "nothing is wrong (any more), 1 when something is, 2 when it could not be looked at",
-    )
-    parser.add_argument("--repair", action="store_true", help="with --check: mend what can be mended")
-    parser.add_argument("--quick", action="store_true", help="with --check: leave layers' content unread")
+    offline.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
     try:
@@ -332,33 +355,18 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        if options.check:
-            sys.exit(asyncio.run(_told_findings(daemon, repair=options.repair, quick=options.quick)))
-        elif options.wipe is not None:
-            kinds = frozenset(options.wipe or ("pods", "network"))
-            asyncio.run(_told_wipe(daemon, WipeOrder(kinds, dry=options.dry_run)))
-        else:
-            asyncio.run(daemon.serve())
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=TwoLanes) as runner:
+            if options.check:
+                found = daemon.check(repair=options.repair, quick=options.quick)
+                sys.exit(runner.run(offline.tell_findings(found)))
+            elif options.wipe is not None:
+                runner.run(offline.tell_wiped(daemon.wipe(offline.wipe_order(options))))
+            else:
+                runner.run(daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         print(f"cribd: {error}", file=sys.stderr)
         sys.exit(2 if options.check else 1)
-
-
-async def _told_findings(daemon: Daemon, *, repair: bool, quick: bool) -> int:
-    is_left = False
-    async for found in daemon.check(repair=repair, quick=quick):
-        is_left |= found.is_left
-        print(json_line(encode_finding(found)), flush=True)
-    return int(is_left)
-
-
-async def _told_wipe(daemon: Daemon, order: WipeOrder) -> None:
-    problems = []
-    async for wiped in daemon.wipe(order):
-        problems += [wiped.problem] if wiped.problem else []
-        print(json_line(encode_wiped(wiped)), flush=True)
-    if problems:
-        raise Broken("; ".join(problems))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 
+from crib.backends.records.image_file import LOST_FILE
 from crib.model.finding import Finding
 
 BUSY_TIMEOUT = 10.0
@@ -32,6 +33,8 @@ def _damage(path: str) -> Iterator[Finding]:
                 if line != "ok":
                     yield Finding(_AREA, path, f"is damaged: {line}", mend)
             for noun, key, error in connection.execute("SELECT noun, id, error FROM unreadable"):
+                if noun == LOST_FILE:
+                    continue  # a file that was set aside, as below
                 text = f"row {key} of {noun} could not be read and was set aside: {error}"
                 yield Finding(_AREA, path, text, is_note=True)
     except sqlite3.Error as error:

@@ -137,6 +137,7 @@ class ImageVerbs:
 
     async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
         reference = order.reference
+        self._core.refuse_if_faulty()
         self._policy.before_pull(reference)
         order = await self._judged(order, transfer)
         async with self._gate.filling():
@@ -156,6 +157,7 @@ class ImageVerbs:
     async def _import(
         self, path: str, references: Sequence[ImageReference], transfer: Transfer
     ) -> tuple[ImageRecord, ...]:
+        self._core.refuse_if_faulty()
         async with self._gate.filling():
             found = await self._core.ports.images.import_archive(path, transfer.sink)
             try:
@@ -185,6 +187,7 @@ class ImageVerbs:
 
     def _needed(self) -> set[Digest]:
         keep: set[Digest] = {layer.diff_id for image in self._catalogue for layer in image.layers}
+        keep |= self._catalogue.doubted
         for container in self._core.containers:
             keep.update(container.held_layers)
         return keep
