@@ -132,6 +132,7 @@ class Daemon:
         async with self._ends:
             node = await self.open_node()
             await node.start()
+            await node.settled()
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))

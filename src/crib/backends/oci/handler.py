@@ -37,7 +37,7 @@ from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, CribError, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
-from crib.model.ids import ContainerId, SandboxId
+from crib.model.ids import SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
@@ -226,10 +226,8 @@ class OciHandler:
         usage = self._usage.cgroup(self._pods.cgroup(record))
         return PodUsage(usage, at=time.time_ns())
 
-    async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
-    ) -> Sequence[str]:
-        strays = find_strays(self._env, frozenset(sandboxes), frozenset(containers))
+    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+        strays = find_strays(self._env, known)
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
