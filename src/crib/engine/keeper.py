@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
+from crib.engine.lanes import verb_context
 from crib.model.errors import Aborted, Unavailable
 
 T = TypeVar("T")
@@ -77,6 +78,13 @@ def at_stage(name: str) -> Iterator[None]:
         work.stages.remove(name)
 
 
+def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:
+    context.run(_CURRENT.set, work)
+    name = f"{work.name} {work.of}".rstrip()
+    work.task = asyncio.get_running_loop().create_task(body, name=name, context=context)
+    return work
+
+
 class TaskKeeper:
     """Starts tasks, holds them until they are done, and ends them together."""
 
@@ -93,9 +101,10 @@ class TaskKeeper:
 
     def serve(self, name: str, work: Coroutine[Any, Any, None], of: str = "") -> asyncio.Task[None]:
         """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
-        task = self._launch(Work(name, of, self._request_id()), work, self._services).task
-        task.add_done_callback(self._service_done)
-        return task
+        served = _launched(Work(name, of, self._request_id()), work, copy_context())
+        self._services[served.task] = served
+        served.task.add_done_callback(self._service_done)
+        return served.task
 
     def _service_done(self, task: asyncio.Task[Any]) -> None:
         self._services.pop(task, None)
@@ -108,19 +117,10 @@ class TaskKeeper:
 
     def begin(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> Work[T]:
         """The same, to be waited for with `Work.wait`; `of`: the id of its pod sandbox or container."""
-        begun = self._launch(Work(name, of, self._request_id()), work, self._tasks)
+        begun = _launched(Work(name, of, self._request_id()), work, verb_context())
+        self._tasks[begun.task] = begun
         begun.task.add_done_callback(self._done)
         return begun
-
-    def _launch(
-        self, work: Work[T], body: Coroutine[Any, Any, T], held: dict[asyncio.Task[Any], Work[Any]]
-    ) -> Work[T]:
-        context = copy_context()
-        context.run(_CURRENT.set, work)
-        name = f"{work.name} {work.of}".rstrip()
-        work.task = asyncio.get_running_loop().create_task(body, name=name, context=context)
-        held[work.task] = work
-        return work
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)

@@ -62,6 +62,7 @@ class RunSandbox:
 
     async def _run(self, record: SandboxRecord, handler: Handler) -> SandboxId:
         core = self._core
+        core.refuse_if_faulty()
         await self._clear(record)
         _refuse_crowd(core, record)
         _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
@@ -70,12 +71,14 @@ class RunSandbox:
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:
+                core.refuse_if_faulty()
                 infra = await handler.prepare_pod(record, stage)
                 record = core.sandboxes.put(replace(record, infra=infra))
                 if not record.config.host_network:
                     attachment = await core.ports.networks.attach(core.pod_network(record), stage)
                     record = replace(record, network=attachment)
                 record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
+                core.refuse_if_faulty()
             except BaseException as error:
                 async with core.locks.of(record.id):  # abandoned, it may be taken away by others too
                     if core.sandboxes.get(record.id) is not None:
