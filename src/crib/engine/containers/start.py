@@ -28,7 +28,7 @@ class StartContainer:
 
     async def __call__(self, text: str) -> None:
         record = self._core.container(text)
-        await self._joins.join(record.id, record, lambda: self._start(record.id))
+        await self._joins.join(record.id, record, lambda: self._start(record.id), record.id)
 
     async def _start(self, container: ContainerId) -> None:
         core = self._core
