@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from weakref import WeakValueDictionary
 
+from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
 from crib.engine.keeper import TaskKeeper, at_stage
 from crib.engine.notices import Notices
@@ -96,6 +97,7 @@ class Core:
         self.ports = ports
         self.clock = ports.clock
         self.keeper = TaskKeeper(ports.request_id)
+        self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
         self.timeline = Timeline(ports.clock)
@@ -171,6 +173,12 @@ class Core:
     def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
         """Every container of the sandbox, the half-made ones too."""
         return self.containers.members(sandbox)
+
+    def claim(self, sandbox: SandboxRecord, subject: str) -> Claim:
+        """For a verb that makes something in this pod; `subject` is what, in its timeline."""
+        return Claim(
+            sandbox.config.metadata.uid, False, lambda: self.timeline.of(sandbox.id)("queued", subject)
+        )
 
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network is told of this pod."""

@@ -23,7 +23,8 @@ class StopSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._stop(record.id), record.id)
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(self._stop(record.id)), record.id)
 
     async def _stop(self, sandbox: SandboxId) -> None:
         core = self._core
@@ -53,7 +54,8 @@ class RemoveSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._remove(record.id), record.id)
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(self._remove(record.id)), record.id)
 
     async def _remove(self, sandbox: SandboxId) -> None:
         core = self._core
