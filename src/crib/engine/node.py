@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
 from crib.engine.checks.images import ImageFindings
 from crib.engine.containers.create import CreateContainer
@@ -137,10 +138,11 @@ class Node:
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
         findings = ImageFindings(self._core, self._catalogue, verbs)
-        self.check = CheckNode(self._core, findings, self.networks)
+        self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
         self._settling: asyncio.Task[None] | None = None
