@@ -39,14 +39,16 @@ from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.node import Node
-from crib.host import cgroups, processes
+from crib.host import cgroups, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
+from crib.model.facts import ThreadWait, Vitals
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
+from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+THREAD_GRACE = GRACE / 2
+"""Seconds of it after which verbs go on without threads that hang, so that they end by themselves."""
 LOOK_SECONDS = 2.0
 """For a look at a file of the administrator's while a client waits."""
 LIST_SECONDS = 30.0
@@ -64,8 +68,10 @@ LIST_SECONDS = 30.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watch: LoopWatch) -> None:
+        """To be run on the loop of `watch`."""
         self._settings = settings
+        self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
@@ -106,6 +112,7 @@ class Daemon:
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
+            vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
         node.keeper.serve("checkpoints", database.checkpoint_forever())
@@ -120,6 +127,8 @@ class Daemon:
             loop.add_signal_handler(number, stopping.set)
         async with self._ends:
             began = time.monotonic()
+            self._watch.start()
+            self._ends.callback(self._watch.stop)
             node = await self.open_node()
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
@@ -134,8 +143,15 @@ class Daemon:
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
+            threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
             log.info("stopping")
+
+    def _vitals(self) -> Vitals:
+        waits = (
+            ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
+        )
+        return Vitals(self._watch.lag, tuple(waits))
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir
@@ -274,8 +290,10 @@ def main() -> None:
             return
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
-        daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        watch = LoopWatch()
+        daemon = Daemon(settings, watch)
+        with asyncio.Runner(loop_factory=watch.new_loop) as runner:
+            runner.run(daemon.wipe() if options.wipe else daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         sys.exit(f"cribd: {error}")
 

@@ -15,7 +15,7 @@ from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.events import ContainerEvent, EventType
-from crib.model.facts import HostFacts
+from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
@@ -32,6 +32,7 @@ class Ports:
     images: Images
     records: Records
     clock: Clock
+    vitals: Callable[[], Vitals] = Vitals
 
 
 class Locks:

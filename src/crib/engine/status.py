@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crib.engine.core import Core
 from crib.model.container import ContainerState
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
 
@@ -23,6 +23,7 @@ class NodeStatus:
     host: HostFacts
     mounting: LayerMounting
     counts: Mapping[str, int]
+    vitals: Vitals
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
@@ -46,4 +47,5 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "containers_running": sum(row.state is ContainerState.RUNNING for row in core.containers),
             "images": images,
         },
+        vitals=core.ports.vitals(),
     )

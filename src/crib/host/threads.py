@@ -33,6 +33,8 @@ HANGING = 5.0
 """Seconds from which on a thread is taken to hang, also within its limit."""
 PATIENCE = 0.25
 """Seconds after which a thread no longer counts among those of its class, so that others wait no longer."""
+LAST_SECONDS = 1.0
+"""For each piece of work of a daemon that ends, when the time for all of it is over."""
 _IDLE = 20.0
 """Seconds after which a thread without work ends."""
 
@@ -125,7 +127,8 @@ class Threads:
         loop = asyncio.get_running_loop()
         body = functools.partial(contextvars.copy_context().run, work, *args)
         piece = _Piece(job, body, loop.create_future())
-        piece.timer = loop.call_at(min(loop.time() + job.limit, self._end_of(loop)), self._give_up, piece)
+        at = min(loop.time() + job.limit, max(self._end_of(loop), loop.time() + LAST_SECONDS))
+        piece.timer = loop.call_at(at, self._give_up, piece)
         try:
             self._hand_over(piece)
             return await asyncio.shield(piece.done)
@@ -148,7 +151,7 @@ class Threads:
         ]
 
     def end_within(self, seconds: float) -> None:
-        """The loop that runs is about to end: from now on no work of its callers has a later limit."""
+        """The loop is about to end: no work has a later limit from now on; after it, LAST_SECONDS."""
         loop = asyncio.get_running_loop()
         at = loop.time() + seconds
         self._last = loop, at
