@@ -6,7 +6,6 @@ loop to find out; and while the loop waits the thread sleeps too, until the loop
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import selectors
 import sys
@@ -44,7 +43,7 @@ class _Selector(selectors.EpollSelector):
 
 
 class LoopWatch:
-    """Of one loop, which `new_loop` makes."""
+    """Of one loop, which is made with its `selector`."""
 
     def __init__(self) -> None:
         self._since = 0.0
@@ -55,9 +54,9 @@ class LoopWatch:
         self._sleeps = self._ends = False
         self._wake = threading.Event()
 
-    def new_loop(self) -> asyncio.AbstractEventLoop:
-        """For asyncio.Runner."""
-        return asyncio.SelectorEventLoop(_Selector(self))
+    def selector(self) -> selectors.BaseSelector:
+        """For the loop."""
+        return _Selector(self)
 
     def start(self) -> None:
         """From now on stacks are logged; to be called on the loop."""

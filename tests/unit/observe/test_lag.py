@@ -47,7 +47,7 @@ def test_what_blocks_the_loop_is_logged_with_its_stack_and_counted() -> None:
 
     lag.log.addHandler(told)
     try:
-        with asyncio.Runner(loop_factory=watch.new_loop) as runner:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
             runner.run(work())
     finally:
         lag.log.removeHandler(told)
@@ -68,7 +68,7 @@ def test_a_loop_that_turns_or_waits_is_not_blocked() -> None:
             await asyncio.sleep(TOO_LONG / 2)
         watch.stop()
 
-    with asyncio.Runner(loop_factory=watch.new_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
         began = time.monotonic()
         runner.run(work())
         lasted = time.monotonic() - began
@@ -99,6 +99,6 @@ def test_the_thread_sleeps_while_the_loop_waits(monkeypatch: pytest.MonkeyPatch)
         await rested
         watch.stop()
 
-    with asyncio.Runner(loop_factory=watch.new_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
         runner.run(work())
     assert asleep.is_set()

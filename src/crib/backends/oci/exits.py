@@ -61,10 +61,11 @@ class Exits:
         self, container: ContainerId, monitor: ProcessIdentity | None, first: ProcessIdentity | None = None
     ) -> None:
         """Tell of this container's exit even if its monitor dies, or does not tell of its first process."""
-        if monitor is not None:
-            self._monitors.watch(container, monitor)
-        if first is not None:
-            self._firsts.watch(container, first)
+        with trying(f"watching container {container}"):
+            if monitor is not None:
+                self._monitors.watch(container, monitor)
+            if first is not None:
+                self._firsts.watch(container, first)
 
     def forget(self, container: ContainerId) -> None:
         """It is about to be removed: no end of a process of it is news any more."""

@@ -39,7 +39,8 @@ def trying(what: str) -> Iterator[None]:
     except ProgramFailed as error:
         raise Broken(f"{what}: {error}") from error
     except Overdue as error:
-        raise Unavailable(f"{what}: {error}") from error
+        text = str(error)
+        raise Unavailable(text if text.startswith(what) else f"{what}: {text}") from error
     except OSError as error:
         text = f"{what}: {error.filename}: {error.strerror}" if error.filename else f"{what}: {error}"
         raise (Exhausted(text) if error.errno in _FULL else Broken(text)) from error

@@ -206,7 +206,7 @@ class OciHandler:
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
         with trying(f"looking at pod sandbox {record.id}"):
-            return self._pods.alive(record)
+            return await self._pods.alive(record)
 
     def lost_pods(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         return self._losses.stream(ready)
@@ -221,7 +221,8 @@ class OciHandler:
         return PodUsage(usage, at=time.time_ns())
 
     async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
-        strays = find_strays(self._env, known)
+        with trying("looking for what belongs to nobody"):
+            strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
@@ -233,8 +234,8 @@ class OciHandler:
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
-            unmount_tree(self._paths.containers)
-            unmount_tree(self._paths.sandboxes)
+            for tree in (self._paths.containers, self._paths.sandboxes):
+                await OURS.run(f"unmounting {tree}", unmount_tree, tree)
             if self._env.names.systemd:
                 await stop_slice(os.path.basename(self._env.names.own))
             await self._env.cgroups.remove(self._env.names.own)
