@@ -69,7 +69,6 @@ ON_THE_LOOP = {
 BEING_MOVED = (
     "crib.backends.oci.",
     "crib.backends.records.",
-    "crib.host.threads.run_to_end",
 )
 """Beginnings of names of what still has to go to threads."""
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 TOO_LONG = 0.2
 """Seconds of work between two looks at what is ready, from which on the loop counts as blocked."""
 _PERIOD = 0.1
-"""Seconds without work after which the thread goes to sleep."""
+"""Seconds between two looks whether what is known to block still does."""
 _PAUSE = 1.0
 """Seconds between two stacks in the log; what blocks meanwhile is counted."""
 _FRAMES = 12
@@ -90,7 +90,7 @@ class LoopWatch:
         log.warning("the loop goes on: it was blocked for %.0f ms", lasted * 1000)
 
     def _watch(self) -> None:
-        told, told_at, seen = -1, 0.0, -1
+        told, told_at = -1, 0.0
         while not self._ends:
             since, turns, now = self._since, self._turns, time.monotonic()
             if since and now - since >= TOO_LONG and told != turns and now - told_at >= _PAUSE:
@@ -101,10 +101,9 @@ class LoopWatch:
                 del frame
             elif since and told != turns:
                 self._wake.wait(max(since + TOO_LONG - now, 0.01))
-            elif not since and seen == turns:
+            elif not since:
                 self._sleep_while_it_rests(turns)
             else:
-                seen = turns
                 self._wake.wait(_PERIOD)
 
     def _sleep_while_it_rests(self, turns: int) -> None:
