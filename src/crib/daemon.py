@@ -47,7 +47,6 @@ from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_o
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
-from crib.model.facts import ThreadWait, Vitals
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
@@ -124,7 +123,9 @@ class Daemon:
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
-            vitals=self._vitals,
+            request_id=request_id,
+            threads=threads.waiting,
+            lag=lambda: self._watch.lag,
         )
         node = Node(settings, facts, ports)
         for name, service in database.services():
@@ -159,12 +160,6 @@ class Daemon:
             threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
             log.info("stopping")
-
-    def _vitals(self) -> Vitals:
-        waits = (
-            ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
-        )
-        return Vitals(self._watch.lag, tuple(waits))
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir

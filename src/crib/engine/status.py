@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from crib.engine.core import Core
+from crib.engine.admission import Load
+from crib.engine.core import Core, ThreadWait
 from crib.model.container import ContainerState
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, LoopLag, Readiness
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
 
@@ -23,7 +24,10 @@ class NodeStatus:
     host: HostFacts
     mounting: LayerMounting
     counts: Mapping[str, int]
-    vitals: Vitals
+    verbs: Load
+    lag: LoopLag
+    waiting: Iterable[ThreadWait]
+    """The oldest first."""
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
@@ -47,5 +51,7 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "containers_running": sum(row.state is ContainerState.RUNNING for row in core.containers),
             "images": images,
         },
-        vitals=core.ports.vitals(),
+        verbs=core.admission.load,
+        lag=core.ports.lag(),
+        waiting=sorted(core.ports.threads(), key=lambda wait: -wait.seconds),
     )
