@@ -76,6 +76,8 @@ class FakeHandler:
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.cpu_usage: dict[str, int] = {}
         self.swept: list[str] = []
+        self.odd: list[tuple[str, str]] = []
+        """What is odd about the logs."""
         self.dismantled = False
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
@@ -309,9 +311,14 @@ class FakeHandler:
         await self.failpoints.reach("pod_usage", record.id)
         return PodUsage(self._usage(record.id), at=self._clock())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         await self.failpoints.reach("sweep")
         recorded = known()
+        if dry:
+            return [
+                *(f"container {key}" for key in self.containers if key not in recorded),
+                *(f"sandbox {key}" for key in self.pods if key not in recorded),
+            ]
         for container in [key for key in self.containers if key not in recorded]:
             del self.containers[container]
             self.swept.append(f"container {container}")
@@ -319,6 +326,12 @@ class FakeHandler:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
         return self.swept
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        await self.failpoints.reach("odd_logs")
+        return self.odd
 
     async def dismantle(self) -> None:
         await self.failpoints.reach("dismantle")

@@ -180,6 +180,10 @@ class Core:
             sandbox.config.metadata.uid, False, lambda: self.timeline.of(sandbox.id)("queued", subject)
         )
 
+    def known_ids(self) -> set[str]:
+        """Of all sandboxes and containers on record now."""
+        return {row.id for table in (self.sandboxes, self.containers) for row in table}
+
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network is told of this pod."""
         config, dns = record.config, record.config.dns

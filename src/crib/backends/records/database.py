@@ -50,7 +50,7 @@ class Database:
 
     def __init__(self, paths: Paths, boot: str = "", holding: Holding = Holding()) -> None:
         self._paths = paths
-        self.path, self.image_path = paths.database, paths.image_database
+        self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
         self._watcher: Callable[[str], None] = lambda problem: None
         self._told_mended: Callable[[str], None] = lambda text: None
