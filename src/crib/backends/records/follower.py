@@ -120,6 +120,7 @@ class Follower:
                 return self._write()
             except (sqlite3.Error, OSError) as error:
                 if not is_full(error) or not self._reserve.give_up():
+                    self._reserve.try_writing()
                     raise
             self._write()
             self._reserve.keep()

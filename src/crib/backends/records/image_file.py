@@ -172,6 +172,7 @@ class ImageFile:
                 report, self.connection = self._salvaged(error)
                 self.mended(report)
             elif not is_full(error) or not self._reserve.give_up():
+                self._reserve.try_writing()
                 raise
             self._commit(statements)
 
