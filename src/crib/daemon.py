@@ -22,7 +22,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__
@@ -40,10 +40,12 @@ from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
+from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -57,6 +59,15 @@ GRACE = 10.0
 LOCK_BYTES = 32
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+LOOK_SECONDS = 2.0
+"""For a look at a file of the administrator's while a client waits."""
+LIST_SECONDS = 30.0
+"""For listing the directory of archives that are imported at start."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
+
+REAP_AGAIN = 1.0
+"""Seconds until orphans are looked for again after that failed."""
 
 
 class Daemon:
@@ -91,7 +102,12 @@ class Daemon:
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+        mounting = await OURS.run(
+            f"probing how layers can be mounted below {paths.layer_mounts}",
+            probe_mounting,
+            paths,
+            settings.images,
+        )
         facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
         store = LayerStore(paths, settings.images, mounting)
         ports = Ports(
@@ -118,7 +134,7 @@ class Daemon:
         async with self._ends:
             began = time.monotonic()
             node = await self.open_node()
-            streams = StreamServer(node.streams, self._settings.streaming)
+            streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
             server = Server(node, __version__, streams.url_for)
@@ -126,7 +142,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
-            node.images.upkeep.begin(await asyncio.to_thread(_archives, self._settings.images.import_dir))
+            node.keeper.serve("archives at start", self._begin_upkeep(node))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -134,11 +150,23 @@ class Daemon:
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 
+    async def _begin_upkeep(self, node: Node) -> None:
+        directory = self._settings.images.import_dir
+        archives: list[str] = []
+        if directory:
+            job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)
+            try:
+                archives = await FOREIGN.run(job, _archives, directory)
+            except Overdue as error:
+                log.error("images.import_dir: %s", error)
+        node.images.upkeep.begin(archives)
+
     async def wipe(self) -> None:
         """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
         async with self._ends:
             node = await self.open_node()
             await node.start()
+            await node.settled()
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))
@@ -167,8 +195,22 @@ class Daemon:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
+        _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    try:
         processes.reap_orphans()
+    except OSError as error:
+        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
+
+
+async def _in_thread(what: str, work: Callable[[], None]) -> None:
+    """For rooms that do not know the host."""
+    await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
 @contextlib.contextmanager
@@ -182,8 +224,6 @@ def _making(key: str, path: str) -> Iterator[None]:
 
 def _archives(directory: str) -> list[str]:
     """What is to be imported at start, in lexical order; a directory that cannot be read is logged."""
-    if not directory:
-        return []
     try:
         return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
     except OSError as error:
@@ -287,7 +327,9 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=TwoLanes) as runner:
+            runner.run(daemon.wipe() if options.wipe else daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         sys.exit(f"cribd: {error}")
 

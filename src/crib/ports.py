@@ -188,10 +188,10 @@ class Handler(Protocol):
         """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
         ...
 
-    async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
-    ) -> Sequence[str]:
-        """Remove whatever of ours belongs to none of these; says what was removed."""
+    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+        """Remove what of ours belongs to no known id; says what was. Ids are asked for after the look: what
+        is made meanwhile has its record first.
+        """
         ...
 
     async def dismantle(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from crib.engine.images.policy import matches_any
 from crib.model.errors import InvalidRequest
-from crib.model.ids import Digest, ImageId, digest_of
+from crib.model.ids import Digest, ImageId
 from crib.model.image import (
     FetchedImage,
     ImageDocuments,
@@ -131,7 +131,6 @@ class Catalogue:
 
         What was pulled by an index has the digest of its own manifest too: either may be asked for later.
         """
-        own = await asyncio.to_thread(digest_of, fetched.documents.manifest) if fetched.indexes else None
         async with self._changes:
             known = self._images.get(fetched.id)
             tags = list(known.tags) if known else []
@@ -139,7 +138,7 @@ class Catalogue:
             for reference in references:
                 if not reference.digest:
                     _add(tags, f"{reference.name}:{reference.tag}")
-                for digest in (reference.digest or fetched.manifest_digest, own):
+                for digest in (reference.digest or fetched.manifest_digest, fetched.own_digest):
                     if digest:
                         _add(digests, f"{reference.name}@{digest}")
             record = ImageRecord(
