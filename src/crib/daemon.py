@@ -222,8 +222,10 @@ class Daemon:
 
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths
-        os.makedirs(settings.data, mode=0o700, exist_ok=True)
-        make_directory(settings.state, 0o751)
+        with _making("data", settings.data):
+            os.makedirs(settings.data, mode=0o700, exist_ok=True)
+        with _making("state", settings.state):
+            make_directory(settings.state, 0o751)
         # Others pass through STATE to the socket and to their pods' files, but not through DATA.
         for key, path, rights in (("data", settings.data, 0o066), ("state", settings.state, 0o026)):
             try:
@@ -232,7 +234,8 @@ class Daemon:
             except NotOurs as error:
                 raise Broken(f"{key}: {error}") from error
         for path in paths.directories:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            with _making("data" if path.startswith(f"{settings.data}/") else "state", path):
+                os.makedirs(path, mode=0o700, exist_ok=True)
 
     def _adopt_orphans(self) -> None:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
@@ -254,6 +257,15 @@ def _reap_orphans() -> None:
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
     """For rooms that do not know the host."""
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
+
+
+@contextlib.contextmanager
+def _making(key: str, path: str) -> Iterator[None]:
+    """Names the setting when a directory cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise Broken(f"{key}: directory {path} cannot be made: {error.strerror}") from error
 
 
 def _archives(directory: str) -> list[str]:
