@@ -40,7 +40,6 @@ _SPAWN = (
 )
 ON_THE_LOOP = {
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
-    "crib.backends.images.mounts._visible": "an attribute of a mount's root, which the kernel has in memory",
     "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
     "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
     "crib.backends.network.cni.commands.is_namespace": "a namespace pinned in our own state directory",
@@ -70,8 +69,6 @@ ON_THE_LOOP = {
 BEING_MOVED = (
     "crib.backends.oci.",
     "crib.backends.records.",
-    "crib.backends.images.mounts.LayerMounts.",
-    "crib.backends.network.bridge.addresses.",
     "crib.host.threads.run_to_end",
 )
 """Beginnings of names of what still has to go to threads."""

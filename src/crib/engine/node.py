@@ -153,6 +153,11 @@ class Node:
         self._core.containers.fill(rows.containers)
         self._catalogue.fill(rows.images)
         await self._catalogue.look(self._core.ports.images)
+        if rows.lost_images:
+            await self._catalogue.doubt(self._core.ports.images)
+            lost = "; ".join(rows.lost_images)
+            text = f"records were lost, so layers that may be theirs are not removed: {lost}"
+            self._core.notices.past("images", text)
         rest = await recover(self._core)
         self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
         self.containers.rotate_logs.begin()

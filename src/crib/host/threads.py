@@ -305,7 +305,9 @@ FOREIGN = Threads("foreign", 16)
 """Where pods and administrators may have put another file system: host paths, volumes, logs, roots."""
 PROGRAMS = Threads("programs", 8)
 """What another program must answer, where its library offers no other way than to wait."""
-CLASSES = (OURS, FOREIGN, PROGRAMS)
+RECORDS = Threads("records", 4)
+"""The databases: one writer each, which must wait for nobody else's disk."""
+CLASSES = (OURS, FOREIGN, PROGRAMS, RECORDS)
 
 
 def waiting() -> list[Waiting]:

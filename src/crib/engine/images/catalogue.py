@@ -41,6 +41,8 @@ class Catalogue:
         self._names: dict[str, ImageId] = {}
         self._layers: dict[Digest, Layer] = {}
         self._lost: frozenset[Digest] = frozenset()
+        self.doubted: frozenset[Digest] = frozenset()
+        """Layers that no image names, but perhaps one whose record was lost."""
         self._changes = asyncio.Lock()
 
     def fill(self, records: Iterable[ImageRecord]) -> None:
@@ -83,6 +85,11 @@ class Catalogue:
                     name = next(iter((*row.tags, *row.digests)), row.id)
                     log.error("image %s has to be pulled again: not on disk are %s", name, ", ".join(gone))
             self._lost = lost
+
+    async def doubt(self, images: Images) -> None:
+        """Records were lost: what is on disk now and belongs to no image may belong to one of theirs."""
+        named = {layer.diff_id for row in self for layer in row.layers}
+        self.doubted = frozenset(await images.present()) - named
 
     def find(self, text: str) -> ImageRecord | None:
         """By id or its beginning, with or without `sha256:`, by NAME[:TAG] or NAME@DIGEST.
