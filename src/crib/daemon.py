@@ -42,7 +42,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
-from crib.host import cgroups, processes
+from crib.host import cgroups, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
@@ -118,6 +118,8 @@ class Daemon:
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
+            request_id=request_id,
+            threads=threads.waiting,
         )
         node = Node(settings, facts, ports)
         for name, service in database.services():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from crib.engine.abandon import Abandon
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
@@ -134,6 +135,7 @@ class Node:
         self.images = ImageStore(self._core, self._catalogue, policy)
         self.networks = Networks(self._core)
         self.stats = Stats(self._core)
+        self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
         self._settling: asyncio.Task[None] | None = None

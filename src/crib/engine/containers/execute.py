@@ -26,8 +26,7 @@ class ExecSync:
         record = core.container(text)
         move_container(record, "exec")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        work = core.keeper.start(f"exec in {record.id}", run_command(handler, record, command))
-        return await asyncio.shield(work)
+        return await core.keeper.begin("exec", run_command(handler, record, command), record.id).wait()
 
 
 async def run_command(handler: Handler, record: ContainerRecord, command: ExecCommand) -> ExecResult:
@@ -79,4 +78,4 @@ class ReopenLog:
         record = core.container(text)
         move_container(record, "reopen log")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        await asyncio.shield(core.keeper.start(f"reopen log of {record.id}", handler.reopen_log(record)))
+        await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()

@@ -16,6 +16,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
@@ -88,6 +89,9 @@ class _Recovery:
     async def rest(self, states: asyncio.Task[None]) -> None:
         """What nobody who lists pods has to wait for. What is made meanwhile is left alone."""
         core = self._core
+        for row in (*core.sandboxes, *core.containers):
+            if row.abandoned:
+                clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
         await self._bounded("what belongs to no record", lambda: _sweep(core), 6 * BOUND)
         # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
@@ -100,7 +104,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _container(core, row)):
                 _doubt_container(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_sandbox(self, row: SandboxRecord, looks: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
         core, what = self._core, f"pod sandbox {row.id}"
@@ -110,7 +114,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _sandbox(core, row.id)):
                 _doubt_sandbox(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_network(self, sandbox: SandboxId, state: asyncio.Task[None]) -> asyncio.Task[None]:
         core, what = self._core, f"the network of pod sandbox {sandbox}"
@@ -119,7 +123,7 @@ class _Recovery:
             await _over([state])
             await self._bounded(what, lambda: _resume_network(core, sandbox))
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), sandbox)
 
     async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
         """Do the work within `bound` seconds; returns what went wrong, or nothing."""
