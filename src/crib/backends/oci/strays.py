@@ -117,7 +117,8 @@ def _monitors(bundles: str) -> Iterator[tuple[ProcessIdentity, str]]:
 
 
 def _ids(directory: str) -> Iterator[str]:
-    return (name for name in _listed(directory) if is_id(name))
+    """What is named for one, and what a monitor was killed over: it writes `ID.XXXXXX` and renames that."""
+    return (name for name in (listed.partition(".")[0] for listed in _listed(directory)) if is_id(name))
 
 
 def _listed(directory: str) -> list[str]:
