@@ -191,7 +191,8 @@ class Handler(Protocol):
     async def sweep(
         self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
     ) -> Sequence[str]:
-        """Remove whatever of ours belongs to none of these; says what was removed."""
+        """Remove whatever of ours belongs to none of these, and end contained commands that an earlier daemon
+        ran in them; says what was removed."""
         ...
 
     async def dismantle(self) -> None:

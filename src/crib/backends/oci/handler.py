@@ -13,6 +13,7 @@ from crib.backends.oci.bundles import Bundles, is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
+from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
@@ -237,6 +238,7 @@ class OciHandler:
         return [
             *(f"container {container}" for container in strays.containers),
             *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
+            *await end_earlier_commands(self._env, self._bundles, containers),
         ]
 
     async def dismantle(self) -> None:
