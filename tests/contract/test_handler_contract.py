@@ -331,7 +331,7 @@ async def test_a_program_that_is_not_there_fails_with_words(lab: HandlerLab) -> 
         record = await lab.created(pod, "/no-such-program")
         await lab.handler.start(record)
     async with bounded():
-        await lab.handler.sweep({pod.id}, set())
+        await lab.handler.sweep(lambda: {pod.id})
         await lab.handler.remove_pod(pod)
 
 
@@ -581,7 +581,7 @@ async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerL
     kept, lost = await lab.pod(), await lab.pod()
     stays, goes = await lab.running(kept), await lab.running(lost)
     async with bounded():
-        told = await lab.handler.sweep({kept.id}, {stays.id})
+        told = await lab.handler.sweep(lambda: {kept.id, stays.id})
         assert any(goes.id in line for line in told)
         assert any(lost.id in line for line in told)
         assert not any(kept.id in line or stays.id in line for line in told)
@@ -604,7 +604,7 @@ async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_other
             contained, other = [await lab.handler.exec(record, SLEEP), await lab.handler.exec(record, LOOSE)]
         again = lab.handler.restarted() if isinstance(lab.handler, FakeHandler) else lab.handler
         now = await again.exec(record, SLEEP)
-        await again.sweep({pod.id}, {record.id})
+        await again.sweep(lambda: {pod.id, record.id})
         assert (await finish(contained))[0] == 137
         for session in (now, other):
             _, waiting = await asyncio.wait([asyncio.ensure_future(session.wait())], timeout=0.05)

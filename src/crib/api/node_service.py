@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import networks
+from crib.api.translate import networks, work
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import CheckImages, ExportImages, FollowPull, ImportImage
@@ -53,6 +53,8 @@ class NodeService:
             ),
             "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
+            "ListWork": Read(pb.ListWorkRequest, nothing, self._work),
+            "Abandon": Read(pb.AbandonRequest, work.decode_abandon, self._abandon),
             **self._streams.own_calls(),
         }
 
@@ -118,6 +120,12 @@ class NodeService:
     async def _remove_network(self, _: None) -> Answer:
         await self._node.networks.remove()
         return pb.RemoveNetworkResponse()
+
+    def _work(self, _: None) -> Answer:
+        return work.encode_work(self._node.abandon.under_way())
+
+    def _abandon(self, wanted: tuple[str, str]) -> Answer:
+        return pb.AbandonResponse(abandoned=self._node.abandon(*wanted))
 
     def _timeline(self, text: str) -> Answer:
         return translate.encode_start(self._node.timeline(text))

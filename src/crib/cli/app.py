@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from crib import __version__
+from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
@@ -204,6 +205,28 @@ def timeline(session: Session, options: args.TimelineOptions) -> None:
     session.run(work.timeline(session, options))
 
 
+@command(app, node_args.WorkOptions, _NODE)
+def work(session: Session, options: node_args.WorkOptions) -> None:
+    """Show what is under way: each verb with its object and its stage, and what threads wait for."""
+    from crib.cli import work as commands
+
+    session.run(commands.work(session, options))
+
+
+@command(app, node_args.AbandonOptions, _NODE)
+def abandon(session: Session, options: node_args.AbandonOptions) -> None:
+    """Give up on a pod or a container whose verbs hang; it is taken away in the background.
+
+    Who waits for its verbs is told at once, its name is free for the next attempt, and it is shown as
+    NotReady or Unknown until nothing of it is left.
+
+    crib work, then crib abandon 8d5a1f
+    """
+    from crib.cli import work as commands
+
+    session.run(commands.abandon(session, options))
+
+
 @command(app, args.ImagesOptions, _IMAGES)
 def images(session: Session, options: args.ImagesOptions) -> None:
     """List images."""
@@ -342,6 +365,7 @@ _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
 command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
 command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
+command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:

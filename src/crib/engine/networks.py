@@ -118,7 +118,7 @@ class Networks:
     async def _check(self, record: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """A caller that goes away ends its waiting, not the check."""
         work = self._check_one(record, repair=repair)
-        return await asyncio.shield(self._core.keeper.start(f"network check of {record.id}", work))
+        return await self._core.keeper.begin("network check", work, record.id).wait()
 
     async def _check_one(self, known: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """None when the pod is ready no more."""

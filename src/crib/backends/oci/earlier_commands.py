@@ -47,27 +47,27 @@ class _Left:
 
 
 async def end_earlier_commands(
-    environment: OciEnvironment, bundles: Bundles, containers: Collection[ContainerId]
+    environment: OciEnvironment, bundles: Bundles, known: Collection[str]
 ) -> Sequence[str]:
-    """End and remove what is left in these containers of this handler; says what was ended."""
+    """End and remove what is left in those of these that are containers of this handler; says what was."""
     with trying("ending commands of an earlier daemon"):
         found = await OURS.run(
             "looking for commands of an earlier daemon",
-            lambda: list(_find(environment, bundles, containers)),
+            lambda: list(_find(environment, bundles, known)),
         )
         ended = await asyncio.gather(*(_end(environment, left) for left in found))
     return [what for what in ended if what]
 
 
-def _find(
-    environment: OciEnvironment, bundles: Bundles, containers: Collection[ContainerId]
-) -> Iterator[_Left]:
-    for container in containers:
+def _find(environment: OciEnvironment, bundles: Bundles, known: Collection[str]) -> Iterator[_Left]:
+    for container in map(ContainerId, known):
         note = bundles.read_note(container)
         if note is None or not environment.owns(note.handler):
             continue
         bundle = environment.paths.container(container)
-        files = _of_others(bundle, os.listdir(bundle))
+        files: tuple[str, ...] = ()
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            files = _of_others(bundle, os.listdir(bundle))
         cgroups = _of_others(note.cgroup, environment.cgroups.below(note.cgroup))
         if files or cgroups:
             yield _Left(container, files, cgroups)

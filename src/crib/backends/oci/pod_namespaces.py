@@ -12,6 +12,7 @@ from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import set_propagation
 from crib.host.namespaces import Kind, pin_namespaces_async, unpin
 from crib.host.sysctls import check_value, required_namespace, sysctl_path, write_sysctl
+from crib.host.threads import OURS, Job
 from crib.host.user_namespaces import IdMaps, IdRange, pin_user_namespace
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HandlerFacts
@@ -69,6 +70,10 @@ async def pin_pod_namespaces(paths: Paths, record: SandboxRecord, defaults: Mapp
     else:
         maps = IdMaps(_ranges(userns.uids), _ranges(userns.gids))
         await pin_user_namespace(maps, kinds, directory, hostname=hostname, inside=inside)
+    await OURS.run(Job(f"the namespaces of sandbox {record.id}", owner=record.id), _note_pins, paths, record)
+
+
+def _note_pins(paths: Paths, record: SandboxRecord) -> None:
     for path in pins(paths, record).values():
         # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
         set_propagation(path, "unbindable")

@@ -16,6 +16,7 @@ from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.failures import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import run
+from crib.host.threads import OURS, Job
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
 
     Its failing is no failure of ours: what it made is found and removed without it too.
     """
-    if not os.path.isdir(f"{runtime.root}/{name}"):
+    job = Job(f"looking for {name} of {runtime.program}", owner=name)
+    if not await OURS.run(job, os.path.isdir, f"{runtime.root}/{name}"):
         return
     try:
         completed = await run(runtime.delete(name), timeout=timeout)
@@ -71,7 +73,7 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
 
 
 def forget_state(runtime: RuntimeProgram, name: str) -> None:
-    """Remove what the runtime itself could not read any more, and would keep for ever."""
+    """Remove what the runtime itself could not read any more, and would keep for ever. Blocks."""
     remove_tree(f"{runtime.root}/{name}")
 
 

@@ -22,6 +22,7 @@ class ExecSync:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._under_way: set[asyncio.Task[ExecResult]] = set()
+        self._stopping = False
 
     async def __call__(self, text: str, command: ExecCommand) -> ExecResult:
         core = self._core
@@ -30,14 +31,15 @@ class ExecSync:
         record = core.container(text)
         move_container(record, "exec")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        work = core.keeper.start(f"exec in {record.id}", _until_we_stop(handler, record, command))
-        self._under_way.add(work)
-        work.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(work)
+        work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
+        self._under_way.add(work.task)
+        work.task.add_done_callback(self._under_way.discard)
+        return await work.wait()
 
     async def end_after(self, grace: float) -> None:
         """The daemon stops: in `grace` seconds end the commands that still run, and tell their callers."""
         await asyncio.sleep(grace)
+        self._stopping = True
         under_way = tuple(self._under_way)
         for _once_more in range(2):
             for work in under_way:
@@ -45,22 +47,25 @@ class ExecSync:
             if under_way:
                 await asyncio.wait(under_way, timeout=DYING_TIME)
 
-
-async def _until_we_stop(handler: Handler, record: ContainerRecord, command: ExecCommand) -> ExecResult:
-    """See `run_command`; Unavailable when it was ended, or left, because the daemon stops."""
-    task = asyncio.current_task()
-    assert task is not None
-    stopping = f"crib is stopping: {_named(command, record)}"
-    try:
-        return await run_command(handler, record, command)
-    except asyncio.CancelledError:
-        # Once: all of it has been killed. Twice: that took too long.
-        fate = "was ended" if task.cancelling() == 1 else "may still run"
-        raise Unavailable(f"{stopping} {fate}") from None
-    except Broken as error:
-        if not task.cancelling():
-            raise
-        raise Unavailable(f"{stopping} may still run: {error}") from None
+    async def _until_we_stop(
+        self, handler: Handler, record: ContainerRecord, command: ExecCommand
+    ) -> ExecResult:
+        """See `run_command`; Unavailable when it was ended, or left, because the daemon stops."""
+        task = asyncio.current_task()
+        assert task is not None
+        stopping = f"crib is stopping: {_named(command, record)}"
+        try:
+            return await run_command(handler, record, command)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise  # abandoned
+            # Once: all of it has been killed. Twice: that took too long.
+            fate = "was ended" if task.cancelling() == 1 else "may still run"
+            raise Unavailable(f"{stopping} {fate}") from None
+        except Broken as error:
+            if not (self._stopping and task.cancelling()):
+                raise
+            raise Unavailable(f"{stopping} may still run: {error}") from None
 
 
 async def run_command(handler: Handler, record: ContainerRecord, command: ExecCommand) -> ExecResult:
@@ -115,4 +120,4 @@ class ReopenLog:
         record = core.container(text)
         move_container(record, "reopen log")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        await asyncio.shield(core.keeper.start(f"reopen log of {record.id}", handler.reopen_log(record)))
+        await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from crib.engine.core import Core
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
-from crib.model.errors import Broken
+from crib.model.errors import Broken, CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed, move_sandbox
@@ -23,7 +23,8 @@ class StopSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._stop(record.id))
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(self._stop(record.id)), record.id)
 
     async def _stop(self, sandbox: SandboxId) -> None:
         core = self._core
@@ -34,7 +35,11 @@ class StopSandbox:
             state = move_sandbox(record, "stop")
             # Recorded first: from here on no container is created in it, also after a crash.
             record = core.sandboxes.put(replace(record, state=state, reason=""))
-            released = await release_sandbox(core, record)
+            try:
+                released = await release_sandbox(core, record)
+            except CribError:
+                core.retries.later(sandbox, "stop sandbox", lambda: self._stop(sandbox))
+                raise
             core.sandboxes.put(replace(released, reason=""))
         core.tell(EventType.STOPPED, sandbox, sandbox)
 
@@ -49,7 +54,8 @@ class RemoveSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._remove(record.id))
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(self._remove(record.id)), record.id)
 
     async def _remove(self, sandbox: SandboxId) -> None:
         core = self._core
