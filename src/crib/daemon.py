@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+COMMAND_GRACE = 8.0
+"""Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LOCK_BYTES = 32
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
@@ -159,6 +161,7 @@ class Daemon:
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
+            node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 

@@ -189,8 +189,8 @@ class Handler(Protocol):
         ...
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
-        """Remove what of ours belongs to no known id; says what was, or with `dry` would be. Ids are asked
-        for after the look: what is made meanwhile has its record first.
+        """Remove what of ours belongs to no known id, and contained commands of an earlier daemon; says what
+        was, or with `dry` would be. Ids are asked for after the look: what is made meanwhile has its record.
         """
         ...
 

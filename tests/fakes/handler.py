@@ -82,6 +82,9 @@ class FakeHandler:
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
         self._losses = asyncio.Event()
+        self._contained: list[FakeSession] = []
+        self._earlier: list[FakeSession] = []
+        """Contained commands of this handler, and of the one before it."""
         self._pid = 1000
 
     @property
@@ -208,6 +211,8 @@ class FakeHandler:
         if code is not None:
             session.finish(code)
         container.commands.append(session)
+        if process.contained:
+            self._contained.append(session)
         return session
 
     async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
@@ -325,6 +330,8 @@ class FakeHandler:
         for sandbox in [key for key in self.pods if key not in recorded]:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
+        for session in self._earlier:
+            session.finish(137)
         return self.swept
 
     async def odd_logs(
@@ -374,6 +381,7 @@ class FakeHandler:
         """The same world as a daemon sees it that has just started."""
         again = FakeHandler(self._clock)
         again.pods, again.containers, again._pid = self.pods, self.containers, self._pid
+        again._earlier = self._contained
         return again
 
     def _known(self, record: ContainerRecord) -> FakeContainer:

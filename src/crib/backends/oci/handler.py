@@ -12,6 +12,7 @@ from crib.backends.oci.attach import Attachments
 from crib.backends.oci.bundles import Bundles, is_alive
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
+from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
@@ -224,14 +225,15 @@ class OciHandler:
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         with trying("looking for what belongs to nobody"):
             strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
-        if not dry:
-            for container in strays.containers:
-                await self._containers.delete(container)
-            for sandbox in strays.sandboxes:
-                await self._pods.remove_unknown(sandbox)
-            with trying("removing what belongs to nobody"):
-                await remove_parts(self._env, strays)
-        return strays.words
+        if dry:
+            return strays.words
+        for container in strays.containers:
+            await self._containers.delete(container)
+        for sandbox in strays.sandboxes:
+            await self._pods.remove_unknown(sandbox)
+        with trying("removing what belongs to nobody"):
+            await remove_parts(self._env, strays)
+        return [*strays.words, *await end_earlier_commands(self._env, self._bundles, known())]
 
     async def odd_logs(
         self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
