@@ -77,9 +77,12 @@ class Handler(Protocol):
     @property
     def facts(self) -> HandlerFacts: ...
 
+    async def readiness(self) -> Readiness:
+        """Whether the programs that it needs are there; looked at every few seconds at most."""
+        ...
+
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
-
         Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
         """
         ...

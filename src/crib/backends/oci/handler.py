@@ -20,6 +20,7 @@ from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.pods import Pods
+from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
@@ -35,7 +36,7 @@ from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
+from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
@@ -55,6 +56,7 @@ class OciHandler:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
+        self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._bundles = Bundles(environment.paths)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
@@ -71,6 +73,10 @@ class OciHandler:
     @property
     def facts(self) -> HandlerFacts:
         return self._env.facts
+
+    async def readiness(self) -> Readiness:
+        problem = await self._programs.missing() or self.facts.problem
+        return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         infra = await self._pods.prepare(record, stage)
