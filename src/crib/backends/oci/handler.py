@@ -175,13 +175,13 @@ class OciHandler:
         what = f"looking at container {record.id}"
         monitor_alive = is_alive(record.monitor)
         with trying(what):
+            if monitor_alive:
+                # By the record: a monitor tells of its container also when the bundle is lost.
+                self._exits.watch(record.id, record.monitor, record.process)
             note = await self._bundles.note(record.id)
             runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
             status = await self._status(what, record, runtime)
             found = await self._exits.read(record.id)
-        if found is None and monitor_alive:
-            # By the record: a monitor tells of its container also when the bundle was lost.
-            self._exits.watch(record.id, record.monitor, record.process)
         return Observation(status, found, monitor_alive)
 
     async def _status(self, what: str, record: ContainerRecord, runtime: RuntimeProgram) -> str:
