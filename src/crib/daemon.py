@@ -14,19 +14,21 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it i
 import argparse
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import resource
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__
 from crib.api.interceptors import request_id
 from crib.api.server import Server
-from crib.backends.host_facts import read_host_facts
+from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
@@ -34,14 +36,16 @@ from crib.backends.network.networks import open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import open_handlers
 from crib.backends.oci.slices import start_slice
-from crib.backends.records.database import Database
+from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
+from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, processes
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -52,8 +56,18 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+LOCK_BYTES = 32
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+LOOK_SECONDS = 2.0
+"""For a look at a file of the administrator's while a client waits."""
+LIST_SECONDS = 30.0
+"""For listing the directory of archives that are imported at start."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
+
+REAP_AGAIN = 1.0
+"""Seconds until orphans are looked for again after that failed."""
 
 
 class Daemon:
@@ -70,10 +84,11 @@ class Daemon:
         """Everything behind the door, before recovery."""
         settings, paths = self._settings, self._paths
         self._make_directories()
-        for path in paths.locks:
-            self._ends.enter_context(_locked(path))
+        data_lock, state_lock = paths.locks
+        holding = self._ends.enter_context(_locked(data_lock))
+        self._ends.enter_context(_locked(state_lock))
         self._adopt_orphans()
-        database = Database(paths.database, paths.image_database)
+        database = Database(paths, read_boot_id(), holding)
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
@@ -87,18 +102,26 @@ class Daemon:
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await asyncio.to_thread(probe_mounting, paths, settings.images)
+        mounting = await OURS.run(
+            f"probing how layers can be mounted below {paths.layer_mounts}",
+            probe_mounting,
+            paths,
+            settings.images,
+        )
         facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
         store = LayerStore(paths, settings.images, mounting)
         ports = Ports(
             handlers=await open_handlers(settings, paths, facts, store.mounts),
-            networks=open_network(settings.network, paths, database.connection, settings.handlers),
+            networks=open_network(
+                settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
+            ),
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
         )
         node = Node(settings, facts, ports)
-        node.keeper.serve("checkpoints", database.checkpoint_forever())
+        for name, service in database.services():
+            node.keeper.serve(name, service)
         self._ends.push_async_callback(self._close, node)
         return node
 
@@ -111,7 +134,7 @@ class Daemon:
         async with self._ends:
             began = time.monotonic()
             node = await self.open_node()
-            streams = StreamServer(node.streams, self._settings.streaming)
+            streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
             server = Server(node, __version__, streams.url_for)
@@ -119,7 +142,7 @@ class Daemon:
             self._ends.push_async_callback(server.stop, GRACE)
             await node.start()
             server.gate.open()
-            node.images.upkeep.begin(await asyncio.to_thread(_archives, self._settings.images.import_dir))
+            node.keeper.serve("archives at start", self._begin_upkeep(node))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -127,11 +150,23 @@ class Daemon:
             self._manager.tell("STOPPING=1")
             log.info("stopping")
 
+    async def _begin_upkeep(self, node: Node) -> None:
+        directory = self._settings.images.import_dir
+        archives: list[str] = []
+        if directory:
+            job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)
+            try:
+                archives = await FOREIGN.run(job, _archives, directory)
+            except Overdue as error:
+                log.error("images.import_dir: %s", error)
+        node.images.upkeep.begin(archives)
+
     async def wipe(self) -> None:
         """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
         async with self._ends:
             node = await self.open_node()
             await node.start()
+            await node.settled()
             failures = await node.wipe()
             if failures:
                 raise Broken("; ".join(failures))
@@ -157,14 +192,26 @@ class Daemon:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
         processes.become_subreaper()
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, processes.reap_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _reap_orphans)
+        _reap_orphans()
+
+
+def _reap_orphans() -> None:
+    """Those that have ended. That may take a descriptor, and no signal comes twice."""
+    try:
         processes.reap_orphans()
+    except OSError as error:
+        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
+
+
+async def _in_thread(what: str, work: Callable[[], None]) -> None:
+    """For rooms that do not know the host."""
+    await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
 def _archives(directory: str) -> list[str]:
     """What is to be imported at start, in lexical order; a directory that cannot be read is logged."""
-    if not directory:
-        return []
     try:
         return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
     except OSError as error:
@@ -207,18 +254,36 @@ def _own_bridge(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket)."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _locked(path: str) -> Iterator[Holding]:
+    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket).
+
+    Its content, the pid and a word that is never the same, tells whether somebody else held it meanwhile. On
+    a disk that takes nothing it stays as it is.
+    """
+    fd = _open_lock(path)
     try:
+        before = _held_by(fd)
         if not _try_lock(fd):
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-            raise Broken(f"another cribd (pid {holder}) holds {path}")
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        yield
+            raise Broken(f"another cribd (pid {before.partition(' ')[0]}) holds {path}")
+        with contextlib.suppress(OSError):
+            # Over the old one, and not after a truncation: a full disk has no room for what was just freed.
+            os.pwrite(fd, f"{os.getpid()} {secrets.token_hex(8)}\n".ljust(LOCK_BYTES).encode(), 0)
+        yield Holding(before, _held_by(fd))
     finally:
         os.close(fd)
+
+
+def _open_lock(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # enough for flock(2)
+
+
+def _held_by(fd: int) -> str:
+    return os.pread(fd, LOCK_BYTES, 0).decode(errors="replace").strip()
 
 
 def _try_lock(fd: int) -> bool:
@@ -250,7 +315,9 @@ def main() -> None:
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
         daemon = Daemon(settings)
-        asyncio.run(daemon.wipe() if options.wipe else daemon.serve())
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=TwoLanes) as runner:
+            runner.run(daemon.wipe() if options.wipe else daemon.serve())
     except (ConfigError, CribError, OSError) as error:
         sys.exit(f"cribd: {error}")
 

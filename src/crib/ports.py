@@ -191,10 +191,8 @@ class Handler(Protocol):
         """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
         ...
 
-    async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
-    ) -> Sequence[str]:
-        """Remove whatever of ours belongs to none of these; says what was removed."""
+    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+        """Remove what of ours is of no known id, asked for after the look; says what was."""
         ...
 
     async def dismantle(self) -> None:
@@ -277,9 +275,7 @@ class PodNetworks(Protocol):
         """Remove what all pods share (bridge, rules). Called when there is no pod left, by a wipe."""
         ...
 
-    async def close(self) -> None:
-        """Let go of sockets and threads; pods stay attached."""
-        ...
+    async def close(self) -> None: ...
 
 
 ProgressSink = Callable[[Progress], None]
@@ -345,17 +341,13 @@ class Images(Protocol):
         """Remove layers that are not in `keep` (unmounting them) and stale staging files."""
         ...
 
-    async def usage(self) -> FilesystemUsage:
-        """Space taken by layers and records."""
-        ...
+    async def usage(self) -> FilesystemUsage: ...
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space taken by the containers' writable layers together."""
         ...
 
-    async def dismantle(self) -> None:
-        """Unmount every layer. Called when there is no container left, by a wipe."""
-        ...
+    async def dismantle(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -367,13 +359,19 @@ class AllRecords:
     sandboxes: Sequence[SandboxRecord]
     containers: Sequence[ContainerRecord]
     images: Sequence[ImageRecord]
+    lost_images: Sequence[str] = ()
+    """What is known of images whose rows were lost: layers that no row names may be theirs."""
 
 
 class Records(Protocol):
-    """Durable rows. Writes are done when the call returns."""
+    """Durable rows: those of pods survive a kill once a call returns. What cannot be kept `watch` tells."""
 
     def load(self) -> AllRecords:
         """Read all rows; one that cannot be read is set aside and logged, never fatal."""
+        ...
+
+    def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
+        """Tell from now on why rows cannot be kept (nothing: all can), and what damage was mended."""
         ...
 
     def put_sandbox(self, record: SandboxRecord) -> None: ...
@@ -395,6 +393,8 @@ class Records(Protocol):
         """The image's documents; empty ones when there are none."""
         ...
 
-    async def delete_image(self, image: ImageId) -> None: ...
+    async def delete_image(self, image: ImageId) -> None:
+        """Synced as well, or tried until it is."""
+        ...
 
     def close(self) -> None: ...

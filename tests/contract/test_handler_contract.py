@@ -332,7 +332,7 @@ async def test_a_program_that_is_not_there_fails_with_words(lab: HandlerLab) -> 
         record = await lab.created(pod, "/no-such-program")
         await lab.handler.start(record)
     async with bounded():
-        await lab.handler.sweep({pod.id}, set())
+        await lab.handler.sweep(lambda: {pod.id})
         await lab.handler.remove_pod(pod)
 
 
@@ -582,7 +582,7 @@ async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerL
     kept, lost = await lab.pod(), await lab.pod()
     stays, goes = await lab.running(kept), await lab.running(lost)
     async with bounded():
-        told = await lab.handler.sweep({kept.id}, {stays.id})
+        told = await lab.handler.sweep(lambda: {kept.id, stays.id})
         assert any(goes.id in line for line in told)
         assert any(lost.id in line for line in told)
         assert not any(kept.id in line or stays.id in line for line in told)

@@ -312,14 +312,13 @@ class FakeHandler:
         await self.failpoints.reach("pod_usage", record.id)
         return PodUsage(self._usage(record.id), at=self._clock())
 
-    async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
-    ) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
         await self.failpoints.reach("sweep")
-        for container in [key for key in self.containers if key not in containers]:
+        recorded = known()
+        for container in [key for key in self.containers if key not in recorded]:
             del self.containers[container]
             self.swept.append(f"container {container}")
-        for sandbox in [key for key in self.pods if key not in sandboxes]:
+        for sandbox in [key for key in self.pods if key not in recorded]:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
         return self.swept

@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,18 @@ class Cribd:
     @property
     def database(self) -> Path:
         return self.data / "crib.db"
+
+    @property
+    def boot_records(self) -> Path:
+        """The same as the database, as it is now; the database follows."""
+        return self.state / "records.db"
+
+    def written(self) -> None:
+        """Wait until the pods' rows are on disk as they are now."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (rows := _pod_rows(self.boot_records)) != _pod_rows(self.database):
+            assert time.monotonic() < deadline, f"not on disk: {rows}"
+            time.sleep(0.02)  # nobody is told
 
     @property
     def pid(self) -> int:
@@ -231,6 +244,14 @@ class Cribd:
                 await cri.remove_pod(pod)
 
         _run(once())
+
+
+def _pod_rows(database: Path) -> list[object]:
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        return [
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("sandboxes", "containers")
+        ]
 
 
 def _run(work: object) -> None:

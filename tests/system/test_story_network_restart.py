@@ -151,7 +151,7 @@ async def test_pods_whose_rows_are_lost_give_back_their_addresses_after_a_reboot
 
 
 def lose_rows(cribd: LabCribd) -> None:
-    """A database that a power cut took."""
+    """A database that a power cut took, after `power_cut`."""
     for suffix in ("", "-wal", "-shm"):
         cribd.database.with_name(f"crib.db{suffix}").unlink(missing_ok=True)
 

@@ -29,6 +29,13 @@ class StreamPart(StrEnum):
     CROWD = "crowd"
 
 
+class CrowdPart(StrEnum):
+    """What a crowd of callers can do."""
+
+    LIVES = "lives"
+    LISTS = "lists"
+
+
 _Endpoints = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,6 +128,27 @@ class StreamsOptions:
     json: _Json = ""
 
 
+@dataclass(frozen=True)
+class CrowdOptions:
+    endpoints: _Endpoints = None
+    image: Annotated[
+        str, typer.Option(help="The containers' image, with sleep in it. The default is made from busybox.")
+    ] = "localhost/crib-bench:latest"
+    callers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=1000, help="Callers at once; give more of them. Default: 10, 100 and 200."),
+    ] = None
+    number: Annotated[
+        int, typer.Option("-n", min=1, max=100_000, help="Lives of a round, at least one a caller.")
+    ] = 400
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long a crowd lists.")] = 10.0
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of each kind.")] = 1
+    handler: Annotated[str, typer.Option(help="The RuntimeClass handler to use.")] = ""
+    only: Annotated[list[CrowdPart] | None, typer.Option(help="Measure only this part.")] = None
+    pids: _Pids = None
+    json: _Json = ""
+
+
 class Session(Protocol):
     """What the command line gives: its endpoint, and a way to run a coroutine."""
 
@@ -171,5 +199,20 @@ def streams(session: Session, options: StreamsOptions) -> None:
     crib bench streams -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
     from crib.bench import streams as work
+
+    session.run(work.run(options, session.endpoint))
+
+
+def crowd(session: Session, options: CrowdOptions) -> None:
+    """Measure what is left for others while a crowd of callers works: is Version still answered at once?
+
+    Each caller has a connection of its own, in a few processes. In the one part all of them run whole lives
+    of pods, one after the other; in the other all list pods, containers and their stats without a pause.
+    Version is called 20 times a second meanwhile, over a connection of its own. Pods are removed, also after
+    Ctrl-C. Do it on a quiet node.
+
+    crib bench crowd --callers 10 --callers 200 -e crib=unix:///run/crib/crib.sock
+    """
+    from crib.bench import crowd as work
 
     session.run(work.run(options, session.endpoint))

@@ -38,10 +38,11 @@ class Life:
         self._target = target
         self.times: dict[str, float] = {}
 
-    async def live(self) -> dict[str, float]:
-        """Make a pod, use it, end it. A pod whose life breaks off is left to `Target.clean`."""
+    async def live(self, *, use: bool = True) -> dict[str, float]:
+        """Make a pod, use it if asked to, end it. A pod whose life breaks off is left to `Target.clean`."""
         pod_id, container_id = await self._begin()
-        await self._use(pod_id, container_id)
+        if use:
+            await self._use(pod_id, container_id)
         await self._end(pod_id, container_id)
         return self.times
 

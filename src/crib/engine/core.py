@@ -13,7 +13,7 @@ from crib.engine.notices import Notices
 from crib.engine.tables import Table
 from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
-from crib.model.errors import InvalidRequest, NotFound
+from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventType
 from crib.model.facts import HostFacts
 from crib.model.ids import ContainerId, HandlerName, SandboxId
@@ -72,6 +72,7 @@ class Core:
         self.timeline = Timeline(ports.clock)
         self.locks = Locks()
         records = ports.records
+        records.watch(self._records_told, lambda text: self.notices.past("records", text))
         self.sandboxes: Table[SandboxRecord] = Table(
             sandbox_name, records.put_sandbox, lambda row: records.delete_sandbox(row.id)
         )
@@ -84,6 +85,21 @@ class Core:
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
+
+    def _records_told(self, problem: str) -> None:
+        if problem:
+            self.notices.fault("records", problem)
+        else:
+            self.notices.healed("records")
+
+    def refuse_if_faulty(self) -> None:
+        """Unavailable while something is wrong with the node: nothing new is made then.
+
+        For every verb that makes something, before it does and before it answers.
+        """
+        if faults := self.notices.faults:
+            text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
+            raise Unavailable(f"nothing is made until this has ended: {text}")
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""

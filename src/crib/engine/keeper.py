@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from crib.engine.lanes import verb_context
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class TaskKeeper:
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in a task of its own. The caller may await it; if nobody does, a failure is logged."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = asyncio.get_running_loop().create_task(work, name=name, context=verb_context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

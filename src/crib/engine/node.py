@@ -136,6 +136,7 @@ class Node:
         self.stats = Stats(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def cgroup_driver(self) -> str:
@@ -143,16 +144,33 @@ class Node:
         return self.settings.cgroup_driver
 
     async def start(self) -> None:
-        """Read the records, bring them and the world together, watch for exits. The gate opens after this."""
+        """Read the records, bring them and the world together, watch for exits. The gate opens after this.
+
+        What needs nobody's waiting goes on behind it: see `settled`.
+        """
         rows = self._core.ports.records.load()
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)
         self._catalogue.fill(rows.images)
         await self._catalogue.look(self._core.ports.images)
-        await recover(self._core)
-        await self.images.sweep()
+        if rows.lost_images:
+            await self._catalogue.doubt(self._core.ports.images)
+            lost = "; ".join(rows.lost_images)
+            text = f"records were lost, so layers that may be theirs are not removed: {lost}"
+            self._core.notices.past("images", text)
+        rest = await recover(self._core)
+        self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
         self.containers.rotate_logs.begin()
         self.networks.begin()
+
+    async def _settle(self, rest: asyncio.Task[None]) -> None:
+        await asyncio.wait([rest])
+        await self.images.sweep()
+
+    async def settled(self) -> None:
+        """Wait until all that a start does is done, also what goes on behind the gate."""
+        if self._settling is not None:
+            await asyncio.wait([self._settling])
 
     def _sweep_if_last(self, container: ContainerRecord) -> None:
         """The layers of an image that was removed stay as long as a container needs them."""

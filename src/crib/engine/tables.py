@@ -1,4 +1,4 @@
-"""Records in memory: read from here, written to `Records` first."""
+"""Records in memory: read from here, and written to `Records`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Table(Generic[R]):
             self._show(row)
 
     def put(self, row: R) -> R:
-        """Write the row to the records, then show it to readers."""
+        """Write the row to the records, and show it to readers."""
         self._put(row)
         self._show(row)
         return row

@@ -206,6 +206,8 @@ class FetchedImage:
     """As the registry has them, not verified; only brought when the order asks for them."""
     indexes: tuple[bytes, ...] = field(default=(), repr=False)
     """From the document of `manifest_digest` down to the manifest; none when that is the manifest."""
+    own_digest: Digest | None = None
+    """Of the manifest itself, where indexes led to it."""
 
 
 @dataclass(frozen=True, slots=True)

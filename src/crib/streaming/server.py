@@ -19,7 +19,7 @@ from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
 from crib.streaming import portforward, remotecommand
-from crib.streaming.certificates import Certificates
+from crib.streaming.certificates import Certificates, InThread
 from crib.streaming.head import BadRequest, HeadReader, RequestHead
 from crib.streaming.link import Link
 
@@ -43,11 +43,11 @@ Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
 class StreamServer:
     """Serves the streams that the engine has given tokens for."""
 
-    def __init__(self, streams: Streams, settings: StreamingSettings) -> None:
+    def __init__(self, streams: Streams, settings: StreamingSettings, in_thread: InThread) -> None:
         """Broken when the certificate that the settings ask for cannot be used."""
         self._streams = streams
         self._settings = settings
-        self._certificates = Certificates(settings) if settings.tls != "off" else None
+        self._certificates = Certificates(settings, in_thread) if settings.tls != "off" else None
         self._server: asyncio.Server | None = None
         self._port = settings.port
         self._keeper = TaskKeeper()
@@ -132,7 +132,7 @@ class StreamServer:
         try:
             async with asyncio.timeout(limit):
                 if self._certificates is not None:
-                    await link.secure(self._certificates.context())
+                    await link.secure(await self._certificates.context())
                 head = await http.read()
             return None if head is None else (self._choose(head), http)
         except TimeoutError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import tempfile
@@ -10,6 +9,7 @@ import tempfile
 from crib.backends.images.mounts import mount_layer
 from crib.backends.images.probe import probe_image
 from crib.host import files, mounts
+from crib.host.threads import OURS
 from crib.host.user_namespaces import IdMaps, IdRange, open_user_namespace
 from crib.model.facts import LayerMounting
 from crib.model.paths import Paths
@@ -25,7 +25,9 @@ async def probe_id_maps(paths: Paths, mounting: LayerMounting) -> bool:
     """
     try:
         async with open_user_namespace(IdMaps(_RANGES, _RANGES)) as userns_fd:
-            owner = await asyncio.to_thread(_owner_shown, paths, mounting, userns_fd)
+            owner = await OURS.run(
+                f"probing id maps below {paths.layer_mounts}", _owner_shown, paths, mounting, userns_fd
+            )
     except (OSError, TimeoutError) as error:
         _log.info("pods cannot have user namespaces here: %s", error)
         return False

@@ -7,7 +7,13 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from crib.backends.network.bridge.addresses import AddressBook, parse_subnet, parse_subnet6, pods_on_record
+from crib.backends.network.bridge.addresses import (
+    AddressBook,
+    Keep,
+    parse_subnet,
+    parse_subnet6,
+    pods_on_record,
+)
 from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
 from crib.backends.network.cni.choice import Directories
 from crib.backends.network.cni.kept_results import KeptResults
@@ -23,8 +29,9 @@ def open_network(
     paths: Paths,
     connection: sqlite3.Connection,
     handlers: Mapping[str, HandlerSettings] = MappingProxyType({}),
+    keep: Keep | None = None,
 ) -> PodNetworks:
-    """The built-in bridge, whose addresses are kept through `connection`, or CNI."""
+    """The built-in bridge, whose addresses are read from `connection` and written by `keep`, or CNI."""
     _refuse_change_of_mode(settings.mode, paths, connection)
     if settings.mode == "cni":
         return CniNetwork(_cni_settings(settings, paths, handlers))
@@ -36,7 +43,7 @@ def open_network(
         subnet6 = parse_subnet6(settings.subnet6) if settings.subnet6 else None
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
-    return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6))
+    return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6, keep))
 
 
 def _refuse_change_of_mode(mode: str, paths: Paths, connection: sqlite3.Connection) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crib.backends.oci.argv import Monitored, RuntimeProgram
@@ -166,9 +166,9 @@ class Containers:
         limit = self._env.settings.verb_timeout
         return Job(f"the files of container {container}", owner=container, limit=limit)
 
-    def _foreign(self, what: str, record: ContainerRecord, **ends: Callable[[], None]) -> Job:
+    def _foreign(self, what: str, record: ContainerRecord) -> Job:
         limit = self._env.settings.verb_timeout
-        return Job(f"create of container {record.id}: {what}", owner=record.sandbox_id, limit=limit, **ends)
+        return Job(f"create of container {record.id}: {what}", owner=record.sandbox_id, limit=limit)
 
     def _is_over(self, container: ContainerId, note: BundleNote) -> bool:
         """Whether the runtime's delete has only a state directory and an empty cgroup left to remove.
@@ -198,7 +198,7 @@ class Containers:
         def late() -> None:
             clear_away(f"create of container {record.id}", self.delete(record.id))
 
-        job = self._foreign("preparing its root", record, stop=look.stop, late=late)
+        job = replace(self._foreign("preparing its root", record), stop=look.stop, late=late)
         try:
             return await FOREIGN.run(job, self._prepare, request, layers, stacks, look)
         except Overdue as error:

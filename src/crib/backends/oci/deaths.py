@@ -31,7 +31,12 @@ class Deaths(Generic[Owner]):
         except ProcessLookupError:
             self._ended(owner)
             return
-        if not is_alive(process):  # the pid is another process's by now
+        try:
+            alive = is_alive(process)
+        except OSError:
+            os.close(pidfd)
+            raise
+        if not alive:  # the pid is another process's by now
             os.close(pidfd)
             self._ended(owner)
             return

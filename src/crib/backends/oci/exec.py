@@ -87,7 +87,9 @@ class Commands:
 
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
         """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
-        opening = self._task(self._open(self._plan(record, process)))
+        with trying(f"exec in container {record.id}"):
+            plan = self._plan(record, process)
+        opening = self._task(self._open(plan))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -198,7 +200,8 @@ class Commands:
             code = await started.command.wait()
             started.streams.end()
             if plan.cgroup:
-                self._bring_home(plan)
+                with contextlib.suppress(OSError):  # what it left stays where it is; its outcome is known
+                    self._bring_home(plan)
                 await self._remove_cgroups(plan.cgroup)
             if code != 0 and (words := _read_words(started.words)):
                 raise await self._failure(plan, words)

@@ -64,10 +64,11 @@ class Exits:
 
         Each is watched from its create on, or from the first look at it after a start.
         """
-        if monitor is not None:
-            self._monitors.watch(container, monitor)
-        if first is not None:
-            self._firsts.watch(container, first)
+        with trying(f"watching container {container}"):
+            if monitor is not None:
+                self._monitors.watch(container, monitor)
+            if first is not None:
+                self._firsts.watch(container, first)
 
     def forget(self, container: ContainerId) -> None:
         """Its exit is told, or it is about to be removed: no end of a process of it is news any more."""

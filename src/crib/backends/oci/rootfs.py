@@ -22,6 +22,8 @@ from crib.model.ids import ContainerId, Digest
 from crib.model.paths import Paths
 
 _FACT_LIMIT = 1 << 20
+_OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
+"""What opening or reading a file says where the image is to blame, not the host."""
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
@@ -113,9 +115,12 @@ def _text(root: str, path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
-        raise InvalidRequest(
-            f"/{path} of the image cannot be used: {error.strerror}", field="config.image"
-        ) from error
+        if error.errno in _OF_THE_IMAGE:
+            raise InvalidRequest(
+                f"/{path} of the image cannot be used: {error.strerror}", field="config.image"
+            ) from error
+        with trying(f"reading /{path} of the image in {root}"):
+            raise
 
 
 def make_directories(

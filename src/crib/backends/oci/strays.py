@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from crib.backends.oci.environment import OciEnvironment
@@ -18,12 +18,9 @@ class Strays:
     sandboxes: tuple[SandboxId, ...]
 
 
-def find_strays(
-    environment: OciEnvironment, sandboxes: frozenset[SandboxId], containers: frozenset[ContainerId]
-) -> Strays:
-    """Look through directories, exit files, the runtime's state and our own cgroups."""
+def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]]) -> Strays:
+    """Look through directories, exit files, the runtime's state and our cgroups; then ask what is known."""
     paths, cgroups = environment.paths, environment.cgroups
-    known: frozenset[str] = sandboxes | containers
     names = environment.names
     ours = (name for top in cgroups.directories(names.own) for name in _listed(top))
     pods: set[str] = {*_ids(paths.sandboxes), *names.pods_among(ours)}
@@ -33,9 +30,10 @@ def find_strays(
         found.update(_ids(directory))
     # An infra process is known to the runtime under its sandbox's id.
     found -= pods
+    recorded = frozenset(known())
     return Strays(
-        tuple(sorted(ContainerId(name) for name in found - known)),
-        tuple(sorted(SandboxId(name) for name in pods - known)),
+        tuple(sorted(ContainerId(name) for name in found - recorded)),
+        tuple(sorted(SandboxId(name) for name in pods - recorded)),
     )
 
 

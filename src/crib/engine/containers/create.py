@@ -78,6 +78,7 @@ class CreateContainer:
 
     async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
         core = self._core
+        core.refuse_if_faulty()
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
         await notice_loss(core, sandbox_id)  # its watch may be about to tell the same
@@ -94,11 +95,13 @@ class CreateContainer:
             try:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
+                    core.refuse_if_faulty()
                     created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
                     made = replace(
                         record, process=created.process, monitor=created.monitor, user=created.user
                     )
                     record = core.containers.put(replace(made, state=move_container(record, "create")))
+                    core.refuse_if_faulty()
             except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)

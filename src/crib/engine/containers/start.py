@@ -37,6 +37,7 @@ class StartContainer:
             if record.state is ContainerState.RUNNING:
                 return  # a retry, after a start whose answer the caller did not wait for
             state = move_container(record, "start")
+            core.refuse_if_faulty()
             sandbox = core.sandbox(record.sandbox_id)
             if sandbox.state is not SandboxState.READY:
                 raise WrongState(

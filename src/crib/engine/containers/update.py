@@ -35,6 +35,7 @@ class UpdateContainer:
         async with core.locks.of(container):  # a start, stop or earlier update comes first
             record = core.container(container)
             move_container(record, "update")
+            core.refuse_if_faulty()
             wanted = merged(record.resources, change)
             handler = core.handler_of(core.sandbox(record.sandbox_id))
             await handler.update(record, wanted)

@@ -132,6 +132,7 @@ class ImageVerbs:
 
     async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
         reference = order.reference
+        self._core.refuse_if_faulty()
         self._policy.before_pull(reference)
         order = await self._judged(order, transfer)
         async with self._gate.filling():
@@ -151,6 +152,7 @@ class ImageVerbs:
     async def _import(
         self, path: str, references: Sequence[ImageReference], transfer: Transfer
     ) -> tuple[ImageRecord, ...]:
+        self._core.refuse_if_faulty()
         async with self._gate.filling():
             found = await self._core.ports.images.import_archive(path, transfer.sink)
             try:
@@ -180,6 +182,7 @@ class ImageVerbs:
 
     async def _sweep_unreferenced(self) -> None:
         keep: set[Digest] = {layer.diff_id for image in self._catalogue for layer in image.layers}
+        keep |= self._catalogue.doubted
         for container in self._core.containers:
             keep.update(container.held_layers)
         for digest in await self._core.ports.images.sweep(keep):

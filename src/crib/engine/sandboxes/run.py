@@ -61,6 +61,7 @@ class RunSandbox:
 
     async def _run(self, record: SandboxRecord, handler: Handler) -> SandboxId:
         core = self._core
+        core.refuse_if_faulty()
         await self._clear(record)
         _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
         stage = core.timeline.of(record.id)
@@ -68,12 +69,14 @@ class RunSandbox:
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:
+                core.refuse_if_faulty()
                 infra = await handler.prepare_pod(record, stage)
                 record = core.sandboxes.put(replace(record, infra=infra))
                 if not record.config.host_network:
                     attachment = await core.ports.networks.attach(core.pod_network(record), stage)
                     record = replace(record, network=attachment)
                 record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
+                core.refuse_if_faulty()
             except BaseException as error:
                 await teardown_sandbox(core, record, f"run failed: {error}")
                 raise

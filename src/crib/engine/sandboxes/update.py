@@ -36,6 +36,7 @@ class UpdateSandbox:
         async with core.locks.of(sandbox):
             record = core.sandbox(sandbox)
             move_sandbox(record, "update resources")
+            core.refuse_if_faulty()
             await core.handler_of(record).update_pod(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)
             if now is not None:

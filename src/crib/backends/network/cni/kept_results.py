@@ -55,7 +55,7 @@ class Kept:
 
 
 class KeptResults:
-    """The files of one directory, which is made on first use."""
+    """The files of one directory, which is made on first use; every call blocks."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -94,6 +94,16 @@ class KeptResults:
             return ()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, cni.MalformedCni) as error:
             raise TornFile(f"{path}: {error}") from error
+
+    def read_all(self) -> dict[SandboxId, tuple[Kept, ...] | None]:
+        """The attachments of every pod that has a file; None where that is torn."""
+        found: dict[SandboxId, tuple[Kept, ...] | None] = {}
+        for pod in self.pods():
+            try:
+                found[pod] = self.read(pod)
+            except TornFile:
+                found[pod] = None
+        return found
 
     def remove(self, pod: SandboxId) -> None:
         """Forget the pod; none is fine."""
