@@ -14,7 +14,7 @@ from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
+from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage, ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
@@ -92,6 +92,9 @@ class FakeHandler:
         return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
 
     # pods
+
+    async def readiness(self) -> Readiness:
+        return Readiness(not self.facts.problem, "HandlerNotReady", self.facts.problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         for name in record.config.sysctls:

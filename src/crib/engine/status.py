@@ -29,11 +29,10 @@ class NodeStatus:
 
 async def node_status(core: Core, images: int) -> NodeStatus:
     """Ask the parts how they are."""
-    problem = core.handler("")[1].facts.problem
-    runtime = Readiness(not problem, "HandlerNotReady" if problem else "", problem)
+    runtime = await core.handler("")[1].readiness()
     if faults := core.notices.faults:
-        told = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-        runtime = Readiness(False, "NodeFault", f"{problem}; {told}" if problem else told)
+        told = [f"{fault.subject}: {fault.text}" for fault in faults]
+        runtime = Readiness(False, "NodeFault", "; ".join(filter(None, (runtime.message, *told))))
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),

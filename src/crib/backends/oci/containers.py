@@ -25,7 +25,7 @@ from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import check_log
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.rootfs import (
     LayerMounts,
@@ -192,7 +192,7 @@ class Containers:
         )
 
     async def _delete_in_runtimes(self, container: ContainerId, runtimes: Sequence[RuntimeProgram]) -> None:
-        for runtime in runtimes:
+        for runtime in await OURS.run(self._ours(container), knowing, runtimes, container):
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
     async def _prepared(
