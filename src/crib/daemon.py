@@ -157,6 +157,7 @@ class Daemon:
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
+            node.keeper.serve("imports", OURS.run("importing the protocols of streams", streams.warm))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
