@@ -99,7 +99,6 @@ BEING_MOVED = (
     "crib.backends.oci.exec.",
     "crib.backends.oci.sessions.",
     "crib.backends.records.",
-    "crib.host.threads.run_to_end",
 )
 """Beginnings of names of what still has to go to threads."""
 
