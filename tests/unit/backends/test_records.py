@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,10 +34,13 @@ BOUND = 60.0
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    for name in ("data", "state"):
-        (tmp_path / name).mkdir()
-    return Paths(str(tmp_path / "data"), str(tmp_path / "state"))
+def paths() -> Iterator[Paths]:
+    """In memory where that can be: what is tried here is written some hundred times, and synced."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as root:
+        for name in ("data", "state"):
+            Path(root, name).mkdir()
+        yield Paths(f"{root}/data", f"{root}/state")
 
 
 @pytest.fixture
@@ -590,6 +595,16 @@ async def test_junk_in_any_page_of_the_images_file_costs_the_rows_of_that_page_o
         assert not SqliteRecords(last).load().lost_images
         last.close()
     assert told >= 3  # a page that the log has anew does no harm, and documents have no check of their own
+
+
+async def test_a_damaged_file_of_the_boot_is_made_anew_with_what_is_on_disk(paths: Paths) -> None:
+    await _written(paths)
+    content = Path(paths.boot_records).read_bytes()
+    Path(paths.boot_records).write_bytes(b"\xaa" * 4096 + content[4096:])
+    database = Database(paths)
+    assert len(SqliteRecords(database).load().sandboxes) == 13
+    assert f"{paths.boot_records} was damaged" in database.mended[0]
+    database.close()
 
 
 async def test_an_image_row_that_cannot_be_read_leaves_its_layers_in_doubt_until_it_comes_again(

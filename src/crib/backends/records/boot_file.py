@@ -41,7 +41,9 @@ class Change:
     """It is to be safe from a power cut soon."""
 
 
-def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Connection, bool]:
+def open_boot_file(
+    path: str, schema: str, before: Origin, mended: list[str]
+) -> tuple[sqlite3.Connection, bool]:
     """The file, and whether it holds the rows of that origin; else it is new and empty.
 
     Any earlier holder of this boot will do: the lock file may be on a disk that lost its last writes.
@@ -55,7 +57,7 @@ def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Conn
         connection.close()
         log.info("%s is of another boot, or others had the data since, and is made anew", path)
     except sqlite3.DatabaseError as error:
-        log.error("%s cannot be used and is made anew: %s", path, error)
+        mended.append(f"{path} was damaged ({error}) and is made anew, with what was on disk")
     remove(path)
     return _open(path, schema), False
 
