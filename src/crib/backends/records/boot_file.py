@@ -82,6 +82,7 @@ class BootRows:
         self._path = path
         self._follower = follower
         self._owed: dict[Changed, Change] = {}
+        self._retry: asyncio.TimerHandle | None = None
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """As the follower's."""
 
@@ -94,8 +95,9 @@ class BootRows:
 
     def _pay(self) -> None:
         owed = tuple(self._owed.values())
-        if not owed:
-            return
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         try:
             if len(owed) == 1:
                 self.connection.execute(owed[0].sql, owed[0].values)
@@ -103,7 +105,7 @@ class BootRows:
                 commit(self.connection, [(change.sql, change.values) for change in owed])
         except sqlite3.Error as error:
             self.told(self._path, problem_with(self._path, error))
-            asyncio.get_running_loop().call_later(RETRY, self._pay)
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
             return
         self._owed.clear()
         self.told(self._path, "")
@@ -111,4 +113,6 @@ class BootRows:
             self._follower.mark((one.row for one in owed if one.synced is synced), synced=synced)
 
     def close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         self.connection.close()
