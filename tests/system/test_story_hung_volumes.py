@@ -114,7 +114,7 @@ async def test_a_container_whose_volume_dies_can_be_looked_at_stopped_and_remove
     with mount_that_hangs_later(volume) as hangs:
         mount = pb.Mount(container_path="/data", host_path=str(volume))
         box = await cri.run_container(
-            pod, "sh", "-c", "echo hello; ls /data; exec sleep 1000", mounts=[mount]
+            pod, "sh", "-c", "ls /data && echo hello; exec sleep 1000", mounts=[mount]
         )
         log = cribd.logs / "pod" / "box.log"
         await until(lambda: "hello" in log.read_text(), BOUND)
