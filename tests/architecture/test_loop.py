@@ -77,7 +77,6 @@ ON_THE_LOOP = {
     "crib.backends.oci.pods.Pods.made_spec": _STATE,
     "crib.backends.oci.pods.Pods.prepare": _CGROUP,
     "crib.backends.oci.programs.noted_program": _STATE,
-    "crib.backends.oci.sessions.Console.__init__": _STATE,
     "crib.backends.oci.sessions.Console.close": _STATE,
     "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
     "crib.backends.oci.signals.Signals.send": _CGROUP,

@@ -92,3 +92,24 @@ class LoopLag:
     stalls: int = 0
     seconds: float = 0.0
     longest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadWait:
+    """Blocking work that is under way in a thread."""
+
+    kind: str
+    """What may hang: `ours`, `foreign`, `programs`."""
+    what: str
+    owner: str
+    seconds: float
+    overdue: bool
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How the daemon itself is."""
+
+    lag: LoopLag = LoopLag()
+    waiting: tuple[ThreadWait, ...] = ()

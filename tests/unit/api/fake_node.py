@@ -14,7 +14,6 @@ from crib.engine.images.transfers import TransferUpdate
 from crib.engine.stats import PodFigures
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStart
-from crib.host.threads import Waiting
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
 from crib.model.events import Stage
@@ -25,6 +24,8 @@ from crib.model.facts import (
     LayerMounting,
     LoopLag,
     Readiness,
+    ThreadWait,
+    Vitals,
 )
 from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
 from crib.model.image import (
@@ -281,8 +282,7 @@ class FakeNode:
             mounting=LayerMounting("file", 512, True),
             counts={"sandboxes": 1, "containers": 1, "containers_running": 1, "images": 1},
             verbs=Load(places=4, making=4, ending=1, overdue=0, queued=17),
-            lag=LoopLag(2, 0.75, 0.5),
-            waiting=[Waiting("foreign", "reading /mnt", "web", 31.0, overdue=True)],
+            vitals=Vitals(LoopLag(2, 0.75, 0.5), (ThreadWait("foreign", "reading /mnt", "web", 31.0, True),)),
         )
 
     async def configure_network(self, pod_cidr: str) -> None:
