@@ -20,21 +20,24 @@ import logging
 import resource
 import secrets
 import signal
+import sqlite3
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
-from crib import __version__
+from crib import __version__, offline
 from crib.api.interceptors import request_id
 from crib.api.server import Server
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
+from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
-from crib.backends.images.store import LayerStore
+from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.network.networks import open_network
 from crib.backends.oci.cgroup_names import CgroupNames
-from crib.backends.oci.handlers import open_handlers
+from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
 from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
@@ -42,11 +45,12 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
-from crib.host import cgroups, processes
+from crib.host import cgroups, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
+from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
@@ -56,6 +60,8 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
+COMMAND_GRACE = 8.0
+"""Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LOCK_BYTES = 32
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
@@ -80,44 +86,52 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop_by = 0.0
 
-    async def open_node(self) -> Node:
-        """Everything behind the door, before recovery."""
+    async def open_node(self, *, for_wipe: bool = False) -> Node:
+        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
         settings, paths = self._settings, self._paths
         self._make_directories()
         data_lock, state_lock = paths.locks
         holding = self._ends.enter_context(_locked(data_lock))
         self._ends.enter_context(_locked(state_lock))
+        self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
-        database = Database(paths, read_boot_id(), holding)
-        self._ends.callback(database.close)
+        database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
-        if names.systemd:
-            await start_slice(os.path.basename(names.own))
-        else:
+        if not names.systemd:
             cgroups.Cgroups(layout).create(names.own)
+            self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)
+        elif not for_wipe:
+            await start_slice(os.path.basename(names.own))
         self._ends.enter_context(_own_cgroup(names.own, layout))
         if settings.network.mode == "bridge":
             self._ends.enter_context(_own_bridge(settings.network.bridge))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await OURS.run(
-            f"probing how layers can be mounted below {paths.layer_mounts}",
-            probe_mounting,
-            paths,
-            settings.images,
-        )
-        facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-        store = LayerStore(paths, settings.images, mounting)
+        if for_wipe:
+            store = store_for_wipe(paths, settings.images)
+            handlers = closed_handlers(settings, paths, facts, store.mounts)
+        else:
+            mounting = await OURS.run(
+                f"probing how layers can be mounted below {paths.layer_mounts}",
+                probe_mounting,
+                paths,
+                settings.images,
+            )
+            facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
+            store = LayerStore(paths, settings.images, mounting)
+            handlers = await open_handlers(settings, paths, facts, store.mounts)
         ports = Ports(
-            handlers=await open_handlers(settings, paths, facts, store.mounts),
+            handlers=handlers,
             networks=open_network(
                 settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
             ),
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
+            request_id=request_id,
+            threads=threads.waiting,
         )
         node = Node(settings, facts, ports)
         for name, service in database.services():
@@ -147,8 +161,53 @@ class Daemon:
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
+            node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             self._manager.tell("STOPPING=1")
             log.info("stopping")
+
+    async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
+        """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
+        opening a damaged database saves what can be read of it.
+
+        A repair is what a start does, and a second look, which mends what is left. What that no longer finds
+        was mended.
+        """
+        async with self._ends:
+            node = await self.open_node()
+            await node.load()
+            before = [found async for found in node.check(repair=False, quick=quick)]
+            after = before
+            if repair:
+                await node.start()
+                await node.settled()
+                after = [found async for found in node.check(repair=True, quick=quick)]
+                left = {(found.area, found.subject) for found in after}
+                for found in before:
+                    if (found.area, found.subject) not in left:
+                        yield replace(found, mended=not found.is_note)
+            for found in after:
+                yield found
+
+    async def wipe(self, order: WipeOrder) -> AsyncIterator[Wiped]:
+        """Remove from a node on which no daemon runs. What a start needs besides the roots may be missing."""
+        async with self._ends:
+            node = await self.open_node(for_wipe=True)
+            await node.load()
+            async for wiped in node.wipe.offline(order):
+                yield wiped
+
+    def _open_database(self, holding: Holding, *, for_wipe: bool) -> Database:
+        """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
+        try:
+            database = Database(self._paths, read_boot_id(), holding)
+        except (sqlite3.Error, OSError) as error:
+            if not for_wipe:
+                raise
+            log.error("the records cannot be opened, and stay as they are: %s", error)
+            scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=self._paths.state))
+            database = Database(Paths(scratch, scratch))
+        self._ends.callback(database.close)
+        return database
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir
@@ -161,23 +220,15 @@ class Daemon:
                 log.error("images.import_dir: %s", error)
         node.images.upkeep.begin(archives)
 
-    async def wipe(self) -> None:
-        """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
-        async with self._ends:
-            node = await self.open_node()
-            await node.start()
-            await node.settled()
-            failures = await node.wipe()
-            if failures:
-                raise Broken("; ".join(failures))
-
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
 
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths
-        os.makedirs(settings.data, mode=0o700, exist_ok=True)
-        make_directory(settings.state, 0o751)
+        with _making("data", settings.data):
+            os.makedirs(settings.data, mode=0o700, exist_ok=True)
+        with _making("state", settings.state):
+            make_directory(settings.state, 0o751)
         # Others pass through STATE to the socket and to their pods' files, but not through DATA.
         for key, path, rights in (("data", settings.data, 0o066), ("state", settings.state, 0o026)):
             try:
@@ -186,7 +237,8 @@ class Daemon:
             except NotOurs as error:
                 raise Broken(f"{key}: {error}") from error
         for path in paths.directories:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            with _making("data" if path.startswith(f"{settings.data}/") else "state", path):
+                os.makedirs(path, mode=0o700, exist_ok=True)
 
     def _adopt_orphans(self) -> None:
         """Monitors and stray processes come to us when their parent ends, not to an init that reaps late."""
@@ -208,6 +260,15 @@ def _reap_orphans() -> None:
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
     """For rooms that do not know the host."""
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
+
+
+@contextlib.contextmanager
+def _making(key: str, path: str) -> Iterator[None]:
+    """Names the setting when a directory cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise Broken(f"{key}: directory {path} cannot be made: {error.strerror}") from error
 
 
 def _archives(directory: str) -> list[str]:
@@ -301,11 +362,7 @@ def main() -> None:
         "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
     )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
-    parser.add_argument(
-        "--wipe",
-        action="store_true",
-        help="with no cribd running: remove all pods, mounts, the bridge and its rules, then end",
-    )
+    offline.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
     try:
@@ -317,9 +374,16 @@ def main() -> None:
         daemon = Daemon(settings)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=TwoLanes) as runner:
-            runner.run(daemon.wipe() if options.wipe else daemon.serve())
+            if options.check:
+                found = daemon.check(repair=options.repair, quick=options.quick)
+                sys.exit(runner.run(offline.tell_findings(found)))
+            elif options.wipe is not None:
+                runner.run(offline.tell_wiped(daemon.wipe(offline.wipe_order(options))))
+            else:
+                runner.run(daemon.serve())
     except (ConfigError, CribError, OSError) as error:
-        sys.exit(f"cribd: {error}")
+        print(f"cribd: {error}", file=sys.stderr)
+        sys.exit(2 if options.check else 1)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,17 @@ ON_THE_LOOP = {
     "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
     "crib.backends.oci.conmon._SyncPipe._read": _PIPE,
     "crib.backends.oci.containers.Containers._keep_null_device": "the host's own /dev, in memory",
+    "crib.backends.oci.earlier_commands._end": _STATE,
+    "crib.backends.oci.exec.Commands._bring_home": _CGROUP,
+    "crib.backends.oci.exec.Commands._has_ended": _PROC,
+    "crib.backends.oci.exec.Commands._open": _CGROUP,
+    "crib.backends.oci.exec.Commands._run_runtime": _SPAWN,
+    "crib.backends.oci.exec.Commands._start": _STATE,
+    "crib.backends.oci.exec.Commands._write_process": _STATE,
+    "crib.backends.oci.exec._adopted": _PROC,
+    "crib.backends.oci.exec._kill_started": _PROC,
+    "crib.backends.oci.exec._read_words": _STATE,
+    "crib.backends.oci.exec._unlink": _STATE,
     "crib.backends.oci.handler.OciHandler.start": _PROC,
     "crib.backends.oci.infra.read_pid": _STATE,
     "crib.backends.oci.labels.Labels.load_default_profile": _SECURITY,
@@ -63,9 +74,11 @@ ON_THE_LOOP = {
     "crib.backends.oci.pods.Pods.made_spec": _SPEC,
     "crib.backends.oci.pods.Pods.prepare": _CGROUP,
     "crib.backends.oci.programs.noted_program": _STATE,
+    "crib.backends.oci.sessions.Console.close": _STATE,
     "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.oci.slices.check_systemd": "a name in /run, a tmpfs",
+    "crib.backends.oci.strays.remove_parts": _STATE,
     "crib.backends.oci.updates.Updates._check_memory": _CGROUP,
     "crib.backends.oci.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
@@ -96,8 +109,6 @@ ON_THE_LOOP = {
 """Functions that may stay, with the reason."""
 
 BEING_MOVED = (
-    "crib.backends.oci.exec.",
-    "crib.backends.oci.sessions.",
     "crib.backends.records.",
     "crib.host.threads.run_to_end",
 )

@@ -33,6 +33,12 @@ def verb_context() -> Context:
     return context
 
 
+async def stand_back() -> None:
+    """From here on the current task goes in the verbs' lane, and so do its own tasks: it has much to do."""
+    _IS_VERB.set(True)
+    await asyncio.sleep(0)
+
+
 class TwoLanes(asyncio.SelectorEventLoop):
     """The loop of the daemon."""
 

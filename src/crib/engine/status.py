@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from crib.engine.admission import Load
 from crib.engine.core import Core
 from crib.model.container import ContainerState
 from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
@@ -23,6 +24,7 @@ class NodeStatus:
     host: HostFacts
     mounting: LayerMounting
     counts: Mapping[str, int]
+    verbs: Load
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
@@ -45,4 +47,5 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "containers_running": sum(row.state is ContainerState.RUNNING for row in core.containers),
             "images": images,
         },
+        verbs=core.admission.load,
     )

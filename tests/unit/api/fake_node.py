@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from crib.engine.admission import Load
 from crib.engine.events import EventBus
 from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
@@ -272,6 +273,7 @@ class FakeNode:
             ),
             mounting=LayerMounting("file", 512, True),
             counts={"sandboxes": 1, "containers": 1, "containers_running": 1, "images": 1},
+            verbs=Load(places=4, making=4, ending=1, overdue=0, queued=17),
         )
 
     async def configure_network(self, pod_cidr: str) -> None:

@@ -170,7 +170,7 @@ def _facts(status: NodeStatus) -> dict[str, str]:
     found = {f"host.{key}": _text(value) for key, value in dataclasses.asdict(status.host).items()}
     for name, facts in status.handlers.items():
         found |= {f"handler.{name}.{key}": _text(value) for key, value in dataclasses.asdict(facts).items()}
-    return found
+    return found | {f"verbs.{key}": str(value) for key, value in dataclasses.asdict(status.verbs).items()}
 
 
 def _text(value: object) -> str:

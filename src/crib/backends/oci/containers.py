@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import signal
@@ -158,9 +159,14 @@ class Containers:
         unmount_root(self._paths, container)
         for runtime in runtimes:
             forget_state(runtime, container)
-        for path in (self._paths.exit_file(container), self._paths.monitor_link(container)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._paths.monitor_link(container))
+        exit_file = self._paths.exit_file(container)
+        try:
+            os.unlink(exit_file)
+        except FileNotFoundError:  # its monitor may have been killed over what it would rename
+            for draft in glob.glob(f"{exit_file}.*"):
+                os.unlink(draft)
 
     def _ours(self, container: ContainerId) -> Job:
         limit = self._env.settings.verb_timeout

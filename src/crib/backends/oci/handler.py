@@ -12,6 +12,7 @@ from crib.backends.oci.attach import Attachments
 from crib.backends.oci.bundles import BundleNote, Bundles, is_alive
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
+from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
@@ -19,12 +20,13 @@ from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
+from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
-from crib.backends.oci.strays import find_strays
+from crib.backends.oci.strays import find_strays, remove_parts
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -32,7 +34,7 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.host.threads import OURS, Job
+from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
@@ -230,17 +232,24 @@ class OciHandler:
         usage = self._usage.cgroup(self._pods.cgroup(record))
         return PodUsage(usage, at=time.time_ns())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         with trying("looking for what belongs to nobody"):
             strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
+        if dry:
+            return strays.words
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
             await self._pods.remove_unknown(sandbox)
-        return [
-            *(f"container {container}" for container in strays.containers),
-            *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
-        ]
+        with trying("removing what belongs to nobody"):
+            await remove_parts(self._env, strays)
+        return [*strays.words, *await end_earlier_commands(self._env, self._bundles, known())]
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        with trying("looking at the logs"):
+            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):

@@ -16,6 +16,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
@@ -88,8 +89,11 @@ class _Recovery:
     async def rest(self, states: asyncio.Task[None]) -> None:
         """What nobody who lists pods has to wait for. What is made meanwhile is left alone."""
         core = self._core
+        for row in (*core.sandboxes, *core.containers):
+            if row.abandoned:
+                clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
-        await self._bounded("what belongs to no record", lambda: _sweep(core), 6 * BOUND)
+        await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
         # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
         await _sweep_networks(core)
 
@@ -100,7 +104,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _container(core, row)):
                 _doubt_container(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_sandbox(self, row: SandboxRecord, looks: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
         core, what = self._core, f"pod sandbox {row.id}"
@@ -110,7 +114,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _sandbox(core, row.id)):
                 _doubt_sandbox(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_network(self, sandbox: SandboxId, state: asyncio.Task[None]) -> asyncio.Task[None]:
         core, what = self._core, f"the network of pod sandbox {sandbox}"
@@ -119,7 +123,7 @@ class _Recovery:
             await _over([state])
             await self._bounded(what, lambda: _resume_network(core, sandbox))
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), sandbox)
 
     async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
         """Do the work within `bound` seconds; returns what went wrong, or nothing."""
@@ -195,10 +199,11 @@ async def _container(core: Core, record: ContainerRecord) -> None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
         if core.containers.get(record.id) is not record:
             return  # a caller, or its exit, came before the answer
-    await _do(core, record, decision)
+    await carry_out(core, record, decision)
 
 
-async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
+async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
+    """Make record and world agree as the table says."""
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
@@ -250,12 +255,10 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
             core.sandboxes.put(replace(now, network=attachment))
 
 
-async def _sweep(core: Core) -> None:
-    def known() -> set[str]:
-        return {row.id for table in (core.sandboxes, core.containers) for row in table}
-
+async def sweep(core: Core) -> None:
+    """Remove whatever of ours belongs to no record."""
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(known):
+        for what in await handler.sweep(core.known_ids):
             log.warning("removed %s: it belonged to no record", what)
 
 
