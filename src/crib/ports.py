@@ -192,8 +192,8 @@ class Handler(Protocol):
         ...
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
-        """Remove what is of no known id, asked for after the look, and contained commands of an earlier
-        daemon; says what was, or with `dry` would be.
+        """Remove what of ours is of no known id, asked for after the look, and contained commands of an
+        earlier daemon; says what was, or with `dry` would be.
         """
         ...
 

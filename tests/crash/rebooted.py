@@ -35,6 +35,7 @@ def _after_boot(boot_id: str) -> None:
         return replace(_read_host_facts(layout), boot_id=boot_id)
 
     daemon.read_host_facts = read
+    daemon.read_boot_id = lambda: boot_id
 
 
 async def _job(config: str) -> dict[str, Any]:

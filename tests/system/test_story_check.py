@@ -259,7 +259,7 @@ def _cgroups(cribd: Cribd, pod: str) -> Iterator[Path]:
 
 
 def _change_row(cribd: Cribd, container: str, state: ContainerState) -> str:
-    with contextlib.closing(sqlite3.connect(cribd.database, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(cribd.state / "records.db", isolation_level=None)) as connection:
         (blob,) = connection.execute("SELECT record FROM containers WHERE id = ?", (container,)).fetchone()
         record = replace(msgspec.msgpack.decode(blob, type=ContainerRecord), state=state)
         row = (msgspec.msgpack.encode(record), container)

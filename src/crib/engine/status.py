@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crib.engine.admission import Load
 from crib.engine.core import Core
 from crib.model.container import ContainerState
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
 
@@ -25,6 +25,7 @@ class NodeStatus:
     mounting: LayerMounting
     counts: Mapping[str, int]
     verbs: Load
+    vitals: Vitals
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
@@ -48,4 +49,5 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "images": images,
         },
         verbs=core.admission.load,
+        vitals=core.ports.vitals(),
     )
