@@ -24,7 +24,7 @@ PODS, EACH = ("a", "b", "c"), 3
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=f"verb_timeout = {VERB_TIME}") as daemon:
+    with running_cribd(extra=f"verb_timeout = {VERB_TIME}\nmaking_verbs = 16") as daemon:
         yield daemon
 
 
