@@ -21,7 +21,7 @@ class RemoveContainer:
         record = self._core.containers.find(text)
         if record is not None and is_listed(record):
             ending = self._core.admission.ending
-            await self._joins.join(record.id, record, lambda: ending(self._remove(record)))
+            await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record)))
 
     async def _remove(self, record: ContainerRecord) -> None:
         await kill_container(self._core, record.id)

@@ -24,7 +24,7 @@ class StopSandbox:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
             ending = self._core.admission.ending
-            await self._joins.join(record.id, record, lambda: ending(self._stop(record.id)))
+            await self._joins.join(record.id, record, lambda: ending(lambda: self._stop(record.id)))
 
     async def _stop(self, sandbox: SandboxId) -> None:
         core = self._core
@@ -51,7 +51,7 @@ class RemoveSandbox:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
             ending = self._core.admission.ending
-            await self._joins.join(record.id, record, lambda: ending(self._remove(record.id)))
+            await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record.id)))
 
     async def _remove(self, sandbox: SandboxId) -> None:
         core = self._core
