@@ -16,6 +16,7 @@ from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import (
     DiskSpace,
@@ -25,11 +26,10 @@ from crib.model.image import (
     ImageConfig,
     ImageDocuments,
     ImageRecord,
-    ImageReference,
     Layer,
     Progress,
     PullOrder,
-    Signature,
+    SuspectImage,
 )
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.registry import RegistryHost
@@ -77,9 +77,12 @@ class Handler(Protocol):
     @property
     def facts(self) -> HandlerFacts: ...
 
+    async def readiness(self) -> Readiness:
+        """Whether the programs that it needs are there; looked at every few seconds at most."""
+        ...
+
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
-
         Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
         """
         ...
@@ -188,10 +191,16 @@ class Handler(Protocol):
         """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
         ...
 
-    async def sweep(
-        self, sandboxes: Collection[SandboxId], containers: Collection[ContainerId]
-    ) -> Sequence[str]:
-        """Remove whatever of ours belongs to none of these; says what was removed."""
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
+        """Remove what of ours is of no known id, asked for after the look, and contained commands of an
+        earlier daemon; says what was, or with `dry` would be.
+        """
+        ...
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        """Paths of logs that are nobody's, or that are missing, each with what is odd about it."""
         ...
 
     async def dismantle(self) -> None:
@@ -262,8 +271,10 @@ class PodNetworks(Protocol):
 
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]: ...
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """Release whatever is held for pods that are not known; says what was released.
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """Release what is held for pods that are not known; says what was, or with `dry` would be, released.
 
         Where a network is shared with other runtimes, only what is certainly ours or left from before the
         boot goes, unless `everything` was asked for.
@@ -274,26 +285,10 @@ class PodNetworks(Protocol):
         """Remove what all pods share (bridge, rules). Called when there is no pod left, by a wipe."""
         ...
 
-    async def close(self) -> None:
-        """Let go of sockets and threads; pods stay attached."""
-        ...
+    async def close(self) -> None: ...
 
 
 ProgressSink = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class SuspectImage:
-    """An image, and what it must pass before it may be used."""
-
-    reference: ImageReference
-    digest: Digest
-    """Of the manifest that the registry served for the reference."""
-    signatures: tuple[Signature, ...]
-    keys: tuple[str, ...] = ()
-    """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
-    programs: tuple[str, ...] = ()
-    """Verifier programs, each of which must accept it."""
 
 
 class Images(Protocol):
@@ -338,21 +333,17 @@ class Images(Protocol):
         """The layers that are on disk."""
         ...
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove layers that are not in `keep` (unmounting them) and stale staging files."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove layers not in `keep` (unmounting them) and stale staging files; with `dry` tell only."""
         ...
 
-    async def usage(self) -> FilesystemUsage:
-        """Space taken by layers and records."""
-        ...
+    async def usage(self) -> FilesystemUsage: ...
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space taken by the containers' writable layers together."""
         ...
 
-    async def dismantle(self) -> None:
-        """Unmount every layer. Called when there is no container left, by a wipe."""
-        ...
+    async def dismantle(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -364,13 +355,19 @@ class AllRecords:
     sandboxes: Sequence[SandboxRecord]
     containers: Sequence[ContainerRecord]
     images: Sequence[ImageRecord]
+    lost_images: Sequence[str] = ()
+    """What is known of images whose rows were lost: layers that no row names may be theirs."""
 
 
 class Records(Protocol):
-    """Durable rows. Writes are done when the call returns."""
+    """Durable rows: those of pods survive a kill once a call returns. What cannot be kept `watch` tells."""
 
     def load(self) -> AllRecords:
         """Read all rows; one that cannot be read is set aside and logged, never fatal."""
+        ...
+
+    def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
+        """Tell from now on why rows cannot be kept (nothing: all can), and what damage was mended."""
         ...
 
     def put_sandbox(self, record: SandboxRecord) -> None: ...
@@ -392,6 +389,12 @@ class Records(Protocol):
         """The image's documents; empty ones when there are none."""
         ...
 
-    async def delete_image(self, image: ImageId) -> None: ...
+    async def delete_image(self, image: ImageId) -> None:
+        """Synced as well, or tried until it is."""
+        ...
+
+    async def check(self) -> Sequence[Finding]:
+        """What is damaged, unreadable or was set aside; nothing is changed."""
+        ...
 
     def close(self) -> None: ...

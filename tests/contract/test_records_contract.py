@@ -13,6 +13,7 @@ from crib.backends.records.rows import SqliteRecords
 from crib.model.container import ContainerState
 from crib.model.ids import ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageDocuments
+from crib.model.paths import Paths
 from crib.model.sandbox import SandboxState
 from crib.ports import Records
 from tests.contract.records_samples import full_container, full_documents, full_image, full_sandbox
@@ -25,6 +26,7 @@ Reopen = Callable[[], Records]
 @pytest.fixture(params=["memory", "sqlite"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     opened: list[Records] = []
+    (tmp_path / "state").mkdir()
     memory = MemoryRecords()
 
     def reopen() -> Records:
@@ -33,7 +35,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
         opened.append(
             memory
             if request.param == "memory"
-            else SqliteRecords(Database(str(tmp_path / "crib.db"), str(tmp_path / "images.db")))
+            else SqliteRecords(Database(Paths(str(tmp_path), str(tmp_path / "state"))))
         )
         return opened[-1]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from crib.model.container import ContainerRecord
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -13,9 +17,8 @@ from tests.fakes.failpoints import Failpoints
 class MemoryRecords:
     """Rows that live as long as this object: give it to a second engine to play a restart.
 
-    Failpoints: put_sandbox, delete_sandbox, put_container, delete_container, put_image, delete_image,
-    image_documents.
-    `written` tells each state that was ever written, in order.
+    Failpoints: put_image, delete_image, image_documents. `breaks` and `heals` play a disk that takes no row
+    of a pod for a while. `written` tells each state that was ever written, in order.
     """
 
     def __init__(self) -> None:
@@ -25,29 +28,65 @@ class MemoryRecords:
         self.images: dict[ImageId, ImageRecord] = {}
         self.documents: dict[ImageId, ImageDocuments] = {}
         self.written: list[tuple[str, str]] = []
+        self.findings: list[Finding] = []
+        self.lost_images: tuple[str, ...] = ()
+        self.problem = ""
+        self.next_problem = ""
+        """Begins with the next row."""
+        self._owed: list[Callable[[], object]] = []
+        self._told: Callable[[str], None] = lambda problem: None
+
+    def breaks(self, problem: str) -> None:
+        """From now on no row can be written; a daemon that starts now finds those of before."""
+        self.problem = problem
+        self._told(problem)
+
+    def heals(self) -> None:
+        """What could not be written is."""
+        self.problem = ""
+        for write in self._owed:
+            write()
+        self._owed.clear()
+        self._told("")
 
     def load(self) -> AllRecords:
+        self._owed.clear()
         return AllRecords(
-            tuple(self.sandboxes.values()), tuple(self.containers.values()), tuple(self.images.values())
+            tuple(self.sandboxes.values()),
+            tuple(self.containers.values()),
+            tuple(self.images.values()),
+            self.lost_images,
         )
 
+    def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
+        self._told = told
+        if self.problem:
+            told(self.problem)
+
     def put_sandbox(self, record: SandboxRecord) -> None:
-        self.failpoints.reach_nowait("put_sandbox", record.id)
-        self.sandboxes[record.id] = record
-        self.written.append((record.id, record.state))
+        self._write(lambda: self._put(self.sandboxes, record))
 
     def delete_sandbox(self, sandbox: SandboxId) -> None:
-        self.failpoints.reach_nowait("delete_sandbox", sandbox)
-        self.sandboxes.pop(sandbox, None)
+        self._write(lambda: self.sandboxes.pop(sandbox, None))
 
     def put_container(self, record: ContainerRecord) -> None:
-        self.failpoints.reach_nowait("put_container", record.id)
-        self.containers[record.id] = record
-        self.written.append((record.id, record.state))
+        self._write(lambda: self._put(self.containers, record))
 
     def delete_container(self, container: ContainerId) -> None:
-        self.failpoints.reach_nowait("delete_container", container)
-        self.containers.pop(container, None)
+        self._write(lambda: self.containers.pop(container, None))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        if self.next_problem:
+            self.breaks(self.next_problem)
+            self.next_problem = ""
+        if self.problem:
+            self._owed.append(write)
+        else:
+            write()
+
+    def _put(self, rows: dict[Any, Any], record: SandboxRecord | ContainerRecord) -> None:
+        rows[record.id] = record
+        self.written.append((record.id, record.state))
 
     async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
         await self.failpoints.reach("put_image", record.id)
@@ -63,6 +102,10 @@ class MemoryRecords:
         await self.failpoints.reach("delete_image", image)
         self.images.pop(image, None)
         self.documents.pop(image, None)
+
+    async def check(self) -> Sequence[Finding]:
+        await self.failpoints.reach("check")
+        return self.findings
 
     def close(self) -> None:
         """Nothing to let go of."""

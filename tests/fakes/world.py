@@ -121,8 +121,10 @@ class World:
         return Node(self.settings, host_facts(self.boot_id), ports)
 
     async def start(self) -> None:
+        """Up, and also through with what goes on behind the gate."""
         async with bounded():
             await self.node.start()
+            await self.node.settled()
 
     async def close(self) -> None:
         async with bounded():

@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ class Cribd:
             f'data = "{self.data}"\nstate = "{self.state}"\ncgroup_root = "{self.cgroup}"\n{extra}\n'
             f"[network]\n{network or bridge}"
         )
+        self.program: Sequence[str] = ("-m", "crib.daemon")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,6 +73,18 @@ class Cribd:
     @property
     def database(self) -> Path:
         return self.data / "crib.db"
+
+    @property
+    def boot_records(self) -> Path:
+        """The same as the database, as it is now; the database follows."""
+        return self.state / "records.db"
+
+    def written(self) -> None:
+        """Wait until the pods' rows are on disk as they are now."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (rows := _pod_rows(self.boot_records)) != _pod_rows(self.database):
+            assert time.monotonic() < deadline, f"not on disk: {rows}"
+            time.sleep(0.02)  # nobody is told
 
     @property
     def pid(self) -> int:
@@ -104,7 +118,7 @@ class Cribd:
     def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "crib.daemon", "--config", str(self.config)],
+                [sys.executable, *self.program, "--config", str(self.config)],
                 cwd=self.root,
                 env={**os.environ, "PYTHONPATH": str(_SOURCE), **environment},
                 stdin=subprocess.DEVNULL,
@@ -231,6 +245,14 @@ class Cribd:
                 await cri.remove_pod(pod)
 
         _run(once())
+
+
+def _pod_rows(database: Path) -> list[object]:
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        return [
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("sandboxes", "containers")
+        ]
 
 
 def _run(work: object) -> None:

@@ -19,8 +19,15 @@ from crib.host.mounts import unmount_tree
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 
-_DATABASES = ("d/crib.db", "d/images.db")
-_UNCOUNTED = (*(f"{name}-{part}" for name in _DATABASES for part in ("wal", "shm")), "notify", "cribd.log")
+_DATABASES = ("s/records.db", "d/images.db")
+"""What is true now; the pods' file on disk follows."""
+_FILES = (*_DATABASES, "d/crib.db")
+_UNCOUNTED = (
+    *(f"{name}{part}" for name in _FILES for part in ("-wal", "-shm")),
+    "d/reserve",
+    "notify",
+    "cribd.log",
+)
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
 _KILL_SECONDS = 30.0
@@ -74,7 +81,7 @@ class Leftovers:
         rows = frozenset(
             row
             for row in self.rows
-            if not row.startswith(("images", "image_documents", "unreadable", "pod_address_cursor"))
+            if not row.startswith(("images", "image_documents", "unreadable", "pod_address_cursor", "origin"))
         )
         kinds = (*(k for k in self.__dataclass_fields__ if k not in ("files", "rows")),)
         return [f"{kind}: {name}" for kind in kinds for name in sorted(getattr(self, kind))] + sorted(rows)

@@ -580,3 +580,32 @@ def test_device_nodes_of_a_layer_are_inert_outside_of_containers(paths: Paths) -
     assert os.stat(f"{place}/null").st_rdev == os.makedev(1, 3)
     with pytest.raises(PermissionError):
         os.open(f"{place}/null", os.O_RDONLY)
+
+
+@pytest.mark.parametrize("method", ["file", "loop", "directory"])
+@pytest.mark.parametrize("loss", ["unmounted", "covered", "all unmounted"])
+async def test_a_layer_that_somebody_unmounts_or_covers_is_mounted_again(
+    paths: Paths, method: str, loss: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        mounting = probe_mounting(paths, ImageSettings(mount_method=method, block_size=512))
+    except Broken as error:
+        pytest.skip(f"not possible here: {error}")
+    put(paths, LAYER, Entry("a", b"a"))
+    put(paths, OTHER, Entry("b", b"b"))
+    mounts = LayerMounts(paths, mounting)
+    lower, upper = await mounts.acquire([LAYER, OTHER])
+    for again in (mounts, LayerMounts(paths, mounting)):
+        match loss:
+            case "unmounted":
+                unmount(upper, lazy=True)
+            case "covered":
+                perform(Tmpfs(upper, 1 << 20))
+            case "all unmounted":
+                unmount_tree(paths.layer_mounts)
+        found = await asyncio.gather(*(again.acquire([LAYER, OTHER]) for _ in range(3)))
+        assert found == [[lower, upper]] * 3
+        assert (Path(lower, "a").read_bytes(), Path(upper, "b").read_bytes()) == (b"a", b"b")
+        assert len(mounts_below(paths.layer_mounts)) == 3, "each once, in a mount of their own"
+    assert "somebody has unmounted the layer" in caplog.text
+    assert sorted(await mounts.unmount([LAYER, OTHER])) == sorted([LAYER, OTHER])

@@ -106,6 +106,7 @@ async def test_a_secret_in_the_environment_is_read_by_root_alone_in_fresh_direct
         cribd.start()
     await bring_image(cribd)
     await run_with_secret(cribd)
+    cribd.written()
     assert SECRET.encode() in b"".join(path.read_bytes() for path in cribd.data.glob("crib.db*"))
     assert read_as_nobody([*files_below(cribd.data), *files_below(cribd.state)]) == []
     await remove_all(cribd)
@@ -117,6 +118,7 @@ async def test_a_data_directory_that_was_open_is_closed_at_the_next_start(cribd:
     cribd.start()
     await bring_image(cribd)
     await run_with_secret(cribd)
+    cribd.written()
     (cribd.data / "crib.db.broken-1").write_bytes(SECRET.encode())
     cribd.kill()
     cribd.data.chmod(0o755)

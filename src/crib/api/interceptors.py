@@ -172,6 +172,8 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
         code, text = grpc.StatusCode.UNAVAILABLE, "crib is stopping"
     elif isinstance(error, CribError):
         code, text = status_of(error, name)
+    elif isinstance(error, TimeoutError):  # of what may hang: a file system, a program
+        code, text = grpc.StatusCode.UNAVAILABLE, shorten(f"{name}: {error}")
     elif isinstance(error, DecodeError):
         code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
     else:

@@ -29,7 +29,7 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
     controllers = cgroups.unified_controllers if cgroups.mode == "v2" else set(cgroups.controllers)
     return HostFacts(
         kernel=platform.release(),
-        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        boot_id=read_boot_id(),
         architecture=_ARCHITECTURES.get(machine, machine),
         cgroup_layout=cgroups.mode,
         cgroup_controllers=tuple(sorted(controllers)),
@@ -45,6 +45,11 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
         swap_accounting=_swap_accounting(cgroups),
         **_contexts(),
     )
+
+
+def read_boot_id() -> str:
+    """A new one with each boot (random(4))."""
+    return _read("/proc/sys/kernel/random/boot_id")
 
 
 def _contexts() -> dict[str, str]:

@@ -316,11 +316,16 @@ class AdmittedJoins(Joins[R]):
         """By key: what tells work that has not begun from other work of that key."""
 
     async def admitted(
-        self, key: Hashable, subject: object, claim: Claim, start: Callable[[], Coroutine[Any, Any, R]]
+        self,
+        key: Hashable,
+        subject: object,
+        claim: Claim,
+        start: Callable[[], Coroutine[Any, Any, R]],
+        of: str = "",
     ) -> R:
         """As `join`; `start` is called once there is a place."""
         try:
-            return await self.join(key, subject, lambda: self._begin_in_turn(key, claim, start))
+            return await self.join(key, subject, lambda: self._begin_in_turn(key, claim, start), of)
         except asyncio.CancelledError:
             if key in self._waiting:
                 self.end_abandoned(key)

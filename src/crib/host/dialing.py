@@ -17,11 +17,12 @@ from collections import deque
 from crib.host.files import open_in_root, open_root
 from crib.host.namespaces import run_in_namespace_async
 from crib.host.streams import Readiness
-from crib.host.threads import on_own_thread_async
+from crib.host.threads import FOREIGN, Job
 
 LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _LARGEST = 65535
 _RETRY = 0.01
+_WAIT = 10.0
 _FIRST = 16
 """Datagrams that are kept at most."""
 _NO_SUCH_ADDRESS = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH}
@@ -43,12 +44,18 @@ async def connect_tcp(netns: str, family: int, address: str, port: int) -> socke
 async def connect_unix(root: str, path: str) -> socket.socket:
     """A stream socket connected to `path` as a process with that root would name it: no link leads out of it.
 
-    OSError when there is none. In a thread, as the file system may be slow.
+    OSError when there is none, or the file system does not answer.
     """
     opened: list[int] = []  # also by a thread that ends its work when we are cancelled
+
+    def close() -> None:
+        while opened:
+            os.close(opened.pop())
+
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await on_own_thread_async(lambda: opened.append(_open_place(root, path)))
+        job = Job(f"opening the socket {path} in {root}", root, _WAIT, late=close)
+        await FOREIGN.run(job, lambda: opened.append(_open_place(root, path)))
         while True:
             try:
                 connected.connect(f"/proc/self/fd/{opened[0]}")
@@ -60,8 +67,7 @@ async def connect_unix(root: str, path: str) -> socket.socket:
         connected.close()
         raise
     finally:
-        for place in opened:
-            os.close(place)
+        close()
 
 
 def _open_place(root: str, path: str) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from crib.host import libc
-from crib.host.threads import on_own_thread, on_own_thread_async
+from crib.host.threads import OURS, Job, on_own_thread
 
 Kind = Literal["net", "ipc", "uts", "mnt", "cgroup"]
 
@@ -27,6 +27,7 @@ _FLAGS: dict[str, int] = {
     "mnt": libc.CLONE_NEWNS,
     "cgroup": libc.CLONE_NEWCGROUP,
 }
+_WAIT = 10.0
 _PINNED_KINDS = frozenset({"net", "ipc", "uts", "cgroup"})
 
 T = TypeVar("T")
@@ -62,11 +63,15 @@ async def pin_namespaces_async(
     def work() -> None:
         made.update(_pin(kinds, directory, hostname, inside))
 
-    try:
-        await on_own_thread_async(work)
-    except asyncio.CancelledError:
+    def unmake() -> None:
         for path in made.values():
             unpin(path)
+
+    job = Job(f"making namespaces at {directory}", directory, _WAIT, late=unmake, spends_thread=True)
+    try:
+        await OURS.run(job, work)
+    except asyncio.CancelledError:
+        unmake()
         raise
     return made
 
@@ -90,7 +95,8 @@ def run_in_namespace(namespace: str | int, kind: Kind, work: Callable[[], T]) ->
 
 async def run_in_namespace_async(namespace: str | int, kind: Kind, work: Callable[[], T]) -> T:
     """`run_in_namespace` without holding up the loop; when cancelled it still waits for the thread to end."""
-    return await on_own_thread_async(lambda: _enter_and_run(namespace, kind, work))
+    job = Job(f"work in the {kind} namespace {namespace}", str(namespace), _WAIT, spends_thread=True)
+    return await OURS.run(job, _enter_and_run, namespace, kind, work)
 
 
 def _pin(

@@ -1,9 +1,9 @@
 """Work that blocks, off the event loop: by class, bounded, and visible while it waits.
 
 A thread that waits for the kernel cannot be stopped. So each class of work has threads of its own, each piece
-of work a limit after which its caller goes on without it, and a thread that is overdue no longer counts among
-those of its class: a path that hangs costs whoever asked for it, and nobody else. No thread keeps the daemon
-from ending.
+of work a limit after which its caller goes on without it, and a thread that does not come back soon no longer
+counts among those of its class: a path that hangs costs whoever asked for it, and nobody else. No thread
+keeps the daemon from ending.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import functools
-import queue
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -23,16 +25,28 @@ T = TypeVar("T")
 
 LIMIT = 30.0
 """Seconds that work may take where its job says nothing else."""
-MAX_OVERDUE = 256
-"""Threads of one class that may be overdue; more work is refused until some of them have ended."""
-MAX_OVERDUE_OF_ONE = 4
+MAX_HANGING = 256
+"""Threads of one class, besides its size, that may hang; more work is refused until some have ended."""
+MAX_HANGING_OF_ONE = 4
 """And of one owner: who asks again and again for what hangs is refused at once."""
+HANGING = 5.0
+"""Seconds from which on a thread is taken to hang, also within its limit."""
+PATIENCE = 0.25
+"""Seconds after which a thread no longer counts among those of its class, so that others wait no longer."""
+LAST_SECONDS = 1.0
+"""For each piece of work of a daemon that ends, when the time for all of it is over."""
 _IDLE = 20.0
 """Seconds after which a thread without work ends."""
 
 
 class Overdue(TimeoutError):
-    """The work did not end within its limit, found no thread in that time, or too much waits already."""
+    """The work did not end within its limit, found no thread in that time, or too much hangs already."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.ETIMEDOUT, text)  # `strerror` is what most callers show of an OSError
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 def _nothing() -> None:
@@ -46,13 +60,15 @@ class Job:
     what: str
     """With its object: `reading the log /var/log/pods/…/0.log`."""
     owner: str = ""
-    """Id of the pod or container that it is for."""
+    """Id of the pod, container or layer that it is for, or the path that may hang where it is for nobody."""
     limit: float = LIMIT
     """Seconds, the wait for a thread included."""
     stop: Callable[[], None] = _nothing
     """Called when the caller is cancelled or the work overdue: long work looks for that now and then."""
     late: Callable[[], None] = _nothing
     """Called on the loop when work that was overdue has ended after all: what it left may need clearing."""
+    spends_thread: bool = False
+    """Its thread ends with it: it enters a namespace, or changes the thread for good in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +84,38 @@ class Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Piece(Generic[T]):
-    """One job on its way. The flags are read and written under the lock, the rest is the loop's."""
+    """One job on its way. `begun` and `given_up` change under the lock, the rest belongs to the loop."""
 
     job: Job
     work: Callable[[], T]
     done: asyncio.Future[T]
     asked: float = field(default_factory=time.monotonic)
-    begun: bool = False
-    ended: bool = False
+    begun: float = 0.0
     given_up: bool = False
-    """Nobody waits any more: not begun it will not be, begun it is overdue."""
+    """Nobody waits any more."""
+    timer: asyncio.TimerHandle | None = None
+
+    def lasts(self, now: float) -> float:
+        return now - self.begun
 
 
 class Threads:
     """The threads of one class. They are started when there is work, and end when there is none."""
 
-    def __init__(self, kind: str, size: int, *, overdue: int = MAX_OVERDUE) -> None:
-        """`size` threads at most, besides up to `overdue` that nobody waits for any more."""
+    def __init__(
+        self, kind: str, size: int, *, hanging: int = MAX_HANGING, patience: float = PATIENCE
+    ) -> None:
+        """`size` threads, besides up to `hanging` that are at something for longer than `patience`."""
         self.kind = kind
         self._size = size
-        self._most_overdue = overdue
+        self._most_hanging = hanging
+        self._patience = patience
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Piece[Any]] = queue.SimpleQueue()
-        self._pieces: set[_Piece[Any]] = set()
-        self._threads = self._idle = self._overdue = 0
+        self._wake = threading.Condition(self._lock)
+        self._queue: deque[_Piece[Any]] = deque()
+        self._working: set[_Piece[Any]] = set()
+        self._threads = self._idle = 0
+        self._last: tuple[asyncio.AbstractEventLoop, float] | None = None
 
     async def run(self, job: Job | str, work: Callable[..., T], *args: object) -> T:
         """What `work` returns or raises. Overdue when its limit is over; the thread may go on then.
@@ -103,117 +127,179 @@ class Threads:
         loop = asyncio.get_running_loop()
         body = functools.partial(contextvars.copy_context().run, work, *args)
         piece = _Piece(job, body, loop.create_future())
-        self._pieces.add(piece)
-        self._queue.put(piece)
-        self._have_a_thread()
-        timer = loop.call_later(job.limit, self._give_up, piece)
+        at = min(loop.time() + job.limit, max(self._end_of(loop), loop.time() + LAST_SECONDS))
+        piece.timer = loop.call_at(at, self._give_up, piece)
         try:
+            self._hand_over(piece)
             return await asyncio.shield(piece.done)
         except asyncio.CancelledError:
             if not self._withdrawn(piece):
                 job.stop()
-                await asyncio.wait([piece.done])
-                if not piece.done.cancelled():
-                    piece.done.exception()  # retrieved, or the loop would log it as lost
+                await _until_done(piece.done)
             raise
         finally:
-            timer.cancel()
+            piece.timer.cancel()
 
     def waiting(self) -> list[Waiting]:
         """Everything under way, the oldest first."""
         now = time.monotonic()
+        with self._lock:
+            pieces = [*self._working, *self._queue]
         return [
             Waiting(self.kind, piece.job.what, piece.job.owner, now - piece.asked, piece.given_up)
-            for piece in sorted(self._pieces, key=lambda piece: piece.asked)
+            for piece in sorted(pieces, key=lambda piece: piece.asked)
         ]
 
+    def end_within(self, seconds: float) -> None:
+        """The loop is about to end: no work has a later limit from now on; after it, LAST_SECONDS."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds
+        self._last = loop, at
+        with self._lock:
+            pieces = [*self._working, *self._queue]
+        for piece in pieces:
+            if piece.timer is not None and piece.done.get_loop() is loop and piece.timer.when() > at:
+                piece.timer.cancel()
+                piece.timer = loop.call_at(at, self._give_up, piece)
+
+    def _end_of(self, loop: asyncio.AbstractEventLoop) -> float:
+        return self._last[1] if self._last is not None and self._last[0] is loop else math.inf
+
     def _refuse_if_stuck(self, job: Job) -> None:
-        if not self._overdue:
+        if len(self._working) < min(MAX_HANGING_OF_ONE, self._most_hanging):
             return
-        stuck = [wait for wait in self.waiting() if wait.overdue]
-        own = [wait for wait in stuck if job.owner and wait.owner == job.owner]
-        if len(own) >= MAX_OVERDUE_OF_ONE or len(stuck) >= self._most_overdue:
-            first = (own or stuck)[0]
+        now = time.monotonic()
+        with self._lock:
+            stuck = [one for one in self._working if one.given_up or one.lasts(now) > HANGING]
+        own = [one for one in stuck if job.owner and one.job.owner == job.owner]
+        if len(own) >= MAX_HANGING_OF_ONE or len(stuck) >= self._most_hanging:
+            among = own or stuck
+            first = min(among, key=lambda one: one.begun)
             raise Overdue(
-                f"{job.what}: not tried, as {len(own) or len(stuck)} threads hang in such work, "
-                f"the first for {first.seconds:.0f} s in {first.what}"
+                f"{job.what}: not tried, as {len(among)} threads hang in such work, "
+                f"the first for {first.lasts(now):.0f} s in {first.job.what}"
             )
 
-    def _have_a_thread(self) -> None:
+    def _hand_over(self, piece: _Piece[Any]) -> None:
         with self._lock:
-            if self._idle >= self._queue.qsize() or self._threads - self._overdue >= self._size:
-                return
+            self._queue.append(piece)
+            self._wake.notify()
+        if self._have_a_thread():
+            return
+        if not self._threads and self._withdrawn(piece):
+            raise Overdue(f"{piece.job.what}: not tried, as the system gives us no more threads")
+        # Those that are at work now do not count any more then.
+        piece.done.get_loop().call_later(self._patience, self._have_a_thread)
+
+    def _have_a_thread(self) -> bool:
+        """Start one if work waits and they may be more; False where work waits all the same."""
+        with self._lock:
+            if self._idle >= len(self._queue):
+                return True
+            if self._counted() >= self._size or self._threads >= self._size + self._most_hanging:
+                return False
             self._threads += 1
-        threading.Thread(target=self._serve, name=f"crib-{self.kind}", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, name=f"crib-{self.kind}", daemon=True).start()
+        except RuntimeError:  # pids.max, or no memory
+            with self._lock:
+                self._threads -= 1
+            return False
+        return True
+
+    def _counted(self) -> int:
+        """Threads, without those that are at the same work for long."""
+        if self._threads < self._size:
+            return self._threads
+        now = time.monotonic()
+        return self._threads - sum(one.given_up or one.lasts(now) >= self._patience for one in self._working)
 
     def _give_up(self, piece: _Piece[Any]) -> None:
         with self._lock:
-            if piece.ended or piece.done.done():
-                return
-            piece.given_up = True
-            begun = piece.begun
-            self._overdue += begun
+            if piece.begun:
+                if piece not in self._working:  # it has ended, and the loop is about to hear of that
+                    return
+                piece.given_up = True
+            else:
+                self._queue.remove(piece)
         limit, what = piece.job.limit, piece.job.what
-        if begun:
-            piece.job.stop()
-            self._have_a_thread()
+        if self._end_of(piece.done.get_loop()) < math.inf:
+            piece.done.set_exception(Overdue(f"{what}: given up, as the daemon ends"))
+        elif piece.begun:
             piece.done.set_exception(Overdue(f"{what}: takes more than {limit:g} s, and is left to itself"))
         else:
-            self._pieces.discard(piece)
             text = f"{what}: no thread was free for {limit:g} s: all {self._size} wait for such work"
             piece.done.set_exception(Overdue(text))
+        if piece.begun:
+            self._have_a_thread()
+            piece.job.stop()
 
     def _withdrawn(self, piece: _Piece[Any]) -> bool:
-        """Whether the work is not to begin any more."""
+        """Take the work back, unless it has begun."""
         with self._lock:
-            if piece.begun:
-                return False
-            piece.given_up = True
-        self._pieces.discard(piece)
-        return True
+            if not piece.begun and piece in self._queue:
+                self._queue.remove(piece)
+            return not piece.begun
 
     def _serve(self) -> None:
-        while True:
-            with self._lock:
-                if self._threads - self._overdue > self._size:
+        while (piece := self._next()) is not None:
+            self._do(piece)
+            if piece.job.spends_thread:
+                with self._lock:
                     self._threads -= 1
-                    return
-                self._idle += 1
-            try:
-                piece = self._queue.get(timeout=_IDLE)
-            except queue.Empty:
-                piece = None
-            with self._lock:
-                self._idle -= 1
-                if piece is None:
-                    if not self._queue.empty():
-                        continue
+                with contextlib.suppress(RuntimeError):  # the loop was closed
+                    # Not from here: a thread begins in the namespaces of the one that starts it.
+                    piece.done.get_loop().call_soon_threadsafe(self._have_a_thread)
+                return
+            del piece  # or it lives as long as this thread waits for the next one
+
+    def _next(self) -> _Piece[Any] | None:
+        """Work to do; None when this thread is one too many."""
+        with self._lock:
+            if self._counted() > self._size:
+                self._threads -= 1
+                return None
+            self._idle += 1
+            while not self._queue:
+                if not self._wake.wait(_IDLE) and not self._queue:
+                    self._idle -= 1
                     self._threads -= 1
-                    return
-                piece.begun = not piece.given_up
-            if piece.begun:
-                self._do(piece)
-            del piece
+                    return None
+            self._idle -= 1
+            piece = self._queue.popleft()
+            piece.begun = time.monotonic()
+            self._working.add(piece)
+            return piece
 
     def _do(self, piece: _Piece[Any]) -> None:
         tell: Callable[[], None]
         try:
             tell = functools.partial(piece.done.set_result, piece.work())
+        except StopIteration as error:  # no future takes it
+            tell = functools.partial(piece.done.set_exception, RuntimeError(f"{piece.job.what}: {error!r}"))
         except BaseException as error:  # handed to the caller, whatever it is
             tell = functools.partial(piece.done.set_exception, error)
         with self._lock:
-            piece.ended = True
-            late = piece.given_up
-            self._overdue -= late
+            self._working.discard(piece)
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
-            piece.done.get_loop().call_soon_threadsafe(self._end, piece, tell, late)
+            piece.done.get_loop().call_soon_threadsafe(_end, piece, tell)
+        del tell  # the error's traceback has this frame, and the frame would have the error
 
-    def _end(self, piece: _Piece[Any], tell: Callable[[], None], late: bool) -> None:
-        self._pieces.discard(piece)
-        if not piece.done.done():
-            tell()
-        if late:
-            piece.job.late()
+
+def _end(piece: _Piece[Any], tell: Callable[[], None]) -> None:
+    if not piece.done.done():
+        tell()
+    if piece.given_up:
+        piece.job.late()
+
+
+async def _until_done(done: asyncio.Future[Any]) -> None:
+    """However often the caller is cancelled: a thread cannot be stopped, and its limit ends this."""
+    while not done.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([done])
+    if not done.cancelled():
+        done.exception()  # retrieved, or the loop would log it as lost
 
 
 OURS = Threads("ours", 16)
@@ -222,26 +308,20 @@ FOREIGN = Threads("foreign", 16)
 """Where pods and administrators may have put another file system: host paths, volumes, logs, roots."""
 PROGRAMS = Threads("programs", 8)
 """What another program must answer, where its library offers no other way than to wait."""
-CLASSES = (OURS, FOREIGN, PROGRAMS)
+RECORDS = Threads("records", 4)
+"""The databases: one writer each, which must wait for nobody else's disk."""
+CLASSES = (OURS, FOREIGN, PROGRAMS, RECORDS)
 
 
-def waiting() -> Iterable[Waiting]:
+def waiting() -> list[Waiting]:
     """What threads of all classes are at."""
-    return (wait for threads in CLASSES for wait in threads.waiting())
+    return [wait for threads in CLASSES for wait in threads.waiting()]
 
 
-async def run_to_end(work: Callable[..., T], *args: object, stop: Callable[[], None] = lambda: None) -> T:
-    """Run `work` in a thread. A cancelled caller calls `stop` and then waits: a thread cannot be stopped.
-
-    Where `asyncio.to_thread` would return at once, the clean-up that follows would run beside the work.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop()
-        await asyncio.wait([running])
-        raise
+def end_within(seconds: float) -> None:
+    """See `Threads.end_within`."""
+    for threads in CLASSES:
+        threads.end_within(seconds)
 
 
 def on_own_thread(work: Callable[[], T]) -> T:
@@ -257,40 +337,12 @@ def on_own_thread(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=body, name="own", daemon=True)
     thread.start()
-    thread.join()
+    thread.join(LIMIT)
+    if thread.is_alive():
+        raise Overdue(f"a thread of its own takes more than {LIMIT:g} s, and is left to itself")
     if errors:
         try:
             raise errors[0]
         finally:
             errors.clear()  # or the traceback and this frame keep each other alive
     return results[0]
-
-
-async def on_own_thread_async(work: Callable[[], T]) -> T:
-    """`on_own_thread` without holding up the loop; when cancelled it still waits for the thread to end."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def body() -> None:
-        tell: Callable[[], None]
-        try:
-            tell = functools.partial(outcome.set_result, work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            tell = functools.partial(outcome.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
-            loop.call_soon_threadsafe(tell)
-
-    threading.Thread(target=body, name="own", daemon=True).start()
-    cancelled: asyncio.CancelledError | None = None
-    while not outcome.done():
-        try:
-            await asyncio.shield(outcome)
-        except asyncio.CancelledError as error:
-            # The thread cannot be stopped, and must not act after its caller has cleaned up.
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        outcome.exception()  # retrieved, or the loop would log it as lost
-        raise cancelled
-    return outcome.result()

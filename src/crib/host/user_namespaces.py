@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from crib.host import libc
 from crib.host.namespaces import Kind, enter, pin, unpin
 from crib.host.processes import Child, SpawnOptions, spawn
-from crib.host.threads import on_own_thread_async
+from crib.host.threads import OURS, Job
 
 _OPTIONS: dict[Kind, str] = {"net": "--net", "ipc": "--ipc", "uts": "--uts"}
 _WAIT = 10.0
@@ -65,7 +65,8 @@ async def pin_user_namespace(
                 pin(f"/proc/{child.pid}/ns/{kind}", path)
                 pinned.append(path)
         if kinds and (hostname is not None or inside is not None):
-            await on_own_thread_async(lambda: _work_inside(kinds, directory, hostname, inside))
+            job = Job(f"work in the namespaces at {directory}", directory, _WAIT, spends_thread=True)
+            await OURS.run(job, _work_inside, kinds, directory, hostname, inside)
     except BaseException:
         for path in pinned:
             unpin(path)

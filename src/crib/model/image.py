@@ -206,6 +206,8 @@ class FetchedImage:
     """As the registry has them, not verified; only brought when the order asks for them."""
     indexes: tuple[bytes, ...] = field(default=(), repr=False)
     """From the document of `manifest_digest` down to the manifest; none when that is the manifest."""
+    own_digest: Digest | None = None
+    """Of the manifest itself, where indexes led to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,20 @@ class Progress:
     done: int = 0
     total: int = 0
     host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectImage:
+    """An image, and what it must pass before it may be used."""
+
+    reference: ImageReference
+    digest: Digest
+    """Of the manifest that the registry served for the reference."""
+    signatures: tuple[Signature, ...]
+    keys: tuple[str, ...] = ()
+    """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
+    programs: tuple[str, ...] = ()
+    """Verifier programs, each of which must accept it."""
 
 
 @dataclass(frozen=True, slots=True)

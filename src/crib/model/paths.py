@@ -3,6 +3,8 @@
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── crib.db        pods, containers       ├── crib.sock
 ├── images.db      images                 │
+├── probe-N.erofs  a tiny layer, for tries │
+├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
 └── containers/ID  upper/ work/           ├── exits/ID         conmon's exit files
@@ -32,6 +34,27 @@ class Paths:
     @property
     def image_database(self) -> str:
         return f"{self.data}/images.db"
+
+    @property
+    def boot_records(self) -> str:
+        return f"{self.state}/records.db"
+
+    @property
+    def scratch_records(self) -> str:
+        """A copy of the database, while a disk that takes nothing is read."""
+        return f"{self.state}/crib.db.copy"
+
+    @property
+    def scratch_images(self) -> str:
+        return f"{self.state}/images.db.copy"
+
+    @property
+    def reserve(self) -> str:
+        return f"{self.data}/reserve"
+
+    def probe(self, block_size: int) -> str:
+        """The tiny layer that each start mounts, to see how layers can be mounted here."""
+        return f"{self.data}/probe-{block_size}.erofs"
 
     @property
     def locks(self) -> tuple[str, ...]:

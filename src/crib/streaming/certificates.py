@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
@@ -18,22 +19,35 @@ SELF_SIGNED_DAYS = 365
 """Of a certificate made here; the next one is made after half of them."""
 _DAY = 86400
 _Version = tuple[object, ...]
+InThread = Callable[[str, Callable[[], None]], Awaitable[None]]
+"""Runs what blocks, under a name for people; TimeoutError when it takes too long."""
 
 
 class Certificates:
     """Contexts for new connections, with the certificate that is in force."""
 
-    def __init__(self, settings: StreamingSettings) -> None:
+    def __init__(self, settings: StreamingSettings, in_thread: InThread) -> None:
         """Broken when the files cannot be used."""
         self._settings = settings
+        self._in_thread = in_thread
         self._tried = self._version()
         try:
             self._context = self._make()
         except OSError as error:
             raise Broken(f"streaming: the certificate cannot be used: {error}") from error
 
-    def context(self) -> ssl.SSLContext:
+    async def context(self) -> ssl.SSLContext:
         """Of the files as they are now; when they cannot be used, the old ones stay in force."""
+        settings = self._settings
+        if settings.tls == "self-signed" and self._tried == _period():
+            return self._context  # no file to look at
+        try:
+            await self._in_thread(f"looking at the certificate {settings.cert_file}", self._look)
+        except TimeoutError as error:
+            log.warning("streaming: %s; the old one stays", error)
+        return self._context
+
+    def _look(self) -> None:
         now = self._version()
         if now != self._tried:
             self._tried = now
@@ -42,13 +56,12 @@ class Certificates:
                 log.info("streaming: there is a new certificate")
             except OSError as error:
                 log.warning("streaming: the changed certificate cannot be used, the old one stays: %s", error)
-        return self._context
 
     def _version(self) -> _Version:
         """Differs when there is something new to take."""
         settings = self._settings
         if settings.tls == "self-signed":
-            return (int(time.time() / (SELF_SIGNED_DAYS * _DAY / 2)),)
+            return _period()
         files = filter(None, (settings.cert_file, settings.key_file, settings.client_ca_file))
         return tuple(map(_signature, files))
 
@@ -69,6 +82,10 @@ class Certificates:
             file.flush()
             context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context
+
+
+def _period() -> _Version:
+    return (int(time.time() / (SELF_SIGNED_DAYS * _DAY / 2)),)
 
 
 def _signature(path: str) -> _Version:

@@ -526,6 +526,8 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     assert info.facts["host.seccomp"] == "yes"
     assert (info.facts["verbs.queued"], info.facts["verbs.places"]) == ("17", "4")
     assert info.started_at > 0
+    assert (info.loop.stalls, info.loop.longest) == (2, 0.5)
+    assert [(wait.what, wait.owner, wait.overdue) for wait in info.waiting] == [("reading /mnt", "web", True)]
     found = await client.node.Timeline(node_pb2.TimelineRequest(pod="0001"))
     assert (found.pod_sandbox_id, found.pod) == (sandbox().id, "default/web")
     assert [(s.name, s.outcome) for s in found.stages] == [

@@ -249,16 +249,16 @@ def test_a_plugin_is_granted_what_it_declares_and_was_told() -> None:
     assert [kept().grants(one) for one in ("portMappings", "mac", "ips")] == [True, False, False]
 
 
-def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> None:
+async def test_a_plugin_is_the_first_executable_file_of_its_name(tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     for directory in (first, second):
         directory.mkdir()
         (directory / "bridge").touch()
     (second / "bridge").chmod(0o755)
     plugins = Plugins((str(first), str(second)), 1.0, "test")
-    assert plugins.find("bridge") == str(second / "bridge")
+    assert await plugins.find("bridge") == str(second / "bridge")
     with pytest.raises(Unavailable, match="portmap is in none of"):
-        plugins.find("portmap")
+        await plugins.find("portmap")
 
 
 def test_ids_of_ours_are_container_ids_that_cni_takes() -> None:

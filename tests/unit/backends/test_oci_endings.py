@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.oci.failures import refused_program
-from crib.backends.oci.log_rotation import is_longer, put_back, remove_oldest, set_aside
+from crib.backends.oci.log_rotation import put_back, remove_oldest, set_aside
 
 AT = b"2026-01-02T03:04:05.000000000Z stderr F "
 NOW = float(calendar.timegm((2026, 1, 2, 3, 4, 5)))
@@ -50,25 +50,31 @@ def test_what_a_program_writes_itself_is_its_own(log: bytes) -> None:
 def test_a_log_is_set_aside_under_a_kubelets_name_once_a_second(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text("old")
-    assert is_longer(str(log), 2)
-    assert not is_longer(str(log), 3)
-    aside = set_aside(str(log), NOW)
+    assert set_aside(str(log), 3, NOW) == "", "it is not longer"
+    aside = set_aside(str(log), 2, NOW)
     assert aside == f"{log}.20260102-030405"
-    assert not is_longer(str(log), 0), "somebody has just moved it away"
+    assert set_aside(str(log), 0, NOW) == "", "somebody has just moved it away"
     log.write_text("new")
-    assert set_aside(str(log), NOW + 0.9) == ""
+    assert set_aside(str(log), 2, NOW + 0.9) == ""
     assert log.read_text() == "new"
     assert Path(aside).read_text() == "old"
+
+
+def test_what_a_pod_puts_in_the_place_of_its_log_is_not_set_aside(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.symlink_to(__file__)
+    assert set_aside(str(log), 0, NOW) == ""
+    assert log.is_symlink()
 
 
 def test_a_log_is_put_back_unless_there_is_a_new_one(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text("old")
-    aside = set_aside(str(log), NOW)
+    aside = set_aside(str(log), 2, NOW)
     put_back(str(log), aside)
     assert log.read_text() == "old"
     assert not Path(aside).exists()
-    aside = set_aside(str(log), NOW)
+    aside = set_aside(str(log), 2, NOW)
     log.write_text("new")
     put_back(str(log), aside)
     assert (log.read_text(), Path(aside).read_text()) == ("new", "old")

@@ -88,9 +88,9 @@ async def test_pods_context_must_be_one_that_the_policy_knows(
     monkeypatch.setattr(apparmor, "loaded_profiles", lambda: frozenset({"crib-default"}))
     monkeypatch.setattr(selinux, "is_known", lambda context: "container_t" in context)
     with pytest.raises(InvalidRequest, match="does not know system_u:object_r:container_file_t"):
-        await on(paths).confine(pod(paths, "a", "s0:c1,c2"))
+        on(paths).confine(pod(paths, "a", "s0:c1,c2"), None)
     monkeypatch.setattr(selinux, "is_known", lambda _: True)
-    made = await on(paths).confine(pod(paths, "b", "s0:c1,c2"))
+    made = on(paths).confine(pod(paths, "b", "s0:c1,c2"), None)
     assert made.process_label == "system_u:system_r:container_t:s0:c1,c2"
     assert made.apparmor_profile == "crib-default"
 

@@ -63,13 +63,15 @@ def test_runtime_commands() -> None:
 
 
 def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:
-    bundles = Bundles(Paths(f"{tmp_path}/d", f"{tmp_path}/s"))
-    note = BundleNote("crun", "/a/b", ProcessIdentity(5, 6), shared_pids=True)
+    paths = Paths(f"{tmp_path}/d", f"{tmp_path}/s")
+    bundles = Bundles(paths)
+    note = BundleNote("crun", "/a/b", ProcessIdentity(5, 6), shared_pids=True, pod="p")
     assert bundles.read_note(ID) is None
     bundles.make(ID, note)
-    assert bundles.read_note(ID) == note
+    assert bundles.read_note(ID) == Bundles(paths).read_note(ID) == note
     Path(f"{tmp_path}/s/containers/{ID}/crib.json").write_text('{"handler": "crun"')
-    assert bundles.read_note(ID) is None
+    assert bundles.read_note(ID) == note, "a note is remembered"
+    assert Bundles(paths).read_note(ID) is None
 
 
 def test_stale_pid_file_names_no_process(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci import unused_logs
+from crib.backends.oci import logs, unused_logs
 from crib.backends.oci.unused_logs import remove_unused
 
 
@@ -17,14 +17,14 @@ async def test_an_empty_log_is_removed_and_a_missing_one_is_fine(tmp_path: Path)
     log = tmp_path / "0.log"
     log.touch()
     for path in (log, log, tmp_path / "nowhere" / "0.log"):
-        await remove_unused(str(path))
+        await remove_unused(str(path), "pod")
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_has_content_is_kept(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text("a warning of the runtime\n")
-    await remove_unused(str(log))
+    await remove_unused(str(log), "pod")
     assert log.exists()
 
 
@@ -43,7 +43,7 @@ async def test_links_fifos_and_directories_that_a_pod_put_there_are_left_alone(t
     (traps / "container").symlink_to(victim / "logs")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     for name in ("link", "hard", "fifo", "directory", "container/0.log"):
-        await remove_unused(str(traps / name))
+        await remove_unused(str(traps / name), "pod")
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
@@ -57,8 +57,8 @@ async def test_a_log_directory_that_does_not_answer_holds_up_nobody(
         asyncio.run_coroutine_threadsafe(answers.wait(), loop).result()
 
     monkeypatch.setattr(unused_logs, "_remove_empty", hang)
-    monkeypatch.setattr(unused_logs, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(logs, "LOG_TIME", 0.05)
     began = time.monotonic()
-    await remove_unused(str(tmp_path / "0.log"))
+    await remove_unused(str(tmp_path / "0.log"), "pod")
     assert time.monotonic() - began < 30
     answers.set()

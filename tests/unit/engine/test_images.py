@@ -260,7 +260,7 @@ async def test_an_image_that_came_by_an_index_is_found_by_the_digest_of_its_own_
     world: World,
 ) -> None:
     documents = ImageDocuments(b"config", b"manifest")
-    image = replace(made_image("multi", "base"), documents=documents, indexes=(b"index",))
+    image = replace(made_image("multi", "base"), documents=documents, own_digest=digest_of("manifest"))
     world.images.publish("multi.example/a:1", image)
     by_index = f"multi.example/a@{image.manifest_digest}"
     record = await world.pull(by_index)

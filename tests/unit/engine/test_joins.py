@@ -83,10 +83,10 @@ async def test_the_linger_begins_anew_with_each_last_caller() -> None:
     for _ in range(2):
         caller = asyncio.ensure_future(joins.join("a", None, work))
         await turns()
-        assert joins._works["a"].timer is None
+        assert joins._joined["a"].timer is None
         caller.cancel()
         await turns()
-        timers.append(joins._works["a"].timer)
+        timers.append(joins._joined["a"].timer)
     first, second = timers
     assert first is not None
     assert second is not None
@@ -144,7 +144,7 @@ async def test_callers_of_work_that_the_keeper_ended_are_told_to_try_again() -> 
     await turns()
     async with bounded():
         await keeper.close(0.0)
-        with pytest.raises(Unavailable, match="run sandbox was ended"):
+        with pytest.raises(Unavailable, match="run sandbox a was ended"):
             await caller
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from crib.engine.recovery.recover import BOUND
+from crib.engine.recovery.recover import BOUND, GATE_BOUND, PARALLEL, PATIENCE
 from crib.engine.sandboxes.losses import LOST
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
@@ -225,6 +225,94 @@ async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
     await until(lambda: world.node.containers.get(stuck).exit_code == 6)
 
 
+async def test_twenty_containers_that_hang_delay_neither_the_start_nor_what_is_seen_of_others(
+    world: World, later: Callable[[float], None]
+) -> None:
+    pod = await world.pod()
+    stuck = [await world.running(pod, f"stuck{number}") for number in range(20)]
+    other = await world.pod("other")
+    ended = await world.running(other, "ended")
+    await world.node.keeper.close(0.0)
+    world.handler.finish(ended, 3)
+    await world.restarted(start=False)
+    holds = [world.handler.failpoints.hold("observe", subject=container) for container in stuck]
+    starting = asyncio.ensure_future(world.node.start())
+    async with bounded():
+        for hold in holds[:PARALLEL]:
+            await hold.reached.wait()
+    later(PATIENCE)  # the others have their turn
+    async with bounded():
+        for hold in holds[PARALLEL:]:
+            await hold.reached.wait()
+    await until(lambda: world.node.containers.get(ended).exit_code == 3)
+    assert not starting.done()
+    later(GATE_BOUND)
+    async with bounded():
+        await starting
+    assert {world.node.containers.get(key).state for key in stuck} == {ContainerState.RUNNING}
+    again = await world.running(other, "again")
+    assert world.node.containers.get(again).state is ContainerState.RUNNING
+    for hold in holds:
+        hold.release.set()
+    async with bounded():
+        await world.node.settled()
+    assert {world.node.containers.get(key).state for key in stuck} == {ContainerState.RUNNING}
+
+
+async def test_who_stops_a_pod_that_is_being_recovered_waits_and_then_finds_it_whole(world: World) -> None:
+    pod, other = await world.pod(), await world.pod("other")
+    await world.restarted(start=False)
+    hold = world.networks.failpoints.hold("resume", subject=pod)
+    async with bounded():
+        await world.node.start()
+        await hold.reached.wait()
+        assert world.node.sandboxes.get(pod).state is SandboxState.READY
+        stopping = asyncio.ensure_future(world.node.sandboxes.stop(pod))
+        await world.node.sandboxes.stop(other)
+        await turns()
+        assert not stopping.done()
+        assert world.networks.failpoints.calls.count(("detach", pod)) == 0
+        hold.release.set()
+        await stopping
+    assert world.node.sandboxes.get(pod).released
+
+
+async def test_what_a_caller_did_meanwhile_outlives_a_late_answer_about_a_container(
+    world: World, later: Callable[[float], None]
+) -> None:
+    container = await world.created(await world.pod())
+    await world.restarted(start=False)
+    hold = world.handler.failpoints.hold("observe", subject=container)
+    starting = asyncio.ensure_future(world.node.start())
+    async with bounded():
+        await hold.reached.wait()
+    later(GATE_BOUND)
+    async with bounded():
+        await starting
+        await world.node.containers.start(container)
+        world.handler.finish(container, 4)
+    await until(lambda: world.node.containers.get(container).exit_code == 4)
+    hold.release.set()
+    async with bounded():
+        await world.node.settled()
+    assert world.node.containers.get(container).exit_code == 4
+
+
+async def test_what_is_made_behind_the_gate_is_not_swept(world: World) -> None:
+    """The sweep asks what is known when it has looked, as a record comes before its work."""
+    await world.restarted(start=False)
+    hold = world.handler.failpoints.hold("sweep")
+    async with bounded():
+        await world.node.start()
+        await hold.reached.wait()
+        container = await world.running(await world.pod())
+        hold.release.set()
+        await world.node.settled()
+    assert world.handler.swept == []
+    assert world.node.containers.get(container).state is ContainerState.RUNNING
+    assert container in world.handler.containers
+
+
 async def test_one_container_that_cannot_be_observed_becomes_unknown_and_can_be_removed(world: World) -> None:
     pod = await world.pod()
     stuck, other = await world.running(pod, "stuck"), await world.running(pod, "other")
@@ -402,7 +490,7 @@ async def test_a_network_that_cannot_be_resumed_is_told_and_the_pod_goes_on(
     world.networks.failpoints.set("resume=1*unavailable(host port taken)")
     await world.start()
     assert world.node.sandboxes.get(pod).state is SandboxState.READY
-    assert f"recovering pod sandbox {pod}: host port taken" in caplog.text
+    assert f"recovering the network of pod sandbox {pod}: host port taken" in caplog.text
 
 
 async def test_networks_are_swept_though_a_handler_cannot_remove_what_is_stray(world: World) -> None:
@@ -415,14 +503,14 @@ async def test_networks_are_swept_though_a_handler_cannot_remove_what_is_stray(w
 
 
 async def test_a_sweep_of_networks_that_hangs_does_not_hold_up_the_start_and_goes_on(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("crib.engine.recovery.recover.BOUND", 0.05)
     pod = await world.pod()
     del world.records.sandboxes[pod]
     await world.restarted(start=False)
     hold = world.networks.failpoints.hold("sweep")
-    await world.start()
+    async with bounded():
+        await world.node.start()
     other = await world.pod("other")
     assert set(world.networks.held) == {pod, other}
     hold.release.set()

@@ -283,14 +283,6 @@ async def test_a_sysctl_of_the_host_is_refused_and_leaves_nothing(world: World) 
     assert world.records.sandboxes == {}
 
 
-async def test_a_row_that_cannot_be_written_makes_nothing(world: World) -> None:
-    world.records.failpoints.set("put_sandbox=1*exhausted(disk is full)")
-    with pytest.raises(Exception, match="disk is full"):
-        await world.pod()
-    assert world.handler.pods == {}
-    assert list(world.node.sandboxes.list()) == []
-
-
 async def test_the_stages_of_a_run_are_kept_with_their_outcome(world: World) -> None:
     pod = await world.pod()
     start = world.node.timeline(pod[:12])

@@ -181,11 +181,8 @@ async def test_a_second_exit_is_ignored(world: World) -> None:
 async def test_an_exit_of_what_is_not_known_is_ignored_and_the_watch_goes_on(world: World) -> None:
     container = await world.running(await world.pod())
     await record_exit(world.node._core, Exit(ContainerId(UNKNOWN), 1, 1))
-    world.records.failpoints.set("put_container=1*error(disk is full)")
     other = await world.pod("other")
     world.handler.finish(container, 3)
-    await turns()
-    world.records.failpoints.clear()
     second = await world.running(other)
     world.handler.finish(second, 4)
     await exited(world, second)

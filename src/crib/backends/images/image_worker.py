@@ -13,14 +13,14 @@ import logging
 import os
 import re
 import socket
-import stat
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import crib
+from crib.backends.images.archives import open_file_of
 from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     Cancel,
@@ -38,7 +38,8 @@ from crib.backends.images.messages import (
 )
 from crib.backends.images.staging import Staging
 from crib.backends.images.worker_log import WorkerLog
-from crib.host import libc, processes, seccomp
+from crib.host import processes, seccomp
+from crib.host.threads import OURS
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import DIGEST_PATTERN, Digest
 from crib.model.image import FetchedImage, Progress
@@ -84,6 +85,10 @@ class _Request:
     directory: int | None = None
     answered: bool = False
     """Whether anything came back."""
+    wanted: deque[tuple[int, str]] = field(default_factory=deque)
+    """Files of the directory that the worker has asked for."""
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is a result, or a file is wanted."""
 
 
 @dataclass(slots=True)
@@ -110,6 +115,7 @@ class ImageWorker:
         self._process: _Process | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
+        self._starting = asyncio.Lock()
         if reason := seccomp.unavailable():
             _log.warning("processes that read images have no filter of system calls: %s", reason)
 
@@ -133,8 +139,7 @@ class ImageWorker:
         """Do one request; the layers it lacked are staged when `take` is called, which takes them over.
 
         `fd` is the archive of an Import or its layout directory; it stays the caller's. `subject` begins
-        every error. When the caller is cancelled, the worker is told to stop. The message is sent before
-        anything is awaited.
+        every error. When the caller is cancelled, the worker is told to stop.
         """
         adopted = False
         known = self._process
@@ -160,7 +165,7 @@ class ImageWorker:
     async def _ask(
         self, message: Pull | Import, request: _Request, fd: int | None
     ) -> tuple[FetchedImage, ...]:
-        process = self._running(pulls=isinstance(message, Pull))
+        process = await self._running(pulls=isinstance(message, Pull))
         beside = None
         if isinstance(message, Import) and message.directory:
             request.directory = fd
@@ -169,6 +174,12 @@ class ImageWorker:
         self._requests[message.id] = request
         try:
             process.channel.send(message, beside)
+            request.result.add_done_callback(lambda _: request.stirred.set())
+            while not request.result.done():
+                await request.stirred.wait()
+                request.stirred.clear()
+                while request.wanted and not request.result.done():
+                    await self._open_for(process, request, *request.wanted.popleft())
             return await request.result
         finally:
             if not request.result.done() or request.result.cancelled():
@@ -184,7 +195,17 @@ class ImageWorker:
             await process.child.wait(_END_SECONDS)
             process.log.close()
 
-    def _running(self, *, pulls: bool) -> _Process:
+    async def tidy(self) -> None:
+        """Remove what earlier workers left, unless there is one now."""
+        async with self._starting:
+            if self._process is None:
+                await self._prepare_staging()
+
+    async def _prepare_staging(self) -> None:
+        what = f"clearing the staging directory {self._staging.path}"
+        await OURS.run(what, self._staging.prepare, frozenset(+self._adopting))
+
+    async def _running(self, *, pulls: bool) -> _Process:
         if self._closed:
             raise Unavailable("the image store is closed")
         if self._idle is not None:
@@ -192,13 +213,16 @@ class ImageWorker:
             self._idle = None
         if self._process is not None and pulls and not self._process.pulls and not self._requests:
             self._lost(self._process, "it is replaced")
-        if self._process is None:
-            try:
-                self._staging.prepare(+self._adopting)
-                self._process = self._spawn(pulls=pulls)
-            except OSError as error:
-                raise Unavailable(f"image worker could not be started: {error}") from error
-        return self._process
+        async with self._starting:
+            if self._process is None:
+                try:
+                    await self._prepare_staging()
+                    if self._closed:
+                        raise Unavailable("the image store is closed")
+                    self._process = self._spawn(pulls=pulls)
+                except OSError as error:
+                    raise Unavailable(f"image worker could not be started: {error}") from error
+            return self._process
 
     def _spawn(self, *, pulls: bool) -> _Process:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -283,32 +307,27 @@ class ImageWorker:
                     Progress(message.stage, message.layer, message.done, message.total, message.host)
                 )
             case NeedFile(id=number, name=name):
-                self._open_for(number, request, name)
+                request.wanted.append((number, name))
+                request.stirred.set()
             case Done(images=images):
                 request.result.set_result(images)
             case Failed():
                 request.result.set_exception(raised(message, request.subject))
 
-    def _open_for(self, number: int, request: _Request, name: str) -> None:
+    @staticmethod
+    async def _open_for(process: _Process, request: _Request, number: int, name: str) -> None:
         """Open a file of the layout directory that this request is about, and no other."""
-        assert self._process is not None
         if request.directory is None or not _LAYOUT_FILE.fullmatch(name):
             request.result.set_exception(
                 Broken(f"image worker asked for {name[:200]!r}, which is not its business")
             )
             return
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-        resolve = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS
         try:
-            fd = libc.openat2(request.directory, name, flags, resolve=resolve)
+            fd = await open_file_of(request.directory, name, request.subject)
         except OSError as error:
-            self._process.channel.send(File(number, name, error.strerror or str(error)))
-            return
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            self._process.channel.send(File(number, name, "not a regular file"))
-            return
-        self._process.channel.send(File(number, name), fd)
+            process.channel.send(File(number, name, error.strerror or str(error)))
+        else:
+            process.channel.send(File(number, name), fd)
 
 
 def _future() -> asyncio.Future[tuple[FetchedImage, ...]]:

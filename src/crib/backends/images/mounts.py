@@ -14,14 +14,17 @@ does not look for the mark there, so the layers below are left out of the stack 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import loop_devices, mounts
+from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, is_digest
@@ -29,6 +32,18 @@ from crib.model.paths import Paths
 from crib.wire.erofs_inode import OPAQUE
 
 _log = logging.getLogger(__name__)
+
+
+_preparing = threading.Lock()
+_TRIES = 3
+"""How often layers are mounted that somebody unmounts at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounted:
+    layer: Digest
+    root: tuple[int, int] | None
+    """Device and inode of its root: others are seen when it was unmounted, or something lies over it."""
 
 
 class LayerMounts:
@@ -40,8 +55,8 @@ class LayerMounts:
         self._paths = paths
         self._mounting = mounting
         self._directories = directories or DirectoryLayers(paths)
-        self._mounted: dict[str, Digest] = {}
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._mounted: dict[str, _Mounted] = {}
+        self._under_way: dict[str, asyncio.Future[_Mounted]] = {}
         prepare_root(paths)
         self._recover()
 
@@ -59,6 +74,18 @@ class LayerMounts:
         NotFound when a layer is not on disk, Broken when the kernel refuses its file. Callers that want
         the same layer at once share one mount; one that is cancelled leaves the others waiting.
         """
+        for _try in range(_TRIES):
+            await self._mount_missing(layers)
+            lost, seen = await OURS.run(f"looking at {len(layers)} layers", self._look, layers)
+            if not lost:
+                return seen
+            for target, known in lost.items():
+                if self._mounted.get(target) is known:  # else somebody else has mounted it again
+                    _log.warning("somebody has unmounted the layer at %s: it is mounted again", target)
+                    del self._mounted[target]
+        raise Broken(f"layers do not stay mounted below {self._paths.layer_mounts}: somebody unmounts them")
+
+    async def _mount_missing(self, layers: Sequence[Digest]) -> None:
         if self._mounting.method == "directory":
             for layer in layers:
                 if is_digest(layer) and self._paths.layer_mount(layer) not in self._mounted:
@@ -69,36 +96,48 @@ class LayerMounts:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return _visible([self._paths.layer_mount(layer) for layer in layers])
 
-    def _begin(self, layer: Digest) -> asyncio.Future[None] | None:
+    def _look(self, layers: Sequence[Digest]) -> tuple[dict[str, _Mounted], list[str]]:
+        """By their places layers that are not there any more; if there are none, the places to be used."""
+        targets = [self._paths.layer_mount(layer) for layer in layers]
+        known = {target: self._mounted[target] for target in targets if target in self._mounted}
+        lost = {target: one for target, one in known.items() if one.root != _root_of(target)}
+        return lost, [] if lost else _visible(targets)
+
+    def _begin(self, layer: Digest) -> asyncio.Future[_Mounted] | None:
         if not is_digest(layer):
             raise Broken(f"{layer!r} is not the digest of a layer")
         target = self._paths.layer_mount(layer)
         mounted = self._mounted.get(target)
-        if mounted == layer:
+        if mounted is not None and mounted.layer == layer:
             return None
         if mounted is not None:
-            raise Broken(f"layers {mounted} and {layer} share the mount point {target}")
+            raise Broken(f"layers {mounted.layer} and {layer} share the mount point {target}")
         if (under_way := self._under_way.get(target)) is not None:
             return under_way
-        future = asyncio.get_running_loop().run_in_executor(None, self._mount, layer, target)
+        job = Job(f"mounting layer {layer}", owner=layer)
+        future = asyncio.ensure_future(OURS.run(job, self._mount, layer, target))
         self._under_way[target] = future
-        future.add_done_callback(lambda done: self._ended(layer, target, done))
+        future.add_done_callback(lambda done: self._ended(target, done))
         return future
 
-    def _ended(self, layer: Digest, target: str, future: asyncio.Future[None]) -> None:
+    def _ended(self, target: str, future: asyncio.Future[_Mounted]) -> None:
         self._under_way.pop(target, None)
         if not future.cancelled() and future.exception() is None:
-            self._mounted[target] = layer
+            self._mounted[target] = future.result()
 
-    def _mount(self, layer: Digest, target: str) -> None:
+    def _mount(self, layer: Digest, target: str) -> _Mounted:
         source, mounting = self._paths.layer_file(layer), self._mounting
         if os.path.isdir(directory := self._paths.layer_directory(layer)):
             source, mounting = directory, replace(mounting, method="directory")
         try:
+            with _preparing:
+                prepare_root(self._paths)
             os.makedirs(target, mode=0o755, exist_ok=True)
+            while mounts.unmount(target, lazy=True):  # what somebody else has put there
+                pass
             mount_layer(source, target, mounting)
+            return _Mounted(layer, _root_of(target))
         except FileNotFoundError as error:
             raise NotFound(f"layer {layer} is not on disk: {source}") from error
         except OSError as error:
@@ -106,13 +145,14 @@ class LayerMounts:
 
     async def unmount(self, layers: Collection[Digest]) -> Sequence[Digest]:
         """Unmount these layers; those that are in use (EBUSY) stay and are left out of the answer."""
-        return await asyncio.to_thread(self._unmount, list(layers))
+        return await OURS.run(f"unmounting {len(layers)} layers", self._unmount, list(layers))
 
     def _unmount(self, layers: Iterable[Digest]) -> list[Digest]:
         gone = []
         for layer in layers:
             target = self._paths.layer_mount(layer)
-            if target in self._under_way or self._mounted.get(target, layer) != layer:
+            known = self._mounted.get(target)
+            if target in self._under_way or (known is not None and known.layer != layer):
                 continue
             try:
                 while mounts.unmount(target):
@@ -131,7 +171,7 @@ class LayerMounts:
 
     async def unmount_all(self) -> None:
         """Unmount every layer and the place itself: for a clean end, when no container runs."""
-        await asyncio.to_thread(mounts.unmount_tree, self._paths.layer_mounts)
+        await OURS.run("unmounting all layers", mounts.unmount_tree, self._paths.layer_mounts)
         self._mounted.clear()
 
     def _recover(self) -> None:
@@ -144,7 +184,8 @@ class LayerMounts:
             if layer is not None and os.path.basename(self._paths.layer_mount(layer)) == os.path.basename(
                 entry.path
             ):
-                self._mounted[self._paths.layer_mount(layer)] = layer
+                target = self._paths.layer_mount(layer)
+                self._mounted[target] = _Mounted(layer, _root_of(target))
             else:
                 mounts.unmount(entry.path, lazy=True)
 
@@ -159,6 +200,14 @@ class LayerMounts:
                 return None
         digits, _, suffix = os.path.basename(source).partition(".")
         return digest_from_hex(digits) if suffix in ("erofs", "dir") else None
+
+
+def _root_of(target: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 def _visible(mounted: list[str]) -> list[str]:
@@ -180,6 +229,17 @@ def prepare_root(paths: Paths) -> None:
         mounts.make_private_root(paths.layer_mounts)
     except OSError as error:
         raise Broken(f"{paths.layer_mounts} cannot be made a private mount: {error}") from error
+
+
+def release_unused_roots(paths: Paths) -> None:
+    """Unmount what `prepare_root` and the handlers made mounts, where nothing is mounted inside.
+
+    The next start makes them again: nothing stays of one that fails half-way, or that only looks.
+    """
+    for root in (paths.layer_mounts, paths.containers):
+        with contextlib.suppress(OSError):  # busy: somebody is in there
+            if mounts.is_mountpoint(root) and len(mounts.mounts_below(os.path.realpath(root))) == 1:
+                mounts.unmount(root)
 
 
 def mount_layer(source: str, target: str, mounting: LayerMounting) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
+from crib.backends.images.archives import opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
 from crib.backends.images.export import export_images
@@ -29,10 +30,10 @@ from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
-from crib.host.threads import run_to_end
-from crib.model.errors import Broken, InvalidRequest
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting
-from crib.model.ids import Digest, digest_from_hex, is_digest
+from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
     DiskSpace,
     ExportedImage,
@@ -41,16 +42,21 @@ from crib.model.image import (
     Layer,
     Platform,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink, SuspectImage
+from crib.ports import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
 _USAGE_SECONDS = 10.0
+KEYS_SECONDS = 10.0
+"""To read the keys of a policy rule, and check signatures by them."""
+READ_SECONDS = 3600.0
+"""For what reads or syncs whole layers, or looks at every file: at a slow disk's pace it takes long."""
 
 
 class LayerStore:
@@ -68,6 +74,8 @@ class LayerStore:
         self._worker = ImageWorker(self._staging, settings.worker_memory)
         self._hosts = RegistryHosts(settings)
         self._changing = asyncio.Lock()
+        self._removing = asyncio.Lock()
+        """Held by `sweep`, so that nobody counts on a layer that it is about to remove."""
         self._wanted: Counter[Digest] = Counter()
         self._writable: tuple[float, FilesystemUsage] | None = None
 
@@ -95,10 +103,10 @@ class LayerStore:
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             return (await self._adopt([_only(images, order)], order.again))[0]
 
-        # From here until the worker has it nothing waits: what others adopt later the worker tells by itself.
-        present = [one for one in self._listed() if one not in order.again]
-        message = msgspec.structs.replace(message, have=tuple(present))
-        with self._holding(present):
+        # What others adopt from here on the worker tells by itself, but for what comes before it has this:
+        # that it fetches again, which costs time and nothing else.
+        async with self._holding_present(order.again) as present:
+            message = msgspec.structs.replace(message, have=tuple(present))
             return await self._worker.run(message, f"pull of {order.reference}", progress, take)
 
     async def resolve(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
@@ -107,7 +115,7 @@ class LayerStore:
 
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             _check(image := _only(images, order))
-            await asyncio.to_thread(check_descent, image, layers=False)
+            await OURS.run(_hashing(image), partial(check_descent, image, layers=False))
             return image
 
         return await self._worker.run(message, f"look at {order.reference}", progress, take)
@@ -130,70 +138,81 @@ class LayerStore:
 
         InvalidRequest says what is wrong with it; nothing of it stays then.
         """
-        fd, directory = await asyncio.to_thread(_open_archive, path)
-        try:
-            present = self._listed()
+        async with opened_archive(path) as (fd, directory), self._holding_present() as present:
             message = Import(
                 self._worker.new_number(), directory, self._platform, tuple(present), self._limits()
             )
-            with self._holding(present):
-                return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
-        finally:
-            os.close(fd)
+            return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
 
     async def check(self, layer: Layer) -> str:
         """What is wrong with the layer on disk; empty when it is as it was written."""
         with self._holding([layer.diff_id]):
-            if os.path.isdir(self._paths.layer_directory(layer.diff_id)):
+            directory = self._paths.layer_directory(layer.diff_id)
+            if await OURS.run(f"looking for {directory}", os.path.isdir, directory):
                 return await self._directories.check(layer.diff_id)
-            return await asyncio.to_thread(check_layer, self._paths.layer_file(layer.diff_id), layer)
+            path = self._paths.layer_file(layer.diff_id)
+            job = Job(f"checking {path}", layer.diff_id, READ_SECONDS)
+            return await OURS.run(job, check_layer, path, layer)
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
         """Write images to a new archive; its size in bytes."""
         layers = [layer.diff_id for image in images for layer in image.record.layers]
         tars = StoredTars(self._paths.layer_file, self._paths.layer_directory)
         with self._holding(layers):
-            return await run_to_end(export_images, path, images, archive_format, tars)
+            job = Job(f"writing the archive {path}", path, READ_SECONDS)
+            return await FOREIGN.run(job, export_images, path, images, archive_format, tars)
 
     async def verify(self, suspect: SuspectImage) -> str:
         """Why the image is not what `suspect` asks for: its signatures first, then the programs in order."""
-        problem = await asyncio.to_thread(problem_with, suspect) if suspect.keys else ""
+        problem = ""
+        if suspect.keys:
+            job = Job(f"reading the keys {', '.join(suspect.keys)}", suspect.keys[0], KEYS_SECONDS)
+            try:
+                problem = await FOREIGN.run(job, problem_with, suspect)
+            except Overdue as error:
+                problem = str(error)
         for program in suspect.programs:
             problem = problem or await judged_by(program, suspect, self._settings.verifier_timeout)
         return problem
 
     async def space(self) -> DiskSpace:
         """Of the file system that holds the layers."""
-        found = await asyncio.to_thread(os.statvfs, self._paths.layers)
+        what = f"asking for the space of {self._paths.layers}"
+        found = await OURS.run(what, os.statvfs, self._paths.layers)
         return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     async def present(self) -> Collection[Digest]:
         """The layers that are on disk, as files or directories."""
-        return await asyncio.to_thread(self._listed)
+        return await self._list()
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone.
+
+        With `dry` says which would go, but for those that are in use then.
+        """
         kept = frozenset(keep)
-        async with self._changing:
-            listed = await asyncio.to_thread(self._listed)
+        async with self._changing, self._removing:
+            listed = await self._list()
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
+            if dry:
+                return doomed
             unmounted = await self.mounts.unmount(doomed)
             await self._directories.remove(unmounted)
-            await asyncio.to_thread(self._remove_incoming)
-            if self._worker.pid is None:
-                # Here and not in a thread: no worker can start in between and find its files gone.
-                self._staging.prepare()
+            await OURS.run(f"removing half-made layers of {self._paths.layers}", self._remove_incoming)
+            await self._worker.tidy()
         await self._directories.tidy()
         return unmounted
 
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
-        return await asyncio.to_thread(self._usage)
+        job = Job(f"measuring the layers in {self._paths.layers}", limit=READ_SECONDS)
+        return await OURS.run(job, self._usage)
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
         if self._writable is None or time.monotonic() - self._writable[0] > _USAGE_SECONDS:
-            found = await asyncio.to_thread(files.disk_usage, self._paths.writable_layers)
+            job = Job(f"measuring {self._paths.writable_layers}", limit=READ_SECONDS)
+            found = await OURS.run(job, files.disk_usage, self._paths.writable_layers)
             usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
             self._writable = time.monotonic(), usage
         return self._writable[1]
@@ -222,6 +241,9 @@ class LayerStore:
             min_free=settings.min_free,
             drop_cache=self.mounting.direct_io,
         )
+
+    async def _list(self) -> list[Digest]:
+        return await OURS.run(f"listing {self._paths.layers}", self._listed)
 
     def _listed(self) -> list[Digest]:
         names = os.listdir(self._paths.layers)
@@ -260,13 +282,22 @@ class LayerStore:
                 if self._wanted[layer] <= 0:
                     del self._wanted[layer]
 
+    @contextlib.asynccontextmanager
+    async def _holding_present(self, but: Collection[Digest] = ()) -> AsyncIterator[list[Digest]]:
+        """The layers that are on disk, which stay there meanwhile; without those in `but`."""
+        with contextlib.ExitStack() as held:
+            async with self._removing:
+                present = [one for one in await self._list() if one not in but]
+                held.enter_context(self._holding(present))
+            yield present
+
     async def _adopt(
         self, images: Sequence[FetchedImage], again: Collection[Digest] = ()
     ) -> list[FetchedImage]:
         """Take staged layers over; those in `again` replace what is there, and the next mount is theirs."""
         for image in images:
             _check(image)
-            await asyncio.to_thread(check_descent, image)
+        images = [await OURS.run(_hashing(image), _descended, image) for image in images]
         layers = {layer.diff_id: layer for image in images for layer in image.layers}
         replaced = [layer for layer in again if layer in layers]
         async with self._changing:
@@ -276,20 +307,35 @@ class LayerStore:
                 raise Broken(f"layers could not be taken over into {self._paths.layers}: {error}") from error
         return [_with_sizes(image, sizes) for image in images]
 
+    def _unpacked(self, layers: Iterable[Digest]) -> dict[Digest, int]:
+        """Those that are here as directories, with their sizes."""
+        return {one: size for one in layers if (size := self._directories.size(one)) is not None}
+
     async def _take(self, layers: Mapping[Digest, Layer], replaced: Collection[Digest]) -> dict[Digest, int]:
-        unpacked = {one: size for one in layers if (size := self._directories.size(one)) is not None}
+        what = f"looking for layers in {self._paths.layers}"
+        unpacked = await OURS.run(what, self._unpacked, list(layers))
         stale = [layer for layer in replaced if layer in unpacked]
         await self.mounts.unmount(stale)
         await self._directories.remove(stale)
         kept = {one: size for one, size in unpacked.items() if one not in stale}
-        await asyncio.to_thread(self._staging.discard, kept)
+        await OURS.run(f"removing staged layers of {self._paths.staging}", self._staging.discard, kept)
         missing = [layer for one, layer in layers.items() if one not in kept]
-        sizes = kept | await asyncio.to_thread(self._staging.adopt, missing, replaced)
+        job = Job(f"taking {len(missing)} layers over into {self._paths.layers}", limit=READ_SECONDS)
+        sizes = kept | await OURS.run(job, self._staging.adopt, missing, replaced)
         await self.mounts.unmount(replaced)
         if self.mounting.method == "directory":
             for layer in missing:
                 sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
         return sizes
+
+
+def store_for_wipe(paths: Paths, settings: ImageSettings) -> LayerStore:
+    """One that unmounts and removes: nothing is tried out, and the worker's user may be missing."""
+    mounting = LayerMounting("file", 0, False)
+    try:
+        return LayerStore(paths, settings, mounting)
+    except Unavailable:
+        return LayerStore(paths, replace(settings, worker_user="nobody"), mounting)
 
 
 def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:
@@ -311,17 +357,13 @@ def _in_full(wanted: Platform, node: Platform) -> Platform:
     return wanted if wanted.architecture else node
 
 
-def _open_archive(path: str) -> tuple[int, bool]:
-    """The archive's descriptor, and whether it is a directory."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidRequest(f"archive {path} cannot be opened: {error.strerror}", field="path") from error
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-        return fd, stat.S_ISDIR(mode)
-    os.close(fd)
-    raise InvalidRequest(f"archive {path} is neither a file nor a directory", field="path")
+def _hashing(image: FetchedImage) -> str:
+    return f"hashing the documents of image {image.id}"
+
+
+def _descended(image: FetchedImage) -> FetchedImage:
+    check_descent(image)
+    return replace(image, own_digest=digest_of(image.documents.manifest)) if image.indexes else image
 
 
 def _check(image: FetchedImage) -> None:

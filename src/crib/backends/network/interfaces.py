@@ -10,7 +10,7 @@ from crib.host.addresses import list_addresses
 from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
-from crib.host.threads import on_own_thread_async
+from crib.host.threads import OURS, Job
 from crib.model.errors import Broken
 from crib.model.network import InterfaceView, RouteView
 from crib.model.stats import InterfaceUsage
@@ -58,6 +58,10 @@ async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tu
         return (), ()
 
 
+NETLINK_SECONDS: Final = 30.0
+"""For a few questions to the kernel, each of which waits for whoever changes interfaces (RTNL) just then."""
+
+
 async def inside(pod: PodNetwork, work: Callable[[Netlink, Netlink], T]) -> T:
     """Run `work` on a thread inside the pod's namespace, with a socket of the host's and one of the pod's."""
 
@@ -67,7 +71,8 @@ async def inside(pod: PodNetwork, work: Callable[[Netlink, Netlink], T]) -> T:
             with Netlink() as pods:
                 return work(hosts, pods)
 
-    return await on_own_thread_async(run)
+    job = Job(f"network namespace {pod.netns}", pod.id, NETLINK_SECONDS, spends_thread=True)
+    return await OURS.run(job, run)
 
 
 def _look(hosts: Netlink, pods: Netlink) -> tuple[tuple[InterfaceView, ...], tuple[RouteView, ...]]:

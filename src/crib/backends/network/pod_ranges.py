@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from typing import Final
 
 from crib.backends.network.cni.conf_template import ranges_of
 from crib.host.files import atomic_write
+from crib.host.threads import OURS
 from crib.model.errors import Broken, InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class PodRanges:
         """Take what the kubelet told from now on; nothing told changes nothing. InvalidRequest, Broken."""
         ranges = ranges_of(pod_cidr)
         if ranges and ranges != self.ranges:
-            await asyncio.to_thread(self._write, ranges)
+            await OURS.run(f"writing the node's pod ranges to {self._path}", self._write, ranges)
             self.ranges = ranges
         return ranges
 

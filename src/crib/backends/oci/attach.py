@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
+from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import LOST_CODE
 from crib.backends.oci.failures import trying
-from crib.backends.oci.replay import latest_output
-from crib.host.inotify import WRITTEN, DirectoryWatcher
+from crib.backends.oci.logs import OpenLog
+from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.streams import CHUNK, Sink
-from crib.host.threads import run_to_end
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import ContainerId
@@ -38,6 +39,8 @@ from crib.wire.conmon import (
     WINDOW_FIFO,
     window_size,
 )
+
+_log = logging.getLogger(__name__)
 
 SESSION_BYTES = 4 << 20
 """Output that waits for one client at most."""
@@ -194,7 +197,7 @@ class _Hub:
         self,
         record: ContainerRecord,
         bundle: str,
-        exit_code: Callable[[ContainerId], Awaitable[int]],
+        exit_code: Callable[[ContainerRecord], Awaitable[int]],
         gone: Callable[[ContainerId], None],
     ) -> None:
         self.record = record
@@ -283,7 +286,7 @@ class _Hub:
     def _end(self) -> None:
         """The monitor has closed: all output has come, and its exit file is next."""
         if self._sessions:
-            self._code = asyncio.ensure_future(self._learn_code(self.record.id))
+            self._code = asyncio.ensure_future(self._learn_code(self.record))
         self._close()
         for session in self._sessions:
             session.end()
@@ -299,7 +302,9 @@ class _Hub:
 class Attachments:
     """Who is attached to which container."""
 
-    def __init__(self, environment: OciEnvironment, read_exit: Callable[[ContainerId], Exit | None]) -> None:
+    def __init__(
+        self, environment: OciEnvironment, read_exit: Callable[[ContainerId], Awaitable[Exit | None]]
+    ) -> None:
         self._env = environment
         self._read_exit = read_exit
         self._hubs: dict[ContainerId, _Hub] = {}
@@ -338,33 +343,35 @@ class Attachments:
         The monitor writes to the log first, then to us: what it has done in between is found when nothing
         moves for a moment. If it never rests, some output may come twice or be left out where both meet.
         """
+        log = OpenLog(hub.record.log_path, hub.record.sandbox_id)
         try:
-            log = os.open(hub.record.log_path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # just being rotated
-            return
-        try:
+            await log.open()
             for _try in range(_SETTLE_TRIES):
-                size = os.fstat(log).st_size
+                size = await log.size()
                 hub.receive()
                 known = session.seen.copy()
                 await asyncio.sleep(_SETTLE_TIME)
                 hub.receive()
-                if known == session.seen and size == os.fstat(log).st_size:
+                if known == session.seen and size == await log.size():
                     break
             most = self._env.settings.streaming.attach_replay
-            session.begin_with(await run_to_end(latest_output, log, size, most, known))
+            session.begin_with(await log.latest(size, most, known))
+        except FileNotFoundError:  # just being rotated
+            return
+        except OSError as error:
+            _log.warning("%s: nothing from before, as its log cannot be read: %s", hub.what, error)
         finally:
-            os.close(log)
+            await log.close()
 
-    async def _exit_code(self, container: ContainerId) -> int:
-        with DirectoryWatcher([self._env.paths.exits], WRITTEN) as watcher:
-            try:
-                async with asyncio.timeout(_EXIT_TIME):
-                    while (found := self._read_exit(container)) is None:
-                        await watcher.next_events()
-            except TimeoutError:
-                return LOST_CODE
-        return found.code
+    async def _exit_code(self, record: ContainerRecord) -> int:
+        """The monitor, which has closed its socket, files the exit code and ends."""
+        if record.monitor is not None and is_alive(record.monitor):
+            with contextlib.suppress(ProcessLookupError), contextlib.ExitStack() as stack:
+                pidfd = open_pidfd(record.monitor.pid)
+                stack.callback(os.close, pidfd)
+                await wait_pidfd(pidfd, _EXIT_TIME)
+        found = await self._read_exit(record.id)
+        return LOST_CODE if found is None else found.code
 
 
 def _connect(bundle: str) -> socket.socket:

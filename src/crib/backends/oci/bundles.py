@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from crib.host.files import atomic_write
 from crib.host.pidfds import is_running, start_time
+from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity
@@ -34,13 +35,30 @@ class BundleNote:
     """There was no log of that name before."""
     poststop: bool = False
     """Its spec has hooks that the runtime's delete runs."""
+    pod: str = ""
+    """Id of its sandbox; empty in a note of an earlier crib."""
 
 
 class Bundles:
-    """Reads and writes bundles by container id."""
+    """Reads and writes bundles by container id, and remembers their notes: a bundle may be lost.
+
+    All but `note` and `forget` blocks.
+    """
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
+        self._notes: dict[ContainerId, BundleNote] = {}
+
+    async def note(self, container: ContainerId) -> BundleNote | None:
+        """What `read_note` says; read once."""
+        known = self._notes.get(container)
+        if known is not None:
+            return known
+        return await OURS.run(Job("reading a bundle's note", owner=container), self.read_note, container)
+
+    def forget(self, container: ContainerId) -> None:
+        """It is gone, or another handler's."""
+        self._notes.pop(container, None)
 
     def pid_file(self, container: ContainerId) -> str:
         return f"{self._paths.container(container)}/pidfile"
@@ -58,6 +76,7 @@ class Bundles:
         document = {
             "handler": note.handler,
             "cgroup": note.cgroup,
+            "pod": note.pod,
             "monitor": monitor,
             "sharedPids": note.shared_pids,
             "log": note.log_path,
@@ -65,9 +84,16 @@ class Bundles:
             "poststop": note.poststop,
         }
         atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
+        self._notes[container] = note
 
     def read_note(self, container: ContainerId) -> BundleNote | None:
-        """None when there is no bundle, or its note is torn."""
+        """None when there is none, or it is torn; OSError when nobody can tell."""
+        known = self._notes.get(container)
+        if known is None and (known := self._read_note(container)) is not None:
+            self._notes[container] = known
+        return known
+
+    def _read_note(self, container: ContainerId) -> BundleNote | None:
         try:
             with open(self._note_path(container), "rb") as file:
                 document = json.loads(file.read(65536))
@@ -75,13 +101,14 @@ class Bundles:
             return BundleNote(
                 handler=str(document["handler"]),
                 cgroup=str(document["cgroup"]),
+                pod=str(document.get("pod", "")),  # a note of an earlier crib lacks some
                 monitor=ProcessIdentity(int(monitor[0]), int(monitor[1])) if monitor else None,
                 shared_pids=bool(document["sharedPids"]),
-                log_path=str(document.get("log", "")),  # a note of an earlier crib has none
+                log_path=str(document.get("log", "")),
                 new_log=bool(document.get("newLog", False)),
                 poststop=bool(document.get("poststop", False)),
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def write_spec(self, container: ContainerId, document: bytes) -> None:
@@ -107,7 +134,7 @@ class Bundles:
 
         The pid file may be stale, so its cgroup is asked.
         """
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             with open(self.pid_file(container), "rb") as file:
                 pid = int(file.read(32))
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:

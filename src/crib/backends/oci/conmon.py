@@ -13,6 +13,7 @@ from crib.host.capture import Capture
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
 from crib.host.streams import unread_bytes
+from crib.host.threads import OURS
 from crib.model.errors import Broken
 from crib.wire.conmon import CONTROL_FIFO, MAX_SYNC_LINE, decode_sync
 
@@ -145,18 +146,27 @@ async def tell(bundle: str, command: bytes, fifo: str = CONTROL_FIFO) -> bool:
     It waits until the lines before have been read, as conmon loses all but the first of those that it finds
     together. OSError (ETIMEDOUT) when it does not read them.
     """
+    path = f"{bundle}/{fifo}"
     for _try in range(_TELL_TRIES):
-        try:
-            fd = os.open(f"{bundle}/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in {errno.ENXIO, errno.ENOENT}:
-                return False
-            raise
-        try:
-            if unread_bytes(fd) == 0:
-                os.write(fd, command)
-                return True
-        finally:
-            os.close(fd)
+        read = await OURS.run(f"writing to {path}", _tell_once, path, command)
+        if read is not None:
+            return read
         await asyncio.sleep(_TELL_PAUSE)
-    raise OSError(errno.ETIMEDOUT, "the monitor does not read what it is told", f"{bundle}/{fifo}")
+    raise OSError(errno.ETIMEDOUT, "the monitor does not read what it is told", path)
+
+
+def _tell_once(path: str, command: bytes) -> bool | None:
+    """None when something is unread there."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.ENOENT}:
+            return False
+        raise
+    try:
+        if unread_bytes(fd) != 0:
+            return None
+        os.write(fd, command)
+        return True
+    finally:
+        os.close(fd)

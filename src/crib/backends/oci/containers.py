@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import signal
@@ -20,9 +21,11 @@ from crib.backends.oci.filters import SeccompFilters
 from crib.backends.oci.hook_files import HookFiles
 from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
+from crib.backends.oci.late import clear_away
+from crib.backends.oci.logs import check_log
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.rootfs import (
     LayerMounts,
@@ -33,6 +36,7 @@ from crib.backends.oci.rootfs import (
     unmount_root,
 )
 from crib.backends.oci.sources import (
+    ForeignLook,
     find_devices,
     find_node_devices,
     find_node_mounts,
@@ -43,9 +47,9 @@ from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.null_device import keep_null_device
 from crib.host.pidfds import open_pidfd, wait_pidfd
-from crib.host.threads import run_to_end
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
-from crib.model.errors import Broken
+from crib.model.errors import Broken, Unavailable
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
@@ -95,15 +99,13 @@ class Containers:
         """See Handler.create."""
         record = request.record
         self._env.require_usable()
-        what = f"create of container {record.id}"
-        with trying(what):
+        with trying(f"create of container {record.id}"):
             with stage("root", record.config.name):
                 layers = await self._layers.acquire(record.layers)
                 security = record.config.security
                 await self._labels.load_default_profile(security.apparmor, privileged=security.privileged)
                 stacks = await self._volumes.acquire(record)
-                # In a thread: host paths, devices and images may lie on file systems that are slow to answer.
-                spec, landings = await run_to_end(self._prepare, request, layers, stacks)
+                spec, landings = await self._prepared(request, layers, stacks)
             with stage("create", record.config.name):
                 own_users = request.sandbox.config.user_namespace is not None
                 try:
@@ -112,11 +114,13 @@ class Containers:
                     if own_users:
                         self._keep_null_device(record.id)
                 if landings:
-                    await run_to_end(check_landings, landings, f"/proc/{first.pid}")
+                    job = self._foreign("looking at its mounts", record)
+                    await FOREIGN.run(job, check_landings, landings, f"/proc/{first.pid}")
                 if own_users:
-                    await run_to_end(self._volumes.let_go, record.id)
-            if self._env.is_crun:
-                self._filters.learn(record.id, spec.linux.seccomp)
+                    job = self._foreign("letting go of its volumes", record)
+                    await FOREIGN.run(job, self._volumes.let_go, record.id)
+            if self._env.is_crun and self._filters.is_new(spec.linux.seccomp):
+                await OURS.run(self._ours(record.id), self._filters.learn, record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
             process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
@@ -125,11 +129,9 @@ class Containers:
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
         """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`."""
         what = f"delete of container {container}"
-        note = self._bundles.read_note(container)
-        over = note is not None and self._is_over(container, note)
-        theirs = (self._env.runtime_of(note.handler),) if note is not None else ()
-        runtimes = tuple(dict.fromkeys((*theirs, *self._env.runtimes())))
         with trying(what):
+            note = await self._bundles.note(container)
+            over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
             if not over:
                 await self._delete_in_runtimes(container, runtimes)
             if note is not None:
@@ -141,13 +143,38 @@ class Containers:
                     await self._delete_in_runtimes(container, runtimes)
                 await self._env.cgroups.remove(note.cgroup)
                 if note.new_log and not made:
-                    await remove_unused(note.log_path)
-            await run_to_end(unmount_root, self._paths, container)
-            for runtime in runtimes:
-                forget_state(runtime, container)
-            for path in (self._paths.exit_file(container), self._paths.monitor_link(container)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                    await remove_unused(note.log_path, note.pod)
+            await OURS.run(self._ours(container), self._erase, container, runtimes)
+            self._bundles.forget(container)
+
+    def _left_to_do(
+        self, container: ContainerId, note: BundleNote | None
+    ) -> tuple[bool, Sequence[RuntimeProgram]]:
+        """Whether it `_is_over`, and which runtimes may know it."""
+        theirs = (self._env.runtime_of(note.handler),) if note is not None else ()
+        over = note is not None and self._is_over(container, note)
+        return over, tuple(dict.fromkeys((*theirs, *self._env.runtimes())))
+
+    def _erase(self, container: ContainerId, runtimes: Sequence[RuntimeProgram]) -> None:
+        unmount_root(self._paths, container)
+        for runtime in runtimes:
+            forget_state(runtime, container)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._paths.monitor_link(container))
+        exit_file = self._paths.exit_file(container)
+        try:
+            os.unlink(exit_file)
+        except FileNotFoundError:  # its monitor may have been killed over what it would rename
+            for draft in glob.glob(f"{exit_file}.*"):
+                os.unlink(draft)
+
+    def _ours(self, container: ContainerId) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"the files of container {container}", owner=container, limit=limit)
+
+    def _foreign(self, what: str, record: ContainerRecord) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"create of container {record.id}: {what}", owner=record.sandbox_id, limit=limit)
 
     def _is_over(self, container: ContainerId, note: BundleNote) -> bool:
         """Whether the runtime's delete has only a state directory and an empty cgroup left to remove.
@@ -165,22 +192,41 @@ class Containers:
         )
 
     async def _delete_in_runtimes(self, container: ContainerId, runtimes: Sequence[RuntimeProgram]) -> None:
-        for runtime in runtimes:
+        for runtime in await OURS.run(self._ours(container), knowing, runtimes, container):
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
-    def _prepare(
+    async def _prepared(
         self, request: Request, layers: Sequence[str], stacks: Stacks
     ) -> tuple[oci.Spec, Sequence[Landing]]:
+        """`_prepare` in a thread: host paths and devices may lie on file systems that do not answer."""
+        record, look = request.record, ForeignLook()
+
+        def late() -> None:
+            clear_away(f"create of container {record.id}", self.delete(record.id))
+
+        job = replace(self._foreign("preparing its root", record), stop=look.stop, late=late)
+        try:
+            return await FOREIGN.run(job, self._prepare, request, layers, stacks, look)
+        except Overdue as error:
+            raise Unavailable(f"{error}{look.where}") from error
+
+    def _prepare(
+        self, request: Request, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+    ) -> tuple[oci.Spec, Sequence[Landing]]:
         record, config = request.record, request.record.config
+        look.at_all(record, self._env.options.containers)
         names = self._env.names
         cgroup = names.below(names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
+        if record.log_path:
+            check_log(record.log_path, "config.log_path")
         note = BundleNote(
             self._env.facts.name,
             cgroup,
             shared_pids=not own_pids,
             log_path=record.log_path,
             new_log=bool(record.log_path) and not os.path.lexists(record.log_path),
+            pod=request.sandbox.id,
         )
         self._bundles.make(record.id, note)
         idmap = pod_id_map(self._paths, request.sandbox)
@@ -192,6 +238,7 @@ class Containers:
         write_hosts(self._paths, request.sandbox)
         self._labels.label_pod(request.sandbox)
         inputs = self.gather(request, root)
+        look.go_on()
         spec = container_spec(inputs)
         self._labels.check(spec.process.selinux_label, spec.linux.mount_label)
         document = container_document(inputs, spec)
@@ -201,11 +248,13 @@ class Containers:
             contents=self._volumes.contents(record, root, inputs),
         )
         landings = check_places(root, config, placed)
+        look.go_on()
         if runs_hooks_at_delete(inputs, spec):
             self._bundles.write_note(record.id, replace(note, poststop=True))
         # Only now, when nothing more can be refused: these last longer than the container.
         prepare_mount_sources(config, self._env.settings.missing_host_path)
         self._volumes.prepare(record, idmap, volume_label(inputs))
+        look.go_on()
         if record.log_path:
             make_log_directory(os.path.dirname(record.log_path), "config.log_path")
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
@@ -320,9 +369,10 @@ class Containers:
         self, record: ContainerRecord, started: MonitorStart
     ) -> tuple[ProcessIdentity, ProcessIdentity]:
         monitor = identity(started.child.pid)
-        note = self._bundles.read_note(record.id)
+        note = await self._bundles.note(record.id)
         if note is not None and monitor is not None:
-            self._bundles.write_note(record.id, replace(note, monitor=monitor))
+            note = replace(note, monitor=monitor)
+            await OURS.run(self._ours(record.id), self._bundles.write_note, record.id, note)
         first = identity(await started.pid(self._env.settings.verb_timeout))
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")

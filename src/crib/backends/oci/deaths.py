@@ -31,23 +31,34 @@ class Deaths(Generic[Owner]):
         except ProcessLookupError:
             self._ended(owner)
             return
-        if not is_alive(process):  # the pid is another process's by now
+        try:
+            alive = is_alive(process)
+        except OSError:
+            os.close(pidfd)
+            raise
+        if not alive:  # the pid is another process's by now
             os.close(pidfd)
             self._ended(owner)
             return
         self._watched[owner] = pidfd
         asyncio.get_running_loop().add_reader(pidfd, self._wake, owner)
 
+    def watches(self, owner: Owner) -> bool:
+        """Whether it is watched, and has not ended."""
+        return owner in self._watched
+
+    def forget(self, owner: Owner) -> None:
+        """Watch it no more; safe to repeat."""
+        pidfd = self._watched.pop(owner, None)
+        if pidfd is not None:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
     def close(self) -> None:
         """Watch nothing any more."""
         for owner in tuple(self._watched):
-            self._forget(owner)
+            self.forget(owner)
 
     def _wake(self, owner: Owner) -> None:
-        self._forget(owner)
+        self.forget(owner)
         self._ended(owner)
-
-    def _forget(self, owner: Owner) -> None:
-        pidfd = self._watched.pop(owner)
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)

@@ -42,6 +42,7 @@ What we use of the OCI is in it, and old runtimes refuse what says more (crun 1.
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _RECURSIVE = {"crun": (1, 4), "runc": (1, 1)}
 """Since when they know recursively read-only mounts, of those that had them before `features` told of it."""
+_WITH_FIFO = {"crun", "runc"}
 
 _CRUN_RECURSIVE = (1, 9)
 _USERNS = {"crun": (1, 8), "runc": (1, 1)}
@@ -61,6 +62,8 @@ class OciEnvironment:
     monitor: MonitorProgram
     is_crun: bool = False
     """What we know of crun may be used: its state of a container is a directory of plain files."""
+    has_fifo: bool = False
+    """There is an `exec.fifo` in its state of a container until that is started."""
     base_spec: Mapping[str, Any] = field(default_factory=dict)
     default_seccomp: bytes | None = None
     """Content of `options.containers.seccomp_profile`, which is sound."""
@@ -163,6 +166,7 @@ async def open_environment(
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
+            has_fifo=_kind(first) in _WITH_FIFO,
             base_spec=base_spec,
             default_seccomp=default_seccomp,
         )

@@ -1,34 +1,45 @@
 """Exits as conmon files them: those that are there, then each new one.
 
 A monitor that dies before it could file one leaves a container that nobody watches, whose log and exit code
-are lost. It is ended then, and an exit that says so is filed in the monitor's stead.
+are lost. It is ended then, and its exit is told as one that is not known. So it is with a monitor that hangs,
+as one does whose log lies on a file system that does not answer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import TypeVar
 
 from crib.backends.oci.bundles import BundleNote, Bundles
 from crib.backends.oci.deaths import Deaths
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import refused_program, trying
+from crib.backends.oci.logs import read_words
 from crib.host.cgroup_stats import StatsReader
-from crib.host.files import atomic_write
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
+from crib.host.threads import OURS, Job
 from crib.model.container import Exit
 from crib.model.ids import ContainerId, is_id
 from crib.model.sandbox import ProcessIdentity
 from crib.wire.conmon import decode_exit
 
-_LOST = b"lost"
-"""Our own word in an exit file: the code is not known."""
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 LOST_CODE = 255
+MONITOR_TIME = 20.0
+"""Seconds from the end of a container's first process to the exit that its monitor has to file."""
+RETRY_AFTER = 1.0
+"""Seconds until an exit file that could not be read is tried again: nobody else tells of that exit."""
 _REFUSED_CODES = (1, 255)
 """What crun and runc end with when execve(2) of the container's program fails."""
-_LONGEST_WORDS = 4096
 _KILL_ROUNDS = 10
 
 
@@ -39,104 +50,168 @@ class Exits:
         self._env = environment
         self._bundles = bundles
         self._stats = stats
-        self._deaths = Deaths(self._monitor_ended)
+        self._monitors: Deaths[ContainerId] = Deaths(self._monitor_ended)
+        self._firsts: Deaths[ContainerId] = Deaths(self._first_ended)
+        self._streams: set[asyncio.Queue[Exit | None]] = set()
+        self._untold: list[Exit] = []
+        """Of monitors that ended while nobody listened."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def watch(self, container: ContainerId, monitor: ProcessIdentity) -> None:
-        """Tell of this container's exit even if its monitor dies."""
-        self._deaths.watch(container, monitor)
+    def watch(
+        self, container: ContainerId, monitor: ProcessIdentity | None, first: ProcessIdentity | None = None
+    ) -> None:
+        """Tell of this container's exit even if its monitor dies, or does not tell of its first process.
 
-    def read(self, container: ContainerId) -> Exit | None:
+        Each is watched from its create on, or from the first look at it after a start.
+        """
+        with trying(f"watching container {container}"):
+            if monitor is not None:
+                self._monitors.watch(container, monitor)
+            if first is not None:
+                self._firsts.watch(container, first)
+
+    def forget(self, container: ContainerId) -> None:
+        """Its exit is told, or it is about to be removed: no end of a process of it is news any more."""
+        self._monitors.forget(container)
+        self._firsts.forget(container)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._monitors.close()
+        self._firsts.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def read(self, container: ContainerId) -> Exit | None:
         """The exit on file for a container; None when there is none (yet)."""
-        path = self._env.paths.exit_file(container)
-        try:
-            with open(path, "rb") as file:
-                data = file.read(64)
-                at = os.fstat(file.fileno()).st_mtime_ns
-            if data == _LOST:
-                return Exit(container, LOST_CODE, at, lost=True)
-            code = decode_exit(data)
-        except (FileNotFoundError, ValueError):
-            return None
-        note = self._bundles.read_note(container)
-        words = ""
-        if note is not None and note.log_path and code in _REFUSED_CODES:
-            words = refused_program(_beginning(note.log_path))
-        return Exit(container, code, at, oom_killed=self._oom_killed(container, note), never_ran=words)
+        note = await self._bundles.note(container)
+        found = await OURS.run(self._job(container), self._on_file, container, note)
+        if found is None or note is None or not note.log_path or found.code not in _REFUSED_CODES:
+            return found
+        # The exit is told whether or not the log can be read.
+        words = refused_program(await read_words(note.log_path, note.pod or container))
+        return replace(found, never_ran=words)
 
     async def stream(self) -> AsyncIterator[Exit]:
         """See Handler.exits. Only of containers that are this handler's to look after."""
-        with trying("watching exit files"), DirectoryWatcher([self._env.paths.exits], WRITTEN) as watcher:
-            try:
-                self._watch_running()
-                for exit_ in self._on_file():
-                    yield exit_
+        news: asyncio.Queue[Exit | None] = asyncio.Queue()
+        for exit_ in self._untold:
+            news.put_nowait(exit_)
+        self._untold.clear()
+        watch = asyncio.ensure_future(self._watch_directory(news))
+        watch.add_done_callback(lambda _done: news.put_nowait(None))
+        self._streams.add(news)
+        try:
+            with trying("watching exit files"):
+                while (found := await news.get()) is not None:
+                    yield found
+                watch.result()
+        finally:
+            self._streams.discard(news)
+            watch.cancel()
+            await asyncio.wait([watch])
+
+    async def _watch_directory(self, news: asyncio.Queue[Exit | None]) -> None:
+        """Also one that somebody removes: it is made again, and what monitors file from then on is seen."""
+        while True:
+            with await OURS.run("watching exit files", self._watcher) as watcher:
+                # What is told twice does no harm, what is missed does.
+                for name in sorted(await OURS.run("listing exit files", os.listdir, self._env.paths.exits)):
+                    self._tell(name, news)
                 async for event in watcher:
                     if event.lost:
-                        # Telling an exit twice is harmless, missing one is not.
-                        for exit_ in self._on_file():
-                            yield exit_
-                    elif (found := self._ours(event.name)) is not None:
-                        yield found
-            finally:
-                self._deaths.close()
+                        break
+                    self._tell(event.name, news)
 
-    def _watch_running(self) -> None:
-        for name in os.listdir(self._env.paths.containers):
-            container = ContainerId(name)
-            note = self._note(name)
-            if note is not None and note.monitor is not None and self.read(container) is None:
-                self._deaths.watch(container, note.monitor)
+    def _watcher(self) -> DirectoryWatcher:
+        os.makedirs(self._env.paths.exits, mode=0o700, exist_ok=True)
+        return DirectoryWatcher([self._env.paths.exits], WRITTEN)
 
-    def _on_file(self) -> list[Exit]:
-        found = [self._ours(name) for name in sorted(os.listdir(self._env.paths.exits))]
-        return [exit_ for exit_ in found if exit_ is not None]
+    def _tell(self, name: str, news: asyncio.Queue[Exit | None]) -> None:
+        """Each exit by itself: a log that does not answer holds up no other container's."""
+        if is_id(name):
+            self._do(self._tell_filed(ContainerId(name), news))
 
-    def _ours(self, name: str) -> Exit | None:
-        note = self._note(name)
-        if note is None:
-            # Whose it is cannot be told then: every handler tells, as a torn note must not hide an exit.
-            return self.read(ContainerId(name)) if self._is_torn(name) else None
-        if note.shared_pids:
+    def _do(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_filed(self, container: ContainerId, news: asyncio.Queue[Exit | None]) -> None:
+        note = await self._at_last(container, self._bundles.note)
+        # Without one nobody can say whose it is, and every handler tells of it.
+        if note is not None and not self._env.owns(note.handler):
+            self._bundles.forget(container)
+            return
+        if note is not None and note.shared_pids:
             # Nobody else ends what its first process left behind in a pid namespace that goes on.
-            self._kill_all(note)
-        return self.read(ContainerId(name))
-
-    def _note(self, name: str) -> BundleNote | None:
-        note = self._bundles.read_note(ContainerId(name)) if is_id(name) else None
-        return note if note is not None and self._env.owns(note.handler) else None
-
-    def _is_torn(self, name: str) -> bool:
-        container = ContainerId(name)
-        bundle_is_there = is_id(name) and os.path.isdir(self._env.paths.container(container))
-        return bundle_is_there and self._bundles.read_note(container) is None
+            await self._end_rest(container, note)
+        found = await self._at_last(container, self.read)
+        if found is not None:
+            self.forget(container)
+            news.put_nowait(found)
 
     def _monitor_ended(self, container: ContainerId) -> None:
-        note = self._note(container)
-        if note is None or os.path.exists(self._env.paths.exit_file(container)):
-            return  # deleted meanwhile, or filed as it should be
-        self._kill_all(note)
-        atomic_write(self._env.paths.exit_file(container), _LOST, 0o600)
+        self._do(self._tell_lost(container, "its monitor has ended"))
 
-    def _kill_all(self, note: BundleNote) -> None:
-        """Without waiting: whatever survives all rounds, by forking, does not survive the delete."""
+    def _first_ended(self, container: ContainerId) -> None:
+        def ask() -> None:
+            if self._monitors.watches(container):
+                why = f"its first process ended {MONITOR_TIME:.0f} s ago, and its monitor does not tell"
+                self._do(self._tell_lost(container, why))
+
+        asyncio.get_running_loop().call_later(MONITOR_TIME, ask)
+
+    async def _tell_lost(self, container: ContainerId, why: str) -> None:
+        if await self._at_last(container, self.read) is not None:
+            return  # filed as it should be
+        note = await self._at_last(container, self._bundles.note)
+        _log.warning("the exit code of container %s is lost: %s", container, why)
+        if note is not None:
+            await self._end_rest(container, note)
+        lost = Exit(container, LOST_CODE, time.time_ns(), lost=True)
+        for news in self._streams:
+            news.put_nowait(lost)
+        if not self._streams:
+            self._untold.append(lost)
+
+    async def _at_last(self, container: ContainerId, ask: Callable[[ContainerId], Awaitable[T]]) -> T:
+        """The answer: nobody else tells of that exit, so no lack of descriptors may lose it."""
+        while True:
+            try:
+                return await ask(container)
+            except OSError as error:
+                _log.warning("the exit of container %s: %s; trying again", container, error)
+                await asyncio.sleep(RETRY_AFTER)
+
+    async def _end_rest(self, container: ContainerId, note: BundleNote) -> None:
+        try:
+            await OURS.run(self._job(container), self._kill_all, note.cgroup)
+        except OSError as error:
+            _log.warning("ending what container %s left behind: %s", container, error)
+
+    def _kill_all(self, cgroup: str) -> None:
+        """Whatever survives all rounds, by forking, does not survive the delete."""
         for _round in range(_KILL_ROUNDS):
-            pids = self._env.cgroups.pids(note.cgroup)
+            pids = self._env.cgroups.pids(cgroup)
             for pid in pids:
                 signal_process(pid, signal.SIGKILL)
             if not pids:
                 return
 
+    def _job(self, container: ContainerId) -> Job:
+        return Job(f"looking at the exit of container {container}", owner=container)
+
+    def _on_file(self, container: ContainerId, note: BundleNote | None) -> Exit | None:
+        try:
+            with open(self._env.paths.exit_file(container), "rb") as file:
+                code = decode_exit(file.read(64))
+                at = os.fstat(file.fileno()).st_mtime_ns
+        except (FileNotFoundError, ValueError):
+            return None
+        return Exit(container, code, at, oom_killed=self._oom_killed(container, note))
+
     def _oom_killed(self, container: ContainerId, note: BundleNote | None) -> bool:
         if os.path.exists(f"{self._env.paths.container(container)}/oom"):
             return True
         return note is not None and self._stats.oom_kills(note.cgroup) > 0
-
-
-def _beginning(path: str) -> bytes:
-    """A log that may be such words and nothing else; empty for a longer one."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LONGEST_WORDS + 1)
-    except OSError:
-        return b""
-    return data if len(data) <= _LONGEST_WORDS else b""

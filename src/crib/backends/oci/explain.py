@@ -10,7 +10,7 @@ from crib.backends.oci.containers import Request
 from crib.backends.oci.failures import trying
 from crib.backends.oci.rootfs import LayerMounts
 from crib.host.overlay_view import look_through
-from crib.host.threads import run_to_end
+from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError
 from crib.model.explanation import ExplainedSpec
 from crib.model.ids import ContainerId
@@ -39,7 +39,8 @@ class Explanations:
         record = request.record
         with trying(f"explanation of container {record.id}"):
             layers = await self._layers.acquire(record.layers)
-            return await run_to_end(self._explain, request, layers)
+            job = Job(f"explaining container {record.id}", owner=request.sandbox.id)
+            return await FOREIGN.run(job, self._explain, request, layers)
 
     def _explain(self, request: Request, layers: Sequence[str]) -> ExplainedSpec:
         made = self._made(request.record.id)

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 
 from crib.host.processes import Completed, ProgramFailed, ToolMissing
-from crib.model.errors import Broken, Exhausted
+from crib.host.threads import Overdue
+from crib.model.errors import Broken, Exhausted, Unavailable
 from crib.wire.crilog import parse_line
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -37,6 +38,9 @@ def trying(what: str) -> Iterator[None]:
         raise Broken(f"{what}: {error.tool}: {error.strerror}") from error
     except ProgramFailed as error:
         raise Broken(f"{what}: {error}") from error
+    except Overdue as error:
+        text = str(error)
+        raise Unavailable(text if text.startswith(what) else f"{what}: {text}") from error
     except OSError as error:
         text = f"{what}: {error.filename}: {error.strerror}" if error.filename else f"{what}: {error}"
         raise (Exhausted(text) if error.errno in _FULL else Broken(text)) from error

@@ -39,8 +39,12 @@ class SeccompFilters:
             self._known.move_to_end(key)
         return filter_
 
+    def is_new(self, profile: oci.Seccomp | None) -> bool:
+        """Whether there is something to `learn`."""
+        return profile is not None and not self.known(profile)
+
     def learn(self, container: ContainerId | SandboxId, profile: oci.Seccomp | None) -> None:
-        """Remember what crun made of this profile for a container that was just created."""
+        """Remember what crun made of this profile for a container that was just created. Blocks."""
         if profile is None:
             return
         key = msgspec.json.encode(profile)

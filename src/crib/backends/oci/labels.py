@@ -15,11 +15,12 @@ from crib.backends.oci.sources import read_seccomp_profile
 from crib.host import apparmor, selinux
 from crib.host.files import atomic_write
 from crib.host.processes import ProgramFailed, ToolMissing
+from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
-from crib.model.sandbox import SandboxRecord, SecurityProfile
+from crib.model.sandbox import ProfileType, SandboxRecord, SecurityProfile
 from crib.ocispec.pod_security import PodConfinement, PodSecurityFacts, pod_confinement
 from crib.ocispec.security import DEFAULT_PROFILE, wanted_profile
 from crib.ocispec.selinux import CATEGORIES, PRIVILEGED_LEVEL, pod_labels, wanted_level
@@ -106,14 +107,21 @@ class Labels:
         except FileNotFoundError:
             return ""
 
-    async def confine(self, record: SandboxRecord) -> PodConfinement:
-        """What the pod's security context comes to; see `pod_confinement`. Takes the pod's level."""
+    async def seccomp_profile(self, record: SandboxRecord) -> bytes | None:
+        """Of the pod's own context; it may be a file anywhere on the host."""
+        profile = record.config.security.seccomp
+        if profile is None or profile.kind != ProfileType.LOCALHOST:
+            return None
+        job = Job(f"reading the seccomp profile {profile.localhost_ref}", owner=record.id)
+        return await FOREIGN.run(job, read_seccomp_profile, profile)
+
+    def confine(self, record: SandboxRecord, seccomp_profile: bytes | None) -> PodConfinement:
+        """What the pod's security context comes to; see `pod_confinement`. Takes the pod's level. Blocks."""
         security = record.config.security
-        await self.load_default_profile(security.apparmor, privileged=security.privileged)
         facts = PodSecurityFacts(
             profiles=self.loaded_profiles(security.apparmor, privileged=security.privileged),
             selinux_level=self.take_level(record),
-            seccomp_profile=read_seccomp_profile(security.seccomp),
+            seccomp_profile=seccomp_profile,
         )
         found = pod_confinement(record.config, self._host, facts)
         self.check(found.process_label, found.file_label)

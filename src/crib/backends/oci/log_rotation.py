@@ -1,31 +1,90 @@
-"""Setting a container's log aside when it has grown too long, as a kubelet does it.
+"""Opening a container's log anew, and setting it aside first when it has grown too long.
 
-The names are a kubelet's too (`LOG.YYYYMMDD-HHMMSS`), so that either of both removes what the other has left.
+The names are a kubelet's (`LOG.YYYYMMDD-HHMMSS`), so that either of both removes what the other has left.
 conmon's own bound (`--log-size-max`) is not used: it throws away all that was written before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
+import stat
 import time
 
+from crib.backends.oci.conmon import tell
+from crib.backends.oci.late import clear_away
+from crib.backends.oci.logs import log_job
+from crib.host.inotify import MOVED_TO, DirectoryWatcher
+from crib.host.threads import FOREIGN
+from crib.model.container import ContainerRecord
+from crib.model.errors import Broken, CribError, WrongState
+from crib.wire.conmon import REOPEN_LOG
+
+_REOPEN_TIME = 5.0
+"""Seconds for the monitor to make the new file."""
 _ROTATED = re.compile(r"\.\d{8}-\d{6}(?:\.gz)?")
 
 
-def is_longer(path: str, size: int) -> bool:
-    """Whether the log has more than `size` bytes; not when somebody else has just moved it away."""
-    try:
-        return os.stat(path).st_size > size
-    except FileNotFoundError:
+async def reopen(record: ContainerRecord, bundle: str) -> None:
+    """Returns once the new file is in place. OSError (`Overdue`) when the log's directory does not answer."""
+    what, path = f"reopening the log of container {record.id}", record.log_path
+    directory, name = os.path.split(path)
+
+    def look(watcher: DirectoryWatcher) -> None:
+        watcher.add(directory, MOVED_TO)
+        # A directory that is known may be had without its server: we wait for that, and not the monitor.
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)
+
+    with DirectoryWatcher([]) as watcher:
+        await FOREIGN.run(log_job("looking for", path, record.sandbox_id), look, watcher)
+        if not await tell(bundle, REOPEN_LOG):
+            raise WrongState(f"{what}: its monitor has ended")
+        try:
+            async with asyncio.timeout(_REOPEN_TIME):
+                async for event in watcher:
+                    if event.name == name or event.lost:
+                        return
+        except TimeoutError:
+            raise Broken(f"{what}: the monitor made no new {path}") from None
+
+
+async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int) -> bool:
+    """See Handler.rotate_log."""
+    path, pod = record.log_path, record.sandbox_id
+    done: list[str] = []
+
+    def late() -> None:
+        for aside in filter(None, done):
+            job = log_job("renaming", path, pod)
+            clear_away(f"setting aside the log {path}", FOREIGN.run(job, put_back, path, aside))
+
+    job = log_job("rotating", path, pod, late)
+    await FOREIGN.run(job, lambda: done.append(set_aside(path, size_max, time.time())))
+    if not done[0]:
         return False
+    try:
+        await reopen(record, bundle)
+    except (CribError, OSError):
+        with contextlib.suppress(OSError):
+            await FOREIGN.run(log_job("renaming", path, pod), put_back, path, done[0])
+        raise
+    await FOREIGN.run(log_job("removing what was set aside of", path, pod), remove_oldest, path, files - 1)
+    return True
 
 
-def set_aside(path: str, now: float) -> str:
-    """Rename the log; its new path, or "" when this second's name is taken: it is not time yet."""
+def set_aside(path: str, size: int, now: float) -> str:
+    """Rename a log that has more than `size` bytes; its new path, "" if it was not renamed."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:  # somebody else has just moved it away
+        return ""
+    if not stat.S_ISREG(found.st_mode) or found.st_size <= size:
+        return ""
     aside = f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
-    if os.path.lexists(aside):
+    if os.path.lexists(aside):  # this second's name is taken: it is not time yet
         return ""
     os.rename(path, aside)
     return aside

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import partial
 
 from crib.backends.oci.deaths import Deaths
 from crib.backends.oci.failures import trying
 from crib.backends.oci.pod_namespaces import held_by
 from crib.host.mount_changes import MountChanges
 from crib.host.mount_table import mount_roots_below
-from crib.host.threads import on_own_thread_async
+from crib.host.threads import OURS
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
@@ -54,7 +53,7 @@ class PodLosses:
                     continue
                 mounts.listen()
                 # 10,000 mounts take 30 ms.
-                for sandbox in await on_own_thread_async(partial(self._torn, tuple(ready()))):
+                for sandbox in await OURS.run("reading the mount table", self._torn, tuple(ready())):
                     yield sandbox
         finally:
             mounts.close()

@@ -5,10 +5,11 @@ A directory of files, pinned namespaces, a shm, a cgroup; and an infra process i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+from collections.abc import Sequence
 
+from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.bundles import Bundles, identity, is_alive
 from crib.backends.oci.environment import OCI_VERSION, OciEnvironment
 from crib.backends.oci.failures import checked, trying
@@ -24,7 +25,7 @@ from crib.backends.oci.pod_namespaces import (
     pins,
     unpin_all,
 )
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.updates import Updates
@@ -33,7 +34,7 @@ from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
 from crib.host.processes import run
-from crib.host.threads import run_to_end
+from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
@@ -66,15 +67,12 @@ class Pods:
         cgroup = self._env.names.pod(record)
         with trying(f"preparing sandbox {record.id}"):
             with stage("files", record.id):
-                self._make_directory(record)
-                confinement = await self._labels.confine(record)
+                security = config.security
+                await self._labels.load_default_profile(security.apparmor, privileged=security.privileged)
+                profile = await self._labels.seccomp_profile(record)
                 if config.log_directory:
-                    # In a thread: logs may lie on a file system that is slow to answer.
-                    await run_to_end(make_log_directory, config.log_directory, "config.log_directory")
-                write_pod_files(self._paths, record)
-                if config.security.namespaces.ipc != NamespaceMode.NODE:
-                    self._mount_shm(record, size)
-                self._labels.label_pod(record)
+                    await self._make_log_directory(record)
+                confinement = await OURS.run(self._job(record.id), self._make_files, record, size, profile)
             with stage("namespaces", record.id):
                 await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
             if not config.cgroup_parent:
@@ -86,6 +84,25 @@ class Pods:
                 return None
             with stage("infra", record.id):
                 return await self._start_infra(record, cgroup, confinement)
+
+    def _job(self, sandbox: SandboxId) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"the files of sandbox {sandbox}", owner=sandbox, limit=limit)
+
+    async def _make_log_directory(self, record: SandboxRecord) -> None:
+        """Logs may lie on a file system that does not answer."""
+        path, limit = record.config.log_directory, self._env.settings.verb_timeout
+        job = Job(f"making the log directory {path}", owner=record.id, limit=limit)
+        await FOREIGN.run(job, make_log_directory, path, "config.log_directory")
+
+    def _make_files(self, record: SandboxRecord, shm: int, profile: bytes | None) -> PodConfinement:
+        self._make_directory(record)
+        confinement = self._labels.confine(record, profile)
+        write_pod_files(self._paths, record)
+        if record.config.security.namespaces.ipc != NamespaceMode.NODE:
+            self._mount_shm(record, shm)
+        self._labels.label_pod(record)
+        return confinement
 
     async def stop(self, record: SandboxRecord) -> None:
         """End the infra process, let go of namespaces and shm; safe to repeat."""
@@ -108,12 +125,14 @@ class Pods:
         await self._release(sandbox, self._env.names.own_pod(sandbox))
         await self._erase(sandbox, own_cgroup=True)
 
-    def alive(self, record: SandboxRecord) -> bool:
+    async def alive(self, record: SandboxRecord) -> bool:
         """Whether all that it was made with is still there."""
-        return is_whole(self._paths, record) and (not record.config.shares_pid or is_alive(record.infra))
+        if record.config.shares_pid and not is_alive(record.infra):
+            return False
+        return await OURS.run(self._job(record.id), is_whole, self._paths, record)
 
     def made_spec(self, record: SandboxRecord) -> bytes:
-        """See Handler.made_spec."""
+        """See Handler.made_spec. Blocks."""
         try:
             with open(f"{self._paths.sandbox(record.id)}/infra/config.json", "rb") as file:
                 document = json.load(file)
@@ -147,19 +166,20 @@ class Pods:
         self, record: SandboxRecord, cgroup: str, confinement: PodConfinement
     ) -> ProcessIdentity:
         paths, runtime = self._paths, self._env.runtime
-        root = await asyncio.to_thread(install_infra, paths, self._env.settings.catatonit)
+        job = self._job(record.id)
+        root = await OURS.run(job, install_infra, paths, self._env.settings.catatonit)
         bundle = f"{paths.sandbox(record.id)}/infra"
         spec = infra_spec(record, self._env.host, paths, root, self._env.names.oci_path(cgroup, record.id))
         compiled = self._filters.known(confinement.seccomp) if self._env.is_crun else ""
-        write_bundle(bundle, confined(spec, confinement, compiled))
+        await OURS.run(job, write_bundle, bundle, confined(spec, confinement, compiled))
         pid_file = f"{bundle}/pidfile"
         what = f"infra process of sandbox {record.id}"
         limit = self._env.settings.verb_timeout
         checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit))
-        if self._env.is_crun:
-            self._filters.learn(record.id, confinement.seccomp)
+        if self._env.is_crun and self._filters.is_new(confinement.seccomp):
+            await OURS.run(job, self._filters.learn, record.id, confinement.seccomp)
         checked(what, await run(runtime.start(record.id), timeout=limit))
-        found = identity(read_pid(pid_file))
+        found = identity(await OURS.run(job, read_pid, pid_file))
         if found is None:
             raise Broken(f"{what}: it ended at once")
         return found
@@ -167,26 +187,36 @@ class Pods:
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
         with trying(what):
-            runtimes = self._env.runtimes()
-            for runtime in runtimes:
+            runtimes, know_it = await OURS.run(self._job(sandbox), self._runtimes_of, sandbox)
+            for runtime in know_it:
                 await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
             infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
             if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
                 raise Broken(f"{what}: the infra process does not die")
             await self._env.cgroups.remove(infra_cgroup)
-            for runtime in runtimes:
-                forget_state(runtime, sandbox)
-            # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
-            while unmount(self._paths.sandbox(sandbox), lazy=True):
-                pass
-            # Pods whose files have no mount of their own: made by an older version, or not to their end.
-            unpin_all(self._paths, sandbox)
-            while unmount(self._paths.shm(sandbox), lazy=True):
-                pass
+            await OURS.run(self._job(sandbox), self._let_go, sandbox, runtimes)
+
+    def _runtimes_of(
+        self, sandbox: SandboxId
+    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]]:
+        """Those that it may be of, and those of them that know it."""
+        runtimes = self._env.runtimes()
+        return runtimes, knowing(runtimes, sandbox)
+
+    def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
+        for runtime in runtimes:
+            forget_state(runtime, sandbox)
+        # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
+        while unmount(self._paths.sandbox(sandbox), lazy=True):
+            pass
+        # Pods whose files have no mount of their own: made by an older version, or not to their end.
+        unpin_all(self._paths, sandbox)
+        while unmount(self._paths.shm(sandbox), lazy=True):
+            pass
 
     async def _erase(self, sandbox: SandboxId, *, own_cgroup: bool) -> None:
         with trying(f"removing sandbox {sandbox}"):
-            remove_tree(self._paths.sandbox(sandbox))
+            await OURS.run(self._job(sandbox), remove_tree, self._paths.sandbox(sandbox))
             if own_cgroup:
                 cgroup = self._env.names.own_pod(sandbox)
                 if not await self._env.cgroups.kill(cgroup, _KILL_TIME):

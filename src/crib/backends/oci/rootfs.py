@@ -6,6 +6,7 @@ And what is read and made inside, never outside of it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -21,7 +22,11 @@ from crib.model.facts import RootfsFacts
 from crib.model.ids import ContainerId, Digest
 from crib.model.paths import Paths
 
+_log = logging.getLogger(__name__)
+
 _FACT_LIMIT = 1 << 20
+_OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
+"""What opening or reading a file says where the image is to blame, not the host."""
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
@@ -96,7 +101,13 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
             raise
         release_below(bundle)
         remove_tree(bundle)
-    remove_tree(paths.writable_layer(container))
+    try:
+        remove_tree(paths.writable_layer(container))
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # Nothing of it is in use any more: the first start after the disk can be written removes it.
+        _log.warning("the writable layer of container %s stays: %s", container, error)
 
 
 def read_facts(root: str) -> RootfsFacts:
@@ -113,9 +124,12 @@ def _text(root: str, path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
-        raise InvalidRequest(
-            f"/{path} of the image cannot be used: {error.strerror}", field="config.image"
-        ) from error
+        if error.errno in _OF_THE_IMAGE:
+            raise InvalidRequest(
+                f"/{path} of the image cannot be used: {error.strerror}", field="config.image"
+            ) from error
+        with trying(f"reading /{path} of the image in {root}"):
+            raise
 
 
 def make_directories(

@@ -30,7 +30,7 @@ class Signals:
         """A container that somebody froze is thawed first: a stop is an order, and a frozen process obeys
         none (with cgroup v1 not even SIGKILL).
         """
-        note = self._bundles.read_note(record.id)
+        note = await self._bundles.note(record.id)
         if note is not None and self._freezer.is_frozen(note.cgroup):
             self._freezer.thaw(note.cgroup)
         if not everyone or note is None:

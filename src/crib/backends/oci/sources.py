@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
-from crib.model.container import ContainerConfig, Device, MountPropagation
+from crib.host.threads import Overdue
+from crib.model.container import ContainerConfig, ContainerRecord, Device, MountPropagation
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import ProfileType, SecurityProfile
 from crib.model.settings import ContainerDefaults, NodeMount
@@ -25,11 +26,52 @@ from crib.wire.oci_runtime import decode_seccomp
 REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev", "/proc", "/sys"})
 """Never made as a directory when missing: that would break the node, not help the pod."""
 _PROFILE_LIMIT = 4 << 20
+_SECCOMP = "config.linux.security_context.seccomp.localhost_ref"
 _MAX_DEVICES = 10_000
 _MAX_WALKED = 100_000
 _MAX_WALK_DEPTH = 32
 _MAX_WALK_SECONDS = 10.0
 _NOT_OURS = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx")  # noqa: S108 - the runtime makes these
+
+
+class ForeignLook:
+    """The first look at all that may lie on a file system that does not answer, before anything is made."""
+
+    def __init__(self) -> None:
+        self._at = ""
+        self._given_up = False
+
+    @property
+    def where(self) -> str:
+        """What is being looked at, to be said behind an error; empty when it is nothing of others."""
+        return f" (at {self._at})" if self._at else ""
+
+    def stop(self) -> None:
+        """Nobody waits for the work any more: `go_on` ends it."""
+        self._given_up = True
+
+    def go_on(self) -> None:
+        """Overdue when there is nobody to work for."""
+        if self._given_up:
+            raise Overdue("given up meanwhile")
+
+    def at_all(self, record: ContainerRecord, defaults: ContainerDefaults) -> None:
+        """Look at the host paths of a container. What is missing or wrong is for others to say. Blocks."""
+        config = record.config
+        named = [(f"config.mounts[{n}].host_path", mount.host_path) for n, mount in enumerate(config.mounts)]
+        named += [(f"config.devices[{n}].host_path", dev.host_path) for n, dev in enumerate(config.devices)]
+        named += [("setting containers.mounts", mount.source) for mount in node_mounts(defaults)]
+        if (profile := config.security.seccomp) is not None and profile.kind == ProfileType.LOCALHOST:
+            named.append((_SECCOMP, profile.localhost_ref.removeprefix("localhost/")))
+        named.append(("config.log_path", record.log_path))
+        for field, path in named:
+            if not path.startswith("/"):
+                continue
+            self._at = f"{field} {path}"
+            with contextlib.suppress(OSError, ValueError):
+                os.stat(path)
+            self.go_on()
+        self._at = ""
 
 
 def real_sources(config: ContainerConfig) -> list[str]:
@@ -235,18 +277,19 @@ def read_seccomp_profile(profile: SecurityProfile | None) -> bytes | None:
     """Content of a localhost profile; None when none is named. InvalidRequest when it cannot be read."""
     if profile is None or profile.kind != ProfileType.LOCALHOST:
         return None
-    field = "config.linux.security_context.seccomp.localhost_ref"
     path = profile.localhost_ref.removeprefix("localhost/")
     if not path.startswith("/"):
-        raise InvalidRequest(f"{path!r} is not an absolute path", field=field)
+        raise InvalidRequest(f"{path!r} is not an absolute path", field=_SECCOMP)
     try:
         return _read_profile(path)
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"profile {path} cannot be read: {error}", field=field) from error
+        raise InvalidRequest(f"profile {path} cannot be read: {error}", field=_SECCOMP) from error
 
 
 def _read_profile(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a regular file")
         data = file.read(_PROFILE_LIMIT + 1)
     if len(data) > _PROFILE_LIMIT:
         raise ValueError(f"it is longer than {_PROFILE_LIMIT} bytes")

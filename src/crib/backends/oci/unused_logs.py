@@ -6,32 +6,23 @@ restarts.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import stat
-from functools import partial
 
-from crib.host.threads import on_own_thread_async
+from crib.backends.oci.logs import log_job
+from crib.host.threads import FOREIGN
 
 _log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 2.0
-"""Seconds; a log may lie on a file system that does not answer."""
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-async def remove_unused(path: str) -> None:
+async def remove_unused(path: str, pod: str) -> None:
     """Remove an empty file; anything else stays. What fails, or takes too long, is logged and is no error."""
-    done, _ = await asyncio.wait([asyncio.ensure_future(_remove_or_log(path))], timeout=LONGEST_WAIT)
-    if not done:
-        _log.warning("removing the unused log %s takes more than %.0f s: it may stay", path, LONGEST_WAIT)
-
-
-async def _remove_or_log(path: str) -> None:
     try:
-        await on_own_thread_async(partial(_remove_empty, path))
+        await FOREIGN.run(log_job("removing", path, pod), _remove_empty, path)
     except OSError as error:
         _log.warning("the unused log %s stays: %s", path, error)
 

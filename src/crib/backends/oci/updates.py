@@ -23,7 +23,7 @@ from crib.backends.oci.slices import limit_slice
 from crib.host.cgroup_limits import Files, write_limits
 from crib.host.files import atomic_write
 from crib.host.processes import run
-from crib.host.threads import run_to_end
+from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
 from crib.model.sandbox import Resources, SandboxRecord
@@ -54,7 +54,8 @@ class Updates:
 
     async def container(self, record: ContainerRecord, resources: Resources) -> None:
         what = f"update of container {record.id}"
-        note = self._bundles.read_note(record.id)
+        with trying(what):
+            note = await self._bundles.note(record.id)
         if note is None:
             raise WrongState(f"{what}: it has no bundle")
         limits = cgroup_limits(resources, self._env.host, "linux")
@@ -67,9 +68,9 @@ class Updates:
                 self._check_memory(what, note.cgroup, files)
                 await self._update_in_runtime(what, record, note, limits)
                 files = [pair for pair in files if pair[0].startswith(_LEFT_OUT) or pair[0] in limits.unified]
-            await run_to_end(self._write, what, note.cgroup, files, "linux")
+            await OURS.run(Job(what, owner=record.id), self._write, what, note.cgroup, files, "linux")
             if resources.oom_score_adj != record.resources.oom_score_adj:
-                await run_to_end(self._score, note.cgroup, score)
+                await OURS.run(Job(what, owner=record.id), self._score, note.cgroup, score)
 
     async def pod(self, record: SandboxRecord, field: str) -> None:
         """A cgroup that the client named is the client's: a kubelet limits its pods itself."""
@@ -88,13 +89,14 @@ class Updates:
                 properties = slice_properties(limits, self._env.host.cgroup_layout)
                 await limit_slice(os.path.basename(cgroup), properties)
             else:
-                await run_to_end(self._write, what, cgroup, self._files(limits), field)
+                job = Job(what, owner=record.id)
+                await OURS.run(job, self._write, what, cgroup, self._files(limits), field)
 
     async def _update_in_runtime(
         self, what: str, record: ContainerRecord, note: BundleNote, limits: oci.Resources
     ) -> None:
         path = f"{self._env.paths.container(record.id)}/update.json"
-        atomic_write(path, oci.encode(limits), 0o600)
+        await OURS.run(Job(what, owner=record.id), atomic_write, path, oci.encode(limits), 0o600)
         argv = self._env.runtime_of(note.handler).update(record.id, path)
         checked(what, await run(argv, timeout=self._env.settings.verb_timeout))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from crib.host.cgroup_stats import MemoryStats, PressureLine, PressureStats, StatsReader
 from crib.host.files import disk_usage
+from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
 from crib.model.image import FilesystemUsage
 from crib.model.paths import Paths
@@ -49,7 +49,8 @@ class UsageReader:
         if known is not None and now - known[0] < _DISK_PAUSE:
             return known[1]
         path = f"{self._paths.writable_layer(container)}/upper"
-        usage = await asyncio.to_thread(disk_usage, path, _MAX_INODES)
+        job = Job(f"measuring {path}", owner=container)
+        usage = await OURS.run(job, disk_usage, path, _MAX_INODES)
         found = FilesystemUsage(self._paths.writable_layers, usage.bytes, usage.inodes, time.time_ns())
         self._disks[container] = (now, found)
         return found

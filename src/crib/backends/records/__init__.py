@@ -1,1 +1,1 @@
-"""Records in SQLite: begin with `database`, which owns the file, then `rows`, which implements the port."""
+"""Records in SQLite: begin with `database`, which says what is kept where, then `rows`, the port itself."""

@@ -1,164 +1,182 @@
-"""Two SQLite files in WAL mode (https://www.sqlite.org/wal.html), one for each way of writing.
+"""What is kept where: three SQLite files, each with its own way of being written.
 
-Pods and containers are written by the daemon's loop with `synchronous=NORMAL`: no fsync in its way, and what
-a power cut may take are rows of pods that it took too. Checkpoints (the fsyncs of WAL mode) run off the loop,
-never inside a commit. Images are written with `synchronous=FULL`, off the loop; a file of their own keeps a
-pod's commit from waiting for an image's fsync, as a WAL has one writer at a time.
+    STATE/records.db   pods, containers, addresses   by the loop, at once; gone after a boot, as pods are
+    DATA/crib.db       the same                      follows, off the loop; it outlives a boot
+    DATA/images.db     images                        off the loop, synced, before a caller goes on
 
-A file that is damaged is set aside, and said so: it must not keep the node from starting. All of them are for
-root alone: records hold what pods have in their environment.
+So a verb never waits for a disk to have its rows recorded, and a daemon that is killed finds all of them
+again, whatever the disk did: full, read-only, damaged or hung. While the disk cannot follow, that is a fault
+of the node. An end of a container is synced with the batch that it is in: its exit code survives a power cut.
+
+All are for root alone: records hold what pods have in their environment.
 """
 
 from __future__ import annotations
 
-import asyncio
-import glob
-import logging
-import os
+import contextlib
+import shutil
 import sqlite3
-import stat
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from crib.backends.records.boot_file import BootRows, Change, Origin, open_boot_file, sign
+from crib.backends.records.follower import Follower, problem_with
+from crib.backends.records.image_file import ImageFile
+from crib.backends.records.reserve import Reserve
+from crib.backends.records.salvage import salvage
+from crib.backends.records.sqlite_files import check, is_damage, is_full, open_file, remove
+from crib.backends.records.tables import copy_all
 from crib.model.errors import Broken
+from crib.model.paths import Paths
 
-log = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT = 10.0
-"""Seconds that one connection waits for another's commit."""
-CHECKPOINT_INTERVAL = 10.0
-
-_UNREADABLE = "CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);"
 _ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
 POD_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
 CREATE TABLE IF NOT EXISTS containers {_ROWS}
-{_UNREADABLE}
-"""
-# Documents are kept apart from the records, which are all held in memory; the rows are large, so there is a
-# rowid. An image from before there were documents has none; an earlier crib removes an image without them.
-_DOCUMENTS = "(id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL);"
-_FORGOTTEN = "DELETE FROM image_documents WHERE id NOT IN (SELECT id FROM images);"
-IMAGE_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS images {_ROWS}
-CREATE TABLE IF NOT EXISTS image_documents {_DOCUMENTS}
-{_FORGOTTEN}
-{_UNREADABLE}
+CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 """
 
-Statement = tuple[str, Sequence[object]]
-"""SQL, and what its question marks stand for."""
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Of the data directory's lock: what it said before we had it, and what it says since."""
 
-class SchemaTooNew(Broken):
-    """The file was written by a later crib."""
+    before: str = ""
+    now: str = ""
 
 
 class Database:
-    """The files' three connections: the loop's, its checkpointer's, and the durable writer's."""
+    """The files, from a start to its end. Made on the loop's thread, before anything else needs them."""
 
-    def __init__(self, path: str, image_path: str) -> None:
-        self.path = path
-        self.connection = _open(path, POD_SCHEMA)
-        """For the event loop's thread: commits take some tens of microseconds."""
-        self.connection.execute("PRAGMA synchronous=NORMAL")
-        self.connection.execute("PRAGMA wal_autocheckpoint=0")
-        self.image_connection = _open(image_path, IMAGE_SCHEMA)
-        """For one thread at a time, which holds the lock; and for reading before anything is written."""
-        self.image_connection.execute("PRAGMA synchronous=FULL")
-        self._image_lock = threading.Lock()
-        self._checkpointer = _connect(path)
-
-    async def execute_durably(self, *statements: Statement) -> None:
-        """Commit statements on the images' file, all or none, and have them on disk before returning."""
-        await asyncio.to_thread(self._execute_durably, statements)
-
-    def _execute_durably(self, statements: Sequence[Statement]) -> None:
-        connection = self.image_connection
-        with self._image_lock:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                for statement, values in statements:
-                    connection.execute(statement, values)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # SQLite itself ends one that a full disk has broken
-                    connection.execute("ROLLBACK")
-                raise
-
-    async def read_image_row(self, query: str, key: str) -> Sequence[object] | None:
-        """The one row of the images' file that the query finds for the key, or None."""
-        return await asyncio.to_thread(self._read_image_row, query, key)
-
-    def _read_image_row(self, query: str, key: str) -> Sequence[object] | None:
-        with self._image_lock:
-            row: Sequence[object] | None = self.image_connection.execute(query, (key,)).fetchone()
-            return row
-
-    async def checkpoint_forever(self) -> None:
-        """Move the pods' write-ahead log into its file from time to time, so that it stays short."""
-        while True:
-            await asyncio.sleep(CHECKPOINT_INTERVAL)
-            await asyncio.to_thread(self._checkpoint)
-
-    def _checkpoint(self) -> None:
+    def __init__(self, paths: Paths, boot: str = "", holding: Holding = Holding()) -> None:
         try:
-            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._open(paths, boot, holding)
+        except sqlite3.Error as error:
+            raise Broken(f"records in {paths.state} and {paths.data} cannot be opened: {error}") from error
+
+    def _open(self, paths: Paths, boot: str, holding: Holding) -> None:
+        self._paths = paths
+        self.files = paths.boot_records, paths.database, paths.image_database
+        self._problems: dict[str, str] = {}
+        self._watcher: Callable[[str], None] = lambda problem: None
+        self._told_mended: Callable[[str], None] = lambda text: None
+        self.mended: list[str] = []
+        """What the start had to put right."""
+        self._reserve = Reserve(paths.reserve)
+        self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
+        before = Origin(boot, holding.before)
+        connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
+        if not is_current:
+            self._fill(connection)
+        sign(connection, Origin(boot, holding.now))
+        self.pods = BootRows(connection, paths.boot_records, self._follower)
+        self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
+        if self.images.report:
+            self.mended.append(self.images.report)
+        try:
+            self._reserve.keep()
+        except OSError as error:  # told before the first verb, and again by the follower
+            self._problems.setdefault(paths.database, problem_with(paths.database, error))
+        for part in (self._follower, self.pods, self.images):
+            part.told = self._tell
+        for other in (self._follower, self.images):
+            other.mended = self._mend
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        """Take over what the disk has: the first start of a boot."""
+        path = self._paths.database
+        try:
+            found = self._opened_or_salvaged(path)
+        except (sqlite3.Error, OSError) as error:
+            self._problems[path] = problem_with(path, error)
+            self._fill_from_copy(connection)
+        else:
+            _take(found, connection)
+            self._follower.take_over(found)
+
+    def _opened_or_salvaged(self, path: str) -> sqlite3.Connection:
+        try:
+            return self._opened(path)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            saved = salvage(path, POD_SCHEMA, error)
+            self.mended.append(saved.report)
+            return saved.connection
+
+    def _opened(self, path: str) -> sqlite3.Connection:
+        try:
+            connection = open_file(path, POD_SCHEMA)
         except sqlite3.OperationalError as error:
-            log.warning("checkpoint of %s: %s", self.path, error)
+            if not is_full(error) or not self._reserve.give_up():
+                raise
+            connection = open_file(path, POD_SCHEMA)
+        try:
+            check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _fill_from_copy(self, connection: sqlite3.Connection) -> None:
+        """From a disk that takes nothing, which SQLite wants even to read."""
+        scratch = self._paths.scratch_records
+        remove(scratch)
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(self._paths.database + suffix, scratch + suffix)
+        found = self._opened_or_salvaged(scratch)
+        _take(found, connection)
+        found.close()
+        remove(scratch)
+
+    def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
+        """Tell, on the loop, what cannot be kept and why (nothing: all can), and what was put right."""
+        self._watcher, self._told_mended = told, mended
+        for text in self.mended:
+            mended(text)
+        if self.images.problem:
+            self._problems[self.images.path] = self.images.problem
+        if self._problems:
+            told(self.problem)
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(self._problems.values())
+
+    def services(self) -> Sequence[tuple[str, Coroutine[Any, Any, None]]]:
+        """What has to run for the daemon's life."""
+        return (
+            ("records on disk", self._follower.follow_forever()),
+            ("records of images", self.images.heal_forever()),
+        )
+
+    def _tell(self, part: str, problem: str) -> None:
+        if self._problems.get(part, "") == problem:
+            return
+        if problem:
+            self._problems[part] = problem
+        else:
+            del self._problems[part]
+        self._watcher(self.problem)
+        self._follower.look()
+
+    def _mend(self, text: str) -> None:
+        self._told_mended(text)
 
     def close(self) -> None:
-        with self._image_lock:  # a write that has begun is finished first
-            self.image_connection.close()
-        self._checkpointer.close()
-        self.connection.close()
+        self._follower.close()
+        self.images.close()
+        self.pods.close()
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    # Each connection is used by one thread at a time: the loop's, or one that holds a lock.
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    return connection
+def _take(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    source.execute("BEGIN")
+    target.execute("BEGIN IMMEDIATE")
+    copy_all(source, target)
+    target.execute("COMMIT")
+    source.execute("COMMIT")
 
 
-def _open(path: str, schema: str) -> sqlite3.Connection:
-    _keep_private(path)
-    try:
-        return _prepare(path, schema)
-    except sqlite3.OperationalError:
-        raise  # locked, no room, no permission: the file itself is not to blame
-    except sqlite3.DatabaseError as error:
-        aside = f"{path}.broken-{time.time_ns()}"
-        log.error("%s is damaged (%s): it is kept as %s, and a new one begins", path, error, aside)
-        for suffix in ("", "-wal", "-shm"):
-            if os.path.exists(path + suffix):
-                os.rename(path + suffix, aside + suffix)
-        return _prepare(path, schema)
-
-
-def _keep_private(path: str) -> None:
-    """For root alone, with its log, its index, and what was set aside; those to come get the file's mode."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    for file in glob.glob(f"{glob.escape(path)}*"):
-        if stat.S_IMODE(os.stat(file).st_mode) != 0o600:
-            os.chmod(file, 0o600)
-
-
-def _prepare(path: str, schema: str) -> sqlite3.Connection:
-    connection = _connect(path)
-    try:
-        _check_version(connection, path)
-        connection.executescript(schema)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check_version(connection: sqlite3.Connection, path: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise SchemaTooNew(f"{path} has schema {version}, this crib knows up to {SCHEMA_VERSION}")
+__all__ = ["Change", "Database", "Holding"]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 
-from crib.backends.records.database import Database, Statement
-from crib.model.container import ContainerRecord
+from crib.backends.records.boot_file import Change
+from crib.backends.records.check import check_databases
+from crib.backends.records.database import Database
+from crib.backends.records.image_file import Statement
+from crib.backends.records.salvage import LOST_FILE
+from crib.backends.records.sqlite_files import commit, is_full
+from crib.host.threads import OURS, Job
+from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, Exhausted
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -23,6 +32,8 @@ T = TypeVar("T")
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of one document of an image at most: as many as a pull takes."""
+CHECK_LIMIT = 600.0
+"""Seconds that a check of the databases may take."""
 _PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
 _PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"
 _DELETE_IMAGE = "DELETE FROM images WHERE id = ?"
@@ -37,45 +48,54 @@ def _trying(what: str, key: str) -> Iterator[None]:
     """Turns what SQLite and the encoder say into errors of ours."""
     try:
         yield
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        kind = Exhausted if full else Broken
+    except (sqlite3.Error, OSError) as error:
+        kind = Exhausted if is_full(error) else Broken
         raise kind(f"database: {what} {key}: {error}") from error
     except (msgspec.MsgspecError, UnicodeError, OverflowError) as error:
         raise Broken(f"database: {what} {key}: the record cannot be written: {error}") from error
 
 
 class SqliteRecords:
-    """Writes are committed when a call returns; see `database` for what a power cut may take."""
+    """See `database` for what is written when, and what a power cut may take."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection = database.connection
+        self._pods = database.pods
+        self._images = database.images
 
     def load(self) -> AllRecords:
         """All rows; one that cannot be read is moved to the table `unreadable` and logged."""
-        pods, images = self._connection, self._database.image_connection
-        return AllRecords(
+        pods, images = self._pods.connection, self._images.connection
+        rows = AllRecords(
             _load(pods, "sandboxes", SandboxRecord),
             _load(pods, "containers", ContainerRecord),
             _load(images, "images", ImageRecord),
         )
+        return replace(rows, lost_images=_lost(images, {row.id for row in rows.images}))
+
+    def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
+        self._database.watch(told, mended)
 
     def put_sandbox(self, record: SandboxRecord) -> None:
-        with _trying("write sandbox", record.id):
-            self._connection.execute("REPLACE INTO sandboxes VALUES (?, ?)", (record.id, _encode(record)))
+        self._put("sandboxes", record.id, record)
 
     def delete_sandbox(self, sandbox: SandboxId) -> None:
-        with _trying("delete sandbox", sandbox):
-            self._connection.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox,))
+        self._delete("sandboxes", sandbox)
 
     def put_container(self, record: ContainerRecord) -> None:
-        with _trying("write container", record.id):
-            self._connection.execute("REPLACE INTO containers VALUES (?, ?)", (record.id, _encode(record)))
+        self._put("containers", record.id, record, synced=record.state is ContainerState.EXITED)
 
     def delete_container(self, container: ContainerId) -> None:
-        with _trying("delete container", container):
-            self._connection.execute("DELETE FROM containers WHERE id = ?", (container,))
+        self._delete("containers", container)
+
+    def _put(self, table: str, key: str, record: object, *, synced: bool = False) -> None:
+        with _trying("write a row of", f"{table}: {key}"):
+            blob = _encode(record)
+        statement = f"REPLACE INTO {table} VALUES (?, ?)"  # noqa: S608  # a name of ours
+        self._pods.write([Change((table, key), statement, (key, blob), synced)])
+
+    def _delete(self, table: str, key: str) -> None:
+        self._pods.write([Change((table, key), f"DELETE FROM {table} WHERE id = ?", (key,))])  # noqa: S608
 
     async def put_image(self, record: ImageRecord, documents: ImageDocuments | None = None) -> None:
         """Record and documents in one commit; Exhausted when a document is longer than `MAX_DOCUMENT`."""
@@ -84,11 +104,11 @@ class SqliteRecords:
             if documents is not None:
                 _check_size(record.id, documents)
                 statements.append((_PUT_DOCUMENTS, (record.id, documents.config, documents.manifest)))
-            await self._database.execute_durably(*statements)
+            await self._images.write(*statements)
 
     async def image_documents(self, image: ImageId) -> ImageDocuments:
         with _trying("read documents of image", image):
-            row = await self._database.read_image_row(_READ_DOCUMENTS, image)
+            row = await self._images.read(_READ_DOCUMENTS, image)
         if row is None:
             return ImageDocuments()
         config, manifest = row
@@ -97,9 +117,15 @@ class SqliteRecords:
         return ImageDocuments(config, manifest)
 
     async def delete_image(self, image: ImageId) -> None:
-        """Record and documents in one commit."""
-        with _trying("delete image", image):
-            await self._database.execute_durably((_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
+        """Record and documents in one commit; if that cannot be now, it will be tried again."""
+        await self._images.remove(image, (_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
+
+    async def check(self) -> Sequence[Finding]:
+        return await OURS.run(
+            Job("checking the databases", limit=CHECK_LIMIT),
+            check_databases,
+            *self._database.files,
+        )
 
     def close(self) -> None:
         self._database.close()
@@ -126,14 +152,24 @@ def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[
     return found
 
 
+def _lost(connection: sqlite3.Connection, known: set[ImageId]) -> tuple[str, ...]:
+    """Images that cannot be read and have not come again, and damaged files that nobody has removed yet."""
+    with _trying("read", "what is unreadable"):
+        rows = connection.execute("SELECT noun, id, error FROM unreadable").fetchall()
+    return tuple(
+        f"{noun} {key}: {error}"
+        for noun, key, error in rows
+        if (noun == LOST_FILE and os.path.exists(key)) or (noun == "images" and key not in known)
+    )
+
+
 def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str]) -> None:
     noun, key = row[:2]
-    with _trying("set aside a row of", noun):
-        connection.execute("BEGIN")
-        try:
-            connection.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row)
-            connection.execute(f"DELETE FROM {noun} WHERE id = ?", (key,))  # noqa: S608  # a name of ours
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            connection.execute("ROLLBACK")
-            raise
+    moved: list[Statement] = [
+        ("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row),
+        (f"DELETE FROM {noun} WHERE id = ?", (key,)),  # noqa: S608  # a name of ours
+    ]
+    try:
+        commit(connection, moved)
+    except sqlite3.Error as error:  # of a full disk: it stays where it is, and is as unreadable the next time
+        log.error("row %s in %s could not be set aside: %s", key, noun, error)

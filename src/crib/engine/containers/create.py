@@ -20,9 +20,18 @@ from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
+from crib.engine.keeper import current_work
+from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
-from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound, WrongState
+from crib.model.errors import (
+    IMAGE_VOLUME_MOUNT_FAILED,
+    AlreadyExists,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    WrongState,
+)
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
@@ -63,7 +72,9 @@ class CreateContainer:
             return row.id
         self._give_up_earlier(sandbox.id, config)
         claim = core.claim(sandbox, config.name)
-        return await self._joins.admitted(key, config, claim, lambda: self._create(sandbox.id, config))
+        return await self._joins.admitted(
+            key, config, claim, lambda: self._create(sandbox.id, config), sandbox.id
+        )
 
     def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
         """End creates of earlier attempts whose callers have gone, and remove what they made.
@@ -81,27 +92,33 @@ class CreateContainer:
 
     async def _create(self, sandbox_id: SandboxId, config: ContainerConfig) -> ContainerId:
         core = self._core
+        core.refuse_if_faulty()
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
         await notice_loss(core, sandbox_id)  # its watch may be about to tell the same
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
+        self._refuse_crowd(sandbox_id)
         self._check_target(sandbox_id, config)
         record = self.draft(sandbox, config, image)
         for used in record.held_images:
             self._catalogue.use(used)
         core.containers.put(record)
+        if (work := current_work()) is not None:
+            work.of = record.id
         stage = core.timeline.of(sandbox_id)
         with stage("CreateContainer", config.name):
             try:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
+                    core.refuse_if_faulty()
                     created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
                     made = replace(
                         record, process=created.process, monitor=created.monitor, user=created.user
                     )
                     record = core.containers.put(replace(made, state=move_container(record, "create")))
+                    core.refuse_if_faulty()
             except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell
                     await teardown_container(core, record)
@@ -116,6 +133,13 @@ class CreateContainer:
             self._unclaimed = {row for row in self._unclaimed if core.containers.get(row)} | {record.id}
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    def _refuse_crowd(self, sandbox_id: SandboxId) -> None:
+        """A kubelet tries for ever: what hangs must not become more each time."""
+        left = [row for row in self._core.containers_of(sandbox_id) if row.id in self._core.retries.objects()]
+        if len(left) >= MAX_LEFT:
+            text = f"pod sandbox {sandbox_id} has {len(left)} containers that cannot be removed"
+            raise Exhausted(f"{text}, one of them {left[0].id}: {left[0].message}")
 
     def _check_target(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
         """Whose processes the container is to see: those of a running container of its own pod only."""

@@ -29,7 +29,7 @@ class StartContainer:
     async def __call__(self, text: str) -> None:
         record = self._core.container(text)
         claim = self._core.claim(self._core.sandbox(record.sandbox_id), record.config.name)
-        await self._joins.admitted(record.id, record, claim, lambda: self._start(record.id))
+        await self._joins.admitted(record.id, record, claim, lambda: self._start(record.id), record.id)
 
     async def _start(self, container: ContainerId) -> None:
         core = self._core
@@ -38,6 +38,7 @@ class StartContainer:
             if record.state is ContainerState.RUNNING:
                 return  # a retry, after a start whose answer the caller did not wait for
             state = move_container(record, "start")
+            core.refuse_if_faulty()
             sandbox = core.sandbox(record.sandbox_id)
             if sandbox.state is not SandboxState.READY:
                 raise WrongState(

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from crib.engine.images.policy import matches_any
 from crib.model.errors import InvalidRequest
-from crib.model.ids import Digest, ImageId, digest_of
+from crib.model.ids import Digest, ImageId
 from crib.model.image import (
     FetchedImage,
     ImageDocuments,
@@ -41,6 +41,8 @@ class Catalogue:
         self._names: dict[str, ImageId] = {}
         self._layers: dict[Digest, Layer] = {}
         self._lost: frozenset[Digest] = frozenset()
+        self.doubted: frozenset[Digest] = frozenset()
+        """Layers that no image names, but perhaps one whose record was lost."""
         self._changes = asyncio.Lock()
 
     def fill(self, records: Iterable[ImageRecord]) -> None:
@@ -84,6 +86,11 @@ class Catalogue:
                     log.error("image %s has to be pulled again: not on disk are %s", name, ", ".join(gone))
             self._lost = lost
 
+    async def doubt(self, images: Images) -> None:
+        """Records were lost: what is on disk now and belongs to no image may belong to one of theirs."""
+        named = {layer.diff_id for row in self for layer in row.layers}
+        self.doubted = frozenset(await images.present()) - named
+
     def find(self, text: str) -> ImageRecord | None:
         """By id or its beginning, with or without `sha256:`, by NAME[:TAG] or NAME@DIGEST.
 
@@ -124,7 +131,6 @@ class Catalogue:
 
         What was pulled by an index has the digest of its own manifest too: either may be asked for later.
         """
-        own = await asyncio.to_thread(digest_of, fetched.documents.manifest) if fetched.indexes else None
         async with self._changes:
             known = self._images.get(fetched.id)
             tags = list(known.tags) if known else []
@@ -132,7 +138,7 @@ class Catalogue:
             for reference in references:
                 if not reference.digest:
                     _add(tags, f"{reference.name}:{reference.tag}")
-                for digest in (reference.digest or fetched.manifest_digest, own):
+                for digest in (reference.digest or fetched.manifest_digest, fetched.own_digest):
                     if digest:
                         _add(digests, f"{reference.name}@{digest}")
             record = ImageRecord(

@@ -126,12 +126,18 @@ class ImageVerbs:
         """Remove layers that no image and no container needs."""
         await self._gate.sweep()
 
+    async def unreferenced(self) -> Sequence[Digest]:
+        """Layers that `sweep` would remove; none while images come, whose layers are not on record yet."""
+        async with self._gate.resting() as is_resting:
+            return await self._core.ports.images.sweep(self._needed(), dry=True) if is_resting else ()
+
     async def _join(self, order: PullOrder, transfer: Transfer | None = None) -> tuple[ImageRecord, ...]:
         transfer = transfer or Transfer(order)
         return await self._pulls.join(_key(order), transfer, lambda: self._pull(order, transfer))
 
     async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
         reference = order.reference
+        self._core.refuse_if_faulty()
         self._policy.before_pull(reference)
         order = await self._judged(order, transfer)
         async with self._gate.filling():
@@ -151,6 +157,7 @@ class ImageVerbs:
     async def _import(
         self, path: str, references: Sequence[ImageReference], transfer: Transfer
     ) -> tuple[ImageRecord, ...]:
+        self._core.refuse_if_faulty()
         async with self._gate.filling():
             found = await self._core.ports.images.import_archive(path, transfer.sink)
             try:
@@ -178,11 +185,15 @@ class ImageVerbs:
         await self._catalogue.remove(record)
         await self._gate.sweep()
 
-    async def _sweep_unreferenced(self) -> None:
+    def _needed(self) -> set[Digest]:
         keep: set[Digest] = {layer.diff_id for image in self._catalogue for layer in image.layers}
+        keep |= self._catalogue.doubted
         for container in self._core.containers:
             keep.update(container.held_layers)
-        for digest in await self._core.ports.images.sweep(keep):
+        return keep
+
+    async def _sweep_unreferenced(self) -> None:
+        for digest in await self._core.ports.images.sweep(self._needed()):
             log.info("layer %s removed: no image and no container needs it", digest)
 
 

@@ -1,16 +1,22 @@
 """Brings records and world together after a start; nothing that fails or hangs holds up the rest.
 
-Assumes: no verb runs yet (the gate is closed), and every path, cgroup and mount of ours derives from an id.
+The gate opens when what lists show is true again, and at the latest after `GATE_BOUND`. What is not recovered
+by then goes on behind it, as do the pods' networks and the sweeps. Meanwhile an object is shown as last
+known, and who wants to change a pod waits for its lock, which recovery holds for `BOUND` at most.
+
+Assumes: every path, cgroup and mount of ours derives from an id, and a record is there before its work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
@@ -19,49 +25,111 @@ from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
+from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 log = logging.getLogger(__name__)
 
+GATE_BOUND = 3.0
+"""Seconds after which the gate opens though something is not recovered yet."""
+LOOK_BOUND = 1.0
+"""Seconds after which exits and losses are watched though something has not been looked at yet."""
 BOUND = 10.0
 """Seconds that one record may take."""
 PARALLEL = 16
+"""Records that are worked on together."""
+PATIENCE = 0.25
+"""Seconds after which one that takes longer makes room for the next, and goes on beside it."""
+_UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
+
+Work = Callable[[], Awaitable[None]]
+Doubt = Callable[[str], None]
 
 
-async def recover(core: Core) -> None:
-    """Containers first, then sandboxes, then whatever belongs to no record. Exits are watched afterwards."""
-    limit = asyncio.Semaphore(PARALLEL)
-
-    async def container(row: ContainerRecord) -> None:
-        problem = await _bounded(limit, f"container {row.id}", lambda: _container(core, row))
-        if problem:
-            _doubt_container(core, row, problem)
-
-    async def sandbox(row: SandboxRecord) -> None:
-        problem = await _bounded(limit, f"pod sandbox {row.id}", lambda: _sandbox(core, row))
-        if problem:
-            _doubt_sandbox(core, row, problem)
-
-    await asyncio.gather(*(container(row) for row in core.containers))
-    # From here on containers are killed and their exits awaited.
-    for name, handler in core.ports.handlers.items():
-        core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
-    await asyncio.gather(*(sandbox(row) for row in core.sandboxes))
-    for name, handler in core.ports.handlers.items():
-        core.keeper.serve(f"pods of {name}", watch_pods(core, handler))
-    await _bounded(limit, "what belongs to no record", lambda: _sweep(core), times=6)
-    # A plugin that hangs in GC holds up the pods of its networks, but not the daemon.
-    await asyncio.wait([core.keeper.start("network garbage", _sweep_networks(core))], timeout=BOUND)
+async def recover(core: Core) -> asyncio.Task[None]:
+    """Returns when the gate may open; the task is what goes on behind it."""
+    recovery = _Recovery(core)
+    states = core.keeper.serve("recovery", recovery.states())
+    await asyncio.wait([states], timeout=GATE_BOUND)
+    if not states.done():
+        log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
+    return core.keeper.serve("recovery behind the gate", recovery.rest(states))
 
 
-async def _bounded(
-    limit: asyncio.Semaphore, what: str, work: Callable[[], Awaitable[None]], times: int = 1
-) -> str:
-    """Do the work within `times` the bound of one record; returns what went wrong, or nothing."""
-    bound = times * BOUND
-    async with limit:
+class _Recovery:
+    """That of one start."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._sandboxes: dict[SandboxId, asyncio.Task[None]] = {}
+        self.under_way: dict[str, None] = {}
+        """What is being recovered."""
+
+    async def states(self) -> None:
+        """Each container, each sandbox when its containers are done; and exits and losses are watched."""
+        core = self._core
+        looks: dict[SandboxId, list[asyncio.Task[None]]] = {}
+        for row in core.containers:
+            if not _is_settled(core, row):
+                looks.setdefault(row.sandbox_id, []).append(self._begin_container(row))
+        every = [look for group in looks.values() for look in group]
+        await _over(every, LOOK_BOUND)
+        # From here on containers are killed and their exits awaited.
+        for name, handler in core.ports.handlers.items():
+            core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
+        for pod in core.sandboxes:
+            if not pod.released:
+                self._sandboxes[pod.id] = self._begin_sandbox(pod, looks.get(pod.id, ()))
+        await _over(self._sandboxes.values(), LOOK_BOUND)
+        for name, handler in core.ports.handlers.items():
+            core.keeper.serve(f"pods of {name}", watch_pods(core, handler))
+        await _over([*every, *self._sandboxes.values()])
+
+    async def rest(self, states: asyncio.Task[None]) -> None:
+        """What nobody who lists pods has to wait for. What is made meanwhile is left alone."""
+        core = self._core
+        for row in (*core.sandboxes, *core.containers):
+            if row.abandoned:
+                clean_later(core, row)
+        await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
+        await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
+        # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
+        await _sweep_networks(core)
+
+    def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
+        core, what = self._core, f"container {row.id}"
+
+        async def work() -> None:
+            if problem := await self._bounded(what, lambda: _container(core, row)):
+                _doubt_container(core, row, problem)
+
+        return core.keeper.serve("recovery", work(), row.id)
+
+    def _begin_sandbox(self, row: SandboxRecord, looks: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
+        core, what = self._core, f"pod sandbox {row.id}"
+
+        async def work() -> None:
+            await _over(looks)
+            if problem := await self._bounded(what, lambda: _sandbox(core, row.id)):
+                _doubt_sandbox(core, row, problem)
+
+        return core.keeper.serve("recovery", work(), row.id)
+
+    def _begin_network(self, sandbox: SandboxId, state: asyncio.Task[None]) -> asyncio.Task[None]:
+        core, what = self._core, f"the network of pod sandbox {sandbox}"
+
+        async def work() -> None:
+            await _over([state])
+            await self._bounded(what, lambda: _resume_network(core, sandbox))
+
+        return core.keeper.serve("recovery", work(), sandbox)
+
+    async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
+        """Do the work within `bound` seconds; returns what went wrong, or nothing."""
+        self.under_way[what] = None
         try:
-            async with asyncio.timeout(bound):
+            async with self._turn(), asyncio.timeout(bound):
                 await work()
         except TimeoutError:
             problem = f"recovery took more than {bound:.0f} s"
@@ -71,13 +139,43 @@ async def _bounded(
             log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
         else:
             return ""
-    return problem
+        finally:
+            del self.under_way[what]
+        return problem
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A place among those that are worked on, given back after `PATIENCE` at the latest."""
+        await self._slots.acquire()
+        held = [self._slots]
+
+        def leave() -> None:
+            if held:
+                held.pop().release()
+
+        timer = asyncio.get_running_loop().call_later(PATIENCE, leave)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            leave()
+
+
+async def _over(tasks: Iterable[asyncio.Task[None]], within: float | None = None) -> None:
+    """Wait until all of them are, for so many seconds at most."""
+    if pending := [task for task in tasks if not task.done()]:
+        await asyncio.wait(pending, timeout=within)
+
+
+def _is_settled(core: Core, record: ContainerRecord) -> bool:
+    """Whether there is nothing to do: most records of a node that has been up for long are of this kind."""
+    return record.state is ContainerState.EXITED and core.sandboxes.get(record.sandbox_id) is not None
 
 
 def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
     """Nobody knows how it is: shown as UNKNOWN, so that the kubelet removes it."""
     now = core.containers.get(row.id)
-    if now is not None and now.state not in (ContainerState.EXITED, ContainerState.UNKNOWN):
+    if now is not None and now.state not in _UNDOUBTED:
         core.containers.put(
             replace(now, state=ContainerState.UNKNOWN, reason="RecoveryError", message=problem)
         )
@@ -99,10 +197,13 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
-    await _do(core, record, decision)
+        if core.containers.get(record.id) is not record:
+            return  # a caller, or its exit, came before the answer
+    await carry_out(core, record, decision)
 
 
-async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
+async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
+    """Make record and world agree as the table says."""
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
@@ -122,41 +223,42 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
             pass
 
 
-async def _sandbox(core: Core, record: SandboxRecord) -> None:
-    if record.state in (SandboxState.CREATING, SandboxState.REMOVING):
-        await teardown_sandbox(core, record, "interrupted")
-        return
-    if record.released:
-        return
-    if record.boot_id == core.facts.boot_id:
-        await notice_loss(core, record.id)
-        record = core.sandboxes.get(record.id) or record
-        if record.reason == LOST:
-            return  # what runs in it still is the client's to stop
-        if record.state is SandboxState.READY:
-            await _resume_network(core, record)
+async def _sandbox(core: Core, sandbox: SandboxId) -> None:
+    async with core.locks.of(sandbox):
+        record = core.sandboxes.get(sandbox)
+        if record is None or record.released:
             return
-    # The reason of a run that failed lets the next try of that run clear it away.
-    reason = record.reason if record.state is SandboxState.NOT_READY else LOST
-    record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
-    released = await release_sandbox(core, record)
-    core.sandboxes.put(replace(released, reason=reason))
+        if record.state in (SandboxState.CREATING, SandboxState.REMOVING):
+            await teardown_sandbox(core, record, "interrupted")
+            return
+        if record.boot_id == core.facts.boot_id:
+            await notice_loss(core, sandbox)
+            record = core.sandboxes.get(sandbox) or record
+            if record.reason == LOST or record.state is SandboxState.READY:
+                return  # what runs in a lost one still is the client's to stop
+        # The reason of a run that failed lets the next try of that run clear it away.
+        reason = record.reason if record.state is SandboxState.NOT_READY else LOST
+        record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        released = await release_sandbox(core, record)
+        core.sandboxes.put(replace(released, reason=reason))
 
 
-async def _resume_network(core: Core, record: SandboxRecord) -> None:
-    if record.config.host_network:
-        return
-    attachment = await core.ports.networks.resume(core.pod_network(record))
-    if attachment is not None:
-        log.warning("pod %s: its network was made anew: it has %s", record.id, attachment.addresses)
-        core.sandboxes.put(replace(record, network=attachment))
+async def _resume_network(core: Core, sandbox: SandboxId) -> None:
+    async with core.locks.of(sandbox):  # a stop comes before or after it
+        record = core.sandboxes.get(sandbox)
+        if record is None or record.state is not SandboxState.READY or record.config.host_network:
+            return
+        attachment = await core.ports.networks.resume(core.pod_network(record))
+        now = core.sandboxes.get(sandbox)
+        if attachment is not None and now is not None:
+            log.warning("pod %s: its network was made anew: it has %s", sandbox, attachment.addresses)
+            core.sandboxes.put(replace(now, network=attachment))
 
 
-async def _sweep(core: Core) -> None:
-    sandboxes = {row.id for row in core.sandboxes}
-    containers = {row.id for row in core.containers}
+async def sweep(core: Core) -> None:
+    """Remove whatever of ours belongs to no record."""
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(sandboxes, containers):
+        for what in await handler.sweep(core.known_ids):
             log.warning("removed %s: it belonged to no record", what)
 
 

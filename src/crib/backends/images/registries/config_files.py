@@ -20,6 +20,8 @@ from crib.model.registry import ClientCertificate
 
 MAX_BYTES = 1 << 20
 """Bytes of one file."""
+FILES_SECONDS = 10.0
+"""For reading them, in a thread: any of them may be on a file system that does not answer."""
 MAX_ENTRIES = 1000
 """Names in one directory that are looked at."""
 _MAX_CACHED = 512

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crib.backends.images.registries.config_files import ConfigFiles
+from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
 from crib.host import processes
+from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder
 from crib.model.registry import AuthConfig, Credential, RegistryHost, is_loopback
@@ -99,8 +100,7 @@ class Credentials:
 
     async def _of_auth_file(self, asked: str, path: str) -> Credential:
         name = self._auth_file
-        parsed = self._files.load(name, docker_config.parse_auth_file) if name else None
-        auths = parsed or AuthFile()
+        auths = (await self._auths(name) if name else None) or AuthFile()
         if helper := auths.helper(asked, path):
             found = await self._of_helper(helper, asked, f"credHelpers of {name}")
             if not found.anonymous:
@@ -111,6 +111,13 @@ class Credentials:
         if auths.store:
             return await self._of_helper(auths.store, asked, f"credsStore of {name}")
         return Credential()
+
+    async def _auths(self, name: str) -> AuthFile | None:
+        job = Job(f"reading credentials from {name}", name, FILES_SECONDS)
+        try:
+            return await FOREIGN.run(job, self._files.load, name, docker_config.parse_auth_file)
+        except Overdue as error:
+            raise Unavailable(str(error)) from error
 
     async def _of_helper(self, helper: str, asked: str, named_by: str) -> Credential:
         server = docker_config.helper_server(asked)

@@ -16,14 +16,14 @@ Each host that stands in for the registry by hosts.toml or the settings is told 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from crib.backends.images.registries.config_files import ConfigFiles
+from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
 from crib.backends.images.registries.credentials import Credentials, Terms, request_credential
 from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
+from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
 from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback, port_of
@@ -84,7 +84,12 @@ class RegistryHosts:
         a file of the administrator's cannot be used, or leaves nobody to ask.
         """
         request_credential(order.auth)  # a bad one is refused whoever would be asked
-        plan = await asyncio.to_thread(self._plan, order.reference)
+        files = ", ".join(filter(None, (self._settings.registries_conf, *self._settings.hosts_dirs)))
+        job = Job(f"reading who is asked for {order.reference}: {files}", files, FILES_SECONDS)
+        try:
+            plan = await FOREIGN.run(job, self._plan, order.reference)
+        except Overdue as error:
+            raise Unavailable(str(error)) from error
         hosts = []
         for found in plan.found:
             terms = Terms(found.insecure, plan.helpers)

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -23,7 +24,7 @@ import crib
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
 from crib.host import files, libc, processes
 from crib.host.mount_table import mounts_below
-from crib.host.threads import run_to_end
+from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, CribError, Exhausted, NotFound
 from crib.model.ids import Digest, digest_from_hex, digest_hex, is_digest
 from crib.model.paths import Paths
@@ -67,6 +68,8 @@ class DirectoryLayers:
         self._work: dict[Digest, _Work] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._tidying = asyncio.Lock()
+        self._names = asyncio.Lock()
+        """Held while it is decided what is being unpacked, and what is left over."""
         self._serial = itertools.count()
 
     def listed(self) -> list[Digest]:
@@ -98,15 +101,16 @@ class DirectoryLayers:
         """
         if not is_digest(layer):
             raise Broken(f"{layer!r} is not the digest of a layer")
-        work = self._work.setdefault(layer, _Work())
-        work.callers += 1
+        async with self._names:
+            work = self._work.setdefault(layer, _Work())
+            work.callers += 1
         try:
             async with work.lock:
-                size = await asyncio.to_thread(self.size, layer)
+                size = await OURS.run(Job("looking at a layer's directory", layer), self.size, layer)
                 if size is None:
                     async with self._slots:
                         size = await self._unpack(layer)
-                _unlink(self._paths.layer_file(layer))
+                await OURS.run(Job("removing a layer's file", layer), _unlink, self._paths.layer_file(layer))
                 return size
         finally:
             work.callers -= 1
@@ -115,7 +119,7 @@ class DirectoryLayers:
 
     async def check(self, layer: Digest) -> str:
         """What is wrong with the layer on disk; empty when its tree is as it was unpacked."""
-        recorded = self._recorded(layer)
+        recorded = await OURS.run(Job("reading a layer's digest", layer), self._recorded, layer)
         if recorded is None:
             return f"the digest of its tree is missing: {self._tree_file(layer)}"
         try:
@@ -129,7 +133,8 @@ class DirectoryLayers:
 
         Not for layers that are being unpacked; unmount them first. Containers that run on them go on.
         """
-        await run_to_end(self._remove, [layer for layer in layers if is_digest(layer)])
+        doomed = [layer for layer in layers if is_digest(layer)]
+        await OURS.run(f"removing {len(doomed)} layers of {self._paths.layers}", self._remove, doomed)
 
     async def tidy(self) -> None:
         """Delete what was removed, unless a container's root still uses it, and what is half-made.
@@ -137,45 +142,53 @@ class DirectoryLayers:
         Takes seconds for large layers. Layers that are being unpacked or come meanwhile are not disturbed.
         """
         async with self._tidying:
-            # Names change here, on the loop, where no unpacking can begin in between; deleting takes long.
-            doomed = self._leftovers({digest_hex(layer) for layer in self._work})
-            await run_to_end(self._delete, doomed)
+            async with self._names:  # no unpacking may begin in between; deleting takes longer
+                busy = {digest_hex(layer) for layer in self._work}
+                where = f"looking for left-over layers in {self._paths.layers}"
+                doomed = await OURS.run(where, self._leftovers, busy)
+            job = Job(f"deleting {len(doomed)} removed layers", limit=_SECONDS)
+            await OURS.run(job, self._delete, doomed)
 
     async def _unpack(self, layer: Digest) -> int:
-        source = self._paths.layer_file(layer)
         target = self._unpacking(layer)
         subject = f"layer {layer} could not be unpacked into {target}"
+        opened: list[int] = []
         try:
-            source_fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise NotFound(f"layer {layer} is not on disk: {source}: {error.strerror}") from error
-        try:
-            target_fd = await run_to_end(self._prepare, source_fd, target)
             try:
+                job = Job("preparing a layer's directory", layer, _SECONDS, late=partial(_close, opened))
+                await OURS.run(job, self._prepare, layer, target, opened)
+                source_fd, target_fd = opened
                 answer = await unpack_file(source_fd, target_fd, subject)
-                await run_to_end(self._finish, layer, target_fd, answer)
+                await OURS.run(
+                    Job("syncing an unpacked layer", layer, _SECONDS), self._finish, layer, target_fd, answer
+                )
             finally:
-                os.close(target_fd)
+                _close(opened)
         except OSError as error:
             kind = Exhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Broken
             raise kind(f"{subject}: {error}") from error
         finally:
-            os.close(source_fd)
             # Gone already after a success: the name is another one then.
-            await run_to_end(files.remove_tree, target)
+            await OURS.run(Job("removing a half-unpacked layer", layer, _SECONDS), files.remove_tree, target)
         if answer.left_out:
             text = "layer %s: %d extended attributes are left out: %s does not take them"
             _log.warning(text, layer, answer.left_out, self._paths.layers)
         return answer.size
 
-    def _prepare(self, source_fd: int, target: str) -> int:
+    def _prepare(self, layer: Digest, target: str, opened: list[int]) -> None:
+        """Into `opened` come the layer's file and the new directory."""
+        source = self._paths.layer_file(layer)
+        try:
+            opened.append(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except OSError as error:
+            raise NotFound(f"layer {layer} is not on disk: {source}: {error.strerror}") from error
         files.remove_tree(target)
         space = os.statvfs(self._paths.layers)
-        needed = os.fstat(source_fd).st_blocks * 512 + self._min_free
+        needed = os.fstat(opened[0]).st_blocks * 512 + self._min_free
         if space.f_bavail * space.f_frsize < needed:
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed", self._paths.layers)
         os.mkdir(target, 0o700)
-        return os.open(target, _DIRECTORY)
+        opened.append(os.open(target, _DIRECTORY))
 
     def _finish(self, layer: Digest, target_fd: int, answer: Answer) -> None:
         """Mark and put in place what the process made and synced, without following anything in it."""
@@ -254,12 +267,14 @@ class DirectoryLayers:
 async def check_directory(path: str) -> str:
     """The digest of the tree in a directory, read by a confined process. Broken when it cannot be read."""
     subject = f"{path} could not be checked"
+    opened: list[int] = []
     try:
-        fd = os.open(path, _DIRECTORY)
+        job = Job(f"opening {path}", path, late=partial(_close, opened))
+        await OURS.run(job, lambda: opened.append(os.open(path, _DIRECTORY)))
         try:
-            return (await unpack_file(-1, fd, subject)).digest
+            return (await unpack_file(-1, opened[0], subject)).digest
         finally:
-            os.close(fd)
+            _close(opened)
     except OSError as error:
         raise Broken(f"{subject}: {error.strerror or error}") from error
 
@@ -287,6 +302,11 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
     if answer.error:
         raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
     return answer
+
+
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _unlink(path: str) -> None:

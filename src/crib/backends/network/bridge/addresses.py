@@ -7,13 +7,14 @@ peer which still remembers it (ARP, conntrack, DNS) does not reach the wrong pod
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 from types import MappingProxyType
 from typing import Final
 
 from crib.backends.network.runtime_config import IPS_ANNOTATION, MAC_ANNOTATION, field_of
+from crib.backends.records.boot_file import Change
 from crib.host.addresses import Interface
 from crib.model.errors import Exhausted, InvalidRequest
 from crib.model.ids import SandboxId
@@ -33,6 +34,9 @@ _SCHEMA: Final = (
     " owner TEXT NOT NULL, mac TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS pod_address_cursor (version INTEGER PRIMARY KEY, last BLOB NOT NULL)",
 )
+_RESERVE: Final = "REPLACE INTO pod_address (address, pod, owner, mac) VALUES (?, ?, ?, ?)"
+_MOVE_ON: Final = "REPLACE INTO pod_address_cursor (version, last) VALUES (?, ?)"
+_RELEASE: Final = "DELETE FROM pod_address WHERE address = ?"
 _OLD_TABLES: Final = ("network_address", "network_cursor")
 
 
@@ -91,16 +95,26 @@ def parse_subnet6(text: str) -> IPv6Network:
     return subnet
 
 
+Keep = Callable[[Sequence[Change]], None]
+"""Writes rows; if they cannot be written now they will be."""
+
+
 class AddressBook:
-    """Addresses by pod, in two small tables of their own; a reservation is on file when it is returned.
+    """Addresses by pod, in two small tables of their own.
 
     For the thread of `connection` only. The first address of a range is the gateway's, never a pod's.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, subnet: IPv4Network, subnet6: IPv6Network | None = None
+        self,
+        connection: sqlite3.Connection,
+        subnet: IPv4Network,
+        subnet6: IPv6Network | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        """`keep` writes to the database of `connection`; without one it is written to right away."""
         self._connection = connection
+        self._keep = keep or self._write
         self._ranges: tuple[Range, ...] = (subnet,) if subnet6 is None else (subnet, subnet6)
         self._prepare_tables()
         self._holdings: dict[SandboxId, Holding] = {}
@@ -147,15 +161,18 @@ class AddressBook:
         )
         holding = Holding(owner, chosen, wish.mac)
         cursors = [address for address in chosen if address.version not in wanted]
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT INTO pod_address (address, pod, owner, mac) VALUES (?, ?, ?, ?)",
-                [(address.packed, pod, owner, wish.mac) for address in chosen],
-            )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO pod_address_cursor (version, last) VALUES (?, ?)",
-                [(address.version, address.packed) for address in cursors],
-            )
+        self._keep(
+            [
+                *(
+                    Change(("pod_address", one.packed), _RESERVE, (one.packed, pod, owner, wish.mac))
+                    for one in chosen
+                ),
+                *(
+                    Change(("pod_address_cursor", one.version), _MOVE_ON, (one.version, one.packed))
+                    for one in cursors
+                ),
+            ]
+        )
         self._holdings[pod] = holding
         self._pods.update(dict.fromkeys(chosen, pod))
         self._last.update({address.version: int(address) for address in cursors})
@@ -166,11 +183,9 @@ class AddressBook:
         holding = self._holdings.get(pod)
         if holding is None:
             return None
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM pod_address WHERE address = ?",
-                [(address.packed,) for address in holding.addresses],
-            )
+        self._keep(
+            [Change(("pod_address", one.packed), _RELEASE, (one.packed,)) for one in holding.addresses]
+        )
         del self._holdings[pod]
         for address in holding.addresses:
             del self._pods[address]
@@ -264,6 +279,11 @@ class AddressBook:
             )
             for table in _OLD_TABLES:
                 self._connection.execute(f"DROP TABLE {table}")
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        with self._transaction():
+            for change in changes:
+                self._connection.execute(change.sql, change.values)
 
     def _transaction(self) -> sqlite3.Connection:
         if not self._connection.in_transaction:

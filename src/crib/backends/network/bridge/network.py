@@ -8,11 +8,11 @@ derived from settings and the pod's id, so nothing but the addresses is on recor
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import threading
 import time
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, TypeVar
 
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge import link as bridge_link
@@ -22,10 +22,16 @@ from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
 from crib.backends.network.bridge.senders import sender_of
 from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge, as_broken
-from crib.backends.network.interfaces import POD_INTERFACE, inside, interface_usage, pod_interfaces
+from crib.backends.network.interfaces import (
+    NETLINK_SECONDS,
+    POD_INTERFACE,
+    inside,
+    interface_usage,
+    pod_interfaces,
+)
 from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
 from crib.host import links
-from crib.host.threads import on_own_thread_async
+from crib.host.threads import OURS, Job
 from crib.host.veth import PodInterface
 from crib.model.errors import InvalidRequest
 from crib.model.facts import Readiness
@@ -34,6 +40,8 @@ from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +72,7 @@ class BridgeNetwork:
                 # Somebody may have taken bridge or rules away: without a kubelet nobody asks for Status.
                 _log.warning("pod %s: tried again with bridge and rules looked after: %s", pod.id, error)
                 bridge = await self._shared.ready(verify=True)
-                await on_own_thread_async(lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
+                await _inside(pod, lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
                 return await self._give(pod, stage, bridge)
 
     async def resume(self, pod: PodNetwork) -> None:  # it keeps its addresses
@@ -90,7 +98,7 @@ class BridgeNetwork:
                 await self._shared.rules_at_hand()
                 # Before the address: without one this is not done again.
                 if bandwidth_of(pod.annotations).egress:
-                    await asyncio.to_thread(bandwidth.release, host_link_name(pod.id))
+                    await _ask(pod.id, "limits", bandwidth.release, host_link_name(pod.id))
                 await self._let_go(pod.id, holding)
             self._forget_detached()
             self._detached[host_link_name(pod.id)] = time.monotonic()
@@ -106,7 +114,7 @@ class BridgeNetwork:
             problems += await self._shared.problems()
             wanted = forwards_of(pod.port_mappings, holding.addresses)
             problems += await self._shared.rules.problems(sender_of(pod.id, holding), wanted)
-            problems += await asyncio.to_thread(_bandwidth_problems, pod)
+            problems += await _ask(pod.id, "limits", _bandwidth_problems, pod)
         return "; ".join(problems)
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
@@ -125,7 +133,7 @@ class BridgeNetwork:
                 holding = None
             keep_link = holding is not None and not await self._link_problems(pod, holding)
             if not keep_link:
-                await on_own_thread_async(lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
+                await _inside(pod, lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
             return await self._give(pod, stage, bridge, keep_link=keep_link)
 
     async def readiness(self) -> Readiness:
@@ -166,7 +174,7 @@ class BridgeNetwork:
             present = await self._shared.rules.in_kernel()
         forwards = {key: to for key, to in present.items() if to.address in holding.addresses}
         try:
-            limits = await asyncio.to_thread(bandwidth.read, host_link_name(pod.id))
+            limits = await _ask(pod.id, "limits", bandwidth.read, host_link_name(pod.id))
         except OSError:
             limits = bandwidth.Bandwidth()
         return PodNetworkView(
@@ -187,7 +195,9 @@ class BridgeNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
         """Release what pods hold that are not known, and links and rules that belong to no holder.
 
         Nobody else uses the bridge, so this is always everything. Known besides is what was attached since
@@ -196,21 +206,23 @@ class BridgeNetwork:
         del everything
         released: list[str] = []
         with as_broken(f"sweep bridge {self._name}"):
-            if not self._shared.is_dismantled:
+            if not (dry or self._shared.is_dismantled):
                 await self._shared.rules_at_hand()
             for pod, holding in list(self._addresses.all().items()):
                 if pod not in known and pod not in self._live:
-                    await self._let_go(pod, holding)
+                    if not dry:
+                        await self._let_go(pod, holding)
                     released.extend(f"address {address} of pod {pod}" for address in holding.addresses)
-            stray = await self._shared.rules.remove_but(self._addresses.held())
+            held = self._addresses.held()
+            stray = await (self._shared.rules.beyond(held) if dry else self._shared.rules.remove_but(held))
             released.extend(f"host port {key}" for key in stray)
             if (bridge := self._shared.link) is not None:
-                found = await asyncio.to_thread(bridge_link.pod_ports, bridge)
+                found = await _ask(self._name, "ports", bridge_link.pod_ports, bridge)
                 # Pods reserve addresses before their links are made: of these the holder is known by now.
                 self._forget_detached()
                 keep = {*map(host_link_name, self._addresses.all()), *self._detached}
                 names = [name for name in found if name not in keep]
-                gone = await asyncio.to_thread(_delete_leftovers, names)
+                gone = names if dry else await _ask(self._name, "left-over links", _delete_leftovers, names)
                 released.extend(f"interface {name}" for name in gone)
         return released
 
@@ -220,7 +232,7 @@ class BridgeNetwork:
             await self._shared.dismantle()
 
     async def close(self) -> None:
-        """End name server and nftables thread; bridge, rules and pods stay."""
+        """End the name server, let nftables go; bridge, rules and pods stay."""
         await self._shared.close()
 
     async def _give(
@@ -242,19 +254,23 @@ class BridgeNetwork:
                 await self._shared.rules.add(forwards, self._addresses.describe)
         sender, senders = sender_of(pod.id, holding), self._shared.rules.senders
         if keep_link:
-            await asyncio.to_thread(senders.admit, sender)
+            await _ask(pod.id, "sender", senders.admit, sender)
         else:
             link, spec = PodLink(pod.id, pod.netns, holding, interface), self._shared.spec()
+
+            gone = threading.Event()
 
             def make() -> None:
                 senders.admit(sender)
                 bridge_link.make_pod_link(link, bridge, spec)
+                if gone.is_set():  # the address may be another's by now; the link goes with the namespace
+                    senders.dismiss(sender)
 
             with stage("network", "veth"):
-                await on_own_thread_async(make)
+                await _inside(pod, make, gone.set)
         if limits != bandwidth.Bandwidth():
             with stage("network", "bandwidth"):
-                await asyncio.to_thread(bandwidth.apply, host_link_name(pod.id), limits)
+                await _ask(pod.id, "limits", bandwidth.apply, host_link_name(pod.id), limits)
         return NetworkAttachment(
             addresses=tuple(map(str, self._in_preferred_order(holding.addresses))),
             interface=POD_INTERFACE,
@@ -278,7 +294,7 @@ class BridgeNetwork:
             if self._shared.link is not None:  # what was known went with the bridge
                 bridge_link.forget_pod(self._shared.link, holding.addresses)
 
-        await asyncio.to_thread(forget)
+        await _ask(pod, "sender and neighbours", forget)
         self._addresses.release(pod)
 
     async def _link_problems(self, pod: PodNetwork, holding: Holding) -> list[str]:
@@ -296,6 +312,15 @@ class BridgeNetwork:
     def _forget_detached(self) -> None:
         now = time.monotonic()
         self._detached = {name: at for name, at in self._detached.items() if now - at < LINGER_SECONDS}
+
+
+async def _ask(owner: str, what: str, work: Callable[..., T], *args: object) -> T:
+    return await OURS.run(Job(f"network of {owner}: {what}", owner, NETLINK_SECONDS), work, *args)
+
+
+async def _inside(pod: PodNetwork, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    what = f"network of {pod.id}: link in {pod.netns}"
+    return await OURS.run(Job(what, pod.id, NETLINK_SECONDS, stop, spends_thread=True), work)
 
 
 def _bandwidth_problems(pod: PodNetwork) -> list[str]:

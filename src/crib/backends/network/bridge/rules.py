@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -29,11 +29,14 @@ from crib.backends.network.bridge.host_ports import (
 from crib.backends.network.bridge.link import port_group
 from crib.host.conntrack import forget_connections_to_port
 from crib.host.nftables import Nftables, TableContents, check_table_name
+from crib.host.threads import OURS, Job
 from crib.model.errors import Unavailable
 from crib.model.ids import SandboxId
 
 T = TypeVar("T")
 
+NFTABLES_SECONDS: Final = 30.0
+"""For one command; what was asked before may take as long."""
 _CHAINS: Final = ("host_ports", "guard", "prerouting", "output", "forward", "postrouting")
 
 
@@ -172,8 +175,7 @@ class Rules:
         self._made: Contents | None = None
         self._lock = asyncio.Lock()
         self._nftables: Nftables | None = None
-        # One thread, because a libnftables context is one thread's, and its calls may block the loop.
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
+        self._one_at_a_time = threading.Lock()  # a libnftables context is not for two threads at once
 
     async def install(self, ranges: Collection[Range], holdings: Mapping[SandboxId, Holding]) -> None:
         """Make the rules anew for the pods that hold addresses, with the forwards in the kernel to these."""
@@ -245,6 +247,10 @@ class Rules:
         """Remove the forwards to addresses that are not in `held`; those that were there."""
         return await self._remove(lambda address: address not in held)
 
+    async def beyond(self, held: Collection[Address]) -> Forwards:
+        """The forwards in the kernel to addresses that are not in `held`."""
+        return {key: to for key, to in (await self.in_kernel()).items() if to.address not in held}
+
     async def in_kernel(self) -> Forwards:
         """What leads where, as the kernel has it."""
         async with self._lock:
@@ -268,12 +274,11 @@ class Rules:
             await self._in_thread(lambda: self.senders.become(()))
 
     async def close(self) -> None:
-        """Free the context and end the thread; the rules stay, as the pods do."""
+        """Free the context; the rules stay, as the pods do."""
         async with self._lock:
             if self._nftables is not None:
                 await self._in_thread(self._nftables.close)
             await self._in_thread(self.senders.close)
-            self._executor.shutdown(wait=False)
 
     def _look_for_gap(self) -> None:
         try:
@@ -320,7 +325,16 @@ class Rules:
         await self._in_thread(lambda: self._context().run(commands, table=self._table, what=what))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        def alone() -> T:
+            if not self._one_at_a_time.acquire(timeout=NFTABLES_SECONDS):
+                raise OSError(errno.ETIMEDOUT, "nftables is busy with what was asked before", self._table)
+            try:
+                return work()
+            finally:
+                self._one_at_a_time.release()
+
+        table = f"nftables table {self._table}"
+        return await OURS.run(Job(table, table, NFTABLES_SECONDS), alone)
 
     def _context(self) -> Nftables:
         if self._nftables is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, TypeVar
 
 from crib.backends.network.bridge import link as bridge_link
 from crib.backends.network.bridge.addresses import (
@@ -28,13 +29,17 @@ from crib.backends.network.bridge.link import BridgeSpec
 from crib.backends.network.bridge.naming import BridgeNames
 from crib.backends.network.bridge.rules import Rules, RuleSettings
 from crib.backends.network.cni.conf_template import ranges_of
+from crib.backends.network.interfaces import NETLINK_SECONDS
 from crib.backends.network.pod_ranges import PodRanges
 from crib.host import links
 from crib.host.addresses import Interface
 from crib.host.netlink import Netlink
+from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -105,13 +110,14 @@ class SharedBridge:
             return self._link
         async with self._preparing:
             if self._link is None:
-                self._mtu = self._mtu or await asyncio.to_thread(bridge_link.host_mtu)
-                link = await asyncio.to_thread(self._prepare, dict(self._addresses.all()), is_first=True)
+                self._mtu = self._mtu or await self._ask(bridge_link.host_mtu)
+                holdings = dict(self._addresses.all())
+                link = await self._ask(partial(self._prepare, holdings, is_first=True))
                 await self.rules.install(self._masqueraded(), self._addresses.all())
                 self._link, self.is_dismantled = link, False
             elif verify:
                 holdings = dict(self._addresses.all())
-                self._link = await asyncio.to_thread(self._prepare, holdings, is_first=False)
+                self._link = await self._ask(partial(self._prepare, holdings, is_first=False))
                 if await self.rules.restore_if_lost(self._masqueraded()):
                     _log.warning("nftables table %s was changed and is as it must be", self.settings.table)
             await self.names.serve()
@@ -149,7 +155,7 @@ class SharedBridge:
             with Netlink() as netlink:
                 return bridge_link.bridge_problems(netlink, self.spec())
 
-        return await asyncio.to_thread(look)
+        return await self._ask(look)
 
     async def configure(self, pod_cidr: str) -> None:
         """Hand out from what a kubelet told, and keep it for the next start. InvalidRequest, Broken."""
@@ -175,10 +181,14 @@ class SharedBridge:
             self._link, self.is_dismantled = None, True
             await self.names.close()
             await self.rules.uninstall()
-            await asyncio.to_thread(bridge_link.delete_links, [self.settings.name])
+            await self._ask(partial(bridge_link.delete_links, [self.settings.name]))
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        bridge = f"bridge {self.settings.name}"
+        return await OURS.run(Job(bridge, bridge, NETLINK_SECONDS), work)
 
     async def close(self) -> None:
-        """End name server and nftables thread; bridge and rules stay."""
+        """End the name server, let nftables go; bridge and rules stay."""
         await self.names.close()
         await self.rules.close()
 

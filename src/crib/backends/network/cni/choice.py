@@ -9,7 +9,10 @@ from typing import Final
 
 from crib.backends.network.cni.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
 from crib.backends.network.interfaces import POD_INTERFACE
+from crib.host.threads import FOREIGN, Job, Overdue
 
+LOOK_SECONDS: Final = 2.0
+"""For a look at configuration or plugins: a kubelet's Status call waits for it."""
 _STEM: Final = POD_INTERFACE.rstrip("0123456789")
 
 
@@ -46,13 +49,19 @@ class NetworkChoice:
         """The node's first, then those of handlers."""
         return tuple(self._conf_dirs)
 
-    def configured(self, directory: str = "") -> tuple[FoundNetwork, ...]:
+    async def configured(self, directory: str = "") -> tuple[FoundNetwork, ...]:
         """All networks of a directory (empty: the node's), the default first. Raises NoNetworkConf.
 
         A handler's directory need not have the default network; the node's must.
         """
         path = directory or self._chosen_of.node
-        found = self._conf_dirs.setdefault(path, ConfDirectory(path)).networks()
+        conf_dir = self._conf_dirs.setdefault(path, ConfDirectory(path))
+        try:
+            found = await FOREIGN.run(
+                Job(f"reading cni configuration in {path}", path, LOOK_SECONDS), conf_dir.networks
+            )
+        except Overdue as error:
+            raise NoNetworkConf(str(error)) from error
         wanted = self._chosen_of.default_network
         first = tuple(network for network in found if network.conf.name == wanted)[:1]
         if wanted and not first and path == self._chosen_of.node:
@@ -60,25 +69,25 @@ class NetworkChoice:
             raise NoNetworkConf(f"network {wanted} is not in {path}, which has {names}")
         return (*first, *(network for network in found if network not in first))
 
-    def chosen(self, directory: str = "") -> tuple[FoundNetwork, ...]:
+    async def chosen(self, directory: str = "") -> tuple[FoundNetwork, ...]:
         """Those that a pod is attached to, eth0's first. Raises NoNetworkConf."""
-        found = self.configured(directory)
+        found = await self.configured(directory)
         return found[: self._chosen_of.networks or len(found)]
 
-    def chosen_if_any(self, directory: str) -> tuple[FoundNetwork, ...]:
+    async def chosen_if_any(self, directory: str) -> tuple[FoundNetwork, ...]:
         """The same, none where there is none."""
         try:
-            return self.chosen(directory)
+            return await self.chosen(directory)
         except NoNetworkConf:
             return ()
 
-    def problems_of_handlers(self) -> Sequence[str]:
+    async def problems_of_handlers(self) -> Sequence[str]:
         """What is wrong with the handlers' directories."""
         problems: list[str] = []
         for directory in self.directories:
             if directory != self._chosen_of.node:
                 try:
-                    self.chosen(directory)
+                    await self.chosen(directory)
                 except NoNetworkConf as error:
                     problems.append(str(error))
         return problems

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,10 +50,11 @@ class _FileSignature:
 
 
 class ConfDirectory:
-    """The networks that the files in a directory configure."""
+    """The networks that the files in a directory configure; every look blocks."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._signatures: dict[str, tuple[_FileSignature, ...]] = {}
         self._read_at = 0
         self._networks: tuple[FoundNetwork, ...] = ()
@@ -65,8 +67,9 @@ class ConfDirectory:
 
     def networks(self) -> tuple[FoundNetwork, ...]:
         """The networks as the files are now, at least one. Raises NoNetworkConf."""
-        if not self._is_as_read():
-            self._read()
+        with self._lock:  # not for two threads at once: one may be late
+            if not self._is_as_read():
+                self._read()
         if not self._networks:
             raise NoNetworkConf("; ".join(self._problems) or f"no network configuration in {self._path}")
         return self._networks

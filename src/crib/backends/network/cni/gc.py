@@ -6,7 +6,6 @@ holds: its stores are swept here. They may be shared with another runtime, whose
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Final
 from crib.backends.network.cni.host_local import Allocation, Store, stores_of
 from crib.backends.network.cni.kept_results import Kept
 from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
+from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import CribError
 from crib.model.ids import SandboxId
 from crib.wire import cni
@@ -88,8 +88,9 @@ class Garbage:
 
 async def _sweep_stores(network: cni.NetworkConf, holders: Holders) -> list[str]:
     try:
-        return await asyncio.to_thread(_sweep, network, holders)
-    except CribError as error:
+        job = Job(f"sweeping the addresses of network {network.name}", f"network {network.name}")
+        return await FOREIGN.run(job, _sweep, network, holders)
+    except (CribError, Overdue) as error:
         _log.warning("addresses of network %s stay: %s", network.name, error)
         return []
 

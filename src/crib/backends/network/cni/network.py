@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
 from crib.backends.network.cni.commands import Commands, is_namespace, result_of
@@ -35,6 +35,7 @@ from crib.backends.network.runtime_config import (
     runtime_config,
 )
 from crib.host.strays import end_programs
+from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
@@ -43,6 +44,8 @@ from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
 from crib.model.stats import InterfaceUsage
 from crib.ports import PodNetwork, StageTimer
 from crib.wire import cni
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class CniNetwork:
 
     async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
         """Make it anew if a repair was broken off: what other plugins made is theirs to look after."""
-        kept = self._kept_or_none(pod)
+        kept = await self._kept_or_none(pod)
         if kept and all(one.result is not None for one in kept):
             return None
         return await self.repair(pod, lambda name, detail: contextlib.nullcontext())
@@ -102,15 +105,15 @@ class CniNetwork:
         """Run DEL with what was kept; nothing kept, nothing to do. Goes on after a plugin's failure."""
         await self._begin()
         async with self._pods.shared():
-            if kept := self._kept_or_current(pod):
+            if kept := await self._kept_or_current(pod):
                 await self._commands.delete(pod, kept)
-                self._kept.remove(pod.id)
+                await _with_files(pod.id, self._kept.remove, pod.id)
         self._ours.discard(pod.id)
 
     async def check(self, pod: PodNetwork) -> str:
         """Compare with the kernel, then run CHECK, where networks and plugins have it (0.4.0)."""
         try:
-            kept = self._read_kept(pod)
+            kept = await self._read_kept(pod)
         except TornFile as torn:
             return f"the kept result cannot be read: {torn}"
         if not kept:
@@ -125,12 +128,12 @@ class CniNetwork:
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """DEL, and ADD by the configuration of today; with the same addresses where a plugin takes `ips`."""
-        had = {one.interface: _addresses(one) for one in self._kept_or_none(pod)}
+        had = {one.interface: _addresses(one) for one in await self._kept_or_none(pod)}
         await self._undo(pod)
         try:
             return await self._attach(pod, stage, had)
         except CribError as error:
-            if not any(one.grants("ips") for one in self._kept_or_none(pod)):
+            if not any(one.grants("ips") for one in await self._kept_or_none(pod)):
                 raise
             _log.warning("pod %s: not with the addresses that it had: %s", pod.id, error)
         await self._undo(pod)
@@ -150,14 +153,17 @@ class CniNetwork:
     async def _write_conf(self, ranges: Sequence[str]) -> None:
         if ranges and self._settings.conf_template:
             directory = self._settings.directories.node
-            if await asyncio.to_thread(write_conf, self._settings.conf_template, directory, ranges):
+            job = Job(
+                f"writing cni configuration from {self._settings.conf_template} to {directory}", directory
+            )
+            if await FOREIGN.run(job, write_conf, self._settings.conf_template, directory, ranges):
                 _log.info("cni configuration for %s is written to %s", ", ".join(ranges), directory)
 
     async def networks(self) -> Sequence[NetworkInfo]:
         """Those of all directories, and those without a file that pods are still attached to."""
         attached: Counter[str] = Counter()
         kept_only: dict[str, Kept] = {}
-        for kept in self._all_kept().values():
+        for kept in (await self._all_kept()).values():
             attached.update({one.network.name for one in kept})
             kept_only.update((one.network.name, one) for one in kept)
         found: list[NetworkInfo] = []
@@ -173,7 +179,7 @@ class CniNetwork:
 
     async def view(self, pod: PodNetwork) -> PodNetworkView:
         """The kernel's interfaces and routes; ports and limits as plugins were told."""
-        return await pod_view(pod, self._kept_or_none(pod))
+        return await pod_view(pod, await self._kept_or_none(pod))
 
     def resolver(self, namespace: str) -> DnsConfig | None:
         """None: a cluster's DNS is the kubelet's to tell."""
@@ -183,13 +189,18 @@ class CniNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then the garbage of networks."""
-        await self._begin()
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """DEL for every kept pod that is not known, then the garbage of networks, which `dry` cannot tell."""
+        if not dry:
+            await self._begin()
         async with self._sweeping:
-            kept = self._all_kept()
+            kept = await self._all_kept()
             networks = [one.network for attachments in kept.values() for one in attachments]
-            lost = [pod for pod in self._kept.pods() if pod not in known and pod not in self._ours]
+            lost = [pod for pod in kept if pod not in known and pod not in self._ours]
+            if dry:
+                return [f"network of pod {pod}" for pod in lost]
             released: list[str] = []
             for pod_id in lost:
                 try:
@@ -199,8 +210,8 @@ class CniNetwork:
                     continue
                 released.append(f"network of pod {pod_id}")
             async with self._pods.alone(ALONE_SECONDS):
-                networks = [*self._chosen_anywhere(), *networks]
-                there = {pod: one for pod, one in self._all_kept().items() if pod not in lost}
+                networks = [*await self._chosen_anywhere(), *networks]
+                there = {pod: one for pod, one in (await self._all_kept()).items() if pod not in lost}
                 holders = Holders(
                     kept=there,
                     known={*known, *self._ours, *there},
@@ -244,9 +255,9 @@ class CniNetwork:
                 await bring_loopback_up(pod)
             done: tuple[Kept, ...] = ()
             for one in asked:
-                self._keep(pod.id, (*done, one))
+                await self._keep(pod.id, (*done, one))
                 done = (*done, await self._commands.add(pod, one, stage))
-            self._keep(pod.id, done)
+            await self._keep(pod.id, done)
         addresses = _addresses(done[0])
         if not addresses:
             name, interface = done[0].network.name, done[0].interface
@@ -286,73 +297,75 @@ class CniNetwork:
         found: list[tuple[FoundNetwork, Place]] = []
         for directory in self._choice.directories:
             try:
-                configured = self._choice.configured(directory)
+                configured = await self._choice.configured(directory)
             except NoNetworkConf:
                 continue  # `readiness` says so
             handler = "" if directory == self._choice.node_directory else directory
             names = interface_names()
-            chosen = len(self._choice.chosen(directory))
+            chosen = len(await self._choice.chosen(directory))
             for number, network in enumerate(configured):
                 interface = next(names) if number < chosen else ""
                 problem = await self._ready.problem_of(network)
                 found.append((network, Place(interface, handler, problem)))
         return found
 
-    def _chosen_anywhere(self) -> list[cni.NetworkConf]:
+    async def _chosen_anywhere(self) -> list[cni.NetworkConf]:
         directories = self._choice.directories
-        return [network.conf for path in directories for network in self._choice.chosen_if_any(path)]
+        return [network.conf for path in directories for network in await self._choice.chosen_if_any(path)]
 
-    def _all_kept(self) -> dict[SandboxId, tuple[Kept, ...]]:
+    async def _all_kept(self) -> dict[SandboxId, tuple[Kept, ...]]:
         """What all pods hold; one whose file is torn may hold something of every network."""
         found: dict[SandboxId, tuple[Kept, ...]] = {}
-        for pod in self._kept.pods():
-            try:
-                found[pod] = self._kept.read(pod)
-            except TornFile:
-                nobody = PodNetwork(pod, PodMetadata("", "", ""), netns="")
-                found[pod] = tuple(
-                    one
-                    for directory in self._choice.directories
-                    for one in _asked(nobody, self._choice.chosen_if_any(directory), {}, {})
-                )
-            except OSError as error:
-                raise Broken(f"read network result of pod {pod}: {error.strerror}") from error
+        try:
+            read = await _with_files("all pods", self._kept.read_all)
+        except OSError as error:
+            raise Broken(f"read network results: {error.strerror} ({error.filename})") from error
+        for pod, kept in read.items():
+            nobody = PodNetwork(pod, PodMetadata("", "", ""), netns="")
+            found[pod] = kept or ()
+            for path in self._choice.directories if kept is None else ():
+                anything = _asked(nobody, await self._choice.chosen_if_any(path), {}, {})
+                found[pod] = (*found[pod], *anything)
         return found
 
-    def _keep(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
+    async def _keep(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
         try:
-            self._kept.write(pod, kept)
+            await _with_files(pod, self._kept.write, pod, kept)
         except OSError as error:
             raise Broken(f"keep network result of pod {pod}: {error.strerror} ({error.filename})") from error
 
-    def _read_kept(self, pod: PodNetwork) -> tuple[Kept, ...]:
+    async def _read_kept(self, pod: PodNetwork) -> tuple[Kept, ...]:
         """Raises TornFile."""
         try:
-            return self._kept.read(pod.id)
+            return await _with_files(pod.id, self._kept.read, pod.id)
         except OSError as error:
             raise Broken(
                 f"read network result of pod {pod.id}: {error.strerror} ({error.filename})"
             ) from error
 
-    def _kept_or_none(self, pod: PodNetwork) -> tuple[Kept, ...]:
+    async def _kept_or_none(self, pod: PodNetwork) -> tuple[Kept, ...]:
         try:
-            return self._read_kept(pod)
+            return await self._read_kept(pod)
         except TornFile:
             return ()
 
-    def _kept_or_current(self, pod: PodNetwork) -> tuple[Kept, ...]:
+    async def _kept_or_current(self, pod: PodNetwork) -> tuple[Kept, ...]:
         try:
-            return self._read_kept(pod)
+            return await self._read_kept(pod)
         except TornFile as torn:
             # Better a DEL by today's configuration than an address that nobody gives back.
             _log.warning(
                 "pod %s: kept network result is torn, using the current configuration: %s", pod.id, torn
             )
         try:
-            networks = self._choice.chosen(pod.conf_dir)
+            networks = await self._choice.chosen(pod.conf_dir)
         except NoNetworkConf as error:
             raise Unavailable(f"detach pod {pod.id}: {error}") from error
         return _asked(pod, networks, {}, {})
+
+
+async def _with_files(owner: str, work: Callable[..., T], *args: object) -> T:
+    return await OURS.run(Job(f"kept network results of {owner}", owner), work, *args)
 
 
 def _asked(

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from crib.backends.network.cni.choice import LOOK_SECONDS
 from crib.host import processes
 from crib.host.processes import Completed, RunOptions
 from crib.host.strays import marks
+from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.wire import cni
 
@@ -90,22 +92,39 @@ class Plugins:
         self._timeout = timeout
         self._spoken: dict[str, _Spoken] = {}
 
-    def find(self, plugin_type: str) -> str:
-        """Where a plugin is. PluginMissing naming the directories if it is in none."""
-        for directory in self._directories:
-            path = os.path.join(directory, cni.check_plugin_type(plugin_type))
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                return path
-        raise PluginMissing(f"cni plugin {plugin_type} is in none of {', '.join(self._directories)}")
+    async def find(self, plugin_type: str) -> str:
+        """Where a plugin is. PluginMissing naming the directories if it is in none, or they do not answer."""
+        return (await self._look_for(plugin_type))[0]
+
+    async def _look_for(self, plugin_type: str) -> tuple[str, tuple[int, int]]:
+        """The path, and what tells the file from another one.
+
+        Its beginning is read: who starts a program waits until the kernel has done so, and must not hang.
+        """
+
+        def look() -> tuple[str, tuple[int, int]]:
+            for directory in self._directories:
+                path = os.path.join(directory, cni.check_plugin_type(plugin_type))
+                if os.path.isfile(path) and os.access(path, os.X_OK):
+                    with open(path, "rb") as file:
+                        file.read(1)
+                        status = os.fstat(file.fileno())
+                    return path, (status.st_ino, status.st_mtime_ns)
+            raise PluginMissing(f"cni plugin {plugin_type} is in none of {', '.join(self._directories)}")
+
+        places = ", ".join(self._directories)
+        try:
+            job = Job(f"looking for cni plugin {plugin_type} in {places}", places, LOOK_SECONDS)
+            return await FOREIGN.run(job, look)
+        except Overdue as error:
+            raise PluginMissing(str(error)) from error
 
     async def versions(self, plugin_type: str, version: str) -> tuple[str, ...]:
         """The CNI versions that a plugin speaks: asked (in `version`) once for each file of that name.
 
         Broken when it cannot say.
         """
-        path = self.find(plugin_type)
-        status = os.stat(path)
-        file = (status.st_ino, status.st_mtime_ns)
+        path, file = await self._look_for(plugin_type)
         spoken = self._spoken.get(path)
         if spoken is None or spoken.file != file:
             spoken = _Spoken(file, await self._ask_versions(plugin_type, version))
@@ -130,7 +149,7 @@ class Plugins:
 
         After the time-out it is killed, with the processes that it started.
         """
-        path = self.find(call.plugin_type)
+        path = await self.find(call.plugin_type)
         timeout = min(self._timeout, ANSWER_SECONDS) if call.command in _QUESTIONS else self._timeout
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
         try:

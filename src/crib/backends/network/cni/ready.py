@@ -56,7 +56,7 @@ class ReadyNetworks:
         """
         now = asyncio.get_running_loop().time
         try:
-            networks = self._at_hand(directory)
+            networks = await self._at_hand(directory)
             if now() >= deadline or not self._refused(networks):
                 return networks
         except Unavailable:
@@ -96,7 +96,7 @@ class ReadyNetworks:
     async def readiness(self) -> Readiness:
         """Of the node's networks; what is wrong with handlers' own is in the message."""
         try:
-            chosen = self._choice.chosen()
+            chosen = await self._choice.chosen()
         except NoNetworkConf as error:
             return Readiness(ready=False, reason=NOT_READY, message=str(error))
         problems = await asyncio.gather(*map(self.problem_of, chosen))
@@ -106,19 +106,19 @@ class ReadyNetworks:
             if problem
         ]:
             return Readiness(ready=False, reason=NOT_READY, message="; ".join(told))
-        return Readiness(ready=True, message="; ".join(self._choice.problems_of_handlers()))
+        return Readiness(ready=True, message="; ".join(await self._choice.problems_of_handlers()))
 
-    def _at_hand(self, directory: str) -> tuple[FoundNetwork, ...]:
+    async def _at_hand(self, directory: str) -> tuple[FoundNetwork, ...]:
         """Those that have a file and all plugins. Unavailable with all that is missing."""
         try:
-            networks = self._choice.chosen(directory)
+            networks = await self._choice.chosen(directory)
         except NoNetworkConf as error:
             raise Unavailable(str(error)) from error
         missing: list[str] = []
         for network in networks:
             for plugin in network.conf.plugins:
                 try:
-                    self._plugins.find(plugin.type)
+                    await self._plugins.find(plugin.type)
                 except PluginMissing as error:
                     missing.append(f"network {network.conf.name} ({network.path}): {error}")
         if missing:
@@ -132,7 +132,7 @@ class ReadyNetworks:
 
     async def _heard(self, directory: str, deadline: float) -> tuple[FoundNetwork, ...]:
         """Those at hand whose plugins do not refuse. Unavailable."""
-        networks = self._at_hand(directory)
+        networks = await self._at_hand(directory)
         try:
             async with asyncio.timeout_at(deadline):
                 words = [await self._status(network) for network in networks]

@@ -133,7 +133,7 @@ async def _plugin(plugins: Plugins, plugin: cni.Plugin, version: str) -> Network
     path = ""
     versions: tuple[str, ...] = ()
     with contextlib.suppress(CribError):  # the network's problem says so
-        path = plugins.find(plugin.type)
+        path = await plugins.find(plugin.type)
         versions = await plugins.versions(plugin.type, version)
     return NetworkPlugin(plugin.type, path, versions, tuple(sorted(plugin.capabilities)))
 

@@ -1,0 +1,78 @@
+"""Archives that somebody names, opened in threads: they may lie on a file system that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import AsyncIterator
+from functools import partial
+
+from crib.host import libc
+from crib.host.threads import FOREIGN, Job, Overdue
+from crib.model.errors import InvalidRequest, Unavailable
+
+ARCHIVE_SECONDS = 10.0
+"""To open an archive or a file of its directory, or find out that it is not there; and to close it."""
+
+
+@contextlib.asynccontextmanager
+async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
+    """The archive's descriptor, and whether it is a directory. InvalidRequest, Unavailable."""
+    opened: list[int] = []
+    close = partial(_close, opened)
+    try:
+        job = Job(f"opening the archive {path}", path, ARCHIVE_SECONDS, late=close)
+        try:
+            is_directory = await FOREIGN.run(job, _open_archive, path, opened)
+        except Overdue as error:
+            raise Unavailable(str(error)) from error
+        yield opened[0], is_directory
+    finally:
+        if opened:
+            with contextlib.suppress(Overdue):
+                await FOREIGN.run(Job(f"closing the archive {path}", path, ARCHIVE_SECONDS), close)
+
+
+async def open_file_of(directory: int, name: str, subject: str) -> int:
+    """A regular file below an archive's directory, open. OSError; Overdue, which is one."""
+    opened: list[int] = []
+    job = Job(f"{subject}: opening {name}", subject, ARCHIVE_SECONDS, late=partial(_close, opened))
+    try:
+        # The directory is closed by whoever opened it, perhaps before a thread comes to this.
+        await FOREIGN.run(job, _open_regular, os.dup(directory), name, opened)
+        return opened.pop()
+    finally:
+        _close(opened)
+
+
+def _open_archive(path: str, opened: list[int]) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidRequest(f"archive {path} cannot be opened: {error.strerror}", field="path") from error
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+        opened.append(fd)
+        return stat.S_ISDIR(mode)
+    os.close(fd)
+    raise InvalidRequest(f"archive {path} is neither a file nor a directory", field="path")
+
+
+def _open_regular(directory: int, name: str, opened: list[int]) -> None:
+    """`directory` is closed here."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        fd = libc.openat2(directory, name, flags, resolve=libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS)
+    finally:
+        os.close(directory)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    opened.append(fd)
+
+
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())

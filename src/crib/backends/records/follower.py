@@ -1,0 +1,222 @@
+"""Brings the pods' file on disk to what the file of this boot holds: off the loop, until it succeeds.
+
+Nobody waits for it. A disk that is full, read-only or hung is told of, and tried again and again; rows that
+change meanwhile are written once, as they are then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from crib.backends.records.reserve import Reserve
+from crib.backends.records.sqlite_files import (
+    PROBE,
+    connect,
+    is_damage,
+    is_full,
+    open_file,
+    set_aside,
+    shorten_log,
+)
+from crib.backends.records.tables import Shape, copy_all, copy_rows
+from crib.host.threads import RECORDS, Job, Overdue
+from crib.model.errors import CribError
+
+LIMIT = 5.0
+"""Seconds after which a disk that does not answer is a fault, and the end of the daemon does not wait."""
+GATHER = 0.1
+"""Seconds that changes are gathered for one commit: most rows of a pod's start change again at once."""
+RETRY = 0.5
+"""Seconds between two tries while there is a fault."""
+LOOK = 10.0
+"""Seconds between two looks at a disk that nothing was written to."""
+
+Changed = tuple[str, object]
+"""A row: its table, and its key."""
+
+
+class StillHung(OSError):
+    """The try before this one has not come back from the kernel."""
+
+
+class Follower:
+    """One file, one writer. `mark` belongs to the loop; the rest runs in one thread at a time."""
+
+    def __init__(self, path: str, source_path: str, reserve: Reserve, schema: str) -> None:
+        self.path = path
+        self._source_path = source_path
+        self._reserve = reserve
+        self._schema = schema
+        self._source: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._changed: dict[Changed, bool] = {}
+        """Rows to be written, and whether that must outlive a power cut."""
+        self._everything = True
+        self._shapes: dict[str, Shape] = {}
+        self._file = (0, 0)
+        """Device and inode of the open file: somebody may put another one in its place."""
+        self._lock = threading.Lock()
+        self._busy = threading.Lock()
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self.told: Callable[[str, str], None] = lambda part, problem: None
+        """Told what is wrong with the disk, on the loop; an empty text is that nothing is."""
+        self.mended: Callable[[str], None] = lambda text: None
+        """Told what was put right."""
+
+    def take_over(self, connection: sqlite3.Connection) -> None:
+        """The file is open already."""
+        self._connection, self._file = connection, self._on_disk()
+
+    def mark(self, changed: Iterable[Changed], *, synced: bool = False) -> None:
+        """These rows have changed. `synced`: that is to be safe from a power cut as soon as it is written."""
+        with self._lock:
+            for row in changed:
+                self._changed[row] = self._changed.get(row, False) or synced
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look at the disk soon: something else has found it wanting."""
+        self._wake.set()
+
+    async def follow_forever(self) -> None:
+        """For the daemon's life."""
+        problem = ""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY if problem else LOOK):
+                    await self._wake.wait()
+                    await asyncio.sleep(RETRY if problem else GATHER)
+            self._wake.clear()
+            problem = await self._try()
+            self.told(self.path, problem)
+
+    async def _try(self) -> str:
+        """What is wrong, or nothing."""
+        try:
+            report = await RECORDS.run(Job(f"writing {self.path}", limit=LIMIT), self.catch_up)
+        except Overdue:
+            return f"{self.path}: the disk does not answer within {LIMIT:g} s"
+        except (sqlite3.Error, OSError, CribError) as error:
+            return problem_with(self.path, error)
+        if report:
+            self.mended(report)
+        return ""
+
+    def catch_up(self) -> str:
+        """Write what has changed; what had to be mended for it. sqlite3.Error, OSError.
+
+        When there is no room the reserve is given up, and that stays an error until there is one again.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise StillHung("an earlier write hangs")
+        try:
+            try:
+                return self._write()
+            except (sqlite3.Error, OSError) as error:
+                if not is_full(error) or not self._reserve.give_up():
+                    self._reserve.try_writing()
+                    raise
+            self._write()
+            self._reserve.keep()
+            return ""
+        finally:
+            self._busy.release()
+
+    def _write(self) -> str:
+        with self._lock:
+            changed, everything = self._changed, self._everything
+            self._changed = {}
+        try:
+            report = self._write_rows(changed, everything=everything)
+        except BaseException:
+            with self._lock:
+                self._changed = changed | self._changed
+                self._everything = True
+            self._drop()
+            raise
+        self._everything = False
+        self._reserve.keep()
+        return report
+
+    def _write_rows(self, changed: dict[Changed, bool], *, everything: bool) -> str:
+        report = ""
+        try:
+            self._copy(changed, everything=everything)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._drop()
+            aside = f"{self.path}.broken-{time.time_ns()}"
+            set_aside(self.path, aside)
+            report = f"{self.path} was damaged ({error}): kept as {aside}, and written anew, nothing is lost"
+            self._copy(changed, everything=True)
+        assert self._connection is not None
+        shorten_log(self._connection, self.path)
+        return report
+
+    def _copy(self, changed: dict[Changed, bool], *, everything: bool) -> None:
+        if self._source is None:
+            self._source = connect(self._source_path)
+        if self._connection is not None and self._on_disk() != self._file:
+            self._drop()
+            everything = True
+        if self._connection is None:
+            self._connection = open_file(self.path, self._schema)
+            self._file = self._on_disk()
+        source, target = self._source, self._connection
+        target.execute(f"PRAGMA synchronous={'FULL' if any(changed.values()) else 'NORMAL'}")
+        source.execute("BEGIN")
+        try:
+            target.execute("BEGIN IMMEDIATE")
+            if everything or not {table for table, _ in changed} <= self._shapes.keys():
+                target.execute(PROBE)  # so that a disk that takes nothing is noticed though nothing changed
+                self._shapes = copy_all(source, target)
+            else:
+                copy_rows(source, target, [(self._shapes[table], key) for table, key in changed])
+            target.execute("COMMIT")
+        finally:
+            source.execute("ROLLBACK")
+            if target.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    target.execute("ROLLBACK")
+
+    def _on_disk(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_dev, found.st_ino
+
+    def _drop(self) -> None:
+        """Begin anew at the next try: the file may have been replaced, or be on another disk then."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+    def close(self) -> None:
+        """Write what is left, if the disk answers; what it does not take this boot's file has."""
+        ending = threading.Thread(target=self._end, name="crib-records-end", daemon=True)
+        ending.start()
+        ending.join(LIMIT)
+
+    def _end(self) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self.catch_up()
+        if self._busy.acquire(timeout=LIMIT):
+            self._drop()
+            if self._source is not None:
+                self._source.close()
+
+
+def problem_with(path: str, error: Exception) -> str:
+    """As Status and refused verbs tell it."""
+    what = "its disk is full" if is_full(error) else "it cannot be written"
+    return f"{path}: {what}: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,133 @@
+"""SQLite files of ours: opened for root alone, in WAL mode (https://www.sqlite.org/wal.html)."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import sqlite3
+import stat
+
+from crib.model.errors import Broken
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT = 2.0
+"""Seconds that a commit waits for somebody else's: a person's `sqlite3`, as we have one writer a file."""
+LOG_BYTES = 8 << 20
+"""A write-ahead log that is longer goes back to nothing after the next commit."""
+SALVAGED = ".new"
+"""Added to the name of a file that is about to take the place of a damaged one."""
+SUFFIXES = ("", "-wal", "-shm")
+PROBE = f"PRAGMA user_version={SCHEMA_VERSION}"
+"""Writes the first page, though nothing changes."""
+
+
+class SchemaTooNew(Broken):
+    """The file was written by a later crib."""
+
+
+class Damaged(sqlite3.DatabaseError):
+    """The file's own check found something."""
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection for one thread at a time, every statement a transaction of its own."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda raw: raw.decode(errors="replace")  # of a damaged row
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_file(path: str, schema: str = "") -> sqlite3.Connection:
+    """Open or make the file. sqlite3.Error, OSError, SchemaTooNew; what is there already is not written."""
+    if not os.path.exists(path) and os.path.exists(salvaged := f"{path}{SALVAGED}"):
+        os.rename(salvaged, path)  # a salvage was cut off
+    _keep_private(path)
+    connection = connect(path)
+    try:
+        version = _version(connection, path)
+        connection.executescript(schema)
+        if version != SCHEMA_VERSION:
+            connection.execute(PROBE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: str) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNew(f"{path} has schema {version}, this crib knows up to {SCHEMA_VERSION}")
+    return version
+
+
+def _keep_private(path: str) -> None:
+    """For root alone, with its log, its index, and what was set aside; those to come get the file's mode."""
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for file in glob.glob(f"{glob.escape(path)}*"):
+        if stat.S_IMODE(os.stat(file).st_mode) != 0o600:
+            os.chmod(file, 0o600)
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Damaged when the file is not sound: each page, each index, in the time that reading the file takes."""
+    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        raise Damaged(said)
+
+
+def commit(connection: sqlite3.Connection, statements: list[tuple[str, tuple[object, ...]]]) -> None:
+    """All of them, or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, values in statements:
+            connection.execute(statement, values)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself ends one that a full disk has broken
+            connection.execute("ROLLBACK")
+        raise
+
+
+def shorten_log(connection: sqlite3.Connection, path: str) -> None:
+    """Move the log into the file, and empty it, when it has grown beyond `LOG_BYTES`."""
+    if os.stat(f"{path}-wal").st_size > LOG_BYTES:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def set_aside(path: str, aside: str) -> None:
+    """Rename a damaged file with its log."""
+    for suffix in SUFFIXES:
+        if os.path.exists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+
+
+def remove(path: str) -> None:
+    """The file with its log and index; none is fine."""
+    for suffix in SUFFIXES:
+        if os.path.exists(path + suffix):
+            os.unlink(path + suffix)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file itself is to blame; else it is locked, has no room, may not be written, and so on."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, Damaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there is no room on its file system, or none left of a quota."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(error, "sqlite_errorcode", 0)
+    # A full disk has no room for the log's index either, which SQLite calls an I/O error.
+    return code & 0xFF == sqlite3.SQLITE_FULL or code in (
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+    )

@@ -1,0 +1,265 @@
+"""Nothing on the event loop waits for a file system, a program or a peer: what may is in the register below.
+
+The loop serves all pods. A call that hangs there stops the node: so what touches files goes through threads
+(`crib.host.threads`), and what stays on the loop says here why it cannot hang.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.loop_calls import Finding, Source
+
+SOURCE = Path(__file__).parents[2] / "src" / "crib"
+NOT_THE_DAEMON = (
+    *("cli", "client", "bench", "stubs", "backends.images.worker"),
+    *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
+)
+"""Rooms of other processes, whose loop serves nobody else."""
+
+AT_START = {
+    "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
+    "crib.backends.oci.handlers.open_handlers": "a part of it",
+    "crib.backends.oci.environment.open_environment": "a part of it",
+    "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
+    "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
+    "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
+}
+"""What only these lead to runs before the first call is served."""
+
+_PROC = "procfs: the kernel answers from memory"
+_CGROUP = "cgroupfs: the kernel answers from memory"
+_PIPE = "a pipe or socket that does not block, when it is ready"
+_STATE = "our own state directory, a tmpfs"
+_INSIDE = "runs in a thread within the pod's namespaces; the loop only asks whether there is one"
+_SPAWN = (
+    "fork and execution of a program wait for each other; programs that may lie elsewhere are looked at "
+    "first, in a thread"
+)
+ON_THE_LOOP = {
+    "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
+    "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
+    "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
+    "crib.backends.network.cni.commands.is_namespace": "a namespace pinned in our own state directory",
+    "crib.backends.oci.attach._connect": _STATE,
+    "crib.backends.oci.bundles.Bundles._read_note": _STATE,
+    "crib.backends.oci.bundles.Bundles.first_pid": _STATE,
+    "crib.backends.oci.bundles.Bundles.read_process": _STATE,
+    "crib.backends.oci.bundles.Bundles.read_spec": _STATE,
+    "crib.backends.oci.bundles.identity": _PROC,
+    "crib.backends.oci.bundles.is_alive": _PROC,
+    "crib.backends.oci.conmon.MonitorStart.__init__": _SPAWN,
+    "crib.backends.oci.conmon.MonitorStart.pid": _PIPE,
+    "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
+    "crib.backends.oci.conmon._SyncPipe._read": _PIPE,
+    "crib.backends.oci.containers.Containers._keep_null_device": "the host's /dev/null",
+    "crib.backends.oci.exec.Commands._bring_home": _CGROUP,
+    "crib.backends.oci.exec.Commands._has_ended": _PROC,
+    "crib.backends.oci.exec.Commands._open": _CGROUP,
+    "crib.backends.oci.exec.Commands._run_runtime": _SPAWN,
+    "crib.backends.oci.exec.Commands._start": _STATE,
+    "crib.backends.oci.exec.Commands._write_process": _STATE,
+    "crib.backends.oci.exec._adopted": _PROC,
+    "crib.backends.oci.exec._kill_started": _PROC,
+    "crib.backends.oci.exec._read_words": _STATE,
+    "crib.backends.oci.exec._unlink": _STATE,
+    "crib.backends.oci.handler.OciHandler.start": _PROC,
+    "crib.backends.oci.infra.read_pid": _STATE,
+    "crib.backends.oci.labels.Labels.load_default_profile": "securityfs, once at the start",
+    "crib.backends.oci.log_rotation.reopen": "a watch of nothing yet; what is watched is added in a thread",
+    "crib.backends.oci.losses.PodLosses.stream": _PROC,
+    "crib.backends.oci.pod_namespaces._write_sysctls": _INSIDE,
+    "crib.backends.oci.pods.Pods._start_infra": _CGROUP,
+    "crib.backends.oci.pods.Pods.made_spec": _STATE,
+    "crib.backends.oci.pods.Pods.prepare": _CGROUP,
+    "crib.backends.oci.programs.noted_program": _STATE,
+    "crib.backends.oci.sessions.Console.close": _STATE,
+    "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
+    "crib.backends.oci.signals.Signals.send": _CGROUP,
+    "crib.backends.oci.slices.check_systemd": "the host's own /run",
+    "crib.backends.oci.updates.Updates._check_memory": _CGROUP,
+    "crib.backends.oci.usage.UsageReader.cgroup": _CGROUP,
+    "crib.host.capture.Capture._read_some": _PIPE,
+    "crib.host.cgroups.Cgroups._process_trees": _CGROUP,
+    "crib.host.cgroups.Cgroups._remove_now": _CGROUP,
+    "crib.host.cgroups._read": _CGROUP,
+    "crib.host.cgroups._walk": _CGROUP,
+    "crib.host.cgroups._write": _CGROUP,
+    "crib.host.inotify.DirectoryWatcher._read": _PIPE,
+    "crib.host.namespaces._detach": _STATE,
+    "crib.host.namespaces.pin": _STATE,
+    "crib.host.namespaces.unpin": _STATE,
+    "crib.host.pidfds._read_stat": _PROC,
+    "crib.host.processes._read_score": _PROC,
+    "crib.host.processes._write_score": _PROC,
+    "crib.host.processes.spawn": _SPAWN,
+    "crib.host.sealed._make": "a runtime of the host's own that was replaced: once",
+    "crib.host.sealed.executable": "the runtime's own file, before each start of it",
+    "crib.host.streams.Sink._put": _PIPE,
+    "crib.host.streams.Source._take": _PIPE,
+    "crib.host.user_namespaces._write_maps": _PROC,
+    "crib.host.user_namespaces.open_user_namespace": _PROC,
+}
+"""Functions that may stay, with the reason."""
+
+
+@pytest.fixture(scope="module")
+def found() -> Sequence[Finding]:
+    return Source(SOURCE, "crib", NOT_THE_DAEMON).findings(AT_START)
+
+
+def test_nothing_on_the_loop_may_hang(found: Sequence[Finding]) -> None:
+    assert [str(one) for one in found if one.function not in ON_THE_LOOP] == []
+
+
+def test_no_entry_of_the_register_is_stale(found: Sequence[Finding]) -> None:
+    functions = {one.function for one in found}
+    assert [name for name in ON_THE_LOOP if name not in functions] == []
+
+
+CASES = {
+    "directly": (
+        """
+        async def verb(path: str) -> bytes:
+            with open(path, "rb") as file:
+                return file.read()
+        """,
+        ["a.verb: open"],
+    ),
+    "two calls deep, one of them imported": (
+        """
+        from pkg.b import look
+
+        def between(path: str) -> bool:
+            return look(path)
+
+        async def verb(path: str) -> bool:
+            return between(path)
+        """,
+        ["b.look: os.stat"],
+    ),
+    "by a method of an object that was made elsewhere": (
+        """
+        from pkg.b import Reader
+
+        class Verbs:
+            def __init__(self, reader: Reader) -> None:
+                self._reader = reader
+
+            async def verb(self) -> bytes:
+                return self._reader.content()
+        """,
+        ["b.Reader._opened: os.open"],
+    ),
+    "by what is handed to the loop": (
+        """
+        import asyncio
+        import os
+
+        def told() -> None:
+            os.unlink("/tmp/x")
+
+        async def verb() -> None:
+            asyncio.get_running_loop().call_later(1.0, told)
+        """,
+        ["a.told: os.unlink"],
+    ),
+    "in asyncio's own pool": (
+        """
+        import asyncio
+        import os
+
+        async def verb(path: str) -> None:
+            await asyncio.to_thread(os.stat, path)
+        """,
+        ["a.verb: asyncio.to_thread"],
+    ),
+    "by a method of the ground": (
+        """
+        from pkg.host.files import remove
+
+        async def verb(path: str) -> None:
+            remove(path)
+        """,
+        ["a.verb: pkg.host.files.remove"],
+    ),
+    "not in a thread": (
+        """
+        import os
+        from functools import partial
+        from pkg.b import Reader, look, taking
+        from pkg.host.threads import OURS
+
+        async def verb(path: str, reader: Reader) -> None:
+            def work() -> None:
+                os.stat(path)
+
+            await OURS.run("looking", work)
+            await OURS.run("looking", lambda: os.stat(path))
+            await OURS.run("looking", partial(look, path))
+            await OURS.run("looking", reader.content)
+            await taking(lambda: look(path))
+        """,
+        [],
+    ),
+    "in what an argument for a thread is worked out from": (
+        """
+        from pkg.b import look
+        from pkg.host.threads import OURS
+
+        async def verb(path: str) -> None:
+            await OURS.run("printing", print, look(path))
+        """,
+        ["b.look: os.stat"],
+    ),
+}
+OTHERS = {
+    "b": """
+        import os
+        from collections.abc import Callable
+        from pkg.host.threads import OURS
+
+        def look(path: str) -> bool:
+            return os.stat(path).st_size > 0
+
+        class Reader:
+            def content(self) -> bytes:
+                return self._opened()
+
+            def _opened(self) -> bytes:
+                return bytes(os.open("/x", 0))
+
+        async def taking(work: Callable[[], object]) -> object:
+            return await OURS.run("taking", work)
+        """,
+    "host.files": """
+        import os
+
+        def remove(path: str) -> None:
+            _remove(path)
+
+        def _remove(path: str) -> None:
+            os.unlink(path)
+        """,
+    "host.threads": """
+        class Threads:
+            async def run(self, job: object, work: object) -> object: ...
+
+        OURS = Threads()
+        """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_that_blocks_is_found(case: str, tmp_path: Path) -> None:
+    source, expected = CASES[case]
+    for name, text in (("a", source), *OTHERS.items()):
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    found = [f"{one.function.removeprefix('pkg.')}: {one.call}" for one in Source(tmp_path, "pkg").findings()]
+    assert found == expected
