@@ -7,9 +7,12 @@ told. On SIGTERM or SIGINT the gate shuts, verbs under way get a grace, and the 
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it is imported
+gc.disable()  # what is imported stays: looking through it again and again takes 20 ms of a start
+# ruff: noqa: E402
 
 import argparse
 import asyncio
@@ -32,7 +35,7 @@ from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
-from crib.backends.network.networks import open_network
+from crib.backends.network.networks import import_network, open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import open_handlers
 from crib.backends.oci.slices import start_slice
@@ -52,6 +55,8 @@ from crib.model.settings import Settings
 from crib.observe import logs
 from crib.streaming.server import StreamServer
 
+gc.freeze()
+gc.enable()
 log = logging.getLogger(__name__)
 
 GRACE = 10.0
@@ -66,6 +71,8 @@ LIST_SECONDS = 30.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
+WARM_AFTER = 1.0
+"""Seconds from the opening of the gate to imports that the first stream would wait for."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -88,6 +95,10 @@ class Daemon:
         holding = self._ends.enter_context(_locked(data_lock))
         self._ends.enter_context(_locked(state_lock))
         self._adopt_orphans()
+        # Beside the probes, which mostly wait.
+        imported = asyncio.ensure_future(
+            OURS.run("importing the network", import_network, settings.network.mode)
+        )
         database = Database(paths, read_boot_id(), holding)
         self._ends.callback(database.close)
         layout = cgroups.detect_layout()
@@ -110,8 +121,10 @@ class Daemon:
         )
         facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
         store = LayerStore(paths, settings.images, mounting)
+        handlers = await open_handlers(settings, paths, facts, store.mounts)
+        await imported
         ports = Ports(
-            handlers=await open_handlers(settings, paths, facts, store.mounts),
+            handlers=handlers,
             networks=open_network(
                 settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
             ),
@@ -145,7 +158,7 @@ class Daemon:
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("imports", OURS.run("importing the protocols of streams", streams.warm))
+            node.keeper.serve("imports", _warm(streams))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -211,6 +224,11 @@ def _reap_orphans() -> None:
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
     """For rooms that do not know the host."""
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
+
+
+async def _warm(streams: StreamServer) -> None:
+    await asyncio.sleep(WARM_AFTER)
+    await OURS.run("importing the protocols of streams", streams.warm)
 
 
 def _archives(directory: str) -> list[str]:

@@ -128,6 +128,8 @@ class Exits:
     async def _watch_running(self) -> None:
         for name in await OURS.run("listing bundles", os.listdir, self._env.paths.containers):
             container = ContainerId(name)
+            if self._monitors.watches(container):
+                continue
             note = await self._ours(container) if is_id(name) else None
             if note is not None and note.monitor is not None and await self.read(container) is None:
                 self.watch(container, note.monitor)

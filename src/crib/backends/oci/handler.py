@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.attach import Attachments
@@ -24,6 +25,7 @@ from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays
+from crib.backends.oci.together import Together
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -31,12 +33,12 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.host.threads import OURS, Job
+from crib.host.threads import OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
@@ -48,6 +50,18 @@ _ENDED = re.compile(r"container `[^`]*` is not running|cannot start a container 
 """What crun and runc say to a start whose container was killed, or ran out of memory, after its create."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OnFile:
+    """What files say of a container."""
+
+    runtime: RuntimeProgram
+    is_known: bool
+    """To the runtime."""
+    waits: bool
+    """Its first process, to be started."""
+    exit_filed: bool
+
+
 class OciHandler:
     """See ports.Handler; made with `open_environment`."""
 
@@ -56,6 +70,7 @@ class OciHandler:
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
         self._bundles = Bundles(environment.paths)
+        self._looks = Together("looking at containers", self._look)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
         self._containers = Containers(environment, self._bundles, layers)
@@ -170,25 +185,33 @@ class OciHandler:
         what = f"looking at container {record.id}"
         monitor_alive = is_alive(record.monitor)
         with trying(what):
-            note = await self._bundles.note(record.id)
-            runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
-            status = await self._status(what, record, runtime)
-            found = await self._exits.read(record.id)
+            seen = await self._looks.ask(record.id)
+            status = await self._status(what, record, seen)
+            found = await self._exits.read(record.id) if seen.exit_filed else None
         if found is None and monitor_alive:
             # By the record: a monitor tells of its container also when the bundle was lost.
             self._exits.watch(record.id, record.monitor, record.process)
         return Observation(status, found, monitor_alive)
 
-    async def _status(self, what: str, record: ContainerRecord, runtime: RuntimeProgram) -> str:
-        """The runtime's word for it; see Observation."""
-        there, waits = await OURS.run(
-            Job(what, owner=record.id), _state_on_file, f"{runtime.root}/{record.id}"
+    def _look(self, container: ContainerId) -> _OnFile:
+        note = self._bundles.read_note(container)
+        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
+        state = f"{runtime.root}/{container}"
+        return _OnFile(
+            runtime=runtime,
+            is_known=os.path.isdir(state),
+            waits=os.path.exists(f"{state}/exec.fifo"),
+            exit_filed=os.path.exists(self._paths.exit_file(container)),
         )
-        if not there:
+
+    async def _status(self, what: str, record: ContainerRecord, seen: _OnFile) -> str:
+        """The runtime's word for it; see Observation."""
+        runtime = seen.runtime
+        if not seen.is_known:
             return "gone"
         if record.process is not None and self._env.has_fifo and runtime == self._env.runtime:
             # As the runtime itself finds out, and without a program for each container (1.3 ms).
-            return ("created" if waits else "running") if is_alive(record.process) else "stopped"
+            return ("created" if seen.waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
                 completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
@@ -243,8 +266,3 @@ class OciHandler:
     async def close(self) -> None:
         self._exits.close()
         self._executions.close()
-
-
-def _state_on_file(directory: str) -> tuple[bool, bool]:
-    """Whether the runtime knows the container, and whether its first process waits to be started."""
-    return os.path.isdir(directory), os.path.exists(f"{directory}/exec.fifo")
