@@ -32,13 +32,42 @@ AT_START = {
 
 _PROC = "procfs: the kernel answers from memory"
 _CGROUP = "cgroupfs: the kernel answers from memory"
+_SECURITY = "securityfs: the kernel answers from memory"
 _PIPE = "a pipe or socket that does not block, when it is ready"
 _STATE = "our own state directory, a tmpfs"
+_SPEC = "our own state directory, a tmpfs; for who asks for a verbose answer"
 _SPAWN = (
     "fork and execution of a program wait for each other; programs that may lie elsewhere are looked at "
     "first, in a thread"
 )
 ON_THE_LOOP = {
+    "crib.backends.oci.attach._connect": _STATE,
+    "crib.backends.oci.bundles.Bundles._read_note": _STATE,
+    "crib.backends.oci.bundles.Bundles.first_pid": _STATE,
+    "crib.backends.oci.bundles.Bundles.read_process": _STATE,
+    "crib.backends.oci.bundles.Bundles.read_spec": _SPEC,
+    "crib.backends.oci.bundles.identity": _PROC,
+    "crib.backends.oci.bundles.is_alive": _PROC,
+    "crib.backends.oci.conmon.MonitorStart.__init__": _SPAWN,
+    "crib.backends.oci.conmon.MonitorStart.pid": _PIPE,
+    "crib.backends.oci.conmon.Monitors.spawn": "the runtime's own file, before each start of it",
+    "crib.backends.oci.conmon._SyncPipe._read": _PIPE,
+    "crib.backends.oci.containers.Containers._keep_null_device": "the host's own /dev, in memory",
+    "crib.backends.oci.handler.OciHandler.start": _PROC,
+    "crib.backends.oci.infra.read_pid": _STATE,
+    "crib.backends.oci.labels.Labels.load_default_profile": _SECURITY,
+    "crib.backends.oci.log_rotation.reopen": "it watches nothing yet",
+    "crib.backends.oci.losses.PodLosses.stream": _PROC,
+    "crib.backends.oci.pod_namespaces._write_sysctls": "in the thread that makes the namespaces",
+    "crib.backends.oci.pods.Pods._start_infra": _CGROUP,
+    "crib.backends.oci.pods.Pods.made_spec": _SPEC,
+    "crib.backends.oci.pods.Pods.prepare": _CGROUP,
+    "crib.backends.oci.programs.noted_program": _STATE,
+    "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
+    "crib.backends.oci.signals.Signals.send": _CGROUP,
+    "crib.backends.oci.slices.check_systemd": "a name in /run, a tmpfs",
+    "crib.backends.oci.updates.Updates._check_memory": _CGROUP,
+    "crib.backends.oci.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
     "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
     "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
@@ -67,9 +96,9 @@ ON_THE_LOOP = {
 """Functions that may stay, with the reason."""
 
 BEING_MOVED = (
-    "crib.backends.oci.",
+    "crib.backends.oci.exec.",
+    "crib.backends.oci.sessions.",
     "crib.backends.records.",
-    "crib.host.threads.run_to_end",
 )
 """Beginnings of names of what still has to go to threads."""
 

@@ -20,12 +20,15 @@ from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
+from crib.engine.admission import CALLER
 from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
 
 GRPC_LOG = "grpc._cython.cygrpc"
 """Where grpc's server logs what its handlers raise."""
+CALLER_LIMIT = 200
+"""Characters of a caller's name that count."""
 
 _REQUEST_ID: ContextVar[str] = ContextVar("crib_request_id", default="")
 _numbers = itertools.count(1)
@@ -93,6 +96,7 @@ class Door:
                     answer = reading(value)
                 else:
                     assert verb is not None
+                    CALLER.set(_caller(context))
                     answer = await verb(value)
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
@@ -143,6 +147,14 @@ def _begin(name: str) -> int:
         return 0
     log.debug("%s", name)
     return time.monotonic_ns()
+
+
+def _caller(context: Context) -> str:
+    """The program at the other end as it names itself: of a unix socket's peer grpc tells no more."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent":
+            return str(value)[:CALLER_LIMIT]
+    return ""
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:

@@ -41,6 +41,18 @@ async def end_programs(owner: str, *, timeout: float) -> int:
     return len(leaders)
 
 
+def programs_with(*arguments: str) -> list[int]:
+    """Processes that were run with these arguments, one after the other among theirs."""
+    wanted = b"\0" + b"".join(os.fsencode(word) + b"\0" for word in arguments)
+    return [pid for pid in _pids() if wanted in _command_line(pid)]
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read(_BYTES)
+    return b""
+
+
 def _leaders(owner: str) -> list[int]:
     return [pid for pid in _pids() if _group(pid) == pid and _is_marked(pid, owner)]
 

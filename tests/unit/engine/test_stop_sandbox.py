@@ -198,25 +198,3 @@ async def test_no_container_is_started_in_a_stopped_sandbox(world: World) -> Non
             await world.node.containers.start(container)
         hold.release.set()
         await stopping
-
-
-async def test_wipe_removes_every_pod_and_what_pods_share(world: World) -> None:
-    await world.pod()
-    await world.running(await world.pod("other"))
-    async with bounded():
-        assert await world.node.wipe() == []
-    assert world.records.sandboxes == {}
-    assert (world.handler.dismantled, world.networks.dismantled, world.images.dismantled) == (
-        True,
-        True,
-        True,
-    )
-
-
-async def test_a_wipe_that_cannot_remove_a_pod_says_so_and_leaves_what_pods_share(world: World) -> None:
-    await world.pod()
-    world.handler.failpoints.set("remove_pod=1*error(busy)")
-    async with bounded():
-        (failure,) = await world.node.wipe()
-    assert "busy" in failure
-    assert not world.networks.dismantled

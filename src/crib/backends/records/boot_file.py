@@ -27,7 +27,7 @@ class Origin:
 
     boot: str
     holder: str
-    """Who had the data directory last: what its lock file says."""
+    """Who had the data directory last: what its lock file says; empty where there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,18 @@ class Change:
 
 
 def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Connection, bool]:
-    """The file, and whether it holds the rows of that origin; else it is new and empty."""
+    """The file, and whether it holds the rows of that origin; else it is new and empty.
+
+    Any earlier holder of this boot will do: the lock file may be on a disk that lost its last writes.
+    """
     try:
         connection = _open(path, schema)
-        found = connection.execute("SELECT boot, holder FROM origin").fetchone()
-        if found is not None:
+        holders = [name for boot, name in connection.execute("SELECT * FROM origin") if boot == before.boot]
+        if holders and before.holder in ("", *holders):
             check(connection)
-            if found == (before.boot, before.holder):
-                return connection, True
-            log.info("%s is of another boot or an earlier daemon, and is made anew", path)
+            return connection, True
         connection.close()
+        log.info("%s is of another boot, or others had the data since, and is made anew", path)
     except sqlite3.DatabaseError as error:
         log.error("%s cannot be used and is made anew: %s", path, error)
     remove(path)
@@ -67,8 +69,7 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
 
 def sign(connection: sqlite3.Connection, origin: Origin) -> None:
     """Say whose the rows are from now on."""
-    remembered = ("INSERT INTO origin VALUES (?, ?)", (origin.boot, origin.holder))
-    commit(connection, [("DELETE FROM origin", ()), remembered])
+    connection.execute("INSERT INTO origin VALUES (?, ?)", (origin.boot, origin.holder))
 
 
 class BootRows:

@@ -29,7 +29,7 @@ from crib.model.errors import CribError
 
 LIMIT = 5.0
 """Seconds after which a disk that does not answer is a fault, and the end of the daemon does not wait."""
-GATHER = 0.03
+GATHER = 0.1
 """Seconds that changes are gathered for one commit: most rows of a pod's start change again at once."""
 RETRY = 0.5
 """Seconds between two tries while there is a fault."""
@@ -120,6 +120,7 @@ class Follower:
                 return self._write()
             except (sqlite3.Error, OSError) as error:
                 if not is_full(error) or not self._reserve.give_up():
+                    self._reserve.try_writing()
                     raise
             self._write()
             self._reserve.keep()

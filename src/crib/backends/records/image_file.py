@@ -73,14 +73,17 @@ class ImageFile:
         try:
             return self._opened()
         except (sqlite3.Error, OSError) as error:
-            if is_damage(error):
-                self.report, connection = self._salvaged(error)
-                return connection
-            if is_full(error) and self._reserve.give_up():
-                with contextlib.suppress(sqlite3.Error, OSError):
-                    return self._opened()
             self._tell(problem_with(self.path, error))
-            return self._copied()
+            with contextlib.suppress(sqlite3.Error, OSError):
+                if is_damage(error):
+                    self.report, connection = self._salvaged(self.path, error)
+                    self._tell("")
+                    return connection
+                if is_full(error) and self._reserve.give_up():
+                    connection = self._opened()
+                    self._tell("")
+                    return connection
+        return self._copied()
 
     def _opened(self) -> sqlite3.Connection:
         connection = open_file(self.path, IMAGE_SCHEMA)
@@ -93,8 +96,8 @@ class ImageFile:
             raise
         return connection
 
-    def _salvaged(self, error: Exception) -> tuple[str, sqlite3.Connection]:
-        saved = salvage(self.path, IMAGE_SCHEMA, error)
+    def _salvaged(self, path: str, error: Exception) -> tuple[str, sqlite3.Connection]:
+        saved = salvage(path, IMAGE_SCHEMA, error)
         saved.connection.execute("PRAGMA synchronous=FULL")
         # Nobody knows which rows the lost pages had, and whose layers they named.
         lost = ("INSERT INTO unreadable VALUES (?, ?, x'', ?)", (LOST_FILE, saved.aside, str(error)))
@@ -107,7 +110,14 @@ class ImageFile:
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(self.path + suffix, self._scratch + suffix)
-        return open_file(self._scratch, IMAGE_SCHEMA)
+        try:
+            connection = open_file(self._scratch, IMAGE_SCHEMA)
+            check(connection)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.report, connection = self._salvaged(self._scratch, error)
+        return connection
 
     async def write(self, *statements: Statement) -> None:
         """Commit them, all or none, and have them on disk. sqlite3.Error, OSError, Unavailable."""
@@ -169,9 +179,10 @@ class ImageFile:
         except (sqlite3.Error, OSError) as error:
             if is_damage(error):
                 self.connection.close()
-                report, self.connection = self._salvaged(error)
+                report, self.connection = self._salvaged(self.path, error)
                 self.mended(report)
             elif not is_full(error) or not self._reserve.give_up():
+                self._reserve.try_writing()
                 raise
             self._commit(statements)
 

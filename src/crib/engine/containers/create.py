@@ -14,12 +14,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from crib.engine.admission import AdmittedJoins
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
-from crib.engine.joins import Joins
 from crib.engine.keeper import current_work
 from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.losses import notice_loss
@@ -49,7 +49,9 @@ class CreateContainer:
         self._core = core
         self._catalogue = catalogue
         self._policy = policy
-        self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
+        self._joins: AdmittedJoins[ContainerId] = AdmittedJoins(
+            core.keeper, "create container", core.admission
+        )
         self._unclaimed: set[ContainerId] = set()
         """Made, and their callers had gone: nobody was told their ids."""
 
@@ -69,7 +71,10 @@ class CreateContainer:
             self._unclaimed.discard(row.id)
             return row.id
         self._give_up_earlier(sandbox.id, config)
-        return await self._joins.join(key, config, lambda: self._create(sandbox.id, config), sandbox.id)
+        claim = core.claim(sandbox, config.name)
+        return await self._joins.admitted(
+            key, config, claim, lambda: self._create(sandbox.id, config), sandbox.id
+        )
 
     def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
         """End creates of earlier attempts whose callers have gone, and remove what they made.

@@ -22,7 +22,8 @@ class RemoveContainer:
     async def __call__(self, text: str) -> None:
         record = self._core.containers.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._remove(record), record.id)
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(self._remove(record)), record.id)
 
     async def _remove(self, record: ContainerRecord) -> None:
         try:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crib.engine.admission import AdmittedJoins, Claim
 from crib.engine.core import Core, sandbox_name
 from crib.engine.identity import sandbox_differences
-from crib.engine.joins import Joins
 from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.teardown import teardown_sandbox
+from crib.engine.timeline import SandboxTimeline
 from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
@@ -29,7 +30,7 @@ class RunSandbox:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._joins: Joins[SandboxId] = Joins(core.keeper, "run sandbox")
+        self._joins: AdmittedJoins[SandboxId] = AdmittedJoins(core.keeper, "run sandbox", core.admission)
 
     async def __call__(self, config: SandboxConfig, handler: str) -> SandboxId:
         """Run a sandbox; who asks for the same one joins the work that is under way, or gets its id.
@@ -53,7 +54,13 @@ class RunSandbox:
         elif (row := self._core.sandboxes.named(key)) is not None and row.state is SandboxState.READY:
             _refuse_difference(record, row)
             return row.id
-        return await self._joins.join(key, record, lambda: self._run(record, chosen), record.id)
+        claim = Claim(config.metadata.uid, True, lambda: self._stages(record)("queued", config.metadata.name))
+        return await self._joins.admitted(key, record, claim, lambda: self._run(record, chosen), record.id)
+
+    def _stages(self, record: SandboxRecord) -> SandboxTimeline:
+        stage, metadata = self._core.timeline.of(record.id), record.config.metadata
+        stage.pod = f"{metadata.namespace}/{metadata.name}"
+        return stage
 
     def _resolver(self, config: SandboxConfig) -> DnsConfig | None:
         if config.host_network or config.dns is not None:
@@ -66,8 +73,7 @@ class RunSandbox:
         await self._clear(record)
         _refuse_crowd(core, record)
         _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
-        stage = core.timeline.of(record.id)
-        stage.pod = f"{record.config.metadata.namespace}/{record.config.metadata.name}"
+        stage = self._stages(record)
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:
