@@ -139,7 +139,7 @@ class Node:
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
         findings = ImageFindings(self._core, self._catalogue, verbs)
-        self.check = CheckNode(self._core, findings, self.networks)
+        self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
