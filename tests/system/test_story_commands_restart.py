@@ -171,6 +171,7 @@ async def test_a_daemon_that_stops_lets_commands_end_and_says_what_becomes_of_st
     script = "touch /told/under-way; until [ -e /told/go ]; do sleep 0.01; done; echo done; exit 3"
     running = asyncio.ensure_future(cri.execute(box, "sh", "-c", script))
     await until((tmp_path / "under-way").exists)
+    late = asyncio.ensure_future(cri.execute(box, "sh", "-c", "exec sleep 4011", timeout=1))
     async with AsyncExitStack() as stack:
         sessions = []
         for tty in (True, False):
@@ -182,6 +183,8 @@ async def test_a_daemon_that_stops_lets_commands_end_and_says_what_becomes_of_st
         sessions.append(await stack.enter_async_context(streams.attach(cri.connection, box, StreamOptions())))
         os.kill(cribd.pid, signal.SIGTERM)
         await until(lambda: "stopping" in cribd.log())
+        assert (await told(late)).code == "DEADLINE_EXCEEDED"
+        assert "4011" not in sleeping(cribd)
         (tmp_path / "go").touch()
         outcome = await running
         assert (outcome.code, outcome.out) == (3, "done\n")
@@ -219,6 +222,30 @@ async def test_a_daemon_killed_with_its_monitors_shows_containers_as_lost_and_le
             assert "monitor" in status.message
         assert (await again.status(ended_before)).exit_code == 7
         assert await again.run_container(pod, "sleep", "100", name="next")
+
+
+@pytest.fixture
+def strict_cribd() -> Iterator[Cribd]:
+    with running_cribd(extra="[streaming]\nkill_abandoned = true") as daemon:
+        yield daemon
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("way", ["kill", "stop"])
+async def test_where_the_settings_say_so_commands_of_clients_are_ended_too(
+    strict_cribd: Cribd, way: str
+) -> None:
+    cribd = strict_cribd
+    async with cribd.story() as cri:
+        _, box = await box_in(cri, "box")
+        async with all_kinds(cri, box) as calls:
+            await asyncio.to_thread(cribd.kill if way == "kill" else cribd.stop)
+            for call in calls:
+                assert (await told(call)).code == "UNAVAILABLE"
+        if way == "stop":
+            assert sleeping(cribd) == set()
+        cribd.start()
+        await until(lambda: not sleeping(cribd))
 
 
 @pytest.mark.nightly

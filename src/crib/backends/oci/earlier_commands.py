@@ -86,7 +86,7 @@ async def _end(environment: OciEnvironment, left: _Left) -> str:
             os.unlink(path)
     alive = ", ".join(rest for rest in rests if rest)
     what = f"{len(rests)} commands of an earlier daemon in container {left.container}" if rests else ""
-    return f"{what} (they do not die: {alive})" if alive else what
+    return f"{what}, of which do not die: {alive}" if alive else what
 
 
 def _end_runtimes(files: Iterable[str]) -> None:
