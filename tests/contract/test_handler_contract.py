@@ -194,6 +194,11 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
         yield made
 
 
+async def test_a_handler_whose_programs_are_there_is_ready(lab: HandlerLab) -> None:
+    readiness = await lab.handler.readiness()
+    assert readiness.ready == (not lab.handler.facts.problem), readiness
+
+
 async def test_a_prepared_pod_is_alive_until_it_is_stopped(lab: HandlerLab) -> None:
     pod = await lab.pod()
     async with bounded():

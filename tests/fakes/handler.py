@@ -14,7 +14,7 @@ from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
+from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage, ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
@@ -76,6 +76,8 @@ class FakeHandler:
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.cpu_usage: dict[str, int] = {}
         self.swept: list[str] = []
+        self.odd: list[tuple[str, str]] = []
+        """What is odd about the logs."""
         self.dismantled = False
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
@@ -90,6 +92,9 @@ class FakeHandler:
         return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
 
     # pods
+
+    async def readiness(self) -> Readiness:
+        return Readiness(not self.facts.problem, "HandlerNotReady", self.facts.problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         for name in record.config.sysctls:
@@ -314,9 +319,14 @@ class FakeHandler:
         await self.failpoints.reach("pod_usage", record.id)
         return PodUsage(self._usage(record.id), at=self._clock())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         await self.failpoints.reach("sweep")
         recorded = known()
+        if dry:
+            return [
+                *(f"container {key}" for key in self.containers if key not in recorded),
+                *(f"sandbox {key}" for key in self.pods if key not in recorded),
+            ]
         for container in [key for key in self.containers if key not in recorded]:
             del self.containers[container]
             self.swept.append(f"container {container}")
@@ -326,6 +336,12 @@ class FakeHandler:
         for session in self._earlier:
             session.finish(137)
         return self.swept
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        await self.failpoints.reach("odd_logs")
+        return self.odd
 
     async def dismantle(self) -> None:
         await self.failpoints.reach("dismantle")

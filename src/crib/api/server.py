@@ -14,6 +14,7 @@ from grpc import aio
 from crib.api import image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
+from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
@@ -22,13 +23,13 @@ log = logging.getLogger(__name__)
 
 RECEIVE_LIMIT = 16 << 20
 """Bytes of one request, as kubelets and the peers have it."""
-CONCURRENT_CALLS = 1024
-"""Calls at once, streams included; more are answered RESOURCE_EXHAUSTED."""
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_LIMIT),
     ("grpc.max_send_message_length", -1),
+    # no reading ahead: a request that nobody has taken yet stays with who sends it (see `requests`)
+    ("grpc.http2.bdp_probe", 0),
     # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
     ("grpc.so_reuseport", 0),
 )
@@ -43,7 +44,7 @@ class Server:
         self._settings = node.settings
         self._events = node.events
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
-        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
+        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
         door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)
         self._register(door, runtime_service.NAME, runtime.calls())

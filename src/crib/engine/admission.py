@@ -194,10 +194,11 @@ class TurnQueue:
 class Admission:
     """The places, and who waits for one."""
 
-    def __init__(self, places: int, limit: int = QUEUE_LIMIT) -> None:
-        """`limit`: verbs that may wait."""
+    def __init__(self, places: int, limit: int = QUEUE_LIMIT, hold: float = HOLD_LIMIT) -> None:
+        """`limit`: verbs that may wait; `hold`: seconds that one may keep its place."""
         self._places = places
         self._limit = limit
+        self._hold = hold
         self._count: dict[Kind, int] = {"making": 0, "ending": 0, "overdue": 0}
         self._queue = TurnQueue()
 
@@ -224,7 +225,7 @@ class Admission:
 
     @contextlib.contextmanager
     def _held(self, kind: Kind) -> Iterator[None]:
-        """A place of this kind, which goes to the next after the block, or after HOLD_LIMIT."""
+        """A place of this kind, which goes to the next after the block, or when it was kept too long."""
         held = kind
 
         def overdue() -> None:
@@ -234,7 +235,7 @@ class Admission:
             self._count[held] += 1
             self._call_in()
 
-        timer = asyncio.get_running_loop().call_later(HOLD_LIMIT, overdue)
+        timer = asyncio.get_running_loop().call_later(self._hold, overdue)
         try:
             yield
         finally:

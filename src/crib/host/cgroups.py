@@ -259,6 +259,12 @@ class Cgroups:
         if error is not None:
             raise error
 
+    def remove_if_empty(self, path: str) -> None:
+        """Remove the cgroup from every hierarchy where nothing is in it, and nothing below it."""
+        for directory in self.directories(path):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+
     def _remove_now(self, path: str) -> OSError | None:
         busy: OSError | None = None
         for top in self.directories(path):

@@ -18,7 +18,15 @@ from crib.model.container import ContainerConfig, ContainerRecord, ContainerStat
 from crib.model.errors import NotFound
 from crib.model.events import Stage
 from crib.model.explanation import ExplainedSpec, Explanation
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import (
+    HandlerFacts,
+    HostFacts,
+    LayerMounting,
+    LoopLag,
+    Readiness,
+    ThreadWait,
+    Vitals,
+)
 from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
 from crib.model.image import (
     FilesystemUsage,
@@ -274,6 +282,7 @@ class FakeNode:
             mounting=LayerMounting("file", 512, True),
             counts={"sandboxes": 1, "containers": 1, "containers_running": 1, "images": 1},
             verbs=Load(places=4, making=4, ending=1, overdue=0, queued=17),
+            vitals=Vitals(LoopLag(2, 0.75, 0.5), (ThreadWait("foreign", "reading /mnt", "web", 31.0, True),)),
         )
 
     async def configure_network(self, pod_cidr: str) -> None:

@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence
 
 from crib.host import processes
 from crib.model.errors import InvalidRequest
-from crib.model.image import ImageReference, Signature, parse_reference
-from crib.ports import SuspectImage
+from crib.model.image import ImageReference, Signature, SuspectImage, parse_reference
 from crib.wire.simple_signing import PayloadError, parse_payload
 
 _log = logging.getLogger(__name__)

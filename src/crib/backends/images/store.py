@@ -31,7 +31,7 @@ from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
@@ -42,12 +42,13 @@ from crib.model.image import (
     Layer,
     Platform,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink, SuspectImage
+from crib.ports import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
@@ -184,12 +185,17 @@ class LayerStore:
         """The layers that are on disk, as files or directories."""
         return await self._list()
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone.
+
+        With `dry` says which would go, but for those that are in use then.
+        """
         kept = frozenset(keep)
         async with self._changing, self._removing:
             listed = await self._list()
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
+            if dry:
+                return doomed
             unmounted = await self.mounts.unmount(doomed)
             await self._directories.remove(unmounted)
             await OURS.run(f"removing half-made layers of {self._paths.layers}", self._remove_incoming)
@@ -321,6 +327,15 @@ class LayerStore:
             for layer in missing:
                 sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
         return sizes
+
+
+def store_for_wipe(paths: Paths, settings: ImageSettings) -> LayerStore:
+    """One that unmounts and removes: nothing is tried out, and the worker's user may be missing."""
+    mounting = LayerMounting("file", 0, False)
+    try:
+        return LayerStore(paths, settings, mounting)
+    except Unavailable:
+        return LayerStore(paths, replace(settings, worker_user="nobody"), mounting)
 
 
 def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:

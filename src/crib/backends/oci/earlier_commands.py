@@ -81,9 +81,7 @@ async def _end(environment: OciEnvironment, left: _Left) -> str:
     # Where there are files the daemon ended while the runtime was at work, which may be so still.
     await OURS.run("ending runtimes of an earlier daemon", _end_runtimes, left.files)
     rests = await asyncio.gather(*(_end_cgroup(environment, cgroup) for cgroup in left.cgroups))
-    for path in left.files:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    await OURS.run("removing files of an earlier daemon's commands", _unlink, left.files)
     alive = ", ".join(rest for rest in rests if rest)
     what = f"{len(rests)} commands of an earlier daemon in container {left.container}" if rests else ""
     return f"{what}, of which do not die: {alive}" if alive else what
@@ -93,6 +91,12 @@ def _end_runtimes(files: Iterable[str]) -> None:
     for path in files:
         for pid in programs_with("--process", path) if path.endswith(".json") else ():
             signal_process(pid, signal.SIGKILL)
+
+
+def _unlink(files: Iterable[str]) -> None:
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 async def _end_cgroup(environment: OciEnvironment, cgroup: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.bundles import Bundles, is_alive
+from crib.backends.oci.bundles import BundleNote, Bundles, is_alive
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
@@ -20,11 +20,13 @@ from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
+from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.pods import Pods
+from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
-from crib.backends.oci.strays import find_strays
+from crib.backends.oci.strays import find_strays, remove_parts
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -32,12 +34,12 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.host.threads import OURS, Job
+from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
-from crib.model.ids import SandboxId
+from crib.model.facts import HandlerFacts, Readiness
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
@@ -56,6 +58,7 @@ class OciHandler:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
+        self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._bundles = Bundles(environment.paths)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
@@ -72,6 +75,10 @@ class OciHandler:
     @property
     def facts(self) -> HandlerFacts:
         return self._env.facts
+
+    async def readiness(self) -> Readiness:
+        problem = await self._programs.missing() or self.facts.problem
+        return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         infra = await self._pods.prepare(record, stage)
@@ -161,7 +168,6 @@ class OciHandler:
         with trying(f"delete of container {record.id}"):
             note = await self._bundles.note(record.id)
         await self._containers.delete(record.id, made=record.process is not None)
-        self._bundles.forget(record.id)
         self._usage.forget(record.id, note.cgroup if note is not None else "")
 
     def exits(self) -> AsyncIterator[Exit]:
@@ -171,20 +177,17 @@ class OciHandler:
         what = f"looking at container {record.id}"
         monitor_alive = is_alive(record.monitor)
         with trying(what):
-            note = await self._bundles.note(record.id)
-            runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
-            status = await self._status(what, record, runtime)
+            if monitor_alive:
+                # By the record: a monitor tells of its container also when the bundle is lost.
+                self._exits.watch(record.id, record.monitor, record.process)
+            status = await self._status(what, record, await self._bundles.note(record.id))
             found = await self._exits.read(record.id)
-        if found is None and monitor_alive:
-            # By the record: a monitor tells of its container also when the bundle was lost.
-            self._exits.watch(record.id, record.monitor, record.process)
         return Observation(status, found, monitor_alive)
 
-    async def _status(self, what: str, record: ContainerRecord, runtime: RuntimeProgram) -> str:
+    async def _status(self, what: str, record: ContainerRecord, note: BundleNote | None) -> str:
         """The runtime's word for it; see Observation."""
-        there, waits = await OURS.run(
-            Job(what, owner=record.id), _state_on_file, f"{runtime.root}/{record.id}"
-        )
+        job = Job(what, owner=record.id)
+        runtime, there, waits = await OURS.run(job, self._state_on_file, record.id, note)
         if not there:
             return "gone"
         if record.process is not None and self._env.has_fifo and runtime == self._env.runtime:
@@ -205,6 +208,14 @@ class OciHandler:
         except ValueError as error:
             raise Broken(f"{what}: {error}") from error
 
+    def _state_on_file(
+        self, container: ContainerId, note: BundleNote | None
+    ) -> tuple[RuntimeProgram, bool, bool]:
+        """Its runtime, whether that knows it, and whether its first process waits to be started."""
+        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
+        state = f"{runtime.root}/{container}"
+        return runtime, os.path.isdir(state), os.path.exists(f"{state}/exec.fifo")
+
     async def pod_alive(self, record: SandboxRecord) -> bool:
         with trying(f"looking at pod sandbox {record.id}"):
             return await self._pods.alive(record)
@@ -221,18 +232,24 @@ class OciHandler:
         usage = self._usage.cgroup(self._pods.cgroup(record))
         return PodUsage(usage, at=time.time_ns())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         with trying("looking for what belongs to nobody"):
             strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
+        if dry:
+            return strays.words
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
             await self._pods.remove_unknown(sandbox)
-        return [
-            *(f"container {container}" for container in strays.containers),
-            *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
-            *await end_earlier_commands(self._env, self._bundles, known()),
-        ]
+        with trying("removing what belongs to nobody"):
+            await remove_parts(self._env, strays)
+        return [*strays.words, *await end_earlier_commands(self._env, self._bundles, known())]
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        with trying("looking at the logs"):
+            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
@@ -245,8 +262,3 @@ class OciHandler:
     async def close(self) -> None:
         self._exits.close()
         self._executions.close()
-
-
-def _state_on_file(directory: str) -> tuple[bool, bool]:
-    """Whether the runtime knows the container, and whether its first process waits to be started."""
-    return os.path.isdir(directory), os.path.exists(f"{directory}/exec.fifo")

@@ -25,7 +25,7 @@ from crib.backends.oci.pod_namespaces import (
     pins,
     unpin_all,
 )
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.updates import Updates
@@ -187,14 +187,21 @@ class Pods:
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
         with trying(what):
-            runtimes = await OURS.run(self._job(sandbox), self._env.runtimes)
-            for runtime in runtimes:
+            runtimes, know_it = await OURS.run(self._job(sandbox), self._runtimes_of, sandbox)
+            for runtime in know_it:
                 await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
             infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
             if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
                 raise Broken(f"{what}: the infra process does not die")
             await self._env.cgroups.remove(infra_cgroup)
             await OURS.run(self._job(sandbox), self._let_go, sandbox, runtimes)
+
+    def _runtimes_of(
+        self, sandbox: SandboxId
+    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]]:
+        """Those that it may be of, and those of them that know it."""
+        runtimes = self._env.runtimes()
+        return runtimes, knowing(runtimes, sandbox)
 
     def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
         for runtime in runtimes:

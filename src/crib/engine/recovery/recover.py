@@ -93,7 +93,7 @@ class _Recovery:
             if row.abandoned:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
-        await self._bounded("what belongs to no record", lambda: _sweep(core), 6 * BOUND)
+        await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
         # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
         await _sweep_networks(core)
 
@@ -199,10 +199,11 @@ async def _container(core: Core, record: ContainerRecord) -> None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
         if core.containers.get(record.id) is not record:
             return  # a caller, or its exit, came before the answer
-    await _do(core, record, decision)
+    await carry_out(core, record, decision)
 
 
-async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
+async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
+    """Make record and world agree as the table says."""
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
@@ -254,12 +255,10 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
             core.sandboxes.put(replace(now, network=attachment))
 
 
-async def _sweep(core: Core) -> None:
-    def known() -> set[str]:
-        return {row.id for table in (core.sandboxes, core.containers) for row in table}
-
+async def sweep(core: Core) -> None:
+    """Remove whatever of ours belongs to no record."""
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(known):
+        for what in await handler.sweep(core.known_ids):
             log.warning("removed %s: it belonged to no record", what)
 
 

@@ -189,13 +189,18 @@ class CniNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then the garbage of networks."""
-        await self._begin()
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """DEL for every kept pod that is not known, then the garbage of networks, which `dry` cannot tell."""
+        if not dry:
+            await self._begin()
         async with self._sweeping:
             kept = await self._all_kept()
             networks = [one.network for attachments in kept.values() for one in attachments]
             lost = [pod for pod in kept if pod not in known and pod not in self._ours]
+            if dry:
+                return [f"network of pod {pod}" for pod in lost]
             released: list[str] = []
             for pod_id in lost:
                 try:

@@ -84,6 +84,14 @@ class NodeStub:
     """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
     as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
     """
+    CheckNode: _grpc.UnaryStreamMultiCallable[_node_pb2.CheckNodeRequest, _node_pb2.Finding]
+    """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+    for each thing that is wrong, or worth telling; none for the rest.
+    """
+    Wipe: _grpc.UnaryStreamMultiCallable[_node_pb2.WipeRequest, _node_pb2.Wiped]
+    """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+    thing. FAILED_PRECONDITION while containers run, unless force is set.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -134,6 +142,14 @@ class NodeAsyncStub(NodeStub):
     Abandon: _aio.UnaryUnaryMultiCallable[_node_pb2.AbandonRequest, _node_pb2.AbandonResponse]  # type: ignore[assignment]
     """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
     as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+    """
+    CheckNode: _aio.UnaryStreamMultiCallable[_node_pb2.CheckNodeRequest, _node_pb2.Finding]  # type: ignore[assignment]
+    """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+    for each thing that is wrong, or worth telling; none for the rest.
+    """
+    Wipe: _aio.UnaryStreamMultiCallable[_node_pb2.WipeRequest, _node_pb2.Wiped]  # type: ignore[assignment]
+    """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+    thing. FAILED_PRECONDITION while containers run, unless force is set.
     """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
@@ -278,6 +294,26 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.AbandonResponse, _abc.Awaitable[_node_pb2.AbandonResponse]]:
         """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
         as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckNode(
+        self,
+        request: _node_pb2.CheckNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Finding], _abc.AsyncIterator[_node_pb2.Finding]]:
+        """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+        for each thing that is wrong, or worth telling; none for the rest.
+        """
+
+    @_abc_1.abstractmethod
+    def Wipe(
+        self,
+        request: _node_pb2.WipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Wiped], _abc.AsyncIterator[_node_pb2.Wiped]]:
+        """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+        thing. FAILED_PRECONDITION while containers run, unless force is set.
         """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
