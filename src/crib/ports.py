@@ -77,9 +77,12 @@ class Handler(Protocol):
     @property
     def facts(self) -> HandlerFacts: ...
 
+    async def readiness(self) -> Readiness:
+        """Whether the programs that it needs are there; looked at every few seconds at most."""
+        ...
+
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
-
         Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
         """
         ...
@@ -189,8 +192,8 @@ class Handler(Protocol):
         ...
 
     async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
-        """Remove what of ours belongs to no known id; says what was, or with `dry` would be. Ids are asked
-        for after the look: what is made meanwhile has its record first.
+        """Remove what of ours is of no known id, asked for after the look, and contained commands of an
+        earlier daemon; says what was, or with `dry` would be.
         """
         ...
 

@@ -13,6 +13,7 @@ import pytest
 from crib.client import work
 from crib.client.errors import ClientError
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.hung_mount import mount_that_hangs_later
 from tests.system.daemon import Cri, Cribd, running_cribd, until
 from tests.system.hanging_programs import HangingPrograms
 from tests.system.stream_lab import CRIB
@@ -182,3 +183,46 @@ def crib_command(cribd: Cribd, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.nightly  # a minute: so long may a killed process take to be gone
+async def test_a_process_that_cannot_be_killed_costs_its_own_pod_and_the_stop_is_finished_by_itself(
+    cri: Cri, cribd: Cribd, tmp_path: Path
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    other = await cri.run_pod("other")
+    fine = await cri.run_container(other, "sleep", "1000")
+    with mount_that_hangs_later(place) as hangs:
+        pod = await cri.run_pod("pod")
+        mounts = [pb.Mount(container_path="/disk", host_path=str(place))]
+        box = await cri.run_container(
+            pod,
+            "sh",
+            "-c",
+            "until [ -e /go ]; do sleep 0.05; done; echo >/went; exec ls /disk",
+            mounts=mounts,
+        )
+        hangs.set()
+        await cri.sh(box, "touch /go; until [ -e /went ]; do sleep 0.05; done")
+        first = int((cribd.state / "containers" / box / "pidfile").read_text())
+        await until(lambda: "fuse" in Path(f"/proc/{first}/stack").read_text())
+        stopping = asyncio.ensure_future(failure(cri.stop_pod(pod)))
+        assert await cri.sh(fine, "echo well") == "well"
+        assert "SIGKILL" in (await stopping).message
+        assert set(await cri.sandboxes()) == {pod.id, other.id}
+        assert (await cri.status(box)).state == pb.CONTAINER_RUNNING
+        (retry,) = await work.under_way(cri.connection)
+        assert (retry.name, retry.id) == ("stop sandbox", pod.id)
+    await until(lambda: _has_exited(cri, box))
+    await until(lambda: _nothing_under_way(cri))
+    await cri.remove_pod(pod)
+    assert set(await cri.sandboxes()) == {other.id}
+
+
+async def _has_exited(cri: Cri, container: str) -> bool:
+    return (await cri.status(container)).state == pb.CONTAINER_EXITED
+
+
+async def _nothing_under_way(cri: Cri) -> bool:
+    return await work.under_way(cri.connection) == []

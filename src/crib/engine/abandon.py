@@ -72,7 +72,7 @@ class Abandon:
                 seconds=wait.seconds,
                 callers=0,
             )
-            for wait in self._core.ports.threads()
+            for wait in self._core.ports.vitals().waiting
         ]
         return [*works, *threads]
 

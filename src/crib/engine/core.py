@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
@@ -18,25 +18,12 @@ from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventType
-from crib.model.facts import HostFacts
+from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 from crib.ports import Clock, Handler, Images, PodNetwork, PodNetworks, Records
-
-
-class ThreadWait(Protocol):
-    """Blocking work under way in a thread."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def what(self) -> str: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def seconds(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +37,7 @@ class Ports:
     clock: Clock
     request_id: Callable[[], str] = str
     """Of the call that the current task works for; empty outside of calls."""
-    threads: Callable[[], Iterable[ThreadWait]] = tuple
-    """What the daemon's threads wait for now."""
+    vitals: Callable[[], Vitals] = Vitals
 
 
 class TurnLock(asyncio.Lock):

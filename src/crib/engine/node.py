@@ -133,6 +133,7 @@ class Node:
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.admission = self._core.admission
         self.sandboxes = Sandboxes(self._core)
         self.containers = Containers(self._core, self._catalogue, policy)
         self.images = ImageStore(self._core, self._catalogue, verbs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crib.engine.admission import Load
 from crib.engine.core import Core
 from crib.model.container import ContainerState
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
 
@@ -25,15 +25,15 @@ class NodeStatus:
     mounting: LayerMounting
     counts: Mapping[str, int]
     verbs: Load
+    vitals: Vitals
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
     """Ask the parts how they are."""
-    problem = core.handler("")[1].facts.problem
-    runtime = Readiness(not problem, "HandlerNotReady" if problem else "", problem)
+    runtime = await core.handler("")[1].readiness()
     if faults := core.notices.faults:
-        told = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-        runtime = Readiness(False, "NodeFault", f"{problem}; {told}" if problem else told)
+        told = [f"{fault.subject}: {fault.text}" for fault in faults]
+        runtime = Readiness(False, "NodeFault", "; ".join(filter(None, (runtime.message, *told))))
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),
@@ -49,4 +49,5 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "images": images,
         },
         verbs=core.admission.load,
+        vitals=core.ports.vitals(),
     )

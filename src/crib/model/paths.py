@@ -3,6 +3,7 @@
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── crib.db        pods, containers       ├── crib.sock
 ├── images.db      images                 │
+├── probe-N.erofs  a tiny layer, for tries │
 ├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
@@ -50,6 +51,10 @@ class Paths:
     @property
     def reserve(self) -> str:
         return f"{self.data}/reserve"
+
+    def probe(self, block_size: int) -> str:
+        """The tiny layer that each start mounts, to see how layers can be mounted here."""
+        return f"{self.data}/probe-{block_size}.erofs"
 
     @property
     def locks(self) -> tuple[str, ...]:

@@ -526,6 +526,8 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     assert info.facts["host.seccomp"] == "yes"
     assert (info.facts["verbs.queued"], info.facts["verbs.places"]) == ("17", "4")
     assert info.started_at > 0
+    assert (info.loop.stalls, info.loop.longest) == (2, 0.5)
+    assert [(wait.what, wait.owner, wait.overdue) for wait in info.waiting] == [("reading /mnt", "web", True)]
     found = await client.node.Timeline(node_pb2.TimelineRequest(pod="0001"))
     assert (found.pod_sandbox_id, found.pod) == (sandbox().id, "default/web")
     assert [(s.name, s.outcome) for s in found.stages] == [
@@ -797,13 +799,19 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gone:
+        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+            return ()
+
+        async def read(self) -> bytes:
+            return b""
+
         async def write(self, _: bytes) -> None:
             raise aio.InternalError("the call is over")
 
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).unary_stream
+    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
     assert handle is not None
     with pytest.raises(aio.InternalError):
         await cast(Any, handle)(b"", Gone())

@@ -153,6 +153,8 @@ def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]
         programs=_programs(status),
         counts=pb.Counts(**{key: status.counts.get(key, 0) for key in pb.Counts.DESCRIPTOR.fields_by_name}),
         facts=_facts(status),
+        loop=pb.LoopLag(**dataclasses.asdict(status.vitals.lag)),
+        waiting=[pb.ThreadWait(**dataclasses.asdict(wait)) for wait in status.vitals.waiting],
     )
 
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 
 from crib.backends.images.mounts import mount_layer
-from crib.backends.images.probe import probe_image
+from crib.backends.images.probe import kept_image
 from crib.host import files, mounts
 from crib.host.threads import OURS
 from crib.host.user_namespaces import IdMaps, IdRange, open_user_namespace
@@ -39,7 +39,7 @@ async def probe_id_maps(paths: Paths, mounting: LayerMounting) -> bool:
 def _owner_shown(paths: Paths, mounting: LayerMounting, userns_fd: int) -> int:
     """Who owns root's file of a layer, looked at through an id-mapped mount and an overlay."""
     target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
-    source = f"{paths.layers}/.{os.path.basename(target)}"
+    source = made = f"{paths.layers}/.{os.path.basename(target)}"
     layer, mapped, empty, root = (f"{target}/{name}" for name in ("layer", "mapped", "empty", "root"))
     try:
         for place in (layer, mapped, empty, root):
@@ -48,12 +48,12 @@ def _owner_shown(paths: Paths, mounting: LayerMounting, userns_fd: int) -> int:
             os.mkdir(source)
             files.atomic_write(f"{source}/probe", b"")
         else:
-            files.atomic_write(source, probe_image(mounting.block_size), 0o600)
+            source = kept_image(paths, mounting.block_size)
         mount_layer(source, layer, mounting)
         mounts.perform(mounts.Bind(layer, mapped, recursive=False, idmap_fd=userns_fd))
         mounts.perform(mounts.Overlay(root, (mapped, empty), read_only=True))
         return os.stat(f"{root}/probe").st_uid
     finally:
         mounts.unmount_tree(target)
-        for path in (target, source):
+        for path in (target, made):
             files.remove_tree(path)

@@ -63,18 +63,27 @@ def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
 def _try(paths: Paths, mounting: LayerMounting) -> str | None:
     """None when a file with content at an odd block is read back right, or what went wrong."""
     target = tempfile.mkdtemp(prefix="probe-", dir=paths.layer_mounts)
-    source = os.path.join(paths.layers, f".{os.path.basename(target)}")
     try:
-        files.atomic_write(source, probe_image(mounting.block_size), 0o600)
-        mount_layer(source, target, mounting)
+        mount_layer(kept_image(paths, mounting.block_size), target, mounting)
         return _read_back(f"{target}/probe")
     except OSError as error:
         return str(error.strerror or error)
     finally:
         mounts.unmount(target, lazy=True)
         os.rmdir(target)
-        if os.path.lexists(source):
-            os.unlink(source)
+
+
+def kept_image(paths: Paths, block_size: int) -> str:
+    """The file with a `probe_image`: written once, as a start on a disk that is full must not write."""
+    path, image = paths.probe(block_size), probe_image(block_size)
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(image) + 1) == image:
+                return path
+    except FileNotFoundError:
+        pass
+    files.atomic_write(path, image, 0o600)
+    return path
 
 
 def _try_directories(paths: Paths) -> str | None:

@@ -6,6 +6,7 @@ And what is read and made inside, never outside of it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
 from crib.model.ids import ContainerId, Digest
 from crib.model.paths import Paths
+
+_log = logging.getLogger(__name__)
 
 _FACT_LIMIT = 1 << 20
 _OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
@@ -98,7 +101,13 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
             raise
         release_below(bundle)
         remove_tree(bundle)
-    remove_tree(paths.writable_layer(container))
+    try:
+        remove_tree(paths.writable_layer(container))
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # Nothing of it is in use any more: the first start after the disk can be written removes it.
+        _log.warning("the writable layer of container %s stays: %s", container, error)
 
 
 def read_facts(root: str) -> RootfsFacts:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from crib.backends.oci.environment import OciEnvironment
 from crib.host.pidfds import signal_process, start_time
+from crib.host.threads import OURS
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId, SandboxId, is_id
 from crib.model.sandbox import ProcessIdentity
@@ -82,12 +83,16 @@ def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]
 
 async def remove_parts(environment: OciEnvironment, strays: Strays) -> None:
     """Kill and remove what has no id of its own. Broken when processes do not die."""
-    for monitor in strays.monitors:
-        signal_process(monitor.pid, signal.SIGKILL, monitor.start_time)
+    await OURS.run("removing what monitors left", _remove_monitors, environment, strays)
     for cgroup in strays.cgroups:
         if not await environment.cgroups.kill(cgroup, _KILL_TIME):
             raise Broken(f"processes in {cgroup}, which belongs to no container, do not die")
         await environment.cgroups.remove(cgroup)
+
+
+def _remove_monitors(environment: OciEnvironment, strays: Strays) -> None:
+    for monitor in strays.monitors:
+        signal_process(monitor.pid, signal.SIGKILL, monitor.start_time)
     for link in strays.links:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{environment.paths.monitor_sockets}/{link}")
@@ -117,7 +122,8 @@ def _monitors(bundles: str) -> Iterator[tuple[ProcessIdentity, str]]:
 
 
 def _ids(directory: str) -> Iterator[str]:
-    return (name for name in _listed(directory) if is_id(name))
+    """What is named for one, and what a monitor was killed over: it writes `ID.XXXXXX` and renames that."""
+    return (name for name in (listed.partition(".")[0] for listed in _listed(directory)) if is_id(name))
 
 
 def _listed(directory: str) -> list[str]:

@@ -27,7 +27,7 @@ class Origin:
 
     boot: str
     holder: str
-    """Who had the data directory last: what its lock file says."""
+    """Who had the data directory last: what its lock file says; empty where there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,23 @@ class Change:
     """It is to be safe from a power cut soon."""
 
 
-def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Connection, bool]:
-    """The file, and whether it holds the rows of that origin; else it is new and empty."""
+def open_boot_file(
+    path: str, schema: str, before: Origin, mended: list[str]
+) -> tuple[sqlite3.Connection, bool]:
+    """The file, and whether it holds the rows of that origin; else it is new and empty.
+
+    Any earlier holder of this boot will do: the lock file may be on a disk that lost its last writes.
+    """
     try:
         connection = _open(path, schema)
-        found = connection.execute("SELECT boot, holder FROM origin").fetchone()
-        if found is not None:
+        holders = [name for boot, name in connection.execute("SELECT * FROM origin") if boot == before.boot]
+        if holders and before.holder in ("", *holders):
             check(connection)
-            if found == (before.boot, before.holder):
-                return connection, True
-            log.info("%s is of another boot or an earlier daemon, and is made anew", path)
+            return connection, True
         connection.close()
+        log.info("%s is of another boot, or others had the data since, and is made anew", path)
     except sqlite3.DatabaseError as error:
-        log.error("%s cannot be used and is made anew: %s", path, error)
+        mended.append(f"{path} was damaged ({error}) and is made anew, with what was on disk")
     remove(path)
     return _open(path, schema), False
 
@@ -67,8 +71,7 @@ def _open(path: str, schema: str) -> sqlite3.Connection:
 
 def sign(connection: sqlite3.Connection, origin: Origin) -> None:
     """Say whose the rows are from now on."""
-    remembered = ("INSERT INTO origin VALUES (?, ?)", (origin.boot, origin.holder))
-    commit(connection, [("DELETE FROM origin", ()), remembered])
+    connection.execute("INSERT INTO origin VALUES (?, ?)", (origin.boot, origin.holder))
 
 
 class BootRows:
@@ -79,6 +82,7 @@ class BootRows:
         self._path = path
         self._follower = follower
         self._owed: dict[Changed, Change] = {}
+        self._retry: asyncio.TimerHandle | None = None
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """As the follower's."""
 
@@ -91,8 +95,9 @@ class BootRows:
 
     def _pay(self) -> None:
         owed = tuple(self._owed.values())
-        if not owed:
-            return
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         try:
             if len(owed) == 1:
                 self.connection.execute(owed[0].sql, owed[0].values)
@@ -100,7 +105,7 @@ class BootRows:
                 commit(self.connection, [(change.sql, change.values) for change in owed])
         except sqlite3.Error as error:
             self.told(self._path, problem_with(self._path, error))
-            asyncio.get_running_loop().call_later(RETRY, self._pay)
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
             return
         self._owed.clear()
         self.told(self._path, "")
@@ -108,4 +113,6 @@ class BootRows:
             self._follower.mark((one.row for one in owed if one.synced is synced), synced=synced)
 
     def close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         self.connection.close()

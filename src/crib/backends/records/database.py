@@ -27,6 +27,7 @@ from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import check, is_damage, is_full, open_file, remove
 from crib.backends.records.tables import copy_all
+from crib.model.errors import Broken
 from crib.model.paths import Paths
 
 _ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
@@ -49,6 +50,12 @@ class Database:
     """The files, from a start to its end. Made on the loop's thread, before anything else needs them."""
 
     def __init__(self, paths: Paths, boot: str = "", holding: Holding = Holding()) -> None:
+        try:
+            self._open(paths, boot, holding)
+        except sqlite3.Error as error:
+            raise Broken(f"records in {paths.state} and {paths.data} cannot be opened: {error}") from error
+
+    def _open(self, paths: Paths, boot: str, holding: Holding) -> None:
         self._paths = paths
         self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
@@ -59,7 +66,7 @@ class Database:
         self._reserve = Reserve(paths.reserve)
         self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
         before = Origin(boot, holding.before)
-        connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before)
+        connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
         sign(connection, Origin(boot, holding.now))
@@ -67,6 +74,10 @@ class Database:
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
         if self.images.report:
             self.mended.append(self.images.report)
+        try:
+            self._reserve.keep()
+        except OSError as error:  # told before the first verb, and again by the follower
+            self._problems.setdefault(paths.database, problem_with(paths.database, error))
         for part in (self._follower, self.pods, self.images):
             part.told = self._tell
         for other in (self._follower, self.images):
@@ -76,21 +87,25 @@ class Database:
         """Take over what the disk has: the first start of a boot."""
         path = self._paths.database
         try:
-            found = self._opened()
+            found = self._opened_or_salvaged(path)
         except (sqlite3.Error, OSError) as error:
-            if is_damage(error):
-                saved = salvage(path, POD_SCHEMA, error)
-                self.mended.append(saved.report)
-                found = saved.connection
-            else:
-                self._problems[path] = problem_with(path, error)
-                self._fill_from_copy(connection)
-                return
-        _take(found, connection)
-        self._follower.take_over(found)
+            self._problems[path] = problem_with(path, error)
+            self._fill_from_copy(connection)
+        else:
+            _take(found, connection)
+            self._follower.take_over(found)
 
-    def _opened(self) -> sqlite3.Connection:
-        path = self._paths.database
+    def _opened_or_salvaged(self, path: str) -> sqlite3.Connection:
+        try:
+            return self._opened(path)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            saved = salvage(path, POD_SCHEMA, error)
+            self.mended.append(saved.report)
+            return saved.connection
+
+    def _opened(self, path: str) -> sqlite3.Connection:
         try:
             connection = open_file(path, POD_SCHEMA)
         except sqlite3.OperationalError as error:
@@ -111,7 +126,7 @@ class Database:
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(self._paths.database + suffix, scratch + suffix)
-        found = open_file(scratch, POD_SCHEMA)
+        found = self._opened_or_salvaged(scratch)
         _take(found, connection)
         found.close()
         remove(scratch)

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from crib.backends.records.reserve import Reserve
@@ -29,7 +30,7 @@ from crib.model.errors import CribError
 
 LIMIT = 5.0
 """Seconds after which a disk that does not answer is a fault, and the end of the daemon does not wait."""
-GATHER = 0.03
+GATHER = 0.1
 """Seconds that changes are gathered for one commit: most rows of a pod's start change again at once."""
 RETRY = 0.5
 """Seconds between two tries while there is a fault."""
@@ -120,6 +121,7 @@ class Follower:
                 return self._write()
             except (sqlite3.Error, OSError) as error:
                 if not is_full(error) or not self._reserve.give_up():
+                    self._reserve.try_writing()
                     raise
             self._write()
             self._reserve.keep()
@@ -151,7 +153,8 @@ class Follower:
             if not is_damage(error):
                 raise
             self._drop()
-            aside = set_aside(self.path)
+            aside = f"{self.path}.broken-{time.time_ns()}"
+            set_aside(self.path, aside)
             report = f"{self.path} was damaged ({error}): kept as {aside}, and written anew, nothing is lost"
             self._copy(changed, everything=True)
         assert self._connection is not None

@@ -16,17 +16,24 @@ class Reserve:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._directory = os.path.dirname(path)
         self._lock = threading.Lock()
 
-    def keep(self) -> None:
-        """Have the file, if there is room for it and as much again.
-
-        OSError: ENOSPC where there is not, EROFS where nothing can be written at all.
-        """
+    def try_writing(self) -> None:
+        """OSError when the disk takes nothing: SQLite's own words for that tell less."""
         with self._lock:
-            space = os.statvfs(os.path.dirname(self._path))
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(fd, b"\0", 0)
+            finally:
+                os.close(fd)
+
+    def keep(self) -> None:
+        """Have the file, if there is room for it and as much again; OSError (ENOSPC, EROFS) else."""
+        with self._lock:
+            space = os.statvfs(self._directory)
             if space.f_flag & os.ST_RDONLY:
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS), self._path)
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), self._directory)
             if self._size() >= RESERVE_BYTES:
                 return
             free = space.f_bfree * space.f_frsize

@@ -54,5 +54,5 @@ class StoreGate:
                 return
             try:
                 await self._sweep()
-            except CribError as error:
+            except (CribError, OSError) as error:  # of a disk that takes nothing
                 log.error("layers that nobody needs could not be removed: %s", error)

@@ -7,6 +7,7 @@ after a crash, a changed configuration or a reboot. Files are replaced whole; a 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import msgspec
 
 from crib.model.ids import SandboxId, is_id
 from crib.wire import cni
+
+_log = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".json"
 FILE_BYTES: Final = 16 << 20
@@ -59,7 +62,7 @@ class KeptResults:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it is not there, or cannot be written: then they do no harm
             for name in os.listdir(directory):
                 if name.endswith(f"{_SUFFIX}.new"):  # of a daemon that was killed while it wrote
                     os.unlink(os.path.join(directory, name))
@@ -106,11 +109,16 @@ class KeptResults:
         return found
 
     def remove(self, pod: SandboxId) -> None:
-        """Forget the pod; none is fine."""
+        """Forget the pod; none is fine. On a disk that takes nothing the file stays, for the next sweep.
+
+        That runs DEL once more, which does no harm (CNI specification, DEL); a stop must not fail for it.
+        """
         try:
             os.unlink(self._path(pod))
         except FileNotFoundError:
             pass
+        except OSError as error:
+            _log.warning("the network result of pod %s stays until the next sweep: %s", pod, error)
 
     def pods(self) -> list[SandboxId]:
         """The pods that have a file."""

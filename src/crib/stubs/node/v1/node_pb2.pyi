@@ -82,6 +82,8 @@ class InfoResponse(_message.Message):
     PROGRAMS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """of crib"""
     runtime_api_version: _builtins.str
@@ -112,6 +114,12 @@ class InfoResponse(_message.Message):
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What was probed and decided, for people: dotted names to values, e.g. kernel.release."""
 
+    @_builtins.property
+    def loop(self) -> Global___LoopLag: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThreadWait]:
+        """the oldest first"""
+
     def __init__(
         self,
         *,
@@ -129,14 +137,83 @@ class InfoResponse(_message.Message):
         programs: _abc.Iterable[Global___Program] | None = ...,
         counts: Global___Counts | None = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        loop: Global___LoopLag | None = ...,
+        waiting: _abc.Iterable[Global___ThreadWait] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "loop", b"loop", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
+
+@_typing.final
+class LoopLag(_message.Message):
+    """How often the daemon's event loop, which serves everybody, was blocked for over 200 ms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STALLS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    LONGEST_FIELD_NUMBER: _builtins.int
+    stalls: _builtins.int
+    seconds: _builtins.float
+    """together"""
+    longest: _builtins.float
+    """seconds"""
+    def __init__(
+        self,
+        *,
+        stalls: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        longest: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest", b"longest", "seconds", b"seconds", "stalls", b"stalls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoopLag: _TypeAlias = LoopLag  # noqa: Y015
+
+@_typing.final
+class ThreadWait(_message.Message):
+    """Work of the daemon that blocks, and is under way in a thread: a look at a file, a question to the kernel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """ours (its own directories, the kernel), foreign (other file systems) or programs"""
+    what: _builtins.str
+    """what is done, and on which object"""
+    owner: _builtins.str
+    """id of the pod, container or layer that it is for, or the path that may hang"""
+    seconds: _builtins.float
+    """since it was asked for"""
+    overdue: _builtins.bool
+    """nobody waits for it any more"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        what: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        overdue: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "overdue", b"overdue", "owner", b"owner", "seconds", b"seconds", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThreadWait: _TypeAlias = ThreadWait  # noqa: Y015
 
 @_typing.final
 class Handler(_message.Message):
