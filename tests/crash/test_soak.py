@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from crib.client.errors import ClientError, Unavailable
-from tests.crash.steered import Dead, Fault, Kubelet, Steered, Work, running_steered, steps_of
+from tests.crash.steered import Dead, Fault, Kubelet, Steered, WithHostPoints, Work, running_steered, steps_of
 from tests.system.daemon import until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -45,10 +45,6 @@ KILLS = 3
 WARM = 100
 """Lives of one daemon until what it keeps for good is there; what comes after is compared."""
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
-
-
-class WithHostPoints(Steered):
-    host_points = True
 
 
 @dataclass
