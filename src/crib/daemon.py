@@ -7,9 +7,12 @@ told. On SIGTERM or SIGINT the gate shuts, verbs under way get a grace, and the 
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it is imported
+gc.disable()  # what is imported stays: looking through it again and again takes 20 ms of a start
+# ruff: noqa: E402
 
 import argparse
 import asyncio
@@ -33,7 +36,7 @@ from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.locks import locked, own_bridge, own_cgroup
-from crib.backends.network.networks import open_network
+from crib.backends.network.networks import import_network, open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
@@ -56,6 +59,8 @@ from crib.observe import logs
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 
+gc.freeze()
+gc.enable()
 log = logging.getLogger(__name__)
 
 GRACE = 10.0
@@ -73,6 +78,8 @@ LIST_SECONDS = 30.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
+WARM_AFTER = 1.0
+"""Seconds from the opening of the gate to imports that the first stream would wait for."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -98,6 +105,10 @@ class Daemon:
         self._ends.enter_context(locked(state_lock))
         self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
+        # Beside the probes, which mostly wait.
+        imported = asyncio.ensure_future(
+            OURS.run("importing the network", import_network, settings.network.mode)
+        )
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
@@ -125,6 +136,7 @@ class Daemon:
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts)
+        await imported
         ports = Ports(
             handlers=handlers,
             networks=open_network(
@@ -162,7 +174,7 @@ class Daemon:
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("imports", OURS.run("importing the protocols of streams", streams.warm))
+            node.keeper.serve("imports", _warm(streams))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -273,6 +285,11 @@ def _reap_orphans() -> None:
 async def _in_thread(what: str, work: Callable[[], None]) -> None:
     """For rooms that do not know the host."""
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
+
+
+async def _warm(streams: StreamServer) -> None:
+    await asyncio.sleep(WARM_AFTER)
+    await OURS.run("importing the protocols of streams", streams.warm)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.hung_mount import hung_mount, mount_that_hangs_later
+from tests.hung_mount import hung_mount, mount_that_hangs_later, mount_that_makes_no_file
 from tests.system.daemon import Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -24,7 +24,7 @@ PODS, EACH = ("a", "b", "c"), 3
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=f"verb_timeout = {VERB_TIME}") as daemon:
+    with running_cribd(extra=f"verb_timeout = {VERB_TIME}\nmaking_verbs = 16") as daemon:
         yield daemon
 
 
@@ -103,6 +103,26 @@ async def test_a_pod_that_asks_again_and_again_for_what_hangs_is_refused_at_once
             assert await cri.sh(box, "echo fine") == "fine"
     await until(lambda: hanging(cribd) == 0, BOUND)
     await cri.create(pod, "true", name="box5")
+
+
+async def test_a_monitor_that_hangs_in_making_its_log_costs_that_create_alone(
+    cri: Cri, cribd: Cribd, tmp_path: Path
+) -> None:
+    before = cribd.leftovers()
+    logs = tmp_path / "logs"
+    pod = await cri.run_pod("pod", log_directory=str(logs))
+    with mount_that_makes_no_file(logs) as waits:
+        create = asyncio.ensure_future(cri.create(pod, "true"))
+        await until(waits.is_set, BOUND)
+        async with asyncio.timeout(BOUND):
+            other = await cri.run_pod("other")
+            box = await cri.run_container(other, "sleep", "1000")
+            assert await cri.sh(box, "echo fine") == "fine"
+            with pytest.raises(ClientError, match=f"did not answer within {VERB_TIME:.0f} s"):
+                await create
+            await cri.remove_pod(pod)
+            await cri.remove_pod(other)
+    cribd.settle(before)
 
 
 async def test_a_container_whose_volume_dies_can_be_looked_at_stopped_and_removed(

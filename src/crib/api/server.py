@@ -43,6 +43,7 @@ class Server:
         self.gate = ReadinessGate()
         self._settings = node.settings
         self._events = node.events
+        self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
         door = Door(self.gate)
@@ -77,8 +78,12 @@ class Server:
         log.info("listening on %s", path)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those under way `grace` seconds; event streams end at once."""
+        """Take no new calls, and give those under way `grace` seconds.
+
+        Event streams end at once, and verbs that wait for a place.
+        """
         self.gate.shut("crib is stopping")
+        self._admission.close()
         self._events.close()
         await self._server.stop(grace)
 

@@ -7,7 +7,7 @@ a caller's deadline or death ends its waiting only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -38,6 +38,10 @@ class Joins(Generic[R]):
         """The subject of the work that runs under `key`; None when none does."""
         joined = self._joined.get(key)
         return None if joined is None else joined.subject
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys of all work that runs."""
+        return iter(tuple(self._joined))
 
     def subjects(self) -> list[object]:
         """Of all work that runs."""

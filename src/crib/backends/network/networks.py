@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from crib.backends.network.cni.network import CniSettings
 
 
+def import_network(mode: str) -> None:
+    """Import what `open_network` will; it may be done beside other work."""
+    if mode == "cni":
+        from crib.backends.network.cni import network  # noqa: F401
+    else:
+        from crib.backends.network.bridge import network as _  # noqa: F401
+
+
 def open_network(
     settings: NetworkSettings,
     paths: Paths,

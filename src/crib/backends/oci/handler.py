@@ -6,10 +6,11 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.bundles import BundleNote, Bundles, is_alive
+from crib.backends.oci.bundles import Bundles, is_alive
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
@@ -27,6 +28,7 @@ from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays, remove_parts
+from crib.backends.oci.together import Together
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -34,7 +36,7 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.host.threads import FOREIGN, OURS, Job
+from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
@@ -51,6 +53,18 @@ _ENDED = re.compile(r"container `[^`]*` is not running|cannot start a container 
 """What crun and runc say to a start whose container was killed, or ran out of memory, after its create."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OnFile:
+    """What files say of a container."""
+
+    runtime: RuntimeProgram
+    is_known: bool
+    """To the runtime."""
+    waits: bool
+    """Its first process, to be started."""
+    exit_filed: bool
+
+
 class OciHandler:
     """See ports.Handler; made with `open_environment`."""
 
@@ -60,6 +74,7 @@ class OciHandler:
         stats = StatsReader(environment.cgroups.layout)
         self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._bundles = Bundles(environment.paths)
+        self._looks = Together("looking at containers", self._look)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
         self._containers = Containers(environment, self._bundles, layers)
@@ -180,19 +195,30 @@ class OciHandler:
             if monitor_alive:
                 # By the record: a monitor tells of its container also when the bundle is lost.
                 self._exits.watch(record.id, record.monitor, record.process)
-            status = await self._status(what, record, await self._bundles.note(record.id))
-            found = await self._exits.read(record.id)
+            seen = await self._looks.ask(record.id)
+            status = await self._status(what, record, seen)
+            found = await self._exits.read(record.id) if seen.exit_filed else None
         return Observation(status, found, monitor_alive)
 
-    async def _status(self, what: str, record: ContainerRecord, note: BundleNote | None) -> str:
+    def _look(self, container: ContainerId) -> _OnFile:
+        note = self._bundles.read_note(container)
+        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
+        state = f"{runtime.root}/{container}"
+        return _OnFile(
+            runtime=runtime,
+            is_known=os.path.isdir(state),
+            waits=os.path.exists(f"{state}/exec.fifo"),
+            exit_filed=os.path.exists(self._paths.exit_file(container)),
+        )
+
+    async def _status(self, what: str, record: ContainerRecord, seen: _OnFile) -> str:
         """The runtime's word for it; see Observation."""
-        job = Job(what, owner=record.id)
-        runtime, there, waits = await OURS.run(job, self._state_on_file, record.id, note)
-        if not there:
+        runtime = seen.runtime
+        if not seen.is_known:
             return "gone"
         if record.process is not None and self._env.has_fifo and runtime == self._env.runtime:
             # As the runtime itself finds out, and without a program for each container (1.3 ms).
-            return ("created" if waits else "running") if is_alive(record.process) else "stopped"
+            return ("created" if seen.waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
                 completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
@@ -207,14 +233,6 @@ class OciHandler:
             return decode_state(completed.stdout).status
         except ValueError as error:
             raise Broken(f"{what}: {error}") from error
-
-    def _state_on_file(
-        self, container: ContainerId, note: BundleNote | None
-    ) -> tuple[RuntimeProgram, bool, bool]:
-        """Its runtime, whether that knows it, and whether its first process waits to be started."""
-        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
-        state = f"{runtime.root}/{container}"
-        return runtime, os.path.isdir(state), os.path.exists(f"{state}/exec.fifo")
 
     async def pod_alive(self, record: SandboxRecord) -> bool:
         with trying(f"looking at pod sandbox {record.id}"):

@@ -28,6 +28,7 @@ from crib.backends.oci.pod_namespaces import (
 from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.slices import stop_slice
+from crib.backends.oci.together import Together
 from crib.backends.oci.updates import Updates
 from crib.host.directories import make_directory
 from crib.host.files import remove_tree
@@ -53,6 +54,9 @@ class Pods:
     def __init__(self, environment: OciEnvironment) -> None:
         self._env = environment
         self._paths = environment.paths
+        self._looks: Together[SandboxRecord, bool] = Together(
+            "looking at pods", lambda record: is_whole(environment.paths, record)
+        )
         self._labels = Labels(environment.paths, environment.host)
         self._filters = SeccompFilters(environment.runtime.root)
         self._updates = Updates(environment, Bundles(environment.paths))
@@ -129,7 +133,10 @@ class Pods:
         """Whether all that it was made with is still there."""
         if record.config.shares_pid and not is_alive(record.infra):
             return False
-        return await OURS.run(self._job(record.id), is_whole, self._paths, record)
+        return await self._looks.ask(record)
+
+    def _is_whole(self, record: SandboxRecord) -> bool:
+        return is_whole(self._paths, record)
 
     def made_spec(self, record: SandboxRecord) -> bytes:
         """See Handler.made_spec. Blocks."""

@@ -83,10 +83,14 @@ class CreateContainer:
         (kuberuntime_container.go, startContainer).
         """
         core = self._core
+        for key in self._joins:  # one may wait for its image's policy, and have no row yet
+            match key:
+                case (pod, name, int(attempt)) if (pod, name) == (sandbox_id, config.name):
+                    if attempt < config.attempt:
+                        self._joins.end_abandoned(key)
         for row in core.containers_of(sandbox_id):
             if row.config.name != config.name or row.config.attempt >= config.attempt:
                 continue
-            self._joins.end_abandoned((sandbox_id, config.name, row.config.attempt))
             if row.id in self._unclaimed and row.state is ContainerState.CREATED:
                 core.keeper.start(f"remove unclaimed container {row.id}", teardown_container(core, row))
 

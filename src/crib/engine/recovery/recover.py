@@ -212,6 +212,8 @@ async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> 
             began = record.started_at or core.clock()
             found = replace(record, state=ContainerState.RUNNING, started_at=began, reason="", message="")
             core.containers.put(found)
+        case Action.KEEP_CREATED:
+            core.containers.put(replace(record, state=ContainerState.CREATED, reason="", message=""))
         case Action.KILL:
             assert decision.exit is not None
             handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
