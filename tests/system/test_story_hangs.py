@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
@@ -22,6 +24,9 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 
 SHORT = 1.0
 """Seconds: the `verb_timeout` of stories that wait until it has passed."""
+
+BOUND = 100.0
+"""Seconds: what must not take the whole of the usual `verb_timeout` may take so long on a busy machine."""
 
 
 @pytest.fixture
@@ -92,6 +97,22 @@ async def failure(call: Awaitable[object]) -> ClientError:
     with pytest.raises(ClientError) as told:
         await call
     return told.value
+
+
+async def test_a_start_whose_first_process_dies_before_the_runtime_has_told_it_does_not_wait_for_ever(
+    cri: Cri, cribd: Cribd, programs: HangingPrograms
+) -> None:
+    """Crun waits then for somebody to read from the pipe of a process that is no more."""
+    box = await cri.create(await cri.run_pod("pod"), "sleep", "100")
+    programs.hang("start", box)
+    starting = asyncio.ensure_future(failure(cri.start(box)))
+    (runtime,) = await until(lambda: programs.calls("start", box))
+    os.kill(int((cribd.state / "containers" / box / "pidfile").read_text()), signal.SIGKILL)
+    async with asyncio.timeout(BOUND):
+        error = await starting
+    assert "its first process has ended" in error.message
+    await until(lambda: not is_there(runtime))
+    assert (await cri.exited(box)).state == pb.CONTAINER_EXITED
 
 
 @pytest.mark.parametrize("timeout", [SHORT], indirect=True)
