@@ -59,6 +59,10 @@ class OnDisk(Cribd):
         name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
         Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("played by a test")
 
+    def freeze(self, *, on: bool) -> None:
+        """Whoever writes waits (ioctl_fifreeze), as for a disk that does not answer."""
+        _run("fsfreeze", "--freeze" if on else "--unfreeze", str(self.data))
+
     def repair(self) -> None:
         """Another disk, with what was saved of this one. Pods that run keep the old mount."""
         _run("umount", "-l", str(self.data))
@@ -86,6 +90,8 @@ def cribd() -> Iterator[OnDisk]:
         daemon.import_images(busybox_image(name=IMAGE))
         yield daemon
     finally:
+        with contextlib.suppress(AssertionError):  # it was not frozen
+            daemon.freeze(on=False)
         daemon.end()
 
 
@@ -229,3 +235,45 @@ async def test_a_start_that_was_under_way_when_the_disk_filled_up_never_leaves_t
         await again.start(box)
         found = [pid for pid, line in processes_of(cribd.root, cribd.cgroup) if line.startswith("sleep 1000")]
         assert found == [await first_pid(again, box)]
+
+
+async def test_a_disk_that_hangs_holds_up_no_answer_and_no_stop(cribd: OnDisk, cri: Cri) -> None:
+    pod = await cri.run_pod("one")
+    box = await cri.run_container(pod, "sleep", "1000")
+    waits = await cri.create(pod, "sleep", "1000", name="waits")
+    cribd.written()
+    cribd.freeze(on=True)
+    await cri.stop_container(box)
+    assert (await cri.status(box)).exit_code == 137
+    await until(lambda: not_ready(cri))
+    await nothing_is_made(cri, pod, waits, "does not answer")
+    await cri.stop_pod(pod)
+    os.kill(cribd.pid, signal.SIGKILL)
+    cribd.freeze(on=False)  # it does not die before its write has come back
+    cribd.kill()
+    cribd.start()
+    async with cribd.connect() as again:
+        await until(lambda: is_ready(again))
+        assert (await again.status(box)).exit_code == 137
+        assert (await again.pod_status(pod)).state == pb.SANDBOX_NOTREADY
+        await again.remove_pod(pod)
+
+
+async def test_a_damaged_file_of_images_costs_no_layer(cribd: OnDisk, cri: Cri) -> None:
+    layers = set(os.listdir(cribd.data / "layers"))
+    box = await cri.run_container(await cri.run_pod("one"), "sleep", "1000")
+    cribd.kill()
+    for suffix in ("-wal", "-shm"):
+        (cribd.data / f"images.db{suffix}").unlink(missing_ok=True)
+    (cribd.data / "images.db").write_bytes(b"not a database at all" * 1000)
+    cribd.start()
+    async with cribd.connect() as again:
+        assert await is_ready(again)
+        assert await again.sh(box, "echo on") == "on"
+        assert await again.image_names() == set()
+        for sandbox in await again.sandboxes():
+            await again.remove_pod(sandbox)  # the last to need a layer
+        assert set(os.listdir(cribd.data / "layers")) == layers
+        await asyncio.to_thread(cribd.import_images, busybox_image(name=IMAGE))
+        await again.run_container(await again.run_pod("next"), "true")
+    assert "records were lost, so layers that may be theirs are not removed" in cribd.log()

@@ -12,7 +12,7 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli import upkeep_options as upkeep_args
+from crib.cli import upkeep_app as upkeep
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
 from crib.cli.network_commands import network
@@ -306,30 +306,8 @@ def info(session: Session, options: args.InfoOptions) -> None:
     session.run(work.info(session, options))
 
 
-@command(app, upkeep_args.NodeCheckOptions, _NODE, name="check")
-def node_check(session: Session, options: upkeep_args.NodeCheckOptions) -> None:
-    """Check everything of this node, a line for each thing that is wrong or worth telling.
-
-    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
-    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
-    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.check(session, options)))
-
-
-@command(app, upkeep_args.WipeOptions, _NODE)
-def wipe(session: Session, options: upkeep_args.WipeOptions) -> None:
-    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
-
-    Nothing is removed without --yes, and no container that runs is ended without --force. Logs stay, as do
-    volumes and networks of CNI. With --offline also what belongs to no record goes, on a node that is damaged
-    too: missing programs and directories, unreadable records.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.wipe(session, options)))
+command(app, upkeep.NodeCheckOptions, _NODE)(upkeep.check)
+command(app, upkeep.WipeOptions, _NODE)(upkeep.wipe)
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from crib.engine.joins import Joins
 from crib.engine.keeper import TaskKeeper
-from crib.model.errors import Exhausted
+from crib.model.errors import Exhausted, Unavailable
 
 QUEUE_LIMIT = 512
 """Verbs that wait at most: pods of the largest node, all at once."""
@@ -194,12 +194,14 @@ class TurnQueue:
 class Admission:
     """The places, and who waits for one."""
 
-    def __init__(self, places: int, limit: int = QUEUE_LIMIT) -> None:
-        """`limit`: verbs that may wait."""
+    def __init__(self, places: int, limit: int = QUEUE_LIMIT, hold: float = HOLD_LIMIT) -> None:
+        """`limit`: verbs that may wait; `hold`: seconds that one may keep its place."""
         self._places = places
         self._limit = limit
+        self._hold = hold
         self._count: dict[Kind, int] = {"making": 0, "ending": 0, "overdue": 0}
         self._queue = TurnQueue()
+        self._is_closed = False
 
     @property
     def load(self) -> Load:
@@ -216,15 +218,23 @@ class Admission:
         with self._held("making"):
             yield
 
-    async def ending(self, work: Awaitable[R]) -> R:
+    async def ending(self, work: Callable[[], Awaitable[R]]) -> R:
         """The outcome of `work`, which waits for nothing: while it goes on others find one place less."""
         self._count["ending"] += 1
         with self._held("ending"):
-            return await work
+            return await work()
+
+    def close(self) -> None:
+        """The daemon stops: who waits is refused, and whoever would have to wait."""
+        self._is_closed = True
+        while self._queue:
+            ticket = self._queue.pop()
+            if not ticket.turn.done():
+                ticket.turn.set_exception(_stopping())
 
     @contextlib.contextmanager
     def _held(self, kind: Kind) -> Iterator[None]:
-        """A place of this kind, which goes to the next after the block, or after HOLD_LIMIT."""
+        """A place of this kind, which goes to the next after the block, or when it was kept too long."""
         held = kind
 
         def overdue() -> None:
@@ -234,7 +244,7 @@ class Admission:
             self._count[held] += 1
             self._call_in()
 
-        timer = asyncio.get_running_loop().call_later(HOLD_LIMIT, overdue)
+        timer = asyncio.get_running_loop().call_later(self._hold, overdue)
         try:
             yield
         finally:
@@ -255,7 +265,8 @@ class Admission:
             await ticket.turn
         except asyncio.CancelledError:
             self._queue.remove(ticket)
-            if not ticket.turn.cancelled():  # the turn came in the same moment
+            if not ticket.turn.cancelled() and ticket.turn.exception() is None:
+                # The turn came in the same moment.
                 self._count["making"] -= 1
                 self._call_in()
             raise
@@ -270,6 +281,8 @@ class Admission:
 
     def _put(self, ticket: Ticket) -> None:
         """In a full queue a caller with few tickets takes the place of the one with the most."""
+        if self._is_closed:
+            raise _stopping()
         if len(self._queue) >= self._limit:
             error = Exhausted(
                 f"{self._limit} requests to run, create or start wait already for one of {self._places}"
@@ -283,6 +296,10 @@ class Admission:
             if not refused.turn.done():
                 refused.turn.set_exception(error)
         self._queue.put(ticket)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("crib is stopping, and this has not begun")
 
 
 class AdmittedJoins(Joins[R]):

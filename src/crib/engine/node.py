@@ -133,12 +133,13 @@ class Node:
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.admission = self._core.admission
         self.sandboxes = Sandboxes(self._core)
         self.containers = Containers(self._core, self._catalogue, policy)
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
         findings = ImageFindings(self._core, self._catalogue, verbs)
-        self.check = CheckNode(self._core, findings, self.networks)
+        self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)

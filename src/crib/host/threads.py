@@ -307,7 +307,7 @@ OURS = Threads("ours", 16)
 FOREIGN = Threads("foreign", 16)
 """Where pods and administrators may have put another file system: host paths, volumes, logs, roots."""
 PROGRAMS = Threads("programs", 8)
-"""What another program must answer, where its library offers no other way than to wait."""
+"""Programs that others installed, looked at before they are started: executing them waits for their files."""
 RECORDS = Threads("records", 4)
 """The databases: one writer each, which must wait for nobody else's disk."""
 CLASSES = (OURS, FOREIGN, PROGRAMS, RECORDS)

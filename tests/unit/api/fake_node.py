@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from crib.engine.admission import Load
+from crib.engine.admission import Admission, Load
 from crib.engine.events import EventBus
 from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
@@ -130,6 +130,7 @@ class FakeNode:
         self.sandbox_rows = {sandbox().id: sandbox()}
         self.container_rows = {container().id: container()}
         self.image_rows = {image().id: image()}
+        self.admission = Admission(1)
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),

@@ -799,13 +799,19 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gone:
+        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+            return ()
+
+        async def read(self) -> bytes:
+            return b""
+
         async def write(self, _: bytes) -> None:
             raise aio.InternalError("the call is over")
 
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).unary_stream
+    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
     assert handle is not None
     with pytest.raises(aio.InternalError):
         await cast(Any, handle)(b"", Gone())

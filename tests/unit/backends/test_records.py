@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,11 @@ from hypothesis import strategies as st
 from crib.backends.records import follower as follower_module
 from crib.backends.records import image_file as image_module
 from crib.backends.records import reserve as reserve_module
+from crib.backends.records import salvage as salvage_module
 from crib.backends.records.boot_file import Change
 from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
-from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew
+from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew, set_aside
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, Exhausted, Unavailable
 from crib.model.image import ImageDocuments
@@ -32,10 +35,13 @@ BOUND = 60.0
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    for name in ("data", "state"):
-        (tmp_path / name).mkdir()
-    return Paths(str(tmp_path / "data"), str(tmp_path / "state"))
+def paths() -> Iterator[Paths]:
+    """In memory where that can be: what is tried here is written some hundred times, and synced."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as root:
+        for name in ("data", "state"):
+            Path(root, name).mkdir()
+        yield Paths(f"{root}/data", f"{root}/state")
 
 
 @pytest.fixture
@@ -592,6 +598,16 @@ async def test_junk_in_any_page_of_the_images_file_costs_the_rows_of_that_page_o
     assert told >= 3  # a page that the log has anew does no harm, and documents have no check of their own
 
 
+async def test_a_damaged_file_of_the_boot_is_made_anew_with_what_is_on_disk(paths: Paths) -> None:
+    await _written(paths)
+    content = Path(paths.boot_records).read_bytes()
+    Path(paths.boot_records).write_bytes(b"\xaa" * 4096 + content[4096:])
+    database = Database(paths)
+    assert len(SqliteRecords(database).load().sandboxes) == 13
+    assert f"{paths.boot_records} was damaged" in database.mended[0]
+    database.close()
+
+
 async def test_an_image_row_that_cannot_be_read_leaves_its_layers_in_doubt_until_it_comes_again(
     database: Database, records: SqliteRecords
 ) -> None:
@@ -620,3 +636,75 @@ async def test_an_images_file_that_is_damaged_while_it_is_in_use_is_mended_in_pl
         assert "was damaged" in seen.mended[0]
     assert full_image("z") in records.load().images
     database.close()
+
+
+async def test_damaged_documents_are_noticed_when_they_are_read_and_the_file_is_mended(
+    paths: Paths, quick: None
+) -> None:
+    database = Database(paths)
+    records = SqliteRecords(database)
+    for letter in "abcdefgh":
+        await records.put_image(full_image(letter), full_documents(letter))
+    database.images.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = Path(paths.image_database).read_bytes()
+    Path(paths.image_database).write_bytes(content[:4096] + b"\xaa" * (len(content) - 4096))
+    database.images.connection.execute("PRAGMA shrink_memory")
+    async with watched(database) as seen:
+        assert await records.image_documents(full_image("a").id) == ImageDocuments()
+        assert "was damaged" in seen.mended[0]
+        assert seen.problem == ""
+    database.close()
+
+
+async def test_a_salvage_for_which_there_is_no_room_changes_nothing_and_one_that_was_cut_off_is_finished(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _written(paths)
+    _restored(paths, paths.image_database, 0)
+
+    def full(connection: sqlite3.Connection, damaged: str) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr(salvage_module, "_fill", full)
+        with pytest.raises(Broken, match="disk is full"):
+            Database(paths)
+    assert Path(paths.image_database).read_bytes().startswith(b"\xaa")
+    with monkeypatch.context() as cut:
+        cut.setattr(salvage_module, "set_aside", _cut)
+        with pytest.raises(KeyboardInterrupt):
+            Database(paths)
+    assert not Path(paths.image_database).exists()
+    database = Database(paths)
+    rows = SqliteRecords(database).load()
+    assert len(rows.images) >= 5
+    assert rows.lost_images
+    database.close()
+
+
+def _cut(path: str, aside: str) -> None:
+    set_aside(path, aside)
+    raise KeyboardInterrupt
+
+
+async def test_many_rows_that_are_owed_are_tried_by_one_timer(
+    paths: Paths, database: Database, quick: None
+) -> None:
+    database.pods.connection.execute("ALTER TABLE sandboxes RENAME TO elsewhere")
+    tries = 0
+    pay = database.pods._pay
+
+    def counted() -> None:
+        nonlocal tries
+        tries += 1
+        pay()
+
+    async with watched(database) as seen:
+        for number in range(50):
+            row = replace(full_sandbox(), id=f"{number:064x}")
+            SqliteRecords(database).put_sandbox(row)  # type: ignore[arg-type]
+        database.pods._pay = counted  # type: ignore[method-assign]
+        database.pods.connection.execute("ALTER TABLE elsewhere RENAME TO sandboxes")
+        await seen.until(lambda: seen.problem == "")
+    assert tries <= 1
+    assert len(SqliteRecords(database).load().sandboxes) == 50

@@ -11,7 +11,7 @@ import pytest
 from crib.engine import admission as module
 from crib.engine.admission import CALLER, HOLD_LIMIT, NEW_POD_WAITS, Admission, AdmittedJoins, Claim
 from crib.engine.keeper import TaskKeeper
-from crib.model.errors import Exhausted, WrongState
+from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxState
 from crib.model.settings import Settings
@@ -125,6 +125,34 @@ async def test_in_a_full_queue_the_caller_with_the_most_loses_the_last_of_them()
     assert await room.go_all() == ["flood0", "flood1", "kubelet", "flood2"]
 
 
+async def test_one_that_is_refused_and_leaves_in_the_same_moment_gives_no_place_back() -> None:
+    room = Room(1, limit=2)
+    flood = [room.ask(f"flood{number}", "flood") for number in range(3)]
+    await turns()
+    room.ask("kubelet", "kubelet")
+    while not room.admission._queue.length("kubelet"):  # noqa: ASYNC110  # round by round
+        await asyncio.sleep(0)
+    flood[2].cancel()  # it has been refused, and has not gone on yet
+    await turns()
+    assert room.admission.load == module.Load(places=1, making=1, ending=0, overdue=0, queued=2)
+    assert await room.go_all() == ["flood0", "flood1", "kubelet"]
+
+
+async def test_when_the_daemon_stops_who_waits_is_refused_and_what_has_begun_goes_on() -> None:
+    room = Room(1)
+    tasks = [room.ask(name) for name in "ab"]
+    await turns()
+    room.admission.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await tasks[1]
+    with pytest.raises(Unavailable, match="stopping"):
+        await room.ask("c")
+    await room.go("a")
+    async with bounded():
+        await tasks[0]
+    assert room.entered == ["a"]
+
+
 async def test_who_leaves_the_queue_holds_nobody_up() -> None:
     room = Room(1)
     tasks = {name: room.ask(name) for name in "abc"}
@@ -163,7 +191,7 @@ async def test_what_ends_something_waits_for_no_place_and_the_others_wait_for_it
     room = Room(2)
     room.ask("a")
     done = asyncio.Event()
-    stops = [asyncio.ensure_future(room.admission.ending(done.wait())) for _ in range(5)]
+    stops = [asyncio.ensure_future(room.admission.ending(done.wait)) for _ in range(5)]
     await turns()
     room.ask("b")
     await turns()
@@ -179,7 +207,7 @@ async def test_what_ends_something_waits_for_no_place_and_the_others_wait_for_it
 async def test_what_ends_something_does_not_stop_the_others_for_good() -> None:
     room = Room(2)
     done = asyncio.Event()
-    stops = [asyncio.ensure_future(room.admission.ending(done.wait())) for _ in range(5)]
+    stops = [asyncio.ensure_future(room.admission.ending(done.wait)) for _ in range(5)]
     await turns()
     tasks = [room.ask(name) for name in "abc"]
     await turns()

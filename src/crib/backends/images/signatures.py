@@ -162,6 +162,7 @@ async def judged_by(program: str, suspect: SuspectImage, timeout: float) -> str:
         *("-stdin-media-type", _DESCRIPTOR),
     ]
     try:
+        await processes.look_at(program)
         done = await processes.run(
             argv,
             timeout=timeout,

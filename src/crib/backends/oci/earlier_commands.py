@@ -84,7 +84,7 @@ async def _end(environment: OciEnvironment, left: _Left) -> str:
     await OURS.run("removing files of an earlier daemon's commands", _unlink, left.files)
     alive = ", ".join(rest for rest in rests if rest)
     what = f"{len(rests)} commands of an earlier daemon in container {left.container}" if rests else ""
-    return f"{what} (they do not die: {alive})" if alive else what
+    return f"{what}, of which do not die: {alive}" if alive else what
 
 
 def _end_runtimes(files: Iterable[str]) -> None:

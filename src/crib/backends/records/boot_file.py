@@ -41,7 +41,9 @@ class Change:
     """It is to be safe from a power cut soon."""
 
 
-def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Connection, bool]:
+def open_boot_file(
+    path: str, schema: str, before: Origin, mended: list[str]
+) -> tuple[sqlite3.Connection, bool]:
     """The file, and whether it holds the rows of that origin; else it is new and empty.
 
     Any earlier holder of this boot will do: the lock file may be on a disk that lost its last writes.
@@ -55,7 +57,7 @@ def open_boot_file(path: str, schema: str, before: Origin) -> tuple[sqlite3.Conn
         connection.close()
         log.info("%s is of another boot, or others had the data since, and is made anew", path)
     except sqlite3.DatabaseError as error:
-        log.error("%s cannot be used and is made anew: %s", path, error)
+        mended.append(f"{path} was damaged ({error}) and is made anew, with what was on disk")
     remove(path)
     return _open(path, schema), False
 
@@ -80,6 +82,7 @@ class BootRows:
         self._path = path
         self._follower = follower
         self._owed: dict[Changed, Change] = {}
+        self._retry: asyncio.TimerHandle | None = None
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """As the follower's."""
 
@@ -92,8 +95,9 @@ class BootRows:
 
     def _pay(self) -> None:
         owed = tuple(self._owed.values())
-        if not owed:
-            return
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         try:
             if len(owed) == 1:
                 self.connection.execute(owed[0].sql, owed[0].values)
@@ -101,7 +105,7 @@ class BootRows:
                 commit(self.connection, [(change.sql, change.values) for change in owed])
         except sqlite3.Error as error:
             self.told(self._path, problem_with(self._path, error))
-            asyncio.get_running_loop().call_later(RETRY, self._pay)
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
             return
         self._owed.clear()
         self.told(self._path, "")
@@ -109,4 +113,6 @@ class BootRows:
             self._follower.mark((one.row for one in owed if one.synced is synced), synced=synced)
 
     def close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         self.connection.close()

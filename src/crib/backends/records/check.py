@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 
-from crib.backends.records.image_file import LOST_FILE
+from crib.backends.records.salvage import LOST_FILE
 from crib.model.finding import Finding
 
 BUSY_TIMEOUT = 10.0

@@ -66,7 +66,7 @@ class Database:
         self._reserve = Reserve(paths.reserve)
         self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
         before = Origin(boot, holding.before)
-        connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before)
+        connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
         sign(connection, Origin(boot, holding.now))
@@ -74,6 +74,10 @@ class Database:
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
         if self.images.report:
             self.mended.append(self.images.report)
+        try:
+            self._reserve.keep()
+        except OSError as error:  # told before the first verb, and again by the follower
+            self._problems.setdefault(paths.database, problem_with(paths.database, error))
         for part in (self._follower, self.pods, self.images):
             part.told = self._tell
         for other in (self._follower, self.images):

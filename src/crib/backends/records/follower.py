@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from crib.backends.records.reserve import Reserve
@@ -152,7 +153,8 @@ class Follower:
             if not is_damage(error):
                 raise
             self._drop()
-            aside = set_aside(self.path)
+            aside = f"{self.path}.broken-{time.time_ns()}"
+            set_aside(self.path, aside)
             report = f"{self.path} was damaged ({error}): kept as {aside}, and written anew, nothing is lost"
             self._copy(changed, everything=True)
         assert self._connection is not None

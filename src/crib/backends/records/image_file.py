@@ -39,8 +39,6 @@ CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TE
 """
 _FORGOTTEN: Final = "DELETE FROM image_documents WHERE id NOT IN (SELECT id FROM images)"
 
-LOST_FILE: Final = "file"
-"""The noun, in the table `unreadable`, of a damaged file: what it had is lost until the file is removed."""
 
 Statement = tuple[str, tuple[object, ...]]
 """SQL, and what its question marks stand for."""
@@ -58,6 +56,9 @@ class ImageFile:
         self._owed: dict[str, tuple[Statement, ...]] = {}
         """Deletions that could not be written, by id."""
         self._is_copy = False
+        """The connection is not the file's own: that could not be opened, or mended."""
+        self._reports: list[str] = []
+        """Of what threads have mended, to be told on the loop."""
         self._trouble = asyncio.Event()
         self.problem = ""
         self.told: Callable[[str, str], None] = lambda part, problem: None
@@ -97,11 +98,8 @@ class ImageFile:
         return connection
 
     def _salvaged(self, path: str, error: Exception) -> tuple[str, sqlite3.Connection]:
-        saved = salvage(path, IMAGE_SCHEMA, error)
+        saved = salvage(path, IMAGE_SCHEMA, error, noted=True)
         saved.connection.execute("PRAGMA synchronous=FULL")
-        # Nobody knows which rows the lost pages had, and whose layers they named.
-        lost = ("INSERT INTO unreadable VALUES (?, ?, x'', ?)", (LOST_FILE, saved.aside, str(error)))
-        commit(saved.connection, [lost])
         return saved.report, saved.connection
 
     def _copied(self) -> sqlite3.Connection:
@@ -121,7 +119,14 @@ class ImageFile:
 
     async def write(self, *statements: Statement) -> None:
         """Commit them, all or none, and have them on disk. sqlite3.Error, OSError, Unavailable."""
-        await self._run(f"writing {self.path}", lambda: self._write(statements))
+        try:
+            await self._run(f"writing {self.path}", lambda: self._write(statements))
+        except Unavailable:
+            self._tell(f"{self.path}: its disk does not answer within {LIMIT:g} s")
+            raise
+        except (sqlite3.Error, OSError) as error:
+            self._tell(problem_with(self.path, error))
+            raise
         self._tell("")
 
     async def remove(self, key: str, *statements: Statement) -> None:
@@ -133,11 +138,7 @@ class ImageFile:
     async def read(self, query: str, key: str) -> Sequence[object] | None:
         """The one row that the query finds for the key, or None. sqlite3.Error, OSError, Unavailable."""
 
-        def read() -> Sequence[object] | None:
-            row: Sequence[object] | None = self.connection.execute(query, (key,)).fetchone()
-            return row
-
-        return await self._run(f"reading {self.path}", read)
+        return await self._run(f"reading {self.path}", lambda: self._read(query, key))
 
     async def heal_forever(self) -> None:
         """After a failure: try until it can be written again. For the daemon's life."""
@@ -151,11 +152,10 @@ class ImageFile:
         try:
             return await RECORDS.run(Job(what, limit=LIMIT), self._alone, work)
         except Overdue as error:
-            self._tell(f"{self.path}: its disk does not answer within {LIMIT:g} s")
             raise Unavailable(str(error)) from error
-        except (sqlite3.Error, OSError) as error:
-            self._tell(problem_with(self.path, error))
-            raise
+        finally:
+            while self._reports:
+                self.mended(self._reports.pop())
 
     def _tell(self, problem: str) -> None:
         self.problem = problem
@@ -178,13 +178,28 @@ class ImageFile:
             self._commit(statements)
         except (sqlite3.Error, OSError) as error:
             if is_damage(error):
-                self.connection.close()
-                report, self.connection = self._salvaged(self.path, error)
-                self.mended(report)
+                self._mend(error)
             elif not is_full(error) or not self._reserve.give_up():
                 self._reserve.try_writing()
                 raise
             self._commit(statements)
+
+    def _read(self, query: str, key: str) -> Sequence[object] | None:
+        try:
+            row: Sequence[object] | None = self.connection.execute(query, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if self._is_copy or not is_damage(error):
+                raise
+            self._mend(error)
+            row = self.connection.execute(query, (key,)).fetchone()
+        return row
+
+    def _mend(self, error: Exception) -> None:
+        self.connection.close()
+        self._is_copy = True  # if this fails it is tried again, by the next write
+        report, self.connection = self._salvaged(self.path, error)
+        self._is_copy = False
+        self._reports.append(report)
 
     def _commit(self, statements: Sequence[Statement]) -> None:
         if self._is_copy:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from crib.backends.records.sqlite_files import open_file, set_aside
+from crib.backends.records.sqlite_files import SALVAGED, is_full, open_file, remove, set_aside
 from crib.model.container import ContainerRecord
 from crib.model.ids import is_id
 from crib.model.image import ImageRecord
@@ -20,6 +22,8 @@ from crib.wire.sqlite_file import Row, rows
 
 log = logging.getLogger(__name__)
 
+LOST_FILE = "file"
+"""The noun, in the table `unreadable`, of a damaged file: what it had is lost until the file is removed."""
 MAX_FILE = 1 << 30
 """Bytes of a file that is read whole."""
 _ADDRESS_BYTES = (4, 16)
@@ -35,34 +39,51 @@ class Salvage:
     """What became of a damaged file."""
 
     connection: sqlite3.Connection
-    """Of the new file."""
-    aside: str
+    """Of the file that has taken its place."""
     report: str
 
 
-def salvage(path: str, schema: str, error: Exception) -> Salvage:
-    """Begin a new file with the rows that are still there. sqlite3.Error, OSError when that fails too."""
-    aside = set_aside(path)
-    log.error("%s is damaged (%s): it is kept as %s, and a new one begins", path, error, aside)
-    connection = open_file(path, schema)
-    kept = Counter[str]()
-    connection.execute("BEGIN IMMEDIATE")
-    for table, values in _found(_content(aside), _content(f"{aside}-wal")):
-        marks = ", ".join("?" * len(values))
-        try:
-            connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values)  # noqa: S608
-        except sqlite3.Error as refused:  # a table of the bridge's that is not there, as it has none
-            log.warning("a row of %s in %s is not taken over: %s", table, aside, refused)
-            continue
-        kept[table] += 1
-    connection.execute("COMMIT")
+def salvage(path: str, schema: str, error: Exception, *, noted: bool = False) -> Salvage:
+    """Put a file with the rows that are still there in the place of a damaged one.
+
+    `noted`: the table `unreadable` names the file that was set aside: nobody knows what its lost pages had.
+    sqlite3.Error, OSError: nothing was changed, or `open_file` will finish it.
+    """
+    fresh, aside = f"{path}{SALVAGED}", f"{path}.broken-{time.time_ns()}"
+    log.error("%s is damaged (%s): what can still be read goes into a new one", path, error)
+    remove(fresh)
+    with contextlib.closing(open_file(fresh, schema)) as connection:
+        kept = _fill(connection, path)
+        if noted:
+            note = (LOST_FILE, aside, str(error))
+            connection.execute("INSERT INTO unreadable VALUES (?, ?, x'', ?)", note)
+    set_aside(path, aside)
+    os.rename(fresh, path)
     rows_kept = ", ".join(f"{number} of {table}" for table, number in sorted(kept.items())) or "none"
     return Salvage(
-        connection,
-        aside,
+        open_file(path, schema),
         f"{path} was damaged ({error}); rows that could still be read: {rows_kept}; "
         f"those on damaged pages are lost; the damaged file is kept as {aside}",
     )
+
+
+def _fill(connection: sqlite3.Connection, damaged: str) -> Counter[str]:
+    """How many rows of each table were taken over."""
+    kept = Counter[str]()
+    connection.execute("BEGIN IMMEDIATE")
+    for table, values in _found(_content(damaged), _content(f"{damaged}-wal")):
+        marks = ", ".join("?" * len(values))
+        try:
+            connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values)  # noqa: S608
+        except sqlite3.OperationalError as refused:
+            if not connection.in_transaction or is_full(refused):
+                raise
+            # A table of the bridge's that is not there, as nothing has asked for it yet.
+            log.warning("a row of %s in %s is not taken over: %s", table, damaged, refused)
+            continue
+        kept[table] += 1
+    connection.execute("COMMIT")
+    return kept
 
 
 def _content(path: str) -> bytes:

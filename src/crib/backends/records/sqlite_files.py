@@ -7,7 +7,6 @@ import glob
 import os
 import sqlite3
 import stat
-import time
 
 from crib.model.errors import Broken
 
@@ -16,6 +15,8 @@ BUSY_TIMEOUT = 2.0
 """Seconds that a commit waits for somebody else's: a person's `sqlite3`, as we have one writer a file."""
 LOG_BYTES = 8 << 20
 """A write-ahead log that is longer goes back to nothing after the next commit."""
+SALVAGED = ".new"
+"""Added to the name of a file that is about to take the place of a damaged one."""
 SUFFIXES = ("", "-wal", "-shm")
 PROBE = f"PRAGMA user_version={SCHEMA_VERSION}"
 """Writes the first page, though nothing changes."""
@@ -43,6 +44,8 @@ def connect(path: str) -> sqlite3.Connection:
 
 def open_file(path: str, schema: str = "") -> sqlite3.Connection:
     """Open or make the file. sqlite3.Error, OSError, SchemaTooNew; what is there already is not written."""
+    if not os.path.exists(path) and os.path.exists(salvaged := f"{path}{SALVAGED}"):
+        os.rename(salvaged, path)  # a salvage was cut off
     _keep_private(path)
     connection = connect(path)
     try:
@@ -98,13 +101,11 @@ def shorten_log(connection: sqlite3.Connection, path: str) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def set_aside(path: str) -> str:
-    """Rename a damaged file with its log; where it is now."""
-    aside = f"{path}.broken-{time.time_ns()}"
+def set_aside(path: str, aside: str) -> None:
+    """Rename a damaged file with its log."""
     for suffix in SUFFIXES:
         if os.path.exists(path + suffix):
             os.rename(path + suffix, aside + suffix)
-    return aside
 
 
 def remove(path: str) -> None:

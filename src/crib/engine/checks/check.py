@@ -15,6 +15,7 @@ from crib.engine.checks.mending import mended
 from crib.engine.checks.world import WorldFindings
 from crib.engine.core import Core
 from crib.engine.networks import Networks
+from crib.engine.sandboxes.stop import StopSandbox
 from crib.model.errors import CribError
 from crib.model.finding import Finding
 
@@ -24,13 +25,13 @@ _Look = Callable[[bool], AsyncIterator[Finding]]
 class CheckNode:
     """The verb. Until the node has started it mends nothing: the start does, and then this looks again."""
 
-    def __init__(self, core: Core, images: ImageFindings, networks: Networks) -> None:
+    def __init__(self, core: Core, images: ImageFindings, networks: Networks, stop: StopSandbox) -> None:
         self.is_live = False
         """Whether verbs may be under way, and watchers at work."""
         self._core = core
         self._images = images
         self._networks = networks
-        self._world = WorldFindings(core)
+        self._world = WorldFindings(core, stop)
 
     async def __call__(self, *, repair: bool, quick: bool = False) -> AsyncIterator[Finding]:
         """Each thing that is wrong, or worth telling. `quick` leaves the content of layers unread."""

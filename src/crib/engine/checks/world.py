@@ -11,7 +11,7 @@ from crib.engine.core import Core
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.recovery.recover import carry_out, sweep
 from crib.engine.sandboxes.losses import LOST, notice_loss
-from crib.engine.sandboxes.stop import stop_sandbox
+from crib.engine.sandboxes.stop import StopSandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
 from crib.model.finding import Finding
@@ -30,8 +30,9 @@ _TEARDOWN = "what there is of it is removed"
 class WorldFindings:
     """By the same pure table as recovery, and mended by the same hands."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, stop: StopSandbox) -> None:
         self._core = core
+        self._stop = stop
 
     async def containers(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """Records of containers that do not fit what runs."""
@@ -86,11 +87,7 @@ class WorldFindings:
                 continue
             found = Finding("pods", row.id, problem, mend)
             if repair and is_live:
-                work = (
-                    notice_loss(core, row.id)
-                    if row.state is SandboxState.READY
-                    else stop_sandbox(core, row.id)
-                )
+                work = notice_loss(core, row.id) if row.state is SandboxState.READY else self._stop(row.id)
                 (found,) = await mended(core, [found], work)
             yield found
 

@@ -21,9 +21,10 @@ class RemoveContainer:
 
     async def __call__(self, text: str) -> None:
         record = self._core.containers.find(text)
-        if record is not None and is_listed(record):
+        # One that is being removed is hidden, but not gone: who asks again waits with who asked first.
+        if record is not None and (is_listed(record) or self._joins.running(record.id)):
             ending = self._core.admission.ending
-            await self._joins.join(record.id, record, lambda: ending(self._remove(record)), record.id)
+            await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record)), record.id)
 
     async def _remove(self, record: ContainerRecord) -> None:
         try:

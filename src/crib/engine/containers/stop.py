@@ -51,7 +51,7 @@ class StopContainer:
             if ended:
                 self._signalled.discard(container)
                 return
-        await core.admission.ending(kill_container(core, container))
+        await core.admission.ending(lambda: kill_container(core, container))
         self._signalled.discard(container)
 
     async def _signal_once(self, record: ContainerRecord) -> None:

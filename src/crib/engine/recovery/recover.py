@@ -40,6 +40,7 @@ PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
+_HALF = (SandboxState.CREATING, SandboxState.REMOVING)
 _UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
 Work = Callable[[], Awaitable[None]]
@@ -79,7 +80,7 @@ class _Recovery:
         for name, handler in core.ports.handlers.items():
             core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
         for pod in core.sandboxes:
-            if not pod.released:
+            if not pod.released or pod.state in _HALF:
                 self._sandboxes[pod.id] = self._begin_sandbox(pod, looks.get(pod.id, ()))
         await _over(self._sandboxes.values(), LOOK_BOUND)
         for name, handler in core.ports.handlers.items():
@@ -184,7 +185,7 @@ def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
 def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
     """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
     now = core.sandboxes.get(row.id)
-    if now is not None and now.state in (SandboxState.CREATING, SandboxState.REMOVING):
+    if now is not None and now.state in _HALF:
         core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
 
 
@@ -228,10 +229,12 @@ async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> 
 async def _sandbox(core: Core, sandbox: SandboxId) -> None:
     async with core.locks.of(sandbox):
         record = core.sandboxes.get(sandbox)
-        if record is None or record.released:
+        if record is None:
             return
-        if record.state in (SandboxState.CREATING, SandboxState.REMOVING):
+        if record.state in _HALF:
             await teardown_sandbox(core, record, "interrupted")
+            return
+        if record.released:
             return
         if record.boot_id == core.facts.boot_id:
             await notice_loss(core, sandbox)

@@ -25,7 +25,7 @@ class StopSandbox:
         if record is not None and is_listed(record):
             ending = self._core.admission.ending
             await self._joins.join(
-                record.id, record, lambda: ending(stop_sandbox(self._core, record.id)), record.id
+                record.id, record, lambda: ending(lambda: stop_sandbox(self._core, record.id)), record.id
             )
 
 
@@ -56,9 +56,12 @@ class RemoveSandbox:
 
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
-        if record is not None and is_listed(record):
+        # One that is being removed is hidden, but not gone: who asks again waits with who asked first.
+        if record is not None and (is_listed(record) or self._joins.running(record.id)):
             ending = self._core.admission.ending
-            await self._joins.join(record.id, record, lambda: ending(self._remove(record.id)), record.id)
+            await self._joins.join(
+                record.id, record, lambda: ending(lambda: self._remove(record.id)), record.id
+            )
 
     async def _remove(self, sandbox: SandboxId) -> None:
         core = self._core
