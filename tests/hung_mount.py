@@ -11,7 +11,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crib.host import libc
@@ -20,6 +20,7 @@ from crib.host.mounts import unmount
 _IN = struct.Struct("<IIQQIIIHH")
 _OUT = struct.Struct("<IiQ")
 _INIT, _GETATTR, _STATFS, _OPENDIR, _READDIR, _RELEASEDIR, _ACCESS = 26, 3, 17, 27, 28, 29, 34
+_LOOKUP, _MKNOD, _CREATE = 1, 8, 35
 _SILENT = {2, 36, 42}
 """FORGET, INTERRUPT and BATCH_FORGET have no answer."""
 _INIT_OUT = struct.Struct("<IIIIHHIIHHI7I")
@@ -36,12 +37,33 @@ def hung_mount(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def mount_that_hangs_later(path: Path) -> Iterator[threading.Event]:
     """An empty directory that answers until the event is set, and to nothing that is asked after that."""
-    hangs, over = threading.Event(), threading.Event()
+    hangs = threading.Event()
+    with _served(path, lambda _code: hangs.is_set()):
+        yield hangs
+
+
+@contextlib.contextmanager
+def mount_that_makes_no_file(path: Path) -> Iterator[threading.Event]:
+    """An empty directory that answers, but to who makes a file in it; set when somebody waits for that."""
+    waits = threading.Event()
+
+    def hangs(code: int) -> bool:
+        if code in (_MKNOD, _CREATE):
+            waits.set()
+        return waits.is_set()
+
+    with _served(path, hangs):
+        yield waits
+
+
+@contextlib.contextmanager
+def _served(path: Path, hangs: Callable[[int], bool]) -> Iterator[None]:
+    over = threading.Event()
     with _mounted(path) as fd:
         server = threading.Thread(target=_serve, args=(fd, hangs, over))
         server.start()
         try:
-            yield hangs
+            yield
         finally:
             over.set()
             server.join()
@@ -59,17 +81,17 @@ def _mounted(path: Path) -> Iterator[int]:
         unmount(str(path), lazy=True)
 
 
-def _serve(fd: int, hangs: threading.Event, over: threading.Event) -> None:
+def _serve(fd: int, hangs: Callable[[int], bool], over: threading.Event) -> None:
     """The kernel's protocol (linux/fuse.h), as much of it as a directory without entries needs."""
     while not over.is_set():
         if not select.select([fd], [], [], 0.05)[0]:
             continue
         request = os.read(fd, 1 << 17)
         _length, code, unique, *_ = _IN.unpack_from(request)
-        if hangs.is_set() or code in _SILENT:
+        if hangs(code) or code in _SILENT:
             continue
         body = _answer(code)
-        error = 0 if body is not None else -(errno.ENOENT if code == 1 else errno.ENOSYS)
+        error = 0 if body is not None else -(errno.ENOENT if code == _LOOKUP else errno.ENOSYS)
         answer = body or b""
         with contextlib.suppress(FileNotFoundError):  # whoever asked was killed
             os.write(fd, _OUT.pack(_OUT.size + len(answer), error, unique) + answer)

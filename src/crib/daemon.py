@@ -7,34 +7,38 @@ told. On SIGTERM or SIGINT the gate shuts, verbs under way get a grace, and the 
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it is imported
+gc.disable()  # what is imported stays: looking through it again and again takes 20 ms of a start
+# ruff: noqa: E402
 
 import argparse
 import asyncio
 import contextlib
-import errno
-import fcntl
 import logging
 import resource
-import secrets
 import signal
+import sqlite3
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
-from crib import __version__
+from crib import __version__, offline
 from crib.api.interceptors import request_id
 from crib.api.server import Server
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
+from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
-from crib.backends.images.store import LayerStore
-from crib.backends.network.networks import open_network
+from crib.backends.images.store import LayerStore, store_for_wipe
+from crib.backends.locks import locked, own_bridge, own_cgroup
+from crib.backends.network.networks import import_network, open_network
 from crib.backends.oci.cgroup_names import CgroupNames
-from crib.backends.oci.handlers import open_handlers
+from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
 from crib.backends.records.database import Database, Holding
 from crib.backends.records.rows import SqliteRecords
@@ -42,23 +46,31 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
-from crib.host import cgroups, processes
+from crib.host import cgroups, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError
+from crib.model.facts import ThreadWait, Vitals
+from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
+from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 
+gc.freeze()
+gc.enable()
 log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
-LOCK_BYTES = 32
+COMMAND_GRACE = 8.0
+"""Seconds of it for commands of ExecSync: the rest is for ending them, and for telling their callers."""
 LAST_GRACE = 1.0
 """Seconds of it that are always left for those whose callers have gone."""
+THREAD_GRACE = GRACE / 2
+"""Seconds of it after which verbs go on without threads that hang, so that they end by themselves."""
 LOOK_SECONDS = 2.0
 """For a look at a file of the administrator's while a client waits."""
 LIST_SECONDS = 30.0
@@ -66,6 +78,8 @@ LIST_SECONDS = 30.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 
+WARM_AFTER = 1.0
+"""Seconds from the opening of the gate to imports that the first stream would wait for."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -73,51 +87,66 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watch: LoopWatch) -> None:
+        """To be run on the loop of `watch`."""
         self._settings = settings
+        self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
 
-    async def open_node(self) -> Node:
-        """Everything behind the door, before recovery."""
+    async def open_node(self, *, for_wipe: bool = False) -> Node:
+        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
         settings, paths = self._settings, self._paths
         self._make_directories()
         data_lock, state_lock = paths.locks
-        holding = self._ends.enter_context(_locked(data_lock))
-        self._ends.enter_context(_locked(state_lock))
+        holding = self._ends.enter_context(locked(data_lock))
+        self._ends.enter_context(locked(state_lock))
+        self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
-        database = Database(paths, read_boot_id(), holding)
-        self._ends.callback(database.close)
+        # Beside the probes, which mostly wait.
+        imported = asyncio.ensure_future(
+            OURS.run("importing the network", import_network, settings.network.mode)
+        )
+        database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
-        if names.systemd:
-            await start_slice(os.path.basename(names.own))
-        else:
+        if not names.systemd:
             cgroups.Cgroups(layout).create(names.own)
-        self._ends.enter_context(_own_cgroup(names.own, layout))
+            self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)
+        elif not for_wipe:
+            await start_slice(os.path.basename(names.own))
+        self._ends.enter_context(own_cgroup(names.own, layout))
         if settings.network.mode == "bridge":
-            self._ends.enter_context(_own_bridge(settings.network.bridge))
+            self._ends.enter_context(own_bridge(settings.network.bridge))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
-        mounting = await OURS.run(
-            f"probing how layers can be mounted below {paths.layer_mounts}",
-            probe_mounting,
-            paths,
-            settings.images,
-        )
-        facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-        store = LayerStore(paths, settings.images, mounting)
+        if for_wipe:
+            store = store_for_wipe(paths, settings.images)
+            handlers = closed_handlers(settings, paths, facts, store.mounts)
+        else:
+            mounting = await OURS.run(
+                f"probing how layers can be mounted below {paths.layer_mounts}",
+                probe_mounting,
+                paths,
+                settings.images,
+            )
+            facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
+            store = LayerStore(paths, settings.images, mounting)
+            handlers = await open_handlers(settings, paths, facts, store.mounts)
+        await imported
         ports = Ports(
-            handlers=await open_handlers(settings, paths, facts, store.mounts),
+            handlers=handlers,
             networks=open_network(
                 settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
             ),
             images=store,
             records=SqliteRecords(database),
             clock=time.time_ns,
+            request_id=request_id,
+            vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
         for name, service in database.services():
@@ -133,6 +162,8 @@ class Daemon:
             loop.add_signal_handler(number, stopping.set)
         async with self._ends:
             began = time.monotonic()
+            self._watch.start()
+            self._ends.callback(self._watch.stop)
             node = await self.open_node()
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
@@ -143,12 +174,65 @@ class Daemon:
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
+            node.keeper.serve("imports", _warm(streams))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
+            node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
+            threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
             log.info("stopping")
+
+    async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
+        """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
+        opening a damaged database saves what can be read of it.
+
+        A repair is what a start does, and a second look, which mends what is left. What that no longer finds
+        was mended.
+        """
+        async with self._ends:
+            node = await self.open_node()
+            await node.load()
+            before = [found async for found in node.check(repair=False, quick=quick)]
+            after = before
+            if repair:
+                await node.start()
+                await node.settled()
+                after = [found async for found in node.check(repair=True, quick=quick)]
+                left = {(found.area, found.subject) for found in after}
+                for found in before:
+                    if (found.area, found.subject) not in left:
+                        yield replace(found, mended=not found.is_note)
+            for found in after:
+                yield found
+
+    async def wipe(self, order: WipeOrder) -> AsyncIterator[Wiped]:
+        """Remove from a node on which no daemon runs. What a start needs besides the roots may be missing."""
+        async with self._ends:
+            node = await self.open_node(for_wipe=True)
+            await node.load()
+            async for wiped in node.wipe.offline(order):
+                yield wiped
+
+    def _open_database(self, holding: Holding, *, for_wipe: bool) -> Database:
+        """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
+        try:
+            database = Database(self._paths, read_boot_id(), holding)
+        except (sqlite3.Error, OSError) as error:
+            if not for_wipe:
+                raise
+            log.error("the records cannot be opened, and stay as they are: %s", error)
+            scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=self._paths.state))
+            database = Database(Paths(scratch, scratch))
+        self._ends.callback(database.close)
+        return database
+
+    def _vitals(self) -> Vitals:
+        waits = (
+            ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
+        )
+        return Vitals(self._watch.lag, tuple(waits))
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir
@@ -160,16 +244,6 @@ class Daemon:
             except Overdue as error:
                 log.error("images.import_dir: %s", error)
         node.images.upkeep.begin(archives)
-
-    async def wipe(self) -> None:
-        """Remove every pod, image mount, bridge and table of this node; the data directory stays."""
-        async with self._ends:
-            node = await self.open_node()
-            await node.start()
-            await node.settled()
-            failures = await node.wipe()
-            if failures:
-                raise Broken("; ".join(failures))
 
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
@@ -213,6 +287,11 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
+async def _warm(streams: StreamServer) -> None:
+    await asyncio.sleep(WARM_AFTER)
+    await OURS.run("importing the protocols of streams", streams.warm)
+
+
 @contextlib.contextmanager
 def _making(key: str, path: str) -> Iterator[None]:
     """Names the setting when a directory cannot be made."""
@@ -231,81 +310,6 @@ def _archives(directory: str) -> list[str]:
         return []
 
 
-@contextlib.contextmanager
-def _own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
-    """Hold the pods' parent cgroup: whatever is in it and not in our records is swept away."""
-    made = filter(os.path.isdir, cgroups.Cgroups(layout).directories(root))
-    fd = os.open(next(made, root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not _try_lock(fd):
-            raise Broken(f"another cribd has its pods in cgroup {root}: give this one its own cgroup_root")
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _own_bridge(name: str) -> Iterator[None]:
-    """Hold the bridge: pods on it that are not in our records are swept away, and their addresses are ours.
-
-    By a file that only root can open: a socket's name could be taken by any pod of the host's network.
-    """
-    namespace = os.stat("/proc/self/ns/net").st_ino  # a bridge's name is of its network namespace
-    path = f"/run/crib-bridge-{name}-{namespace}.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _try_lock(fd) or os.fstat(fd).st_nlink == 0:  # held, or let go and removed just now
-            text = f"another cribd has its pods on bridge {name}: give this one its own bridge and subnet"
-            raise Broken(f"network.bridge: {text}")
-        try:
-            yield
-        finally:
-            os.unlink(path)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[Holding]:
-    """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket).
-
-    Its content, the pid and a word that is never the same, tells whether somebody else held it meanwhile. On
-    a disk that takes nothing it stays as it is.
-    """
-    fd = _open_lock(path)
-    try:
-        before = _held_by(fd)
-        if not _try_lock(fd):
-            raise Broken(f"another cribd (pid {before.partition(' ')[0]}) holds {path}")
-        with contextlib.suppress(OSError):
-            # Over the old one, and not after a truncation: a full disk has no room for what was just freed.
-            os.pwrite(fd, f"{os.getpid()} {secrets.token_hex(8)}\n".ljust(LOCK_BYTES).encode(), 0)
-        yield Holding(before, _held_by(fd))
-    finally:
-        os.close(fd)
-
-
-def _open_lock(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # enough for flock(2)
-
-
-def _held_by(fd: int) -> str:
-    return os.pread(fd, LOCK_BYTES, 0).decode(errors="replace").strip()
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def main() -> None:
     """The program `cribd`."""
     parser = argparse.ArgumentParser("cribd", description="Kubernetes container runtime (CRI) daemon.")
@@ -313,11 +317,7 @@ def main() -> None:
         "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
     )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
-    parser.add_argument(
-        "--wipe",
-        action="store_true",
-        help="with no cribd running: remove all pods, mounts, the bridge and its rules, then end",
-    )
+    offline.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
     try:
@@ -326,12 +326,20 @@ def main() -> None:
             return
         os.umask(PRIVATE_UMASK)
         logs.set_up(settings.log, request_id)
-        daemon = Daemon(settings)
+        watch = LoopWatch()
+        daemon = Daemon(settings, watch)
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with asyncio.Runner(loop_factory=TwoLanes) as runner:
-            runner.run(daemon.wipe() if options.wipe else daemon.serve())
+        with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
+            if options.check:
+                found = daemon.check(repair=options.repair, quick=options.quick)
+                sys.exit(runner.run(offline.tell_findings(found)))
+            elif options.wipe is not None:
+                runner.run(offline.tell_wiped(daemon.wipe(offline.wipe_order(options))))
+            else:
+                runner.run(daemon.serve())
     except (ConfigError, CribError, OSError) as error:
-        sys.exit(f"cribd: {error}")
+        print(f"cribd: {error}", file=sys.stderr)
+        sys.exit(2 if options.check else 1)
 
 
 if __name__ == "__main__":

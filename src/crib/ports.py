@@ -16,6 +16,7 @@ from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.explanation import ExplainedSpec
 from crib.model.facts import HandlerFacts, LayerMounting, Readiness
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.image import (
     DiskSpace,
@@ -25,11 +26,10 @@ from crib.model.image import (
     ImageConfig,
     ImageDocuments,
     ImageRecord,
-    ImageReference,
     Layer,
     Progress,
     PullOrder,
-    Signature,
+    SuspectImage,
 )
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.registry import RegistryHost
@@ -77,9 +77,12 @@ class Handler(Protocol):
     @property
     def facts(self) -> HandlerFacts: ...
 
+    async def readiness(self) -> Readiness:
+        """Whether the programs that it needs are there; looked at every few seconds at most."""
+        ...
+
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
-
         Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
         """
         ...
@@ -188,10 +191,16 @@ class Handler(Protocol):
         """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
         ...
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
-        """Remove what of ours belongs to no known id; says what was. Ids are asked for after the look: what
-        is made meanwhile has its record first.
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
+        """Remove what of ours is of no known id, asked for after the look, and contained commands of an
+        earlier daemon; says what was, or with `dry` would be.
         """
+        ...
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        """Paths of logs that are nobody's, or that are missing, each with what is odd about it."""
         ...
 
     async def dismantle(self) -> None:
@@ -262,8 +271,10 @@ class PodNetworks(Protocol):
 
     async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]: ...
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """Release whatever is held for pods that are not known; says what was released.
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """Release what is held for pods that are not known; says what was, or with `dry` would be, released.
 
         Where a network is shared with other runtimes, only what is certainly ours or left from before the
         boot goes, unless `everything` was asked for.
@@ -278,20 +289,6 @@ class PodNetworks(Protocol):
 
 
 ProgressSink = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class SuspectImage:
-    """An image, and what it must pass before it may be used."""
-
-    reference: ImageReference
-    digest: Digest
-    """Of the manifest that the registry served for the reference."""
-    signatures: tuple[Signature, ...]
-    keys: tuple[str, ...] = ()
-    """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
-    programs: tuple[str, ...] = ()
-    """Verifier programs, each of which must accept it."""
 
 
 class Images(Protocol):
@@ -336,8 +333,8 @@ class Images(Protocol):
         """The layers that are on disk."""
         ...
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove layers that are not in `keep` (unmounting them) and stale staging files."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove layers not in `keep` (unmounting them) and stale staging files; with `dry` tell only."""
         ...
 
     async def usage(self) -> FilesystemUsage: ...
@@ -394,6 +391,10 @@ class Records(Protocol):
 
     async def delete_image(self, image: ImageId) -> None:
         """Synced as well, or tried until it is."""
+        ...
+
+    async def check(self) -> Sequence[Finding]:
+        """What is damaged, unreadable or was set aside; nothing is changed."""
         ...
 
     def close(self) -> None: ...

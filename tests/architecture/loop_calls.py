@@ -53,11 +53,11 @@ WAITING_METHODS = """
 """
 METHODS = frozenset(WAITING_METHODS.split())
 """Methods that wait, of whatever object that is none of ours: paths, directory entries, databases."""
-RUNNERS = frozenset(("run_to_end", "on_own_thread", "on_own_thread_async", "_in_thread"))
+RUNNERS = frozenset(("on_own_thread", "_in_thread"))
 """Functions whose arguments run on threads, besides the `run` of Threads and threading.Thread."""
 POOL = frozenset(("asyncio.to_thread", "to_thread", "run_in_executor"))
 """Ways to asyncio's own threads, which have no limit, and which the end of the loop waits for."""
-CLASSES_OF_THREADS = re.compile(r"OURS|FOREIGN|PROGRAMS|_?threads?|_?[A-Z_]*THREADS")
+CLASSES_OF_THREADS = re.compile(r"OURS|FOREIGN|PROGRAMS|RECORDS|_?threads?|_?[A-Z_]*THREADS")
 KINDS = (
     *(str, bytes, bytearray, list, dict, set, tuple, int, memoryview, collections.deque, collections.Counter),
     *(socket.socket, pathlib.Path, re.Pattern, re.Match, logging.Logger, sqlite3.Connection, sqlite3.Cursor),

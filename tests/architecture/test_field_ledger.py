@@ -75,6 +75,7 @@ VALID: dict[str, Any] = {
     "SecurityProfile.profile_type": 2,
     "SecurityProfile.localhost_ref": "/profile",
     "UserNamespace.mode": 0,
+    "WipeRequest.kinds": "pods",
 }
 """What a field is filled with where the kind's own value would be refused."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from crib.backends.network.interfaces import bring_loopback_up
+from crib.backends.oci import exec as exec_module
 from crib.ends import ByteSource, Session
 from crib.engine.containers.execute import run_command
 from crib.host.mounts import unmount
@@ -40,6 +42,8 @@ from tests.system.oci_setup import LAYER, oci_lab
 from tests.system.pod_namespaces import no_stage
 
 FOREVER = ("/bin/sleep", "600")
+LOOSE = ExecProcess(FOREVER, stdout=True)
+SLEEP = replace(LOOSE, contained=True)
 
 
 @dataclass
@@ -188,6 +192,11 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
             made = HandlerLab(real.handler, real.logs)
         stack.push_async_callback(made.close)
         yield made
+
+
+async def test_a_handler_whose_programs_are_there_is_ready(lab: HandlerLab) -> None:
+    readiness = await lab.handler.readiness()
+    assert readiness.ready == (not lab.handler.facts.problem), readiness
 
 
 async def test_a_prepared_pod_is_alive_until_it_is_stopped(lab: HandlerLab) -> None:
@@ -586,6 +595,29 @@ async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerL
         assert not await lab.handler.pod_alive(lost)
         await lab.gone(stays)
         await lab.handler.remove_pod(kept)
+
+
+async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_others(
+    lab: HandlerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await lab.pod()
+    record = await lab.running(pod)
+    async with bounded():
+        with monkeypatch.context() as patch:
+            names = itertools.count()
+            patch.setattr(exec_module, "new_name", lambda: f"exec-abc-{next(names)}")
+            contained, other = [await lab.handler.exec(record, SLEEP), await lab.handler.exec(record, LOOSE)]
+        again = lab.handler.restarted() if isinstance(lab.handler, FakeHandler) else lab.handler
+        now = await again.exec(record, SLEEP)
+        await again.sweep(lambda: {pod.id, record.id})
+        assert (await finish(contained))[0] == 137
+        for session in (now, other):
+            _, waiting = await asyncio.wait([asyncio.ensure_future(session.wait())], timeout=0.05)
+            assert waiting
+            await session.kill()
+            await finish(session)
+        await lab.gone(record)
+        await lab.handler.remove_pod(pod)
 
 
 async def test_a_handler_without_pods_can_be_dismantled(lab: HandlerLab) -> None:

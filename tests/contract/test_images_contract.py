@@ -20,11 +20,12 @@ from crib.model.image import (
     Layer,
     Progress,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.paths import Paths
 from crib.model.settings import ImageSettings
-from crib.ports import Images, SuspectImage
+from crib.ports import Images
 from tests import images as built
 from tests.fakes.images import FakeImages, digest_of, made_image
 from tests.fakes.world import bounded

@@ -253,7 +253,7 @@ def _is_method(point: str, value: object) -> bool:
 
 
 def wrap_stages(steering: Steering) -> None:
-    """The stages of the timeline: begun is before, ended well is after."""
+    """The stages of the timeline, and those that only work under way shows; ended well is after."""
     clock = engine.timeline.StageClock
     enter, leave = clock.__enter__, clock.__exit__
 
@@ -275,6 +275,19 @@ def wrap_stages(steering: Steering) -> None:
             steering.passes(name(self), "after")
 
     clock.__enter__, clock.__exit__ = entered, left  # type: ignore[method-assign]
+    shown = engine.keeper.at_stage
+
+    @contextlib.contextmanager
+    def at_stage(name: str) -> Iterator[None]:
+        with shown(name):
+            point = f"stage {re.sub('[0-9]+', 'N', name)}"
+            steering.passes(point, "before")
+            yield
+            steering.passes(point, "after")
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "at_stage", None) is shown and module is not engine.timeline:
+            module.at_stage = at_stage  # type: ignore[attr-defined]
 
 
 def wrap_ports(steering: Steering) -> None:

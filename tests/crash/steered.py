@@ -27,7 +27,7 @@ from crib.model.ids import SandboxId
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
-from tests.system.daemon import IMAGE, STOP_SECONDS, Cribd
+from tests.system.daemon import IMAGE, STOP_SECONDS, Cribd, until
 
 Work = Callable[[], Awaitable[None]]
 
@@ -253,6 +253,7 @@ class Kubelet:
                 await self._after(name, fault)
                 if number == TRIES - 1:
                     raise
+                await until(self.runtime_ready)
             else:
                 await self._after(name, fault)
                 break
@@ -286,6 +287,11 @@ class Kubelet:
         if happened and fault:
             self.happened.append((verb, fault))
 
+    async def runtime_ready(self) -> bool:
+        """Whether new pods may be made: a kubelet tries none while its runtime says no."""
+        reply = await self.cri.call(self.cri.runtime.Status, pb.StatusRequest())
+        return all(one.status for one in reply.status.conditions if one.type == "RuntimeReady")
+
     async def _run(self) -> None:
         # Not the client library's way, which waits for the answer when it is cancelled.
         request = pb.RunPodSandboxRequest(config=self._config)
@@ -298,7 +304,8 @@ class Kubelet:
 
     async def _running(self) -> None:
         """As a kubelet's sync: what is there is used, what has ended or is in doubt is made anew."""
-        if (await self.cri.pod_status(self.pod)).state != pb.SANDBOX_READY:
+        pod = (await self.cri.sandboxes()).get(self.pod.id)
+        if pod is None or pod.state != pb.SANDBOX_READY:
             await self.cri.remove_pod(self.pod)
             await self._run()
         box = (await self.cri.containers()).get(self.box)

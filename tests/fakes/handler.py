@@ -14,7 +14,7 @@ from crib.ends import ByteStream, Session
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
+from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage, ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
@@ -76,10 +76,15 @@ class FakeHandler:
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.cpu_usage: dict[str, int] = {}
         self.swept: list[str] = []
+        self.odd: list[tuple[str, str]] = []
+        """What is odd about the logs."""
         self.dismantled = False
         self._clock = clock
         self._news: asyncio.Queue[Exit] = asyncio.Queue()
         self._losses = asyncio.Event()
+        self._contained: list[FakeSession] = []
+        self._earlier: list[FakeSession] = []
+        """Contained commands of this handler, and of the one before it."""
         self._pid = 1000
 
     @property
@@ -87,6 +92,9 @@ class FakeHandler:
         return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
 
     # pods
+
+    async def readiness(self) -> Readiness:
+        return Readiness(not self.facts.problem, "HandlerNotReady", self.facts.problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         for name in record.config.sysctls:
@@ -206,6 +214,8 @@ class FakeHandler:
         if code is not None:
             session.finish(code)
         container.commands.append(session)
+        if process.contained:
+            self._contained.append(session)
         return session
 
     async def attach(self, record: ContainerRecord, wanted: AttachRequest) -> Session:
@@ -309,16 +319,29 @@ class FakeHandler:
         await self.failpoints.reach("pod_usage", record.id)
         return PodUsage(self._usage(record.id), at=self._clock())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         await self.failpoints.reach("sweep")
         recorded = known()
+        if dry:
+            return [
+                *(f"container {key}" for key in self.containers if key not in recorded),
+                *(f"sandbox {key}" for key in self.pods if key not in recorded),
+            ]
         for container in [key for key in self.containers if key not in recorded]:
             del self.containers[container]
             self.swept.append(f"container {container}")
         for sandbox in [key for key in self.pods if key not in recorded]:
             del self.pods[sandbox]
             self.swept.append(f"sandbox {sandbox}")
+        for session in self._earlier:
+            session.finish(137)
         return self.swept
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        await self.failpoints.reach("odd_logs")
+        return self.odd
 
     async def dismantle(self) -> None:
         await self.failpoints.reach("dismantle")
@@ -361,6 +384,7 @@ class FakeHandler:
         """The same world as a daemon sees it that has just started."""
         again = FakeHandler(self._clock)
         again.pods, again.containers, again._pid = self.pods, self.containers, self._pid
+        again._earlier = self._contained
         return again
 
     def _known(self, record: ContainerRecord) -> FakeContainer:

@@ -20,10 +20,11 @@ from crib.model.image import (
     Layer,
     Progress,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.registry import RegistryHost
-from crib.ports import ProgressSink, SuspectImage
+from crib.ports import ProgressSink
 from tests.fakes.failpoints import Failpoints
 
 
@@ -158,8 +159,10 @@ class FakeImages:
         await self.failpoints.reach("present")
         return frozenset(self.layers)
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
         await self.failpoints.reach("sweep")
+        if dry:
+            return sorted(self.layers - set(keep))
         self.disk = self.disk_after_sweep or self.disk
         gone = sorted(self.layers - set(keep))
         self.layers.difference_update(gone)

@@ -123,9 +123,13 @@ class FakeNetworks:
         await self.failpoints.reach("usage", pod.id)
         return (InterfaceUsage("eth0", 100, 0, 200, 0),) if pod.id in self.held else ()
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
         await self.failpoints.reach("sweep")
         stale = [pod for pod in self.held if pod not in known and pod not in self._live]
+        if dry:
+            return [f"address {self.held[pod]} of pod {pod}" for pod in stale]
         return [f"address {self.held.pop(pod)} of pod {pod}" for pod in stale]
 
     async def dismantle(self) -> None:

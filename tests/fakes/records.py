@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crib.model.container import ContainerRecord
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -27,6 +28,7 @@ class MemoryRecords:
         self.images: dict[ImageId, ImageRecord] = {}
         self.documents: dict[ImageId, ImageDocuments] = {}
         self.written: list[tuple[str, str]] = []
+        self.findings: list[Finding] = []
         self.lost_images: tuple[str, ...] = ()
         self.problem = ""
         self.next_problem = ""
@@ -100,6 +102,10 @@ class MemoryRecords:
         await self.failpoints.reach("delete_image", image)
         self.images.pop(image, None)
         self.documents.pop(image, None)
+
+    async def check(self) -> Sequence[Finding]:
+        await self.failpoints.reach("check")
+        return self.findings
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -63,6 +63,7 @@ class Cribd:
             f'data = "{self.data}"\nstate = "{self.state}"\ncgroup_root = "{self.cgroup}"\n{extra}\n'
             f"[network]\n{network or bridge}"
         )
+        self.program: Sequence[str] = ("-m", "crib.daemon")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,7 +118,7 @@ class Cribd:
     def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "crib.daemon", "--config", str(self.config)],
+                [sys.executable, *self.program, "--config", str(self.config)],
                 cwd=self.root,
                 env={**os.environ, "PYTHONPATH": str(_SOURCE), **environment},
                 stdin=subprocess.DEVNULL,

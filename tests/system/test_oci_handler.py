@@ -243,6 +243,20 @@ async def test_running_container_is_deleted_with_its_monitor(lab: OciLab) -> Non
         assert not is_alive(record.monitor)
 
 
+async def test_what_a_monitor_was_killed_over_goes_with_its_container(lab: OciLab) -> None:
+    async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
+        exits = Path(lab.paths.exits)
+        assert record.monitor is not None
+        os.kill(record.monitor.pid, signal.SIGKILL)
+        drafts = [exits / f"{name}.VH18Y3" for name in (record.id, new_container_id())]  # as GLib names them
+        for draft in drafts:
+            draft.write_text("")
+        await lab.handler.delete(record)
+        assert list(exits.glob("*.VH18Y3")) == drafts[1:]
+        await lab.handler.sweep(lambda: {sandbox.id})
+        assert not list(exits.glob("*.VH18Y3"))
+
+
 async def test_exec_gives_code_and_both_outputs(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("sh", "-c", "echo out; echo err >&2; exit 3"))
@@ -619,13 +633,13 @@ async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None
         stray = await lab.create(lab.container(stray_pod, config(*FOREVER)), stray_pod)
         Path(lab.paths.exit_file(new_container_id())).touch()
         os.makedirs(lab.paths.sandbox(new_sandbox_id()))
-        removed = await lab.handler.sweep({kept.id}, {known.id})
+        removed = await lab.handler.sweep(lambda: {kept.id, known.id})
         assert len(removed) == 4
         assert f"container {stray.id}" in removed
         assert not is_alive(stray.process)
         assert not is_alive(infra)
         assert (await lab.handler.observe(known)).status == "running"
-        assert list(await lab.handler.sweep({kept.id}, {known.id})) == []
+        assert list(await lab.handler.sweep(lambda: {kept.id, known.id})) == []
 
 
 async def test_usage_is_read(lab: OciLab) -> None:

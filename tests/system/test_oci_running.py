@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.oci import programs
 from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.handler import OciHandler
 from crib.client import logs
 from crib.engine.containers.execute import run_command
 from crib.host import executions
 from crib.host.freezer import Freezer
-from crib.host.mounts import Bind, perform, unmount
+from crib.host.mounts import Bind, Tmpfs, perform, unmount
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
 from crib.model.errors import Broken, InvalidRequest, TimedOut, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources, SandboxRecord
@@ -264,8 +266,12 @@ def take_shm(lab: OciLab, sandbox: SandboxRecord) -> None:
     unmount(lab.paths.shm(sandbox.id))
 
 
-@pytest.mark.parametrize("tear", [replace_namespace, cover_namespace, take_shm])
-async def test_another_namespace_in_the_place_of_a_pods_or_a_lost_shm_is_a_loss_for_a_later_daemon_too(
+def cover_shm(lab: OciLab, sandbox: SandboxRecord) -> None:
+    perform(Tmpfs(lab.paths.shm(sandbox.id), 1 << 20))
+
+
+@pytest.mark.parametrize("tear", [replace_namespace, cover_namespace, take_shm, cover_shm])
+async def test_another_namespace_or_shm_over_a_pods_or_a_lost_shm_is_a_loss_for_a_later_daemon_too(
     tear: Callable[[OciLab, SandboxRecord], None], lab: OciLab
 ) -> None:
     whole, torn = lab.sandbox(), lab.sandbox()
@@ -282,6 +288,25 @@ async def test_another_namespace_in_the_place_of_a_pods_or_a_lost_shm_is_a_loss_
     finally:
         for record in (whole, torn):
             await lab.handler.remove_pod(record)
+
+
+@pytest.mark.parametrize("part", ["runtime", "monitor"])
+async def test_a_handler_whose_program_is_taken_away_is_not_ready_until_it_is_back(
+    lab: OciLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(programs, "FRESH", 0.0)
+    program = tmp_path / part
+    shutil.copy(getattr(lab.environment, part).program, program)
+    changed = {part: replace(getattr(lab.environment, part), program=str(program))}
+    handler = OciHandler(replace(lab.environment, **changed), PlainLayers({}))
+    usual = lab.environment.facts.problem  # of a hybrid cgroup tree, for one
+    assert (await handler.readiness()).message == usual
+    program.rename(f"{program}.away")
+    readiness = await handler.readiness()
+    assert not readiness.ready
+    assert readiness.message == f"{program} is not there, or cannot be executed"
+    Path(f"{program}.away").rename(program)
+    assert (await handler.readiness()).message == usual
 
 
 async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing_before_it(

@@ -11,7 +11,7 @@ import pytest
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.hung_mount import hung_mount, mount_that_hangs_later
+from tests.hung_mount import hung_mount, mount_that_hangs_later, mount_that_makes_no_file
 from tests.system.daemon import Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -24,7 +24,7 @@ PODS, EACH = ("a", "b", "c"), 3
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=f"verb_timeout = {VERB_TIME}") as daemon:
+    with running_cribd(extra=f"verb_timeout = {VERB_TIME}\nmaking_verbs = 16") as daemon:
         yield daemon
 
 
@@ -56,7 +56,7 @@ async def test_creates_on_a_path_that_does_not_answer_hold_up_nobody_and_leave_n
     with hung_mount(hung):
         creates = [create(*one) for one in wanted]
         await until(lambda: hanging(cribd) == len(creates), BOUND)
-        async with asyncio.timeout(VERB_TIME):
+        async with asyncio.timeout(BOUND):
             await cri.call(cri.runtime.Version, pb.VersionRequest())
             await cri.call(cri.runtime.Status, pb.StatusRequest())
             await cri.call(cri.image.ImageFsInfo, pb.ImageFsInfoRequest())
@@ -66,7 +66,7 @@ async def test_creates_on_a_path_that_does_not_answer_hold_up_nobody_and_leave_n
             assert await cri.sh(box, "echo fine") == "fine"
             await cri.stop_container(box)
             await cri.remove_pod(other)
-        assert not any(create.done() for create in creates)
+        assert hanging(cribd) == len(creates), "all that was while they hung"
         async with asyncio.timeout(BOUND):
             await asyncio.gather(*(cri.remove_pod(pod) for pod in pods))
             outcomes = await asyncio.gather(*creates, return_exceptions=True)
@@ -105,6 +105,26 @@ async def test_a_pod_that_asks_again_and_again_for_what_hangs_is_refused_at_once
     await cri.create(pod, "true", name="box5")
 
 
+async def test_a_monitor_that_hangs_in_making_its_log_costs_that_create_alone(
+    cri: Cri, cribd: Cribd, tmp_path: Path
+) -> None:
+    before = cribd.leftovers()
+    logs = tmp_path / "logs"
+    pod = await cri.run_pod("pod", log_directory=str(logs))
+    with mount_that_makes_no_file(logs) as waits:
+        create = asyncio.ensure_future(cri.create(pod, "true"))
+        await until(waits.is_set, BOUND)
+        async with asyncio.timeout(BOUND):
+            other = await cri.run_pod("other")
+            box = await cri.run_container(other, "sleep", "1000")
+            assert await cri.sh(box, "echo fine") == "fine"
+            with pytest.raises(ClientError, match=f"did not answer within {VERB_TIME:.0f} s"):
+                await create
+            await cri.remove_pod(pod)
+            await cri.remove_pod(other)
+    cribd.settle(before)
+
+
 async def test_a_container_whose_volume_dies_can_be_looked_at_stopped_and_removed(
     cri: Cri, cribd: Cribd, tmp_path: Path
 ) -> None:
@@ -114,7 +134,7 @@ async def test_a_container_whose_volume_dies_can_be_looked_at_stopped_and_remove
     with mount_that_hangs_later(volume) as hangs:
         mount = pb.Mount(container_path="/data", host_path=str(volume))
         box = await cri.run_container(
-            pod, "sh", "-c", "echo hello; ls /data; exec sleep 1000", mounts=[mount]
+            pod, "sh", "-c", "ls /data && echo hello; exec sleep 1000", mounts=[mount]
         )
         log = cribd.logs / "pod" / "box.log"
         await until(lambda: "hello" in log.read_text(), BOUND)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,15 @@ from crib.client import logs
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.crilog import LineJoiner
 from tests.system.daemon import Cribd, running_cribd, until
-from tests.system.stream_lab import BOUND
+from tests.system.leftovers import processes_of
+from tests.system.stream_lab import BOUND, crib
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 SIZE, FILES = 64 << 10, 3
 LONG = 20000
 """Bytes of a line: three entries of the log."""
+COUNTER = "i=0; until [ -e /stop ]; do echo $i; i=$((i+1)); sleep 0.01; done"
 WRITER = (
     f"x=$(head -c {LONG} /dev/zero | tr '\\0' x); i=0; until [ -e /stop ]; do"
     " echo $i $x; echo $i short >&2; i=$((i+1)); sleep 0.01; done"
@@ -102,3 +107,46 @@ async def test_a_short_log_is_left_alone_and_a_container_without_one_too(cribd: 
         await until(lambda: len(list(directory.glob("big.log.*"))) > 1, BOUND)
         assert [file.name for file in directory.glob("box*")] == ["box.log"]
         await cri.stop_container(big)
+
+
+@pytest.fixture
+def killed() -> Iterator[Cribd]:
+    """A daemon for a story that kills it."""
+    with running_cribd() as daemon:
+        yield daemon
+
+
+async def test_a_follower_gets_every_line_over_a_kill_and_an_end_for_a_container_that_lost_its_monitor(
+    killed: Cribd,
+) -> None:
+    async with killed.story() as cri:
+        pod = await cri.run_pod("followed")
+        boxes = {
+            name: await cri.run_container(pod, "sh", "-c", COUNTER, name=name) for name in ("lives", "loses")
+        }
+        async with AsyncExitStack() as stack:
+            clients = {
+                name: await stack.enter_async_context(crib(killed, "logs", "-f", "followed", "-c", name))
+                for name in boxes
+            }
+            for client in clients.values():
+                await client.seen(b"\n3\n")
+            monitor = monitor_of(killed, boxes["loses"])
+            killed.kill()
+            os.kill(monitor, signal.SIGKILL)
+            seen = await clients["lives"].seen(b"0\n")  # without a daemon
+            await asyncio.to_thread(killed.start)
+            async with killed.connect() as again:
+                assert (await again.status(boxes["loses"])).reason == "Unknown"
+                code, rest = await clients["loses"].end()
+                assert code == 0
+                await again.execute(boxes["lives"], "touch", "/stop")
+                code, rest = await clients["lives"].end()
+                assert code == 0
+        lines = (b"0\n1\n2\n3\n" + seen + rest).split()
+        assert lines == [b"%d" % number for number in range(len(lines))]
+
+
+def monitor_of(cribd: Cribd, box: str) -> int:
+    found = processes_of(cribd.root, cribd.cgroup)
+    return next(pid for pid, words in found if "conmon" in words and box[:20] in words)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -398,27 +398,3 @@ async def test_a_removed_images_layers_stay_as_long_as_a_container_needs_them(cr
         await again.remove_pod(pod)
     cribd.kill()  # what is left of it goes at the latest now
     cribd.start()
-
-
-@pytest.mark.nightly
-async def test_a_command_without_end_does_not_hold_up_the_end_of_cribd(cri: Cri, cribd: Cribd) -> None:
-    pod = await cri.run_pod("endless")
-    box = await cri.run_container(pod, "sleep", "1000")
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(_code_of(cri.execute(box, "sleep", "2000")))
-        await until(lambda: cri.sh(box, "ps | grep -q '[s]leep 2000' && echo yes || true"))
-        began = time.monotonic()
-        await asyncio.to_thread(cribd.stop)
-        assert time.monotonic() - began < 15
-        assert await running == "UNAVAILABLE"
-    cribd.start()
-    async with cribd.connect() as again:
-        assert await again.sh(box, "echo fine") == "fine"
-
-
-async def _code_of(call: Awaitable[object]) -> str:
-    try:
-        await call
-    except ClientError as error:
-        return error.code
-    return ""

@@ -7,6 +7,7 @@ import grpc
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
     SIGNATURE_VALIDATION_FAILED,
+    Aborted,
     AlreadyExists,
     Broken,
     CribError,
@@ -27,6 +28,7 @@ CODES: dict[type[CribError], grpc.StatusCode] = {
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Aborted: grpc.StatusCode.ABORTED,
     NotBuilt: grpc.StatusCode.UNIMPLEMENTED,
     Broken: grpc.StatusCode.INTERNAL,
 }

@@ -20,6 +20,7 @@ from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
+from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,11 @@ GRPC_LOG = "grpc._cython.cygrpc"
 _REQUEST_ID: ContextVar[str] = ContextVar("crib_request_id", default="")
 _numbers = itertools.count(1)
 
-if TYPE_CHECKING:  # these classes are generic for type checkers only
-    Context = aio.ServicerContext[bytes, bytes]
-    UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
-    StreamHandler = Callable[[bytes, Context], Awaitable[None]]
+if TYPE_CHECKING:
+    from crib.api.requests import Context
+
+    UnaryHandler = Callable[[object, Context], Awaitable[bytes]]
+    StreamHandler = Callable[[object, Context], Awaitable[None]]
 
 
 def request_id() -> str:
@@ -69,26 +71,27 @@ class Door:
 
     def __init__(self, gate: ReadinessGate) -> None:
         self._gate = gate
+        self._requests = Requests()
 
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
         """`name` is the method's, e.g. `PullImage`. `Version` alone is answered before the gate opens."""
         always = name == "Version"
         if isinstance(call, Stream | Parts):
-            return grpc.unary_stream_rpc_method_handler(self._stream(name, call))
-        return grpc.unary_unary_rpc_method_handler(self._unary(name, call, always=always))
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, call))
+        return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
-        gate, decode, parse = self._gate, call.decode, call.request.FromString
+        gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
-        async def handle(data: bytes, context: Context) -> bytes:
+        async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
                 _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
                 return b""
             began = _begin(name)
             try:
-                value = decode(parse(data))
+                value = decode(parse(await take(context)))
                 if reading is not None:
                     answer = reading(value)
                 else:
@@ -105,15 +108,15 @@ class Door:
         return handle
 
     def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
-        gate, decode, parse = self._gate, call.decode, call.request.FromString
+        gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
 
-        async def handle(data: bytes, context: Context) -> None:
+        async def handle(_: object, context: Context) -> None:
             if gate.reason:
                 _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
                 return
             began = _begin(name)
             try:
-                value = decode(parse(data))
+                value = decode(parse(await take(context)))
                 if isinstance(call, Parts):
                     for part in call.run(value):
                         await context.write(_encoded(part))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import networks
+from crib.api.translate import networks, upkeep, work
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import CheckImages, ExportImages, FollowPull, ImportImage
@@ -15,6 +15,7 @@ from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError
 from crib.model.explanation import PlannedContainer
+from crib.model.finding import WipeOrder
 from crib.model.image import PullOrder
 from crib.stubs.node.v1 import node_pb2 as pb
 
@@ -53,6 +54,10 @@ class NodeService:
             ),
             "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
+            "ListWork": Read(pb.ListWorkRequest, nothing, self._work),
+            "Abandon": Read(pb.AbandonRequest, work.decode_abandon, self._abandon),
+            "CheckNode": Stream(pb.CheckNodeRequest, upkeep.decode_check, self._check_node),
+            "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
             **self._streams.own_calls(),
         }
 
@@ -118,6 +123,21 @@ class NodeService:
     async def _remove_network(self, _: None) -> Answer:
         await self._node.networks.remove()
         return pb.RemoveNetworkResponse()
+
+    def _work(self, _: None) -> Answer:
+        return work.encode_work(self._node.abandon.under_way())
+
+    def _abandon(self, wanted: tuple[str, str]) -> Answer:
+        return pb.AbandonResponse(abandoned=self._node.abandon(*wanted))
+
+    async def _check_node(self, wanted: upkeep.NodeCheck) -> AsyncIterator[Answer | None]:
+        yield None  # the client may have long to wait for the first finding
+        async for found in self._node.check(repair=wanted.repair, quick=wanted.quick):
+            yield upkeep.encode_finding(found)
+
+    async def _wipe(self, order: WipeOrder) -> AsyncIterator[Answer]:
+        async for wiped in self._node.wipe(order):
+            yield upkeep.encode_wiped(wiped)
 
     def _timeline(self, text: str) -> Answer:
         return translate.encode_start(self._node.timeline(text))

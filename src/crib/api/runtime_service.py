@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
 from crib.api.stream_calls import StreamCalls, UrlFor
@@ -18,6 +18,7 @@ from crib.api.translate.containers import (
 )
 from crib.api.translate.ledger import NOT_BUILT
 from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery, UpdateSandbox
+from crib.engine.lanes import stand_back
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
@@ -69,8 +70,8 @@ class RuntimeService:
             "PodSandboxStatus": Read(
                 pb.PodSandboxStatusRequest, sandboxes.decode_status, self._sandbox_status
             ),
-            "ListPodSandbox": Read(pb.ListPodSandboxRequest, decode_list, self._list_sandboxes),
-            "StreamPodSandboxes": Parts(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
+            "ListPodSandbox": Verb(pb.ListPodSandboxRequest, decode_list, self._list_sandboxes),
+            "StreamPodSandboxes": Stream(pb.StreamPodSandboxesRequest, decode_list, self._stream_sandboxes),
             "UpdatePodSandboxResources": Verb(
                 pb.UpdatePodSandboxResourcesRequest, sandboxes.decode_update, self._update_sandbox
             ),
@@ -83,8 +84,8 @@ class RuntimeService:
             "StartContainer": Verb(pb.StartContainerRequest, decode_id, self._start),
             "StopContainer": Verb(pb.StopContainerRequest, containers.decode_stop, self._stop),
             "RemoveContainer": Verb(pb.RemoveContainerRequest, decode_id, self._remove),
-            "ListContainers": Read(pb.ListContainersRequest, decode_list, self._list_containers),
-            "StreamContainers": Parts(pb.StreamContainersRequest, decode_list, self._stream_containers),
+            "ListContainers": Verb(pb.ListContainersRequest, decode_list, self._list_containers),
+            "StreamContainers": Stream(pb.StreamContainersRequest, decode_list, self._stream_containers),
             "ContainerStatus": Read(
                 pb.ContainerStatusRequest, containers.decode_status, self._container_status
             ),
@@ -172,15 +173,17 @@ class RuntimeService:
         await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
         return pb.UpdatePodSandboxResourcesResponse()
 
-    def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
-        rows = self._node.sandboxes.list()
-        if wanted is None:
-            return self._sandboxes.whole(rows)
-        return self._sandboxes.some(row for row in rows if wanted.matches(row))
+    async def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
+        rows = await self._listed_sandboxes(wanted)
+        return self._sandboxes.whole(rows) if wanted is None else self._sandboxes.some(rows)
 
-    def _stream_sandboxes(self, wanted: SandboxFilter | None) -> Iterator[Answer]:
+    async def _stream_sandboxes(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
+        for part in self._sandboxes.parts(await self._listed_sandboxes(wanted)):
+            yield part
+
+    async def _listed_sandboxes(self, wanted: SandboxFilter | None) -> list[SandboxRecord]:
         rows = self._node.sandboxes.list()
-        return self._sandboxes.parts(row for row in rows if wanted is None or wanted.matches(row))
+        return await self._sandboxes.prepared(row for row in rows if wanted is None or wanted.matches(row))
 
     # containers
 
@@ -200,15 +203,17 @@ class RuntimeService:
         await self._node.containers.remove(container)
         return pb.RemoveContainerResponse()
 
-    def _list_containers(self, wanted: ContainerFilter | None) -> Answer:
-        rows = self._node.containers.list()
-        if wanted is None:
-            return self._containers.whole(rows)
-        return self._containers.some(row for row in rows if wanted.matches(row))
+    async def _list_containers(self, wanted: ContainerFilter | None) -> Answer:
+        rows = await self._listed_containers(wanted)
+        return self._containers.whole(rows) if wanted is None else self._containers.some(rows)
 
-    def _stream_containers(self, wanted: ContainerFilter | None) -> Iterator[Answer]:
+    async def _stream_containers(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
+        for part in self._containers.parts(await self._listed_containers(wanted)):
+            yield part
+
+    async def _listed_containers(self, wanted: ContainerFilter | None) -> list[ContainerRecord]:
         rows = self._node.containers.list()
-        return self._containers.parts(row for row in rows if wanted is None or wanted.matches(row))
+        return await self._containers.prepared(row for row in rows if wanted is None or wanted.matches(row))
 
     def _container_status(self, query: StatusQuery) -> Answer:
         record = self._node.containers.get(query.id)
@@ -236,6 +241,7 @@ class RuntimeService:
         return pb.ContainerStatsResponse(stats=stats.encode_container(record, usage))
 
     async def _usages(self, wanted: ContainerFilter | None) -> list[pb.ContainerStats]:
+        await stand_back()
         rows = [row for row in self._node.containers.list() if wanted is None or wanted.matches(row)]
         return [stats.encode_container(*figures) for figures in await self._node.stats.containers(rows)]
 
@@ -250,6 +256,7 @@ class RuntimeService:
         return pb.PodSandboxStatsResponse(stats=_pod_figures(await self._node.stats.pod(sandbox)))
 
     async def _pod_usages(self, wanted: SandboxFilter | None) -> list[pb.PodSandboxStats]:
+        await stand_back()
         rows = [row for row in self._node.sandboxes.list() if wanted is None or wanted.matches(row)]
         return [_pod_figures(figures) for figures in await self._node.stats.pods(rows)]
 

@@ -14,6 +14,7 @@ from grpc import aio
 from crib.api import image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
+from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
@@ -22,13 +23,13 @@ log = logging.getLogger(__name__)
 
 RECEIVE_LIMIT = 16 << 20
 """Bytes of one request, as kubelets and the peers have it."""
-CONCURRENT_CALLS = 1024
-"""Calls at once, streams included; more are answered RESOURCE_EXHAUSTED."""
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_LIMIT),
     ("grpc.max_send_message_length", -1),
+    # no reading ahead: a request that nobody has taken yet stays with who sends it (see `requests`)
+    ("grpc.http2.bdp_probe", 0),
     # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
     ("grpc.so_reuseport", 0),
 )
@@ -42,8 +43,9 @@ class Server:
         self.gate = ReadinessGate()
         self._settings = node.settings
         self._events = node.events
+        self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
-        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS)
+        self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
         door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)
         self._register(door, runtime_service.NAME, runtime.calls())
@@ -76,8 +78,12 @@ class Server:
         log.info("listening on %s", path)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those under way `grace` seconds; event streams end at once."""
+        """Take no new calls, and give those under way `grace` seconds.
+
+        Event streams end at once, and verbs that wait for a place.
+        """
         self.gate.shut("crib is stopping")
+        self._admission.close()
         self._events.close()
         await self._server.stop(grace)
 

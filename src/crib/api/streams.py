@@ -7,11 +7,18 @@ record, not for each list. In every list message of the CRI the elements are fie
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from crib.engine.lanes import stand_back
+
+MANY = 500
+"""Records whose list holds up other calls: several of such lists at once take turns with them."""
+STRETCH = 100
+"""Records that are encoded in one go, which takes about a millisecond."""
 PART_BYTES = 1 << 20
 """A part of a streamed list is sent once it has this many bytes; clients take 4 MiB at least."""
 _ELEMENT = b"\x0a"
@@ -41,9 +48,28 @@ class EncodedList(Generic[R]):
         for record in records:
             entry = kept.get(record.id)
             if entry is None or entry[0] is not record:
-                entry = kept[record.id] = (record, element(self._encode(record)))
+                entry = self._keep(record)
             found.append(entry[1])
         return found
+
+    def _keep(self, record: R) -> tuple[R, bytes]:
+        entry = self._kept[record.id] = (record, element(self._encode(record)))
+        return entry
+
+    async def prepared(self, records: Iterable[R]) -> list[R]:
+        """The same records; where they are many, other calls are answered while they are encoded."""
+        rows = list(records)
+        if len(rows) > MANY:
+            await stand_back()
+            encoded = 0
+            for row in rows:
+                entry = self._kept.get(row.id)
+                if entry is None or entry[0] is not row:
+                    self._keep(row)
+                    encoded += 1
+                    if encoded % STRETCH == 0:
+                        await asyncio.sleep(0)
+        return rows
 
     def whole(self, records: Iterable[R]) -> bytes:
         """The reply that lists every record there is; what is gone is forgotten on the way."""

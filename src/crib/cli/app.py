@@ -10,9 +10,12 @@ from typing import Annotated
 import typer
 
 from crib import __version__
+from crib.cli import node_options as node_args
 from crib.cli import options as args
+from crib.cli import upkeep_app as upkeep
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
+from crib.cli.network_commands import network
 from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, Session, fill_standard_streams, quiet
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
@@ -38,7 +41,6 @@ image = typer.Typer(help="Look after images: check and repair their layers, expo
 app.add_typer(image, name="image", rich_help_panel=_IMAGES)
 registry = typer.Typer(help="See how registries are asked for images.")
 app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
-network = typer.Typer(help="See pods' networks, check and repair them, release what is held for nobody.")
 app.add_typer(network, name="network", rich_help_panel=_NODE)
 
 
@@ -204,6 +206,28 @@ def timeline(session: Session, options: args.TimelineOptions) -> None:
     session.run(work.timeline(session, options))
 
 
+@command(app, node_args.WorkOptions, _NODE)
+def work(session: Session, options: node_args.WorkOptions) -> None:
+    """Show what is under way: each verb with its object and its stage, and what threads wait for."""
+    from crib.cli import work as commands
+
+    session.run(commands.work(session, options))
+
+
+@command(app, node_args.AbandonOptions, _NODE)
+def abandon(session: Session, options: node_args.AbandonOptions) -> None:
+    """Give up on a pod or a container whose verbs hang; it is taken away in the background.
+
+    Who waits for its verbs is told at once, its name is free for the next attempt, and it is shown as
+    NotReady or Unknown until nothing of it is left.
+
+    crib work, then crib abandon 8d5a1f
+    """
+    from crib.cli import work as commands
+
+    session.run(commands.abandon(session, options))
+
+
 @command(app, args.ImagesOptions, _IMAGES)
 def images(session: Session, options: args.ImagesOptions) -> None:
     """List images."""
@@ -282,59 +306,8 @@ def info(session: Session, options: args.InfoOptions) -> None:
     session.run(work.info(session, options))
 
 
-@command(network, args.NetworkListOptions, _NODE, name="list")
-def network_list(session: Session, options: args.NetworkListOptions) -> None:
-    """List the networks of this node, those that pods are attached to first."""
-    from crib.cli import network as work
-
-    session.run(work.list_networks(session, options))
-
-
-@command(network, args.NetworkInspectOptions, _NODE, name="inspect")
-def network_inspect(session: Session, options: args.NetworkInspectOptions) -> None:
-    """Draw a pod's network as the kernel has it now.
-
-    From the pod through each interface to the host, the way out, and the ports of the host that lead in. A
-    cross on a line is where it is broken. -o json and yaml give the values.
-    """
-    from crib.cli import network as work
-
-    session.run(work.inspect(session, options))
-
-
-@command(network, args.NetworkCheckOptions, _NODE, name="check")
-def network_check(session: Session, options: args.NetworkCheckOptions) -> None:
-    """Compare pods' networks with what they were made as, a line for each pod.
-
-    Without names every ready pod is looked at. Ends with 1 when a problem remains. --repair makes a damaged
-    network anew, with the same addresses where they can be had, while containers go on running; their
-    connections may break.
-    """
-    from crib.cli import network as work
-
-    raise typer.Exit(session.run(work.check(session, options)))
-
-
-@command(network, args.NetworkGcOptions, _NODE, name="gc")
-def network_gc(session: Session, options: args.NetworkGcOptions) -> None:
-    """Release addresses, ports and interfaces that are held for pods that are not there any more.
-
-    Only what is certainly this runtime's, or left from before the boot, unless --all is given.
-    """
-    from crib.cli import network as work
-
-    session.run(work.collect(session, options))
-
-
-@command(network, args.NetworkRemoveOptions, _NODE, name="remove")
-def network_remove(session: Session, options: args.NetworkRemoveOptions) -> None:
-    """Remove the built-in bridge and its rules; refused while pods are attached.
-
-    It is made anew for the next pod, and when the runtime starts.
-    """
-    from crib.cli import network as work
-
-    session.run(work.remove(session))
+command(app, upkeep.NodeCheckOptions, _NODE)(upkeep.check)
+command(app, upkeep.WipeOptions, _NODE)(upkeep.wipe)
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other

@@ -83,5 +83,12 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
         (f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip())
         for program in node.programs
     ]
+    lag = node.loop
+    blocked = f"{lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
+    lines.append(("loop blocked", blocked if lag.stalls else "never"))
+    for wait in node.waiting:
+        state = f"{wait.seconds:.1f} s" + (", overdue" if wait.overdue else "")
+        whose = f" (for {wait.owner})" if wait.owner and wait.owner not in wait.what else ""
+        lines.append((f"waits: {wait.kind}", f"{state}: {wait.what}{whose}"))
     lines += [(name, node.facts[name]) for name in sorted(node.facts)]
     return lines

@@ -25,7 +25,7 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Write the result as table, json or yaml.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Write the result as table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -72,12 +72,12 @@ class RunOptions:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the manifest and show the CRI requests; make nothing.")
     ] = False
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
 class PodsOptions:
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
     ] = ""
@@ -87,7 +87,7 @@ class PodsOptions:
 class PsOptions:
     pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
     every: Annotated[bool, typer.Option("--all", "-a", help="Also containers that do not run.")] = False
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class RmOptions:
 
 @dataclass(frozen=True)
 class ImagesOptions:
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
     digests: Annotated[bool, typer.Option("--digests", help="Show digests too.")] = False
 
 
@@ -257,7 +257,7 @@ class PullOptions:
 @dataclass(frozen=True)
 class ExplainOptions:
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="For example docker.io/library/nginx:1.27.")]
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class CheckOptions:
     repair: Annotated[
         bool, typer.Option("--repair", help="Fetch damaged layers anew; containers go on running.")
     ] = False
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 class ArchiveFormat(StrEnum):
@@ -332,29 +332,29 @@ class ExplainSpecOptions:
         ),
     ]
     container: _Container = ""
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
 class TimelineOptions:
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
 class InfoOptions:
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
 class NetworkListOptions:
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
 class NetworkInspectOptions:
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,7 @@ class NetworkCheckOptions:
         typer.Argument(metavar="POD", help="Only these: NAME, NAMESPACE/NAME or the beginning of an id."),
     ] = None
     repair: Annotated[bool, typer.Option("--repair", help="Make a damaged pod's network anew.")] = False
-    output: _Output = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 import grpc.aio
 
+from crib import __version__
 from crib.client.errors import ClientError, Unavailable, from_rpc
 from crib.stubs.node.v1 import node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2_grpc
@@ -83,6 +84,8 @@ class Connection:
             ("grpc.enable_http_proxy", 0),
             # two connections of one program to one socket are measured apart from each other
             ("grpc.use_local_subchannel_pool", 1),
+            # of a unix socket's peer a server sees no more than this; crib takes turns by it
+            ("grpc.primary_user_agent", f"crib/{__version__} (process {os.getpid()})"),
         ]
         self._channel = grpc.aio.insecure_channel(self.endpoint, options=options)
         self.runtime = api_pb2_grpc.RuntimeServiceStub(self._channel)

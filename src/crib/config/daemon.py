@@ -28,6 +28,7 @@ RULES: Rules = {
     "log_size_max": at_least(0),
     "log_files": at_least(2),
     "verb_timeout": at_least(0.1),
+    "making_verbs": at_least(0),
 }
 
 

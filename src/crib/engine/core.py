@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 from weakref import WeakValueDictionary
 
+from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
-from crib.engine.keeper import TaskKeeper
+from crib.engine.keeper import TaskKeeper, at_stage
 from crib.engine.notices import Notices
+from crib.engine.retries import Retries
 from crib.engine.tables import Table
 from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventType
-from crib.model.facts import HostFacts
+from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
@@ -32,30 +35,43 @@ class Ports:
     images: Images
     records: Records
     clock: Clock
+    request_id: Callable[[], str] = str
+    """Of the call that the current task works for; empty outside of calls."""
+    vitals: Callable[[], Vitals] = Vitals
+
+
+class TurnLock(asyncio.Lock):
+    """A lock whose awaiters are shown to wait for it."""
+
+    async def acquire(self) -> Literal[True]:
+        if not self.locked():
+            return await super().acquire()
+        with at_stage("waiting for its turn"):
+            return await super().acquire()
 
 
 class Locks:
     """One lock for each noun, there as long as somebody holds or awaits it."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, TurnLock] = WeakValueDictionary()
 
-    def of(self, key: str) -> asyncio.Lock:
+    def of(self, key: str) -> TurnLock:
         lock = self._locks.get(key)
         if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
+            lock = self._locks[key] = TurnLock()
         return lock
 
 
-def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int]:
-    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata)."""
+def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
+    """What makes two RunPodSandbox calls the same sandbox (CRI PodSandboxMetadata). None: given up."""
     meta = record.config.metadata
-    return (meta.namespace, meta.name, meta.uid, meta.attempt)
+    return None if record.abandoned else (meta.namespace, meta.name, meta.uid, meta.attempt)
 
 
-def container_name(record: ContainerRecord) -> tuple[str, str, int]:
+def container_name(record: ContainerRecord) -> tuple[str, str, int] | None:
     """What makes two CreateContainer calls the same container (CRI ContainerMetadata, in its sandbox)."""
-    return (record.sandbox_id, record.config.name, record.config.attempt)
+    return None if record.abandoned else (record.sandbox_id, record.config.name, record.config.attempt)
 
 
 class Core:
@@ -66,11 +82,13 @@ class Core:
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
-        self.keeper = TaskKeeper()
+        self.keeper = TaskKeeper(ports.request_id)
+        self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
         self.timeline = Timeline(ports.clock)
         self.locks = Locks()
+        self.retries = Retries(self.keeper)
         records = ports.records
         records.watch(self._records_told, lambda text: self.notices.past("records", text))
         self.sandboxes: Table[SandboxRecord] = Table(
@@ -141,6 +159,16 @@ class Core:
     def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
         """Every container of the sandbox, the half-made ones too."""
         return self.containers.members(sandbox)
+
+    def claim(self, sandbox: SandboxRecord, subject: str) -> Claim:
+        """For a verb that makes something in this pod; `subject` is what, in its timeline."""
+        return Claim(
+            sandbox.config.metadata.uid, False, lambda: self.timeline.of(sandbox.id)("queued", subject)
+        )
+
+    def known_ids(self) -> set[str]:
+        """Of all sandboxes and containers on record now."""
+        return {row.id for table in (self.sandboxes, self.containers) for row in table}
 
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
         """What the network is told of this pod."""

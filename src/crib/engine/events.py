@@ -22,9 +22,14 @@ class Subscription:
         self.lagging = False
 
     def push(self, event: ContainerEvent) -> bool:
-        """False when the queue is full: the subscription then ends after what it holds."""
+        """False when the queue is full: the subscription then ends, and what it holds is dropped.
+
+        Its reader lists anew in any case, and one that never reads again would keep the events for ever.
+        """
         if self._queue.qsize() >= self._limit:
             self.lagging = True
+            while not self._queue.empty():
+                self._queue.get_nowait()
             self._queue.put_nowait(None)
             return False
         self._queue.put_nowait(event)

@@ -1,27 +1,25 @@
 """Requests for the same thing share one piece of work: a retry joins what runs already.
 
 The kubelet gives up after its deadline and asks again. The work itself goes on in a task of the keeper;
-every caller waits for that task behind a shield, so a caller's deadline or death ends its waiting only.
+a caller's deadline or death ends its waiting only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from crib.engine.keeper import TaskKeeper
-from crib.model.errors import Unavailable
+from crib.engine.keeper import TaskKeeper, Work
 
 R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class _Work(Generic[R]):
-    task: asyncio.Task[R]
+class _Joined(Generic[R]):
+    work: Work[R]
     subject: object
-    callers: int = 0
     timer: asyncio.TimerHandle | None = None
     """Ends the work when it fires: set while nobody waits."""
 
@@ -34,62 +32,67 @@ class Joins(Generic[R]):
         self._keeper = keeper
         self._verb = verb
         self._linger = linger
-        self._works: dict[Hashable, _Work[R]] = {}
+        self._joined: dict[Hashable, _Joined[R]] = {}
 
     def running(self, key: Hashable) -> object | None:
         """The subject of the work that runs under `key`; None when none does."""
-        work = self._works.get(key)
-        return None if work is None else work.subject
+        joined = self._joined.get(key)
+        return None if joined is None else joined.subject
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys of all work that runs."""
+        return iter(tuple(self._joined))
 
     def subjects(self) -> list[object]:
         """Of all work that runs."""
-        return [work.subject for work in self._works.values()]
+        return [joined.subject for joined in self._joined.values()]
 
-    async def join(self, key: Hashable, subject: object, start: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    async def join(
+        self, key: Hashable, subject: object, start: Callable[[], Coroutine[Any, Any, R]], of: str = ""
+    ) -> R:
         """The result of the work that runs under `key`, which is started if it does not run yet.
 
-        Unavailable when the work was ended before it was done, as the daemon stops.
+        `of`: the id of the pod sandbox or container that it is about. Unavailable when the work was ended
+        before it was done, as the daemon stops; Aborted when it was abandoned.
         """
-        work = self._works.get(key) or self._begin(key, subject, start())
-        if work.timer is not None:
-            work.timer.cancel()
-            work.timer = None
-        work.callers += 1
+        joined = self._joined.get(key) or self._begin(key, subject, start(), of)
+        if joined.timer is not None:
+            joined.timer.cancel()
+            joined.timer = None
+        work = joined.work
         try:
-            return await asyncio.shield(work.task)
-        except asyncio.CancelledError:
-            waiter = asyncio.current_task()
-            if work.task.cancelled() and not (waiter and waiter.cancelling()):
-                raise Unavailable(f"{self._verb} was ended before it was done: try again") from None
-            raise
+            return await work.wait()
         finally:
-            work.callers -= 1
             if work.callers == 0 and self._linger is not None and not work.task.done():
                 loop = asyncio.get_running_loop()
-                work.timer = loop.call_later(self._linger, self._end, key, work)
+                joined.timer = loop.call_later(self._linger, self._end, key, joined)
 
     def is_abandoned(self, key: Hashable) -> bool:
         """Whether work runs under `key` that nobody waits for any more."""
-        work = self._works.get(key)
-        return work is not None and work.callers == 0
+        joined = self._joined.get(key)
+        return joined is not None and joined.work.callers == 0
 
     def end_abandoned(self, key: Hashable) -> None:
         """End the work that runs under `key` if nobody waits for it any more."""
         if self.is_abandoned(key):
-            self._end(key, self._works[key])
+            self._end(key, self._joined[key])
 
-    def _begin(self, key: Hashable, subject: object, coroutine: Coroutine[Any, Any, R]) -> _Work[R]:
-        work = self._works[key] = _Work(self._keeper.start(f"{self._verb} {key}", coroutine), subject)
-        work.task.add_done_callback(lambda _: self._forget(key, work))
-        return work
+    def _begin(
+        self, key: Hashable, subject: object, coroutine: Coroutine[Any, Any, R], of: str
+    ) -> _Joined[R]:
+        name = self._verb if of else f"{self._verb} {key}"
+        joined = self._joined[key] = _Joined(self._keeper.begin(name, coroutine, of), subject)
+        for end in (joined.work.task, joined.work.given_up):
+            # Given up, it is forgotten at once: who comes now must not join work that is about to end.
+            end.add_done_callback(lambda _: self._forget(key, joined))
+        return joined
 
-    def _end(self, key: Hashable, work: _Work[R]) -> None:
-        # Forgotten at once: who comes now must not join work that is about to end.
-        self._forget(key, work)
-        work.task.cancel()
+    def _end(self, key: Hashable, joined: _Joined[R]) -> None:
+        self._forget(key, joined)
+        joined.work.task.cancel()
 
-    def _forget(self, key: Hashable, work: _Work[R]) -> None:
-        if work.timer is not None:
-            work.timer.cancel()
-        if self._works.get(key) is work:
-            del self._works[key]
+    def _forget(self, key: Hashable, joined: _Joined[R]) -> None:
+        if joined.timer is not None:
+            joined.timer.cancel()
+        if self._joined.get(key) is joined:
+            del self._joined[key]

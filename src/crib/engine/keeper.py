@@ -1,46 +1,129 @@
-"""Every background task has this keeper: none is lost, none fails unheard."""
+"""Every background task has this keeper: none is lost, none fails unheard, and all can be told."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Generic, TypeVar
 
 from crib.engine.lanes import verb_context
+from crib.model.errors import Aborted, Unavailable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Work(Generic[T]):
+    """A piece of work under way, as a person may look at it and give it up."""
+
+    def __init__(self, name: str, of: str, request: str) -> None:
+        self.name = name
+        self.of = of
+        """Id of the pod sandbox or container that it is about; empty for other work."""
+        self.request = request
+        """Id of the call that began it; empty where none did."""
+        self.began = time.monotonic()
+        self.callers = 0
+        """How many wait for it now."""
+        self.stages: list[str] = []
+        """Those that are open, the innermost last."""
+        self.task: asyncio.Task[T]
+        self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, once it has been abandoned."""
+
+    async def wait(self) -> T:
+        """Its result. Who is cancelled ends his waiting only. Aborted as soon as it is abandoned."""
+        ends: tuple[asyncio.Future[Any], ...] = (self.task, self.given_up)
+        self.callers += 1
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.callers -= 1
+        if self.given_up.done():
+            raise Aborted(f"{self.name}: {self.given_up.result()}")
+        if self.task.cancelled():
+            raise Unavailable(f"{self.name} was ended before it was done: try again")
+        return self.task.result()
+
+    def abandon(self, reason: str) -> None:
+        """Tell those who wait, at once, and have the work end as soon as it can."""
+        if not self.given_up.done():
+            self.given_up.set_result(reason)
+        self.task.cancel()
+
+
+_CURRENT: ContextVar[Work[Any] | None] = ContextVar("crib_work", default=None)
+
+
+def current_work() -> Work[Any] | None:
+    """What the current task belongs to."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def at_stage(name: str) -> Iterator[None]:
+    """While this lasts, the current work is shown to be there."""
+    work = _CURRENT.get()
+    if work is None:
+        yield
+        return
+    work.stages.append(name)
+    try:
+        yield
+    finally:
+        work.stages.remove(name)
+
+
+def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:
+    context.run(_CURRENT.set, work)
+    name = f"{work.name} {work.of}".rstrip()
+    work.task = asyncio.get_running_loop().create_task(body, name=name, context=context)
+    return work
+
+
 class TaskKeeper:
     """Starts tasks, holds them until they are done, and ends them together."""
 
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._services: set[asyncio.Task[Any]] = set()
+    def __init__(self, request_id: Callable[[], str] = str) -> None:
+        """`request_id`: of the call that the current task works for."""
+        self._request_id = request_id
+        self._tasks: dict[asyncio.Task[Any], Work[Any]] = {}
+        self._services: dict[asyncio.Task[Any], Work[Any]] = {}
 
-    def serve(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def works(self) -> list[Work[Any]]:
+        """What is under way, the oldest first; of what lasts as long as the daemon, what has an object."""
+        services = (work for work in self._services.values() if work.of)
+        return sorted((*self._tasks.values(), *services), key=lambda work: work.began)
+
+    def serve(self, name: str, work: Coroutine[Any, Any, None], of: str = "") -> asyncio.Task[None]:
         """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._services.add(task)
-        task.add_done_callback(self._service_done)
-        return task
+        served = _launched(Work(name, of, self._request_id()), work, copy_context())
+        self._services[served.task] = served
+        served.task.add_done_callback(self._service_done)
+        return served.task
 
     def _service_done(self, task: asyncio.Task[Any]) -> None:
-        self._services.discard(task)
+        self._services.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s ended: %s", task.get_name(), error, exc_info=error)
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in a task of its own. The caller may await it; if nobody does, a failure is logged."""
-        task = asyncio.get_running_loop().create_task(work, name=name, context=verb_context())
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+        return self.begin(name, work).task
+
+    def begin(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> Work[T]:
+        """The same, to be waited for with `Work.wait`; `of`: the id of its pod sandbox or container."""
+        begun = _launched(Work(name, of, self._request_id()), work, verb_context())
+        self._tasks[begun.task] = begun
+        begun.task.add_done_callback(self._done)
+        return begun
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Whoever awaits the task gets the exception too; this line is for work that nobody awaits.
             log.debug("%s failed: %s", task.get_name(), error)
@@ -51,5 +134,5 @@ class TaskKeeper:
             await asyncio.wait(set(self._tasks), timeout=grace)
         for task in (*self._tasks, *self._services):
             task.cancel()
-        if rest := self._tasks | self._services:
+        if rest := set(self._tasks) | set(self._services):
             await asyncio.wait(rest, timeout=grace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import selectors
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,11 +34,17 @@ def verb_context() -> Context:
     return context
 
 
+async def stand_back() -> None:
+    """From here on the current task goes in the verbs' lane, and so do its own tasks: it has much to do."""
+    _IS_VERB.set(True)
+    await asyncio.sleep(0)
+
+
 class TwoLanes(asyncio.SelectorEventLoop):
     """The loop of the daemon."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
         self._steps: deque[tuple[asyncio.Handle, Callable[..., object], tuple[Any, ...], Context]] = deque()
         self._others = self._others_seen = 0
         """Callbacks that were not steps of verbs, until now and until the last round."""

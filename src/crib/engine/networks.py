@@ -103,6 +103,11 @@ class Networks:
         work = self._core.ports.networks.sweep(attached, everything=everything)
         return await asyncio.shield(self._core.keeper.start("network garbage", work))
 
+    async def garbage(self) -> Sequence[str]:
+        """What `collect` would certainly release, in the same words."""
+        attached = {row.id for row in self._core.sandboxes if not row.released}
+        return await self._core.ports.networks.sweep(attached, dry=True)
+
     async def remove(self) -> None:
         """Remove what pods share. WrongState while one is attached, or where it is not ours."""
         if self._core.settings.network.mode != "bridge":
@@ -118,7 +123,7 @@ class Networks:
     async def _check(self, record: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """A caller that goes away ends its waiting, not the check."""
         work = self._check_one(record, repair=repair)
-        return await asyncio.shield(self._core.keeper.start(f"network check of {record.id}", work))
+        return await self._core.keeper.begin("network check", work, record.id).wait()
 
     async def _check_one(self, known: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """None when the pod is ready no more."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from crib.engine.abandon import Abandon
+from crib.engine.checks.check import CheckNode
+from crib.engine.checks.images import ImageFindings
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
@@ -28,8 +31,9 @@ from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.streams.verbs import Streams
 from crib.engine.timeline import PodStart
+from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
-from crib.model.errors import CribError, NotFound
+from crib.model.errors import NotFound
 from crib.model.events import Stage
 from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
@@ -96,9 +100,8 @@ class Containers:
 class ImageStore:
     """Images."""
 
-    def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
+    def __init__(self, core: Core, catalogue: Catalogue, verbs: ImageVerbs) -> None:
         self._catalogue = catalogue
-        verbs = ImageVerbs(core, catalogue, policy)
         self.pull = verbs.pull
         self.follow_pull = verbs.follow_pull
         self.import_archive = verbs.import_archive
@@ -126,14 +129,21 @@ class Node:
         self._core = Core(settings, facts, ports)
         self._catalogue = Catalogue(ports.records, ports.clock, settings.images.pinned)
         policy = PolicyGuard(settings.images, ports.images)
+        verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.admission = self._core.admission
         self.sandboxes = Sandboxes(self._core)
         self.containers = Containers(self._core, self._catalogue, policy)
-        self.images = ImageStore(self._core, self._catalogue, policy)
+        self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
+        findings = ImageFindings(self._core, self._catalogue, verbs)
+        self.check = CheckNode(self._core, findings, self.networks, self.sandboxes.stop)
+        removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
+        self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
         self._settling: asyncio.Task[None] | None = None
@@ -143,11 +153,8 @@ class Node:
         """CRI RuntimeConfig: whom a kubelet must make pods' cgroups through."""
         return self.settings.cgroup_driver
 
-    async def start(self) -> None:
-        """Read the records, bring them and the world together, watch for exits. The gate opens after this.
-
-        What needs nobody's waiting goes on behind it: see `settled`.
-        """
+    async def load(self) -> None:
+        """Read the records, and see which layers are on disk."""
         rows = self._core.ports.records.load()
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)
@@ -158,10 +165,18 @@ class Node:
             lost = "; ".join(rows.lost_images)
             text = f"records were lost, so layers that may be theirs are not removed: {lost}"
             self._core.notices.past("images", text)
+
+    async def start(self) -> None:
+        """Bring records and world together, and watch for exits. The gate opens after this.
+
+        What needs nobody's waiting goes on behind it: see `settled`.
+        """
+        await self.load()
         rest = await recover(self._core)
         self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
         self.containers.rotate_logs.begin()
         self.networks.begin()
+        self.check.is_live = True
 
     async def _settle(self, rest: asyncio.Task[None]) -> None:
         await asyncio.wait([rest])
@@ -185,21 +200,6 @@ class Node:
             await handler.close()
         await self._core.ports.images.close()
         await self._core.ports.networks.close()
-
-    async def wipe(self) -> Sequence[str]:
-        """Remove every pod and everything that pods share on this host; says what could not be removed."""
-        failures: list[str] = []
-        for record in self.sandboxes.list():
-            try:
-                await self.sandboxes.remove(record.id)
-            except CribError as error:
-                failures.append(str(error))
-        if not failures:
-            for handler in self._core.ports.handlers.values():
-                await handler.dismantle()
-            await self._core.ports.networks.dismantle()
-            await self._core.ports.images.dismantle()
-        return failures
 
     async def status(self) -> NodeStatus:
         return await node_status(self._core, len(self._catalogue))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from crib.engine.admission import Load
 from crib.engine.core import Core
 from crib.model.container import ContainerState
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
 
@@ -23,15 +24,16 @@ class NodeStatus:
     host: HostFacts
     mounting: LayerMounting
     counts: Mapping[str, int]
+    verbs: Load
+    vitals: Vitals
 
 
 async def node_status(core: Core, images: int) -> NodeStatus:
     """Ask the parts how they are."""
-    problem = core.handler("")[1].facts.problem
-    runtime = Readiness(not problem, "HandlerNotReady" if problem else "", problem)
+    runtime = await core.handler("")[1].readiness()
     if faults := core.notices.faults:
-        told = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-        runtime = Readiness(False, "NodeFault", f"{problem}; {told}" if problem else told)
+        told = [f"{fault.subject}: {fault.text}" for fault in faults]
+        runtime = Readiness(False, "NodeFault", "; ".join(filter(None, (runtime.message, *told))))
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),
@@ -46,4 +48,6 @@ async def node_status(core: Core, images: int) -> NodeStatus:
             "containers_running": sum(row.state is ContainerState.RUNNING for row in core.containers),
             "images": images,
         },
+        verbs=core.admission.load,
+        vitals=core.ports.vitals(),
     )

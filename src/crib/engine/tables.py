@@ -26,7 +26,7 @@ class Table(Generic[R]):
 
     def __init__(
         self,
-        name_of: Callable[[R], Hashable],
+        name_of: Callable[[R], Hashable | None],
         put: Callable[[R], None],
         delete: Callable[[R], None],
         group_of: Callable[[R], str] = lambda row: "",
@@ -51,17 +51,26 @@ class Table(Generic[R]):
         return row
 
     def _show(self, row: R) -> None:
-        if row.id not in self._rows:
+        known = self._rows.get(row.id)
+        if known is None:
             self._groups.setdefault(self._group_of(row), {})[row.id] = None
-            self._names[self._name_of(row)] = row.id
+        name = self._name_of(row)
+        if known is None or name != self._name_of(known):
+            if known is not None:
+                self._unname(known)
+            if name is not None:  # the name of one that has none is free
+                self._names[name] = row.id
         self._rows[row.id] = row
+
+    def _unname(self, row: R) -> None:
+        name = self._name_of(row)
+        if self._names.get(name) == row.id:
+            del self._names[name]
 
     def remove(self, row: R) -> None:
         self._delete(row)
         self._rows.pop(row.id, None)
-        name = self._name_of(row)
-        if self._names.get(name) == row.id:
-            del self._names[name]
+        self._unname(row)
         group = self._group_of(row)
         if members := self._groups.get(group):
             members.pop(row.id, None)

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Self
 
+from crib.engine.keeper import at_stage
 from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
@@ -23,7 +24,7 @@ STAGE_LIMIT = 200
 class StageClock:
     """Times one stage; its end is kept, whatever the outcome."""
 
-    __slots__ = ("_began", "_began_at", "_name", "_outer", "_place", "_subject", "_timeline")
+    __slots__ = ("_began", "_began_at", "_name", "_outer", "_place", "_shown", "_subject", "_timeline")
 
     def __init__(self, timeline: SandboxTimeline, name: str, subject: str) -> None:
         self._timeline = timeline
@@ -35,12 +36,15 @@ class StageClock:
         self._began = time.monotonic_ns()
         self._place = self._timeline.begin()
         self._outer = _INSIDE.get()
+        self._shown = at_stage(f"{self._name} {self._subject}".rstrip())
+        self._shown.__enter__()
         _INSIDE.set((self._timeline, self._place))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         duration = time.monotonic_ns() - self._began
         _INSIDE.set(self._outer)
+        self._shown.__exit__(None, None, None)
         outcome = "ok" if error is None else str(error) or type(error).__name__
         timeline, place = self._outer or (None, 0)
         parent = place if timeline is self._timeline else 0

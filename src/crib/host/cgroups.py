@@ -149,19 +149,22 @@ class Cgroups:
         """Whether the cgroup exists in any hierarchy."""
         return any(os.path.isdir(directory) for directory in self.directories(path))
 
-    def create(self, path: str) -> None:
+    def create(self, path: str, *, among_processes: bool = False) -> None:
         """Make the cgroup and its parents in every hierarchy, ready for processes; safe to repeat.
 
         With v1 an empty cpuset takes its parent's CPUs and memory nodes (a process cannot join it otherwise);
-        with v2 the parents hand all their controllers down. OSError with the path; whatever was made until
-        then stays.
+        with v2 the parents hand all their controllers down, but for one that has processes of its own
+        (`among_processes`): it would become threaded, and could be neither read nor killed. OSError with the
+        path; whatever was made until then stays.
         """
         _check(path)
         cpuset = self.layout.controllers.get("cpuset")
+        parent = os.path.dirname(path) if among_processes else ""
         for tree in self.layout.trees:
             directory = tree
             for name in path.strip("/").split("/"):
-                if tree == self.layout.unified and self.layout.mode == "v2":
+                hands_down = tree == self.layout.unified and self.layout.mode == "v2"
+                if hands_down and not (parent and directory == tree + parent):
                     _hand_down(directory)
                 directory = f"{directory}/{name}"
                 with contextlib.suppress(FileExistsError):
@@ -169,6 +172,15 @@ class Cgroups:
                     os.chmod(directory, 0o755)  # noqa: S103 - whatever the umask: monitoring reads it
                 if tree == cpuset:
                     _inherit_cpuset(directory)
+
+    def below(self, path: str) -> list[str]:
+        """Names of the cgroups directly below, also of one that is half made or half removed."""
+        trees = self.directories(path)
+        names: set[str] = set()
+        for directory in {trees[0], trees[-1]}:  # they are made, and removed, in the order of the trees
+            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+                names.update(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return sorted(names)
 
     def add_process(self, path: str, pid: int) -> None:
         """Move a process (with all its threads) into the cgroup in every hierarchy that has it."""
@@ -246,6 +258,12 @@ class Cgroups:
                     await asyncio.sleep(pause)
         if error is not None:
             raise error
+
+    def remove_if_empty(self, path: str) -> None:
+        """Remove the cgroup from every hierarchy where nothing is in it, and nothing below it."""
+        for directory in self.directories(path):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
     def _remove_now(self, path: str) -> OSError | None:
         busy: OSError | None = None

@@ -112,14 +112,14 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
 def mount_roots_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> dict[str, str]:
     """What is mounted where below `path`, which is taken as it is written; quick, for whole nodes.
 
-    By its place the root that mountinfo tells, `net:[4026532212]` of a namespace. What is mounted over
-    another comes later in the table, and counts.
+    By its place the root that mountinfo tells, `net:[4026532212]` of a namespace; of a whole file system its
+    device, `0:57`. What is mounted over another comes later in the table, and counts.
     """
     prefix = f"{_escape(path.rstrip('/'))}/"
     with _opened(mountinfo) as file:
         mounts = (line.split(" ", 5) for line in file)
         return {
-            _unescape(fields[4]): _unescape(fields[3])
+            _unescape(fields[4]): _unescape(fields[3]) if fields[3] != "/" else fields[2]
             for fields in mounts
             if len(fields) > 5 and fields[4].startswith(prefix)
         }

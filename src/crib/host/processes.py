@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from crib.host import adoption, libc
 from crib.host.capture import Capture, Feed
 from crib.host.sealed import executable
+from crib.host.threads import PROGRAMS, Job
 
 _log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 2.0
+"""To find out whether a program's file can be read."""
 _KILL_GRACE = 5.0
 _STDERR_TAIL = 2000
 _UMASK = 0o022
@@ -313,6 +316,19 @@ async def _wait_or_kill(child: Child, timeout: float) -> bool:
             raise TimeoutError(text) from None
         return True
     return False
+
+
+async def look_at(program: str) -> None:
+    """Read the beginning of a program's file, which may lie where nobody answers. OSError; Overdue.
+
+    Who starts a program waits until the kernel executes it, and must not hang.
+    """
+
+    def read() -> None:
+        with open(program, "rb") as file:
+            file.read(1)
+
+    await PROGRAMS.run(Job(f"looking at the program {program}", program, LOOK_SECONDS), read)
 
 
 def become_subreaper() -> None:

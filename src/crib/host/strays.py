@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 
-from crib.host.threads import OURS
+from crib.host.threads import OURS, Job
 
 _OWNER = "CRIB_OWNER"
 _PROGRAM = "CRIB_PROGRAM"
@@ -31,14 +31,30 @@ async def end_programs(owner: str, *, timeout: float) -> int:
     on purpose, another program in a group of its own, stays. TimeoutError if one does not die within
     `timeout` seconds.
     """
-    leaders = await OURS.run(f"looking in /proc for programs of {owner}", _leaders, owner)
+    leaders = await OURS.run(
+        Job(f"looking in /proc for programs of {owner}", owner, timeout), _leaders, owner
+    )
     async with asyncio.timeout(timeout):
         for leader in leaders:
-            while await OURS.run(f"looking in /proc for the group {leader}", _lives, leader):
+            while await OURS.run(
+                Job(f"looking in /proc for the group {leader}", owner, timeout), _lives, leader
+            ):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(leader, signal.SIGKILL)
                 await asyncio.sleep(_PAUSE)
     return len(leaders)
+
+
+def programs_with(*arguments: str) -> list[int]:
+    """Processes that were run with these arguments, one after the other among theirs."""
+    wanted = b"\0" + b"".join(os.fsencode(word) + b"\0" for word in arguments)
+    return [pid for pid in _pids() if wanted in _command_line(pid)]
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read(_BYTES)
+    return b""
 
 
 def _leaders(owner: str) -> list[int]:

@@ -33,6 +33,8 @@ HANGING = 5.0
 """Seconds from which on a thread is taken to hang, also within its limit."""
 PATIENCE = 0.25
 """Seconds after which a thread no longer counts among those of its class, so that others wait no longer."""
+LAST_SECONDS = 1.0
+"""For each piece of work of a daemon that ends, when the time for all of it is over."""
 _IDLE = 20.0
 """Seconds after which a thread without work ends."""
 
@@ -125,7 +127,8 @@ class Threads:
         loop = asyncio.get_running_loop()
         body = functools.partial(contextvars.copy_context().run, work, *args)
         piece = _Piece(job, body, loop.create_future())
-        piece.timer = loop.call_at(min(loop.time() + job.limit, self._end_of(loop)), self._give_up, piece)
+        at = min(loop.time() + job.limit, max(self._end_of(loop), loop.time() + LAST_SECONDS))
+        piece.timer = loop.call_at(at, self._give_up, piece)
         try:
             self._hand_over(piece)
             return await asyncio.shield(piece.done)
@@ -148,7 +151,7 @@ class Threads:
         ]
 
     def end_within(self, seconds: float) -> None:
-        """The loop that runs is about to end: from now on no work of its callers has a later limit."""
+        """The loop is about to end: no work has a later limit from now on; after it, LAST_SECONDS."""
         loop = asyncio.get_running_loop()
         at = loop.time() + seconds
         self._last = loop, at
@@ -304,7 +307,7 @@ OURS = Threads("ours", 16)
 FOREIGN = Threads("foreign", 16)
 """Where pods and administrators may have put another file system: host paths, volumes, logs, roots."""
 PROGRAMS = Threads("programs", 8)
-"""What another program must answer, where its library offers no other way than to wait."""
+"""Programs that others installed, looked at before they are started: executing them waits for their files."""
 RECORDS = Threads("records", 4)
 """The databases: one writer each, which must wait for nobody else's disk."""
 CLASSES = (OURS, FOREIGN, PROGRAMS, RECORDS)
@@ -319,20 +322,6 @@ def end_within(seconds: float) -> None:
     """See `Threads.end_within`."""
     for threads in CLASSES:
         threads.end_within(seconds)
-
-
-async def run_to_end(work: Callable[..., T], *args: object, stop: Callable[[], None] = lambda: None) -> T:
-    """Run `work` in a thread. A cancelled caller calls `stop` and then waits: a thread cannot be stopped.
-
-    Where `asyncio.to_thread` would return at once, the clean-up that follows would run beside the work.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop()
-        await asyncio.wait([running])
-        raise
 
 
 def on_own_thread(work: Callable[[], T]) -> T:
@@ -357,33 +346,3 @@ def on_own_thread(work: Callable[[], T]) -> T:
         finally:
             errors.clear()  # or the traceback and this frame keep each other alive
     return results[0]
-
-
-async def on_own_thread_async(work: Callable[[], T]) -> T:
-    """`on_own_thread` without holding up the loop; when cancelled it still waits for the thread to end."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def body() -> None:
-        tell: Callable[[], None]
-        try:
-            tell = functools.partial(outcome.set_result, work())
-        except BaseException as error:  # handed to the caller, whatever it is
-            tell = functools.partial(outcome.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
-            loop.call_soon_threadsafe(tell)
-
-    threading.Thread(target=body, name="own", daemon=True).start()
-    cancelled: asyncio.CancelledError | None = None
-    while not outcome.done():
-        try:
-            await asyncio.shield(outcome)
-        except asyncio.CancelledError as error:
-            # The thread cannot be stopped, and must not act after its caller has cleaned up.
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        outcome.exception()  # retrieved, or the loop would log it as lost
-        raise cancelled
-    return outcome.result()

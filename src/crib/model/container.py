@@ -186,6 +186,8 @@ class ContainerRecord:
     reason: str = ""
     message: str = ""
     image_volumes: tuple[ImageVolume, ...] = ()
+    abandoned: bool = False
+    """Given up on: its name is free, and it goes as soon as it can be taken away."""
 
     @property
     def held_layers(self) -> frozenset[Digest]:

@@ -8,6 +8,7 @@
     ├── Exhausted              RESOURCE_EXHAUSTED   a limit of ours or of the host was reached
     ├── TimedOut               DEADLINE_EXCEEDED    a time-out that the caller named has passed
     ├── Unavailable            UNAVAILABLE          not now: starting, stopping, or a peer is away
+    ├── Aborted                ABORTED              an administrator gave up on the verb
     ├── NotBuilt               UNIMPLEMENTED        this daemon does not offer it
     └── Broken                 INTERNAL             the host, a program or a file did not do as it must
 
@@ -60,6 +61,10 @@ class TimedOut(CribError):
 
 class Unavailable(CribError):
     """Not possible now; trying again later may succeed."""
+
+
+class Aborted(CribError):
+    """Somebody abandoned the verb or its object; the message holds the reason."""
 
 
 class NotBuilt(CribError):

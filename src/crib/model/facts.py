@@ -83,3 +83,33 @@ class Readiness:
     ready: bool
     reason: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLag:
+    """How often the event loop was blocked for too long; in seconds together, and at the worst."""
+
+    stalls: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadWait:
+    """Blocking work that is under way in a thread."""
+
+    kind: str
+    """What may hang: `ours`, `foreign`, `programs`."""
+    what: str
+    owner: str
+    seconds: float
+    overdue: bool
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How the daemon itself is."""
+
+    lag: LoopLag = LoopLag()
+    waiting: tuple[ThreadWait, ...] = ()

@@ -223,6 +223,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspectImage:
+    """An image, and what it must pass before it may be used."""
+
+    reference: ImageReference
+    digest: Digest
+    """Of the manifest that the registry served for the reference."""
+    signatures: tuple[Signature, ...]
+    keys: tuple[str, ...] = ()
+    """Files with public keys (PEM), of which one must have signed; empty asks for no signature."""
+    programs: tuple[str, ...] = ()
+    """Verifier programs, each of which must accept it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSpace:
     """Bytes of a file system."""
 

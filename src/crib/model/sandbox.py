@@ -266,3 +266,5 @@ class SandboxRecord:
     """In force since the last UpdatePodSandboxResources; None: what the config says."""
     resources: Resources | None = None
     """The same, of the pod's containers together."""
+    abandoned: bool = False
+    """Given up on: its name is free, and it goes as soon as it can be taken away."""

@@ -279,6 +279,8 @@ class Settings:
     """Files of one container's log that are kept then, the one in use included."""
     verb_timeout: float = 240.0
     """Seconds that one call of the OCI runtime or monitor may take before it is ended."""
+    making_verbs: int = 0
+    """RunPodSandbox, CreateContainer and StartContainer at once; more wait. 0: as suits the CPUs."""
 
     @property
     def socket_path(self) -> str:

@@ -103,7 +103,7 @@ class _Serving:
             # Without a word clients take the end of the connection for success.
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(GOODBYE_TIME):
-                    await client.finish(encode(wire.Failed("crib is stopping")))
+                    await client.finish(encode(wire.Failed(f"crib is stopping: {self._fate}")))
             raise
         log.info("%s: %s after %.1f s", self._name, _told(outcome), time.monotonic() - began)
         if outcome is not None:
@@ -134,6 +134,17 @@ class _Serving:
             log.exception("%s failed in a way that it should not", self._name)
             return wire.Failed("crib failed, see its log")
         return None if code is None else wire.Exited(code)
+
+    @property
+    def _fate(self) -> str:
+        """What becomes of what the client was connected to when it goes (Streams.exec and attach)."""
+        if isinstance(self.request, AttachRequest):
+            return "the container goes on, and can be attached to again"
+        if self.settings.kill_abandoned:
+            return "the command is ended"
+        if self.request.process.tty:
+            return "the command's terminal is hung up"
+        return "the command goes on without input, and what it writes is lost"
 
     @property
     def _wanted(self) -> wire.Wanted:

@@ -3,6 +3,8 @@
     GET|POST /exec/TOKEN, /attach/TOKEN, /portforward/TOKEN     with Upgrade: SPDY/3.1 or websocket
 
 A token is used up by its first request, whatever becomes of it.
+
+The protocols are imported with the first client, or by `warm`: a daemon that starts has no time for them.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from crib.engine.keeper import TaskKeeper
 from crib.engine.streams.verbs import Streams
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
-from crib.streaming import portforward, remotecommand
 from crib.streaming.certificates import Certificates, InThread
-from crib.streaming.head import BadRequest, HeadReader, RequestHead
 from crib.streaming.link import Link
+
+if TYPE_CHECKING:
+    from crib.streaming.head import HeadReader, RequestHead
+
+    Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +41,6 @@ _KINDS: Final[dict[type[StreamRequest], str]] = {
     AttachRequest: "attach",
     ForwardRequest: "portforward",
 }
-
-Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
 
 
 class StreamServer:
@@ -56,6 +59,11 @@ class StreamServer:
         """Who may be nobody we know, the oldest first: they take no place from those that we do."""
         self._served: set[Link] = set()
         self._stopping = False
+
+    @staticmethod
+    def warm() -> None:
+        """Import what the first client needs (60 ms)."""
+        from crib.streaming import portforward, remotecommand  # noqa: F401
 
     async def start(self) -> None:
         """Listen. Broken when the address is taken or not ours."""
@@ -127,6 +135,8 @@ class StreamServer:
 
     async def _answer(self, link: Link) -> tuple[Run, HeadReader] | None:
         """What is to be done with the rest of the connection; None when the client is refused or has left."""
+        from crib.streaming.head import BadRequest, HeadReader
+
         http = HeadReader(link)
         limit = self._settings.creation_timeout
         try:
@@ -143,6 +153,9 @@ class StreamServer:
 
     def _choose(self, head: RequestHead) -> Run:
         """The protocol that the rest of the connection speaks. BadRequest."""
+        from crib.streaming import portforward, remotecommand
+        from crib.streaming.head import BadRequest
+
         if len(self._served) >= self._settings.max_connections:
             raise BadRequest(503, f"{self._settings.max_connections} connections are open: try again later")
         if head.method not in {"GET", "POST"}:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from crib.engine.admission import Admission, Load
 from crib.engine.events import EventBus
 from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
@@ -17,7 +18,15 @@ from crib.model.container import ContainerConfig, ContainerRecord, ContainerStat
 from crib.model.errors import NotFound
 from crib.model.events import Stage
 from crib.model.explanation import ExplainedSpec, Explanation
-from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness
+from crib.model.facts import (
+    HandlerFacts,
+    HostFacts,
+    LayerMounting,
+    LoopLag,
+    Readiness,
+    ThreadWait,
+    Vitals,
+)
 from crib.model.ids import ContainerId, Digest, HandlerName, ImageId, SandboxId
 from crib.model.image import (
     FilesystemUsage,
@@ -121,6 +130,7 @@ class FakeNode:
         self.sandbox_rows = {sandbox().id: sandbox()}
         self.container_rows = {container().id: container()}
         self.image_rows = {image().id: image()}
+        self.admission = Admission(1)
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),
@@ -272,6 +282,8 @@ class FakeNode:
             ),
             mounting=LayerMounting("file", 512, True),
             counts={"sandboxes": 1, "containers": 1, "containers_running": 1, "images": 1},
+            verbs=Load(places=4, making=4, ending=1, overdue=0, queued=17),
+            vitals=Vitals(LoopLag(2, 0.75, 0.5), (ThreadWait("foreign", "reading /mnt", "web", 31.0, True),)),
         )
 
     async def configure_network(self, pod_cidr: str) -> None:

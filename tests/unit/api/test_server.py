@@ -19,10 +19,13 @@ import grpc
 import pytest
 from grpc import aio
 
+from crib import __version__
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
+from crib.client import Connection
+from crib.engine.admission import CALLER
 from crib.engine.events import Subscription
 from crib.engine.node import Node
 from crib.model.container import ContainerConfig, ContainerState
@@ -117,7 +120,26 @@ async def test_status_tells_conditions_handlers_and_features(client: Any) -> Non
     features = {h.name: h.features.recursive_read_only_mounts for h in answer.runtime_handlers}
     assert features == {"": True, "crun": True, "runc": False}
     assert answer.features.supplemental_groups_policy
-    assert json.loads(answer.info["info"])["host"]["kernel"] == "6.1"
+    info = json.loads(answer.info["info"])
+    assert info["host"]["kernel"] == "6.1"
+    assert info["verbs"] == {"places": 4, "making": 4, "ending": 1, "overdue": 0, "queued": 17}
+
+
+async def test_a_verb_is_done_for_the_program_that_asked(
+    client: Any, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers: list[str] = []
+
+    async def stop(_: str) -> None:
+        callers.append(CALLER.get())
+
+    monkeypatch.setattr(node.sandboxes, "stop", stop)
+    request = pb.StopPodSandboxRequest(pod_sandbox_id="0001")
+    await client.runtime.StopPodSandbox(request)
+    async with Connection(node.settings.socket_path) as own:
+        await own.call(own.runtime.StopPodSandbox, request)
+    assert callers[0].startswith("grpc-python-asyncio/")
+    assert callers[1].startswith(f"crib/{__version__} (process {os.getpid()}) grpc-python-asyncio/")
 
 
 async def test_runtime_config_tells_the_cgroup_driver(client: Any) -> None:
@@ -502,7 +524,10 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     assert [h.name for h in info.handlers if h.default_handler] == ["crun"]
     assert (info.counts.containers_running, info.counts.layers) == (1, 1)
     assert info.facts["host.seccomp"] == "yes"
+    assert (info.facts["verbs.queued"], info.facts["verbs.places"]) == ("17", "4")
     assert info.started_at > 0
+    assert (info.loop.stalls, info.loop.longest) == (2, 0.5)
+    assert [(wait.what, wait.owner, wait.overdue) for wait in info.waiting] == [("reading /mnt", "web", True)]
     found = await client.node.Timeline(node_pb2.TimelineRequest(pod="0001"))
     assert (found.pod_sandbox_id, found.pod) == (sandbox().id, "default/web")
     assert [(s.name, s.outcome) for s in found.stages] == [
@@ -774,13 +799,19 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Gone:
+        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+            return ()
+
+        async def read(self) -> bytes:
+            return b""
+
         async def write(self, _: bytes) -> None:
             raise aio.InternalError("the call is over")
 
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).unary_stream
+    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
     assert handle is not None
     with pytest.raises(aio.InternalError):
         await cast(Any, handle)(b"", Gone())

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from crib.backends.images import signatures
 from crib.backends.images.signatures import judged_by, problem_with
 from crib.model.ids import Digest
-from crib.model.image import Signature, parse_reference
-from crib.ports import SuspectImage
+from crib.model.image import Signature, SuspectImage, parse_reference
 
 DIGEST = Digest("sha256:" + "a" * 64)
 NAME = "registry.test:5000/team/app"

@@ -13,7 +13,14 @@ from crib.backends.oci.base_specs import read_base_spec
 from crib.backends.oci.cdi import CdiRegistry
 from crib.backends.oci.environment import probe_handler
 from crib.backends.oci.hook_files import HookFiles
-from crib.backends.oci.programs import delete_state, forget_state, noted_handlers, noted_program, write_note
+from crib.backends.oci.programs import (
+    delete_state,
+    forget_state,
+    knowing,
+    noted_handlers,
+    noted_program,
+    write_note,
+)
 from crib.backends.oci.sources import (
     find_devices,
     find_node_devices,
@@ -213,8 +220,9 @@ async def test_a_handlers_program_is_found_again_by_name(tmp_path: Path) -> None
     assert noted_handlers(paths) == ["gvisor", "unnoted"]
     assert noted_program(paths, "gvisor") == made
     assert noted_program(paths, "unnoted") == RuntimeProgram("unnoted", f"{paths.runtime_root}/unnoted")
+    assert knowing([made, made], "state") == (made, made)
+    assert knowing([made], "other") == ()
     await delete_state(made, "state", 5)  # the program is gone: that is no failure
-    await delete_state(made, "other", 5)
     forget_state(made, "state")
     assert os.listdir(made.root) == []
 

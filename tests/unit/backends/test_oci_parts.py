@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import replace
@@ -72,6 +73,13 @@ def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:
     Path(f"{tmp_path}/s/containers/{ID}/crib.json").write_text('{"handler": "crun"')
     assert bundles.read_note(ID) == note, "a note is remembered"
     assert Bundles(paths).read_note(ID) is None
+
+
+def test_a_note_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    bundles = Bundles(Paths(f"{tmp_path}/d", f"{tmp_path}/s"))
+    Path(f"{tmp_path}/s/containers/{ID}/crib.json").mkdir(parents=True)
+    with pytest.raises(OSError, match=os.strerror(errno.EISDIR)):  # as EMFILE or EIO
+        bundles.read_note(ID)
 
 
 def test_stale_pid_file_names_no_process(tmp_path: Path) -> None:

@@ -85,3 +85,13 @@ def test_without_an_exit_file_runtime_and_monitor_decide(
     decision = decide(in_state(ContainerState(state)), Observation(status, None, alive), NOW)
     assert decision.action is action
     assert decision.exit == (LOST_NOW if action in (Action.MARK_EXITED, Action.KILL) else None)
+
+
+def test_one_that_could_not_be_looked_at_is_created_again_when_it_waits_to_be_started() -> None:
+    seen = Observation("created", None, monitor_alive=True)
+    assert decide(in_state(ContainerState.UNKNOWN), seen, NOW) == Decision(Action.KEEP_CREATED)
+
+
+def test_an_abandoned_one_stays_as_it_is_shown() -> None:
+    record = replace(in_state(ContainerState.UNKNOWN), abandoned=True)
+    assert decide_unseen(record, same_boot=True, now=NOW) == Decision(Action.KEEP)

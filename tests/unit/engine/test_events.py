@@ -41,7 +41,7 @@ async def test_a_slow_subscriber_is_closed_with_exhausted_and_others_go_on() -> 
         async with bounded():
             async for item in slow.events():
                 got.append(item.at)
-    assert got == [0, 1, 2]
+    assert got == []  # what it held was dropped: it may never have come for it
     assert bus._subscriptions == {quick}
 
 

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from crib.engine.containers import execute
 from crib.model.container import ExecCommand, ExecResult
-from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, WrongState
+from crib.model.errors import Broken, InvalidRequest, NotFound, TimedOut, Unavailable, WrongState
 from tests.fakes.sessions import FakeSession
 from tests.fakes.world import World, bounded, until
 
@@ -45,6 +46,37 @@ async def test_what_takes_too_long_is_ended_and_let_go_of(
     monkeypatch.setattr(FakeSession, "kill", immortal)
     with pytest.raises(TimedOut, match=r"longer than 0\.01 s: its processes do not die"):
         await world.node.containers.exec_sync(container, command)
+
+
+async def test_a_daemon_that_stops_ends_commands_after_a_grace_and_says_what_became_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "DYING_TIME", 0.05)
+    container = await world.running(await world.pod())
+    exec_sync = world.node.containers.exec_sync
+
+    async def told_at_the_end() -> str:
+        calling = asyncio.ensure_future(exec_sync(container, ExecCommand(("sleep", "60"))))
+        await until(lambda: bool(world.inside(container).commands))
+        async with bounded():
+            await exec_sync.end_after(0.01)
+            with pytest.raises(Unavailable) as caught:
+                await calling
+        return str(caught.value)
+
+    async def broken(_session: FakeSession) -> None:
+        raise Broken("its processes do not die")
+
+    async def hangs(_session: FakeSession) -> None:
+        await asyncio.sleep(60)
+
+    what = f"crib is stopping: exec of 'sleep' in container {container}"
+    assert await told_at_the_end() == f"{what} was ended"
+    assert await world.inside(container).commands[-1].wait() == 137
+    monkeypatch.setattr(FakeSession, "kill", broken)
+    assert await told_at_the_end() == f"{what} may still run: its processes do not die"
+    monkeypatch.setattr(FakeSession, "kill", hangs)
+    assert await told_at_the_end() == f"{what} may still run"
 
 
 async def test_the_beginning_of_an_output_is_kept(world: World) -> None:

@@ -12,7 +12,7 @@ from crib.engine.core import Locks
 from crib.engine.joins import Joins
 from crib.engine.keeper import TaskKeeper
 from crib.model.errors import Broken, Unavailable
-from tests.fakes.world import bounded, turns
+from tests.fakes.world import World, bounded, container_config, turns
 
 
 class Work:
@@ -83,10 +83,10 @@ async def test_the_linger_begins_anew_with_each_last_caller() -> None:
     for _ in range(2):
         caller = asyncio.ensure_future(joins.join("a", None, work))
         await turns()
-        assert joins._works["a"].timer is None
+        assert joins._joined["a"].timer is None
         caller.cancel()
         await turns()
-        timers.append(joins._works["a"].timer)
+        timers.append(joins._joined["a"].timer)
     first, second = timers
     assert first is not None
     assert second is not None
@@ -144,7 +144,7 @@ async def test_callers_of_work_that_the_keeper_ended_are_told_to_try_again() -> 
     await turns()
     async with bounded():
         await keeper.close(0.0)
-        with pytest.raises(Unavailable, match="run sandbox was ended"):
+        with pytest.raises(Unavailable, match="run sandbox a was ended"):
             await caller
 
 
@@ -231,3 +231,21 @@ async def test_a_lock_is_one_for_each_key_and_gone_when_nobody_holds_it() -> Non
     assert order == ["first", "second"]
     gc.collect()
     assert len(locks._locks) == 0
+
+
+async def test_a_create_that_was_given_up_before_it_had_a_record_is_ended_by_the_next_attempt(
+    world: World,
+) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    hold = world.handler.failpoints.hold("pod_alive")
+    first = asyncio.ensure_future(world.node.containers.create(pod, container_config("app")))
+    async with bounded():
+        await hold.reached.wait()
+        first.cancel()
+        await turns()
+        second = await world.node.containers.create(pod, container_config("app", attempt=1))
+    hold.release.set()
+    await turns()
+    assert set(world.records.containers) == {second}
+    assert world.node.abandon.under_way() == []

@@ -31,9 +31,11 @@ class NewAddress(FakeNetworks):
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         return replace(await super().repair(pod, stage), addresses=(NEW_ADDRESS,))
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
         self.swept.append((frozenset(known), everything))
-        return await super().sweep(known, everything=everything)
+        return await super().sweep(known, everything=everything, dry=dry)
 
 
 class Damaged(World):

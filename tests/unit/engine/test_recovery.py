@@ -135,6 +135,15 @@ async def test_a_half_made_sandbox_is_torn_down_with_the_containers_that_run_in_
     assert (world.handler.pods, world.handler.containers, world.networks.held) == ({}, {}, {})
 
 
+async def test_a_stopped_sandbox_whose_remove_was_cut_off_is_removed(world: World) -> None:
+    pod = await world.pod()
+    await world.node.sandboxes.stop(pod)
+    assert world.node.sandboxes.get(pod).released
+    reset_pod(world, pod, SandboxState.REMOVING)
+    await world.restarted()
+    assert (world.records.sandboxes, world.handler.pods) == ({}, {})
+
+
 async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_its_containers_go_on(
     world: World,
 ) -> None:

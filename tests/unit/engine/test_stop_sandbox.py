@@ -124,6 +124,30 @@ async def test_a_remove_that_fails_keeps_the_row_for_the_next_try(world: World, 
     assert (world.records.sandboxes, world.records.containers) == ({}, {})
 
 
+@pytest.mark.parametrize("what", ["sandboxes", "containers"])
+async def test_who_asks_again_for_a_remove_that_is_under_way_is_told_how_it_ends(
+    world: World, what: str
+) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    remove, known = {
+        "sandboxes": (world.node.sandboxes.remove, pod),
+        "containers": (world.node.containers.remove, container),
+    }[what]
+    hold = world.handler.failpoints.hold("delete")
+    world.handler.failpoints.set("delete=1*error(no descriptor left)")
+    async with bounded():
+        first = asyncio.ensure_future(remove(known))
+        await hold.reached.wait()  # it is not in the lists any more
+        first.cancel()
+        second = asyncio.ensure_future(remove(known))
+        await asyncio.sleep(0)
+        hold.release.set()
+        with pytest.raises(Broken, match="no descriptor left"):
+            await second
+    await remove(known)
+
+
 async def test_events_of_a_pods_end_come_in_order_and_carry_the_sandbox(world: World) -> None:
     pod = await world.pod()
     container = await world.running(pod)
@@ -198,25 +222,3 @@ async def test_no_container_is_started_in_a_stopped_sandbox(world: World) -> Non
             await world.node.containers.start(container)
         hold.release.set()
         await stopping
-
-
-async def test_wipe_removes_every_pod_and_what_pods_share(world: World) -> None:
-    await world.pod()
-    await world.running(await world.pod("other"))
-    async with bounded():
-        assert await world.node.wipe() == []
-    assert world.records.sandboxes == {}
-    assert (world.handler.dismantled, world.networks.dismantled, world.images.dismantled) == (
-        True,
-        True,
-        True,
-    )
-
-
-async def test_a_wipe_that_cannot_remove_a_pod_says_so_and_leaves_what_pods_share(world: World) -> None:
-    await world.pod()
-    world.handler.failpoints.set("remove_pod=1*error(busy)")
-    async with bounded():
-        (failure,) = await world.node.wipe()
-    assert "busy" in failure
-    assert not world.networks.dismantled

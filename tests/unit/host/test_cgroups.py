@@ -102,6 +102,27 @@ def test_v2_parents_hand_down_each_controller(tmp_path: Path) -> None:
     assert (tmp_path / "cgroup.subtree_control").read_text().startswith("+memory")
 
 
+def test_v2_a_parent_with_processes_hands_nothing_down(tmp_path: Path) -> None:
+    for name in (".", "a", "a/b"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "cgroup.controllers").write_text("cpu\n")
+        (tmp_path / name / "cgroup.subtree_control").write_text("\n")
+    cgroups = Cgroups(CgroupLayout("v2", {}, str(tmp_path), frozenset({"cpu"})))
+    cgroups.create("/a/b/exec", among_processes=True)
+    handed = [(tmp_path / name / "cgroup.subtree_control").read_text() for name in (".", "a", "a/b")]
+    assert handed == ["+cpu", "+cpu", "\n"]
+    assert cgroups.below("/a/b") == ["exec"]
+
+
+def test_what_is_below_is_found_half_made_and_half_removed(v1: Cgroups, tmp_path: Path) -> None:
+    for tree in v1.layout.trees:
+        (tmp_path / tree / "a").mkdir()
+    (tmp_path / v1.layout.trees[0] / "a/half-made").mkdir()
+    (tmp_path / v1.layout.trees[-1] / "a/half-removed").mkdir()
+    assert v1.below("/a") == ["half-made", "half-removed"]
+    assert v1.below("/missing") == []
+
+
 async def test_removing_and_killing_what_is_not_there_is_fine(v1: Cgroups) -> None:
     assert await v1.kill("/missing")
     await v1.remove("/missing")

@@ -54,7 +54,7 @@ def test_a_carriage_return_in_a_name_ends_no_line(tmp_path: Path) -> None:
     table.write_bytes(b"30 27 0:30 / /run/pods/a\rb rw - tmpfs tmpfs rw\n")
     assert [entry.path for entry in mount_table.read_mounts(str(table))] == ["/run/pods/a\rb"]
     assert [entry.path for entry in mount_table.mounts_below("/run", str(table))] == ["/run/pods/a\rb"]
-    assert mount_table.mount_roots_below("/run", str(table)) == {"/run/pods/a\rb": "/"}
+    assert mount_table.mount_roots_below("/run", str(table)) == {"/run/pods/a\rb": "0:30"}, "its device"
 
 
 def test_a_plain_directory_and_a_missing_path_are_no_mountpoints(tmp_path: Path) -> None:

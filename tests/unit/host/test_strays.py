@@ -129,3 +129,11 @@ async def test_one_that_does_not_die_is_told(lab: Strays, monkeypatch: pytest.Mo
         with pytest.raises(TimeoutError):
             await strays.end_programs(lab.owner, timeout=0.05)
     assert await ended(lab) == 1
+
+
+def test_a_program_is_found_by_arguments_that_follow_each_other(lab: Strays) -> None:
+    script = lab.script("read line")
+    found = lab.run(script, "exec", "--process", "/a b/c.json", "x")
+    lab.run(script, "exec", "--process", "/a b/c.jsonl")
+    lab.run(script, "/a b/c.json", "--process")
+    assert strays.programs_with("--process", "/a b/c.json") == [found.pid]

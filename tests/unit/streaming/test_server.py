@@ -230,9 +230,10 @@ async def test_a_server_that_stops_tells_its_clients(make_lab: MakeLab) -> None:
     await forward.send(data, b"x")
     await until(lambda: len(lab.commands) == 2 and lab.targets)
     stopping = asyncio.ensure_future(lab.server.stop())
-    assert await spdy.outcome(streams) == Failed("crib is stopping")
+    told = "crib is stopping: the command goes on without input, and what it writes is lost"
+    assert await spdy.outcome(streams) == Failed(told)
     await socket.to_end()
-    assert b"crib is stopping" in socket.channel(3)
+    assert told.encode() in socket.channel(3)
     await forward.to_end()
     for client in (spdy, socket, forward):
         client.close()

@@ -94,6 +94,7 @@ def of_node(status: NodeStatus, settings: object) -> dict[str, str]:
             "defaultHandler": status.default_handler,
             "layerMounts": dataclasses.asdict(status.mounting),
             "counts": dict(status.counts),
+            "verbs": dataclasses.asdict(status.verbs),
             "config": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {},  # type: ignore[arg-type]  # a value, not a class
         }
     )

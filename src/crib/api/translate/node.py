@@ -153,6 +153,8 @@ def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]
         programs=_programs(status),
         counts=pb.Counts(**{key: status.counts.get(key, 0) for key in pb.Counts.DESCRIPTOR.fields_by_name}),
         facts=_facts(status),
+        loop=pb.LoopLag(**dataclasses.asdict(status.vitals.lag)),
+        waiting=[pb.ThreadWait(**dataclasses.asdict(wait)) for wait in status.vitals.waiting],
     )
 
 
@@ -170,7 +172,7 @@ def _facts(status: NodeStatus) -> dict[str, str]:
     found = {f"host.{key}": _text(value) for key, value in dataclasses.asdict(status.host).items()}
     for name, facts in status.handlers.items():
         found |= {f"handler.{name}.{key}": _text(value) for key, value in dataclasses.asdict(facts).items()}
-    return found
+    return found | {f"verbs.{key}": str(value) for key, value in dataclasses.asdict(status.verbs).items()}
 
 
 def _text(value: object) -> str:

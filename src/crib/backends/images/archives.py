@@ -9,9 +9,10 @@ import stat
 from collections.abc import AsyncIterator
 from functools import partial
 
+from crib.backends.waiting import foreign
 from crib.host import libc
 from crib.host.threads import FOREIGN, Job, Overdue
-from crib.model.errors import InvalidRequest, Unavailable
+from crib.model.errors import InvalidRequest
 
 ARCHIVE_SECONDS = 10.0
 """To open an archive or a file of its directory, or find out that it is not there; and to close it."""
@@ -24,10 +25,7 @@ async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
     close = partial(_close, opened)
     try:
         job = Job(f"opening the archive {path}", path, ARCHIVE_SECONDS, late=close)
-        try:
-            is_directory = await FOREIGN.run(job, _open_archive, path, opened)
-        except Overdue as error:
-            raise Unavailable(str(error)) from error
+        is_directory = await foreign(job, _open_archive, path, opened)
         yield opened[0], is_directory
     finally:
         if opened:
@@ -38,13 +36,15 @@ async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
 async def open_file_of(directory: int, name: str, subject: str) -> int:
     """A regular file below an archive's directory, open. OSError; Overdue, which is one."""
     opened: list[int] = []
+    # The directory is closed by whoever opened it, perhaps before a thread comes to this.
+    held = [os.dup(directory)]
     job = Job(f"{subject}: opening {name}", subject, ARCHIVE_SECONDS, late=partial(_close, opened))
     try:
-        # The directory is closed by whoever opened it, perhaps before a thread comes to this.
-        await FOREIGN.run(job, _open_regular, os.dup(directory), name, opened)
+        await FOREIGN.run(job, _open_regular, held, name, opened)
         return opened.pop()
     finally:
         _close(opened)
+        _close(held)  # where no thread took it
 
 
 def _open_archive(path: str, opened: list[int]) -> bool:
@@ -60,8 +60,9 @@ def _open_archive(path: str, opened: list[int]) -> bool:
     raise InvalidRequest(f"archive {path} is neither a file nor a directory", field="path")
 
 
-def _open_regular(directory: int, name: str, opened: list[int]) -> None:
-    """`directory` is closed here."""
+def _open_regular(held: list[int], name: str, opened: list[int]) -> None:
+    """The directory in `held` is taken and closed here."""
+    directory = held.pop()
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
     try:
         fd = libc.openat2(directory, name, flags, resolve=libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS)

@@ -14,6 +14,7 @@ does not look for the mark there, so the layers below are left out of the stack 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -228,6 +229,17 @@ def prepare_root(paths: Paths) -> None:
         mounts.make_private_root(paths.layer_mounts)
     except OSError as error:
         raise Broken(f"{paths.layer_mounts} cannot be made a private mount: {error}") from error
+
+
+def release_unused_roots(paths: Paths) -> None:
+    """Unmount what `prepare_root` and the handlers made mounts, where nothing is mounted inside.
+
+    The next start makes them again: nothing stays of one that fails half-way, or that only looks.
+    """
+    for root in (paths.layer_mounts, paths.containers):
+        with contextlib.suppress(OSError):  # busy: somebody is in there
+            if mounts.is_mountpoint(root) and len(mounts.mounts_below(os.path.realpath(root))) == 1:
+                mounts.unmount(root)
 
 
 def mount_layer(source: str, target: str, mounting: LayerMounting) -> None:

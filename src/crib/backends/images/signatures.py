@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence
 
 from crib.host import processes
 from crib.model.errors import InvalidRequest
-from crib.model.image import ImageReference, Signature, parse_reference
-from crib.ports import SuspectImage
+from crib.model.image import ImageReference, Signature, SuspectImage, parse_reference
 from crib.wire.simple_signing import PayloadError, parse_payload
 
 _log = logging.getLogger(__name__)
@@ -163,6 +162,7 @@ async def judged_by(program: str, suspect: SuspectImage, timeout: float) -> str:
         *("-stdin-media-type", _DESCRIPTOR),
     ]
     try:
+        await processes.look_at(program)
         done = await processes.run(
             argv,
             timeout=timeout,

@@ -29,9 +29,10 @@ from crib.backends.images.registries.hosts import RegistryHosts
 from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
+from crib.backends.waiting import foreign, ours
 from crib.host import files
-from crib.host.threads import FOREIGN, OURS, Job, Overdue
-from crib.model.errors import Broken, InvalidRequest
+from crib.host.threads import Job
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
@@ -42,12 +43,13 @@ from crib.model.image import (
     Layer,
     Platform,
     PullOrder,
+    SuspectImage,
     parse_reference,
 )
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink, SuspectImage
+from crib.ports import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
@@ -114,7 +116,7 @@ class LayerStore:
 
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             _check(image := _only(images, order))
-            await OURS.run(_hashing(image), partial(check_descent, image, layers=False))
+            await ours(_hashing(image), partial(check_descent, image, layers=False))
             return image
 
         return await self._worker.run(message, f"look at {order.reference}", progress, take)
@@ -147,11 +149,11 @@ class LayerStore:
         """What is wrong with the layer on disk; empty when it is as it was written."""
         with self._holding([layer.diff_id]):
             directory = self._paths.layer_directory(layer.diff_id)
-            if await OURS.run(f"looking for {directory}", os.path.isdir, directory):
+            if await ours(f"looking for {directory}", os.path.isdir, directory):
                 return await self._directories.check(layer.diff_id)
             path = self._paths.layer_file(layer.diff_id)
             job = Job(f"checking {path}", layer.diff_id, READ_SECONDS)
-            return await OURS.run(job, check_layer, path, layer)
+            return await ours(job, check_layer, path, layer)
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
         """Write images to a new archive; its size in bytes."""
@@ -159,7 +161,7 @@ class LayerStore:
         tars = StoredTars(self._paths.layer_file, self._paths.layer_directory)
         with self._holding(layers):
             job = Job(f"writing the archive {path}", path, READ_SECONDS)
-            return await FOREIGN.run(job, export_images, path, images, archive_format, tars)
+            return await foreign(job, export_images, path, images, archive_format, tars)
 
     async def verify(self, suspect: SuspectImage) -> str:
         """Why the image is not what `suspect` asks for: its signatures first, then the programs in order."""
@@ -167,8 +169,8 @@ class LayerStore:
         if suspect.keys:
             job = Job(f"reading the keys {', '.join(suspect.keys)}", suspect.keys[0], KEYS_SECONDS)
             try:
-                problem = await FOREIGN.run(job, problem_with, suspect)
-            except Overdue as error:
+                problem = await foreign(job, problem_with, suspect)
+            except Unavailable as error:
                 problem = str(error)
         for program in suspect.programs:
             problem = problem or await judged_by(program, suspect, self._settings.verifier_timeout)
@@ -177,22 +179,27 @@ class LayerStore:
     async def space(self) -> DiskSpace:
         """Of the file system that holds the layers."""
         what = f"asking for the space of {self._paths.layers}"
-        found = await OURS.run(what, os.statvfs, self._paths.layers)
+        found = await ours(what, os.statvfs, self._paths.layers)
         return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     async def present(self) -> Collection[Digest]:
         """The layers that are on disk, as files or directories."""
         return await self._list()
 
-    async def sweep(self, keep: Collection[Digest]) -> Sequence[Digest]:
-        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone."""
+    async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
+        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone.
+
+        With `dry` says which would go, but for those that are in use then.
+        """
         kept = frozenset(keep)
         async with self._changing, self._removing:
             listed = await self._list()
             doomed = [layer for layer in listed if layer not in kept and layer not in self._wanted]
+            if dry:
+                return doomed
             unmounted = await self.mounts.unmount(doomed)
             await self._directories.remove(unmounted)
-            await OURS.run(f"removing half-made layers of {self._paths.layers}", self._remove_incoming)
+            await ours(f"removing half-made layers of {self._paths.layers}", self._remove_incoming)
             await self._worker.tidy()
         await self._directories.tidy()
         return unmounted
@@ -200,13 +207,13 @@ class LayerStore:
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
         job = Job(f"measuring the layers in {self._paths.layers}", limit=READ_SECONDS)
-        return await OURS.run(job, self._usage)
+        return await ours(job, self._usage)
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
         if self._writable is None or time.monotonic() - self._writable[0] > _USAGE_SECONDS:
             job = Job(f"measuring {self._paths.writable_layers}", limit=READ_SECONDS)
-            found = await OURS.run(job, files.disk_usage, self._paths.writable_layers)
+            found = await ours(job, files.disk_usage, self._paths.writable_layers)
             usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
             self._writable = time.monotonic(), usage
         return self._writable[1]
@@ -237,7 +244,7 @@ class LayerStore:
         )
 
     async def _list(self) -> list[Digest]:
-        return await OURS.run(f"listing {self._paths.layers}", self._listed)
+        return await ours(f"listing {self._paths.layers}", self._listed)
 
     def _listed(self) -> list[Digest]:
         names = os.listdir(self._paths.layers)
@@ -291,7 +298,7 @@ class LayerStore:
         """Take staged layers over; those in `again` replace what is there, and the next mount is theirs."""
         for image in images:
             _check(image)
-        images = [await OURS.run(_hashing(image), _descended, image) for image in images]
+        images = [await ours(_hashing(image), _descended, image) for image in images]
         layers = {layer.diff_id: layer for image in images for layer in image.layers}
         replaced = [layer for layer in again if layer in layers]
         async with self._changing:
@@ -307,20 +314,29 @@ class LayerStore:
 
     async def _take(self, layers: Mapping[Digest, Layer], replaced: Collection[Digest]) -> dict[Digest, int]:
         what = f"looking for layers in {self._paths.layers}"
-        unpacked = await OURS.run(what, self._unpacked, list(layers))
+        unpacked = await ours(what, self._unpacked, list(layers))
         stale = [layer for layer in replaced if layer in unpacked]
         await self.mounts.unmount(stale)
         await self._directories.remove(stale)
         kept = {one: size for one, size in unpacked.items() if one not in stale}
-        await OURS.run(f"removing staged layers of {self._paths.staging}", self._staging.discard, kept)
+        await ours(f"removing staged layers of {self._paths.staging}", self._staging.discard, kept)
         missing = [layer for one, layer in layers.items() if one not in kept]
         job = Job(f"taking {len(missing)} layers over into {self._paths.layers}", limit=READ_SECONDS)
-        sizes = kept | await OURS.run(job, self._staging.adopt, missing, replaced)
+        sizes = kept | await ours(job, self._staging.adopt, missing, replaced)
         await self.mounts.unmount(replaced)
         if self.mounting.method == "directory":
             for layer in missing:
                 sizes[layer.diff_id] = await self._directories.unpack(layer.diff_id)
         return sizes
+
+
+def store_for_wipe(paths: Paths, settings: ImageSettings) -> LayerStore:
+    """One that unmounts and removes: nothing is tried out, and the worker's user may be missing."""
+    mounting = LayerMounting("file", 0, False)
+    try:
+        return LayerStore(paths, settings, mounting)
+    except Unavailable:
+        return LayerStore(paths, replace(settings, worker_user="nobody"), mounting)
 
 
 def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:

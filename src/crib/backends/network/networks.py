@@ -1,4 +1,4 @@
-"""Which network the settings ask for."""
+"""Which network the settings ask for; the other one is not imported (20 ms of a start)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from crib.backends.network.bridge.addresses import (
     AddressBook,
@@ -14,14 +15,23 @@ from crib.backends.network.bridge.addresses import (
     parse_subnet6,
     pods_on_record,
 )
-from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
-from crib.backends.network.cni.choice import Directories
 from crib.backends.network.cni.kept_results import KeptResults
-from crib.backends.network.cni.network import CniNetwork, CniSettings
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, NetworkSettings
 from crib.ports import PodNetworks
+
+if TYPE_CHECKING:
+    from crib.backends.network.bridge.shared import BridgeSettings
+    from crib.backends.network.cni.network import CniSettings
+
+
+def import_network(mode: str) -> None:
+    """Import what `open_network` will; it may be done beside other work."""
+    if mode == "cni":
+        from crib.backends.network.cni import network  # noqa: F401
+    else:
+        from crib.backends.network.bridge import network as _  # noqa: F401
 
 
 def open_network(
@@ -34,6 +44,8 @@ def open_network(
     """The built-in bridge, whose addresses are read from `connection` and written by `keep`, or CNI."""
     _refuse_change_of_mode(settings.mode, paths, connection)
     if settings.mode == "cni":
+        from crib.backends.network.cni.network import CniNetwork
+
         return CniNetwork(_cni_settings(settings, paths, handlers))
     try:
         subnet = parse_subnet(settings.subnet)
@@ -43,6 +55,8 @@ def open_network(
         subnet6 = parse_subnet6(settings.subnet6) if settings.subnet6 else None
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
+    from crib.backends.network.bridge.network import BridgeNetwork
+
     return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6, keep))
 
 
@@ -58,6 +72,9 @@ def _refuse_change_of_mode(mode: str, paths: Paths, connection: sqlite3.Connecti
 def _cni_settings(
     settings: NetworkSettings, paths: Paths, handlers: Mapping[str, HandlerSettings]
 ) -> CniSettings:
+    from crib.backends.network.cni.choice import Directories
+    from crib.backends.network.cni.network import CniSettings
+
     return CniSettings(
         directories=Directories(
             node=settings.cni_conf_dir,
@@ -76,6 +93,8 @@ def _cni_settings(
 
 
 def _bridge_settings(settings: NetworkSettings, paths: Paths) -> BridgeSettings:
+    from crib.backends.network.bridge.shared import BridgeSettings
+
     return BridgeSettings(
         name=settings.bridge,
         mtu=settings.mtu,

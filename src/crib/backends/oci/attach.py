@@ -370,7 +370,8 @@ class Attachments:
                 pidfd = open_pidfd(record.monitor.pid)
                 stack.callback(os.close, pidfd)
                 await wait_pidfd(pidfd, _EXIT_TIME)
-        found = await self._read_exit(record.id)
+        with trying(f"attach to container {record.id}"):
+            found = await self._read_exit(record.id)
         return LOST_CODE if found is None else found.code
 
 

@@ -134,7 +134,7 @@ class Bundles:
 
         The pid file may be stale, so its cgroup is asked.
         """
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             with open(self.pid_file(container), "rb") as file:
                 pid = int(file.read(32))
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:

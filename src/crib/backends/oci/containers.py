@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import check_log
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.rootfs import (
     LayerMounts,
@@ -158,9 +159,14 @@ class Containers:
         unmount_root(self._paths, container)
         for runtime in runtimes:
             forget_state(runtime, container)
-        for path in (self._paths.exit_file(container), self._paths.monitor_link(container)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._paths.monitor_link(container))
+        exit_file = self._paths.exit_file(container)
+        try:
+            os.unlink(exit_file)
+        except FileNotFoundError:  # its monitor may have been killed over what it would rename
+            for draft in glob.glob(f"{exit_file}.*"):
+                os.unlink(draft)
 
     def _ours(self, container: ContainerId) -> Job:
         limit = self._env.settings.verb_timeout
@@ -186,7 +192,7 @@ class Containers:
         )
 
     async def _delete_in_runtimes(self, container: ContainerId, runtimes: Sequence[RuntimeProgram]) -> None:
-        for runtime in runtimes:
+        for runtime in await OURS.run(self._ours(container), knowing, runtimes, container):
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
     async def _prepared(

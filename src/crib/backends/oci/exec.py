@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 from collections.abc import Coroutine
@@ -18,6 +17,7 @@ import msgspec
 
 from crib.backends.oci.argv import ExecFiles, RuntimeProgram
 from crib.backends.oci.bundles import Bundles
+from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import trying, words_of_failure
 from crib.backends.oci.infra import read_pid
@@ -80,7 +80,6 @@ class Commands:
         self._env = environment
         self._bundles = bundles
         self._signals = signals
-        self._serial = itertools.count()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
@@ -116,18 +115,18 @@ class Commands:
         if self._signals.is_frozen(note.cgroup):
             # A process that joins a frozen group stops there, and the call with it.
             raise WrongState(f"{what}: the container is paused")
-        unique = f"{os.getpid()}-{next(self._serial)}"
-        stem = f"{self._env.paths.container(record.id)}/exec-{unique}"
+        name = new_name()
+        stem = f"{self._env.paths.container(record.id)}/{name}"
         # By the monitor's link: a socket's path has at most 107 bytes.
-        console = f"{self._env.paths.monitor_link(record.id)}/{unique}" if process.tty else ""
+        console = f"{self._env.paths.monitor_link(record.id)}/{name}" if process.tty else ""
         files = ExecFiles(f"{stem}.json", f"{stem}.log", f"{stem}.pid", console)
         runtime = self._env.runtime_of(note.handler)
-        return _Plan(record, process, runtime, files, note.cgroup, f"exec-{unique}")
+        return _Plan(record, process, runtime, files, note.cgroup, name)
 
     async def _open(self, plan: _Plan) -> ExecSession:
         with trying(plan.what):
             if plan.cgroup:
-                self._env.cgroups.create(plan.cgroup)
+                self._env.cgroups.create(plan.cgroup, among_processes=True)
             try:
                 started = await self._start(plan)
             except BaseException:

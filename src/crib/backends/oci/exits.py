@@ -60,7 +60,10 @@ class Exits:
     def watch(
         self, container: ContainerId, monitor: ProcessIdentity | None, first: ProcessIdentity | None = None
     ) -> None:
-        """Tell of this container's exit even if its monitor dies, or does not tell of its first process."""
+        """Tell of this container's exit even if its monitor dies, or does not tell of its first process.
+
+        Each is watched from its create on, or from the first look at it after a start.
+        """
         with trying(f"watching container {container}"):
             if monitor is not None:
                 self._monitors.watch(container, monitor)
@@ -68,7 +71,7 @@ class Exits:
                 self._firsts.watch(container, first)
 
     def forget(self, container: ContainerId) -> None:
-        """It is about to be removed: no end of a process of it is news any more."""
+        """Its exit is told, or it is about to be removed: no end of a process of it is news any more."""
         self._monitors.forget(container)
         self._firsts.forget(container)
 
@@ -110,7 +113,6 @@ class Exits:
 
     async def _watch_directory(self, news: asyncio.Queue[Exit | None]) -> None:
         """Also one that somebody removes: it is made again, and what monitors file from then on is seen."""
-        await self._watch_running()
         while True:
             with await OURS.run("watching exit files", self._watcher) as watcher:
                 # What is told twice does no harm, what is missed does.
@@ -124,17 +126,6 @@ class Exits:
     def _watcher(self) -> DirectoryWatcher:
         os.makedirs(self._env.paths.exits, mode=0o700, exist_ok=True)
         return DirectoryWatcher([self._env.paths.exits], WRITTEN)
-
-    async def _watch_running(self) -> None:
-        for name in await OURS.run("listing bundles", os.listdir, self._env.paths.containers):
-            container = ContainerId(name)
-            note = await self._ours(container) if is_id(name) else None
-            if note is not None and note.monitor is not None and await self.read(container) is None:
-                self.watch(container, note.monitor)
-
-    async def _ours(self, container: ContainerId) -> BundleNote | None:
-        note = await self._bundles.note(container)
-        return note if note is not None and self._env.owns(note.handler) else None
 
     def _tell(self, name: str, news: asyncio.Queue[Exit | None]) -> None:
         """Each exit by itself: a log that does not answer holds up no other container's."""
@@ -157,6 +148,7 @@ class Exits:
             await self._end_rest(container, note)
         found = await self._at_last(container, self.read)
         if found is not None:
+            self.forget(container)
             news.put_nowait(found)
 
     def _monitor_ended(self, container: ContainerId) -> None:

@@ -6,12 +6,14 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.bundles import Bundles, is_alive
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
+from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
@@ -19,11 +21,14 @@ from crib.backends.oci.explain import Explanations
 from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
+from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.pods import Pods
+from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.slices import stop_slice
-from crib.backends.oci.strays import find_strays
+from crib.backends.oci.strays import find_strays, remove_parts
+from crib.backends.oci.together import Together
 from crib.backends.oci.updates import Updates
 from crib.backends.oci.usage import UsageReader
 from crib.ends import ByteStream, Session
@@ -31,12 +36,12 @@ from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
 from crib.host.processes import run
-from crib.host.threads import OURS, Job
+from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.facts import HandlerFacts
-from crib.model.ids import SandboxId
+from crib.model.facts import HandlerFacts, Readiness
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
@@ -48,6 +53,18 @@ _ENDED = re.compile(r"container `[^`]*` is not running|cannot start a container 
 """What crun and runc say to a start whose container was killed, or ran out of memory, after its create."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OnFile:
+    """What files say of a container."""
+
+    runtime: RuntimeProgram
+    is_known: bool
+    """To the runtime."""
+    waits: bool
+    """Its first process, to be started."""
+    exit_filed: bool
+
+
 class OciHandler:
     """See ports.Handler; made with `open_environment`."""
 
@@ -55,7 +72,9 @@ class OciHandler:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
+        self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._bundles = Bundles(environment.paths)
+        self._looks = Together("looking at containers", self._look)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
         self._containers = Containers(environment, self._bundles, layers)
@@ -71,6 +90,10 @@ class OciHandler:
     @property
     def facts(self) -> HandlerFacts:
         return self._env.facts
+
+    async def readiness(self) -> Readiness:
+        problem = await self._programs.missing() or self.facts.problem
+        return Readiness(not problem, "HandlerNotReady" if problem else "", problem)
 
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         infra = await self._pods.prepare(record, stage)
@@ -160,7 +183,6 @@ class OciHandler:
         with trying(f"delete of container {record.id}"):
             note = await self._bundles.note(record.id)
         await self._containers.delete(record.id, made=record.process is not None)
-        self._bundles.forget(record.id)
         self._usage.forget(record.id, note.cgroup if note is not None else "")
 
     def exits(self) -> AsyncIterator[Exit]:
@@ -170,25 +192,33 @@ class OciHandler:
         what = f"looking at container {record.id}"
         monitor_alive = is_alive(record.monitor)
         with trying(what):
-            note = await self._bundles.note(record.id)
-            runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
-            status = await self._status(what, record, runtime)
-            found = await self._exits.read(record.id)
-        if found is None and monitor_alive:
-            # By the record: a monitor tells of its container also when the bundle was lost.
-            self._exits.watch(record.id, record.monitor, record.process)
+            if monitor_alive:
+                # By the record: a monitor tells of its container also when the bundle is lost.
+                self._exits.watch(record.id, record.monitor, record.process)
+            seen = await self._looks.ask(record.id)
+            status = await self._status(what, record, seen)
+            found = await self._exits.read(record.id) if seen.exit_filed else None
         return Observation(status, found, monitor_alive)
 
-    async def _status(self, what: str, record: ContainerRecord, runtime: RuntimeProgram) -> str:
-        """The runtime's word for it; see Observation."""
-        there, waits = await OURS.run(
-            Job(what, owner=record.id), _state_on_file, f"{runtime.root}/{record.id}"
+    def _look(self, container: ContainerId) -> _OnFile:
+        note = self._bundles.read_note(container)
+        runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
+        state = f"{runtime.root}/{container}"
+        return _OnFile(
+            runtime=runtime,
+            is_known=os.path.isdir(state),
+            waits=os.path.exists(f"{state}/exec.fifo"),
+            exit_filed=os.path.exists(self._paths.exit_file(container)),
         )
-        if not there:
+
+    async def _status(self, what: str, record: ContainerRecord, seen: _OnFile) -> str:
+        """The runtime's word for it; see Observation."""
+        runtime = seen.runtime
+        if not seen.is_known:
             return "gone"
         if record.process is not None and self._env.has_fifo and runtime == self._env.runtime:
             # As the runtime itself finds out, and without a program for each container (1.3 ms).
-            return ("created" if waits else "running") if is_alive(record.process) else "stopped"
+            return ("created" if seen.waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
                 completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
@@ -220,17 +250,24 @@ class OciHandler:
         usage = self._usage.cgroup(self._pods.cgroup(record))
         return PodUsage(usage, at=time.time_ns())
 
-    async def sweep(self, known: Callable[[], Collection[str]]) -> Sequence[str]:
+    async def sweep(self, known: Callable[[], Collection[str]], *, dry: bool = False) -> Sequence[str]:
         with trying("looking for what belongs to nobody"):
             strays = await OURS.run("looking for what belongs to nobody", find_strays, self._env, known)
+        if dry:
+            return strays.words
         for container in strays.containers:
             await self._containers.delete(container)
         for sandbox in strays.sandboxes:
             await self._pods.remove_unknown(sandbox)
-        return [
-            *(f"container {container}" for container in strays.containers),
-            *(f"sandbox {sandbox}" for sandbox in strays.sandboxes),
-        ]
+        with trying("removing what belongs to nobody"):
+            await remove_parts(self._env, strays)
+        return [*strays.words, *await end_earlier_commands(self._env, self._bundles, known())]
+
+    async def odd_logs(
+        self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+    ) -> Sequence[tuple[str, str]]:
+        with trying("looking at the logs"):
+            return await FOREIGN.run("looking at the logs", odd_logs, tuple(sandboxes), tuple(containers))
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
@@ -243,8 +280,3 @@ class OciHandler:
     async def close(self) -> None:
         self._exits.close()
         self._executions.close()
-
-
-def _state_on_file(directory: str) -> tuple[bool, bool]:
-    """Whether the runtime knows the container, and whether its first process waits to be started."""
-    return os.path.isdir(directory), os.path.exists(f"{directory}/exec.fifo")

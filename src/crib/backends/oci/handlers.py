@@ -19,6 +19,17 @@ from crib.ports import Handler
 log = logging.getLogger(__name__)
 
 
+def closed_handlers(
+    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
+) -> Mapping[HandlerName, Handler]:
+    """None can run anything, but what they made can be removed, also where their programs are gone."""
+    environments = {
+        HandlerName(name): closed_environment(HandlerName(name), settings, paths, facts, "it only removes")
+        for name in (*settings.handlers, settings.default_handler)
+    }
+    return _handlers(environments, settings, layers)
+
+
 async def open_handlers(
     settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
 ) -> Mapping[HandlerName, Handler]:
@@ -36,6 +47,12 @@ async def open_handlers(
                 raise
             log.warning("handler %s cannot be used: %s", name, error)
             environments[name] = closed_environment(name, settings, paths, facts, str(error))
+    return _handlers(environments, settings, layers)
+
+
+def _handlers(
+    environments: dict[HandlerName, OciEnvironment], settings: Settings, layers: LayerMounts
+) -> Mapping[HandlerName, Handler]:
     default = HandlerName(settings.default_handler)
     others = frozenset(environments) - {default}
     environments[default] = replace(environments[default], others=others)

@@ -78,28 +78,34 @@ def _note_pins(paths: Paths, record: SandboxRecord) -> None:
         # A container that binds all of /run must not get a copy: it would keep the namespace alive after us.
         set_propagation(path, "unbindable")
     # A link is written and read in one step, and is as short-lived as the pins.
-    os.symlink(" ".join(map(_namespace_at, pins(paths, record).values())), _note(paths, record))
+    os.symlink(" ".join(map(_thing_at, _places(paths, record))), _note(paths, record))
+
+
+def _places(paths: Paths, record: SandboxRecord) -> list[str]:
+    """Where something is mounted as long as the pod is whole."""
+    shm = [paths.shm(record.id)] if "ipc" in _kinds(record.config) else []
+    return [*pins(paths, record).values(), *shm]
 
 
 def held_by(paths: Paths, record: SandboxRecord) -> dict[str, str]:
-    """Where something must be mounted for the pod to be whole, and which namespace, as in mountinfo.
+    """Where something must be mounted for the pod to be whole, and what, as `mount_roots_below` tells it.
 
-    Empty where any will do: for its /dev/shm, and in a pod of a daemon that did not write them down.
+    Empty where any will do: in a pod of a daemon that did not write it down.
     """
     made: dict[str, str] = {}
     with contextlib.suppress(FileNotFoundError):
         made = {name.partition(":")[0]: name for name in os.readlink(_note(paths, record)).split()}
-    held = {place: made.get(os.path.basename(place), "") for place in pins(paths, record).values()}
-    if "ipc" in _kinds(record.config):
-        held[paths.shm(record.id)] = ""
-    return held
+    # Of a namespace the kernel tells its kind too, of a file system its device alone.
+    return {
+        place: made.get(os.path.basename(place), "").removeprefix("shm:") for place in _places(paths, record)
+    }
 
 
 def is_whole(paths: Paths, record: SandboxRecord) -> bool:
-    """Whether all of it is there, and no other in its place."""
+    """Whether all of it is there, and nothing else in its place."""
     return all(
-        is_mountpoint(place) and namespace in ("", _namespace_at(place))
-        for place, namespace in held_by(paths, record).items()
+        is_mountpoint(place) and thing in ("", _thing_at(place).removeprefix("shm:"))
+        for place, thing in held_by(paths, record).items()
     )
 
 
@@ -107,8 +113,12 @@ def _note(paths: Paths, record: SandboxRecord) -> str:
     return paths.namespace(record.id, "made")
 
 
-def _namespace_at(pin: str) -> str:
-    return f"{os.path.basename(pin)}:[{os.stat(pin).st_ino}]"
+def _thing_at(place: str) -> str:
+    """`net:[4026532212]`, or `shm:0:57`."""
+    name, found = os.path.basename(place), os.stat(place)
+    if name == "shm":
+        return f"shm:{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
+    return f"{name}:[{found.st_ino}]"
 
 
 def unpin_all(paths: Paths, sandbox: SandboxId) -> None:

@@ -25,9 +25,10 @@ from crib.backends.oci.pod_namespaces import (
     pins,
     unpin_all,
 )
-from crib.backends.oci.programs import delete_state, forget_state
+from crib.backends.oci.programs import delete_state, forget_state, knowing
 from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.slices import stop_slice
+from crib.backends.oci.together import Together
 from crib.backends.oci.updates import Updates
 from crib.host.directories import make_directory
 from crib.host.files import remove_tree
@@ -53,6 +54,9 @@ class Pods:
     def __init__(self, environment: OciEnvironment) -> None:
         self._env = environment
         self._paths = environment.paths
+        self._looks: Together[SandboxRecord, bool] = Together(
+            "looking at pods", lambda record: is_whole(environment.paths, record)
+        )
         self._labels = Labels(environment.paths, environment.host)
         self._filters = SeccompFilters(environment.runtime.root)
         self._updates = Updates(environment, Bundles(environment.paths))
@@ -129,7 +133,10 @@ class Pods:
         """Whether all that it was made with is still there."""
         if record.config.shares_pid and not is_alive(record.infra):
             return False
-        return await OURS.run(self._job(record.id), is_whole, self._paths, record)
+        return await self._looks.ask(record)
+
+    def _is_whole(self, record: SandboxRecord) -> bool:
+        return is_whole(self._paths, record)
 
     def made_spec(self, record: SandboxRecord) -> bytes:
         """See Handler.made_spec. Blocks."""
@@ -187,14 +194,21 @@ class Pods:
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
         with trying(what):
-            runtimes = await OURS.run(self._job(sandbox), self._env.runtimes)
-            for runtime in runtimes:
+            runtimes, know_it = await OURS.run(self._job(sandbox), self._runtimes_of, sandbox)
+            for runtime in know_it:
                 await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
             infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
             if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
                 raise Broken(f"{what}: the infra process does not die")
             await self._env.cgroups.remove(infra_cgroup)
             await OURS.run(self._job(sandbox), self._let_go, sandbox, runtimes)
+
+    def _runtimes_of(
+        self, sandbox: SandboxId
+    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]]:
+        """Those that it may be of, and those of them that know it."""
+        runtimes = self._env.runtimes()
+        return runtimes, knowing(runtimes, sandbox)
 
     def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
         for runtime in runtimes:

@@ -11,16 +11,44 @@ import contextlib
 import json
 import logging
 import os
+import time
+from collections.abc import Iterable
 
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.failures import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import run
-from crib.host.threads import OURS, Job
+from crib.host.threads import OURS
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
 _LIMIT = 65536
+FRESH = 3.0
+"""Seconds for which a look at the programs counts."""
+
+
+class Programs:
+    """Whether programs can still be run: a package that is being replaced, or removed by mistake."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+        self._looked = -FRESH
+        self._missing = ""
+
+    async def missing(self) -> str:
+        """What is wrong with the first that is not there; empty when all are."""
+        now = time.monotonic()
+        if now - self._looked >= FRESH:
+            self._looked = now
+            try:
+                self._missing = await OURS.run("looking for the runtime's programs", self._look)
+            except OSError as error:
+                self._missing = str(error)
+        return self._missing
+
+    def _look(self) -> str:
+        gone = (path for path in self._paths if not os.access(path, os.X_OK))
+        return next((f"{path} is not there, or cannot be executed" for path in gone), "")
 
 
 def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:
@@ -46,7 +74,7 @@ def noted_handlers(paths: Paths) -> list[str]:
 def noted_program(paths: Paths, handler: str) -> RuntimeProgram:
     """The program that handler worked with last; without a note, one of the handler's name."""
     root = f"{paths.runtime_root}/{handler}"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         with open(_note(paths, handler), "rb") as file:
             document = json.loads(file.read(_LIMIT))
         args = tuple(map(str, document["args"]))
@@ -54,14 +82,16 @@ def noted_program(paths: Paths, handler: str) -> RuntimeProgram:
     return RuntimeProgram(handler, root)
 
 
+def knowing(runtimes: Iterable[RuntimeProgram], name: str) -> tuple[RuntimeProgram, ...]:
+    """Those that have a state of `name`. Blocks."""
+    return tuple(runtime for runtime in runtimes if os.path.isdir(f"{runtime.root}/{name}"))
+
+
 async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> None:
-    """Ask the runtime to kill and remove `name`, if it knows it.
+    """Ask a runtime that knows `name` to kill and remove it.
 
     Its failing is no failure of ours: what it made is found and removed without it too.
     """
-    job = Job(f"looking for {name} of {runtime.program}", owner=name)
-    if not await OURS.run(job, os.path.isdir, f"{runtime.root}/{name}"):
-        return
     try:
         completed = await run(runtime.delete(name), timeout=timeout)
     except OSError as error:  # the program may be gone, as its handler is

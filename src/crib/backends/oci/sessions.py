@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -96,8 +95,6 @@ class Console:
 
     def __init__(self, wanted: ExecProcess, path: str) -> None:
         self._wanted = wanted
-        with contextlib.suppress(FileNotFoundError):  # of a daemon before us with the same pid
-            os.unlink(path)
         self._socket = ConsoleSocket(path)
 
     def started(self) -> None:

@@ -57,7 +57,7 @@ class Database:
 
     def _open(self, paths: Paths, boot: str, holding: Holding) -> None:
         self._paths = paths
-        self.path, self.image_path = paths.database, paths.image_database
+        self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
         self._watcher: Callable[[str], None] = lambda problem: None
         self._told_mended: Callable[[str], None] = lambda text: None
@@ -77,7 +77,7 @@ class Database:
         try:
             self._reserve.keep()
         except OSError as error:  # told before the first verb, and again by the follower
-            self._problems.setdefault(self.path, problem_with(self.path, error))
+            self._problems.setdefault(paths.database, problem_with(paths.database, error))
         for part in (self._follower, self.pods, self.images):
             part.told = self._tell
         for other in (self._follower, self.images):

@@ -13,12 +13,15 @@ from typing import TypeVar
 import msgspec
 
 from crib.backends.records.boot_file import Change
+from crib.backends.records.check import check_databases
 from crib.backends.records.database import Database
 from crib.backends.records.image_file import Statement
 from crib.backends.records.salvage import LOST_FILE
 from crib.backends.records.sqlite_files import commit, is_full
+from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, Exhausted
+from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -29,6 +32,8 @@ T = TypeVar("T")
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of one document of an image at most: as many as a pull takes."""
+CHECK_LIMIT = 600.0
+"""Seconds that a check of the databases may take."""
 _PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
 _PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"
 _DELETE_IMAGE = "DELETE FROM images WHERE id = ?"
@@ -114,6 +119,13 @@ class SqliteRecords:
     async def delete_image(self, image: ImageId) -> None:
         """Record and documents in one commit; if that cannot be now, it will be tried again."""
         await self._images.remove(image, (_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
+
+    async def check(self) -> Sequence[Finding]:
+        return await OURS.run(
+            Job("checking the databases", limit=CHECK_LIMIT),
+            check_databases,
+            *self._database.files,
+        )
 
     def close(self) -> None:
         self._database.close()

@@ -14,15 +14,24 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from crib.engine.admission import AdmittedJoins
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
-from crib.engine.joins import Joins
+from crib.engine.keeper import current_work
+from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
-from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, AlreadyExists, InvalidRequest, NotFound, WrongState
+from crib.model.errors import (
+    IMAGE_VOLUME_MOUNT_FAILED,
+    AlreadyExists,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    WrongState,
+)
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
@@ -40,7 +49,9 @@ class CreateContainer:
         self._core = core
         self._catalogue = catalogue
         self._policy = policy
-        self._joins: Joins[ContainerId] = Joins(core.keeper, "create container")
+        self._joins: AdmittedJoins[ContainerId] = AdmittedJoins(
+            core.keeper, "create container", core.admission
+        )
         self._unclaimed: set[ContainerId] = set()
         """Made, and their callers had gone: nobody was told their ids."""
 
@@ -60,7 +71,10 @@ class CreateContainer:
             self._unclaimed.discard(row.id)
             return row.id
         self._give_up_earlier(sandbox.id, config)
-        return await self._joins.join(key, config, lambda: self._create(sandbox.id, config))
+        claim = core.claim(sandbox, config.name)
+        return await self._joins.admitted(
+            key, config, claim, lambda: self._create(sandbox.id, config), sandbox.id
+        )
 
     def _give_up_earlier(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
         """End creates of earlier attempts whose callers have gone, and remove what they made.
@@ -69,10 +83,14 @@ class CreateContainer:
         (kuberuntime_container.go, startContainer).
         """
         core = self._core
+        for key in self._joins:  # one may wait for its image's policy, and have no row yet
+            match key:
+                case (pod, name, int(attempt)) if (pod, name) == (sandbox_id, config.name):
+                    if attempt < config.attempt:
+                        self._joins.end_abandoned(key)
         for row in core.containers_of(sandbox_id):
             if row.config.name != config.name or row.config.attempt >= config.attempt:
                 continue
-            self._joins.end_abandoned((sandbox_id, config.name, row.config.attempt))
             if row.id in self._unclaimed and row.state is ContainerState.CREATED:
                 core.keeper.start(f"remove unclaimed container {row.id}", teardown_container(core, row))
 
@@ -85,11 +103,14 @@ class CreateContainer:
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, "create container")
+        self._refuse_crowd(sandbox_id)
         self._check_target(sandbox_id, config)
         record = self.draft(sandbox, config, image)
         for used in record.held_images:
             self._catalogue.use(used)
         core.containers.put(record)
+        if (work := current_work()) is not None:
+            work.of = record.id
         stage = core.timeline.of(sandbox_id)
         with stage("CreateContainer", config.name):
             try:
@@ -116,6 +137,13 @@ class CreateContainer:
             self._unclaimed = {row for row in self._unclaimed if core.containers.get(row)} | {record.id}
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    def _refuse_crowd(self, sandbox_id: SandboxId) -> None:
+        """A kubelet tries for ever: what hangs must not become more each time."""
+        left = [row for row in self._core.containers_of(sandbox_id) if row.id in self._core.retries.objects()]
+        if len(left) >= MAX_LEFT:
+            text = f"pod sandbox {sandbox_id} has {len(left)} containers that cannot be removed"
+            raise Exhausted(f"{text}, one of them {left[0].id}: {left[0].message}")
 
     def _check_target(self, sandbox_id: SandboxId, config: ContainerConfig) -> None:
         """Whose processes the container is to see: those of a running container of its own pod only."""

@@ -7,10 +7,13 @@ import asyncio
 from crib.ends import ByteSource
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult
-from crib.model.errors import Broken, InvalidRequest, TimedOut
+from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import move_container
 from crib.model.streams import ExecProcess
 from crib.ports import Handler
+
+DYING_TIME = 1.0
+"""Seconds that commands get to die from SIGKILL when the daemon stops."""
 
 
 class ExecSync:
@@ -18,6 +21,8 @@ class ExecSync:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._under_way: set[asyncio.Task[ExecResult]] = set()
+        self._stopping = False
 
     async def __call__(self, text: str, command: ExecCommand) -> ExecResult:
         core = self._core
@@ -26,20 +31,52 @@ class ExecSync:
         record = core.container(text)
         move_container(record, "exec")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        work = core.keeper.start(f"exec in {record.id}", run_command(handler, record, command))
-        return await asyncio.shield(work)
+        work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
+        self._under_way.add(work.task)
+        work.task.add_done_callback(self._under_way.discard)
+        return await work.wait()
+
+    async def end_after(self, grace: float) -> None:
+        """The daemon stops: in `grace` seconds end the commands that still run, and tell their callers."""
+        await asyncio.sleep(grace)
+        self._stopping = True
+        under_way = tuple(self._under_way)
+        for _once_more in range(2):
+            for work in under_way:
+                work.cancel()
+            if under_way:
+                await asyncio.wait(under_way, timeout=DYING_TIME)
+
+    async def _until_we_stop(
+        self, handler: Handler, record: ContainerRecord, command: ExecCommand
+    ) -> ExecResult:
+        """See `run_command`; Unavailable when it was ended, or left, because the daemon stops."""
+        task = asyncio.current_task()
+        assert task is not None
+        stopping = f"crib is stopping: {_named(command, record)}"
+        try:
+            return await run_command(handler, record, command)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise  # abandoned
+            # Once: all of it has been killed. Twice: that took too long.
+            fate = "was ended" if task.cancelling() == 1 else "may still run"
+            raise Unavailable(f"{stopping} {fate}") from None
+        except Broken as error:
+            if not (self._stopping and task.cancelling()):
+                raise
+            raise Unavailable(f"{stopping} may still run: {error}") from None
 
 
 async def run_command(handler: Handler, record: ContainerRecord, command: ExecCommand) -> ExecResult:
     """Run it to its end; what it writes is read to the end, and the beginning of it kept.
 
-    TimedOut when its time-out passed: all of its processes are gone then.
+    TimedOut when its time-out passed. All of its processes are gone then, and after a cancellation.
     """
-    limited = command.timeout > 0
-    process = ExecProcess(command.argv, stdout=True, stderr=True, contained=limited)
-    what = f"exec of {command.argv[0]!r} in container {record.id}"
+    # Contained also without a time-out: only so can all of it be ended, by us or after us (Handler.sweep).
+    process = ExecProcess(command.argv, stdout=True, stderr=True, contained=True)
     try:
-        async with asyncio.timeout(command.timeout if limited else None) as limit:
+        async with asyncio.timeout(command.timeout if command.timeout > 0 else None) as limit:
             session = await handler.exec(record, process)
             try:
                 stdout, stderr = await asyncio.gather(
@@ -48,7 +85,6 @@ async def run_command(handler: Handler, record: ContainerRecord, command: ExecCo
                 )
                 return ExecResult(await session.wait(), stdout, stderr)
             except asyncio.CancelledError:
-                # Cancelled once more (the daemon ends) it goes on without us.
                 await session.kill()
                 raise
             finally:
@@ -57,7 +93,12 @@ async def run_command(handler: Handler, record: ContainerRecord, command: ExecCo
         if not limit.expired():
             raise
         left = f": {error}" if isinstance(error, Broken) else ""
+        what = _named(command, record)
         raise TimedOut(f"{what} took longer than {command.timeout:g} s{left}") from None
+
+
+def _named(command: ExecCommand, record: ContainerRecord) -> str:
+    return f"exec of {command.argv[0]!r} in container {record.id}"
 
 
 async def _beginning(source: ByteSource | None, limit: int) -> bytes:
@@ -79,4 +120,4 @@ class ReopenLog:
         record = core.container(text)
         move_container(record, "reopen log")
         handler = core.caretaker(core.sandbox(record.sandbox_id))
-        await asyncio.shield(core.keeper.start(f"reopen log of {record.id}", handler.reopen_log(record)))
+        await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()

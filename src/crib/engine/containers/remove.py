@@ -6,7 +6,9 @@ from crib.engine.containers.stop import kill_container
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.joins import Joins
+from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerRecord
+from crib.model.errors import CribError
 from crib.model.lifecycle import is_listed
 
 
@@ -19,9 +21,15 @@ class RemoveContainer:
 
     async def __call__(self, text: str) -> None:
         record = self._core.containers.find(text)
-        if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._remove(record))
+        # One that is being removed is hidden, but not gone: who asks again waits with who asked first.
+        if record is not None and (is_listed(record) or self._joins.running(record.id)):
+            ending = self._core.admission.ending
+            await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record)), record.id)
 
     async def _remove(self, record: ContainerRecord) -> None:
-        await kill_container(self._core, record.id)
+        try:
+            await kill_container(self._core, record.id)
+        except CribError:
+            self._core.retries.later(record.id, CLEAN_UP, lambda: self._remove(record))
+            raise
         await teardown_container(self._core, record)

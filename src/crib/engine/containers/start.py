@@ -6,8 +6,8 @@ import signal
 from contextlib import suppress
 from dataclasses import replace
 
+from crib.engine.admission import AdmittedJoins
 from crib.engine.core import Core
-from crib.engine.joins import Joins
 from crib.model.container import ContainerState
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventType
@@ -24,11 +24,12 @@ class StartContainer:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._joins: Joins[None] = Joins(core.keeper, "start container")
+        self._joins: AdmittedJoins[None] = AdmittedJoins(core.keeper, "start container", core.admission)
 
     async def __call__(self, text: str) -> None:
         record = self._core.container(text)
-        await self._joins.join(record.id, record, lambda: self._start(record.id))
+        claim = self._core.claim(self._core.sandbox(record.sandbox_id), record.config.name)
+        await self._joins.admitted(record.id, record, claim, lambda: self._start(record.id), record.id)
 
     async def _start(self, container: ContainerId) -> None:
         core = self._core

@@ -7,6 +7,7 @@ import signal
 
 from crib.engine.containers.exits import record_exit
 from crib.engine.core import Core
+from crib.engine.keeper import at_stage
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
@@ -33,7 +34,7 @@ class StopContainer:
             return
         work = self._stop(record.id, min(grace, MAX_GRACE))
         # Not joined: a second call may come with a shorter grace, and then that is the one that counts.
-        await asyncio.shield(self._core.keeper.start(f"stop container {record.id}", work))
+        await self._core.keeper.begin("stop container", work, record.id).wait()
 
     async def _stop(self, container: ContainerId, grace: float) -> None:
         core = self._core
@@ -45,10 +46,12 @@ class StopContainer:
         if grace > 0 and record.state is ContainerState.RUNNING:
             exited = core.exited(container)
             await self._signal_once(record)
-            if await _happens(exited, grace):
+            with at_stage("its own end"):
+                ended = await _happens(exited, grace)
+            if ended:
                 self._signalled.discard(container)
                 return
-        await kill_container(core, container)
+        await core.admission.ending(lambda: kill_container(core, container))
         self._signalled.discard(container)
 
     async def _signal_once(self, record: ContainerRecord) -> None:
@@ -70,9 +73,10 @@ async def kill_container(core: Core, container: ContainerId) -> None:
             return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
         exited = core.exited(container)
     handler = _handler(core, record)
-    await handler.signal(record, signal.SIGKILL, everyone=True)
-    if await _happens(exited, KILL_BOUND):
-        return
+    with at_stage("SIGKILL"):
+        await handler.signal(record, signal.SIGKILL, everyone=True)
+        if await _happens(exited, KILL_BOUND):
+            return
     seen = await handler.observe(record)
     if seen.status not in ("stopped", "gone"):
         raise Broken(f"container {container} is still {seen.status} {KILL_BOUND:.0f} s after SIGKILL")

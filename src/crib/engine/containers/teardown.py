@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
+from crib.engine.keeper import at_stage
+from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.events import EventType
 from crib.model.lifecycle import is_listed, move_container
@@ -13,22 +15,26 @@ from crib.model.lifecycle import is_listed, move_container
 async def teardown_container(core: Core, record: ContainerRecord) -> None:
     """Kill what is left and remove every trace; running it twice does no harm.
 
-    If that fails the row stays, UNKNOWN with the reason, for the next try, and the error goes on.
+    If that fails the row stays, UNKNOWN with the reason, the error goes on, and it is tried again later.
     """
     async with core.locks.of(record.id):
         current = core.containers.get(record.id)
         if current is None:
             return
         was_listed = is_listed(current)
-        current = core.containers.put(replace(current, state=move_container(current, "remove")))
+        if not current.abandoned:  # which stays in the lists until nothing of it is left
+            current = core.containers.put(replace(current, state=move_container(current, "remove")))
         sandbox = core.sandboxes.get(current.sandbox_id)
         handler = core.caretaker(sandbox)
         try:
-            await handler.delete(current)
+            with at_stage("delete"):
+                await handler.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
+            reason = current.reason if current.abandoned else "RemoveError"
             core.containers.put(
-                replace(current, state=ContainerState.UNKNOWN, reason="RemoveError", message=str(error))
+                replace(current, state=ContainerState.UNKNOWN, reason=reason, message=str(error))
             )
+            core.retries.later(record.id, CLEAN_UP, lambda: teardown_container(core, record))
             raise
         core.containers.remove(current)
         core.tell_exited(current.id)

@@ -9,7 +9,6 @@ tell      the row's `resources`, which ContainerStatus shows
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from crib.engine.core import Core
@@ -27,8 +26,8 @@ class UpdateContainer:
     async def __call__(self, text: str, change: Resources) -> None:
         """Merge `change` into the limits; 0 and "" leave a limit as it is."""
         record = self._core.container(text)
-        work = self._core.keeper.start(f"update of {record.id}", self._update(record.id, change))
-        await asyncio.shield(work)
+        work = self._core.keeper.begin("update container", self._update(record.id, change), record.id)
+        await work.wait()
 
     async def _update(self, container: ContainerId, change: Resources) -> None:
         core = self._core

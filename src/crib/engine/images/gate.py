@@ -36,6 +36,12 @@ class StoreGate:
             if self._wanted and not self._filling:
                 await self.sweep()
 
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[bool]:
+        """Whether nobody fills; nobody begins to, or sweeps, while this is held."""
+        async with self._sweeping:
+            yield not self._filling
+
     def want_sweep(self) -> None:
         """Whoever is the last to leave sweeps. Called by one who fills."""
         self._wanted = True

@@ -13,10 +13,10 @@ import re
 
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, InvalidRequest, WrongState
 from crib.model.ids import Digest
-from crib.model.image import FetchedImage, ImageRecord, ImageReference, parse_reference
+from crib.model.image import FetchedImage, ImageRecord, ImageReference, SuspectImage, parse_reference
 from crib.model.registry import registry_pattern, spellings
 from crib.model.settings import ImagePolicy, ImageSettings
-from crib.ports import Images, SuspectImage
+from crib.ports import Images
 
 log = logging.getLogger(__name__)
 

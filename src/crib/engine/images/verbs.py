@@ -126,6 +126,11 @@ class ImageVerbs:
         """Remove layers that no image and no container needs."""
         await self._gate.sweep()
 
+    async def unreferenced(self) -> Sequence[Digest]:
+        """Layers that `sweep` would remove; none while images come, whose layers are not on record yet."""
+        async with self._gate.resting() as is_resting:
+            return await self._core.ports.images.sweep(self._needed(), dry=True) if is_resting else ()
+
     async def _join(self, order: PullOrder, transfer: Transfer | None = None) -> tuple[ImageRecord, ...]:
         transfer = transfer or Transfer(order)
         return await self._pulls.join(_key(order), transfer, lambda: self._pull(order, transfer))
@@ -180,12 +185,15 @@ class ImageVerbs:
         await self._catalogue.remove(record)
         await self._gate.sweep()
 
-    async def _sweep_unreferenced(self) -> None:
+    def _needed(self) -> set[Digest]:
         keep: set[Digest] = {layer.diff_id for image in self._catalogue for layer in image.layers}
         keep |= self._catalogue.doubted
         for container in self._core.containers:
             keep.update(container.held_layers)
-        for digest in await self._core.ports.images.sweep(keep):
+        return keep
+
+    async def _sweep_unreferenced(self) -> None:
+        for digest in await self._core.ports.images.sweep(self._needed()):
             log.info("layer %s removed: no image and no container needs it", digest)
 
 

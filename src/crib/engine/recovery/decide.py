@@ -8,8 +8,9 @@ CREATED, RUNNING      an exit file                                     MARK_EXIT
 CREATED, RUNNING      gone or stopped, no exit file, monitor alive     KEEP: the exit file is about to come
 CREATED, RUNNING      gone or stopped, no exit file, no monitor        MARK_EXITED 255, lost
 CREATED               running (died between start and record)         KEEP, as RUNNING
+UNKNOWN               created, running (an earlier look failed)        KEEP, as CREATED, RUNNING
 CREATED, RUNNING      there, monitor dead                              KILL, MARK_EXITED 255, lost
-EXITED                anything                                         KEEP
+EXITED, abandoned     anything                                         KEEP
 anything              another boot                                     MARK_EXITED 255, lost
 """
 
@@ -30,6 +31,7 @@ class Action(Enum):
 
     KEEP = auto()
     KEEP_RUNNING = auto()
+    KEEP_CREATED = auto()
     MARK_EXITED = auto()
     KILL = auto()
     TEARDOWN = auto()
@@ -47,7 +49,7 @@ def decide_unseen(record: ContainerRecord, *, same_boot: bool, now: int) -> Deci
     """What can be decided without looking; None when the world must be observed."""
     if record.state in (ContainerState.CREATING, ContainerState.REMOVING):
         return Decision(Action.TEARDOWN)
-    if record.state is ContainerState.EXITED:
+    if record.state is ContainerState.EXITED or record.abandoned:
         return Decision(Action.KEEP)
     if not same_boot:
         return Decision(Action.MARK_EXITED, Exit(record.id, LOST, now, lost=True))
@@ -65,4 +67,6 @@ def decide(record: ContainerRecord, seen: Observation, now: int) -> Decision:
         return Decision(Action.KILL, lost)
     if record.state is not ContainerState.RUNNING and seen.status == "running":
         return Decision(Action.KEEP_RUNNING)
+    if record.state is ContainerState.UNKNOWN and seen.status == "created":
+        return Decision(Action.KEEP_CREATED)
     return Decision(Action.KEEP)

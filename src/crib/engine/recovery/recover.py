@@ -16,6 +16,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
@@ -39,6 +40,7 @@ PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
+_HALF = (SandboxState.CREATING, SandboxState.REMOVING)
 _UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
 Work = Callable[[], Awaitable[None]]
@@ -78,7 +80,7 @@ class _Recovery:
         for name, handler in core.ports.handlers.items():
             core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
         for pod in core.sandboxes:
-            if not pod.released:
+            if not pod.released or pod.state in _HALF:
                 self._sandboxes[pod.id] = self._begin_sandbox(pod, looks.get(pod.id, ()))
         await _over(self._sandboxes.values(), LOOK_BOUND)
         for name, handler in core.ports.handlers.items():
@@ -88,8 +90,11 @@ class _Recovery:
     async def rest(self, states: asyncio.Task[None]) -> None:
         """What nobody who lists pods has to wait for. What is made meanwhile is left alone."""
         core = self._core
+        for row in (*core.sandboxes, *core.containers):
+            if row.abandoned:
+                clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
-        await self._bounded("what belongs to no record", lambda: _sweep(core), 6 * BOUND)
+        await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
         # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
         await _sweep_networks(core)
 
@@ -100,7 +105,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _container(core, row)):
                 _doubt_container(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_sandbox(self, row: SandboxRecord, looks: Iterable[asyncio.Task[None]]) -> asyncio.Task[None]:
         core, what = self._core, f"pod sandbox {row.id}"
@@ -110,7 +115,7 @@ class _Recovery:
             if problem := await self._bounded(what, lambda: _sandbox(core, row.id)):
                 _doubt_sandbox(core, row, problem)
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), row.id)
 
     def _begin_network(self, sandbox: SandboxId, state: asyncio.Task[None]) -> asyncio.Task[None]:
         core, what = self._core, f"the network of pod sandbox {sandbox}"
@@ -119,7 +124,7 @@ class _Recovery:
             await _over([state])
             await self._bounded(what, lambda: _resume_network(core, sandbox))
 
-        return core.keeper.serve(f"recovery of {what}", work())
+        return core.keeper.serve("recovery", work(), sandbox)
 
     async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
         """Do the work within `bound` seconds; returns what went wrong, or nothing."""
@@ -180,7 +185,7 @@ def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
 def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
     """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
     now = core.sandboxes.get(row.id)
-    if now is not None and now.state in (SandboxState.CREATING, SandboxState.REMOVING):
+    if now is not None and now.state in _HALF:
         core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
 
 
@@ -195,10 +200,11 @@ async def _container(core: Core, record: ContainerRecord) -> None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
         if core.containers.get(record.id) is not record:
             return  # a caller, or its exit, came before the answer
-    await _do(core, record, decision)
+    await carry_out(core, record, decision)
 
 
-async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
+async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
+    """Make record and world agree as the table says."""
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
@@ -206,6 +212,8 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
             began = record.started_at or core.clock()
             found = replace(record, state=ContainerState.RUNNING, started_at=began, reason="", message="")
             core.containers.put(found)
+        case Action.KEEP_CREATED:
+            core.containers.put(replace(record, state=ContainerState.CREATED, reason="", message=""))
         case Action.KILL:
             assert decision.exit is not None
             handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
@@ -221,10 +229,12 @@ async def _do(core: Core, record: ContainerRecord, decision: Decision) -> None:
 async def _sandbox(core: Core, sandbox: SandboxId) -> None:
     async with core.locks.of(sandbox):
         record = core.sandboxes.get(sandbox)
-        if record is None or record.released:
+        if record is None:
             return
-        if record.state in (SandboxState.CREATING, SandboxState.REMOVING):
+        if record.state in _HALF:
             await teardown_sandbox(core, record, "interrupted")
+            return
+        if record.released:
             return
         if record.boot_id == core.facts.boot_id:
             await notice_loss(core, sandbox)
@@ -250,12 +260,10 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
             core.sandboxes.put(replace(now, network=attachment))
 
 
-async def _sweep(core: Core) -> None:
-    def known() -> set[str]:
-        return {row.id for table in (core.sandboxes, core.containers) for row in table}
-
+async def sweep(core: Core) -> None:
+    """Remove whatever of ours belongs to no record."""
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(known):
+        for what in await handler.sweep(core.known_ids):
             log.warning("removed %s: it belonged to no record", what)
 
 

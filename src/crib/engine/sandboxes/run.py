@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crib.engine.admission import AdmittedJoins, Claim
 from crib.engine.core import Core, sandbox_name
 from crib.engine.identity import sandbox_differences
-from crib.engine.joins import Joins
+from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.teardown import teardown_sandbox
-from crib.model.errors import AlreadyExists, InvalidRequest
+from crib.engine.timeline import SandboxTimeline
+from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.lifecycle import move_sandbox
@@ -28,7 +30,7 @@ class RunSandbox:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._joins: Joins[SandboxId] = Joins(core.keeper, "run sandbox")
+        self._joins: AdmittedJoins[SandboxId] = AdmittedJoins(core.keeper, "run sandbox", core.admission)
 
     async def __call__(self, config: SandboxConfig, handler: str) -> SandboxId:
         """Run a sandbox; who asks for the same one joins the work that is under way, or gets its id.
@@ -52,7 +54,13 @@ class RunSandbox:
         elif (row := self._core.sandboxes.named(key)) is not None and row.state is SandboxState.READY:
             _refuse_difference(record, row)
             return row.id
-        return await self._joins.join(key, record, lambda: self._run(record, chosen))
+        claim = Claim(config.metadata.uid, True, lambda: self._stages(record)("queued", config.metadata.name))
+        return await self._joins.admitted(key, record, claim, lambda: self._run(record, chosen), record.id)
+
+    def _stages(self, record: SandboxRecord) -> SandboxTimeline:
+        stage, metadata = self._core.timeline.of(record.id), record.config.metadata
+        stage.pod = f"{metadata.namespace}/{metadata.name}"
+        return stage
 
     def _resolver(self, config: SandboxConfig) -> DnsConfig | None:
         if config.host_network or config.dns is not None:
@@ -63,9 +71,9 @@ class RunSandbox:
         core = self._core
         core.refuse_if_faulty()
         await self._clear(record)
+        _refuse_crowd(core, record)
         _refuse_shared_ids(core, record)  # nothing waits from here to the row, which holds the ids
-        stage = core.timeline.of(record.id)
-        stage.pod = f"{record.config.metadata.namespace}/{record.config.metadata.name}"
+        stage = self._stages(record)
         with stage("RunPodSandbox", record.config.metadata.name):
             core.sandboxes.put(record)
             try:
@@ -78,7 +86,9 @@ class RunSandbox:
                 record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
                 core.refuse_if_faulty()
             except BaseException as error:
-                await teardown_sandbox(core, record, f"run failed: {error}")
+                async with core.locks.of(record.id):  # abandoned, it may be taken away by others too
+                    if core.sandboxes.get(record.id) is not None:
+                        await teardown_sandbox(core, record, f"run failed: {error}")
                 raise
         core.tell(EventType.CREATED, record.id, record.id)
         core.tell(EventType.STARTED, record.id, record.id)
@@ -103,6 +113,20 @@ class RunSandbox:
                 raise AlreadyExists(
                     f"pod sandbox {known.id} of an earlier try could not be removed: {'; '.join(failures)}"
                 )
+
+
+def _refuse_crowd(core: Core, record: SandboxRecord) -> None:
+    """A kubelet tries for ever: what hangs must not become more each time."""
+    meta = record.config.metadata
+    known = [core.sandboxes.get(key) for key in core.retries.objects()]
+    left = [
+        row
+        for row in known
+        if row is not None and row.config.metadata.uid == meta.uid and row.config.metadata.name == meta.name
+    ]
+    if len(left) >= MAX_LEFT:
+        text = f"pod {meta.namespace}/{meta.name} has {len(left)} sandboxes that cannot be removed"
+        raise Exhausted(f"{text}, one of them {left[0].id}: {left[0].reason}")
 
 
 def _refuse_shared_ids(core: Core, record: SandboxRecord) -> None:
@@ -132,6 +156,5 @@ def _refuse_difference(wanted: SandboxRecord, known: SandboxRecord) -> None:
     if wanted.handler != known.handler:
         differences = (*differences, "runtime_handler")
     if differences:
-        raise AlreadyExists(
-            f"pod {'/'.join(map(str, sandbox_name(wanted)))} exists with a different {', '.join(differences)}"
-        )
+        name = "/".join(map(str, sandbox_name(wanted) or ()))
+        raise AlreadyExists(f"pod {name} exists with a different {', '.join(differences)}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from crib.engine.core import Core
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
-from crib.model.errors import Broken
+from crib.model.errors import Broken, CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed, move_sandbox
@@ -23,20 +23,28 @@ class StopSandbox:
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
         if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._stop(record.id))
+            ending = self._core.admission.ending
+            await self._joins.join(
+                record.id, record, lambda: ending(lambda: stop_sandbox(self._core, record.id)), record.id
+            )
 
-    async def _stop(self, sandbox: SandboxId) -> None:
-        core = self._core
-        async with core.locks.of(sandbox):
-            record = core.sandboxes.get(sandbox)
-            if record is None or record.released:
-                return
-            state = move_sandbox(record, "stop")
-            # Recorded first: from here on no container is created in it, also after a crash.
-            record = core.sandboxes.put(replace(record, state=state, reason=""))
+
+async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
+    """End all of it and give back what it holds; Broken says what failed. One that is gone is stopped."""
+    async with core.locks.of(sandbox):
+        record = core.sandboxes.get(sandbox)
+        if record is None or record.released:
+            return
+        state = move_sandbox(record, "stop")
+        # Recorded first: from here on no container is created in it, also after a crash.
+        record = core.sandboxes.put(replace(record, state=state, reason=""))
+        try:
             released = await release_sandbox(core, record)
-            core.sandboxes.put(replace(released, reason=""))
-        core.tell(EventType.STOPPED, sandbox, sandbox)
+        except CribError:
+            core.retries.later(sandbox, "stop sandbox", lambda: stop_sandbox(core, sandbox))
+            raise
+        core.sandboxes.put(replace(released, reason=""))
+    core.tell(EventType.STOPPED, sandbox, sandbox)
 
 
 class RemoveSandbox:
@@ -48,8 +56,12 @@ class RemoveSandbox:
 
     async def __call__(self, text: str) -> None:
         record = self._core.sandboxes.find(text)
-        if record is not None and is_listed(record):
-            await self._joins.join(record.id, record, lambda: self._remove(record.id))
+        # One that is being removed is hidden, but not gone: who asks again waits with who asked first.
+        if record is not None and (is_listed(record) or self._joins.running(record.id)):
+            ending = self._core.admission.ending
+            await self._joins.join(
+                record.id, record, lambda: ending(lambda: self._remove(record.id)), record.id
+            )
 
     async def _remove(self, sandbox: SandboxId) -> None:
         core = self._core

@@ -14,8 +14,11 @@ from dataclasses import replace
 from crib.engine.containers.stop import kill_container
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.keeper import at_stage
+from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, CribError
+from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 log = logging.getLogger(__name__)
@@ -37,36 +40,56 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
     attached = len(failures)
     if not record.config.host_network:
-        await _try(failures, core.ports.networks.detach(core.pod_network(record)))
+        with at_stage("network"):
+            await _try(failures, core.ports.networks.detach(core.pod_network(record)))
     if len(failures) == attached:
         # A plugin that failed may need the namespace at its next try (CNI specification, DEL): an interface
         # that was moved into it gets its own name back there only.
-        await _try(failures, core.caretaker(record).stop_pod(record))
+        with at_stage("namespaces"):
+            await _try(failures, core.caretaker(record).stop_pod(record))
     if failures:
         reason = "; ".join(failures)
-        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        current = core.sandboxes.get(record.id) or record  # it may have been abandoned meanwhile
+        core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=reason))
         raise Broken(f"stopping pod sandbox {record.id}: {reason}")
     return replace(record, state=SandboxState.NOT_READY, released=True, infra=None)
 
 
 async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> list[str]:
-    """Remove every trace of the sandbox; returns what failed (the row then stays, NOT_READY)."""
+    """Remove every trace of the sandbox; returns what failed.
+
+    The row then stays, NOT_READY, and it is tried again later.
+    """
     failures: list[str] = []
     try:
         record = await release_sandbox(core, record)
         for row in core.containers_of(record.id):
             await _try(failures, teardown_container(core, row))
         if not failures:
-            await _try(failures, core.caretaker(record).remove_pod(record))
+            with at_stage("files"):
+                await _try(failures, core.caretaker(record).remove_pod(record))
     except CribError as error:
         failures.append(str(error))
     if failures:
         kept = "; ".join(filter(None, (reason, *failures)))
         log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
-        core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=kept))
+        if (current := core.sandboxes.get(record.id)) is not None:
+            core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=kept))
+            core.retries.later(record.id, CLEAN_UP, lambda: discard_sandbox(core, record.id))
     else:
         core.sandboxes.remove(record)
     return failures
+
+
+async def discard_sandbox(core: Core, sandbox: SandboxId) -> None:
+    """Take away what nobody has a use for; Broken when something of it stays."""
+    async with core.locks.of(sandbox):
+        record = core.sandboxes.get(sandbox)
+        if record is None:
+            return
+        kept = record.reason.partition("; ")[0] if record.abandoned else ""
+        if failures := await teardown_sandbox(core, record, kept):
+            raise Broken("; ".join(failures))
 
 
 async def _try(failures: list[str], step: Awaitable[object]) -> None:

@@ -8,7 +8,6 @@ tell      the row's `overhead` and `resources`
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from crib.engine.core import Core
@@ -27,7 +26,7 @@ class UpdateSandbox:
         """Replace the pod's overhead and resources; None leaves one as it is."""
         record = self._core.sandbox(text)
         work = self._update(record.id, overhead, resources)
-        await asyncio.shield(self._core.keeper.start(f"update of sandbox {record.id}", work))
+        await self._core.keeper.begin("update sandbox", work, record.id).wait()
 
     async def _update(
         self, sandbox: SandboxId, overhead: Resources | None, resources: Resources | None

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
+from crib.backends.waiting import foreign
 from crib.host import processes
-from crib.host.threads import FOREIGN, Job, Overdue
+from crib.host.threads import Job
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder
 from crib.model.registry import AuthConfig, Credential, RegistryHost, is_loopback
@@ -114,10 +115,7 @@ class Credentials:
 
     async def _auths(self, name: str) -> AuthFile | None:
         job = Job(f"reading credentials from {name}", name, FILES_SECONDS)
-        try:
-            return await FOREIGN.run(job, self._files.load, name, docker_config.parse_auth_file)
-        except Overdue as error:
-            raise Unavailable(str(error)) from error
+        return await foreign(job, self._files.load, name, docker_config.parse_auth_file)
 
     async def _of_helper(self, helper: str, asked: str, named_by: str) -> Credential:
         server = docker_config.helper_server(asked)

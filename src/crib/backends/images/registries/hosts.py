@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
 from crib.backends.images.registries.credentials import Credentials, Terms, request_credential
 from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
-from crib.host.threads import FOREIGN, Job, Overdue
+from crib.backends.waiting import foreign
+from crib.host.threads import Job
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
 from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback, port_of
@@ -86,10 +87,7 @@ class RegistryHosts:
         request_credential(order.auth)  # a bad one is refused whoever would be asked
         files = ", ".join(filter(None, (self._settings.registries_conf, *self._settings.hosts_dirs)))
         job = Job(f"reading who is asked for {order.reference}: {files}", files, FILES_SECONDS)
-        try:
-            plan = await FOREIGN.run(job, self._plan, order.reference)
-        except Overdue as error:
-            raise Unavailable(str(error)) from error
+        plan = await foreign(job, self._plan, order.reference)
         hosts = []
         for found in plan.found:
             terms = Terms(found.insecure, plan.helpers)

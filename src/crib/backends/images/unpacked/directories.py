@@ -22,9 +22,10 @@ import msgspec
 
 import crib
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
+from crib.backends.waiting import ours
 from crib.host import files, libc, processes
 from crib.host.mount_table import mounts_below
-from crib.host.threads import OURS, Job
+from crib.host.threads import Job
 from crib.model.errors import Broken, CribError, Exhausted, NotFound
 from crib.model.ids import Digest, digest_from_hex, digest_hex, is_digest
 from crib.model.paths import Paths
@@ -106,11 +107,11 @@ class DirectoryLayers:
             work.callers += 1
         try:
             async with work.lock:
-                size = await OURS.run(Job("looking at a layer's directory", layer), self.size, layer)
+                size = await ours(Job("looking at a layer's directory", layer), self.size, layer)
                 if size is None:
                     async with self._slots:
                         size = await self._unpack(layer)
-                await OURS.run(Job("removing a layer's file", layer), _unlink, self._paths.layer_file(layer))
+                await ours(Job("removing a layer's file", layer), _unlink, self._paths.layer_file(layer))
                 return size
         finally:
             work.callers -= 1
@@ -119,7 +120,7 @@ class DirectoryLayers:
 
     async def check(self, layer: Digest) -> str:
         """What is wrong with the layer on disk; empty when its tree is as it was unpacked."""
-        recorded = await OURS.run(Job("reading a layer's digest", layer), self._recorded, layer)
+        recorded = await ours(Job("reading a layer's digest", layer), self._recorded, layer)
         if recorded is None:
             return f"the digest of its tree is missing: {self._tree_file(layer)}"
         try:
@@ -134,7 +135,7 @@ class DirectoryLayers:
         Not for layers that are being unpacked; unmount them first. Containers that run on them go on.
         """
         doomed = [layer for layer in layers if is_digest(layer)]
-        await OURS.run(f"removing {len(doomed)} layers of {self._paths.layers}", self._remove, doomed)
+        await ours(f"removing {len(doomed)} layers of {self._paths.layers}", self._remove, doomed)
 
     async def tidy(self) -> None:
         """Delete what was removed, unless a container's root still uses it, and what is half-made.
@@ -145,9 +146,9 @@ class DirectoryLayers:
             async with self._names:  # no unpacking may begin in between; deleting takes longer
                 busy = {digest_hex(layer) for layer in self._work}
                 where = f"looking for left-over layers in {self._paths.layers}"
-                doomed = await OURS.run(where, self._leftovers, busy)
+                doomed = await ours(where, self._leftovers, busy)
             job = Job(f"deleting {len(doomed)} removed layers", limit=_SECONDS)
-            await OURS.run(job, self._delete, doomed)
+            await ours(job, self._delete, doomed)
 
     async def _unpack(self, layer: Digest) -> int:
         target = self._unpacking(layer)
@@ -156,10 +157,10 @@ class DirectoryLayers:
         try:
             try:
                 job = Job("preparing a layer's directory", layer, _SECONDS, late=partial(_close, opened))
-                await OURS.run(job, self._prepare, layer, target, opened)
+                await ours(job, self._prepare, layer, target, opened)
                 source_fd, target_fd = opened
                 answer = await unpack_file(source_fd, target_fd, subject)
-                await OURS.run(
+                await ours(
                     Job("syncing an unpacked layer", layer, _SECONDS), self._finish, layer, target_fd, answer
                 )
             finally:
@@ -169,7 +170,7 @@ class DirectoryLayers:
             raise kind(f"{subject}: {error}") from error
         finally:
             # Gone already after a success: the name is another one then.
-            await OURS.run(Job("removing a half-unpacked layer", layer, _SECONDS), files.remove_tree, target)
+            await ours(Job("removing a half-unpacked layer", layer, _SECONDS), files.remove_tree, target)
         if answer.left_out:
             text = "layer %s: %d extended attributes are left out: %s does not take them"
             _log.warning(text, layer, answer.left_out, self._paths.layers)
@@ -270,7 +271,7 @@ async def check_directory(path: str) -> str:
     opened: list[int] = []
     try:
         job = Job(f"opening {path}", path, late=partial(_close, opened))
-        await OURS.run(job, lambda: opened.append(os.open(path, _DIRECTORY)))
+        await ours(job, lambda: opened.append(os.open(path, _DIRECTORY)))
         try:
             return (await unpack_file(-1, opened[0], subject)).digest
         finally:

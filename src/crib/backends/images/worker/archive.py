@@ -26,7 +26,7 @@ from crib.backends.images.worker.documents import (
     wire_platform,
 )
 from crib.backends.images.worker.inflate import InflateError
-from crib.host.threads import run_to_end
+from crib.host.threads import FOREIGN, Job
 from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import ImageDocuments, Platform
 from crib.wire import oci_image
@@ -34,6 +34,7 @@ from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import Kind, Member, printable
 
 MAX_ARCHIVE_MEMBERS = 100_000
+INDEX_SECONDS = 3600.0
 _CHUNK = 1 << 20
 _INFLATED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 """How gzip and zstd begin; an archive that is compressed as a whole is inflated first."""
@@ -122,7 +123,8 @@ class TarArchive:
         """Read all headers; ArchiveError for what is no tar."""
         stop = threading.Event()
         try:
-            await run_to_end(self._index, stop, stop=stop.set)
+            job = Job("reading the headers of an archive", limit=INDEX_SECONDS, stop=stop.set)
+            await FOREIGN.run(job, self._index, stop)
         except TarError as error:
             raise ArchiveError(f"archive is malformed: {error}") from error
 

@@ -195,7 +195,9 @@ class BridgeNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
         """Release what pods hold that are not known, and links and rules that belong to no holder.
 
         Nobody else uses the bridge, so this is always everything. Known besides is what was attached since
@@ -204,13 +206,15 @@ class BridgeNetwork:
         del everything
         released: list[str] = []
         with as_broken(f"sweep bridge {self._name}"):
-            if not self._shared.is_dismantled:
+            if not (dry or self._shared.is_dismantled):
                 await self._shared.rules_at_hand()
             for pod, holding in list(self._addresses.all().items()):
                 if pod not in known and pod not in self._live:
-                    await self._let_go(pod, holding)
+                    if not dry:
+                        await self._let_go(pod, holding)
                     released.extend(f"address {address} of pod {pod}" for address in holding.addresses)
-            stray = await self._shared.rules.remove_but(self._addresses.held())
+            held = self._addresses.held()
+            stray = await (self._shared.rules.beyond(held) if dry else self._shared.rules.remove_but(held))
             released.extend(f"host port {key}" for key in stray)
             if (bridge := self._shared.link) is not None:
                 found = await _ask(self._name, "ports", bridge_link.pod_ports, bridge)
@@ -218,7 +222,7 @@ class BridgeNetwork:
                 self._forget_detached()
                 keep = {*map(host_link_name, self._addresses.all()), *self._detached}
                 names = [name for name in found if name not in keep]
-                gone = await _ask(self._name, "left-over links", _delete_leftovers, names)
+                gone = names if dry else await _ask(self._name, "left-over links", _delete_leftovers, names)
                 released.extend(f"interface {name}" for name in gone)
         return released
 

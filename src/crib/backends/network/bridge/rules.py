@@ -247,6 +247,10 @@ class Rules:
         """Remove the forwards to addresses that are not in `held`; those that were there."""
         return await self._remove(lambda address: address not in held)
 
+    async def beyond(self, held: Collection[Address]) -> Forwards:
+        """The forwards in the kernel to addresses that are not in `held`."""
+        return {key: to for key, to in (await self.in_kernel()).items() if to.address not in held}
+
     async def in_kernel(self) -> Forwards:
         """What leads where, as the kernel has it."""
         async with self._lock:

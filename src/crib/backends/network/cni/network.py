@@ -107,7 +107,7 @@ class CniNetwork:
         async with self._pods.shared():
             if kept := await self._kept_or_current(pod):
                 await self._commands.delete(pod, kept)
-                await _with_files(pod.id, self._kept.remove, pod.id)
+                await _with_files("forget", pod.id, self._kept.remove, pod.id)
         self._ours.discard(pod.id)
 
     async def check(self, pod: PodNetwork) -> str:
@@ -189,13 +189,18 @@ class CniNetwork:
         """Counters of the pod's interfaces; nothing once its namespace is gone."""
         return await interface_usage(pod)
 
-    async def sweep(self, known: Collection[SandboxId], *, everything: bool = False) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then the garbage of networks."""
-        await self._begin()
+    async def sweep(
+        self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
+    ) -> Sequence[str]:
+        """DEL for every kept pod that is not known, then the garbage of networks, which `dry` cannot tell."""
+        if not dry:
+            await self._begin()
         async with self._sweeping:
             kept = await self._all_kept()
             networks = [one.network for attachments in kept.values() for one in attachments]
             lost = [pod for pod in kept if pod not in known and pod not in self._ours]
+            if dry:
+                return [f"network of pod {pod}" for pod in lost]
             released: list[str] = []
             for pod_id in lost:
                 try:
@@ -311,10 +316,7 @@ class CniNetwork:
     async def _all_kept(self) -> dict[SandboxId, tuple[Kept, ...]]:
         """What all pods hold; one whose file is torn may hold something of every network."""
         found: dict[SandboxId, tuple[Kept, ...]] = {}
-        try:
-            read = await _with_files("all pods", self._kept.read_all)
-        except OSError as error:
-            raise Broken(f"read network results: {error.strerror} ({error.filename})") from error
+        read = await _with_files("read", "all pods", self._kept.read_all)
         for pod, kept in read.items():
             nobody = PodNetwork(pod, PodMetadata("", "", ""), netns="")
             found[pod] = kept or ()
@@ -324,19 +326,11 @@ class CniNetwork:
         return found
 
     async def _keep(self, pod: SandboxId, kept: Sequence[Kept]) -> None:
-        try:
-            await _with_files(pod, self._kept.write, pod, kept)
-        except OSError as error:
-            raise Broken(f"keep network result of pod {pod}: {error.strerror} ({error.filename})") from error
+        await _with_files("keep", pod, self._kept.write, pod, kept)
 
     async def _read_kept(self, pod: PodNetwork) -> tuple[Kept, ...]:
         """Raises TornFile."""
-        try:
-            return await _with_files(pod.id, self._kept.read, pod.id)
-        except OSError as error:
-            raise Broken(
-                f"read network result of pod {pod.id}: {error.strerror} ({error.filename})"
-            ) from error
+        return await _with_files("read", pod.id, self._kept.read, pod.id)
 
     async def _kept_or_none(self, pod: PodNetwork) -> tuple[Kept, ...]:
         try:
@@ -359,8 +353,13 @@ class CniNetwork:
         return _asked(pod, networks, {}, {})
 
 
-async def _with_files(owner: str, work: Callable[..., T], *args: object) -> T:
-    return await OURS.run(Job(f"kept network results of {owner}", owner), work, *args)
+async def _with_files(verb: str, owner: str, work: Callable[..., T], *args: object) -> T:
+    """A call of the kept results, which block. Broken."""
+    what = f"{verb} network result of {owner}"
+    try:
+        return await OURS.run(Job(what, owner), work, *args)
+    except OSError as error:
+        raise Broken(f"{what}: {error.strerror} ({error.filename})") from error
 
 
 def _asked(

@@ -12,7 +12,7 @@ from crib.backends.network.cni.choice import LOOK_SECONDS
 from crib.host import processes
 from crib.host.processes import Completed, RunOptions
 from crib.host.strays import marks
-from crib.host.threads import FOREIGN, Job, Overdue
+from crib.host.threads import PROGRAMS, Job, Overdue
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.wire import cni
 
@@ -115,7 +115,7 @@ class Plugins:
         places = ", ".join(self._directories)
         try:
             job = Job(f"looking for cni plugin {plugin_type} in {places}", places, LOOK_SECONDS)
-            return await FOREIGN.run(job, look)
+            return await PROGRAMS.run(job, look)
         except Overdue as error:
             raise PluginMissing(str(error)) from error
 

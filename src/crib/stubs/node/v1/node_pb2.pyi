@@ -82,6 +82,8 @@ class InfoResponse(_message.Message):
     PROGRAMS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    LOOP_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """of crib"""
     runtime_api_version: _builtins.str
@@ -112,6 +114,12 @@ class InfoResponse(_message.Message):
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What was probed and decided, for people: dotted names to values, e.g. kernel.release."""
 
+    @_builtins.property
+    def loop(self) -> Global___LoopLag: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThreadWait]:
+        """the oldest first"""
+
     def __init__(
         self,
         *,
@@ -129,14 +137,83 @@ class InfoResponse(_message.Message):
         programs: _abc.Iterable[Global___Program] | None = ...,
         counts: Global___Counts | None = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        loop: Global___LoopLag | None = ...,
+        waiting: _abc.Iterable[Global___ThreadWait] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "loop", b"loop", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
+
+@_typing.final
+class LoopLag(_message.Message):
+    """How often the daemon's event loop, which serves everybody, was blocked for over 200 ms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STALLS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    LONGEST_FIELD_NUMBER: _builtins.int
+    stalls: _builtins.int
+    seconds: _builtins.float
+    """together"""
+    longest: _builtins.float
+    """seconds"""
+    def __init__(
+        self,
+        *,
+        stalls: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        longest: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest", b"longest", "seconds", b"seconds", "stalls", b"stalls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoopLag: _TypeAlias = LoopLag  # noqa: Y015
+
+@_typing.final
+class ThreadWait(_message.Message):
+    """Work of the daemon that blocks, and is under way in a thread: a look at a file, a question to the kernel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """ours (its own directories, the kernel), foreign (other file systems) or programs"""
+    what: _builtins.str
+    """what is done, and on which object"""
+    owner: _builtins.str
+    """id of the pod, container or layer that it is for, or the path that may hang"""
+    seconds: _builtins.float
+    """since it was asked for"""
+    overdue: _builtins.bool
+    """nobody waits for it any more"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        what: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        overdue: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "overdue", b"overdue", "owner", b"owner", "seconds", b"seconds", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThreadWait: _TypeAlias = ThreadWait  # noqa: Y015
 
 @_typing.final
 class Handler(_message.Message):
@@ -1500,3 +1577,268 @@ class ForwardResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
+
+@_typing.final
+class ListWorkRequest(_message.Message):
+    """Asks for all that is under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkRequest: _TypeAlias = ListWorkRequest  # noqa: Y015
+
+@_typing.final
+class ListWorkResponse(_message.Message):
+    """What is under way, the oldest first; what threads wait for comes last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
+    def __init__(
+        self,
+        *,
+        work: _abc.Iterable[Global___Work] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkResponse: _TypeAlias = ListWorkResponse  # noqa: Y015
+
+@_typing.final
+class Work(_message.Message):
+    """A verb that has not ended, or a thread that has not come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AGE_NS_FIELD_NUMBER: _builtins.int
+    CALLERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """what it is: run sandbox, start container, pull IMAGE, clean-up, thread (foreign), ..."""
+    id: _builtins.str
+    """of the pod sandbox or container that it is about; empty for other work"""
+    title: _builtins.str
+    """NAMESPACE/NAME of the pod, and /CONTAINER; empty where that is not known"""
+    stage: _builtins.str
+    """where it is now, stages within stages parted by " > "; empty between stages"""
+    request_id: _builtins.str
+    """of the call that began it, as the daemon's log has it; empty where none did"""
+    age_ns: _builtins.int
+    """since it began"""
+    callers: _builtins.int
+    """how many wait for it"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        age_ns: _builtins.int = ...,
+        callers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ns", b"age_ns", "callers", b"callers", "id", b"id", "name", b"name", "request_id", b"request_id", "stage", b"stage", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Work: _TypeAlias = Work  # noqa: Y015
+
+@_typing.final
+class AbandonRequest(_message.Message):
+    """What to give up on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """of a pod sandbox or a container, or the beginning of one"""
+    reason: _builtins.str
+    """shown with it, and told to those who waited"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbandonRequest: _TypeAlias = AbandonRequest  # noqa: Y015
+
+@_typing.final
+class AbandonResponse(_message.Message):
+    """What was given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABANDONED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def abandoned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """verbs that were under way, each with its id and stage"""
+
+    def __init__(
+        self,
+        *,
+        abandoned: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbandonResponse: _TypeAlias = AbandonResponse  # noqa: Y015
+
+@_typing.final
+class CheckNodeRequest(_message.Message):
+    """How to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPAIR_FIELD_NUMBER: _builtins.int
+    QUICK_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    quick: _builtins.bool
+    """do not read the content of layers: only see whether they are there"""
+    def __init__(
+        self,
+        *,
+        repair: _builtins.bool = ...,
+        quick: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quick", b"quick", "repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckNodeRequest: _TypeAlias = CheckNodeRequest  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """One thing that a check found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AREA_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    MEND_FIELD_NUMBER: _builtins.int
+    MENDED_FIELD_NUMBER: _builtins.int
+    MEND_ERROR_FIELD_NUMBER: _builtins.int
+    area: _builtins.str
+    """node, records, containers, pods, leftovers, images, network or logs"""
+    subject: _builtins.str
+    """an id, a path, a digest or a name"""
+    problem: _builtins.str
+    note: _builtins.bool
+    """told only: nothing is wrong with it, or it is over"""
+    mend: _builtins.str
+    """what a repair does about it; empty: nothing, an administrator must"""
+    mended: _builtins.bool
+    mend_error: _builtins.str
+    """why a repair did not succeed"""
+    def __init__(
+        self,
+        *,
+        area: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        note: _builtins.bool = ...,
+        mend: _builtins.str = ...,
+        mended: _builtins.bool = ...,
+        mend_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "mend", b"mend", "mend_error", b"mend_error", "mended", b"mended", "note", b"note", "problem", b"problem", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class WipeRequest(_message.Message):
+    """What to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KINDS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """remove nothing, tell only"""
+    force: _builtins.bool
+    """end containers that run"""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """pods (their containers too), containers, network, images, layers; at least one"""
+
+    def __init__(
+        self,
+        *,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        dry_run: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "force", b"force", "kinds", b"kinds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WipeRequest: _TypeAlias = WipeRequest  # noqa: Y015
+
+@_typing.final
+class Wiped(_message.Message):
+    """One thing that was removed or, with dry_run, would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """as in WipeRequest"""
+    name: _builtins.str
+    problem: _builtins.str
+    """why it is still there"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wiped: _TypeAlias = Wiped  # noqa: Y015

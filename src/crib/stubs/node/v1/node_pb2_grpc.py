@@ -105,6 +105,26 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.ListWork = channel.unary_unary(
+                '/crib.v1.Node/ListWork',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListWorkResponse.FromString,
+                _registered_method=True)
+        self.Abandon = channel.unary_unary(
+                '/crib.v1.Node/Abandon',
+                request_serializer=crib_dot_v1_dot_node__pb2.AbandonRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.AbandonResponse.FromString,
+                _registered_method=True)
+        self.CheckNode = channel.unary_stream(
+                '/crib.v1.Node/CheckNode',
+                request_serializer=crib_dot_v1_dot_node__pb2.CheckNodeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.Finding.FromString,
+                _registered_method=True)
+        self.Wipe = channel.unary_stream(
+                '/crib.v1.Node/Wipe',
+                request_serializer=crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.Wiped.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -215,6 +235,37 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWork(self, request, context):
+        """What is under way: verbs, with the stage that each is in, and what the daemon's threads wait for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Abandon(self, request, context):
+        """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
+        as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckNode(self, request, context):
+        """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+        for each thing that is wrong, or worth telling; none for the rest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wipe(self, request, context):
+        """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+        thing. FAILED_PRECONDITION while containers run, unless force is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -287,6 +338,26 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ForwardRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ForwardResponse.SerializeToString,
+            ),
+            'ListWork': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWork,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListWorkResponse.SerializeToString,
+            ),
+            'Abandon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Abandon,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.AbandonRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.AbandonResponse.SerializeToString,
+            ),
+            'CheckNode': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckNode,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.CheckNodeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.Finding.SerializeToString,
+            ),
+            'Wipe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Wipe,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.WipeRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.Wiped.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -668,6 +739,114 @@ class Node:
             '/crib.v1.Node/Forward',
             crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListWork',
+            crib_dot_v1_dot_node__pb2.ListWorkRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListWorkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Abandon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/Abandon',
+            crib_dot_v1_dot_node__pb2.AbandonRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.AbandonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/CheckNode',
+            crib_dot_v1_dot_node__pb2.CheckNodeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.Finding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/Wipe',
+            crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.Wiped.FromString,
             options,
             channel_credentials,
             insecure,

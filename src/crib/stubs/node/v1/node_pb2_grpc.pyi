@@ -78,6 +78,20 @@ class NodeStub:
     sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
     each datagram comes after its length in two bytes, big-endian.
     """
+    ListWork: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]
+    """What is under way: verbs, with the stage that each is in, and what the daemon's threads wait for."""
+    Abandon: _grpc.UnaryUnaryMultiCallable[_node_pb2.AbandonRequest, _node_pb2.AbandonResponse]
+    """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
+    as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+    """
+    CheckNode: _grpc.UnaryStreamMultiCallable[_node_pb2.CheckNodeRequest, _node_pb2.Finding]
+    """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+    for each thing that is wrong, or worth telling; none for the rest.
+    """
+    Wipe: _grpc.UnaryStreamMultiCallable[_node_pb2.WipeRequest, _node_pb2.Wiped]
+    """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+    thing. FAILED_PRECONDITION while containers run, unless force is set.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -122,6 +136,20 @@ class NodeAsyncStub(NodeStub):
     """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
     sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
     each datagram comes after its length in two bytes, big-endian.
+    """
+    ListWork: _aio.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]  # type: ignore[assignment]
+    """What is under way: verbs, with the stage that each is in, and what the daemon's threads wait for."""
+    Abandon: _aio.UnaryUnaryMultiCallable[_node_pb2.AbandonRequest, _node_pb2.AbandonResponse]  # type: ignore[assignment]
+    """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
+    as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+    """
+    CheckNode: _aio.UnaryStreamMultiCallable[_node_pb2.CheckNodeRequest, _node_pb2.Finding]  # type: ignore[assignment]
+    """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+    for each thing that is wrong, or worth telling; none for the rest.
+    """
+    Wipe: _aio.UnaryStreamMultiCallable[_node_pb2.WipeRequest, _node_pb2.Wiped]  # type: ignore[assignment]
+    """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+    thing. FAILED_PRECONDITION while containers run, unless force is set.
     """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
@@ -248,6 +276,44 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
         sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
         each datagram comes after its length in two bytes, big-endian.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWork(
+        self,
+        request: _node_pb2.ListWorkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListWorkResponse, _abc.Awaitable[_node_pb2.ListWorkResponse]]:
+        """What is under way: verbs, with the stage that each is in, and what the daemon's threads wait for."""
+
+    @_abc_1.abstractmethod
+    def Abandon(
+        self,
+        request: _node_pb2.AbandonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.AbandonResponse, _abc.Awaitable[_node_pb2.AbandonResponse]]:
+        """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
+        as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckNode(
+        self,
+        request: _node_pb2.CheckNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Finding], _abc.AsyncIterator[_node_pb2.Finding]]:
+        """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
+        for each thing that is wrong, or worth telling; none for the rest.
+        """
+
+    @_abc_1.abstractmethod
+    def Wipe(
+        self,
+        request: _node_pb2.WipeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.Wiped], _abc.AsyncIterator[_node_pb2.Wiped]]:
+        """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
+        thing. FAILED_PRECONDITION while containers run, unless force is set.
         """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,55 @@
+"""crib's own Node service, on checks and wipes: messages of crib.v1 to values and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+
+from crib.api.translate import checks
+from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
+from crib.stubs.node.v1 import node_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCheck:
+    """How to check."""
+
+    repair: bool
+    quick: bool
+
+
+def decode_check(message: pb.CheckNodeRequest) -> NodeCheck:
+    return NodeCheck(message.repair, message.quick)
+
+
+def decode_wipe(message: pb.WipeRequest) -> WipeOrder:
+    kinds = tuple(checks.at_most(message.kinds, len(WIPE_KINDS), "kinds"))
+    if not kinds:
+        checks.refuse("kinds", f"is empty; there are {', '.join(WIPE_KINDS)}")
+    for number, kind in enumerate(kinds):
+        if kind not in WIPE_KINDS:
+            known = ", ".join(WIPE_KINDS)
+            checks.refuse(f"kinds[{number}]", f"is {kind[:100]!r}, and must be one of {known}")
+    return WipeOrder(frozenset(kinds), dry=message.dry_run, force=message.force)
+
+
+def encode_finding(found: Finding) -> pb.Finding:
+    return pb.Finding(
+        area=found.area,
+        subject=found.subject,
+        problem=found.problem,
+        note=found.is_note,
+        mend=found.mend,
+        mended=found.mended,
+        mend_error=found.mend_error,
+    )
+
+
+def encode_wiped(wiped: Wiped) -> pb.Wiped:
+    return pb.Wiped(kind=wiped.kind, name=wiped.name, problem=wiped.problem)
+
+
+def json_line(message: pb.Finding | pb.Wiped) -> str:
+    """The message as one line of JSON, by protobuf's own mapping; what is empty is left out."""
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)

@@ -1,0 +1,21 @@
+"""The options of commands that look after the node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from crib.cli.options import Format
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to show it.")] = Format.TABLE
+
+
+@dataclass(frozen=True)
+class AbandonOptions:
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of a pod or a container, or the beginning of one.")]
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is shown with the object.")] = ""

@@ -1,0 +1,143 @@
+"""`crib check` and `crib wipe`: everything of this node, through its daemon or, offline, without one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from typing import IO, TYPE_CHECKING, TypeVar
+
+from crib.cli.options import Format
+from crib.cli.output import as_dict, clean, document
+from crib.cli.session import CommandError
+from crib.cli.upkeep_app import WipeKind
+from crib.client import upkeep
+from crib.client.errors import ClientError
+from crib.stubs.node.v1.node_pb2 import Finding, Wiped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from crib.cli.session import Session
+    from crib.cli.upkeep_app import NodeCheckOptions, WipeOptions
+
+Item = TypeVar("Item", Finding, Wiped)
+LINE_BYTES = 1 << 20
+"""Of one line of cribd at most."""
+NOT_LOOKED_AT = 2
+"""Exit code of a check that could not be made."""
+
+
+async def check(session: Session, options: NodeCheckOptions) -> int:
+    """A line for each finding, then what it comes to; 1 when something is wrong still, else 0."""
+    found: list[Finding] = []
+    try:
+        async for item in _findings(session, options):
+            found.append(item)
+            if options.output is Format.TABLE:
+                print(finding_line(item), flush=True)
+    except (ClientError, OSError) as error:
+        raise CommandError(f"the node could not be checked: {error}", NOT_LOOKED_AT) from error
+    if options.output is Format.TABLE:
+        print(summary_line(found), flush=True)
+    else:
+        document([as_dict(item) for item in found], options.output)
+    return 1 if any(map(upkeep.is_left, found)) else 0
+
+
+async def wipe(session: Session, options: WipeOptions) -> int:
+    """A line for each thing; 1 when one of them is still there, else 0."""
+    if not (options.dry_run or options.yes):
+        raise CommandError("nothing was removed: see what would be with --dry-run, and then say --yes", 2)
+    done: list[Wiped] = []
+    async for item in _wiped(session, options):
+        done.append(item)
+        if options.output is Format.TABLE:
+            print(wiped_line(item, dry_run=options.dry_run), flush=True)
+    if options.output is not Format.TABLE:
+        document([as_dict(item) for item in done], options.output)
+    elif not done:
+        print("there was nothing to remove", flush=True)
+    return 1 if any(item.problem for item in done) else 0
+
+
+def finding_line(item: Finding) -> str:
+    """What is wrong where, and what became of it or would."""
+    state = "note" if item.note else "mended" if item.mended else "wrong"
+    line = f"{state:<7} {item.area:<11} {item.subject}{': ' if item.subject else ''}{item.problem}"
+    if item.mend_error:
+        return clean(f"{line}; not mended: {item.mend_error}")
+    if state == "wrong":
+        return clean(f"{line} ({f'--repair: {item.mend}' if item.mend else 'no repair mends that'})")
+    return clean(line)
+
+
+def summary_line(found: Sequence[Finding]) -> str:
+    """How many of each."""
+    left, mended = sum(map(upkeep.is_left, found)), sum(item.mended for item in found)
+    notes = sum(item.note for item in found)
+    parts = [f"{left} wrong" if left else "nothing is wrong"]
+    parts += [f"{mended} mended"] if mended else []
+    parts += [f"{notes} to note"] if notes else []
+    return ", ".join(parts)
+
+
+def wiped_line(item: Wiped, *, dry_run: bool) -> str:
+    """What was removed, would be, or is still there."""
+    if item.problem:
+        return clean(f"still there  {item.kind:<10} {item.name}: {item.problem}")
+    return clean(f"{'would remove' if dry_run else 'removed':<12} {item.kind:<10} {item.name}")
+
+
+async def _findings(session: Session, options: NodeCheckOptions) -> AsyncIterator[Finding]:
+    if options.offline:
+        wanted = {"--repair": options.repair, "--quick": options.quick}
+        arguments = ["--check", *(name for name, is_set in wanted.items() if is_set)]
+        async for finding in _told_by_cribd(options.config, arguments, Finding, fine=(0, 1)):
+            yield finding
+        return
+    async with session.connect() as connection:
+        async for finding in upkeep.check(connection, repair=options.repair, quick=options.quick):
+            yield finding
+
+
+async def _wiped(session: Session, options: WipeOptions) -> AsyncIterator[Wiped]:
+    kinds = [kind.value for kind in options.kinds if kind is not WipeKind.ALL]
+    if WipeKind.ALL in options.kinds:
+        kinds = [kind for kind in upkeep.WIPE_KINDS if kind != "containers"]
+    if options.offline:
+        arguments = ["--wipe", *kinds, *(["--dry-run"] if options.dry_run else [])]
+        async for wiped in _told_by_cribd(options.config, arguments, Wiped, fine=(0,)):
+            yield wiped
+        return
+    async with session.connect() as connection:
+        items = upkeep.wipe(connection, kinds, dry_run=options.dry_run, force=options.force)
+        async for wiped in items:
+            yield wiped
+
+
+async def _told_by_cribd(
+    config: str, arguments: Sequence[str], kind: type[Item], fine: tuple[int, ...]
+) -> AsyncIterator[Item]:
+    """Run the daemon's program for one job; CommandError with its last words when it does not do it."""
+    from google.protobuf import json_format
+
+    command = [sys.executable, "-m", "crib.daemon", *(["--config", config] if config else []), *arguments]
+    with tempfile.TemporaryFile() as words, _started(command, words) as process:
+        assert process.stdout is not None
+        try:
+            while line := await asyncio.to_thread(process.stdout.readline, LINE_BYTES):
+                yield json_format.Parse(line, kind())
+        except asyncio.CancelledError:
+            process.terminate()
+            raise
+        code = process.wait()
+        words.seek(0)
+        said = words.read().decode("utf-8", "replace").strip().splitlines()
+    if code not in fine:
+        raise CommandError(said[-1] if said else f"cribd ended with {code}", NOT_LOOKED_AT)
+
+
+def _started(command: Sequence[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)

@@ -1,0 +1,27 @@
+"""How a repair tells what became of what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+from crib.engine.core import Core
+from crib.model.errors import CribError
+from crib.model.finding import Finding
+
+log = logging.getLogger(__name__)
+
+
+async def mended(core: Core, findings: Iterable[Finding], work: Coroutine[Any, Any, object]) -> list[Finding]:
+    """The findings after the work that mends them all. A caller that goes away ends its waiting, not that."""
+    found = list(findings)
+    for one in found:
+        log.warning("%s: %s: %s; a repair was asked for: %s", one.area, one.subject, one.problem, one.mend)
+    try:
+        await asyncio.shield(core.keeper.start(f"repair of {found[0].area}", work))
+    except CribError as error:
+        return [replace(one, mend_error=str(error)) for one in found]
+    return [replace(one, mended=True) for one in found]

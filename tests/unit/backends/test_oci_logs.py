@@ -1,0 +1,145 @@
+"""Logs that a pod may have exchanged, or that answer too late: looked at without harm, and let go of."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci import log_rotation, logs
+from crib.backends.oci.failures import trying
+from crib.backends.oci.logs import OpenLog, check_log, open_log, read_words
+from crib.host.threads import Overdue
+from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.errors import InvalidRequest, Unavailable
+from crib.model.ids import ContainerId, ImageId, SandboxId
+
+POD = "p" * 64
+BOUND = 30.0
+
+
+@pytest.fixture(params=["fifo", "link", "directory", "device"])
+def trap(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What a pod may put in the place of its log."""
+    path = tmp_path / "0.log"
+    match request.param:
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            (tmp_path / "victim").write_text("secret")
+            path.symlink_to(tmp_path / "victim")
+        case "directory":
+            path.mkdir()
+        case "device":
+            return "/dev/zero"
+    return str(path)
+
+
+async def test_only_a_regular_file_is_read_as_a_log(trap: str) -> None:
+    with pytest.raises(OSError, match="regular file") as caught:
+        open_log(trap)
+    assert caught.value.errno == errno.EINVAL
+    assert await asyncio.wait_for(read_words(trap, POD), BOUND) == b""
+    with pytest.raises(InvalidRequest, match=rf"config\.log_path: {trap} is there, and is not a regular"):
+        check_log(trap, "config.log_path")
+
+
+async def test_last_words_are_those_of_a_short_log(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    check_log(str(log), "config.log_path")
+    assert await read_words(str(log), POD) == b""
+    for size, words in ((100, b"x" * 100), (10_000, b"")):
+        log.write_bytes(b"x" * size)
+        assert await read_words(str(log), POD) == words
+
+
+def blocking(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> threading.Event:
+    """Lets that function of a module begin its work only when the event is set."""
+    answers, work = threading.Event(), getattr(module, name)
+
+    def late(*args: object) -> object:
+        answers.wait(BOUND)
+        return work(*args)
+
+    monkeypatch.setattr(logs, "LOG_TIME", 0.05)
+    monkeypatch.setattr(module, name, late)
+    return answers
+
+
+async def comes_true(question: Callable[[], bool]) -> None:
+    async with asyncio.timeout(BOUND):
+        while not question():  # noqa: ASYNC110  # bounded
+            await asyncio.sleep(0.01)
+
+
+async def test_a_log_that_opens_too_late_is_closed_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0.log").touch()
+    opened: list[io.FileIO] = []
+    real = open_log
+
+    def noted(path: str) -> io.FileIO:
+        opened.append(real(path))
+        return opened[-1]
+
+    monkeypatch.setattr(logs, "open_log", noted)
+    answers = blocking(monkeypatch, logs, "open_log")
+    log = OpenLog(str(tmp_path / "0.log"), POD)
+    with pytest.raises(Overdue, match="opening the log"):
+        await log.open()
+    began = time.monotonic()
+    await log.close()
+    assert time.monotonic() - began < BOUND / 2
+    answers.set()
+    await comes_true(lambda: bool(opened) and opened[0].closed)
+
+
+async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("long")
+    record = ContainerRecord(
+        id=ContainerId("c" * 64),
+        sandbox_id=SandboxId(POD),
+        config=ContainerConfig(name="a", image="b"),
+        state=ContainerState.RUNNING,
+        created_at=0,
+        image_id=ImageId("sha256:" + "a" * 64),
+        image_ref="",
+        layers=(),
+        log_path=str(log),
+    )
+    answers = blocking(monkeypatch, log_rotation, "set_aside")
+    put_back = log_rotation.put_back
+    done = threading.Event()
+
+    def noted(path: str, aside: str) -> None:
+        put_back(path, aside)
+        done.set()
+
+    monkeypatch.setattr(log_rotation, "put_back", noted)
+    with pytest.raises(Overdue, match="rotating the log"):
+        await log_rotation.rotate(record, str(tmp_path), 1, 3)
+    answers.set()
+    await comes_true(done.is_set)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
+    assert log.read_text() == "long"
+
+
+def test_what_took_too_long_is_unavailable_and_named_once() -> None:
+    for words in ("create of container x: preparing its root: takes more than 1 s", "takes more than 1 s"):
+        with (
+            pytest.raises(Unavailable, match=r"^create of container x: .*takes more than 1 s$") as caught,
+            trying("create of container x"),
+        ):
+            raise Overdue(words)
+        assert str(caught.value).count("create of container") == 1
