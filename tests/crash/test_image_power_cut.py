@@ -30,7 +30,7 @@ from crib.model.paths import Paths
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import BuiltImage, Entry, busybox_image, push
 from tests.registry import running_registry
-from tests.system.daemon import IMAGE, Cri, Cribd, running_cribd
+from tests.system.daemon import IMAGE, Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -207,18 +207,23 @@ def records(cribd: Cribd) -> list[ImageRecord]:
     return [msgspec.msgpack.decode(row[0], type=ImageRecord) for row in rows]
 
 
-def check_store(cribd: Cribd) -> None:
-    """Each layer of each image is as it was written, and nothing is there beside them."""
+async def check_store(cribd: Cribd) -> None:
+    """Each layer of each image is as it was written, and soon nothing is there beside them."""
     paths = Paths(str(cribd.data), str(cribd.state))
     layers = {layer.diff_id: layer for record in records(cribd) for layer in record.layers}
     for layer in layers.values():
         assert layer.data_digest, f"nothing was recorded of {layer}"
         assert check_layer(paths.layer_file(layer.diff_id), layer) == ""
     files = {os.path.basename(paths.layer_file(diff_id)) for diff_id in layers}
-    assert set(os.listdir(paths.layers)) == files
+    await until(lambda: set(os.listdir(paths.layers)) == files)  # the sweep goes on behind the gate
+    await until(lambda: not half_made(paths.staging))
+
+
+def half_made(staging: str) -> list[str]:
+    """But for parts of blobs, which are kept so that the next pull goes on with them."""
     with contextlib.suppress(FileNotFoundError):
-        # Parts of blobs are kept, so that the next pull goes on with them.
-        assert [name for name in os.listdir(paths.staging) if not name.endswith(".blob")] == []
+        return [name for name in os.listdir(staging) if not name.endswith(".blob")]
+    return []
 
 
 async def check_runs(cri: Cri, name: str, image: BuiltImage) -> None:
@@ -232,14 +237,14 @@ async def check_runs(cri: Cri, name: str, image: BuiltImage) -> None:
 
 async def check_whole(cribd: Cribd, name: str, image: BuiltImage, *, answered: bool) -> None:
     """What a daemon finds after the cut: all or nothing; and the pull succeeds then."""
-    check_store(cribd)
+    await check_store(cribd)
     async with cribd.connect() as cri:
         listed = name in await cri.image_names()
         assert listed or not answered, "an answered pull is lost"
         if listed:
             await check_runs(cri, name, image)
         await pull(cri, name)
-        check_store(cribd)
+        await check_store(cribd)
         await check_runs(cri, name, image)
 
 
