@@ -35,7 +35,7 @@ from tests.system.leftovers import remove_network
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
-FEW, MANY = 6, 300
+FEW, MANY = 6, 200
 """Cuts of one recorded life: in the ordinary suite, and at night."""
 LAYER_BYTES = 200_000
 CODE = 3

@@ -185,12 +185,14 @@ async def test_a_running_daemon_wipes_by_kind_and_asks_for_force(shared: Cribd) 
 
 
 def _no_database(cribd: Cribd) -> None:
-    cribd.database.write_bytes(b"no database" * 1000)
+    for path in (cribd.database, cribd.state / "records.db"):
+        path.write_bytes(b"no database" * 1000)
 
 
 def _a_directory_for_the_records(cribd: Cribd) -> None:
-    cribd.database.unlink()
-    cribd.database.mkdir()
+    for path in (cribd.database, cribd.state / "records.db"):
+        path.unlink()
+        path.mkdir()
 
 
 def _nothing_that_a_start_needs(cribd: Cribd) -> None:
@@ -277,5 +279,6 @@ def _undo(cribd: Cribd) -> None:
     good = cribd.config.with_suffix(".good")
     if good.exists():
         good.rename(cribd.config)
-    if cribd.database.is_dir():
-        cribd.database.rmdir()
+    for path in (cribd.database, cribd.state / "records.db"):
+        if path.is_dir():
+            path.rmdir()

@@ -216,3 +216,5 @@ async def test_a_quick_check_reads_no_layer(world: World) -> None:
     world.images.layers.discard(layer)  # type: ignore[arg-type]
     (one,) = await found(world, quick=True)
     assert layer in one.subject
+    assert [one.mended for one in await found(world, quick=True, repair=True)] == [True]
+    assert await found(world, quick=True) == []

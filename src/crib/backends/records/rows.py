@@ -121,11 +121,9 @@ class SqliteRecords:
         await self._images.remove(image, (_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
 
     async def check(self) -> Sequence[Finding]:
-        return await OURS.run(
-            Job("checking the databases", limit=CHECK_LIMIT),
-            check_databases,
-            *self._database.files,
-        )
+        job = Job("checking the databases", limit=CHECK_LIMIT)
+        with _trying("check", ", ".join(self._database.files)):
+            return await OURS.run(job, check_databases, *self._database.files)
 
     def close(self) -> None:
         self._database.close()

@@ -39,7 +39,7 @@ class CheckNode:
             try:
                 async for found in look(repair):
                     yield found
-            except CribError as error:
+            except (CribError, TimeoutError) as error:  # of a disk that does not answer as well
                 yield Finding(area, "", f"cannot be looked at: {error}")
 
     def _areas(self, *, quick: bool) -> list[tuple[str, _Look]]:

@@ -28,15 +28,17 @@ class ImageFindings:
         self._check = CheckImages(core, catalogue, verbs)
 
     async def layers(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
-        """Layers that are missing or, unless the look is quick, are not what was written."""
+        """Layers that are missing or, unless the look is quick, are not what was written.
+
+        A quick one reads those images only that have lost a layer.
+        """
+        wanted: list[str] = []
         if quick:
             present = frozenset(await self._core.ports.images.present())
-            wanted = {layer.diff_id: row for row in self._catalogue for layer in row.layers}
-            for diff_id, row in wanted.items():
-                if diff_id not in present:
-                    yield Finding("images", diff_id, f"layer of {_name(row)} is not on disk", _FETCH)
-            return
-        async for check in self._check((), repair=repair):
+            wanted = [row.id for row in self._catalogue if {layer.diff_id for layer in row.layers} - present]
+            if not wanted:
+                return
+        async for check in self._check(wanted, repair=repair):
             if check.problem:
                 found = Finding("images", check.layer, f"layer of {', '.join(check.images)}: {check.problem}")
                 found = replace(found, mended=check.repaired, mend_error=check.repair_error)
