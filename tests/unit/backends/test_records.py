@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crib.backends.records import database as database_module
 from crib.backends.records import follower as follower_module
 from crib.backends.records import image_file as image_module
 from crib.backends.records import reserve as reserve_module
@@ -745,3 +746,14 @@ async def test_many_rows_that_are_owed_are_tried_by_one_timer(
         await seen.until(lambda: seen.problem == "")
     assert tries == 50 + 1
     assert len(SqliteRecords(database).load().sandboxes) == 50
+
+
+def test_a_state_that_takes_no_records_is_an_error_of_ours_and_names_both_roots(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(database_module, "open_boot_file", full)
+    with pytest.raises(Broken, match=f"records in {paths.state} and {paths.data} cannot be opened: .* full"):
+        Database(paths)
