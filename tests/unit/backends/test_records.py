@@ -723,7 +723,9 @@ def test_a_copy_whose_reading_cannot_be_ended_is_made_anew_at_the_next_try(
             return super().execute(statement, *values)  # type: ignore[arg-type]
 
     monkeypatch.setattr(
-        follower_module, "connect", lambda path: sqlite3.connect(path, isolation_level=None, factory=Faulty)
+        follower_module,
+        "connect",
+        lambda path: sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Faulty),
     )
     source, target = str(tmp_path / "boot.db"), str(tmp_path / "disk.db")
     open_file(source, POD_SCHEMA).close()
