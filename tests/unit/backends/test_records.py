@@ -22,9 +22,9 @@ from crib.backends.records import image_file as image_module
 from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
 from crib.backends.records.boot_file import Change
-from crib.backends.records.database import Database, Holding
+from crib.backends.records.database import POD_SCHEMA, Database, Holding
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
-from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew, set_aside
+from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew, open_file, set_aside
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, Exhausted, Unavailable
 from crib.model.image import ImageDocuments
@@ -757,3 +757,35 @@ def test_a_state_that_takes_no_records_is_an_error_of_ours_and_names_both_roots(
     monkeypatch.setattr(database_module, "open_boot_file", full)
     with pytest.raises(Broken, match=f"records in {paths.state} and {paths.data} cannot be opened: .* full"):
         Database(paths)
+
+
+def test_a_copy_whose_reading_cannot_be_ended_is_made_anew_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Faulty(sqlite3.Connection):
+        left = 1
+
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if statement == "ROLLBACK" and Faulty.left:
+                Faulty.left -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(statement, *values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(
+        follower_module,
+        "connect",
+        lambda path: sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Faulty),
+    )
+    source, target = str(tmp_path / "boot.db"), str(tmp_path / "disk.db")
+    open_file(source, POD_SCHEMA).close()
+    following = follower_module.Follower(
+        target, source, reserve_module.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
+    )
+    try:
+        for _ in range(2):
+            with contextlib.suppress(sqlite3.Error):
+                following.catch_up()
+        assert following.catch_up() == ""
+        assert Faulty.left == 0
+    finally:
+        following.close()
