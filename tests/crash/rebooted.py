@@ -26,6 +26,7 @@ from crib.model.container import ContainerRecord
 from crib.model.facts import HostFacts
 from crib.model.finding import WipeOrder
 from crib.observe import logs
+from crib.observe.lag import LoopWatch
 
 _read_host_facts = daemon.read_host_facts
 
@@ -42,8 +43,11 @@ async def _job(config: str) -> dict[str, Any]:
     settings = load(config, required=True)
     _after_boot(str(uuid.uuid4()))
 
+    def opened() -> daemon.Daemon:
+        return daemon.Daemon(settings, LoopWatch())
+
     async def check(*, repair: bool) -> list[dict[str, Any]]:
-        found = daemon.Daemon(settings).check(repair=repair, quick=False)
+        found = opened().check(repair=repair, quick=False)
         return [asdict(one) | {"is_left": one.is_left} async for one in found]
 
     def codes() -> list[int]:
@@ -58,7 +62,7 @@ async def _job(config: str) -> dict[str, Any]:
         "repaired": await check(repair=True),
         "after": await check(repair=False),
         "codes": codes(),
-        "wiped": [asdict(one) async for one in daemon.Daemon(settings).wipe(order)],
+        "wiped": [asdict(one) async for one in opened().wipe(order)],
     }
 
 

@@ -222,7 +222,7 @@ def cut(cribd: CribdOnPowerDisk, life: Life, seed: int) -> int:
     draw = random.Random(seed)
     number = draw.randint(1, len(life.log))
     for directory in (cribd.data, cribd.state):
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # of a cut before, which may have failed
     cribd.data.mkdir(mode=0o700)
     after_cut([op for _, op in life.log[:number]], seed, cribd.data)
     (cribd.data / "containers").mkdir(mode=0o700, exist_ok=True)

@@ -111,7 +111,7 @@ async def test_logs_that_are_nobodys_are_told_and_left(shared: Cribd) -> None:
 
 
 async def test_the_command_line_tells_and_ends_with_what_is_left(shared: Cribd) -> None:
-    command = ["crib", "-e", f"unix://{shared.socket}", "check"]
+    command = ["-e", f"unix://{shared.socket}", "check"]
     (shared.state / "exits" / UNKNOWN).write_text("0")
     wrong = await asyncio.to_thread(_crib, *command)
     assert wrong.returncode == 1
@@ -156,10 +156,13 @@ async def test_without_a_daemon_all_is_found_and_a_repair_leaves_nothing(cribd: 
 
 async def test_a_look_without_a_daemon_leaves_the_host_as_it_was(cribd: Cribd) -> None:
     cribd.stop()
-    assert cribd.run("--wipe", *WIPE_KINDS).returncode == 0
+    offline = ("--offline", "--config", str(cribd.config))
+    wiped = await asyncio.to_thread(_crib, "wipe", "all", "--yes", *offline)
+    assert (wiped.returncode, f"images     {IMAGE}" in wiped.stdout) == (0, True), wiped
     before = cribd.leftovers()
     assert before.mounts == frozenset()
-    assert found_offline(cribd) == (0, [])
+    checked = await asyncio.to_thread(_crib, "check", *offline)
+    assert (checked.returncode, checked.stdout) == (0, "nothing is wrong\n"), checked
     cribd.settle(before)
     cribd.start()
 
@@ -176,7 +179,7 @@ async def test_a_running_daemon_wipes_by_kind_and_asks_for_force(shared: Cribd) 
         assert dry == done == [f"stories/wiped {pod.id}"]
         assert await cri.sandboxes() == {}
         assert IMAGE in await cri.image_names()
-        command = ["crib", "-e", f"unix://{shared.socket}", "wipe", "network"]
+        command = ["-e", f"unix://{shared.socket}", "wipe", "network"]
         refused = await asyncio.to_thread(_crib, *command)
         assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
         done_too = await asyncio.to_thread(_crib, *command, "--yes")
@@ -244,7 +247,7 @@ async def test_a_start_that_fails_half_way_leaves_no_mount(cribd: Cribd) -> None
 def _crib(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("crib")
     return subprocess.run(
-        [str(program), *arguments[1:]], capture_output=True, text=True, timeout=120, check=False
+        [str(program), *arguments], capture_output=True, text=True, timeout=120, check=False
     )
 
 

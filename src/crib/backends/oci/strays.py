@@ -64,7 +64,7 @@ def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]
     found -= pods
     recorded = frozenset(known())
     strays = {ContainerId(name) for name in found - recorded}
-    there = {*recorded, *strays}
+    there = {ContainerId(name) for name in recorded} | strays
     return Strays(
         tuple(sorted(strays)),
         tuple(sorted(SandboxId(name) for name in pods - recorded)),
@@ -77,7 +77,7 @@ def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]
             )
         ),
         tuple(process for process, container in monitors.items() if container not in there),
-        tuple(sorted(link for link in links if not any(name.startswith(link) for name in there))),
+        tuple(sorted(frozenset(links) - {os.path.basename(paths.monitor_link(name)) for name in there})),
     )
 
 
