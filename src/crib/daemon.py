@@ -20,7 +20,6 @@ import contextlib
 import logging
 import resource
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
@@ -219,7 +218,7 @@ class Daemon:
         """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
         try:
             database = Database(self._paths, read_boot_id(), holding)
-        except (sqlite3.Error, OSError) as error:
+        except (Broken, OSError) as error:
             if not for_wipe:
                 raise
             log.error("the records cannot be opened, and stay as they are: %s", error)

@@ -67,6 +67,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec._kill_started": _PROC,
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
+    "crib.backends.oci.handler.OciHandler._run_start": _STATE,
     "crib.backends.oci.handler.OciHandler.start": _PROC,
     "crib.backends.oci.infra.read_pid": _STATE,
     "crib.backends.oci.labels.Labels.load_default_profile": "securityfs, once at the start",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,12 @@ class Steered(Cribd):
         assert self._process is not None
         self._process.wait(STOP_SECONDS)
         self.start()
+
+
+class WithHostPoints(Steered):
+    """One whose calls into `crib.host` are points too."""
+
+    host_points = True
 
 
 @contextlib.contextmanager
@@ -367,6 +373,28 @@ class Kubelet:
 
 
 @dataclass
+class ImageKubelet(Kubelet):
+    """One that pulls an image and has it removed."""
+
+    image: str = ""
+
+    def _life(self) -> list[tuple[str, Work, bool]]:
+        return [("pull", self._pull, False), ("remove image", self._remove_image, False)]
+
+    @property
+    def _spec(self) -> pb.ImageSpec:
+        return pb.ImageSpec(image=self.image)
+
+    async def _pull(self) -> None:
+        await self.cri.call(self.cri.image.PullImage, pb.PullImageRequest(image=self._spec))
+        reply = await self.cri.call(self.cri.image.ImageStatus, pb.ImageStatusRequest(image=self._spec))
+        assert reply.image.id, f"{self.image} was pulled, and is not here"
+
+    async def _remove_image(self) -> None:
+        await self.cri.call(self.cri.image.RemoveImage, pb.RemoveImageRequest(image=self._spec))
+
+
+@dataclass
 class Tries:
     """Lives with faults, one after the other, and what was wrong with them."""
 
@@ -385,6 +413,7 @@ class Tries:
             wrong.append(f"does not succeed in {TRIES} tries: {error}")
             await self._clear()
         self.happened += len(kubelet.happened)
+        await asyncio.to_thread(self._start_anew_if_promised, log)
         try:
             self.cribd.settle(before)
         except AssertionError as error:
@@ -395,6 +424,12 @@ class Tries:
             wrong.append(written[max(0, place - 400) :][:3000])
         if wrong:
             self.problems.append("\n  ".join([kubelet.told(), *wrong]))
+
+    def _start_anew_if_promised(self, log: int) -> None:
+        """A writable layer on a disk that is read-only is left to the first start after that."""
+        if "the writable layer of container" in self.cribd.log()[log:]:
+            self.cribd.stop()
+            self.cribd.start()
 
     async def _clear(self) -> None:
         """For the next try."""
@@ -411,13 +446,19 @@ class Tries:
         assert self.happened >= least, f"only {self.happened} faults have happened"
 
 
-async def steps_of(cribd: Steered, *kinds: str, shares_pid: bool = True) -> dict[str, list[tuple[str, int]]]:
-    """What each verb passes in a life without faults, in order; of several of a name with their number."""
-    kubelet = Kubelet(cribd, shares_pid=shares_pid, records=True)
+async def steps_of(
+    cribd: Steered, *kinds: str, kubelet: Kubelet | None = None, verbs: Sequence[str] = ()
+) -> dict[str, list[tuple[str, int]]]:
+    """What each verb passes in a life without faults, in order; of several of a name with their number.
+
+    `kinds` are points or their first words.
+    """
+    kubelet = kubelet or Kubelet(cribd, shares_pid=True)
+    kubelet.records = True
     async with kubelet.connected():
-        await kubelet.live()
+        await kubelet.live(*verbs)
     return {
-        verb: [step for step in numbered(points) if step[0].split()[0] in kinds]
+        verb: [step for step in numbered(points) if step[0] in kinds or step[0].split()[0] in kinds]
         for verb, points in kubelet.passed.items()
     }
 

@@ -11,17 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.steered import Fault, Kubelet, Steered, Tries, running_steered, steps_of
+from tests.crash.steered import Fault, Kubelet, Steered, Tries, WithHostPoints, running_steered, steps_of
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
 SOME = 13
 """Calls of the verb that has most of them from one that is tried in the ordinary suite to the next."""
-
-
-class WithHostPoints(Steered):
-    host_points = True
 
 
 @pytest.fixture

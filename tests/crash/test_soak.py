@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from crib.client.errors import ClientError, Unavailable
-from tests.crash.steered import Dead, Fault, Kubelet, Steered, Work, running_steered, steps_of
+from tests.crash.steered import Dead, Fault, Kubelet, Steered, WithHostPoints, Work, running_steered, steps_of
 from tests.system.daemon import until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -44,11 +44,10 @@ KILLS = 3
 """Rounds from one in which the daemon is killed to the next; in the last half of them it never is."""
 WARM = 100
 """Lives of one daemon until what it keeps for good is there; what comes after is compared."""
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
-
-
-class WithHostPoints(Steered):
-    host_points = True
+IDLE_TASKS = 16
+"""Of a daemon that has nothing to do, at most."""
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EMFILE)
+"""Not EROFS: what a disk kept while it could not be written goes with the next start."""
 
 
 @dataclass
@@ -84,12 +83,22 @@ class Patient(Kubelet):
             raise Unavailable("given up", "CANCELLED") from None
 
     async def _revive(self) -> None:
-        async with self.revival:
-            if not self.cribd.running:
-                await asyncio.to_thread(self.cribd.start)
         with contextlib.suppress(ClientError):
             await self._connect()
             await until(self.runtime_ready)
+
+    async def _connect(self) -> None:
+        for left in reversed(range(TRIES)):
+            async with self.revival:
+                if not self.cribd.running:
+                    await asyncio.to_thread(self.cribd.start)
+            try:
+                await super()._connect()
+            except ClientError:  # it has been killed once more
+                if not left:
+                    raise
+            else:
+                return
 
 
 @dataclass
@@ -200,7 +209,7 @@ def cribd() -> Iterator[Steered]:
 
 
 @pytest.mark.parametrize(
-    "lives", [200, pytest.param(SOAK_LIVES, marks=pytest.mark.nightly)], ids=["some", "many"]
+    "lives", [150, pytest.param(SOAK_LIVES, marks=pytest.mark.nightly)], ids=["some", "many"]
 )
 async def test_lives_among_faults_leave_nothing_and_gather_nothing(cribd: Steered, lives: int) -> None:
     passed = await steps_of(cribd, "stage", "port", "host", "sql")
@@ -213,6 +222,8 @@ async def test_lives_among_faults_leave_nothing_and_gather_nothing(cribd: Steere
     )
     assert soak.calls_failed > lives // 10
     assert "Traceback" not in cribd.log(), cribd.log()
+    # What could not be taken away at once, and is gone, is looked for once more.
+    await until(lambda: cribd.figures()["tasks"] <= IDLE_TASKS)
     last = soak.rounds[-1]
     of_last = [one for one in soak.rounds if one.pid == last.pid]
     first = next(one for one in of_last if one.lives >= of_last[0].lives + WARM - ROUND)
@@ -226,5 +237,4 @@ def check_flat(first: Figures, last: Figures) -> None:
     assert grown < (16 << 20) + lives * 10_000, f"{grown} bytes more: {first}; {last}"
     assert last.descriptors <= first.descriptors + 8, f"{first}; {last}"
     assert last.threads <= 64, f"{last}"
-    assert last.tasks <= first.tasks + 4, f"{first}; {last}"
     assert last.logs < 32 << 20, f"{last}"

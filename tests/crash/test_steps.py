@@ -7,15 +7,32 @@ each verb's, the nightly one all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.crash.steered import Fault, Kubelet, Steered, Tries, running_steered, steps_of
+from tests.crash.steered import (
+    Fault,
+    ImageKubelet,
+    Kubelet,
+    Steered,
+    Tries,
+    WithHostPoints,
+    running_steered,
+    steps_of,
+)
+from tests.images import Entry, busybox_image, push
+from tests.registry import running_registry
+from tests.system.leftovers import Leftovers
+from tests.system.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 STEPS = ("stage", "port", "sql")
+STARTED = "host processes.spawn"
+"""A step, too, where it is a program that dies: it has just been started."""
 DEADLINE = 0.3
 """Seconds that a caller has who does not wait; a verb takes less, but not where a step of it is held."""
 
@@ -37,21 +54,40 @@ def chosen(steps: Sequence[tuple[str, int]], most: int, shift: int) -> list[tupl
     return [steps[(shift + number * len(steps) // most) % len(steps)] for number in range(most)]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What happens at which steps; `deadline` as Kubelet's. Of few, each `every`th verb has one."""
+
+    what: str
+    argument: object = None
+    kinds: tuple[str, ...] = STEPS
+    shift: int = 0
+    every: int = 1
+    deadline: float = 0.0
+
+
 async def try_each(
-    cribd: Steered, most: int, what: str, *, argument: object = None, shift: int = 0, deadline: float = 0.0
+    cribd: Steered,
+    most: int,
+    plan: Plan,
+    verbs: Sequence[str] = (),
+    kubelet: Callable[[], Kubelet] | None = None,
 ) -> Tries:
     """A life for each step before which, and after which, that happens; with few, before or after."""
+    new = kubelet or (lambda: Kubelet(cribd, shares_pid=True))
     tries = Tries(cribd)
     count = 0
-    for verb, steps in (await steps_of(cribd, *STEPS)).items():
-        assert steps, f"{verb} has no steps"
-        for point, number in chosen(steps, most, shift):
+    found = await steps_of(cribd, *plan.kinds, kubelet=new(), verbs=verbs)
+    for verb, steps in list(found.items())[:: plan.every if most == 1 else 1]:
+        for point, number in chosen(steps, most, plan.shift):
             for when in ("before", "after") if most > 1 else (("before", "after")[count % 2],):
                 count += 1
-                fault = Fault(point, number, when, what, argument)
-                kubelet = Kubelet(cribd, shares_pid=True, deadline=deadline)
-                kubelet.fault = lambda name, verb=verb, fault=fault: fault if name == verb else None
-                await tries.try_life(kubelet, verb)
+                fault = Fault(point, number, when, plan.what, plan.argument)
+                tried = new()
+                tried.deadline = plan.deadline
+                tried.fault = lambda name, verb=verb, fault=fault: fault if name == verb else None
+                await tries.try_life(tried, *(verbs or (verb,)))
+    assert verbs or all(found.values()), f"there are verbs without steps: {found}"
     return tries
 
 
@@ -59,7 +95,7 @@ async def try_each(
 async def test_a_daemon_that_is_killed_at_any_step_leaves_nothing_and_the_retry_succeeds(
     cribd: Steered, most: int
 ) -> None:
-    tries = await try_each(cribd, most, "kill", shift=2)
+    tries = await try_each(cribd, most, Plan("kill", shift=2))
     tries.check(least=8)
 
 
@@ -67,15 +103,15 @@ async def test_a_daemon_that_is_killed_at_any_step_leaves_nothing_and_the_retry_
 async def test_a_daemon_that_is_killed_with_its_monitors_leaves_nothing_and_the_retry_succeeds(
     cribd: Steered, most: int
 ) -> None:
-    tries = await try_each(cribd, most, "kill with monitors", shift=3)
-    tries.check(least=8)
+    tries = await try_each(cribd, most, Plan("kill with monitors", shift=3, every=2))
+    tries.check(least=4)
 
 
 @some_or_all
 async def test_a_caller_that_goes_away_at_any_step_changes_nothing_for_the_next(
     cribd: Steered, most: int
 ) -> None:
-    tries = await try_each(cribd, most, "hold", shift=1)
+    tries = await try_each(cribd, most, Plan("hold", shift=1))
     tries.check(least=8)
 
 
@@ -83,8 +119,8 @@ async def test_a_caller_that_goes_away_at_any_step_changes_nothing_for_the_next(
 async def test_a_deadline_that_expires_at_any_step_changes_nothing_for_the_next(
     cribd: Steered, most: int
 ) -> None:
-    tries = await try_each(cribd, most, "hold", shift=1, deadline=DEADLINE)
-    tries.check(least=8)
+    tries = await try_each(cribd, most, Plan("hold", shift=1, every=2, deadline=DEADLINE))
+    tries.check(least=1)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +132,67 @@ async def test_a_deadline_that_expires_at_any_step_changes_nothing_for_the_next(
     ],
 )
 async def test_a_program_that_is_killed_at_any_step_leaves_nothing_and_the_retry_succeeds(
-    cribd: Steered, most: int, programs: list[str]
+    most: int, programs: list[str]
 ) -> None:
-    tries = await try_each(cribd, most, "kill programs", argument=programs, shift=4)
-    tries.check(least=8)
+    with running_steered(WithHostPoints) as cribd:
+        plan = Plan("kill programs", programs, (*STEPS, STARTED), shift=4)
+        tries = await try_each(cribd, most, plan)
+        tries.check(least=8)
+
+
+@pytest.fixture
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CniLab]:
+    with cni_lab(tmp_path_factory.mktemp("steps")) as made:
+        made.write(*failing_bridge(made))
+        yield made
+
+
+class SteeredLab(LabCribd, WithHostPoints):
+    """One on a host of its own, with plugins."""
+
+    lab: CniLab
+
+    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+        return self.host.inside(lambda: Steered._spawn(self, **environment))
+
+    def leftovers(self) -> Leftovers:
+        """With what plugins leave."""
+        found = super().leftovers()
+        return replace(found, files=found.files | self.host.state() | {*self.lab.held_addresses()})
+
+
+@pytest.mark.parametrize(
+    ("most", "what"),
+    [
+        pytest.param(1, "kill programs", id="some"),
+        pytest.param(1000, "kill programs", id="all-plugins", marks=pytest.mark.nightly),
+        pytest.param(1000, "kill", id="all-daemon", marks=pytest.mark.nightly),
+    ],
+)
+async def test_a_plugin_or_its_daemon_that_is_killed_at_any_step_leaves_nothing(
+    lab: CniLab, most: int, what: str
+) -> None:
+    SteeredLab.lab = lab
+    with cribd_on(lab.host, lab.settings(), kind=SteeredLab) as cribd:
+        assert isinstance(cribd, SteeredLab)
+        plan = Plan(what, list(FAILING), (*STEPS, STARTED) if most > 1 else (STARTED,), shift=1)
+        tries = await try_each(cribd, most, plan, ("run", "stop"))
+        tries.check(least=2)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What an image is called at a registry that runs."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as url:
+        push(url, busybox_image([Entry("own", bytes(1 << 20))]), "crash/steps", "1")
+        yield f"{url.removeprefix('http://')}/crash/steps:1"
+
+
+@some_or_all
+@pytest.mark.parametrize("what", ["kill", "hold"])
+async def test_a_pull_or_a_removal_that_is_cut_off_at_any_step_leaves_nothing(
+    cribd: Steered, image: str, most: int, what: str
+) -> None:
+    verbs = ("pull", "remove image")
+    tries = await try_each(cribd, most, Plan(what), verbs, lambda: ImageKubelet(cribd, image=image))
+    tries.check(least=2)

@@ -36,7 +36,7 @@ HOLD_LIMIT = 5.0
 NEW_POD_WAITS = 7
 """Turns of pods that have begun for which a new pod waits at most."""
 
-PLACES_PER_CPU = 2
+PLACES_PER_CPU = 4
 MIN_PLACES, MAX_PLACES = 4, 16
 """However many CPUs there are: one loop serves them all."""
 

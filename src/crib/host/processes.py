@@ -325,8 +325,11 @@ async def look_at(program: str) -> None:
     """
 
     def read() -> None:
-        with open(program, "rb") as file:
-            file.read(1)
+        fd = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.read(fd, 1)
+        finally:
+            os.close(fd)
 
     await PROGRAMS.run(Job(f"looking at the program {program}", program, LOOK_SECONDS), read)
 

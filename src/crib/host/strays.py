@@ -31,14 +31,11 @@ async def end_programs(owner: str, *, timeout: float) -> int:
     on purpose, another program in a group of its own, stays. TimeoutError if one does not die within
     `timeout` seconds.
     """
-    leaders = await OURS.run(
-        Job(f"looking in /proc for programs of {owner}", owner, timeout), _leaders, owner
-    )
+    job = Job(f"looking in /proc for programs of {owner}", owner, timeout)
+    leaders = await OURS.run(job, _leaders, owner)
     async with asyncio.timeout(timeout):
         for leader in leaders:
-            while await OURS.run(
-                Job(f"looking in /proc for the group {leader}", owner, timeout), _lives, leader
-            ):
+            while await OURS.run(job, _lives, leader):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(leader, signal.SIGKILL)
                 await asyncio.sleep(_PAUSE)

@@ -188,8 +188,16 @@ class Threads:
             return
         if not self._threads and self._withdrawn(piece):
             raise Overdue(f"{piece.job.what}: not tried, as the system gives us no more threads")
-        # Those that are at work now do not count any more then.
-        piece.done.get_loop().call_later(self._patience, self._have_a_thread)
+        self._look_again(piece.done.get_loop())
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until this work, or other work that came before, has got a thread."""
+
+        def look() -> None:
+            if not self._have_a_thread():
+                self._look_again(loop)
+
+        loop.call_later(self._patience, look)
 
     def _have_a_thread(self) -> bool:
         """Start one if work waits and they may be more; False where work waits all the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
@@ -15,14 +16,16 @@ from crib.api import streams
 from crib.api.server import Server
 from crib.api.streams import EncodedList
 from crib.api.translate import containers
+from crib.engine.admission import Claim
 from crib.engine.events import QUEUE_LIMIT
 from crib.engine.node import Node
 from crib.model.container import ContainerRecord
+from crib.model.errors import Unavailable
 from crib.model.events import ContainerEvent, EventType
 from crib.model.settings import Settings
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
-from tests.fakes.world import bounded
+from tests.fakes.world import bounded, until
 from tests.unit.api.fake_node import FakeNode, container, sandbox
 
 READERS = 50
@@ -98,3 +101,21 @@ async def test_a_short_list_waits_for_nothing() -> None:
     with pytest.raises(StopIteration) as ended:
         listing.send(None)
     assert ended.value.value == rows
+
+
+async def test_a_server_that_stops_refuses_verbs_that_wait_for_a_place(tmp_path: Any) -> None:
+    node = FakeNode(Settings(data=f"{tmp_path}/data", state=f"{tmp_path}/state"))
+    server = Server(cast(Node, node), "9.9", lambda kind, token: f"http://{kind}/{token}")
+    await server.start()
+
+    async def verb(claim: Claim) -> None:
+        async with node.admission.making(claim):
+            await asyncio.Event().wait()
+
+    verbs = [asyncio.ensure_future(verb(Claim("pod", False, contextlib.nullcontext))) for _ in range(2)]
+    await until(lambda: node.admission.load.queued == 1)
+    await server.stop(0)
+    async with bounded():
+        with pytest.raises(Unavailable, match="stopping"):
+            await verbs[1]
+    verbs[0].cancel()

@@ -17,7 +17,7 @@ from crib.model.streams import AttachRequest
 from crib.wire.spdy import frames
 from tests.unit.client.conftest import Older
 from tests.unit.client.fake_runtime import World, serve
-from tests.unit.streaming.lab import BOUND, Command, Lab, Target, cat, echo
+from tests.unit.streaming.lab import BOUND, Command, Lab, Target, at_once, cat, echo
 
 
 async def busybox(command: Command) -> int:
@@ -101,7 +101,7 @@ async def test_a_run_measures_all_that_a_runtime_speaks_and_leaves_no_pod(tmp_pa
 
 
 async def test_a_runtime_without_websocket_is_measured_over_spdy(tmp_path: Path, lab: Lab) -> None:
-    lab.server = Older(lab.streams, lab.settings.streaming)
+    lab.server = Older(lab.streams, lab.settings.streaming, at_once)
     world = World(lab=await lab.start())
     world.add_image("localhost/crib-bench:latest")
     counts = await run(tmp_path, world, only=[StreamPart.ROUND_TRIPS])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from crib.engine.images.gate import StoreGate
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId, SandboxId
@@ -166,3 +169,11 @@ async def test_after_rows_of_images_were_lost_no_layer_goes_that_may_be_theirs(w
     world.records.lost_images = ()
     await world.restarted()
     assert set(await world.images.present()) == set()
+
+
+async def test_a_sweep_that_the_disk_refuses_fails_no_verb(caplog: pytest.LogCaptureFixture) -> None:
+    async def refused() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/var/lib/crib/staging")
+
+    await StoreGate(refused).sweep()
+    assert "Read-only file system: '/var/lib/crib/staging'" in caplog.text

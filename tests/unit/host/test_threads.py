@@ -168,8 +168,9 @@ async def test_what_work_changes_of_its_thread_no_other_work_meets(tmp_path: Pat
 
 
 async def test_work_waits_for_no_thread_that_hangs_within_its_limit(hanging: threading.Event) -> None:
-    threads = Threads("test", 2, patience=0.05)
+    threads = Threads("test", 2, patience=0.5)
     stuck = [asyncio.ensure_future(threads.run("reading /nfs", hanging.wait)) for _ in range(5)]
+    await asyncio.sleep(0)
     async with asyncio.timeout(BOUND):
         assert await threads.run("reading", lambda: True)
     hanging.set()

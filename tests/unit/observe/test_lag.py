@@ -76,8 +76,10 @@ def test_a_loop_that_turns_or_waits_is_not_blocked() -> None:
     assert watch.lag.seconds <= max(0.0, lasted - 3 * TOO_LONG / 2)
 
 
-def test_the_thread_sleeps_while_the_loop_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, asleep = LoopWatch(), threading.Event()
+def test_the_thread_sleeps_while_the_loop_waits_and_is_there_when_it_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch, asleep, told = LoopWatch(), threading.Event(), Told("the loop is blocked")
     sleep = watch._sleep_while_it_rests
 
     def sleep_and_tell(turns: int) -> None:
@@ -92,13 +94,17 @@ def test_the_thread_sleeps_while_the_loop_waits(monkeypatch: pytest.MonkeyPatch)
         rested = loop.create_future()
 
         def wait() -> None:
-            asleep.wait(BOUND)
+            assert asleep.wait(BOUND)
             loop.call_soon_threadsafe(rested.set_result, None)
 
         threading.Thread(target=wait).start()
         await rested
+        hold_up(told.came)
         watch.stop()
 
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
-        runner.run(work())
-    assert asleep.is_set()
+    lag.log.addHandler(told)
+    try:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
+            runner.run(work())
+    finally:
+        lag.log.removeHandler(told)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.streams import TerminalSize
-from crib.streaming import remotecommand, server
+from crib.streaming import remotecommand
 from crib.wire import spdy
 from crib.wire.remotecommand import Exited, Failed, encode_resize
 from crib.wire.remotecommand import TerminalSize as WireSize
@@ -289,11 +288,13 @@ async def test_unknown_and_second_streams_are_reset_and_the_rest_goes_on(lab: La
 async def test_a_client_that_opens_too_few_streams_is_closed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rooms_own = remotecommand.choose
+
     def choose(head, request, streams, settings):  # type: ignore[no-untyped-def]  # as the room's own
         # only from here on: a head may take its time
-        return remotecommand.choose(head, request, streams, replace(settings, creation_timeout=0.2))
+        return rooms_own(head, request, streams, replace(settings, creation_timeout=0.2))
 
-    monkeypatch.setattr(server, "remotecommand", SimpleNamespace(choose=choose))
+    monkeypatch.setattr(remotecommand, "choose", choose)
     client = await SpdyClient.connect(lab.exec_url(), V4)
     await client.open(("streamtype", "error"))
     await client.to_end()

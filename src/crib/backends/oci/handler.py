@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -35,7 +36,7 @@ from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
-from crib.host.processes import run
+from crib.host.processes import Completed, run
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
@@ -49,6 +50,8 @@ from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports import CreatedContainer, Observation, StageTimer
 from crib.wire.oci_runtime import decode_state
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which a start that still runs is looked at."""
 _ENDED = re.compile(r"container `[^`]*` is not running|cannot start a container that has stopped")
 """What crun and runc say to a start whose container was killed, or ran out of memory, after its create."""
 
@@ -135,7 +138,7 @@ class OciHandler:
         if first is None:
             raise WrongState(f"{what}: it was never created")
         with trying(what), self._executions.watching(first.pid):
-            completed = await run(self._env.runtime.start(record.id), timeout=limit)
+            completed = await self._run_start(what, record.id, first)
             if (words := completed.stderr.decode("utf-8", "replace")) and _ENDED.search(words):
                 raise WrongState(f"{what}: its first process has ended: {runtime_words(words)}")
             checked(what, completed)
@@ -145,6 +148,21 @@ class OciHandler:
                 await self._executions.wait(first.pid, first.start_time, limit)
             except TimeoutError:
                 raise Broken(f"{what}: its program did not run within {limit:.0f} s") from None
+
+    async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
+        """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
+        runtime, limit = self._env.runtime, self._env.settings.verb_timeout
+        running = asyncio.ensure_future(run(runtime.start(container), timeout=limit))
+        try:
+            while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
+                # The runtime removes the pipe once the process has been told: then only hooks keep it.
+                if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
+                    raise WrongState(f"{what}: its first process has ended")
+            return running.result()
+        finally:
+            if not running.done():
+                running.cancel()
+                await asyncio.wait([running])
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crib.backends.records.boot_file import BootRows, Change, Origin, open_boot_file, sign
+from crib.backends.records.boot_file import BootRows, Origin, open_boot_file, sign
 from crib.backends.records.follower import Follower, problem_with
 from crib.backends.records.image_file import ImageFile
 from crib.backends.records.reserve import Reserve
@@ -60,7 +60,6 @@ class Database:
         self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
         self._watcher: Callable[[str], None] = lambda problem: None
-        self._told_mended: Callable[[str], None] = lambda text: None
         self.mended: list[str] = []
         """What the start had to put right."""
         self._reserve = Reserve(paths.reserve)
@@ -80,8 +79,6 @@ class Database:
             self._problems.setdefault(paths.database, problem_with(paths.database, error))
         for part in (self._follower, self.pods, self.images):
             part.told = self._tell
-        for other in (self._follower, self.images):
-            other.mended = self._mend
 
     def _fill(self, connection: sqlite3.Connection) -> None:
         """Take over what the disk has: the first start of a boot."""
@@ -133,7 +130,8 @@ class Database:
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
         """Tell, on the loop, what cannot be kept and why (nothing: all can), and what was put right."""
-        self._watcher, self._told_mended = told, mended
+        self._watcher = told
+        self._follower.mended = self.images.mended = mended
         for text in self.mended:
             mended(text)
         if self.images.problem:
@@ -162,9 +160,6 @@ class Database:
         self._watcher(self.problem)
         self._follower.look()
 
-    def _mend(self, text: str) -> None:
-        self._told_mended(text)
-
     def close(self) -> None:
         self._follower.close()
         self.images.close()
@@ -177,6 +172,3 @@ def _take(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     copy_all(source, target)
     target.execute("COMMIT")
     source.execute("COMMIT")
-
-
-__all__ = ["Change", "Database", "Holding"]

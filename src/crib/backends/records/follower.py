@@ -182,7 +182,11 @@ class Follower:
                 copy_rows(source, target, [(self._shapes[table], key) for table, key in changed])
             target.execute("COMMIT")
         finally:
-            source.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                source.execute("ROLLBACK")
+            if source.in_transaction:  # the next try would find it within a transaction, and so each after it
+                source.close()
+                self._source = None
             if target.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     target.execute("ROLLBACK")
