@@ -83,6 +83,8 @@ class Commands:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
+        self._dying: set[str] = set()
+        """Cgroups of commands that are being killed."""
 
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
         """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
@@ -198,7 +200,7 @@ class Commands:
         try:
             code = await started.command.wait()
             started.streams.end()
-            if plan.cgroup:
+            if plan.cgroup and plan.cgroup not in self._dying:
                 with contextlib.suppress(OSError):  # what it left stays where it is; its outcome is known
                     self._bring_home(plan)
                 await self._remove_cgroups(plan.cgroup)
@@ -211,9 +213,17 @@ class Commands:
     async def _kill(self, plan: _Plan, command: Adopted, followed: asyncio.Task[int]) -> None:
         if not plan.cgroup:
             command.signal(signal.SIGKILL)
-        elif not await self._env.cgroups.kill(plan.cgroup, _KILL_TIME):
-            raise Broken(f"{plan.what}: its processes do not die ({plan.cgroup})")
-        await asyncio.wait([followed], timeout=_KILL_TIME)
+            await asyncio.wait([followed], timeout=_KILL_TIME)
+            return
+        # The command itself may be the first to die: what it has forked must not be brought home then.
+        self._dying.add(plan.cgroup)
+        try:
+            if not await self._env.cgroups.kill(plan.cgroup, _KILL_TIME):
+                raise Broken(f"{plan.what}: its processes do not die ({plan.cgroup})")
+            await asyncio.wait([followed], timeout=_KILL_TIME)
+        finally:
+            self._dying.discard(plan.cgroup)
+            await self._remove_cgroups(plan.cgroup)
 
     async def _remove_cgroups(self, cgroup: str) -> None:
         """The command's, and those of earlier ones: a process that ends keeps its own busy for a moment."""

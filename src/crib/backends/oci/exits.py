@@ -116,7 +116,7 @@ class Exits:
         while True:
             with await OURS.run("watching exit files", self._watcher) as watcher:
                 # What is told twice does no harm, what is missed does.
-                for name in sorted(await OURS.run("listing exit files", os.listdir, self._env.paths.exits)):
+                for name in await OURS.run("listing exit files", self._names):
                     self._tell(name, news)
                 async for event in watcher:
                     if event.lost:
@@ -126,6 +126,12 @@ class Exits:
     def _watcher(self) -> DirectoryWatcher:
         os.makedirs(self._env.paths.exits, mode=0o700, exist_ok=True)
         return DirectoryWatcher([self._env.paths.exits], WRITTEN)
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._env.paths.exits))
+        except FileNotFoundError:  # removed just now, as the watch will tell
+            return []
 
     def _tell(self, name: str, news: asyncio.Queue[Exit | None]) -> None:
         """Each exit by itself: a log that does not answer holds up no other container's."""
