@@ -123,6 +123,28 @@ async def test_a_removal_that_failed_is_tried_again_by_itself_until_nothing_is_l
     assert world.node.abandon.under_way() == []
 
 
+async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(
+    world: World, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await world.created(await world.pod())
+    delete, tries = world.handler.delete, 0
+
+    async def broken(record):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ZeroDivisionError("a bug")
+        await delete(record)
+
+    monkeypatch.setattr(world.handler, "delete", broken)
+    with pytest.raises(ZeroDivisionError):
+        await world.node.containers.remove(container)
+    for _ in range(2):
+        later(2 * FIRST_PAUSE)
+        await turns(60)
+    assert (tries, world.records.containers) == (3, {})
+
+
 async def test_a_stop_that_failed_is_finished_by_itself_and_the_pod_stays_until_it_is_removed(
     world: World, later: Callable[[float], None]
 ) -> None:
