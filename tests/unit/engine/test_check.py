@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from crib.engine.checks import world as world_checks
+from crib.engine.containers.exits import record_exit
 from crib.model.container import ContainerState, Exit
 from crib.model.finding import Finding
 from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
 from crib.model.settings import ImageSettings, Settings
-from tests.fakes.world import IMAGE, World, bounded
+from tests.fakes.world import IMAGE, World, bounded, turns
 
 
 @pytest.fixture
@@ -166,6 +167,45 @@ async def test_an_exit_that_is_about_to_be_recorded_is_no_finding(
 
     monkeypatch.setattr(world.handler, "observe", observe)
     assert await found(world) == []
+    assert looks == 2
+
+
+async def test_an_exit_that_comes_between_the_look_and_the_repair_stays_on_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await world.created(await world.pod())
+    world.inside(container).status = "running"
+    seen, core = world.handler.observe, world.node._core
+    looks = 0
+
+    async def observe(record):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal looks
+        looks += 1
+        if looks == 3:  # the last one before the repair; it is recorded once the look lets go of the lock
+            core.keeper.start("exit", record_exit(core, Exit(container, 3, 1)))
+            await turns()
+        return await seen(record)
+
+    monkeypatch.setattr(world.handler, "observe", observe)
+    (one,) = await found(world, repair=True)
+    assert (one.subject, looks) == (container, 3)
+    row = world.node.containers.get(container)
+    assert (row.state, row.exit_code) == (ContainerState.EXITED, 3)
+
+
+async def test_leftovers_are_looked_for_twice_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def sweep(known, *, dry=False):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal looks
+        looks += 1
+        assert dry
+        return [f"container {number}" for number in range(5)]
+
+    monkeypatch.setattr(world.handler, "sweep", sweep)
+    assert [one.area for one in await found(world)] == ["leftovers"] * 5
     assert looks == 2
 
 

@@ -198,13 +198,13 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
-        if core.containers.get(record.id) is not record:
-            return  # a caller, or its exit, came before the answer
     await carry_out(core, record, decision)
 
 
 async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
-    """Make record and world agree as the table says."""
+    """Make record and world agree as the table says, unless a caller, or its exit, came before the answer."""
+    if core.containers.get(record.id) is not record:
+        return
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)
