@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -232,13 +233,20 @@ async def test_pods_of_an_earlier_boot_are_found_before_the_start_once_each(worl
     assert [(one.area, one.subject) for one in told] == [("pods", pod)]
 
 
-async def test_what_cannot_be_looked_at_hides_nothing_else(world: World) -> None:
+async def test_what_cannot_be_looked_at_hides_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
     pod = await _lose_pod(world)
     world.handler.failpoints.set("sweep=9*error(no such device)")
+    monkeypatch.setattr(world.images, "space", broken)
     told = await found(world)
-    assert [one.area for one in told] == ["pods", "leftovers"]
-    assert pod == told[0].subject
-    assert "no such device" in told[1].problem
+    assert [one.area for one in told] == ["node", "pods", "leftovers"]
+    assert "the disk is broken" in told[0].problem
+    assert pod == told[1].subject
+    assert "no such device" in told[2].problem
 
 
 async def test_faults_count_and_what_is_over_is_only_told(world: World) -> None:
