@@ -2,7 +2,8 @@
 
 The gate opens when what lists show is true again, and at the latest after `GATE_BOUND`. What is not recovered
 by then goes on behind it, as do the pods' networks and the sweeps. Meanwhile an object is shown as last
-known, and who wants to change a pod waits for its lock, which recovery holds for `BOUND` at most.
+known, and who wants to change a pod waits for its lock, which recovery holds for `BOUND` at most, or until a
+thread that it waits for is given up.
 
 Assumes: every path, cgroup and mount of ours derives from an id, and a record is there before its work.
 """
@@ -132,8 +133,8 @@ class _Recovery:
         try:
             async with self._turn(), asyncio.timeout(bound):
                 await work()
-        except TimeoutError:
-            problem = f"recovery took more than {bound:.0f} s"
+        except TimeoutError as error:  # a thread's own limit says what it is of
+            problem = str(error) or f"recovery took more than {bound:.0f} s"
             log.error("recovering %s: %s", what, problem)
         except Exception as error:
             problem = str(error) or type(error).__name__
