@@ -35,7 +35,7 @@ class Retries:
     def later(
         self, of: str, name: str, attempt: Callable[[], Awaitable[object]], pause: float = FIRST_PAUSE
     ) -> None:
-        """Have `attempt` made until it raises no CribError, unless one of that name goes on already."""
+        """Have `attempt` made until it raises nothing, unless one of that name goes on already."""
         if (of, name) not in self._tasks:
             self._tasks[of, name] = self._keeper.serve(name, self._go_on((of, name), attempt, pause), of)
 
@@ -48,8 +48,9 @@ class Retries:
                     await asyncio.sleep(pause)
                 try:
                     await attempt()
-                except CribError as error:
-                    log.warning("%s of %s goes on: %s", key[1], key[0], error)
+                except Exception as error:  # a bug too: nobody else would try again
+                    is_bug = not isinstance(error, CribError)
+                    log.warning("%s of %s goes on: %s", key[1], key[0], error, exc_info=is_bug)
                 else:
                     return
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)

@@ -191,7 +191,7 @@ async def _taken(steps: list[Iterator[_Step]], *, dry: bool) -> AsyncIterator[Wi
             if not dry:
                 try:
                     await step.work()
-                except CribError as error:
+                except (CribError, OSError) as error:  # of a disk that does not answer, or not well
                     problem = str(error)
             yield Wiped(step.kind, step.name, problem)
 

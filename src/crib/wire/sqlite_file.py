@@ -18,6 +18,7 @@ MAX_VALUE: Final = 64 << 20
 _MAGIC: Final = b"SQLite format 3\0"
 _WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 _USUAL_PAGE: Final = 4096
+_PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
 _INDEX_INSIDE, _INDEX_LEAF, _TABLE_LEAF = 0x02, 0x0A, 0x0D
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
@@ -45,12 +46,13 @@ def rows(database: bytes, log: bytes = b"") -> Iterator[Row]:
 
 
 def _page_size(database: bytes, log: bytes) -> int:
+    told = []
     if database.startswith(_MAGIC):
         size = int.from_bytes(database[16:18], "big")
-        return 65536 if size == 1 else size or _USUAL_PAGE
+        told.append(65536 if size == 1 else size)
     if len(log) >= 32 and int.from_bytes(log[:4], "big") in _WAL_MAGIC:
-        return int.from_bytes(log[8:12], "big")
-    return _USUAL_PAGE
+        told.append(int.from_bytes(log[8:12], "big"))
+    return next((size for size in told if size in _PAGE_SIZES), _USUAL_PAGE)
 
 
 def _pages(database: bytes, log: bytes, size: int) -> dict[int, bytes]:

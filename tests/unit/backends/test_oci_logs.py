@@ -102,12 +102,8 @@ async def test_a_log_that_opens_too_late_is_closed_then(
     await comes_true(lambda: bool(opened) and opened[0].closed)
 
 
-async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "0.log"
-    log.write_text("long")
-    record = ContainerRecord(
+def running(log: Path) -> ContainerRecord:
+    return ContainerRecord(
         id=ContainerId("c" * 64),
         sandbox_id=SandboxId(POD),
         config=ContainerConfig(name="a", image="b"),
@@ -118,6 +114,14 @@ async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
         layers=(),
         log_path=str(log),
     )
+
+
+async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("long")
+    record = running(log)
     answers = blocking(monkeypatch, log_rotation, "set_aside")
     put_back = log_rotation.put_back
     done = threading.Event()
@@ -133,6 +137,27 @@ async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
     await comes_true(done.is_set)
     assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
     assert log.read_text() == "long"
+
+
+async def test_a_log_gets_its_name_back_when_its_rotation_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, reached = tmp_path / "0.log", asyncio.Event()
+    log.write_text("long")
+
+    async def reopen(record: ContainerRecord, bundle: str) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(log_rotation, "reopen", reopen)
+    rotating = asyncio.ensure_future(log_rotation.rotate(running(log), str(tmp_path), 1, 3))
+    async with asyncio.timeout(10):
+        await reached.wait()
+        assert not log.exists()
+        rotating.cancel()
+        await asyncio.wait([rotating])
+    assert rotating.cancelled()
+    assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
 
 
 def test_what_took_too_long_is_unavailable_and_named_once() -> None:

@@ -636,6 +636,24 @@ async def test_junk_in_any_page_of_the_images_file_costs_the_rows_of_that_page_o
     assert told >= 3  # a page that the log has anew does no harm, and documents have no check of their own
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("size", [0, 2, 64, 4097])
+async def test_a_size_of_pages_that_cannot_be_costs_no_row(paths: Paths, suffix: str, size: int) -> None:
+    await _written(paths)
+    _restored(paths, paths.database, 0)
+    at, told = (8, size.to_bytes(4, "big")) if suffix else (16, size.to_bytes(2, "big"))
+    if not suffix:
+        shutil.copyfile(f"{paths.database}.copy", paths.database)
+        Path(f"{paths.database}-wal").unlink()  # it has the first page once more
+    file = Path(paths.database + suffix)
+    content = file.read_bytes()
+    file.write_bytes(content[:at] + told + content[at + len(told) :])
+    database = Database(paths)
+    assert len(SqliteRecords(database).load().sandboxes) >= 12
+    assert "was damaged" in database.mended[0]
+    database.close()
+
+
 async def test_a_damaged_file_of_the_boot_is_made_anew_with_what_is_on_disk(paths: Paths) -> None:
     await _written(paths)
     content = Path(paths.boot_records).read_bytes()

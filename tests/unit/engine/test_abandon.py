@@ -102,6 +102,34 @@ async def test_an_abandoned_pod_goes_with_its_containers_and_whoever_waits_for_o
     assert (world.records.containers, world.networks.held, world.handler.containers) == ({}, {}, {})
 
 
+async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_taken_away_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, reached, goes_on = world.handler.prepare_pod, asyncio.Event(), asyncio.Event()
+
+    async def unstoppable(record, stage):  # type: ignore[no-untyped-def]  # as the port has it
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            await goes_on.wait()
+            await prepare(record, stage)
+
+    monkeypatch.setattr(world.handler, "prepare_pod", unstoppable)
+    running = asyncio.ensure_future(world.node.sandboxes.run(pod_config("web"), ""))
+    async with bounded():
+        await reached.wait()
+    (work,) = world.node.abandon.under_way()
+    world.node.abandon(work.object, "")
+    await failed(running, Aborted)
+    await until(lambda: world.records.sandboxes == {})
+    monkeypatch.undo()
+    again = await world.pod()
+    goes_on.set()
+    await until(lambda: world.node.abandon.under_way() == [])
+    assert set(world.handler.pods) == set(world.records.sandboxes) == {again}
+
+
 async def test_what_is_not_there_cannot_be_abandoned(world: World) -> None:
     with pytest.raises(NotFound):
         world.node.abandon("no-such-id", "")
@@ -121,6 +149,28 @@ async def test_a_removal_that_failed_is_tried_again_by_itself_until_nothing_is_l
         await turns(60)
     assert world.records.sandboxes == {}
     assert world.node.abandon.under_way() == []
+
+
+async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(
+    world: World, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await world.created(await world.pod())
+    delete, tries = world.handler.delete, 0
+
+    async def broken(record):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise ZeroDivisionError("a bug")
+        await delete(record)
+
+    monkeypatch.setattr(world.handler, "delete", broken)
+    with pytest.raises(ZeroDivisionError):
+        await world.node.containers.remove(container)
+    for _ in range(2):
+        later(2 * FIRST_PAUSE)
+        await turns(60)
+    assert (tries, world.records.containers) == (3, {})
 
 
 async def test_a_stop_that_failed_is_finished_by_itself_and_the_pod_stays_until_it_is_removed(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from crib.engine.checks import world as world_checks
+from crib.engine.containers.exits import record_exit
 from crib.model.container import ContainerState, Exit
 from crib.model.finding import Finding
 from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
 from crib.model.settings import ImageSettings, Settings
-from tests.fakes.world import IMAGE, World, bounded
+from tests.fakes.world import IMAGE, World, bounded, turns
 
 
 @pytest.fixture
@@ -169,6 +171,45 @@ async def test_an_exit_that_is_about_to_be_recorded_is_no_finding(
     assert looks == 2
 
 
+async def test_an_exit_that_comes_between_the_look_and_the_repair_stays_on_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await world.created(await world.pod())
+    world.inside(container).status = "running"
+    seen, core = world.handler.observe, world.node._core
+    looks = 0
+
+    async def observe(record):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal looks
+        looks += 1
+        if looks == 3:  # the last one before the repair; it is recorded once the look lets go of the lock
+            core.keeper.start("exit", record_exit(core, Exit(container, 3, 1)))
+            await turns()
+        return await seen(record)
+
+    monkeypatch.setattr(world.handler, "observe", observe)
+    (one,) = await found(world, repair=True)
+    assert (one.subject, looks) == (container, 3)
+    row = world.node.containers.get(container)
+    assert (row.state, row.exit_code) == (ContainerState.EXITED, 3)
+
+
+async def test_leftovers_are_looked_for_twice_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def sweep(known, *, dry=False):  # type: ignore[no-untyped-def]  # as the port has it
+        nonlocal looks
+        looks += 1
+        assert dry
+        return [f"container {number}" for number in range(5)]
+
+    monkeypatch.setattr(world.handler, "sweep", sweep)
+    assert [one.area for one in await found(world)] == ["leftovers"] * 5
+    assert looks == 2
+
+
 async def test_before_the_start_what_was_broken_off_is_found_and_nothing_changed(world: World) -> None:
     pod = await world.pod()
     container = await world.created(pod)
@@ -192,13 +233,20 @@ async def test_pods_of_an_earlier_boot_are_found_before_the_start_once_each(worl
     assert [(one.area, one.subject) for one in told] == [("pods", pod)]
 
 
-async def test_what_cannot_be_looked_at_hides_nothing_else(world: World) -> None:
+async def test_what_cannot_be_looked_at_hides_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
     pod = await _lose_pod(world)
     world.handler.failpoints.set("sweep=9*error(no such device)")
+    monkeypatch.setattr(world.images, "space", broken)
     told = await found(world)
-    assert [one.area for one in told] == ["pods", "leftovers"]
-    assert pod == told[0].subject
-    assert "no such device" in told[1].problem
+    assert [one.area for one in told] == ["node", "pods", "leftovers"]
+    assert "the disk is broken" in told[0].problem
+    assert pod == told[1].subject
+    assert "no such device" in told[2].problem
 
 
 async def test_faults_count_and_what_is_over_is_only_told(world: World) -> None:

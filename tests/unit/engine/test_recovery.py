@@ -211,6 +211,19 @@ async def test_after_a_reboot_all_have_exited_and_networks_are_released(world: W
     await world.node.sandboxes.remove(pods[0])
 
 
+async def test_a_look_whose_own_time_is_over_is_told_in_its_own_words(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def observe(record: object) -> None:
+        raise TimeoutError("looking at it takes more than 2 s")
+
+    container = await world.running(await world.pod())
+    await world.restarted(start=False)
+    monkeypatch.setattr(world.handler, "observe", observe)
+    await world.start()
+    assert world.node.containers.get(container).message == "looking at it takes more than 2 s"
+
+
 async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
     world: World, later: Callable[[float], None]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 
 import pytest
@@ -99,6 +100,19 @@ async def test_an_offline_wipe_that_cannot_remove_a_pod_leaves_what_pods_share(w
     assert "busy" in told[0].problem
     assert not world.networks.dismantled
     assert not world.handler.dismantled
+
+
+async def test_mounts_of_layers_that_cannot_be_undone_do_not_keep_images(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy() -> None:
+        raise OSError(errno.EBUSY, "it is in use", "/layers")
+
+    await world.running(await world.pod())
+    monkeypatch.setattr(world.images, "dismantle", busy)
+    told = await wiped_offline(world, "pods", "images")
+    assert [one.name for one in told if one.problem] == ["mounts of layers"]
+    assert world.records.images == {}
 
 
 async def test_an_offline_wipe_goes_by_what_lies_about_where_the_records_are_lost(world: World) -> None:

@@ -19,7 +19,7 @@ from crib.backends.oci.logs import log_job
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.threads import FOREIGN
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, CribError, WrongState
+from crib.model.errors import Broken, WrongState
 from crib.wire.conmon import REOPEN_LOG
 
 _REOPEN_TIME = 5.0
@@ -62,14 +62,15 @@ async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int
             clear_away(f"setting aside the log {path}", FOREIGN.run(job, put_back, path, aside))
 
     job = log_job("rotating", path, pod, late)
-    await FOREIGN.run(job, lambda: done.append(set_aside(path, size_max, time.time())))
-    if not done[0]:
-        return False
     try:
+        await FOREIGN.run(job, lambda: done.append(set_aside(path, size_max, time.time())))
+        if not done[0]:
+            return False
         await reopen(record, bundle)
-    except (CribError, OSError):
-        with contextlib.suppress(OSError):
-            await FOREIGN.run(log_job("renaming", path, pod), put_back, path, done[0])
+    except BaseException:  # the daemon's end too: where there is no log none is rotated any more
+        for aside in filter(None, done):
+            with contextlib.suppress(OSError):
+                await FOREIGN.run(log_job("renaming", path, pod), put_back, path, aside)
         raise
     await FOREIGN.run(log_job("removing what was set aside of", path, pod), remove_oldest, path, files - 1)
     return True

@@ -135,9 +135,6 @@ class Pods:
             return False
         return await self._looks.ask(record)
 
-    def _is_whole(self, record: SandboxRecord) -> bool:
-        return is_whole(self._paths, record)
-
     def made_spec(self, record: SandboxRecord) -> bytes:
         """See Handler.made_spec. Blocks."""
         try:

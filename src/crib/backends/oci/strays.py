@@ -111,7 +111,7 @@ def _monitors(bundles: str) -> Iterator[tuple[ProcessIdentity, str]]:
     """Processes that run with a bundle of ours, as conmon is told of it, and whose it is."""
     mark = os.fsencode(f"{bundles}/")
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or has no bundle
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended, or names no bundle
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = file.read(_COMMAND_BYTES).split(b"\0")
             bundle = words[words.index(b"--bundle") + 1]

@@ -39,7 +39,7 @@ class CheckNode:
             try:
                 async for found in look(repair):
                     yield found
-            except (CribError, TimeoutError) as error:  # of a disk that does not answer as well
+            except (CribError, OSError) as error:  # of a disk that does not answer, or not well
                 yield Finding(area, "", f"cannot be looked at: {error}")
 
     def _areas(self, *, quick: bool) -> list[tuple[str, _Look]]:

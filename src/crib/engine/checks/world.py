@@ -39,13 +39,13 @@ class WorldFindings:
         core = self._core
         # While the daemon works, a verb is at what is half-made, and sees to its end itself.
         rows = [row for row in core.containers if not (is_live and row.state in _HALF_MADE)]
-        for row in await _twice(rows, self._has_wrong_container, is_live=is_live):
+        for known in await _twice(rows, self._has_wrong_container, is_live=is_live):
             try:
-                decision = await self._decision(row.id)
+                row, decision = await self._decision(known)
             except CribError as error:
-                yield Finding("containers", row.id, f"cannot be looked at: {error}")
+                yield Finding("containers", known.id, f"cannot be looked at: {error}")
                 continue
-            if decision is None or decision.action is Action.KEEP:
+            if decision.action is Action.KEEP:
                 continue
             found = Finding("containers", row.id, *_words(row, decision))
             if core.sandboxes.get(row.sandbox_id) is None:
@@ -58,24 +58,24 @@ class WorldFindings:
 
     async def _has_wrong_container(self, row: ContainerRecord) -> bool:
         try:
-            decision = await self._decision(row.id)
+            _, decision = await self._decision(row)
         except CribError:
             return True
-        return decision is not None and decision.action is not Action.KEEP
+        return decision.action is not Action.KEEP
 
-    async def _decision(self, key: str) -> Decision | None:
-        """What recovery would do; None when the container is gone meanwhile."""
+    async def _decision(self, known: ContainerRecord) -> tuple[ContainerRecord, Decision]:
+        """What recovery would do with the container as it is on record now; one that is gone stays so."""
         core = self._core
-        async with core.locks.of(key):  # never in the middle of a start or a removal
-            row = core.containers.get(key)
+        async with core.locks.of(known.id):  # never in the middle of a start or a removal
+            row = core.containers.get(known.id)
             if row is None:
-                return None
+                return known, Decision(Action.KEEP)
             sandbox = core.sandboxes.get(row.sandbox_id)
             if sandbox is None:
-                return Decision(Action.TEARDOWN)
+                return row, Decision(Action.TEARDOWN)
             now, same_boot = core.clock(), sandbox.boot_id == core.facts.boot_id
             decision = decide_unseen(row, same_boot=same_boot, now=now)
-            return decision or decide(row, await core.caretaker(sandbox).observe(row), now)
+            return row, decision or decide(row, await core.caretaker(sandbox).observe(row), now)
 
     async def pods(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """Records of pods that do not fit what is there."""
@@ -117,8 +117,11 @@ class WorldFindings:
 
     async def leftovers(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """What belongs to no record: bundles, mounts, namespaces, cgroups, monitors, exit files, sockets."""
-        core = self._core
-        names = await _twice(await self._strays(), self._is_stray, is_live=is_live)
+        core, names = self._core, await self._strays()
+        if names and is_live:
+            await asyncio.sleep(SETTLE_SECONDS)
+            still = frozenset(await self._strays())
+            names = [what for what in names if what in still]
         found = [Finding("leftovers", what, "belongs to no record", "it is removed") for what in names]
         if found and repair and is_live:
             found = await mended(core, found, sweep(core))
@@ -130,9 +133,6 @@ class WorldFindings:
         for handler in core.ports.handlers.values():
             found.update(dict.fromkeys(await handler.sweep(core.known_ids, dry=True)))
         return list(found)
-
-    async def _is_stray(self, what: str) -> bool:
-        return what in await self._strays()
 
     async def logs(self) -> AsyncIterator[Finding]:
         """Logs that are nobody's, or lead nowhere: told, as they are the client's."""

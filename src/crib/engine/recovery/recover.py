@@ -2,7 +2,8 @@
 
 The gate opens when what lists show is true again, and at the latest after `GATE_BOUND`. What is not recovered
 by then goes on behind it, as do the pods' networks and the sweeps. Meanwhile an object is shown as last
-known, and who wants to change a pod waits for its lock, which recovery holds for `BOUND` at most.
+known, and who wants to change a pod waits for its lock, which recovery holds for `BOUND` at most, or until a
+thread that it waits for is given up.
 
 Assumes: every path, cgroup and mount of ours derives from an id, and a record is there before its work.
 """
@@ -132,8 +133,8 @@ class _Recovery:
         try:
             async with self._turn(), asyncio.timeout(bound):
                 await work()
-        except TimeoutError:
-            problem = f"recovery took more than {bound:.0f} s"
+        except TimeoutError as error:  # a thread's own limit says what it is of
+            problem = str(error) or f"recovery took more than {bound:.0f} s"
             log.error("recovering %s: %s", what, problem)
         except Exception as error:
             problem = str(error) or type(error).__name__
@@ -198,13 +199,13 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
         decision = decide(record, await core.caretaker(sandbox).observe(record), now)
-        if core.containers.get(record.id) is not record:
-            return  # a caller, or its exit, came before the answer
     await carry_out(core, record, decision)
 
 
 async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> None:
-    """Make record and world agree as the table says."""
+    """Make record and world agree as the table says, unless a caller, or its exit, came before the answer."""
+    if core.containers.get(record.id) is not record:
+        return
     match decision.action:
         case Action.TEARDOWN:
             await teardown_container(core, record)

@@ -86,9 +86,11 @@ class RunSandbox:
                 record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
                 core.refuse_if_faulty()
             except BaseException as error:
-                async with core.locks.of(record.id):  # abandoned, it may be taken away by others too
-                    if core.sandboxes.get(record.id) is not None:
-                        await teardown_sandbox(core, record, f"run failed: {error}")
+                async with core.locks.of(record.id):
+                    if core.sandboxes.get(record.id) is None:
+                        # Abandoned, and taken away before a thread that could not be stopped made the rest.
+                        record = replace(record, abandoned=True)
+                    await teardown_sandbox(core, record, f"run failed: {error}")
                 raise
         core.tell(EventType.CREATED, record.id, record.id)
         core.tell(EventType.STARTED, record.id, record.id)

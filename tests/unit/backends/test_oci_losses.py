@@ -1,0 +1,25 @@
+"""What is told of pods that have lost something, when that cannot be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crib.backends.oci import losses
+from crib.host.threads import Overdue
+from crib.model.errors import Unavailable
+from crib.model.paths import Paths
+
+
+async def test_a_look_at_the_mounts_that_takes_too_long_is_an_error_of_ours_after_which_all_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Stuck:
+        async def run(self, *_: object) -> None:
+            raise Overdue("it takes more than 30 s")
+
+    monkeypatch.setattr(losses, "OURS", Stuck())
+    told = losses.PodLosses(Paths(str(tmp_path), str(tmp_path))).stream(lambda: ())
+    with pytest.raises(Unavailable, match="reading the mount table: it takes more than 30 s"):
+        await anext(told)
