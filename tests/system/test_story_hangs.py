@@ -166,6 +166,24 @@ async def test_a_delete_that_hangs_does_not_keep_a_pod(cri: Cri, programs: Hangi
     await until(lambda: not any(map(is_there, programs.calls("delete"))))
 
 
+async def test_a_command_whose_runtime_hangs_ends_with_its_own_time_out_and_leaves_nothing(
+    cri: Cri, cribd: Cribd, programs: HangingPrograms
+) -> None:
+    """As a probe that is asked again and again."""
+    box = await cri.run_container(await cri.run_pod("pod"), "sleep", "100")
+    programs.hang("exec", box)
+    for _ in range(2):
+        async with asyncio.timeout(BOUND):
+            error = await failure(cri.execute(box, "true", timeout=1))
+        assert (error.code, "took longer than 1 s" in error.message) == ("DEADLINE_EXCEEDED", True)
+    await until(lambda: not any(map(is_there, programs.calls("exec", box))))
+    assert await verbs_of(cri, box) == []
+    bundle = cribd.state / "containers" / box
+    assert [path.name for path in bundle.iterdir() if path.name.startswith("exec")] == []
+    programs.release("exec", box)
+    assert await cri.sh(box, "echo well") == "well"
+
+
 async def test_a_hung_start_is_seen_with_its_stage_and_can_be_abandoned(
     cri: Cri, cribd: Cribd, programs: HangingPrograms
 ) -> None:

@@ -22,6 +22,7 @@ from crib.engine.lanes import stand_back
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
+from crib.model.events import ContainerEvent
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -37,6 +38,9 @@ class RuntimeService:
         self._version = status.encode_version(version).SerializeToString()
         self._sandboxes: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode)
         self._containers: EncodedList[ContainerRecord] = EncodedList(containers.encode)
+        self._event: ContainerEvent | None = None
+        self._event_bytes = b""
+        """Of that event."""
 
     def calls(self) -> dict[str, Call]:
         """Every call by its name."""
@@ -136,10 +140,17 @@ class RuntimeService:
         subscription = self._node.events.subscribe()
         try:
             yield None
+            await stand_back()  # with many readers each event costs as much as a call of each
             async for event in subscription.events():
-                yield events.encode(event)
+                yield self._encoded_event(event)
         finally:
             self._node.events.unsubscribe(subscription)
+
+    def _encoded_event(self, event: ContainerEvent) -> Answer:
+        """Once for all readers: they are mostly at the same one."""
+        if event is not self._event:
+            self._event, self._event_bytes = event, events.encode(event).SerializeToString()
+        return self._event_bytes
 
     # sandboxes
 

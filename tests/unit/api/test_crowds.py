@@ -15,9 +15,10 @@ from grpc import aio
 from crib.api import streams
 from crib.api.server import Server
 from crib.api.streams import EncodedList
-from crib.api.translate import containers
+from crib.api.translate import containers, events
 from crib.engine.admission import Claim
 from crib.engine.events import QUEUE_LIMIT
+from crib.engine.lanes import _IS_VERB
 from crib.engine.node import Node
 from crib.model.container import ContainerRecord
 from crib.model.errors import Unavailable
@@ -68,6 +69,29 @@ async def test_readers_who_never_read_keep_no_events_and_are_told_when_they_do(n
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert f"more than {QUEUE_LIMIT} events behind" in (caught.value.details() or "")
         assert 0 < got < EVENTS - QUEUE_LIMIT
+        for call in calls:
+            call.cancel()
+
+
+async def test_an_event_is_encoded_once_for_all_its_readers_and_in_the_lane_of_verbs(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else thirty readers cost each other call as much as thirty calls for each event."""
+    lanes, encode = list[bool](), events.encode
+
+    def noted(event: ContainerEvent) -> pb.ContainerEventResponse:
+        lanes.append(_IS_VERB.get())
+        return encode(event)
+
+    monkeypatch.setattr(events, "encode", noted)
+    async with aio.insecure_channel(f"unix:{node.settings.socket_path}") as channel, bounded():
+        runtime = api_pb2_grpc.RuntimeServiceStub(channel)
+        calls = [runtime.GetContainerEvents(pb.GetEventsRequest()) for _ in range(READERS)]
+        await asyncio.gather(*(call.initial_metadata() for call in calls))
+        node.events.publish(ContainerEvent("c", EventType.STARTED, 1, sandbox(), (container(),)))
+        read = [await call.read() for call in calls]
+        assert {answer.container_id for answer in read} == {"c"}
+        assert lanes == [True]
         for call in calls:
             call.cancel()
 

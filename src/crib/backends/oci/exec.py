@@ -38,6 +38,8 @@ _KILL_TIME = 10.0
 _WORDS_LIMIT = 65536
 _REMOVE_TIME = 0.1
 _ENDING_TIME = 0.05
+_OPEN_TIME = 0.5
+"""Seconds that a runtime has to start a command that nobody waits for any more; then it is killed with it."""
 _HOME_ROUNDS = 5
 """How often what a command left behind is looked for: it may fork while it is moved."""
 
@@ -269,7 +271,9 @@ class Commands:
 
 
 async def _undo(opening: asyncio.Task[ExecSession]) -> None:
-    """End what nobody waits for any more."""
+    """End what nobody waits for any more, also where the runtime hangs."""
+    await asyncio.wait([opening], timeout=_OPEN_TIME)
+    opening.cancel()
     await asyncio.wait([opening])
     if opening.cancelled() or opening.exception() is not None:
         return
