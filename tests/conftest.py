@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from crib.host import threads
+
 settings.register_profile(
     "steady",
     derandomize=True,
@@ -27,6 +29,9 @@ settings.load_profile(os.environ.get("CRIB_HYPOTHESIS", "steady"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell gives that to what it starts in the background, and so would we to the programs that we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A thread is in the namespaces of the one that started it: those of one test must not live on in the next.
+threads.IDLE = 0.02
 
 ALONE = "CRIB_TEST_ALONE"
 """Set where nothing else makes interfaces, cgroups or mounts: the whole machine's are compared then."""

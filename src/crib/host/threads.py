@@ -35,7 +35,7 @@ PATIENCE = 0.25
 """Seconds after which a thread no longer counts among those of its class, so that others wait no longer."""
 LAST_SECONDS = 1.0
 """For each piece of work of a daemon that ends, when the time for all of it is over."""
-_IDLE = 20.0
+IDLE = 20.0
 """Seconds after which a thread without work ends."""
 
 
@@ -269,7 +269,7 @@ class Threads:
                 return None
             self._idle += 1
             while not self._queue:
-                if not self._wake.wait(_IDLE) and not self._queue:
+                if not self._wake.wait(IDLE) and not self._queue:
                     self._idle -= 1
                     self._threads -= 1
                     return None
