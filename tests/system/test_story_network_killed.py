@@ -143,7 +143,7 @@ async def test_a_garbage_collection_that_outlives_its_daemon_does_not_go_on_besi
         await call
     cribd.start()
     assert waiting.exists()
-    assert lab.processes() == []
+    await until(lambda: lab.processes() == [])
     await lab.as_before(cribd, before)
 
 
@@ -162,16 +162,20 @@ async def test_a_pod_whose_repair_is_cut_off_has_the_address_that_is_told_of_it(
     cribd.start()
     waiting.unlink()
     async with cribd.connect() as cri:
+        assert (await cri.pod_status(pod)).state == pb.SANDBOX_READY
+
+        async def is_told() -> bool:
+            return [(await cri.pod_status(pod)).network.ip] == lab.held_addresses()
+
+        await until(is_told)  # networks are looked at behind the gate
         status = await cri.pod_status(pod)
-        assert status.state == pb.SANDBOX_READY
-        assert [status.network.ip] == lab.held_addresses()
         gateway = status.network.ip.rpartition(".")[0] + ".1"
         assert await until(lambda: cribd.host.page(gateway, PORT)) == "web"
         await cri.remove_pod(pod)
     await lab.as_before(cribd, before)
 
 
-async def test_ports_that_are_lost_while_cribd_is_down_lead_to_their_pods_when_it_is_ready(
+async def test_ports_that_are_lost_while_cribd_is_down_lead_to_their_pods_again_and_never_to_others(
     bridged: LabCribd,
 ) -> None:
     async with bridged.connect() as cri:
@@ -181,10 +185,10 @@ async def test_ports_that_are_lost_while_cribd_is_down_lead_to_their_pods_when_i
     flush_rules(bridged.host)
     assert await bridged.host.page(GATEWAY, PORT) == ""
     bridged.start()
-    assert await bridged.host.page(GATEWAY, PORT) == "web"
     async with bridged.connect() as cri:
         with pytest.raises(ClientError, match=rf"already leads to pod stories/web \({pod.id}\)"):
             await cri.run_pod("thief", port_mappings=mapped(PORT))
+        assert await until(lambda: bridged.host.page(GATEWAY, PORT)) == "web"
         assert (await check(cri, pod))[pod.id].problem == ""
 
 

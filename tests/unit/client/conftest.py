@@ -12,7 +12,7 @@ from crib.client import Connection
 from crib.streaming.head import BadRequest, RequestHead
 from crib.streaming.server import StreamServer
 from tests.unit.client.fake_runtime import World, serve
-from tests.unit.streaming.lab import Lab
+from tests.unit.streaming.lab import Lab, at_once
 
 
 class Older(StreamServer):
@@ -40,7 +40,7 @@ async def lab(world: World) -> AsyncIterator[Lab]:
 @pytest.fixture
 async def older_lab(world: World) -> AsyncIterator[Lab]:
     lab = Lab()
-    lab.server = Older(lab.streams, lab.settings.streaming)
+    lab.server = Older(lab.streams, lab.settings.streaming, at_once)
     world.lab = await lab.start()
     yield lab
     await lab.stop()
