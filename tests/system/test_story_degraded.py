@@ -228,8 +228,8 @@ async def test_a_start_that_was_under_way_when_the_disk_filled_up_never_leaves_t
             await again.start(box)
         config = again.container_config("sleep", "1000")
         config.metadata.attempt = 1  # a kubelet's next try
-        # Refused by us if we have seen that the disk is full, by the disk itself if not: then the runtime says of
-        # a mount's place, which it could not make, that it is not there.
+        # Refused by us if we have seen that the disk is full, else by the disk: then the runtime says of a
+        # mount's place, which it could not make, that it is not there.
         with pytest.raises(ClientError, match=r"its disk is full|No space left|No such file"):
             await pods.create_container(again.connection, pod, config)
         cribd.empty()
