@@ -108,8 +108,14 @@ async def _wiped(session: Session, options: WipeOptions) -> AsyncIterator[Wiped]
         kinds = [kind for kind in upkeep.WIPE_KINDS if kind != "containers"]
     if options.offline:
         arguments = ["--wipe", *kinds, *(["--dry-run"] if options.dry_run else [])]
-        async for wiped in _told_by_cribd(options.config, arguments, Wiped, fine=(0,)):
-            yield wiped
+        has_told = False
+        try:
+            async for wiped in _told_by_cribd(options.config, arguments, Wiped, fine=(0,)):
+                has_told |= bool(wiped.problem)
+                yield wiped
+        except CommandError:
+            if not has_told:  # else that is why it ended so
+                raise
         return
     async with session.connect() as connection:
         items = upkeep.wipe(connection, kinds, dry_run=options.dry_run, force=options.force)

@@ -68,9 +68,9 @@ def check(session: Session, options: NodeCheckOptions) -> None:
 def wipe(session: Session, options: WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
-    Nothing is removed without --yes, and no container that runs is ended without --force. Logs stay, as do
-    volumes and networks of CNI. With --offline also what belongs to no record goes, on a node that is damaged
-    too: missing programs and directories, unreadable records.
+    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
+    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
+    that is damaged too: missing programs and directories, unreadable records.
     """
     from crib.cli import upkeep as work
 

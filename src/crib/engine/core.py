@@ -113,7 +113,7 @@ class Core:
     def refuse_if_faulty(self) -> None:
         """Unavailable while something is wrong with the node: nothing new is made then.
 
-        For every verb that makes something, before it does and before it answers.
+        For every verb that makes something, before it does; for a run and a create, before they answer too.
         """
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)

@@ -147,6 +147,7 @@ class Node:
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
         self._settling: asyncio.Task[None] | None = None
+        self._is_loaded = False
 
     @property
     def cgroup_driver(self) -> str:
@@ -154,7 +155,10 @@ class Node:
         return self.settings.cgroup_driver
 
     async def load(self) -> None:
-        """Read the records, and see which layers are on disk."""
+        """Read the records, and see which layers are on disk; once, though a check may come before."""
+        if self._is_loaded:
+            return
+        self._is_loaded = True
         rows = self._core.ports.records.load()
         self._core.sandboxes.fill(rows.sandboxes)
         self._core.containers.fill(rows.containers)

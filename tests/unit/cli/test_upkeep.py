@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import IO
 
 import pytest
 
@@ -109,3 +112,24 @@ def test_their_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in (("check", "--repair"), ("wipe", "--dry-run")):
         app.app([command, "--help"], prog_name="crib", standalone_mode=False)
         assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("problem", "code"), [("it is in use", 1), ("", 2)])
+async def test_an_offline_wipe_ends_with_1_when_it_told_what_is_still_there_and_else_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str, code: int
+) -> None:
+    line = json.dumps({"kind": "pods", "name": "web", "problem": problem})
+
+    def started(command: Sequence[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
+        program = "import sys; print(sys.argv[1]); sys.exit('cribd: no')"
+        return subprocess.Popen([sys.executable, "-c", program, line], stdout=subprocess.PIPE, stderr=words)
+
+    monkeypatch.setattr(upkeep, "_started", started)
+    options = WipeOptions([WipeKind.PODS], yes=True, offline=True)
+    if code == 1:
+        assert await upkeep.wipe(SESSION, options) == code
+        assert "still there  pods       web: it is in use" in capsys.readouterr().out
+    else:
+        with pytest.raises(CommandError, match="cribd: no") as failed:
+            await upkeep.wipe(SESSION, options)
+        assert failed.value.exit_code == code

@@ -15,6 +15,7 @@ from crib.model.finding import Finding
 from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
 from crib.model.settings import ImageSettings, Settings
+from crib.ports import AllRecords
 from tests.fakes.world import IMAGE, World, bounded, turns
 
 
@@ -223,6 +224,23 @@ async def test_before_the_start_what_was_broken_off_is_found_and_nothing_changed
     }
     await world.start()
     assert await found(world) == []
+
+
+async def test_a_check_before_the_start_leaves_the_start_no_records_to_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.restarted(start=False)
+    load, loads = world.records.load, 0
+
+    def counted() -> AllRecords:
+        nonlocal loads
+        loads += 1
+        return load()
+
+    monkeypatch.setattr(world.records, "load", counted)
+    await world.node.load()
+    await world.node.start()
+    assert loads == 1
 
 
 async def test_pods_of_an_earlier_boot_are_found_before_the_start_once_each(world: World) -> None:

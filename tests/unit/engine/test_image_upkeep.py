@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from crib.engine.images import upkeep
 from crib.model.errors import NotFound
 from crib.model.ids import Digest
 from crib.model.image import DiskSpace, Platform
@@ -71,6 +72,24 @@ async def test_garbage_goes_above_the_high_mark_the_longest_unused_first() -> No
         assert gone == ["docker.io/library/old:latest", "docker.io/library/new:latest"]
         assert world.node.images.status("pinned") is not None
         assert world.node.images.status("fresh") is not None  # it came less than gc_min_age ago
+    finally:
+        await world.close()
+
+
+async def test_garbage_is_collected_again_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def broken() -> DiskSpace:
+        nonlocal looks
+        looks += 1
+        raise ZeroDivisionError("a bug")
+
+    world = await started(gc_high=90, gc_low=80)
+    try:
+        monkeypatch.setattr(upkeep, "COLLECT_INTERVAL", 0.0)
+        monkeypatch.setattr(world.images, "space", broken)
+        world.node.images.upkeep.begin([])
+        await until(lambda: looks > 1)
     finally:
         await world.close()
 

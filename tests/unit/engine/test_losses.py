@@ -7,9 +7,9 @@ import pytest
 from crib.engine.sandboxes import losses
 from crib.engine.sandboxes.losses import LOST
 from crib.model.container import ContainerState
-from crib.model.errors import WrongState
+from crib.model.errors import Broken, WrongState
 from crib.model.events import EventType
-from crib.model.sandbox import SandboxState
+from crib.model.sandbox import SandboxRecord, SandboxState
 from tests.fakes.world import World, next_events, until
 
 
@@ -38,9 +38,21 @@ async def test_a_pod_that_is_stopped_or_removed_is_not_lost(world: World) -> Non
     assert world.node.sandboxes.get(stopped).reason == ""
 
 
-async def test_a_watch_that_fails_begins_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Broken("no descriptor left"), ZeroDivisionError("a bug")])
+async def test_a_watch_that_fails_begins_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    alive, looks = world.handler.pod_alive, 0
+
+    async def pod_alive(record: SandboxRecord) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise error
+        return await alive(record)
+
     monkeypatch.setattr(losses, "RETRY_AFTER", 0.0)
     pod = await world.pod()
-    world.handler.failpoints.set("pod_alive=1*error(no descriptor left)")
+    monkeypatch.setattr(world.handler, "pod_alive", pod_alive)
     world.handler.lose(pod)
     await until(lambda: world.node.sandboxes.get(pod).reason == LOST)

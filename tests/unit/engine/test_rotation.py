@@ -8,6 +8,7 @@ import pytest
 
 from crib.engine.containers import rotation
 from crib.engine.containers.rotation import RotateLogs
+from crib.model.container import ContainerRecord
 from crib.model.ids import ContainerId, SandboxId
 from tests.fakes.world import World, bounded
 
@@ -54,6 +55,24 @@ async def test_a_log_that_cannot_be_rotated_holds_up_no_other_and_has_a_pause(
         rotate._paused.clear()
         await rotate.round()
         assert world.inside(one).reopened == 1
+
+
+async def test_a_bug_at_one_log_holds_up_no_other(
+    world: World, rotate: RotateLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate_log = world.handler.rotate_log
+
+    async def broken(record: ContainerRecord, size_max: int, files: int) -> bool:
+        if record.config.name == "one":
+            raise ZeroDivisionError("a bug")
+        return await rotate_log(record, size_max, files)
+
+    pod = await world.pod()
+    one, two = await logging(world, pod, "one", 1 << 20), await logging(world, pod, "two", 1 << 20)
+    monkeypatch.setattr(world.handler, "rotate_log", broken)
+    async with bounded():
+        await rotate.round()
+    assert [world.inside(key).reopened for key in (one, two)] == [0, 1]
 
 
 async def test_nothing_is_begun_without_a_bound(world: World) -> None:

@@ -62,4 +62,6 @@ def _listed(directory: str, *, directories: bool) -> list[str]:
 
 def _is_log_of(path: str, known: set[str]) -> bool:
     """Whether it is a log on record, or one that was set aside by a rotation: LOG.TIME, LOG.TIME.gz."""
-    return path in known or any(path.startswith(f"{log}.") for log in known)
+    directory, _, name = path.rpartition("/")
+    parts = name.split(".")
+    return any(f"{directory}/{'.'.join(parts[:end])}" in known for end in range(1, len(parts) + 1))

@@ -12,17 +12,16 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.recovery.recover import carry_out, sweep
 from crib.engine.sandboxes.losses import LOST, notice_loss
 from crib.engine.sandboxes.stop import StopSandbox
-from crib.model.container import ContainerRecord, ContainerState
+from crib.model.container import ContainerRecord
 from crib.model.errors import CribError
 from crib.model.finding import Finding
+from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 SETTLE_SECONDS = 1.0
 """After which what was found while the daemon works is looked at again: an exit may just have come."""
 
 _R = TypeVar("_R")
-_HALF_MADE = (ContainerState.CREATING, ContainerState.REMOVING)
-_HALF_MADE_PODS = (SandboxState.CREATING, SandboxState.REMOVING)
 _BROKEN_OFF = "was broken off half-way in state {}"
 _TEARDOWN = "what there is of it is removed"
 
@@ -38,7 +37,7 @@ class WorldFindings:
         """Records of containers that do not fit what runs."""
         core = self._core
         # While the daemon works, a verb is at what is half-made, and sees to its end itself.
-        rows = [row for row in core.containers if not (is_live and row.state in _HALF_MADE)]
+        rows = [row for row in core.containers if is_listed(row) or not is_live]
         for known in await _twice(rows, self._has_wrong_container, is_live=is_live):
             try:
                 row, decision = await self._decision(known)
@@ -80,7 +79,7 @@ class WorldFindings:
     async def pods(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """Records of pods that do not fit what is there."""
         core = self._core
-        rows = [row for row in core.sandboxes if not (is_live and row.state in _HALF_MADE_PODS)]
+        rows = [row for row in core.sandboxes if is_listed(row) or not is_live]
         for row in await _twice(rows, self._has_wrong_pod, is_live=is_live):
             problem, mend = await self._pod(row)
             if not problem:
@@ -99,7 +98,7 @@ class WorldFindings:
         core, row = self._core, self._core.sandboxes.get(known.id)
         if row is None or row.state is not known.state or row.released:
             return "", ""
-        if row.state in _HALF_MADE_PODS:
+        if not is_listed(row):
             return _BROKEN_OFF.format(row.state), _TEARDOWN
         if row.boot_id != core.facts.boot_id:
             return "is of before the last boot, and not released", "what it holds is given back"

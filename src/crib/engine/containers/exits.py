@@ -29,8 +29,9 @@ async def watch_exits(core: Core, handler: Handler) -> None:
             async for exit_ in handler.exits():
                 # Each on its own: a container whose start or removal hangs must not hold up the others.
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
-        except CribError as error:
-            log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER)
+        except Exception as error:  # a bug too: nobody else tells of exits
+            is_bug = not isinstance(error, CribError)
+            log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
             await asyncio.sleep(RETRY_AFTER)
 
 

@@ -54,8 +54,12 @@ class RotateLogs:
             handler = self._core.caretaker(sandbox)
             if await handler.rotate_log(record, settings.log_size_max, settings.log_files):
                 log.debug("rotated the log of container %s", record.id)
-        except CribError as error:
+        except Exception as error:  # a bug too: the others' logs are looked at
             current = self._core.containers.get(record.id)
             if current is not None and current.state is ContainerState.RUNNING:
                 self._paused[record.id] = time.monotonic() + PAUSE
-                log.warning("log of container %s: %s; tried again in %.0f s", record.id, error, PAUSE)
+                is_bug, text = (
+                    not isinstance(error, CribError),
+                    "log of container %s: %s; tried again in %.0f s",
+                )
+                log.warning(text, record.id, error, PAUSE, exc_info=is_bug)

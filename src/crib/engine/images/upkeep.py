@@ -68,8 +68,9 @@ class Upkeep:
         while True:
             try:
                 await self.collect()
-            except CribError as error:
-                log.error("garbage collection of images: %s", error)
+            except Exception as error:  # a bug too: the disk fills up
+                is_bug = not isinstance(error, CribError)
+                log.error("garbage collection of images: %s", error, exc_info=is_bug)
             await asyncio.sleep(COLLECT_INTERVAL)
 
     async def collect(self) -> Sequence[ImageRecord]:

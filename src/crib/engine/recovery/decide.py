@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from crib.model.container import ContainerRecord, ContainerState, Exit
+from crib.model.lifecycle import is_listed
 from crib.ports import Observation
 
 LOST = 255
@@ -47,7 +48,7 @@ class Decision:
 
 def decide_unseen(record: ContainerRecord, *, same_boot: bool, now: int) -> Decision | None:
     """What can be decided without looking; None when the world must be observed."""
-    if record.state in (ContainerState.CREATING, ContainerState.REMOVING):
+    if not is_listed(record):
         return Decision(Action.TEARDOWN)
     if record.state is ContainerState.EXITED or record.abandoned:
         return Decision(Action.KEEP)

@@ -27,6 +27,7 @@ from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
 from crib.model.ids import SandboxId
+from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
-_HALF = (SandboxState.CREATING, SandboxState.REMOVING)
 _UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
 Work = Callable[[], Awaitable[None]]
@@ -81,7 +81,7 @@ class _Recovery:
         for name, handler in core.ports.handlers.items():
             core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
         for pod in core.sandboxes:
-            if not pod.released or pod.state in _HALF:
+            if not (pod.released and is_listed(pod)):
                 self._sandboxes[pod.id] = self._begin_sandbox(pod, looks.get(pod.id, ()))
         await _over(self._sandboxes.values(), LOOK_BOUND)
         for name, handler in core.ports.handlers.items():
@@ -96,7 +96,7 @@ class _Recovery:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
         await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
-        # A plugin that hangs in GC holds up the pods of its networks, and nothing else.
+        # While a plugin is at GC no pod is attached or detached; nothing else waits for it.
         await _sweep_networks(core)
 
     def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
@@ -186,7 +186,7 @@ def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
 def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
     """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
     now = core.sandboxes.get(row.id)
-    if now is not None and now.state in _HALF:
+    if now is not None and not is_listed(now):
         core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
 
 
@@ -232,7 +232,7 @@ async def _sandbox(core: Core, sandbox: SandboxId) -> None:
         record = core.sandboxes.get(sandbox)
         if record is None:
             return
-        if record.state in _HALF:
+        if not is_listed(record):
             await teardown_sandbox(core, record, "interrupted")
             return
         if record.released:

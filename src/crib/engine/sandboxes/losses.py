@@ -40,8 +40,9 @@ async def watch_pods(core: Core, handler: Handler) -> None:
         try:
             async for sandbox in handler.lost_pods(ready):
                 await notice_loss(core, sandbox)
-        except CribError as error:
-            log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER)
+        except Exception as error:  # a bug too: nobody else tells of losses
+            is_bug = not isinstance(error, CribError)
+            log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
         await asyncio.sleep(RETRY_AFTER)
 
 
