@@ -137,7 +137,8 @@ class Follower:
             report = self._write_rows(changed, everything=everything)
         except BaseException:
             with self._lock:
-                self._changed = changed | self._changed
+                for row, synced in changed.items():
+                    self._changed[row] = self._changed.get(row, False) or synced
                 self._everything = True
             self._drop()
             raise
@@ -212,7 +213,7 @@ class Follower:
         ending.join(LIMIT)
 
     def _end(self) -> None:
-        with contextlib.suppress(sqlite3.Error, OSError):
+        with contextlib.suppress(sqlite3.Error, OSError, CribError):
             self.catch_up()
         if self._busy.acquire(timeout=LIMIT):
             self._drop()
