@@ -152,7 +152,7 @@ async def test_a_runtime_that_goes_gives_the_terminal_back(served: Served) -> No
         await until(lambda: lab.commands)
         await until(lambda: screen.is_raw)
         await lab.server.stop()
-        await screen.until_shown(b"crib is stopping")
+        await screen.until_shown(b"crib is stopping: the command's terminal is hung up\r\n")
         assert await screen.ended() == 1
         assert screen.is_as_before
 
