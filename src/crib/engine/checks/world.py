@@ -40,6 +40,11 @@ class WorldFindings:
         # While the daemon works, a verb is at what is half-made, and sees to its end itself.
         rows = [row for row in core.containers if not (is_live and row.state in _HALF_MADE)]
         for row in await _twice(rows, self._has_wrong_container, is_live=is_live):
+            if core.locks.of(row.id).locked():
+                yield Finding(
+                    "containers", row.id, "is not looked at: a verb is at it (crib work)", is_note=True
+                )
+                continue
             try:
                 decision = await self._decision(row.id)
             except CribError as error:
@@ -57,6 +62,10 @@ class WorldFindings:
             yield found
 
     async def _has_wrong_container(self, row: ContainerRecord) -> bool:
+        if self._core.locks.of(row.id).locked():
+            return (
+                True  # nobody waits for a verb that may hang: if it is done a moment later, it is looked at
+            )
         try:
             decision = await self._decision(row.id)
         except CribError:
