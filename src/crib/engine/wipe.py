@@ -158,7 +158,7 @@ class Wipe:
             if not order.dry:
                 await sweep(core)
                 await core.ports.networks.sweep(attached)
-        except CribError as error:
+        except (CribError, OSError) as error:
             problem = str(error)
             names = names or {"what belongs to no record": None}
         for name in names:
@@ -191,7 +191,7 @@ async def _taken(steps: list[Iterator[_Step]], *, dry: bool) -> AsyncIterator[Wi
             if not dry:
                 try:
                     await step.work()
-                except CribError as error:
+                except (CribError, OSError) as error:
                     problem = str(error)
             yield Wiped(step.kind, step.name, problem)
 
