@@ -18,7 +18,7 @@ from crib.backends.oci.failures import trying
 from crib.backends.oci.logs import OpenLog, check_log, open_log, read_words
 from crib.host.threads import Overdue
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
-from crib.model.errors import InvalidRequest, Unavailable
+from crib.model.errors import InvalidRequest, Unavailable, WrongState
 from crib.model.ids import ContainerId, ImageId, SandboxId
 
 POD = "p" * 64
@@ -121,7 +121,6 @@ async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
 ) -> None:
     log = tmp_path / "0.log"
     log.write_text("long")
-    record = running(log)
     answers = blocking(monkeypatch, log_rotation, "set_aside")
     put_back = log_rotation.put_back
     done = threading.Event()
@@ -132,7 +131,7 @@ async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
 
     monkeypatch.setattr(log_rotation, "put_back", noted)
     with pytest.raises(Overdue, match="rotating the log"):
-        await log_rotation.rotate(record, str(tmp_path), 1, 3)
+        await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
     answers.set()
     await comes_true(done.is_set)
     assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
@@ -168,3 +167,21 @@ def test_what_took_too_long_is_unavailable_and_named_once() -> None:
         ):
             raise Overdue(words)
         assert str(caught.value).count("create of container") == 1
+
+
+@pytest.mark.parametrize("odd", ["directory", "fifo", "link"])
+async def test_a_monitor_is_not_told_to_open_its_log_anew_where_that_would_end_it_or_have_it_hang(
+    odd: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "0.log"
+    match odd:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(f"{path}.tmp")
+        case "link":
+            Path(f"{path}.tmp").symlink_to("/etc/passwd")
+    with pytest.raises(
+        WrongState, match=r"0\.log is a directory|0\.log\.tmp is there, and is not a regular file"
+    ):
+        await log_rotation.reopen(running(path), str(tmp_path))

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -434,6 +435,58 @@ async def test_a_file_that_somebody_removed_is_written_anew(paths: Paths, quick:
     database._follower.catch_up()
     assert set(on_disk(paths)) == {first.id, second.id}
     database.close()
+
+
+async def test_an_images_file_that_somebody_removed_is_written_anew_with_all_that_it_had(
+    paths: Paths, quick: None
+) -> None:
+    database = Database(paths)
+    records = SqliteRecords(database)
+    await records.put_image(full_image("a"), full_documents("a"))
+    for path in Path(paths.data).glob("images.db*"):
+        path.unlink()
+    async with watched(database) as seen:
+        await records.put_image(full_image("b"))
+        assert "was removed while it was in use" in seen.mended[0]
+        assert seen.problem == ""
+    shutil.copytree(paths.data, f"{paths.state}/data")  # as a kill would leave it
+    database.close()
+    again = Database(Paths(f"{paths.state}/data", paths.state))
+    assert {row.id for row in SqliteRecords(again).load().images} == {full_image("a").id, full_image("b").id}
+    assert await SqliteRecords(again).image_documents(full_image("a").id) == full_documents("a")
+    again.close()
+
+
+def test_rows_on_disk_stay_when_the_boots_file_is_gone_before_it_was_read(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "boot.db"), str(tmp_path / "disk.db")
+    with contextlib.closing(open_file(target, POD_SCHEMA)) as disk:
+        disk.execute("INSERT INTO sandboxes VALUES ('a', x'00')")
+    following = follower_module.Follower(
+        target, source, reserve_module.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
+    )
+    with pytest.raises(FileNotFoundError):
+        following.catch_up()
+    following.close()
+    with contextlib.closing(sqlite3.connect(target)) as disk:
+        assert disk.execute("SELECT id FROM sandboxes").fetchall() == [("a",)]
+
+
+def test_a_disk_of_which_it_is_known_that_it_hangs_does_not_hold_up_the_end(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (database_module, follower_module, image_module):
+        monkeypatch.setattr(module, "LIMIT", 10 * BOUND)
+    monkeypatch.setattr(database_module, "LAST_LOOK", 0.01)
+    database = Database(paths)
+    database.watch(lambda problem: None, lambda text: None)
+    database._problems[paths.database] = "its disk does not answer"
+    with database._follower._busy, database.images._lock:  # as writes that do not come back
+        end = threading.Thread(target=database.close)
+        end.start()
+        end.join(BOUND)
+        ended = not end.is_alive()
+    end.join(BOUND)
+    assert ended
 
 
 def _blobs(paths: Paths) -> list[bytes]:

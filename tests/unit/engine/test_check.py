@@ -154,6 +154,33 @@ async def test_what_a_verb_is_about_is_no_finding(world: World) -> None:
         await making
 
 
+async def test_a_verb_that_hangs_is_told_of_and_nobody_waits_for_it(world: World) -> None:
+    pod = await world.pod()
+    container = await world.running(pod)
+    lost = await _lose_pod(world)
+    locks = world.node._core.locks
+    async with locks.of(pod), locks.of(container):
+        told = await found(world)
+    assert [(one.area, one.subject, one.is_note) for one in told] == [
+        ("containers", container, True),
+        ("pods", lost, False),
+    ]
+
+
+async def test_a_directory_that_is_gone_hides_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/data/layers")
+
+    lost = await _lose_pod(world)
+    monkeypatch.setattr(world.images, "space", gone)
+    first, *others = await found(world)
+    assert first.area == "node"
+    assert "/data/layers" in first.problem
+    assert [one.subject for one in others] == [lost]
+
+
 async def test_an_exit_that_is_about_to_be_recorded_is_no_finding(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

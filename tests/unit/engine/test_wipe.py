@@ -115,6 +115,21 @@ async def test_mounts_of_layers_that_cannot_be_undone_do_not_keep_images(
     assert world.records.images == {}
 
 
+async def test_what_the_kernel_refuses_keeps_nothing_else_from_an_offline_wipe(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error", "/data/layers")
+
+    await world.running(await world.pod())
+    for name in ("sweep", "dismantle"):
+        monkeypatch.setattr(type(world.handler), name, refused)
+    told = await wiped_offline(world, "pods", "network", "images")
+    assert world.records.sandboxes == {}
+    assert [one.problem for one in told if "/data/layers" in one.problem] != []
+    assert world.records.images == {}
+
+
 async def test_an_offline_wipe_goes_by_what_lies_about_where_the_records_are_lost(world: World) -> None:
     pod = await world.pod()
     container = await world.running(pod)

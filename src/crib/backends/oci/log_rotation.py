@@ -35,8 +35,8 @@ async def reopen(record: ContainerRecord, bundle: str) -> None:
     def look(watcher: DirectoryWatcher) -> None:
         watcher.add(directory, MOVED_TO)
         # A directory that is known may be had without its server: we wait for that, and not the monitor.
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(path)
+        if problem := _problem(path):
+            raise WrongState(f"{what}: {problem}")
 
     with DirectoryWatcher([]) as watcher:
         await FOREIGN.run(log_job("looking for", path, record.sandbox_id), look, watcher)
@@ -49,6 +49,20 @@ async def reopen(record: ContainerRecord, bundle: str) -> None:
                         return
         except TimeoutError:
             raise Broken(f"{what}: the monitor made no new {path}") from None
+
+
+def _problem(path: str) -> str:
+    """What would end the monitor, and the container with it, or have it hang or write elsewhere; or nothing.
+
+    conmon writes to LOG.tmp, through a link and however long a FIFO waits for its reader, and renames that.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            return f"{path} is a directory"
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(f"{path}.tmp").st_mode):
+            return f"{path}.tmp is there, and is not a regular file"
+    return ""
 
 
 async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int) -> bool:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crib.backends.records.boot_file import BootRows, Origin, open_boot_file, sign
-from crib.backends.records.follower import Follower, problem_with
+from crib.backends.records.follower import LIMIT, Follower, problem_with
 from crib.backends.records.image_file import ImageFile
 from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
@@ -30,6 +32,8 @@ from crib.backends.records.tables import copy_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
+LAST_LOOK = 1.0
+"""Seconds that the end of the daemon waits for a disk of which a fault is told already."""
 _ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
 POD_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
@@ -161,8 +165,16 @@ class Database:
         self._follower.look()
 
     def close(self) -> None:
-        self._follower.close()
-        self.images.close()
+        """Write what is left. A disk that does not answer holds up the end, a known one not for long."""
+        until = time.monotonic() + (LAST_LOOK if self._problems else LIMIT)
+        ends = [
+            threading.Thread(target=part.close, name="crib-records-end", daemon=True)
+            for part in (self._follower, self.images)
+        ]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join(max(0.0, until - time.monotonic()))
         self.pods.close()
 
 

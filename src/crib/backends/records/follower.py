@@ -164,6 +164,7 @@ class Follower:
 
     def _copy(self, changed: dict[Changed, bool], *, everything: bool) -> None:
         if self._source is None:
+            os.stat(self._source_path)  # SQLite would make an empty one, and the rows on disk would go
             self._source = connect(self._source_path)
         if self._connection is not None and self._on_disk() != self._file:
             self._drop()
@@ -207,12 +208,7 @@ class Follower:
         self._connection = None
 
     def close(self) -> None:
-        """Write what is left, if the disk answers; what it does not take this boot's file has."""
-        ending = threading.Thread(target=self._end, name="crib-records-end", daemon=True)
-        ending.start()
-        ending.join(LIMIT)
-
-    def _end(self) -> None:
+        """Write what is left, if the disk answers; what it does not take this boot's file has. Blocks."""
         with contextlib.suppress(sqlite3.Error, OSError, CribError):
             self.catch_up()
         if self._busy.acquire(timeout=LIMIT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import (
     PROBE,
+    SALVAGED,
     check,
     commit,
     is_damage,
@@ -179,6 +181,8 @@ class ImageFile:
         except (sqlite3.Error, OSError) as error:
             if is_damage(error):
                 self._mend(error)
+            elif isinstance(error, FileNotFoundError) and not self._is_copy:
+                self._put_back()
             elif not is_full(error) or not self._reserve.give_up():
                 self._reserve.try_writing()
                 raise
@@ -200,6 +204,21 @@ class ImageFile:
         report, self.connection = self._salvaged(self.path, error)
         self._is_copy = False
         self._reports.append(report)
+
+    def _put_back(self) -> None:
+        """Somebody has removed the file, or its log; all of it can still be read from what is open."""
+        fresh = f"{self.path}{SALVAGED}"
+        remove(fresh)
+        self.connection.execute("VACUUM INTO ?", (fresh,))
+        with open(fresh, "rb") as written:
+            os.fsync(written.fileno())
+        self.connection.close()  # before the new one has a log, which this would remove by its name
+        self._is_copy = True  # as in `_mend`
+        remove(self.path)
+        os.rename(fresh, self.path)
+        self.connection = self._opened()
+        self._is_copy = False
+        self._reports.append(f"{self.path} was removed while it was in use, and is written anew")
 
     def _commit(self, statements: Sequence[Statement]) -> None:
         if self._is_copy:

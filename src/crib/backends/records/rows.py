@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 MAX_DOCUMENT = 8 << 20
 """Bytes of one document of an image at most: as many as a pull takes."""
-CHECK_LIMIT = 600.0
+CHECK_LIMIT = 60.0
 """Seconds that a check of the databases may take."""
 _PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
 _PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"

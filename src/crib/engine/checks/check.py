@@ -18,6 +18,7 @@ from crib.engine.networks import Networks
 from crib.engine.sandboxes.stop import StopSandbox
 from crib.model.errors import CribError
 from crib.model.finding import Finding
+from crib.model.sandbox import SandboxState
 
 _Look = Callable[[bool], AsyncIterator[Finding]]
 
@@ -39,7 +40,7 @@ class CheckNode:
             try:
                 async for found in look(repair):
                     yield found
-            except (CribError, OSError) as error:  # of a disk that does not answer, or not well
+            except (CribError, OSError) as error:  # of a disk that does not answer, or has lost a directory
                 yield Finding(area, "", f"cannot be looked at: {error}")
 
     def _areas(self, *, quick: bool) -> list[tuple[str, _Look]]:
@@ -76,9 +77,20 @@ class CheckNode:
     async def _pods_networks(self, *, repair: bool) -> AsyncIterator[Finding]:
         """Of ready pods. Those of an earlier boot have no network any more: they are told as pods."""
         core = self._core
-        async for check in self._networks.check((), repair=repair and self.is_live):
+        wanted = [
+            row.id
+            for row in core.sandboxes
+            if row.state is SandboxState.READY
+            and not row.config.host_network
+            and not core.locks.of(row.id).locked()  # a verb is at it, which may hang
+        ]
+        if not wanted:
+            return
+        async for check in self._networks.check(wanted, repair=repair and self.is_live):
             row = core.sandboxes.get(check.sandbox)
-            if check.problem and row is not None and row.boot_id == core.facts.boot_id:
+            if row is None or row.state is not SandboxState.READY:
+                continue
+            if check.problem and row.boot_id == core.facts.boot_id:
                 subject = f"{check.sandbox} ({check.pod})"
                 found = Finding("network", subject, check.problem, "its network is made anew")
                 yield replace(found, mended=check.repaired, mend_error=check.repair_error)

@@ -39,6 +39,11 @@ class WorldFindings:
         # While the daemon works, a verb is at what is half-made, and sees to its end itself.
         rows = [row for row in core.containers if is_listed(row) or not is_live]
         for known in await _twice(rows, self._has_wrong_container, is_live=is_live):
+            if core.locks.of(known.id).locked():
+                yield Finding(
+                    "containers", known.id, "is not looked at: a verb is at it (crib work)", is_note=True
+                )
+                continue
             try:
                 row, decision = await self._decision(known)
             except CribError as error:
@@ -56,6 +61,10 @@ class WorldFindings:
             yield found
 
     async def _has_wrong_container(self, row: ContainerRecord) -> bool:
+        if self._core.locks.of(row.id).locked():
+            return (
+                True  # nobody waits for a verb that may hang: if it is done a moment later, it is looked at
+            )
         try:
             _, decision = await self._decision(row)
         except CribError:

@@ -6,6 +6,7 @@ import asyncio
 
 from crib.ends import ByteSource
 from crib.engine.core import Core
+from crib.engine.keeper import at_stage
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import move_container
@@ -77,13 +78,15 @@ async def run_command(handler: Handler, record: ContainerRecord, command: ExecCo
     process = ExecProcess(command.argv, stdout=True, stderr=True, contained=True)
     try:
         async with asyncio.timeout(command.timeout if command.timeout > 0 else None) as limit:
-            session = await handler.exec(record, process)
+            with at_stage("its start"):
+                session = await handler.exec(record, process)
             try:
-                stdout, stderr = await asyncio.gather(
-                    _beginning(session.stdout, command.output_limit),
-                    _beginning(session.stderr, command.output_limit),
-                )
-                return ExecResult(await session.wait(), stdout, stderr)
+                with at_stage("its own end"):
+                    stdout, stderr = await asyncio.gather(
+                        _beginning(session.stdout, command.output_limit),
+                        _beginning(session.stderr, command.output_limit),
+                    )
+                    return ExecResult(await session.wait(), stdout, stderr)
             except asyncio.CancelledError:
                 await session.kill()
                 raise
