@@ -35,14 +35,18 @@ def log_job(what: str, path: str, pod: str, late: Callable[[], None] = lambda: N
 
 
 def check_log(path: str, field: str) -> None:
-    """InvalidRequest where something else than a file has a log's name. Blocks.
+    """InvalidRequest where something else has a log's name than a file, or its place. Blocks.
 
     conmon follows links, waits for whoever reads a FIFO, and runs as root: a pod that may write its log
     directory could have it write anywhere.
     """
-    with contextlib.suppress(FileNotFoundError):
+    try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise InvalidRequest(f"{path} is there, and is not a regular file", field=field)
+    except FileNotFoundError:
+        pass  # to be made
+    except NotADirectoryError:
+        raise InvalidRequest(f"{path}: what leads there is not a directory", field=field) from None
 
 
 def open_log(path: str) -> io.FileIO:

@@ -27,7 +27,7 @@ from crib.backends.records.follower import LIMIT, Follower, problem_with
 from crib.backends.records.image_file import ImageFile
 from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
-from crib.backends.records.sqlite_files import check, is_damage, is_full, open_file, remove
+from crib.backends.records.sqlite_files import check, is_damage, is_full, keep_private, open_file, remove
 from crib.backends.records.tables import copy_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
@@ -72,6 +72,10 @@ class Database:
         connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
+        with contextlib.suppress(
+            OSError
+        ):  # the follower opens it later, and tells what is wrong with its disk
+            keep_private(paths.database)
         sign(connection, Origin(boot, holding.now))
         self.pods = BootRows(connection, paths.boot_records, self._follower)
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)

@@ -46,7 +46,9 @@ def open_file(path: str, schema: str = "") -> sqlite3.Connection:
     """Open or make the file. sqlite3.Error, OSError, SchemaTooNew; what is there already is not written."""
     if not os.path.exists(path) and os.path.exists(salvaged := f"{path}{SALVAGED}"):
         os.rename(salvaged, path)  # a salvage was cut off
-    _keep_private(path)
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    keep_private(path)
     connection = connect(path)
     try:
         version = _version(connection, path)
@@ -66,10 +68,8 @@ def _version(connection: sqlite3.Connection, path: str) -> int:
     return version
 
 
-def _keep_private(path: str) -> None:
+def keep_private(path: str) -> None:
     """For root alone, with its log, its index, and what was set aside; those to come get the file's mode."""
-    if not os.path.exists(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     for file in glob.glob(f"{glob.escape(path)}*"):
         if stat.S_IMODE(os.stat(file).st_mode) != 0o600:
             os.chmod(file, 0o600)
