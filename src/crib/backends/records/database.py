@@ -72,9 +72,7 @@ class Database:
         connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
-        with contextlib.suppress(
-            OSError
-        ):  # the follower opens it later, and tells what is wrong with its disk
+        with contextlib.suppress(OSError):  # the follower tells what is wrong with its disk
             keep_private(paths.database)
         sign(connection, Origin(boot, holding.now))
         self.pods = BootRows(connection, paths.boot_records, self._follower)
