@@ -82,7 +82,7 @@ class Cribd:
     def written(self) -> None:
         """Wait until the pods' rows are on disk as they are now."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (rows := _pod_rows(self.boot_records)) != _pod_rows(self.database):
+        while (rows := _pod_rows(self.boot_records)) is None or rows != _pod_rows(self.database):
             assert time.monotonic() < deadline, f"not on disk: {rows}"
             time.sleep(0.02)  # nobody is told
 
@@ -247,12 +247,18 @@ class Cribd:
         _run(once())
 
 
-def _pod_rows(database: Path) -> list[object]:
-    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-        return [
-            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
-            for table in ("sandboxes", "containers")
-        ]
+def _pod_rows(database: Path) -> list[object] | None:
+    """None of a file that is just being made anew."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{database}?mode=rw", timeout=60, uri=True)
+        ) as connection:
+            return [
+                connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+                for table in ("sandboxes", "containers")
+            ]
+    except sqlite3.OperationalError:
+        return None
 
 
 def _run(work: object) -> None:
