@@ -68,7 +68,7 @@ async def test_a_daemon_that_stops_ends_commands_after_a_grace_and_says_what_bec
         raise Broken("its processes do not die")
 
     async def hangs(_session: FakeSession) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # longer than anybody waits: it is cancelled
 
     what = f"crib is stopping: exec of 'sleep' in container {container}"
     assert await told_at_the_end() == f"{what} was ended"
