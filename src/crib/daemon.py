@@ -45,7 +45,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
-from crib.host import cgroups, processes, threads
+from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
@@ -79,6 +79,8 @@ SWITCH_INTERVAL = 0.0005
 
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
+NICE_AGAIN = 1.0
+"""Seconds between two looks for threads that have come since; gRPC makes some when it needs them."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -174,6 +176,8 @@ class Daemon:
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
+            if self._settings.nice:
+                node.keeper.serve("priority", _keep_priority(self._settings.nice))
             self._manager.tell("READY=1")
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
@@ -289,6 +293,17 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
 async def _warm(streams: StreamServer) -> None:
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
+
+
+async def _keep_priority(nice: int) -> None:
+    """So that callers are answered while pods and what starts them want all CPUs."""
+    try:
+        priority.raise_session(nice)
+        while True:
+            priority.raise_threads(nice)
+            await asyncio.sleep(NICE_AGAIN)
+    except OSError as error:
+        log.warning("nice = %d: %s; going on with the priority that there is", nice, error.strerror)
 
 
 @contextlib.contextmanager

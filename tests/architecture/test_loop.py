@@ -95,6 +95,7 @@ ON_THE_LOOP = {
     "crib.host.namespaces.pin": _STATE,
     "crib.host.namespaces.unpin": _STATE,
     "crib.host.pidfds._read_stat": _PROC,
+    "crib.daemon._keep_priority": _PROC,
     "crib.host.processes._read_score": _PROC,
     "crib.host.processes._write_score": _PROC,
     "crib.host.processes.spawn": _SPAWN,

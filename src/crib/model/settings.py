@@ -281,6 +281,8 @@ class Settings:
     """Seconds that one call of the OCI runtime or monitor may take before it is ended."""
     making_verbs: int = 0
     """RunPodSandbox, CreateContainer and StartContainer at once; more wait. 0: as suits the CPUs."""
+    nice: int = -10
+    """Nice value of the daemon's own threads, -20 to 0; what it starts has 0 in any case."""
 
     @property
     def socket_path(self) -> str:
