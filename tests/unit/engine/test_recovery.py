@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from crib.engine.recovery.recover import BOUND, GATE_BOUND, PARALLEL, PATIENCE
+from crib.engine.retries import FIRST_PAUSE
 from crib.engine.sandboxes.losses import LOST
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
@@ -546,3 +547,20 @@ async def test_what_goes_wrong_in_a_sweep_of_networks_is_in_the_log(
     world.networks.failpoints.set("sweep=1*bug(oops)")
     await world.start()
     assert "what networks hold for no pod stays: oops" in caplog.text
+
+
+async def test_what_networks_hold_is_looked_for_again_where_pods_came_before(
+    world: World, later: Callable[[float], None]
+) -> None:
+    pod = await world.pod()
+    del world.records.sandboxes[pod]
+    await world.restarted(start=False)
+    world.networks.failpoints.set("sweep=2*unavailable(pods are waiting)")
+    before = world.networks.failpoints.count("sweep")
+    await world.start()
+    assert set(world.networks.held) == {pod}
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
+        later(pause)
+        await turns(60)
+    assert world.networks.held == {}
+    assert world.networks.failpoints.count("sweep") - before == 3

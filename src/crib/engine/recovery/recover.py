@@ -25,7 +25,7 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError
+from crib.model.errors import CribError, Unavailable
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
@@ -96,7 +96,6 @@ class _Recovery:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
         await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
-        # While a plugin is at GC no pod is attached or detached; nothing else waits for it.
         await _sweep_networks(core)
 
     def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
@@ -269,10 +268,18 @@ async def sweep(core: Core) -> None:
 
 
 async def _sweep_networks(core: Core) -> None:
-    attached = {row.id for row in core.sandboxes if not row.released}
+    """What cannot be had as pods are at work is tried again later."""
     try:
-        for what in await core.ports.networks.sweep(attached):
-            log.warning("released %s: it belonged to no pod", what)
+        await _release_networks(core)
+    except Unavailable as error:
+        log.warning("what networks hold for no pod is looked for later: %s", error)
+        core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
         log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
+
+
+async def _release_networks(core: Core) -> None:
+    attached = {row.id for row in core.sandboxes if not row.released}
+    for what in await core.ports.networks.sweep(attached):
+        log.warning("released %s: it belonged to no pod", what)
