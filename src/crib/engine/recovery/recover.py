@@ -25,7 +25,7 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError, Unavailable
+from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
@@ -261,10 +261,16 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
 
 
 async def sweep(core: Core) -> None:
-    """Remove whatever of ours belongs to no record."""
+    """Remove whatever of ours belongs to no record; Broken with what failed, after all handlers' sweeps."""
+    failures: list[CribError | OSError] = []
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(core.known_ids):
-            log.warning("removed %s: it belonged to no record", what)
+        try:
+            for what in await handler.sweep(core.known_ids):
+                log.warning("removed %s: it belonged to no record", what)
+        except (CribError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise Broken("; ".join(map(str, failures))) from failures[0]
 
 
 async def _sweep_networks(core: Core) -> None:
