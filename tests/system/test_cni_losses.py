@@ -176,7 +176,7 @@ async def test_an_allocation_that_a_power_cut_tore_is_released_but_not_one_that_
 async def test_garbage_waits_for_a_hung_plugin_for_a_moment_and_pods_start_all_the_while(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cni_network, "ALONE_SECONDS", 0.1)
+    monkeypatch.setattr(cni_gc, "ALONE_SECONDS", 0.1)
     lab.configure(lab.recorder("one"), version="1.1.0")
     network, (slow, quick) = lab.network(), (lab.namespaces.make().pod() for _ in range(2))
     hanging = hang(lab, "one", "ADD")

@@ -264,6 +264,7 @@ async def run(
 
     After `timeout` seconds it is killed (with its process group) and the result says `timed_out`. It is over
     when the program itself has ended: output of a process that it left in the background is not waited for.
+    It is killed too when the caller is cancelled, and has ended by then unless that takes more than 5 s.
     ToolMissing when it is not installed; TimeoutError when it does not die even from SIGKILL within 5 s.
     """
     started = time.monotonic()
@@ -285,6 +286,11 @@ async def run(
                 pipe.start()
             timed_out = await _wait_or_kill(child, timeout)
             code = await child.wait()
+        except asyncio.CancelledError:
+            child.kill()  # and gone when the caller goes on: what comes next may not meet its work
+            with contextlib.suppress(TimeoutError):
+                await child.wait(_KILL_GRACE)
+            raise
         finally:
             child.kill()
         completed = Completed(

@@ -45,7 +45,7 @@ class NetworkSettings:
     """Template (in Go's syntax, as containerd's) of a configuration that is written to `cni_conf_dir` when
     the kubelet tells the node's pod range; empty: none."""
     plugin_timeout: float = 60.0
-    """Seconds for one plugin's ADD, DEL, CHECK or GC."""
+    """Seconds for one plugin's ADD, DEL or CHECK; its GC has 10 of them at most."""
     ip_preference: str = "cni"
     """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
     ready_timeout: float = 5.0

@@ -25,7 +25,7 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError
+from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
@@ -96,7 +96,6 @@ class _Recovery:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
         await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
-        # While a plugin is at GC no pod is attached or detached; nothing else waits for it.
         await _sweep_networks(core)
 
     def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
@@ -262,17 +261,31 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
 
 
 async def sweep(core: Core) -> None:
-    """Remove whatever of ours belongs to no record."""
+    """Remove whatever of ours belongs to no record; Broken with what failed, after all handlers' sweeps."""
+    failures: list[CribError | OSError] = []
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(core.known_ids):
-            log.warning("removed %s: it belonged to no record", what)
+        try:
+            for what in await handler.sweep(core.known_ids):
+                log.warning("removed %s: it belonged to no record", what)
+        except (CribError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise Broken("; ".join(map(str, failures))) from failures[0]
 
 
 async def _sweep_networks(core: Core) -> None:
-    attached = {row.id for row in core.sandboxes if not row.released}
+    """What cannot be had as pods are at work is tried again later."""
     try:
-        for what in await core.ports.networks.sweep(attached):
-            log.warning("released %s: it belonged to no pod", what)
+        await _release_networks(core)
+    except Unavailable as error:
+        log.warning("what networks hold for no pod is looked for later: %s", error)
+        core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
         log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
+
+
+async def _release_networks(core: Core) -> None:
+    attached = {row.id for row in core.sandboxes if not row.released}
+    for what in await core.ports.networks.sweep(attached):
+        log.warning("released %s: it belonged to no pod", what)

@@ -24,7 +24,9 @@ _NOBODY: Final = cni.Attachment("dummy", "dummy", "dummy", {})
 """Plugins of the first versions ask for all variables, even to tell their version."""
 ANSWER_SECONDS: Final = 5.0
 """For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
-_QUESTIONS: Final = frozenset({"STATUS", "VERSION"})
+GC_SECONDS: Final = 10.0
+"""For a plugin's GC, which nobody waits for; while a pod does it has less (see `exclusion`)."""
+_LIMITS: Final = {"STATUS": ANSWER_SECONDS, "VERSION": ANSWER_SECONDS, "GC": GC_SECONDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Plugins:
         After the time-out it is killed, with the processes that it started.
         """
         path = await self.find(call.plugin_type)
-        timeout = min(self._timeout, ANSWER_SECONDS) if call.command in _QUESTIONS else self._timeout
+        timeout = min(self._timeout, _LIMITS.get(call.command, self._timeout))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
         try:
             told = cni.environment(call.command, call.attachment, self._directories)
