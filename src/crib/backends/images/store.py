@@ -17,10 +17,10 @@ from functools import partial
 
 import msgspec
 
-from crib.backends.images.archives import opened_archive
+from crib.backends.images.archives import ARCHIVE_SECONDS, opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
-from crib.backends.images.export import export_images
+from crib.backends.images.export import check_place, export_images
 from crib.backends.images.image_worker import ImageWorker
 from crib.backends.images.layer_tars import StoredTars
 from crib.backends.images.messages import Import, Pull, TransferLimits
@@ -156,10 +156,15 @@ class LayerStore:
             return await ours(job, check_layer, path, layer)
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        """Write images to a new archive; its size in bytes."""
+        """Write images to a new archive; its size in bytes. Their layers stay meanwhile, and no others."""
         layers = [layer.diff_id for image in images for layer in image.record.layers]
         tars = StoredTars(self._paths.layer_file, self._paths.layer_directory)
-        with self._holding(layers):
+        with contextlib.ExitStack() as held:
+            async with self._removing:
+                held.enter_context(self._holding(layers))
+            # By itself first: a path that does not answer is found out long before an archive is written.
+            job = Job(f"looking at the place of the archive {path}", path, ARCHIVE_SECONDS)
+            await foreign(job, check_place, path)
             job = Job(f"writing the archive {path}", path, READ_SECONDS)
             return await foreign(job, export_images, path, images, archive_format, tars)
 
