@@ -25,6 +25,7 @@ from crib.backends.images.archives import close_all
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
 from crib.backends.waiting import ours
 from crib.host import files, libc, processes
+from crib.host.directories import in_own
 from crib.host.mount_table import mounts_below
 from crib.host.threads import Job
 from crib.model.errors import Broken, CribError, Exhausted, NotFound
@@ -76,7 +77,7 @@ class DirectoryLayers:
 
     def listed(self) -> list[Digest]:
         """The layers that are here; blocks for one look into a directory."""
-        names = os.listdir(self._paths.layers)
+        names = in_own(self._paths.layers, os.listdir)
         digests = (digest_from_hex(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
         return [digest for digest in digests if digest is not None]
 
@@ -224,7 +225,7 @@ class DirectoryLayers:
     def _leftovers(self, busy: Collection[str]) -> list[str]:
         """Take half-made layers and stray files away; the directories that are to be deleted."""
         aside = []
-        names = set(os.listdir(self._paths.layers))
+        names = set(in_own(self._paths.layers, os.listdir))
         for name in names:
             path = f"{self._paths.layers}/{name}"
             digits = name.removeprefix(".").partition(".")[0]
