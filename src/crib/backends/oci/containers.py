@@ -33,6 +33,7 @@ from crib.backends.oci.rootfs import (
     make_directories,
     mount_root,
     read_facts,
+    remove_writable_layer,
     unmount_root,
 )
 from crib.backends.oci.sources import (
@@ -145,6 +146,7 @@ class Containers:
                 if note.new_log and not made:
                     await remove_unused(note.log_path, note.pod)
             await OURS.run(self._ours(container), self._erase, container, runtimes)
+            await remove_writable_layer(self._paths, container)
             self._bundles.forget(container)
 
     def _left_to_do(

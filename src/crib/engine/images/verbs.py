@@ -101,8 +101,12 @@ class ImageVerbs:
             if known is not None:
                 tags = (*known.tags, *(tag for tag in tags if tag not in known.tags))
             found[record.id] = ExportedImage(record, documents, tags)
-        async with self._gate.filling():  # no layer goes meanwhile
+        try:
             return await self._core.ports.images.export(path, tuple(found.values()), archive_format)
+        finally:
+            if any(self._catalogue.find(image) is None for image in found):
+                # Removed meanwhile: sweeps have left its layers to the export.
+                self._core.keeper.start(f"sweep of layers after the export to {path}", self.sweep())
 
     async def remove(self, text: str) -> None:
         """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
