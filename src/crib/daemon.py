@@ -39,7 +39,7 @@ from crib.backends.network.networks import import_network, open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
-from crib.backends.records.database import Database, Holding
+from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.engine.core import Ports
@@ -218,7 +218,7 @@ class Daemon:
             async for wiped in node.wipe.offline(order):
                 yield wiped
 
-    def _open_database(self, holding: Holding, *, for_wipe: bool) -> Database:
+    def _open_database(self, holding: LockNotes, *, for_wipe: bool) -> Database:
         """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
         try:
             database = Database(self._paths, read_boot_id(), holding)

@@ -125,7 +125,7 @@ class Abandon:
 
 
 def clean_later(core: Core, row: SandboxRecord | ContainerRecord) -> None:
-    """Take it away in the background, beginning now; or with the next try, where that goes on already."""
+    """Take it away in the background, beginning now."""
     if isinstance(row, SandboxRecord):
         core.retries.later(row.id, CLEAN_UP, lambda: discard_sandbox(core, row.id), pause=0.0)
     else:

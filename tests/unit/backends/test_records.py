@@ -23,7 +23,7 @@ from crib.backends.records import image_file as image_module
 from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
 from crib.backends.records.boot_file import Change
-from crib.backends.records.database import POD_SCHEMA, Database, Holding
+from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
 from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew, open_file, set_aside
 from crib.model.container import ContainerState
@@ -261,14 +261,14 @@ async def test_a_pods_row_survives_a_kill_at_once_and_is_on_disk_a_moment_later(
 def test_rows_of_another_boot_or_of_before_another_daemon_give_way_to_those_on_disk(
     paths: Paths, boot: str, before: str
 ) -> None:
-    database = Database(paths, "this", Holding(now="one"))
+    database = Database(paths, "this", LockNotes(now="one"))
     kept, late = full_sandbox(), replace(full_sandbox(), id=full_container().sandbox_id)
     SqliteRecords(database).put_sandbox(kept)
     database.close()
     with contextlib.closing(sqlite3.connect(paths.boot_records)) as boot_file:
         boot_file.execute("REPLACE INTO sandboxes SELECT ?, record FROM sandboxes", (late.id,))
         boot_file.commit()
-    again = Database(paths, boot, Holding(before, "now"))
+    again = Database(paths, boot, LockNotes(before, "now"))
     assert list(SqliteRecords(again).load().sandboxes) == [kept]
     again.close()
 

@@ -11,7 +11,7 @@ from crib.engine.retries import FIRST_PAUSE, MAX_LEFT
 from crib.model.container import ContainerState
 from crib.model.errors import Aborted, Broken, Exhausted, NotFound
 from crib.model.sandbox import SandboxState
-from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
+from tests.fakes.world import IMAGE, World, bounded, container_config, pod_config, turns, until
 
 
 async def failed(call: Awaitable[object], kind: type[Exception]) -> str:
@@ -149,6 +149,46 @@ async def test_a_removal_that_failed_is_tried_again_by_itself_until_nothing_is_l
         await turns(60)
     assert world.records.sandboxes == {}
     assert world.node.abandon.under_way() == []
+
+
+async def test_what_waits_for_its_next_try_is_taken_away_at_once_when_it_is_abandoned(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("delete=1*error(busy)")
+    assert "busy" in await failed(world.node.containers.remove(container), Broken)
+    (waits,) = world.node.abandon.under_way()
+    assert (waits.object, waits.stage) == (container, f"next try within {FIRST_PAUSE:.0f} s")
+    world.node.abandon(container, "")
+    await until(lambda: world.records.containers == {})
+
+
+async def test_a_try_that_is_under_way_when_its_object_is_abandoned_is_followed_by_the_next_at_once(
+    world: World, later: Callable[[float], None]
+) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("delete=1*error(busy)")
+    assert "busy" in await failed(world.node.containers.remove(container), Broken)
+    hold = world.handler.failpoints.hold("delete")
+    later(FIRST_PAUSE)
+    async with bounded():
+        await hold.reached.wait()
+    world.node.abandon(container, "")
+    world.handler.failpoints.set("delete=1*error(busy still)")
+    hold.release.set()
+    await until(lambda: world.records.containers == {})
+
+
+async def test_who_waits_for_work_without_a_pod_is_counted_too(world: World) -> None:
+    await world.pulled()
+    hold = world.images.failpoints.hold("sweep")
+    removing = asyncio.ensure_future(world.node.images.remove(IMAGE))
+    async with bounded():
+        await hold.reached.wait()
+    (work,) = world.node.abandon.under_way()
+    assert (work.name.partition(" sha256:")[0], work.callers) == ("remove image", 1)
+    removing.cancel()
+    await until(lambda: world.node.abandon.under_way()[0].callers == 0)
+    hold.release.set()
+    await until(lambda: world.node.abandon.under_way() == [])
 
 
 async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(

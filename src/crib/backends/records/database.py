@@ -27,23 +27,30 @@ from crib.backends.records.follower import LIMIT, Follower, problem_with
 from crib.backends.records.image_file import ImageFile
 from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
-from crib.backends.records.sqlite_files import check, is_damage, is_full, keep_private, open_file, remove
+from crib.backends.records.sqlite_files import (
+    ROWS,
+    check,
+    is_damage,
+    is_full,
+    keep_private,
+    open_file,
+    remove,
+)
 from crib.backends.records.tables import copy_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
 LAST_LOOK = 1.0
 """Seconds that the end of the daemon waits for a disk of which a fault is told already."""
-_ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
 POD_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
-CREATE TABLE IF NOT EXISTS containers {_ROWS}
+CREATE TABLE IF NOT EXISTS sandboxes {ROWS}
+CREATE TABLE IF NOT EXISTS containers {ROWS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class LockNotes:
     """Of the data directory's lock: what it said before we had it, and what it says since."""
 
     before: str = ""
@@ -53,13 +60,13 @@ class Holding:
 class Database:
     """The files, from a start to its end. Made on the loop's thread, before anything else needs them."""
 
-    def __init__(self, paths: Paths, boot: str = "", holding: Holding = Holding()) -> None:
+    def __init__(self, paths: Paths, boot: str = "", notes: LockNotes = LockNotes()) -> None:
         try:
-            self._open(paths, boot, holding)
+            self._open(paths, boot, notes)
         except sqlite3.Error as error:
             raise Broken(f"records in {paths.state} and {paths.data} cannot be opened: {error}") from error
 
-    def _open(self, paths: Paths, boot: str, holding: Holding) -> None:
+    def _open(self, paths: Paths, boot: str, notes: LockNotes) -> None:
         self._paths = paths
         self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
@@ -68,13 +75,13 @@ class Database:
         """What the start had to put right."""
         self._reserve = Reserve(paths.reserve)
         self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
-        before = Origin(boot, holding.before)
+        before = Origin(boot, notes.before)
         connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
         with contextlib.suppress(OSError):  # the follower tells what is wrong with its disk
             keep_private(paths.database)
-        sign(connection, Origin(boot, holding.now))
+        sign(connection, Origin(boot, notes.now))
         self.pods = BootRows(connection, paths.boot_records, self._follower)
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
         if self.images.report:

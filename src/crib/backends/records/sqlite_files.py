@@ -18,6 +18,8 @@ LOG_BYTES = 8 << 20
 SALVAGED = ".new"
 """Added to the name of a file that is about to take the place of a damaged one."""
 SUFFIXES = ("", "-wal", "-shm")
+ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
+"""Columns of every table of records, by the id of what they are of."""
 PROBE = f"PRAGMA user_version={SCHEMA_VERSION}"
 """Writes the first page, though nothing changes."""
 

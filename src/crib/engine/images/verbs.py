@@ -68,12 +68,13 @@ class ImageVerbs:
             )
             if transfer is None:
                 raise NotFound(f"no pull of {reference} is under way")
-        work = self._core.keeper.start(f"follow pull of {reference}", self._join(transfer.order, transfer))
+        work = self._core.keeper.begin(f"follow pull of {reference}", self._join(transfer.order, transfer))
         try:
-            async for update in transfer.updates(work):
-                yield update
+            with work.awaited():
+                async for update in transfer.updates(work.task):
+                    yield update
         finally:
-            work.cancel()
+            work.task.cancel()
 
     def _transfers(self) -> list[Transfer]:
         return [subject for subject in self._pulls.subjects() if isinstance(subject, Transfer)]
@@ -84,9 +85,10 @@ class ImageVerbs:
         if any(reference.digest for reference in references):
             raise InvalidRequest("an imported image cannot be named by digest", field="names")
         transfer = Transfer()
-        work = self._core.keeper.start(f"import {path}", self._import(path, references, transfer))
-        async for update in transfer.updates(work):
-            yield update
+        work = self._core.keeper.begin(f"import {path}", self._import(path, references, transfer))
+        with work.awaited():
+            async for update in transfer.updates(work.task):
+                yield update
 
     async def export(self, path: str, names: Sequence[str], archive_format: str) -> int:
         """Write images to a new archive; the names that were asked for are in it. Its size in bytes."""
@@ -112,7 +114,7 @@ class ImageVerbs:
         """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
         record = self._catalogue.find(text)
         if record is not None:
-            await asyncio.shield(self._core.keeper.start(f"remove image {record.id}", self._remove(record)))
+            await self._core.keeper.begin(f"remove image {record.id}", self._remove(record)).wait()
 
     async def explain(self, order: PullOrder) -> tuple[Sequence[RegistryHost], str]:
         """Who would be asked for an image, and what the policy says of it."""
