@@ -75,6 +75,15 @@ class Steered(Cribd):
 
     _nursery: Nursery | None = None
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.starting = threading.Lock()
+        """Held during a start, for who wants to spare it."""
+
+    def start(self) -> float:
+        with self.starting:
+            return super().start()
+
     def _spawn(self, **environment: str) -> Born:
         self._nursery = self._nursery or Nursery()
         path = self.root / "control"

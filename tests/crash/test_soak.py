@@ -176,11 +176,7 @@ class Soak:
         async def order() -> None:
             while True:
                 await asyncio.sleep(PAUSE)
-                with contextlib.suppress(Dead, OSError):
-                    self.cribd.carried_out()
-                    fault = self._fault(kills=kills)
-                    self.cribd.order(fault)
-                    self.ordered[fault.what] += 1
+                self.order(self._fault(kills=kills))
 
         ordering = asyncio.ensure_future(order())
         try:
@@ -190,6 +186,18 @@ class Soak:
             await asyncio.wait([ordering])
             with contextlib.suppress(Dead, OSError):
                 self.cribd.carried_out()
+
+    def order(self, fault: Fault) -> None:
+        """Not during a start: cribd ends when that fails, and whoever started it would have to again."""
+        if not self.cribd.starting.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(Dead, OSError):
+                self.cribd.carried_out()
+                self.cribd.order(fault)
+                self.ordered[fault.what] += 1
+        finally:
+            self.cribd.starting.release()
 
     def _fault(self, *, kills: bool) -> Fault:
         point, _ = self.chance.choice(self.steps)
@@ -228,6 +236,17 @@ async def test_lives_among_faults_leave_nothing_and_gather_nothing(cribd: Steere
     of_last = [one for one in soak.rounds if one.pid == last.pid]
     first = next(one for one in of_last if one.lives >= of_last[0].lives + WARM - ROUND)
     check_flat(first, last)
+
+
+async def test_faults_spare_a_daemon_that_starts(cribd: Steered) -> None:
+    soak = Soak(cribd, [])
+    cribd.kill()
+    start = asyncio.ensure_future(asyncio.to_thread(cribd.start))
+    while not start.done():
+        soak.order(Fault("host directories.make_directory", what="raise", argument=errno.EIO))
+        await asyncio.sleep(0)
+    await start
+    cribd.carried_out()
 
 
 def check_flat(first: Figures, last: Figures) -> None:
