@@ -79,9 +79,11 @@ class Steered(Cribd):
         super().__init__(**settings)
         self.starting = threading.Lock()
         """Held during a start, for who wants to spare it."""
+        self.starts = 0
 
     def start(self) -> float:
         with self.starting:
+            self.starts += 1
             return super().start()
 
     def _spawn(self, **environment: str) -> Born:
