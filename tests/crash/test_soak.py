@@ -91,17 +91,17 @@ class Patient(Kubelet):
             await until(self.runtime_ready)
 
     async def _connect(self) -> None:
-        for left in reversed(range(TRIES)):
+        async def connected() -> bool:
             async with self.revival:
                 if not self.cribd.running:
                     await asyncio.to_thread(self.cribd.start)
             try:
-                await super()._connect()
-            except ClientError:  # it has been killed once more
-                if not left:
-                    raise
-            else:
-                return
+                await super(Patient, self)._connect()
+            except ClientError:  # it has been killed once more, or is just ending
+                return False
+            return True
+
+        await until(connected)
 
 
 @dataclass
