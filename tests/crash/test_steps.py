@@ -79,21 +79,24 @@ async def try_each(
     verbs: Sequence[str] = (),
     kubelet: Callable[[], Kubelet] | None = None,
 ) -> Tries:
-    """A life for each step before which, and after which, that happens; with few, before or after."""
-    new = kubelet or (lambda: Kubelet(cribd, shares_pid=True))
-    tries = Tries(cribd)
-    count = 0
+    """That at each step, before it and after it; with few, before or after."""
+
+    def new() -> Kubelet:
+        made = kubelet() if kubelet else Kubelet(cribd, shares_pid=True)
+        return replace(made, deadline=plan.deadline)
+
     found = await steps_of(cribd, *plan.kinds, kubelet=new(), verbs=verbs)
-    for verb, steps in list(found.items())[:: plan.every if most == 1 else 1]:
-        for point, number in chosen(steps, most, plan.shift):
-            for when in ("before", "after") if most > 1 else (("before", "after")[count % 2],):
-                count += 1
-                fault = Fault(point, number, when, plan.what, plan.argument)
-                tried = new()
-                tried.deadline = plan.deadline
-                tried.fault = lambda name, verb=verb, fault=fault: fault if name == verb else None
-                await tries.try_life(tried, *(verbs or (verb,)))
     assert verbs or all(found.values()), f"there are verbs without steps: {found}"
+    faults = {}
+    for count, verb in enumerate(list(found)[:: plan.every if most == 1 else 1]):
+        whens = ("before", "after") if most > 1 else (("before", "after")[count % 2],)
+        faults[verb] = [
+            Fault(*step, when, plan.what, plan.argument)
+            for step in chosen(found[verb], most, plan.shift)
+            for when in whens
+        ]
+    tries = Tries(cribd)
+    await tries.try_each(new, faults, verbs)
     return tries
 
 

@@ -83,6 +83,7 @@ class Cribd:
         """Wait until the pods' rows are on disk as they are now."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while (rows := _pod_rows(self.boot_records)) is None or rows != _pod_rows(self.database):
+            assert self.running, f"not on disk, and cribd has ended: {rows}"
             assert time.monotonic() < deadline, f"not on disk: {rows}"
             time.sleep(0.02)  # nobody is told
 
