@@ -168,6 +168,7 @@ async def test_without_the_runtime_all_else_is_looked_at_and_what_could_not_be_i
     problems = {str(one["subject"]): str(one["problem"]) for one in told}
     assert "/no/such/crun" in problems.pop("handler crun")
     assert [word for word in wanted if word not in " ".join(problems)] == []
+    assert box not in problems, "its process is there"
     refused = await asyncio.to_thread(cribd.run, "--check", "--repair")
     assert refused.returncode == 2
     assert "/no/such/crun" in refused.stderr
