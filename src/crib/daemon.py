@@ -97,8 +97,11 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop_by = 0.0
 
-    async def open_node(self, *, for_wipe: bool = False) -> Node:
-        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
+    async def open_node(self, *, for_wipe: bool = False, to_run: bool = True) -> Node:
+        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked.
+
+        Broken where the default handler cannot be used, unless nothing is to run.
+        """
         settings, paths = self._settings, self._paths
         self._make_directories()
         data_lock, state_lock = paths.locks
@@ -136,7 +139,7 @@ class Daemon:
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
-            handlers = await open_handlers(settings, paths, facts, store.mounts)
+            handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         ports = Ports(
             handlers=handlers,
@@ -192,10 +195,10 @@ class Daemon:
         opening a damaged database saves what can be read of it.
 
         A repair is what a start does, and a second look, which mends what is left. What that no longer finds
-        was mended.
+        was mended. It needs the programs that a start needs; a mere look tells that they are missing.
         """
         async with self._ends:
-            node = await self.open_node()
+            node = await self.open_node(to_run=repair)
             await node.load()
             before = [found async for found in node.check(repair=False, quick=quick)]
             after = before

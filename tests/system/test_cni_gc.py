@@ -149,7 +149,7 @@ async def test_nothing_is_attached_or_detached_while_garbage_is_collected(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 60.0)
-    monkeypatch.setitem(plugins._LIMITS, "GC", 60.0)
+    monkeypatch.setattr(plugins, "GC_SECONDS", 60.0)
     lab.configure(lab.recorder("one"), version="1.1.0")
     network = lab.network()
     first, second = lab.namespaces.make().pod(), lab.namespaces.make().pod()
@@ -177,7 +177,7 @@ async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_p
 ) -> None:
     monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(gc, "ALONE_SECONDS", 60.0)
-    monkeypatch.setitem(plugins._LIMITS, "GC", 1000.0)
+    monkeypatch.setattr(plugins, "GC_SECONDS", 1000.0)
     lab.configure(lab.recorder("one"), version="1.1.0", name="a")
     lab.configure(lab.recorder("two"), version="1.1.0", name="b")
     network = lab.network(networks=0, plugin_timeout=1000.0)
@@ -204,7 +204,7 @@ async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_p
 async def test_a_gc_that_hangs_while_nobody_waits_is_killed_after_its_own_time(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(plugins._LIMITS, "GC", 0.5)
+    monkeypatch.setattr(plugins, "GC_SECONDS", 0.5)
     lab.configure(lab.recorder("one"), lab.recorder("two"), version="1.1.0")
     (lab.directory / "one.HANG.GC").touch()
     async with bounded():
