@@ -409,11 +409,28 @@ class ImageKubelet(Kubelet):
 
     async def _pull(self) -> None:
         await self.cri.call(self.cri.image.PullImage, pb.PullImageRequest(image=self._spec))
+        await self._is_here()
+
+    async def _is_here(self) -> None:
         reply = await self.cri.call(self.cri.image.ImageStatus, pb.ImageStatusRequest(image=self._spec))
-        assert reply.image.id, f"{self.image} was pulled, and is not here"
+        assert reply.image.id, f"{self.image} came, and is not here"
 
     async def _remove_image(self) -> None:
         await self.cri.call(self.cri.image.RemoveImage, pb.RemoveImageRequest(image=self._spec))
+
+
+@dataclass
+class ImportKubelet(ImageKubelet):
+    """Somebody who imports it from an archive instead."""
+
+    archive: Path = Path()
+
+    def _life(self) -> list[tuple[str, Work, bool]]:
+        return [("import", self._import, False), ("remove image", self._remove_image, False)]
+
+    async def _import(self) -> None:
+        await self.cri.import_archive(self.archive)
+        await self._is_here()
 
 
 @dataclass

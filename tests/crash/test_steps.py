@@ -7,15 +7,19 @@ each verb's, the nightly one all.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
 
 import pytest
 
 from tests.crash.steered import (
     Fault,
     ImageKubelet,
+    ImportKubelet,
     Kubelet,
     Steered,
     Tries,
@@ -23,7 +27,7 @@ from tests.crash.steered import (
     running_steered,
     steps_of,
 )
-from tests.images import Entry, busybox_image, push
+from tests.images import Entry, busybox_image, push, write_layout, write_saved_archive
 from tests.registry import running_registry
 from tests.system.leftovers import Leftovers
 from tests.system.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
@@ -203,4 +207,57 @@ async def test_a_pull_or_a_removal_that_is_cut_off_at_any_step_leaves_nothing(
 ) -> None:
     verbs = ("pull", "remove image")
     tries = await try_each(cribd, most, Plan(what), verbs, lambda: ImageKubelet(cribd, image=image))
+    tries.check(least=2)
+
+
+IMPORTED = "docker.io/crash/imported:1"
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(write_saved_archive, id="file"),
+        pytest.param(write_layout, id="directory", marks=pytest.mark.nightly),
+    ]
+)
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Of one image, some of whose layers are nowhere else."""
+    built = busybox_image([Entry("own", bytes(1 << 20))], name=IMPORTED)
+    written: Path = request.param(tmp_path / "archive", [built])
+    return written
+
+
+@some_or_all
+@pytest.mark.parametrize("what", ["kill", "hold"])
+async def test_an_import_that_is_cut_off_at_any_step_leaves_nothing(
+    cribd: Steered, archive: Path, most: int, what: str
+) -> None:
+    verbs = ("import", "remove image")
+    new = lambda: ImportKubelet(cribd, image=IMPORTED, archive=archive)  # noqa: E731
+    tries = await try_each(cribd, most, Plan(what), verbs, new)
+    tries.check(least=2)
+
+
+@pytest.mark.parametrize(
+    ("most", "number"),
+    [
+        pytest.param(3, errno.EIO, id="some"),
+        *(
+            pytest.param(1000, number, id=f"all-{errno.errorcode[number]}", marks=pytest.mark.nightly)
+            for number in (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
+        ),
+    ],
+)
+async def test_a_call_that_fails_in_an_import_is_told_and_the_retry_succeeds(
+    cribd_with_host_points: Steered, archive: Path, most: int, number: int
+) -> None:
+    cribd, verbs = cribd_with_host_points, ("import", "remove image")
+    new = lambda: ImportKubelet(cribd, image=IMPORTED, archive=archive)  # noqa: E731
+    calls = await steps_of(cribd, "host", "sql", kubelet=new(), verbs=verbs)
+    faults = [
+        [Fault(*step, what="raise", argument=number) for step in chosen(calls[verb], most, 1)]
+        for verb in verbs
+    ]
+    tries = Tries(cribd)
+    for due in zip_longest(*faults):  # one of each verb in a life
+        await tries.try_life(replace(new(), fault=dict(zip(verbs, due, strict=True)).get), *verbs)
     tries.check(least=2)

@@ -393,6 +393,18 @@ async def test_a_sweep_never_takes_layers_of_a_container_whose_image_was_removed
     assert world.images.layers == set()
 
 
+async def test_a_sweep_that_fails_is_tried_again_until_it_succeeds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.engine.retries.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("crib.engine.retries.Retries.later.__defaults__", (0.0,))
+    await world.pull(IMAGE)
+    world.images.failpoints.set("sweep=3*unavailable(the disk is away)")
+    async with bounded():
+        await world.node.images.remove(IMAGE)
+    await until(lambda: not world.images.layers)
+
+
 async def test_a_sweep_that_fails_does_not_fail_the_pull_that_it_came_after(world: World) -> None:
     hold = world.images.failpoints.hold("pull")
     pulling = asyncio.ensure_future(world.pull(IMAGE))

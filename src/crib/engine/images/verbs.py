@@ -39,7 +39,7 @@ class ImageVerbs:
         self._core = core
         self._catalogue = catalogue
         self._policy = policy
-        self._gate = StoreGate(self._sweep_unreferenced)
+        self._gate = StoreGate(self._sweep_unreferenced, self._sweep_later)
         linger = core.settings.images.pull_linger
         self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
 
@@ -131,6 +131,9 @@ class ImageVerbs:
     async def sweep(self) -> None:
         """Remove layers that no image and no container needs."""
         await self._gate.sweep()
+
+    def _sweep_later(self) -> None:
+        self._core.retries.later("layers", "sweep of layers", self._gate.sweep_once)
 
     async def unreferenced(self) -> Sequence[Digest]:
         """Layers that `sweep` would remove; none while images come, whose layers are not on record yet."""
