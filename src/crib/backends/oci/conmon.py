@@ -112,6 +112,7 @@ class MonitorStart:
                     },
                     # An `oom` file is written to the working directory.
                     cwd=container.bundle,
+                    owner=container.id,
                 ),
             )
         except BaseException:

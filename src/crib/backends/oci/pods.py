@@ -34,7 +34,7 @@ from crib.host.directories import make_directory
 from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
-from crib.host.processes import run
+from crib.host.processes import RunOptions, run
 from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
@@ -179,11 +179,11 @@ class Pods:
         await OURS.run(job, write_bundle, bundle, confined(spec, confinement, compiled))
         pid_file = f"{bundle}/pidfile"
         what = f"infra process of sandbox {record.id}"
-        limit = self._env.settings.verb_timeout
-        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit))
+        limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit, options=options))
         if self._env.is_crun and self._filters.is_new(confinement.seccomp):
             await OURS.run(job, self._filters.learn, record.id, confinement.seccomp)
-        checked(what, await run(runtime.start(record.id), timeout=limit))
+        checked(what, await run(runtime.start(record.id), timeout=limit, options=options))
         found = identity(await OURS.run(job, read_pid, pid_file))
         if found is None:
             raise Broken(f"{what}: it ended at once")
