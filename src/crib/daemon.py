@@ -49,8 +49,9 @@ from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
+from crib.host.undying import undying
 from crib.model.errors import Broken, CribError
-from crib.model.facts import ThreadWait, Vitals
+from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -238,7 +239,8 @@ class Daemon:
         waits = (
             ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
         )
-        return Vitals(self._watch.lag, tuple(waits))
+        killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
+        return Vitals(self._watch.lag, (*waits, *killed))
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from crib.backends.network.bridge.link import host_link_name
@@ -423,7 +424,7 @@ class ImageKubelet(Kubelet):
 class ImportKubelet(ImageKubelet):
     """Somebody who imports it from an archive instead."""
 
-    archive: Path = Path()
+    archive: Path = field(default_factory=Path)
 
     def _life(self) -> list[tuple[str, Work, bool]]:
         return [("import", self._import, False), ("remove image", self._remove_image, False)]

@@ -20,6 +20,7 @@ from crib.engine.sandboxes.teardown import discard_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import NotFound
 from crib.model.events import EventType
+from crib.model.facts import KILLED
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 ABANDONED = "Abandoned"
@@ -28,7 +29,7 @@ ABANDONED = "Abandoned"
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A verb that has not ended, or a thread that has not come back."""
+    """A verb that has not ended, a thread that has not come back, or a program that SIGKILL did not end."""
 
     name: str
     object: str
@@ -64,7 +65,7 @@ class Abandon:
         ]
         threads = [
             UnderWay(
-                name=f"thread ({wait.kind})",
+                name="killed program" if wait.kind == KILLED else f"thread ({wait.kind})",
                 object=wait.owner,
                 title=self._title(wait.owner),
                 stage=wait.what,

@@ -14,7 +14,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.updates import Updates
 from crib.host.cgroups import CgroupLayout, Cgroups
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
-from crib.model.errors import InvalidRequest, WrongState
+from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.ids import ContainerId, ImageId
 from crib.model.paths import Paths
 from crib.model.sandbox import Resources
@@ -176,6 +176,20 @@ async def test_with_systemd_the_runtime_is_told_and_the_rest_is_written(tmp_path
     }
     with pytest.raises(WrongState, match="in use"):
         await world.updates.container(world.record, Resources(memory_limit_in_bytes=MIB))
+
+
+async def test_a_runtime_that_hangs_in_an_update_ends_at_the_time_limit_and_nothing_is_changed(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, "systemd")
+    settings = replace(world.environment.settings, verb_timeout=0.2)
+    updates = Updates(replace(world.environment, settings=settings), Bundles(world.environment.paths))
+    program = tmp_path / "runtime"
+    program.write_text(f"#!/bin/sh\necho $$ > {world.told}\nexec sleep 1000\n")
+    with pytest.raises(Broken, match=rf"update of container {world.record.id}"):
+        await updates.container(world.record, Resources(cpu_shares=512))
+    assert world.content() == {}
+    assert not Path(f"/proc/{world.told.read_text().strip()}").exists()
 
 
 async def test_a_pods_own_cgroup_is_limited_and_a_clients_is_not(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from crib.engine.retries import FIRST_PAUSE, MAX_LEFT
 from crib.model.container import ContainerState
 from crib.model.errors import Aborted, Broken, Exhausted, NotFound
+from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.sandbox import SandboxState
 from tests.fakes.world import IMAGE, World, bounded, container_config, pod_config, turns, until
 
@@ -128,6 +130,21 @@ async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_t
     goes_on.set()
     await until(lambda: world.node.abandon.under_way() == [])
     assert set(world.handler.pods) == set(world.records.sandboxes) == {again}
+
+
+async def test_what_a_thread_or_a_killed_program_waits_for_is_shown_with_its_object(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await world.pod()
+    waits = (
+        ThreadWait("foreign", "reading the log /var/log/x", pod, 7.0, False),
+        ThreadWait(KILLED, "crun start x (pid 3)", pod, 70.0, True),
+    )
+    ports = replace(world.node._core.ports, vitals=lambda: Vitals(waiting=waits))
+    monkeypatch.setattr(world.node._core, "ports", ports)
+    thread, program = world.node.abandon.under_way()
+    assert (thread.name, thread.stage, thread.title) == ("thread (foreign)", waits[0].what, "default/web")
+    assert (program.name, program.stage, program.seconds) == ("killed program", waits[1].what, 70.0)
 
 
 async def test_what_is_not_there_cannot_be_abandoned(world: World) -> None:

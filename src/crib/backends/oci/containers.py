@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import glob
 import logging
 import os
-import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from crib.backends.oci.argv import Monitored, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.cdi import CdiRegistry
-from crib.backends.oci.conmon import Monitors, MonitorStart
+from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import trying
 from crib.backends.oci.filters import SeccompFilters
@@ -47,7 +48,6 @@ from crib.backends.oci.sources import (
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.null_device import keep_null_device
-from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken, Unavailable
@@ -65,7 +65,6 @@ from crib.wire import oci_runtime as oci
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
-_MONITOR_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,7 @@ class Containers:
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
         self._told_of_null_device = False
+        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
@@ -128,26 +128,33 @@ class Containers:
         )
 
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`."""
+        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
+
+        One at a time, as one of them may be asked for by a thread that came too late (`_prepared`).
+        """
         what = f"delete of container {container}"
-        with trying(what):
-            note = await self._bundles.note(container)
-            over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        async with self._deletes.setdefault(container, asyncio.Lock()):
+            with trying(what):
+                await self._delete(what, container, made=made)
+
+    async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
+        note = await self._bundles.note(container)
+        over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        if not over:
+            await self._delete_in_runtimes(container, runtimes)
+        if note is not None:
+            if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
+                raise Broken(f"{what}: processes in {note.cgroup} do not die")
+            await end_monitor(note.monitor)
             if not over:
+                # A monitor that was in the middle of a create may have made it after the first look.
                 await self._delete_in_runtimes(container, runtimes)
-            if note is not None:
-                if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
-                    raise Broken(f"{what}: processes in {note.cgroup} do not die")
-                await _end_monitor(note.monitor)
-                if not over:
-                    # A monitor that was in the middle of a create may have made it after the first look.
-                    await self._delete_in_runtimes(container, runtimes)
-                await self._env.cgroups.remove(note.cgroup)
-                if note.new_log and not made:
-                    await remove_unused(note.log_path, note.pod)
-            await OURS.run(self._ours(container), self._erase, container, runtimes)
-            await remove_writable_layer(self._paths, container)
-            self._bundles.forget(container)
+            await self._env.cgroups.remove(note.cgroup)
+            if note.new_log and not made:
+                await remove_unused(note.log_path, note.pod)
+        await OURS.run(self._ours(container), self._erase, container, runtimes)
+        await remove_writable_layer(self._paths, container)
+        self._bundles.forget(container)
 
     def _left_to_do(
         self, container: ContainerId, note: BundleNote | None
@@ -379,20 +386,3 @@ class Containers:
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")
         return first, monitor
-
-
-async def _end_monitor(monitor: ProcessIdentity | None) -> None:
-    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
-    if monitor is None or not is_alive(monitor):
-        return
-    try:
-        pidfd = open_pidfd(monitor.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if is_alive(monitor) and not await wait_pidfd(pidfd, _MONITOR_GRACE):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await wait_pidfd(pidfd, _MONITOR_GRACE)
-    finally:
-        os.close(pidfd)

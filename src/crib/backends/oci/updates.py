@@ -22,7 +22,7 @@ from crib.backends.oci.refusals import refused_field
 from crib.backends.oci.slices import limit_slice
 from crib.host.cgroup_limits import Files, write_limits
 from crib.host.files import atomic_write
-from crib.host.processes import run
+from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
@@ -98,7 +98,8 @@ class Updates:
         path = f"{self._env.paths.container(record.id)}/update.json"
         await OURS.run(Job(what, owner=record.id), atomic_write, path, oci.encode(limits), 0o600)
         argv = self._env.runtime_of(note.handler).update(record.id, path)
-        checked(what, await run(argv, timeout=self._env.settings.verb_timeout))
+        limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+        checked(what, await run(argv, timeout=limit, options=options))
 
     def _files(self, limits: oci.Resources) -> Files:
         return limit_files(limits, self._env.host.cgroup_layout)

@@ -36,7 +36,7 @@ from crib.backends.records.sqlite_files import (
     open_file,
     remove,
 )
-from crib.backends.records.tables import copy_all
+from crib.backends.records.tables import take_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
@@ -82,7 +82,7 @@ class Database:
         with contextlib.suppress(OSError):  # the follower tells what is wrong with its disk
             keep_private(paths.database)
         sign(connection, Origin(boot, notes.now))
-        self.pods = BootRows(connection, paths.boot_records, self._follower)
+        self.pods = BootRows(connection, paths.boot_records, POD_SCHEMA, self._follower)
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
         if self.images.report:
             self.mended.append(self.images.report)
@@ -102,7 +102,7 @@ class Database:
             self._problems[path] = problem_with(path, error)
             self._fill_from_copy(connection)
         else:
-            _take(found, connection)
+            take_all(found, connection)
             self._follower.take_over(found)
 
     def _opened_or_salvaged(self, path: str) -> sqlite3.Connection:
@@ -137,14 +137,14 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(self._paths.database + suffix, scratch + suffix)
         found = self._opened_or_salvaged(scratch)
-        _take(found, connection)
+        take_all(found, connection)
         found.close()
         remove(scratch)
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
         """Tell, on the loop, what cannot be kept and why (nothing: all can), and what was put right."""
         self._watcher = told
-        self._follower.mended = self.images.mended = mended
+        self._follower.mended = self.images.mended = self.pods.mended = mended
         for text in self.mended:
             mended(text)
         if self.images.problem:
@@ -185,11 +185,3 @@ class Database:
         for end in ends:
             end.join(max(0.0, until - time.monotonic()))
         self.pods.close()
-
-
-def _take(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    source.execute("BEGIN")
-    target.execute("BEGIN IMMEDIATE")
-    copy_all(source, target)
-    target.execute("COMMIT")
-    source.execute("COMMIT")

@@ -117,6 +117,15 @@ def remove(path: str) -> None:
             os.unlink(path + suffix)
 
 
+def file_at(path: str) -> tuple[int, int]:
+    """Device and inode; zeros where there is none. Somebody may have put another one there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is to blame; else it is locked, has no room, may not be written, and so on."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF

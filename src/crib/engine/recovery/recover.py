@@ -65,6 +65,8 @@ class _Recovery:
         self._core = core
         self._slots = asyncio.Semaphore(PARALLEL)
         self._sandboxes: dict[SandboxId, asyncio.Task[None]] = {}
+        self._left: set[asyncio.Future[None]] = set()
+        """Not waited for any more."""
         self.under_way: dict[str, None] = {}
         """What is being recovered."""
 
@@ -127,11 +129,21 @@ class _Recovery:
         return core.keeper.serve("recovery", work(), sandbox)
 
     async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
-        """Do the work within `bound` seconds; returns what went wrong, or nothing."""
+        """Do the work within `bound` seconds; returns what went wrong, or nothing.
+
+        What a thread keeps from ending is cancelled and no longer waited for; its locks it has until then.
+        """
         self.under_way[what] = None
         try:
-            async with self._turn(), asyncio.timeout(bound):
-                await work()
+            async with self._turn():
+                task = asyncio.ensure_future(work())
+                try:
+                    async with asyncio.timeout(bound):
+                        await asyncio.shield(task)
+                finally:
+                    if task.cancel():
+                        self._left.add(task)
+                        task.add_done_callback(self._left_has_ended)
         except TimeoutError as error:  # a thread's own limit says what it is of
             problem = str(error) or f"recovery took more than {bound:.0f} s"
             log.error("recovering %s: %s", what, problem)
@@ -143,6 +155,11 @@ class _Recovery:
         finally:
             del self.under_way[what]
         return problem
+
+    def _left_has_ended(self, task: asyncio.Future[None]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: its end at the bound has been told
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
