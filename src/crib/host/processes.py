@@ -16,10 +16,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.host import adoption, libc, undying
+from crib.host import adoption, libc, oom_score, undying
 from crib.host.capture import Capture, Feed
 from crib.host.sealed import executable
 from crib.host.threads import PROGRAMS, Job
@@ -197,7 +197,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     """
     command = tuple(argv)
     undying.refuse_if_many(options.owner, command[0])
-    with _children_lock, _lent_score(options.oom_score_adj):
+    with _children_lock, oom_score.lent(options.oom_score_adj):
         try:
             popen = subprocess.Popen(
                 command,
@@ -228,36 +228,6 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("started %s (pid %d)", shlex.join(command), child.pid)
     return child
-
-
-@contextlib.contextmanager
-def _lent_score(score: int | None) -> Iterator[None]:
-    """Have another OOM score for the moment in which a child is made.
-
-    Afterwards it would be too late: a runtime forks within half a millisecond.
-    """
-    if score is None:
-        yield
-        return
-    ours = _read_score()
-    if ours != score:
-        _write_score(score)
-    try:
-        yield
-    finally:
-        if ours != score:
-            _write_score(ours)
-
-
-def _read_score() -> int:
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-        return int(file.read())
-
-
-def _write_score(score: int) -> None:
-    # To go below one's own takes CAP_SYS_RESOURCE; without it the child keeps ours.
-    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "wb") as file:
-        file.write(b"%d" % score)
 
 
 async def run(
