@@ -1,4 +1,4 @@
-"""Starts of `tests.crash.points` without its imports, which take three quarters of a start.
+"""Starts of cribd without its imports, which take three quarters of a start.
 
     python -m tests.crash.nursery DESCRIPTOR      DESCRIPTOR: the test's unix socket, of whole messages
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -21,6 +22,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.system.daemon import Cribd
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 1 << 16
@@ -75,11 +78,12 @@ class Nursery:
         self._socket = ours
         self._lock = threading.Lock()
 
-    def start(self, arguments: Sequence[str], cwd: Path, log: int, environment: dict[str, str]) -> Born:
-        """`tests.crash.points` with these arguments; `log` is its standard output and error."""
-        asked = {"arguments": list(arguments), "cwd": str(cwd), "environment": environment}
-        with self._lock:
-            socket.send_fds(self._socket, [json.dumps(asked).encode()], [log])
+    def start(self, module: str, arguments: Sequence[str], log: Path, environment: dict[str, str]) -> Born:
+        """The module's `main` with these arguments; `log` is its standard output and error."""
+        asked = {"module": module, "arguments": list(arguments), "environment": environment}
+        with self._lock, log.open("ab") as output:
+            message = json.dumps(asked | {"cwd": str(log.parent)}).encode()
+            socket.send_fds(self._socket, [message], [output.fileno()])
             answer, fds, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
         assert answer, f"the nursery has ended with {self._process.wait()}"
         return Born(self, int(answer), fds[0])
@@ -93,6 +97,26 @@ class Nursery:
     def end(self) -> None:
         self._socket.close()
         self._process.wait()
+
+
+class Forked(Cribd):
+    """A daemon that a nursery forks."""
+
+    _nursery: Nursery | None = None
+
+    def _spawn(self, **environment: str) -> Born:
+        return self._forked("crib.daemon", ["--config", str(self.config)], environment)
+
+    def _forked(self, module: str, arguments: Sequence[str], environment: dict[str, str]) -> Born:
+        self._nursery = self._nursery or Nursery()
+        return self._nursery.start(module, arguments, self.log_file, environment)
+
+    def end(self) -> None:
+        try:
+            super().end()
+        finally:
+            if self._nursery is not None:
+                self._nursery.end()
 
 
 def _readable(descriptor: int, seconds: float) -> bool:
@@ -124,8 +148,6 @@ def _serve(asks: socket.socket) -> None:
 
 def _be_started(asked: dict[str, Any], log: int) -> None:
     """What lies between a fork and a program's main; it does not return."""
-    from tests.crash import points
-
     os.setsid()
     os.chdir(asked["cwd"])
     os.environ.update(asked["environment"])
@@ -133,7 +155,7 @@ def _be_started(asked: dict[str, Any], log: int) -> None:
         os.dup2(log, number)
     os.close(log)
     sys.argv[1:] = asked["arguments"]
-    points.main()
+    importlib.import_module(asked["module"]).main()
     sys.exit()
 
 

@@ -1,7 +1,6 @@
 """cribd as it is, started so that a test decides what happens at each of its steps.
 
-    CONTROL [--host] --config FILE      the arguments that `tests.crash.nursery` starts it with; CONTROL: the
-                                        test's unix socket
+    CONTROL [--host] --config FILE      its arguments; CONTROL: the test's unix socket
 
 A point is a place that the daemon's work passes: the stages of its timeline (`stage …`), the calls of its
 ports (`port …`), the functions of `crib.host` (`host …`) and the statements for SQLite (`sql …`). They are

@@ -24,9 +24,9 @@ from crib.host.netlink import Netlink
 from crib.model.ids import SandboxId
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.crash.nursery import Born, Nursery
+from tests.crash.nursery import Born, Forked
 from tests.images import busybox_image
-from tests.system.daemon import IMAGE, STOP_SECONDS, Cribd, until
+from tests.system.daemon import IMAGE, STOP_SECONDS, until
 
 Work = Callable[[], Awaitable[None]]
 
@@ -66,15 +66,13 @@ class Fault:
         return {**names, "do": self.what, "with": self.argument}
 
 
-class Steered(Cribd):
+class Steered(Forked):
     """A cribd that tells what it passes, and does there what it is told."""
 
     host_points = False
     """Whether the calls of `crib.host` are points: the start takes twice as long then."""
     first: Fault | None = None
     """What is in force when the next daemon starts."""
-
-    _nursery: Nursery | None = None
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -88,7 +86,6 @@ class Steered(Cribd):
             return super().start()
 
     def _spawn(self, **environment: str) -> Born:
-        self._nursery = self._nursery or Nursery()
         path = self.root / "control"
         path.unlink(missing_ok=True)
         arguments = [str(path), *["--host"] * self.host_points, "--config", str(self.config)]
@@ -96,8 +93,7 @@ class Steered(Cribd):
             listener.bind(str(path))
             listener.listen()
             listener.settimeout(ANSWER_SECONDS)
-            with self.log_file.open("ab") as log:
-                process = self._nursery.start(arguments, self.root, log.fileno(), environment)
+            process = self._forked("tests.crash.points", arguments, environment)
             self._control, _ = listener.accept()
         path.unlink()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -106,13 +102,6 @@ class Steered(Cribd):
         self._tell("plan", self.first.plan) if self.first else self._tell("go")
         self.first = None
         return process
-
-    def end(self) -> None:
-        try:
-            super().end()
-        finally:
-            if self._nursery is not None:
-                self._nursery.end()
 
     def _hear(self, control: socket.socket, answers: queue.SimpleQueue[Any]) -> None:
         with contextlib.suppress(OSError), control, control.makefile("r") as lines:

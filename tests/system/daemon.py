@@ -274,10 +274,15 @@ def default_handler(program: str) -> str:
 
 @contextlib.contextmanager
 def running_cribd(
-    *, network: str = "", extra: str = "", built: Sequence[BuiltImage] | None = None, warm: bool = True
+    *,
+    network: str = "",
+    extra: str = "",
+    built: Sequence[BuiltImage] | None = None,
+    warm: bool = True,
+    kind: type[Cribd] = Cribd,
 ) -> Iterator[Cribd]:
     """A daemon that is up, with these images (default: one busybox); everything goes at the end."""
-    cribd = Cribd(network=network, extra=extra)
+    cribd = kind(network=network, extra=extra)
     try:
         cribd.start()
         if wanted := (busybox_image(name=IMAGE),) if built is None else built:
