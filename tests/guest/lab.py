@@ -30,7 +30,7 @@ from typing import IO, Any, Self
 from tests.guest.images import CHECKOUT, ROOT, SYSTEM_PATH, Image, LabError, store
 
 BOOT_SECONDS = 300.0
-"""From qemu's start, or a reset, to an ssh server that answers: minutes where the CPU is emulated and busy."""
+"""From a start or reset to an ssh server that answers: minutes where the CPU is emulated and busy."""
 STOP_SECONDS = 120.0
 """For an orderly power-off."""
 PROBE_SECONDS = 10.0
