@@ -17,6 +17,7 @@ gc.disable()  # what is imported stays: looking through it again and again takes
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import resource
 import signal
@@ -344,6 +345,7 @@ def main() -> None:
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)
+        faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(settings.log, request_id)
         watch = LoopWatch()
         daemon = Daemon(settings, watch)

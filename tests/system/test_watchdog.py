@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ class Watched(Cribd):
             NOTIFY_SOCKET=str(self.root / "manager"), WATCHDOG_USEC=str(int(WATCHDOG * 1e6))
         )
         return manager
+
+    def abort(self) -> None:
+        self._end(signal.SIGABRT)
 
 
 @pytest.fixture
@@ -58,3 +62,10 @@ def test_the_manager_hears_nothing_more_once_the_socket_does_not_answer(cribd: W
         (cribd.root / "moved").rename(cribd.socket)
         manager.settimeout(BOUND)
         assert manager.recv(64) == b"WATCHDOG=1"
+
+
+def test_a_daemon_that_a_watchdog_ends_says_what_its_threads_did(cribd: Watched) -> None:
+    with cribd.begin() as manager:
+        assert manager.recv(64) == b"READY=1"
+        cribd.abort()
+    assert "(most recent call first)" in cribd.log()
