@@ -17,6 +17,7 @@ gc.disable()  # what is imported stays: looking through it again and again takes
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import resource
 import signal
@@ -28,6 +29,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.interceptors import request_id
+from crib.api.self_test import answer_problem
 from crib.api.server import Server
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
@@ -42,6 +44,7 @@ from crib.backends.oci.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
+from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
@@ -77,7 +80,8 @@ LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
-
+PROOFS = 4
+"""Self-tests in the time after which the service manager would end the daemon; two may be slow."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
 NICE_AGAIN = 1.0
@@ -183,6 +187,8 @@ class Daemon:
             if self._settings.nice:
                 node.keeper.serve("priority", _keep_priority(self._settings.nice))
             self._manager.tell("READY=1")
+            if self._manager.watchdog:
+                node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
@@ -241,6 +247,15 @@ class Daemon:
         )
         killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
         return Vitals(self._watch.lag, (*waits, *killed))
+
+    async def _prove_life(self, period: float) -> None:
+        """As long as our own socket answers, the service manager is told so."""
+        while True:
+            if problem := await answer_problem(self._settings.socket_path, period):
+                log.error("self-test: Version at %s: %s", self._settings.socket_path, problem)
+            else:
+                self._manager.tell("WATCHDOG=1")
+            await asyncio.sleep(period)
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir
@@ -336,14 +351,21 @@ def main() -> None:
         "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
     )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
+    parser.add_argument(
+        "--default-config", action="store_true", help="print one with every key commented out, then end"
+    )
     offline.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
+    if options.default_config:
+        print(default_config(), end="")
+        return
     try:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)
+        faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(settings.log, request_id)
         watch = LoopWatch()
         daemon = Daemon(settings, watch)

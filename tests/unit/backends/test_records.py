@@ -25,8 +25,9 @@ from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
 from crib.backends.records.boot_file import Change
 from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
+from crib.backends.records.migrations import SCHEMA_VERSION, SchemaTooNew
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
-from crib.backends.records.sqlite_files import LOG_BYTES, SCHEMA_VERSION, SchemaTooNew, open_file, set_aside
+from crib.backends.records.sqlite_files import LOG_BYTES, open_file, set_aside
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, Exhausted, Unavailable
 from crib.model.ids import SandboxId
