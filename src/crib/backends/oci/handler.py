@@ -118,6 +118,7 @@ class OciHandler:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._containers.create(Request(record, sandbox, image), stage)
+        await self._updates.created(record)
         self._exits.watch(record.id, created.monitor, created.process)
         return created
 
