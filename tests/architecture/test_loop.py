@@ -82,7 +82,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.oci.slices.check_systemd": "the host's own /run",
-    "crib.backends.oci.updates.Updates._check_memory": _CGROUP,
+    "crib.backends.oci.updates.Updates.pod": _CGROUP,
     "crib.backends.oci.usage.UsageReader.cgroup": _CGROUP,
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,

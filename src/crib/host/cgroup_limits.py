@@ -21,8 +21,8 @@ _LONGEST_LIST = 8192
 Files = Sequence[tuple[str, str]]
 
 
-def write_limits(cgroups: Cgroups, path: str, files: Files) -> None:
-    """Write every file of the cgroup at `path`, or none.
+def write_limits(cgroups: Cgroups, path: str, files: Files) -> Files:
+    """Write every file of the cgroup at `path`, or none; what they held before, for `restore_limits`.
 
     OSError naming the file and the value that was refused; what had been written has its old value again.
     Blocks as long as the kernel takes to reclaim what a lower memory limit does not leave room for.
@@ -31,8 +31,9 @@ def write_limits(cgroups: Cgroups, path: str, files: Files) -> None:
     try:
         _write_all(cgroups, path, files, undo)
     except OSError:
-        _restore(cgroups, path, undo[::-1])
+        restore_limits(cgroups, path, undo[::-1])
         raise
+    return undo[::-1]
 
 
 def _write_all(cgroups: Cgroups, path: str, files: Files, undo: list[tuple[str, str]]) -> None:
@@ -56,7 +57,8 @@ def _write_all(cgroups: Cgroups, path: str, files: Files, undo: list[tuple[str, 
         waiting = refused
 
 
-def _restore(cgroups: Cgroups, path: str, files: Files) -> None:
+def restore_limits(cgroups: Cgroups, path: str, files: Files) -> None:
+    """Put back what `write_limits` found."""
     # Twice, for the order of values that depend on each other.
     for _ in range(2):
         for key, value in files:

@@ -11,19 +11,24 @@ import re
 from collections.abc import Sequence
 
 from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.limits import limit_files
+from crib.ocispec.unit_properties import unit_annotations, unit_properties
+from crib.wire import oci_runtime as oci
 
 _OBEYED = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.")
 """Beginnings of keys that a runtime obeys: a pattern that is only wide enough for them does not stand for
 them."""
 
 
-def spec_annotations(inputs: ContainerInputs) -> dict[str, str]:
-    """The pod's that are let through, over them the container's, over them ours."""
+def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str, str]:
+    """The pod's that are let through, over them the container's, over them ours; `limits` are the spec's."""
     metadata = inputs.sandbox.config.metadata
     compiled = {"run.oci.seccomp_bpf_data": inputs.seccomp_filter} if inputs.seccomp_filter else {}
     if ".slice:" in inputs.cgroups_path:
         # crun would put the container one cgroup further down, where nobody looks for it.
         compiled["run.oci.systemd.subgroup"] = ""
+        # Runtimes tell systemd some of the limits, and each some others.
+        compiled |= unit_annotations(unit_properties(limit_files(limits, inputs.host.cgroup_layout)))
     patterns = inputs.options.annotations
     users = {**inputs.sandbox.config.annotations, **inputs.config.annotations} if patterns else {}
     return {

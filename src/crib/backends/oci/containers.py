@@ -24,6 +24,7 @@ from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
 from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import check_log
+from crib.backends.oci.oom import OomKills
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state, knowing
@@ -77,16 +78,16 @@ class Request:
 
 
 class Containers:
-    """Creates and deletes containers.
+    """Creates and deletes containers. Nothing is cleaned up but by `delete`, which needs the id alone."""
 
-    Nothing is cleaned up but by `delete`, which needs no more than the id.
-    """
-
-    def __init__(self, environment: OciEnvironment, bundles: Bundles, layers: LayerMounts) -> None:
+    def __init__(
+        self, environment: OciEnvironment, bundles: Bundles, layers: LayerMounts, oom: OomKills
+    ) -> None:
         self._env = environment
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
+        self._oom = oom
         self._volumes = Volumes(self._paths, layers, environment.settings)
         self._monitors = Monitors(environment.monitor, environment.runtime)
         self._filters = SeccompFilters(environment.runtime.root)
@@ -236,6 +237,7 @@ class Containers:
             log_path=record.log_path,
             new_log=bool(record.log_path) and not os.path.lexists(record.log_path),
             pod=request.sandbox.id,
+            oom_kills=self._oom.before(cgroup),
         )
         self._bundles.make(record.id, note)
         idmap = pod_id_map(self._paths, request.sandbox)

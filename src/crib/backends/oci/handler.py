@@ -23,6 +23,7 @@ from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.odd_logs import odd_logs
+from crib.backends.oci.oom import OomKills
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
@@ -80,12 +81,13 @@ class OciHandler:
         self._looks = Together("looking at containers", self._look)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
-        self._containers = Containers(environment, self._bundles, layers)
+        self._oom = OomKills(environment.paths, stats)
+        self._containers = Containers(environment, self._bundles, layers, self._oom)
         self._explanations = Explanations(environment.paths, layers, self._containers.gather)
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
         self._executions = Executions()
-        self._exits = Exits(environment, self._bundles, stats)
+        self._exits = Exits(environment, self._bundles, self._oom)
         self._attachments = Attachments(environment, self._exits.read)
         self._updates = Updates(environment, self._bundles)
         self._usage = UsageReader(environment.paths, stats)
@@ -109,7 +111,9 @@ class OciHandler:
 
     async def remove_pod(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        self._usage.forget_cgroup(self._pods.cgroup(record))
+        cgroup = self._pods.cgroup(record)
+        self._usage.forget_cgroup(cgroup)
+        self._oom.forget_pod(cgroup)
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -118,6 +122,7 @@ class OciHandler:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._containers.create(Request(record, sandbox, image), stage)
+        await self._updates.created(record)
         self._exits.watch(record.id, created.monitor, created.process)
         return created
 
@@ -203,7 +208,9 @@ class OciHandler:
         with trying(f"delete of container {record.id}"):
             note = await self._bundles.note(record.id)
         await self._containers.delete(record.id, made=record.process is not None)
-        self._usage.forget(record.id, note.cgroup if note is not None else "")
+        cgroup = note.cgroup if note is not None else ""
+        self._usage.forget(record.id, cgroup)
+        self._oom.forget(record.id, cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._exits.stream()
