@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.system.daemon import Cribd
+from tests.system.daemon import STOP_SECONDS, Cribd
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 1 << 16
@@ -96,7 +96,7 @@ class Nursery:
 
     def end(self) -> None:
         self._socket.close()
-        self._process.wait()
+        self._process.wait(STOP_SECONDS)
 
 
 class Forked(Cribd):
