@@ -24,7 +24,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.guest.images import CHECKOUT, ROOT, SYSTEM_PATH, Image, LabError, image, one_at_a_time, require
+from tests.guest.images import (
+    CHECKOUT,
+    ROOT,
+    SYSTEM_PATH,
+    Image,
+    LabError,
+    checkout_files,
+    image,
+    one_at_a_time,
+    require,
+)
 from tests.guest.machine import QEMU, Design, GuestLost, Machine, Saved, accelerator, saved_of
 
 BOOT_SECONDS = 900.0
@@ -88,6 +98,7 @@ class Guest:
     def _resume(self, saved: Saved) -> None:
         self._machine = Machine(self._design, saved=saved)
         self._ssh = self._ssh_words(self._machine.ssh_port())
+        self.run("true", timeout=BOOT_SECONDS)  # the connection is there: what follows takes no time
         # its clock stood still since it was saved
         self.run("date", "--set", f"@{time.time():.3f}", timeout=BOOT_SECONDS)
 
@@ -169,12 +180,7 @@ class Guest:
 
     def copy_checkout(self) -> None:
         """The working tree as it is, committed or not, without what git ignores."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, check=True,
-        ).stdout  # fmt: skip
-        names = [name for name in listed.decode().split("\0") if name and os.path.lexists(ROOT / name)]
-        self._send(((ROOT / name, name) for name in names), CHECKOUT)
+        self._send(((ROOT / name, name) for name in checkout_files()), CHECKOUT)
 
     def copy_in(self, path: Path, target: str) -> None:
         """A file or directory of the host, as `target` in the guest."""
@@ -185,7 +191,9 @@ class Guest:
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for path, name in members:
                 tar.add(path, name)
-        self.run("tar", "--extract", "--no-same-owner", "--directory", directory, stdin=packed.getvalue())
+        self.run(
+            "tar", "-x", "--no-same-owner", "--warning=no-timestamp", "-C", directory, stdin=packed.getvalue()
+        )
 
     def copy_out(self, source: str, directory: Path) -> None:
         """What is in the directory `source` of the guest, into one of the host."""
