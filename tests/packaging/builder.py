@@ -46,7 +46,7 @@ def variant(deb: Path, version: str, edit: Callable[[Path], None] = lambda tree:
         control = tree / "DEBIAN/control"
         control.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", control.read_text()))
         edit(tree)
-        output("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, out)
+        output("dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build", tree, out)
     return out
 
 
