@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import signal
 
 from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.failures import runtime_words
 from crib.backends.oci.refusals import create_failure
 from crib.host.capture import Capture
+from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
 from crib.host.streams import unread_bytes
 from crib.host.threads import OURS
 from crib.model.errors import Broken
+from crib.model.sandbox import ProcessIdentity
 from crib.wire.conmon import CONTROL_FIFO, MAX_SYNC_LINE, decode_sync
 
 _TELL_PAUSE = 0.002
 _TELL_TRIES = 2500
+_MONITOR_GRACE = 2.0
 
 
 class _SyncPipe:
@@ -170,3 +176,20 @@ def _tell_once(path: str, command: bytes) -> bool | None:
         return True
     finally:
         os.close(fd)
+
+
+async def end_monitor(monitor: ProcessIdentity | None) -> None:
+    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
+    if monitor is None or not is_alive(monitor):
+        return
+    try:
+        pidfd = open_pidfd(monitor.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if is_alive(monitor) and not await wait_pidfd(pidfd, _MONITOR_GRACE):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await wait_pidfd(pidfd, _MONITOR_GRACE)
+    finally:
+        os.close(pidfd)

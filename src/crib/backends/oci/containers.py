@@ -6,7 +6,6 @@ import contextlib
 import glob
 import logging
 import os
-import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from crib.backends.oci.argv import Monitored, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.cdi import CdiRegistry
-from crib.backends.oci.conmon import Monitors, MonitorStart
+from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import trying
 from crib.backends.oci.filters import SeccompFilters
@@ -47,15 +46,17 @@ from crib.backends.oci.sources import (
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.null_device import keep_null_device
-from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.model.signals import signal_number
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
+from crib.ocispec.init_system import STOP_SIGNAL_KEY
 from crib.ocispec.inputs import ContainerInputs, PodPaths
+from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
@@ -65,7 +66,6 @@ from crib.wire import oci_runtime as oci
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
-_MONITOR_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,10 @@ class Containers:
                 await OURS.run(self._ours(record.id), self._filters.learn, record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
-            process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
+            process=first,
+            monitor=monitor,
+            user=ContainerUser(user.uid, user.gid, user.additional_gids),
+            stop_signal=signal_number(spec.annotations.get(STOP_SIGNAL_KEY, "")),
         )
 
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
@@ -138,7 +141,7 @@ class Containers:
             if note is not None:
                 if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
                     raise Broken(f"{what}: processes in {note.cgroup} do not die")
-                await _end_monitor(note.monitor)
+                await end_monitor(note.monitor)
                 if not over:
                     # A monitor that was in the middle of a create may have made it after the first look.
                     await self._delete_in_runtimes(container, runtimes)
@@ -276,7 +279,7 @@ class Containers:
             image=request.image,
             host=self._env.host,
             handler=self._env.facts,
-            rootfs=read_facts(root),
+            rootfs=read_facts(root, process_args(config, request.image)[0]),
             pod=self._pod_paths(request.sandbox),
             root=root,
             cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),
@@ -379,20 +382,3 @@ class Containers:
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")
         return first, monitor
-
-
-async def _end_monitor(monitor: ProcessIdentity | None) -> None:
-    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
-    if monitor is None or not is_alive(monitor):
-        return
-    try:
-        pidfd = open_pidfd(monitor.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if is_alive(monitor) and not await wait_pidfd(pidfd, _MONITOR_GRACE):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await wait_pidfd(pidfd, _MONITOR_GRACE)
-    finally:
-        os.close(pidfd)

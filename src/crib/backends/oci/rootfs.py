@@ -5,6 +5,7 @@ And what is read and made inside, never outside of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,7 +17,7 @@ from crib.backends.oci.failures import trying
 from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.host import mounts
 from crib.host.directories import make_directory
-from crib.host.files import make_dirs_in_root, open_root, read_in_root, remove_tree
+from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_root, remove_tree
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
 from crib.model.ids import ContainerId, Digest
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _FACT_LIMIT = 1 << 20
 _OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
 """What opening or reading a file says where the image is to blame, not the host."""
+_INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
@@ -110,12 +112,29 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
         _log.warning("the writable layer of container %s stays: %s", container, error)
 
 
-def read_facts(root: str) -> RootfsFacts:
-    """The user database of a root.
+def read_facts(root: str, command: str = "") -> RootfsFacts:
+    """The user database of a root, and which init system the command is.
 
     A file that is missing is empty, one that is not a plain file is refused.
     """
-    return RootfsFacts(passwd=_text(root, "etc/passwd"), group=_text(root, "etc/group"))
+    passwd, group = _text(root, "etc/passwd"), _text(root, "etc/group")
+    is_init = command.startswith("/") and os.path.basename(command) in _INITS
+    return RootfsFacts(passwd, group, _file_name(root, command) if is_init else "")
+
+
+def _file_name(root: str, path: str) -> str:
+    """Of the file that the path leads to, empty when there is none."""
+    with contextlib.suppress(OSError):
+        root_fd = open_root(root)
+        try:
+            fd = open_in_root(root_fd, path, os.O_PATH)
+        finally:
+            os.close(root_fd)
+        try:
+            return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        finally:
+            os.close(fd)
+    return ""
 
 
 def _text(root: str, path: str) -> str:
