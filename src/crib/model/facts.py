@@ -29,6 +29,8 @@ class HostFacts:
     """RLIMIT_NOFILE, soft and hard, that the daemon was started with."""
     memory_bytes: int
     swap_accounting: bool
+    cgroup_delegation: bool = False
+    """Whether cgroup v2 is mounted with nsdelegate."""
     selinux_process: str = "system_u:system_r:container_t:s0"
     """Context of a container's processes, as the policy's file of container contexts says."""
     selinux_file: str = "system_u:object_r:container_file_t:s0"
@@ -62,6 +64,8 @@ class RootfsFacts:
 
     passwd: str
     group: str
+    init: str = ""
+    """Where the command leads, if it is called init or systemd: the file's name."""
 
 
 @dataclass(frozen=True, slots=True)

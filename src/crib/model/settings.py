@@ -147,6 +147,8 @@ class ContainerDefaults:
     """By name (nofile): SOFT:HARD or one number for both; `unlimited` is one too."""
     umask: str = ""
     """Octal; empty: the runtime's own (022)."""
+    writable_cgroups: str = "systemd"
+    """Who may write to its cgroup tree: `systemd` (as a first process), `always` (everybody) or `never`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,16 @@
 """Annotations of the OCI spec: what says whose container it is, and those of a user's that are let through.
 
-OCI runtimes obey some annotations: crun's `run.oci.*` changes how a container is confined, and runc and
-crun set properties of a systemd scope from `org.systemd.property.*` (CVE-2024-3154). So none of a user's gets
-there unless the administrator has listed it for the handler.
+None of a user's gets there unless the administrator has listed it for the handler (`defaults.passes`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
+from crib.ocispec.defaults import passes
+from crib.ocispec.init_system import systemd_annotations
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.limits import limit_files
 from crib.ocispec.unit_properties import unit_annotations, unit_properties
 from crib.wire import oci_runtime as oci
-
-_OBEYED = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.")
-"""Beginnings of keys that a runtime obeys: a pattern that is only wide enough for them does not stand for
-them."""
 
 
 def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str, str]:
@@ -34,6 +27,7 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
     return {
         **{key: value for key, value in users.items() if passes(key, patterns)},
         **compiled,
+        **systemd_annotations(inputs),
         "io.kubernetes.cri.container-type": "container",
         "io.kubernetes.cri.container-name": inputs.config.name,
         "io.kubernetes.cri.sandbox-id": inputs.sandbox.id,
@@ -41,13 +35,3 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
         "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
         "io.kubernetes.cri.sandbox-uid": metadata.uid,
     }
-
-
-def passes(key: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the handler's patterns lets this key through; `*` stands for any characters."""
-    obeyed = next((start for start in _OBEYED if key.startswith(start)), "")
-    return any(
-        pattern.startswith(obeyed)
-        and re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), key, re.DOTALL)
-        for pattern in patterns
-    )

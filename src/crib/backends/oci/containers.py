@@ -55,8 +55,11 @@ from crib.model.errors import Broken, Unavailable
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.model.signals import signal_number
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
+from crib.ocispec.init_system import STOP_SIGNAL_KEY
 from crib.ocispec.inputs import ContainerInputs, PodPaths
+from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
@@ -125,7 +128,10 @@ class Containers:
                 await OURS.run(self._ours(record.id), self._filters.learn, record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
-            process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
+            process=first,
+            monitor=monitor,
+            user=ContainerUser(user.uid, user.gid, user.additional_gids),
+            stop_signal=signal_number(spec.annotations.get(STOP_SIGNAL_KEY, "")),
         )
 
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
@@ -285,7 +291,7 @@ class Containers:
             image=request.image,
             host=self._env.host,
             handler=self._env.facts,
-            rootfs=read_facts(root),
+            rootfs=read_facts(root, process_args(config, request.image)[0]),
             pod=self._pod_paths(request.sandbox),
             root=root,
             cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),

@@ -5,6 +5,7 @@ And what is read and made inside, never outside of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -17,7 +18,7 @@ from crib.backends.oci.failures import trying
 from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.host import mounts
 from crib.host.directories import make_directory
-from crib.host.files import make_dirs_in_root, open_root, read_in_root, remove_tree
+from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_root, remove_tree
 from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
@@ -31,6 +32,7 @@ _OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAM
 """What opening or reading a file says where the image is to blame, not the host."""
 WRITABLE_SECONDS = 3.0
 """That a removal waits for the disk of the writable layers; one of 10,000 files takes half a second."""
+_INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
@@ -133,12 +135,29 @@ async def remove_writable_layer(paths: Paths, container: ContainerId) -> None:
         _log.warning("%s", error)
 
 
-def read_facts(root: str) -> RootfsFacts:
-    """The user database of a root.
+def read_facts(root: str, command: str = "") -> RootfsFacts:
+    """The user database of a root, and which init system the command is.
 
     A file that is missing is empty, one that is not a plain file is refused.
     """
-    return RootfsFacts(passwd=_text(root, "etc/passwd"), group=_text(root, "etc/group"))
+    passwd, group = _text(root, "etc/passwd"), _text(root, "etc/group")
+    is_init = command.startswith("/") and os.path.basename(command) in _INITS
+    return RootfsFacts(passwd, group, _file_name(root, command) if is_init else "")
+
+
+def _file_name(root: str, path: str) -> str:
+    """Of the file that the path leads to, empty when there is none."""
+    with contextlib.suppress(OSError):
+        root_fd = open_root(root)
+        try:
+            fd = open_in_root(root_fd, path, os.O_PATH)
+        finally:
+            os.close(root_fd)
+        try:
+            return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        finally:
+            os.close(fd)
+    return ""
 
 
 def _text(root: str, path: str) -> str:
