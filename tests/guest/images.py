@@ -34,7 +34,7 @@ NEEDED_GIB = 6
 """What must be free on the host's disk to make an image."""
 KEPT_DAYS = 14
 """Images that nobody used for as long are removed when another is made."""
-PROGRAMS = "qemu-system-x86 mmdebstrap e2fsprogs openssh-client git"
+PROGRAMS = "qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client zstd"
 """Packages that the lab needs on the host."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NEWEST_GLIBC = 36
@@ -160,7 +160,7 @@ def image(name: str) -> Image:
     if not (directory / "made.json").exists():
         _check_host()
         store().mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(name):
+        with one_at_a_time(name):
             if not (directory / "made.json").exists():
                 _make(made_from, directory)
                 _forget_old(directory)
@@ -179,14 +179,17 @@ def stamp(made_from: Recipe) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
+def require(*programs: str) -> None:
+    """Raises LabError if one of these is not installed."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        raise LabError(f"{', '.join(missing)} not found: apt-get install {PROGRAMS}")
+
+
 def _check_host() -> None:
     if os.geteuid() != 0:
         raise LabError("a guest's image is made in a chroot, which needs root")
-    missing = [
-        name for name in ("mmdebstrap", "mkfs.ext4", "ssh-keygen", "chroot") if shutil.which(name) is None
-    ]
-    if missing:
-        raise LabError(f"{', '.join(missing)} not found: apt-get install {PROGRAMS}")
+    require("mmdebstrap", "mkfs.ext4", "ssh-keygen", "chroot")
     place = next(parent for parent in (store(), *store().parents) if parent.exists())
     free = shutil.disk_usage(place).free / 2**30
     if free < NEEDED_GIB:
@@ -197,7 +200,8 @@ def _check_host() -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Whoever makes something of this guest, alone."""
     with open(store() / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
