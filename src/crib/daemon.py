@@ -317,13 +317,15 @@ async def _warm(streams: StreamServer) -> None:
 
 async def _keep_priority(nice: int) -> None:
     """So that callers are answered while pods and what starts them want all CPUs."""
-    try:
-        priority.raise_session(nice)
-        while True:
+    told, session = "", False
+    while True:
+        try:
+            session = session or priority.raise_session(nice) or True
             priority.raise_threads(nice)
-            await asyncio.sleep(NICE_AGAIN)
-    except OSError as error:
-        log.warning("nice = %d: %s; going on with the priority that there is", nice, error.strerror)
+        except OSError as error:
+            if told != (told := str(error)):
+                log.warning("nice = %d: %s; going on with the priority that there is", nice, error.strerror)
+        await asyncio.sleep(NICE_AGAIN)
 
 
 @contextlib.contextmanager

@@ -183,10 +183,10 @@ class Child:
         with _children_lock:
             code = self._popen.wait()
             _children.pop(self.pid, None)
-        undying.forget(self.pid)
-        os.close(self.pidfd)
         if not self._exited.done():
-            self._exited.set_result(code)
+            self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
+        os.close(self.pidfd)
+        undying.forget(self.pid)
 
 
 def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child:

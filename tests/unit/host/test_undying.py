@@ -9,15 +9,15 @@ import pytest
 
 from crib.host import undying
 from crib.host.processes import Child, SpawnOptions, spawn
-from tests.hung_mount import mount_that_hangs_later
+from tests.hung_mount import Hang, mount_that_hangs_later
 
 BOUND = 30.0
 
 
-async def in_the_kernel(child: Child) -> None:
-    """It waits for the answer of a file system that has taken its question: nothing ends that."""
+async def taken(hang: Hang, number: int) -> None:
+    """So many wait for the answer of a file system that has taken their question: nothing ends that."""
     async with asyncio.timeout(BOUND):
-        while "fuse" not in Path(f"/proc/{child.pid}/stack").read_text():  # noqa: ASYNC110  # bounded
+        while hang.taken < number:  # noqa: ASYNC110  # bounded
             await asyncio.sleep(0.01)
 
 
@@ -32,11 +32,10 @@ async def test_an_object_with_programs_that_do_not_end_gets_no_more_of_them_unti
     children: list[Child] = []
     with mount_that_hangs_later(place) as hangs:
         hangs.set()
-        for _ in range(undying.MAX_OF_ONE):
-            child = spawn(program, SpawnOptions(owner="stuck"))
-            children.append(child)
-            await in_the_kernel(child)
-            child.kill()
+        for number in range(undying.MAX_OF_ONE):
+            children.append(spawn(program, SpawnOptions(owner="stuck")))
+            await taken(hangs, number + 1)
+            children[-1].kill()
         assert [one.owner for one in undying.undying()] == ["stuck"] * undying.MAX_OF_ONE
         assert undying.undying()[0].what == f"stat {place} (pid {children[0].pid})"
         with pytest.raises(undying.TooManyUndying, match=r"^stat is not started: 4 programs .* outlived"):
