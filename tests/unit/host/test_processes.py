@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import pidfds
+from crib.host import pidfds, undying
 from crib.host.capture import Capture
 from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
 
@@ -91,6 +92,20 @@ async def test_a_background_process_that_writes_for_ever_cannot_hold_up_the_resu
     result = await run(["sh", "-c", "yes & echo $! >&2"], timeout=20, options=RunOptions(output_limit=100))
     os.kill(int(result.stderr), signal.SIGKILL)
     assert result.exit_code == 0
+
+
+async def test_whoever_waits_hears_of_an_end_even_if_what_follows_it_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "not now")
+
+    monkeypatch.setattr(undying, "forget", fail)
+    assert await spawn(("true",)).wait(30.0) == 0
+    assert [str(each) for each in failures] == ["[Errno 5] not now"]
 
 
 async def test_cancelling_run_kills_the_program_and_waits_for_its_end() -> None:
