@@ -48,6 +48,7 @@ class Traces:
     tables: frozenset[str]
     processes: frozenset[str]
     files: frozenset[str]
+    """Of pods and containers in the state directory: `containers`, `exits`, `sandboxes`."""
 
     @staticmethod
     def now() -> Traces:
@@ -64,7 +65,7 @@ class Traces:
             interfaces=frozenset(os.listdir("/sys/class/net")),
             tables=frozenset(output("nft", "list", "tables").splitlines()),
             processes=frozenset(_processes()),
-            files=frozenset(str(path) for path in STATE.glob("*")),
+            files=frozenset(str(path) for path in STATE.glob("[ces]*/*")),
         )
 
     def beyond(self, before: Traces) -> list[str]:
