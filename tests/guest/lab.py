@@ -73,6 +73,7 @@ class Guest:
         self._scratch = tempfile.TemporaryDirectory(prefix="crib-guest-")
         self._machine: Machine | None = None
         self._ssh: list[str] = []
+        self._boots = 0
 
     def __enter__(self) -> Self:
         try:
@@ -112,16 +113,8 @@ class Guest:
         }  # fmt: skip
         words = [f"-o{name}={value}" for name, value in options.items()]
         return [
-            "ssh",
-            "-F",
-            "none",
-            "-i",
-            str(self._design.image.key),
-            "-p",
-            str(port),
-            *words,
-            "root@127.0.0.1",
-        ]
+            "ssh", "-F", "none", "-i", str(self._design.image.key), "-p", str(port), *words, "root@127.0.0.1",
+        ]  # fmt: skip
 
     # -- commands --------------------------------------------------------------------------------------------
 
@@ -136,7 +129,9 @@ class Guest:
         """Run a command as root, in the checkout if it is there. Raises LabError when `check` and it fails.
 
         GuestLost: the connection broke, as it does when the guest is reset meanwhile.
+        subprocess.TimeoutExpired: it took more than `timeout` seconds; the command goes on in the guest.
         """
+        boots = self._boots
         done = subprocess.run(
             [*self._ssh, self._line(argv, env)],
             input=stdin,
@@ -144,7 +139,7 @@ class Guest:
             timeout=timeout,
             check=False,
         )
-        self._look_for_loss(done.returncode)
+        self._look_for_loss(done.returncode, boots)
         result = subprocess.CompletedProcess(
             argv, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         )
@@ -156,8 +151,9 @@ class Guest:
     def stream(self, *argv: str, env: Mapping[str, str] | None = None) -> int:
         """Run a command with this process's own streams (a terminal where they are one); its exit code."""
         terminal = ["-t"] if os.isatty(0) and os.isatty(1) else []
+        boots = self._boots
         code = subprocess.run([*self._ssh, *terminal, self._line(argv, env)], check=False).returncode
-        self._look_for_loss(code)
+        self._look_for_loss(code, boots)
         return code
 
     @property
@@ -169,8 +165,9 @@ class Guest:
         words = [f"{name}={value}" for name, value in {**ENVIRONMENT, **(env or {})}.items()]
         return f"mkdir -p {ARTEFACTS} {CHECKOUT} && cd {CHECKOUT} && exec env {shlex.join([*words, *argv])}"
 
-    def _look_for_loss(self, code: int) -> None:
-        if code == LOST and not (self._running().runs() and self._answers()):
+    def _look_for_loss(self, code: int, boots: int) -> None:
+        """A command may end with that code too: then the guest is still there, and still the same."""
+        if code == LOST and not (boots == self._boots and self._running().runs() and self._answers()):
             raise GuestLost(f"the guest was lost; the end of its console:\n{self._running().console_tail()}")
 
     def _answers(self) -> bool:
@@ -214,6 +211,7 @@ class Guest:
 
     def reset(self) -> None:
         """As if power was cut and came back. A command that runs meanwhile ends with GuestLost."""
+        self._boots += 1
         self._hang_up()
         self._running().ask("system_reset")
         self._wait_until_ready()

@@ -19,7 +19,7 @@ from crib.client import pods
 from crib.client.errors import TimedOut
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.guest.node import CHECKOUT, Node, Traces, cgroup_of, crib, init_pid, run
+from tests.guest.node import CHECKOUT, START_SECONDS, Node, Traces, cgroup_of, crib, init_pid, run
 from tests.system.daemon import Cri, until
 
 SETTINGS = """
@@ -199,7 +199,7 @@ async def test_pods_do_not_notice_that_cribd_is_stopped_or_killed(node: Node, si
     run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", "cribd")
     await until(lambda: node.pid() != old)
     os.kill(ending, 9)
-    await until(lambda: node.pid() not in (0, old) and _is_active("cribd"))
+    await until(lambda: node.pid() not in (0, old) and _is_active("cribd"), START_SECONDS)
     async with node.connect() as cri:
         assert await init_pid(cri, box) == first
         assert (await cri.exited(ends)).exit_code == 137
