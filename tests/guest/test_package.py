@@ -141,5 +141,7 @@ def test_a_node_lives_with_the_package(release: str, deb: Path, tmp_path: Path) 
         node.sh(f"{APT} remove crib")
         assert node.sh("ps -e -o comm= | grep -e conmon -e httpd", check=False) == ""
         assert node.sh("ls /var/lib/crib/images.db /etc/crib/config.toml")
+        node.install(deb)
+        assert "localhost/demo" in node.sh("systemctl is-active cribd && crib images")
         node.sh(f"{APT} purge crib")
         assert node.left() == before
