@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.root, pytest.mark.nightly]
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends --allow-downgrades"
 BRIDGE = '[network]\nmode = "bridge"\n'
 FILES = "/run/crib/records.db /var/lib/crib/crib.db /var/lib/crib/images.db"
+PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+"""Without the checkout's own programs."""
 STEP_SECONDS = 1200.0
 """For a step of apt in a guest that is emulated, beside other work."""
 LEFT = """
@@ -56,7 +58,7 @@ class Node:
         self.guest = guest
 
     def sh(self, text: str, *, check: bool = True) -> str:
-        return str(self.guest.run("sh", "-c", text, check=check, timeout=STEP_SECONDS).stdout)
+        return str(self.guest.run("env", PATH, "sh", "-c", text, check=check, timeout=STEP_SECONDS).stdout)
 
     def left(self) -> set[str]:
         return set(self.sh(LEFT).splitlines())
@@ -139,5 +141,7 @@ def test_a_node_lives_with_the_package(release: str, deb: Path, tmp_path: Path) 
         node.sh(f"{APT} remove crib")
         assert node.sh("ps -e -o comm= | grep -e conmon -e httpd", check=False) == ""
         assert node.sh("ls /var/lib/crib/images.db /etc/crib/config.toml")
+        node.install(deb)
+        assert "localhost/demo" in node.sh("systemctl is-active cribd && crib images")
         node.sh(f"{APT} purge crib")
         assert node.left() == before
