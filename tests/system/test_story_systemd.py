@@ -123,7 +123,7 @@ async def test_limits_outlive_a_reload_of_systemd(cri: Cri, handler: str) -> Non
     reload()
     assert scope.files(*FIRST) == FIRST
     await update(cri, box, memory_limit_in_bytes=96 * MIB, cpu_quota=-1, unified={"pids.max": "50"})
-    then = {**FIRST, "memory.max": str(96 * MIB), "cpu.max": "max 50000", "pids.max": "50"}
+    then = {**FIRST, "memory.max": str(96 * MIB), "cpu.max": "max 100000", "pids.max": "50"}
     assert scope.files(*FIRST) == then
     reload()
     assert scope.files(*FIRST) == then
