@@ -314,7 +314,7 @@ class Images(Protocol):
         ...
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        """Write images to a new file: `oci`, a tar of an OCI layout, or `docker`. Its size in bytes."""
+        """To a new file: `oci`, a tar of an OCI layout, or `docker`; its bytes. `sweep` spares the layers."""
         ...
 
     async def verify(self, suspect: SuspectImage) -> str:

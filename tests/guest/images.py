@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MAKING = 1
+MAKING = 2
 """Raised when images are made in another way: those that are there do not serve any more then."""
 CHECKOUT = "/root/crib"
 """Where a guest has the checkout; its virtual environment is below that already."""
@@ -34,7 +34,7 @@ NEEDED_GIB = 6
 """What must be free on the host's disk to make an image."""
 KEPT_DAYS = 14
 """Images that nobody used for as long are removed when another is made."""
-PROGRAMS = "qemu-system-x86 mmdebstrap e2fsprogs openssh-client git"
+PROGRAMS = "qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client zstd"
 """Packages that the lab needs on the host."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NEWEST_GLIBC = 36
@@ -160,7 +160,7 @@ def image(name: str) -> Image:
     if not (directory / "made.json").exists():
         _check_host()
         store().mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(name):
+        with one_at_a_time(name):
             if not (directory / "made.json").exists():
                 _make(made_from, directory)
                 _forget_old(directory)
@@ -179,14 +179,17 @@ def stamp(made_from: Recipe) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
+def require(*programs: str) -> None:
+    """Raises LabError if one of these is not installed."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        raise LabError(f"{', '.join(missing)} not found: apt-get install {PROGRAMS}")
+
+
 def _check_host() -> None:
     if os.geteuid() != 0:
         raise LabError("a guest's image is made in a chroot, which needs root")
-    missing = [
-        name for name in ("mmdebstrap", "mkfs.ext4", "ssh-keygen", "chroot") if shutil.which(name) is None
-    ]
-    if missing:
-        raise LabError(f"{', '.join(missing)} not found: apt-get install {PROGRAMS}")
+    require("mmdebstrap", "mkfs.ext4", "ssh-keygen", "chroot")
     place = next(parent for parent in (store(), *store().parents) if parent.exists())
     free = shutil.disk_usage(place).free / 2**30
     if free < NEEDED_GIB:
@@ -197,7 +200,8 @@ def _check_host() -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Whoever makes something of this guest, alone."""
     with open(store() / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -321,9 +325,9 @@ def _install_wheels(made_from: Recipe, root: Path, wheels: Path) -> None:
         *(f"--platform={name}" for name in (*platforms, "manylinux2014_x86_64", "linux_x86_64", "any")),
     )  # fmt: skip
     checkout = root / CHECKOUT.lstrip("/")
-    (checkout / "src" / "crib").mkdir(parents=True)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements-dev.lock"):
-        shutil.copy(ROOT / name, checkout)
+    for name in checkout_files():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
     moved = checkout / "wheels"
     wheels.rename(moved)
     pip = (f"{CHECKOUT}/.venv/bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
@@ -332,6 +336,30 @@ def _install_wheels(made_from: Recipe, root: Path, wheels: Path) -> None:
     _in(root, *pip, f"--find-links={CHECKOUT}/wheels", "--require-hashes", "--requirement", lock)
     _in(root, *pip, "--no-build-isolation", "--editable", CHECKOUT)
     shutil.rmtree(moved)
+    _compile(root, checkout)
+
+
+def _compile(root: Path, checkout: Path) -> None:
+    """Leave the modules of today's checkout compiled, which takes minutes where the CPU is emulated.
+
+    Files are copied in anew for each guest, so what was compiled is known by its source, not by a time.
+    """
+    places = [f"{CHECKOUT}/{name}" for name in ("src", "tests")]
+    _in(root, "python3", "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *places)
+    for file in (
+        file for name in ("src", "tests") for file in (checkout / name).rglob("*") if file.is_file()
+    ):
+        if file.suffix != ".pyc":
+            file.unlink()
+
+
+def checkout_files() -> list[str]:
+    """The working tree as it is, committed or not, without what git ignores; names below ROOT."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [name for name in listed.split("\0") if name and os.path.lexists(ROOT / name)]
 
 
 def _python_with_pip() -> str:

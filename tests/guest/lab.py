@@ -13,32 +13,36 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-import select
 import shlex
-import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
-from tests.guest.images import CHECKOUT, ROOT, SYSTEM_PATH, Image, LabError, store
+from tests.guest.images import (
+    CHECKOUT,
+    ROOT,
+    SYSTEM_PATH,
+    Image,
+    LabError,
+    checkout_files,
+    image,
+    one_at_a_time,
+    require,
+)
+from tests.guest.machine import QEMU, Design, GuestLost, Machine, Saved, accelerator, saved_of
 
-BOOT_SECONDS = 300.0
+BOOT_SECONDS = 900.0
 """From a start or reset to an ssh server that answers: minutes where the CPU is emulated and busy."""
 STOP_SECONDS = 120.0
 """For an orderly power-off."""
-PROBE_SECONDS = 10.0
-"""For KVM to boot a kernel that finds no root: it takes one where KVM works."""
-QMP_SECONDS = 30.0
 SSH_SECONDS = 60.0
 """For one try to reach the guest's ssh server once it has said that it is there."""
-TAIL_LINES = 40
 MEMORY_MIB = 3072
 CPUS = 2
 ARTEFACTS = "/root/artefacts"
@@ -54,27 +58,28 @@ LOST = 255
 """ssh's own exit code for a connection that failed or broke."""
 
 
-class GuestLost(LabError):
-    """The guest ended, was reset, or does not answer."""
-
-
 class Guest:
-    """One virtual machine. Use it in a `with` block, from the thread that made it."""
+    """One virtual machine. Use it in a `with` block, from the thread that made it: qemu ends with that.
 
-    def __init__(self, image: Image, *, memory: int = MEMORY_MIB, cpus: int = CPUS) -> None:
-        self.image = image
-        self.accelerator = accelerator(image)
-        self._memory, self._cpus = memory, cpus
-        self._process: subprocess.Popen[bytes] | None = None
+    It goes on from the state of one that has booted, which the first start saves; a `cold` one boots.
+    """
+
+    def __init__(
+        self, image: Image, *, memory: int = MEMORY_MIB, cpus: int = CPUS, cold: bool = False
+    ) -> None:
+        require(QEMU, "qemu-img", "ssh", "setpriv", "zstd", "git")
+        self._design = Design(image, accelerator(image), memory, cpus)
+        self._cold = cold
         self._scratch = tempfile.TemporaryDirectory(prefix="crib-guest-")
-        self._console = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `close`
-        self._ready, self._saying_ready = os.pipe()
+        self._machine: Machine | None = None
         self._ssh: list[str] = []
 
     def __enter__(self) -> Self:
         try:
-            self._start()
-            self._wait_until_ready()
+            if self._cold:
+                self._boot()
+            else:
+                self._resume(booted_state(self._design))
         except BaseException:
             self.close()
             raise
@@ -84,6 +89,39 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _boot(self, overlay: Path | None = None) -> None:
+        self._machine = Machine(self._design, overlay=overlay)
+        self._ssh = self._ssh_words(self._machine.ssh_port())
+        self._wait_until_ready()
+
+    def _resume(self, saved: Saved) -> None:
+        self._machine = Machine(self._design, saved=saved)
+        self._ssh = self._ssh_words(self._machine.ssh_port())
+        self.run("true", timeout=BOOT_SECONDS)  # the connection is there: what follows takes no time
+        # its clock stood still since it was saved
+        self.run("date", "--set", f"@{time.time():.3f}", timeout=BOOT_SECONDS)
+
+    def _ssh_words(self, port: int) -> list[str]:
+        options = {
+            "UserKnownHostsFile": self._design.image.directory / "known_hosts", "HostKeyAlias": "guest",
+            "StrictHostKeyChecking": "yes", "BatchMode": "yes", "LogLevel": "ERROR",
+            "ConnectTimeout": f"{SSH_SECONDS:.0f}",
+            # one handshake is enough: the ciphers' arithmetic is emulated
+            "ControlMaster": "auto", "ControlPath": f"{self._scratch.name}/ssh", "ControlPersist": "yes",
+        }  # fmt: skip
+        words = [f"-o{name}={value}" for name, value in options.items()]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(self._design.image.key),
+            "-p",
+            str(port),
+            *words,
+            "root@127.0.0.1",
+        ]
 
     # -- commands --------------------------------------------------------------------------------------------
 
@@ -132,12 +170,8 @@ class Guest:
         return f"mkdir -p {ARTEFACTS} {CHECKOUT} && cd {CHECKOUT} && exec env {shlex.join([*words, *argv])}"
 
     def _look_for_loss(self, code: int) -> None:
-        if code == LOST and (
-            self._process is None or self._process.poll() is not None or not self._answers()
-        ):
-            raise GuestLost(
-                f"the guest {self.image.recipe.name} was lost; the end of its console:\n{self.console_tail()}"
-            )
+        if code == LOST and not (self._running().runs() and self._answers()):
+            raise GuestLost(f"the guest was lost; the end of its console:\n{self._running().console_tail()}")
 
     def _answers(self) -> bool:
         return subprocess.run([*self._ssh, "true"], capture_output=True, check=False).returncode == 0
@@ -146,23 +180,20 @@ class Guest:
 
     def copy_checkout(self) -> None:
         """The working tree as it is, committed or not, without what git ignores."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, check=True,
-        ).stdout  # fmt: skip
-        names = [name for name in listed.decode().split("\0") if name and os.path.lexists(ROOT / name)]
-        self._send(((ROOT / name, name) for name in names), CHECKOUT)
+        self._send(((ROOT / name, name) for name in checkout_files()), CHECKOUT)
 
     def copy_in(self, path: Path, target: str) -> None:
         """A file or directory of the host, as `target` in the guest."""
         self._send([(path, os.path.basename(target))], os.path.dirname(target))
 
-    def _send(self, members: Any, directory: str) -> None:
+    def _send(self, members: Iterable[tuple[Path, str]], directory: str) -> None:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for path, name in members:
                 tar.add(path, name)
-        self.run("tar", "--extract", "--no-same-owner", "--directory", directory, stdin=packed.getvalue())
+        self.run(
+            "tar", "-x", "--no-same-owner", "--warning=no-timestamp", "-C", directory, stdin=packed.getvalue()
+        )
 
     def copy_out(self, source: str, directory: Path) -> None:
         """What is in the directory `source` of the guest, into one of the host."""
@@ -184,7 +215,7 @@ class Guest:
     def reset(self) -> None:
         """As if power was cut and came back. A command that runs meanwhile ends with GuestLost."""
         self._hang_up()
-        self._ask("system_reset")
+        self._running().ask("system_reset")
         self._wait_until_ready()
 
     def reboot(self) -> None:
@@ -195,118 +226,43 @@ class Guest:
     def shutdown(self) -> None:
         """An orderly power-off; qemu has ended then."""
         self.run("systemctl", "--no-block", "poweroff")
-        try:
-            self._running().wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise LabError(
-                f"the guest did not power off in {STOP_SECONDS:.0f} s:\n{self.console_tail()}"
-            ) from None
+        if not self._running().wait_for_its_end(STOP_SECONDS):
+            tail = self._running().console_tail()
+            raise LabError(f"the guest did not power off in {STOP_SECONDS:.0f} s:\n{tail}")
 
     def close(self) -> None:
         """End qemu at once, and remove what belonged to this guest."""
         self._hang_up()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-                if pipe is not None:
-                    pipe.close()
-            self._process = None
-        for descriptor in (self._ready, self._saying_ready):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self._console.close()
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
         self._scratch.cleanup()
 
-    def console_tail(self) -> str:
-        """The last lines of the guest's console."""
-        size = os.fstat(self._console.fileno()).st_size
-        text = os.pread(self._console.fileno(), 65_536, max(0, size - 65_536)).decode(errors="replace")
-        return "\n".join(text.splitlines()[-TAIL_LINES:])
+    def save(self, target: Saved) -> None:
+        """Keep the state of this guest, booted onto `target.disk`, for others to go on from; it has ended."""
+        self.run("systemctl", "is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
+        self.run("sync")
+        self._hang_up()
+        self._running().save(target)
 
-    # -- qemu ------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        scratch = self._scratch.name
-        kernel = f"root=/dev/vda rw console=ttyS0 quiet mitigations=off panic=-1 {self.image.recipe.kernel}"
-        self._process = subprocess.Popen(
-            [*("setpriv", "--pdeathsig", "KILL"),
-             *qemu(self.image, self.accelerator, self._memory, self._cpus), "-append", kernel,
-             "-drive", f"file={self.image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap",
-             "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22",
-             "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
-             "-chardev", f"file,id=console,path=/dev/fd/{self._console.fileno()}",
-             "-serial", "chardev:console",
-             "-chardev", f"file,id=ready,path=/dev/fd/{self._saying_ready}", "-serial", "chardev:ready",
-             "-chardev", "stdio,id=control,signal=off", "-mon", "chardev=control,mode=control"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            pass_fds=(self._console.fileno(), self._saying_ready),
-            # where qemu has the overlay: on the disk of the images, as /tmp may be memory
-            env={**os.environ, "TMPDIR": str(store())},
-        )  # fmt: skip
-        self._ask("qmp_capabilities")
-        listed = self._ask("human-monitor-command", {"command-line": "info usernet"})
-        (port,) = (line.split()[3] for line in listed.splitlines() if "HOST_FORWARD" in line)
-        options = {
-            "UserKnownHostsFile": self.image.directory / "known_hosts", "HostKeyAlias": "guest",
-            "StrictHostKeyChecking": "yes", "BatchMode": "yes", "LogLevel": "ERROR",
-            "ConnectTimeout": f"{SSH_SECONDS:.0f}",
-            # one handshake is enough: the ciphers' arithmetic is emulated
-            "ControlMaster": "auto", "ControlPath": f"{scratch}/ssh", "ControlPersist": "yes",
-        }  # fmt: skip
-        words = [f"-o{name}={value}" for name, value in options.items()]
-        self._ssh = ["ssh", "-F", "none", "-i", str(self.image.key), "-p", port, *words, "root@127.0.0.1"]
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise GuestLost(f"the guest {self.image.recipe.name} does not run")
-        return self._process
-
-    def _ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
-        """A command of qemu's monitor protocol, and what it returns. Events are passed over."""
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        words = json.dumps({"execute": command, "arguments": arguments or {}})
-        with contextlib.suppress(BrokenPipeError):  # qemu has ended: the answer tells
-            process.stdin.write(words.encode() + b"\n")
-            process.stdin.flush()
-        deadline = time.monotonic() + QMP_SECONDS
-        while (line := _line_before(process.stdout, deadline)) is not None:
-            answer = json.loads(line)
-            if "error" in answer:
-                raise LabError(f"qemu refuses {command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
-        if process.poll() is None:
-            raise LabError(f"qemu did not answer {command} in {QMP_SECONDS:.0f} s")
-        assert process.stderr is not None
-        raise LabError(
-            f"qemu ended (exit code {process.returncode}): {process.stderr.read().decode().strip()}"
-        )
+    def _running(self) -> Machine:
+        if self._machine is None:
+            raise GuestLost("the guest does not run")
+        return self._machine
 
     def _wait_until_ready(self) -> None:
-        """Until the guest says on its second serial line that its ssh server is up, and that answers."""
-        self._hang_up()
-        process = self._running()
+        """Until the guest says that its ssh server is up, and that answers."""
+        machine = self._running()
         deadline = time.monotonic() + BOOT_SECONDS
-        ended = os.pidfd_open(process.pid)
-        try:
-            said, _, _ = select.select([self._ready, ended], [], [], BOOT_SECONDS)
-        finally:
-            os.close(ended)
-        if ended in said:
+        up = machine.wait_until_ready(BOOT_SECONDS)
+        self._hang_up()
+        while up and not self._answers():
+            up = machine.runs() and time.monotonic() < deadline
+        if not up:
             raise GuestLost(
-                f"qemu ended while the guest booted; the end of its console:\n{self.console_tail()}"
+                f"the guest did not come up in {BOOT_SECONDS:.0f} s ({self._design.accelerator}); "
+                f"the end of its console:\n{machine.console_tail()}"
             )
-        while said and not self._answers():
-            said = said if time.monotonic() < deadline else []
-        if not said:
-            raise GuestLost(
-                f"the guest {self.image.recipe.name} did not come up in {BOOT_SECONDS:.0f} s "
-                f"({self.accelerator}); the end of its console:\n{self.console_tail()}"
-            )
-        os.read(self._ready, 4096)
 
     def _hang_up(self) -> None:
         """End the shared connection and all that goes through it."""
@@ -314,84 +270,47 @@ class Guest:
             subprocess.run([*self._ssh[:-1], "-O", "exit", self._ssh[-1]], capture_output=True, check=False)
 
 
-def qemu(image: Image, accelerator: str, memory: int, cpus: int) -> list[str]:
-    """The machine: direct kernel boot, nothing that a guest does not need. Raises LabError without qemu."""
-    if shutil.which("qemu-system-x86_64") is None:
-        raise LabError("qemu-system-x86_64 not found: apt-get install qemu-system-x86")
-    accel = (
-        ["kvm", "-cpu", "host"]
-        if accelerator == "kvm"
-        else ["tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
-    )
-    return [
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-accel", *accel,
-        "-m", str(memory), "-smp", str(cpus), "-kernel", str(image.directory / "vmlinuz"),
-        "-initrd", str(image.directory / "initrd"),
-    ]  # fmt: skip
+def booted_state(design: Design) -> Saved:
+    """The saved state of this machine, made now if there is none: one guest boots for it."""
+    saved = saved_of(design)
+    if not saved.directory.exists():
+        with one_at_a_time(design.image.recipe.name):
+            if not saved.directory.exists():
+                _save_booted(design, saved)
+    return saved
 
 
-def accelerator(image: Image) -> str:
-    """`kvm` where it boots a kernel, else `tcg`; CRIB_GUEST_ACCEL chooses by hand.
-
-    That it opens, and runs a BIOS, says little: on some hosts it then hangs, or knows too few instructions.
-    So the guest's kernel is booted without a disk, to the end that it must come to. The answer is kept until
-    the host boots again.
-    """
-    chosen = os.environ.get("CRIB_GUEST_ACCEL")
-    if chosen in ("kvm", "tcg"):
-        return chosen
-    if chosen:
-        raise LabError(f"CRIB_GUEST_ACCEL is kvm or tcg, not {chosen}")
-    if not os.path.exists("/dev/kvm"):
-        return "tcg"
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    known = image.directory / "accelerator.json"
-    with contextlib.suppress(OSError, ValueError):
-        answer = json.loads(known.read_text())
-        if answer["boot"] == boot:
-            return str(answer["accelerator"])
-    found = "kvm" if _kvm_boots(image) else "tcg"
-    with contextlib.suppress(OSError):
-        known.write_text(json.dumps({"boot": boot, "accelerator": found}) + "\n")
-    return found
-
-
-def _kvm_boots(image: Image) -> bool:
-    with tempfile.TemporaryFile() as console:
-        words = qemu(image, "kvm", 512, 1)
-        words = [word for word in words if word not in ("-initrd", str(image.directory / "initrd"))]
-        probe = subprocess.Popen(
-            [*words, "-append", "console=ttyS0 root=/dev/none panic=-1", "-no-reboot", "-serial", "stdio"],
-            stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            probe.wait(PROBE_SECONDS)
-        probe.kill()
-        # one that hangs in the kernel cannot be waited for
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            probe.wait(1)
-        console.seek(0)
-        return b"Unable to mount root fs" in console.read()
-
-
-def _line_before(stream: IO[bytes], deadline: float) -> bytes | None:
-    """The next line, or None at the end of the stream or of the time. The stream must not be buffered."""
-    line = b""
-    while not line.endswith(b"\n"):
-        if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            return None
-        byte = os.read(stream.fileno(), 1)
-        if not byte:
-            return None
-        line += byte
-    return line
+def _save_booted(design: Design, saved: Saved) -> None:
+    with tempfile.TemporaryDirectory(prefix=".booted-", dir=design.image.directory) as scratch:
+        made = Saved(Path(scratch, "state"))
+        made.directory.mkdir()
+        disk = [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-F",
+            "raw",
+            "-b",
+            str(design.image.disk),
+            str(made.disk),
+        ]
+        done = subprocess.run(disk, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise LabError(f"qemu-img create failed: {done.stderr.strip()}")
+        guest = Guest(design.image, memory=design.memory, cpus=design.cpus, cold=True)
+        try:
+            guest._boot(made.disk)
+            guest.save(made)
+        finally:
+            guest.close()
+        made.directory.rename(saved.directory)
 
 
 @contextlib.contextmanager
-def booted(name: str, **machine: int) -> Iterator[Guest]:
+def booted(name: str) -> Iterator[Guest]:
     """A guest by name, with the checkout in it."""
-    from tests.guest.images import image
-
-    with Guest(image(name), **machine) as guest:
+    with Guest(image(name)) as guest:
         guest.copy_checkout()
         yield guest

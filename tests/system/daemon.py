@@ -87,6 +87,7 @@ class Cribd:
         """Wait until the pods' rows are on disk as they are now."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while (rows := _pod_rows(self.boot_records)) is None or rows != _pod_rows(self.database):
+            assert self.running, f"not on disk, and cribd has ended: {rows}"
             assert time.monotonic() < deadline, f"not on disk: {rows}"
             time.sleep(0.02)  # nobody is told
 
@@ -283,9 +284,10 @@ def running_cribd(
     systemd: bool = False,
     built: Sequence[BuiltImage] | None = None,
     warm: bool = True,
+    kind: type[Cribd] = Cribd,
 ) -> Iterator[Cribd]:
     """A daemon that is up, with these images (default: one busybox); everything goes at the end."""
-    cribd = Cribd(network=network, extra=extra, systemd=systemd)
+    cribd = kind(network=network, extra=extra, systemd=systemd)
     try:
         cribd.start()
         if wanted := (busybox_image(name=IMAGE),) if built is None else built:

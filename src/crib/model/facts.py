@@ -100,12 +100,16 @@ class LoopLag:
     longest: float = 0.0
 
 
+KILLED = "killed"
+"""The kind of a program that SIGKILL did not end: its own wait in the kernel is what nobody can end."""
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadWait:
     """Blocking work that is under way in a thread."""
 
     kind: str
-    """What may hang: `ours`, `foreign`, `programs`."""
+    """What may hang: `ours`, `foreign`, `programs`, `records`; `KILLED` is a program and no thread."""
     what: str
     owner: str
     seconds: float

@@ -22,9 +22,10 @@ from crib.model.errors import Broken
 from crib.model.sandbox import ProcessIdentity
 from crib.wire.conmon import CONTROL_FIFO, MAX_SYNC_LINE, decode_sync
 
+_GRACE = 2.0
+"""Seconds that a monitor has to end by itself, and from SIGKILL."""
 _TELL_PAUSE = 0.002
 _TELL_TRIES = 2500
-_MONITOR_GRACE = 2.0
 
 
 class _SyncPipe:
@@ -111,6 +112,7 @@ class MonitorStart:
                     },
                     # An `oom` file is written to the working directory.
                     cwd=container.bundle,
+                    owner=container.id,
                 ),
             )
         except BaseException:
@@ -146,6 +148,23 @@ class MonitorStart:
         self._words.__exit__(None, None, None)
 
 
+async def end_monitor(monitor: ProcessIdentity | None) -> None:
+    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
+    if monitor is None or not is_alive(monitor):
+        return
+    try:
+        pidfd = open_pidfd(monitor.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if is_alive(monitor) and not await wait_pidfd(pidfd, _GRACE):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await wait_pidfd(pidfd, _GRACE)
+    finally:
+        os.close(pidfd)
+
+
 async def tell(bundle: str, command: bytes, fifo: str = CONTROL_FIFO) -> bool:
     """Write a line to one of a monitor's fifos; False when no monitor reads it any more.
 
@@ -176,20 +195,3 @@ def _tell_once(path: str, command: bytes) -> bool | None:
         return True
     finally:
         os.close(fd)
-
-
-async def end_monitor(monitor: ProcessIdentity | None) -> None:
-    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
-    if monitor is None or not is_alive(monitor):
-        return
-    try:
-        pidfd = open_pidfd(monitor.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if is_alive(monitor) and not await wait_pidfd(pidfd, _MONITOR_GRACE):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await wait_pidfd(pidfd, _MONITOR_GRACE)
-    finally:
-        os.close(pidfd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import glob
 import logging
@@ -9,6 +10,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from crib.backends.oci.argv import Monitored, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
@@ -33,6 +35,7 @@ from crib.backends.oci.rootfs import (
     make_directories,
     mount_root,
     read_facts,
+    remove_writable_layer,
     unmount_root,
 )
 from crib.backends.oci.sources import (
@@ -95,6 +98,7 @@ class Containers:
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
         self._told_of_null_device = False
+        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
@@ -131,25 +135,33 @@ class Containers:
         )
 
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`."""
+        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
+
+        One at a time, as one of them may be asked for by a thread that came too late (`_prepared`).
+        """
         what = f"delete of container {container}"
-        with trying(what):
-            note = await self._bundles.note(container)
-            over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        async with self._deletes.setdefault(container, asyncio.Lock()):
+            with trying(what):
+                await self._delete(what, container, made=made)
+
+    async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
+        note = await self._bundles.note(container)
+        over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        if not over:
+            await self._delete_in_runtimes(container, runtimes)
+        if note is not None:
+            if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
+                raise Broken(f"{what}: processes in {note.cgroup} do not die")
+            await end_monitor(note.monitor)
             if not over:
+                # A monitor that was in the middle of a create may have made it after the first look.
                 await self._delete_in_runtimes(container, runtimes)
-            if note is not None:
-                if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
-                    raise Broken(f"{what}: processes in {note.cgroup} do not die")
-                await end_monitor(note.monitor)
-                if not over:
-                    # A monitor that was in the middle of a create may have made it after the first look.
-                    await self._delete_in_runtimes(container, runtimes)
-                await self._env.cgroups.remove(note.cgroup)
-                if note.new_log and not made:
-                    await remove_unused(note.log_path, note.pod)
-            await OURS.run(self._ours(container), self._erase, container, runtimes)
-            self._bundles.forget(container)
+            await self._env.cgroups.remove(note.cgroup)
+            if note.new_log and not made:
+                await remove_unused(note.log_path, note.pod)
+        await OURS.run(self._ours(container), self._erase, container, runtimes)
+        await remove_writable_layer(self._paths, container)
+        self._bundles.forget(container)
 
     def _left_to_do(
         self, container: ContainerId, note: BundleNote | None

@@ -168,7 +168,7 @@ class Commands:
         score = oom_score_adj(plan.record.resources.oom_score_adj, self._env.host)
         child = spawn(
             plan.runtime.exec(plan.record.id, plan.files, plan.name if plan.cgroup else ""),
-            SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score),
+            SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score, owner=plan.record.id),
         )
         ends.started()
         limit = self._env.settings.verb_timeout

@@ -37,7 +37,7 @@ from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
-from crib.host.processes import Completed, run
+from crib.host.processes import Completed, RunOptions, run
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
@@ -157,7 +157,9 @@ class OciHandler:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(run(runtime.start(container), timeout=limit))
+        running = asyncio.ensure_future(
+            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+        )
         try:
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
@@ -246,7 +248,8 @@ class OciHandler:
             return ("created" if seen.waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
-                completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
+                limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+                completed = await run(runtime.state(record.id), timeout=limit, options=options)
         except Broken:
             if runtime == self._env.runtime and self._env.facts.version:
                 raise

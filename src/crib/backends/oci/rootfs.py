@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, ow
 from crib.host import mounts
 from crib.host.directories import make_directory
 from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_root, remove_tree
+from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
 from crib.model.ids import ContainerId, Digest
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 _FACT_LIMIT = 1 << 20
 _OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
 """What opening or reading a file says where the image is to blame, not the host."""
+WRITABLE_SECONDS = 3.0
+"""That a removal waits for the disk of the writable layers; one of 10,000 files takes half a second."""
 _INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
@@ -89,7 +93,7 @@ def check_mount_points(root: str) -> None:
 
 
 def unmount_root(paths: Paths, container: ContainerId) -> None:
-    """Unmount the root and remove the writable layer and the bundle. Blocks; safe to repeat."""
+    """Unmount the root and remove the bundle. Blocks; safe to repeat."""
     bundle = paths.container(container)
     while mounts.unmount(paths.rootfs(container), lazy=True):
         pass
@@ -103,13 +107,32 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
             raise
         release_below(bundle)
         remove_tree(bundle)
+
+
+async def remove_writable_layer(paths: Paths, container: ContainerId) -> None:
+    """Nobody waits longer than WRITABLE_SECONDS for its disk: the thread goes on by itself. Safe to repeat.
+
+    OSError; Overdue where no thread has begun. What stays on a disk that is read-only, or was given up, is
+    removed by the next start: nothing of it is in use any more.
+    """
+    begun, given_up = threading.Event(), threading.Event()
+
+    def remove() -> None:
+        begun.set()
+        try:
+            remove_tree(paths.writable_layer(container))
+        except OSError as error:
+            if error.errno != errno.EROFS and not given_up.is_set():
+                raise
+            _log.warning("the writable layer of container %s stays: %s", container, error)
+
+    what = f"removing the writable layer of container {container}"
     try:
-        remove_tree(paths.writable_layer(container))
-    except OSError as error:
-        if error.errno != errno.EROFS:
+        await OURS.run(Job(what, container, WRITABLE_SECONDS, stop=given_up.set), remove)
+    except Overdue as error:
+        if not begun.is_set():
             raise
-        # Nothing of it is in use any more: the first start after the disk can be written removes it.
-        _log.warning("the writable layer of container %s stays: %s", container, error)
+        _log.warning("%s", error)
 
 
 def read_facts(root: str, command: str = "") -> RootfsFacts:

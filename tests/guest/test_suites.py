@@ -1,0 +1,82 @@
+"""Reports become rows, rows a table, and the table in the papers is one that the lab wrote."""
+
+from __future__ import annotations
+
+import re
+
+from tests.guest.images import RECIPES, ROOT
+from tests.guest.suites import COLUMNS, SUITES, TABLE, Result, facts_row, result_of, rows_of, with_rows
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="a" name="good"/>
+<testcase classname="a" name="bad"><failure/></testcase>
+<testcase classname="a" name="bad"><error/></testcase>
+<testcase classname="a" name="absent"><skipped/></testcase>
+</testsuite></testsuites>"""
+FACTS = """distribution=Debian GNU/Linux 13
+kernel=6.12.118+deb13-cloud-amd64
+cgroup=cgroup2fs
+init=systemd 257 (257.13-1~deb13u1)
+lsm=lockdown,capability,landlock,yama,apparmor enforce=
+crun=crun version 1.21
+runc=runc version 1.1.15+ds1
+"""
+
+
+def row(guest: str, suite: str, result: str = "1 passed in 1 s") -> tuple[str, ...]:
+    return (guest, *facts_row(FACTS), suite, result, "2026-11-29 abc1234")
+
+
+def test_a_test_that_failed_twice_counts_once() -> None:
+    result = result_of(REPORT, 12.4)
+    assert result == Result(1, 1, 1, 12.4, ("a::bad",))
+    assert str(result) == "1 passed, 1 failed, 1 skipped in 12 s"
+
+
+def test_what_a_guest_says_of_itself_becomes_the_columns_of_its_row() -> None:
+    assert facts_row(FACTS) == (
+        "Debian 13",
+        "6.12.118",
+        "v2",
+        "systemd 257",
+        "AppArmor",
+        "crun 1.21, runc 1.1.15",
+    )
+
+
+def test_selinux_is_told_with_its_mode() -> None:
+    enforcing = FACTS.replace("apparmor enforce=", "selinux enforce=1")
+    assert facts_row(enforcing)[4] == "SELinux enforcing"
+    assert facts_row(enforcing.replace("enforce=1", "enforce=0"))[4] == "SELinux permissive"
+
+
+def test_a_row_takes_the_place_of_the_older_one_of_its_guest_and_suite() -> None:
+    text = with_rows(
+        TABLE.read_text(), [row("trixie", "smoke", "2 passed in 99 s"), row("bookworm", "system")]
+    )
+    again = with_rows(text, [row("trixie", "smoke", "3 passed in 98 s")])
+    ours = [found for found in rows_of(again) if found[-1] == "2026-11-29 abc1234"]
+    assert row("trixie", "smoke", "3 passed in 98 s") in ours
+    assert row("bookworm", "system") in ours
+    assert "2 passed in 99 s" not in again
+    assert with_rows(again, []) == again
+    assert again.partition("<!--")[0] == text.partition("<!--")[0]
+
+
+def test_the_table_of_the_papers_is_one_that_the_lab_wrote() -> None:
+    text = TABLE.read_text()
+    assert with_rows(text, []) == text
+    for found in rows_of(text):
+        assert len(found) == len(COLUMNS)
+        by_name = dict(zip(COLUMNS, found, strict=True))
+        assert by_name["guest"] in RECIPES
+        assert by_name["suite"] in SUITES
+        assert by_name["cgroup"] in ("v1", "v2")
+        assert re.fullmatch(r"\d+ passed(, \d+ failed)?(, \d+ skipped)? in \d+ s", by_name["result"])
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d \S+", by_name["when"])
+
+
+def test_every_test_of_a_suite_exists() -> None:
+    for suite in SUITES.values():
+        for pattern in re.findall(r"tests/\S+\.py", suite.command):
+            assert list(ROOT.glob(pattern)), pattern
