@@ -5,7 +5,9 @@ They need a machine with systemd, such as a guest of script/guest.
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from crib.client import pods
 from crib.client.errors import ClientError, TimedOut, WrongState
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.images import BuiltImage, Entry, busybox_image
+from tests.system.daemon import IMAGE, Cri, Cribd, running_cribd, until
 
 pytestmark = [
     pytest.mark.root,
@@ -28,13 +31,23 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
-SETTINGS = "pids_limit = 200\n[handlers.crun]\n[handlers.runc]\n"
+ANNOTATIONS = 'annotations = ["io.crib.*"]\n'
+SETTINGS = f"pids_limit = 200\n[handlers.crun]\n{ANNOTATIONS}[handlers.runc]\n{ANNOTATIONS}"
 HANDLERS = ["crun", "runc"]
+INIT_IMAGE = "docker.io/library/init:test"
+UNITS = {
+    "default.target": "[Unit]\nRequires=hello.service\n",
+    "hello.service": "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 600\n",
+    "halt.target": "[Unit]\nDefaultDependencies=no\nRequires=halt.service\nAfter=halt.service\n",
+    "halt.service": "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\n"
+    "[Service]\nType=oneshot\nExecStart=/bin/true\n",
+}
 
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=SETTINGS, systemd=True) as daemon:
+    built = (busybox_image(name=IMAGE), init_image())
+    with running_cribd(extra=SETTINGS, systemd=True, built=built) as daemon:
         yield daemon
 
 
@@ -42,6 +55,26 @@ def cribd() -> Iterator[Cribd]:
 async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
     async with cribd.story() as connection:
         yield connection
+
+
+def init_image() -> BuiltImage:
+    """busybox, and this machine's systemd with a service and a way to end."""
+    programs = [path for path in Path("/usr/lib/systemd").glob("systemd*") if path.name in _PROGRAMS]
+    entries = [_file(path) for path in programs]
+    linked = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    entries += [_file(Path(path)) for path in sorted(set(re.findall(r"(/\S+\.so\S*) \(", linked)))]
+    units = {f"usr/lib/systemd/system/{name}": text for name, text in UNITS.items()}
+    units["etc/systemd/system.conf"] = "[Manager]\nDefaultStandardOutput=null\n"
+    entries += [Entry(name, data=text.encode(), mode=0o644) for name, text in units.items()]
+    entries.append(Entry("sbin/init", kind=tarfile.SYMTYPE, link="/usr/lib/systemd/systemd"))
+    return busybox_image(entries, name=INIT_IMAGE, Cmd=["/sbin/init"])
+
+
+_PROGRAMS = ("systemd", "systemd-executor", "systemd-shutdown")
+
+
+def _file(path: Path) -> Entry:
+    return Entry(str(path).lstrip("/"), data=path.read_bytes(), mode=0o755)
 
 
 class Scope:
@@ -123,7 +156,7 @@ async def test_limits_outlive_a_reload_of_systemd(cri: Cri, handler: str) -> Non
     reload()
     assert scope.files(*FIRST) == FIRST
     await update(cri, box, memory_limit_in_bytes=96 * MIB, cpu_quota=-1, unified={"pids.max": "50"})
-    then = {**FIRST, "memory.max": str(96 * MIB), "cpu.max": "max 50000", "pids.max": "50"}
+    then = {**FIRST, "memory.max": str(96 * MIB), "cpu.max": "max 100000", "pids.max": "50"}
     assert scope.files(*FIRST) == then
     reload()
     assert scope.files(*FIRST) == then
@@ -224,3 +257,38 @@ async def test_a_limit_below_what_is_in_use_is_refused(cri: Cri) -> None:
     with pytest.raises(WrongState, match="bytes are in use"):
         await update(cri, box, memory_limit_in_bytes=8 * MIB)
     assert scope["memory.max"] == str(128 * MIB)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_systemd_runs_in_a_container_and_ends_when_it_is_told(cri: Cri, handler: str) -> None:
+    pod = await run_pod(cri, handler)
+    box = await cri.run_container(pod, image=INIT_IMAGE, resources=limits(memory_limit_in_bytes=256 * MIB))
+    service = "/sys/fs/cgroup/system.slice/hello.service"
+
+    async def serves() -> bool:
+        return (await cri.execute(box, "grep", ".", f"{service}/cgroup.procs")).code == 0
+
+    await until(serves)
+    assert await cri.sh(box, "cat /proc/1/comm") == "systemd"
+    mounted = await cri.sh(box, "grep -E ' (/run|/run/lock|/tmp) ' /proc/mounts")
+    assert [line.split()[1:3] for line in mounted.splitlines()] == [
+        ["/run", "tmpfs"],
+        ["/tmp", "tmpfs"],
+        ["/run/lock", "tmpfs"],
+    ]
+    raised = await cri.execute(box, "sh", "-c", "echo max > /sys/fs/cgroup/memory.max")
+    assert raised.code != 0
+    assert Scope(cri, pod, box)["memory.max"] == str(256 * MIB)
+    await cri.stop_container(box, 60)
+    assert (await cri.status(box)).exit_code == 0
+
+
+async def test_a_pod_may_be_let_make_cgroups_of_its_own(cri: Cri) -> None:
+    config = cri.pod_config("makes-cgroups")
+    pod = await pods.run_sandbox(cri.connection, config)
+    script = "mkdir /sys/fs/cgroup/own && echo $$ > /sys/fs/cgroup/own/cgroup.procs && cat /proc/self/cgroup"
+    plain = await cri.run_container(pod, "sleep", "600", name="plain")
+    assert "Read-only" in (await cri.execute(plain, "sh", "-c", script)).err
+    allowed = {"io.crib.writable-cgroups": "true"}
+    writer = await cri.run_container(pod, "sleep", "600", name="writer", annotations=allowed)
+    assert (await cri.sh(writer, script)).endswith("/own")

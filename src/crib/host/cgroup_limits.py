@@ -37,7 +37,8 @@ def write_limits(cgroups: Cgroups, path: str, files: Files) -> Files:
 
 
 def _write_all(cgroups: Cgroups, path: str, files: Files, undo: list[tuple[str, str]]) -> None:
-    waiting = list(files)
+    # With v2 a set of CPUs cannot be made empty again as long as there are processes: it comes last.
+    waiting = sorted(files, key=lambda file: file[0] in _CPUSET_FILES)
     while waiting:
         refused: list[tuple[str, str]] = []
         problem: OSError | None = None
@@ -63,7 +64,12 @@ def restore_limits(cgroups: Cgroups, path: str, files: Files) -> None:
     for _ in range(2):
         for key, value in files:
             with contextlib.suppress(OSError):
-                _write(cgroups, path, key, value)
+                _write(cgroups, path, key, value or _all_of(cgroups, path, key))
+
+
+def _all_of(cgroups: Cgroups, path: str, key: str) -> str:
+    """What an empty set of CPUs or memory nodes stands for with v2."""
+    return cgroups.read(os.path.dirname(path), f"{key}.effective").strip()
 
 
 def _write(cgroups: Cgroups, path: str, key: str, value: str) -> None:

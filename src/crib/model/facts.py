@@ -51,6 +51,8 @@ class HandlerFacts:
     idmapped_mounts: bool
     recursive_binds: bool = True
     """Recursive bind mounts are that in a user namespace too (crun before 1.9: not)."""
+    systemd: int = 0
+    """Version of the systemd that makes its scopes; 0 where it makes none."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""

@@ -9,7 +9,7 @@ from crib.ocispec.defaults import passes
 from crib.ocispec.init_system import systemd_annotations
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.limits import limit_files
-from crib.ocispec.unit_properties import unit_annotations, unit_properties
+from crib.ocispec.unit_properties import scope_policy, unit_annotations, unit_properties
 from crib.wire import oci_runtime as oci
 
 
@@ -21,7 +21,8 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
         # crun would put the container one cgroup further down, where nobody looks for it.
         compiled["run.oci.systemd.subgroup"] = ""
         # Runtimes tell systemd some of the limits, and each some others.
-        compiled |= unit_annotations(unit_properties(limit_files(limits, inputs.host.cgroup_layout)))
+        files = limit_files(limits, inputs.host.cgroup_layout)
+        compiled |= unit_annotations(unit_properties(files)) | scope_policy(files, inputs.handler.systemd)
     patterns = inputs.options.annotations
     users = {**inputs.sandbox.config.annotations, **inputs.config.annotations} if patterns else {}
     return {

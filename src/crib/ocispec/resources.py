@@ -24,7 +24,9 @@ _UNIFIED_KEY = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")
 def resources(inputs: ContainerInputs) -> oci.Resources:
     """The `resources` of config.json."""
     limits = cgroup_limits(inputs.config.resources, inputs.host)
-    pids = limits.pids or (oci.Pids(inputs.pids_limit) if inputs.pids_limit else None)
+    pids = limits.pids
+    if inputs.pids_limit and pids is None and _PIDS not in limits.unified:
+        pids = oci.Pids(inputs.pids_limit)
     limits = msgspec.structs.replace(
         limits, devices=device_rules(inputs), cpu=_at_create(limits.cpu), pids=pids
     )

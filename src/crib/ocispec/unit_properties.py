@@ -13,6 +13,10 @@ from collections.abc import Iterable, Mapping
 Property = tuple[str, ...]
 """Name, D-Bus signature, and the words of the value as busctl(1) takes them."""
 
+_PREFIX = "org.systemd.property."
+OOM_POLICY = 253
+"""The first systemd whose scopes have one."""
+OOM_GROUP = "memory.oom.group"
 _INFINITY = (1 << 64) - 1
 """What these properties have for "no limit"."""
 _NUMBERS = {
@@ -65,7 +69,18 @@ def unit_annotations(properties: Iterable[Property]) -> dict[str, str]:
     every runtime takes.
     """
     numbers = (words for words in properties if words[1] == "t")
-    return {f"org.systemd.property.{name}": f"uint64 {value}" for name, _, value in numbers}
+    return {f"{_PREFIX}{name}": f"uint64 {value}" for name, _, value in numbers}
+
+
+def scope_policy(files: Iterable[tuple[str, str]], systemd: int) -> dict[str, str]:
+    """`memory.oom.group` as an annotation: a property of a scope that can be set only when it is made.
+
+    systemd 253 and later write the file by it whenever another property changes. A scope that has been killed
+    so counts as failed, and would stay.
+    """
+    if systemd < OOM_POLICY or dict(files).get(OOM_GROUP, "").strip() != "1":
+        return {}
+    return {f"{_PREFIX}OOMPolicy": "'kill'", f"{_PREFIX}CollectMode": "'inactive-or-failed'"}
 
 
 def _number(text: str) -> int | None:

@@ -75,9 +75,9 @@ class Tree(Cgroups):
 class World:
     """A container's cgroup of version 2 in a directory, and its bundle."""
 
-    def __init__(self, top: Path, driver: str = "cgroupfs") -> None:
+    def __init__(self, top: Path, driver: str = "cgroupfs", systemd: int = 252) -> None:
         self.environment = OciEnvironment(
-            facts=HANDLER,
+            facts=replace(HANDLER, systemd=systemd),
             settings=Settings(cgroup_driver=driver),
             paths=Paths(data=str(top / "data"), state=str(top / "run")),
             host=replace(HOST, cgroup_layout="v2"),
@@ -208,6 +208,27 @@ async def test_systemd_is_told_a_new_containers_cpus(tmp_path: Path, busctl: Bus
     assert told.endswith(f"crib-{world.record.id}.scope true 1 AllowedCPUs ay 1 6")
     await world.updates.created(world.record)
     assert len(busctl.told()) == 1
+
+
+async def test_what_a_scope_is_made_with_alone_is_refused_later(tmp_path: Path, busctl: Busctl) -> None:
+    world = World(tmp_path, "systemd", systemd=257)
+    wanted = Resources(unified={"memory.oom.group": "1"})
+    with pytest.raises(InvalidRequest, match=r"^linux\.unified\['memory\.oom\.group'\]: .* not later"):
+        await world.updates.container(world.record, wanted)
+    wanted = replace(wanted, cpu_shares=512)
+    before = replace(world.record, resources=Resources(unified={"memory.oom.group": "1"}))
+    await world.updates.container(before, wanted)
+    assert len(busctl.told()) == 1
+
+
+async def test_cpus_that_were_all_are_all_again(tmp_path: Path, busctl: Busctl) -> None:
+    """An empty set cannot be written where there are processes."""
+    world = World(tmp_path, "systemd")
+    (tmp_path / f"cg{world.pod}" / "cpuset.cpus.effective").write_text("0-3\n")
+    busctl.refuse("no")
+    with pytest.raises(Broken):
+        await world.updates.container(world.record, Resources(cpuset_cpus="1", cpu_shares=512))
+    assert world.content() == {"cpuset.cpus": "0-3"}
 
 
 async def test_what_systemd_refuses_is_taken_back_in_the_files(tmp_path: Path, busctl: Busctl) -> None:

@@ -116,6 +116,8 @@ def test_the_number_of_processes_is_limited_on_either_version() -> None:
     assert resources(inputs()).pids is None
     own = with_config(resources=Resources(unified={"pids.max": "9"}))
     assert resources(replace(own, pids_limit=100)).pids == oci.Pids(9)
+    on_v2 = resources(replace(own, host=V2, pids_limit=100))
+    assert (on_v2.pids, on_v2.unified) == (None, {"pids.max": "9"})
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "1\n", ""])

@@ -10,8 +10,8 @@ from crib.model.sandbox import Resources
 from crib.ocispec.annotations import spec_annotations
 from crib.ocispec.limits import limit_files
 from crib.ocispec.resources import cgroup_limits, resources
-from crib.ocispec.unit_properties import Property, unit_annotations, unit_properties
-from tests.unit.ocispec.inputs_for_tests import HOST, with_config
+from crib.ocispec.unit_properties import Property, scope_policy, unit_annotations, unit_properties
+from tests.unit.ocispec.inputs_for_tests import HANDLER, HOST, with_config
 
 MIB = 1 << 20
 INFINITY = str((1 << 64) - 1)
@@ -86,7 +86,7 @@ def test_a_runtime_makes_the_scope_with_the_properties_that_are_numbers() -> Non
     inputs = replace(with_config(resources=ALL), host=V2, pids_limit=5)
     made = resources(inputs)
     assert not [key for key in spec_annotations(inputs, made) if key.startswith("org.systemd")]
-    scope = replace(inputs, cgroups_path="kubepods-pod1.slice:crib:c")
+    scope = replace(inputs, handler=replace(HANDLER, systemd=257), cgroups_path="kubepods-pod1.slice:crib:c")
     assert {
         key.rpartition(".")[2]
         for key in spec_annotations(scope, made)
@@ -100,5 +100,15 @@ def test_a_runtime_makes_the_scope_with_the_properties_that_are_numbers() -> Non
             "MemorySwapMax",
             "MemoryHigh",
         ),
-        "TasksMax",
+        *("TasksMax", "OOMPolicy", "CollectMode"),
     }
+
+
+def test_a_scope_that_dies_as_a_whole_is_made_so_where_systemd_has_that() -> None:
+    files = [("memory.oom.group", "1")]
+    assert scope_policy(files, 253) == {
+        "org.systemd.property.OOMPolicy": "'kill'",
+        "org.systemd.property.CollectMode": "'inactive-or-failed'",
+    }
+    assert scope_policy(files, 252) == {}
+    assert scope_policy([("memory.oom.group", "0")], 257) == {}

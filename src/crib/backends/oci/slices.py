@@ -8,6 +8,7 @@ it is stopped.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from crib.backends.oci.failures import checked
@@ -26,12 +27,23 @@ _MANAGER = (
 _RUNNING = "/run/systemd/system"
 """sd_booted(3): there where systemd is the init system."""
 _TIMEOUT = 30.0
+_VERSION = re.compile(r"systemd ([0-9]{1,6})")
 
 
 def check_systemd(directory: str = _RUNNING) -> None:
     """Broken where there is no systemd to drive."""
     if not os.path.isdir(directory):
         raise Broken("cgroup_driver is systemd, but systemd does not run on this host (sd_booted(3))")
+
+
+async def systemd_version() -> int:
+    """The number in `systemctl --version`; Broken where there is no systemd to drive."""
+    check_systemd()
+    said = (await run(("systemctl", "--version"), timeout=_TIMEOUT)).stdout.decode("utf-8", "replace")
+    match = _VERSION.match(said)
+    if match is None:
+        raise Broken(f"systemctl --version says {said[:80]!r}, which has no version in it")
+    return int(match[1])
 
 
 def start_argv(name: str) -> tuple[str, ...]:

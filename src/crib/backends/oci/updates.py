@@ -29,7 +29,7 @@ from crib.model.sandbox import Resources, SandboxRecord
 from crib.ocispec.limits import limit_files, pod_limits
 from crib.ocispec.process import oom_score_adj
 from crib.ocispec.resources import cgroup_limits
-from crib.ocispec.unit_properties import unit_properties
+from crib.ocispec.unit_properties import OOM_GROUP, OOM_POLICY, unit_properties
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
@@ -83,6 +83,13 @@ class Updates:
         before = dict(self._files(cgroup_limits(record.resources, self._env.host)))
         # Not what is as it was: the container, or whoever is above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]
+        if (
+            note.cgroup.endswith(".scope")
+            and self._env.facts.systemd >= OOM_POLICY
+            and OOM_GROUP in dict(files)
+        ):
+            problem = f"{what}: systemd sets it when the container is made, and not later"
+            raise InvalidRequest(problem, field=f"linux.unified[{OOM_GROUP!r}]")
         score = oom_score_adj(resources.oom_score_adj, self._env.host)
         with trying(what):
             await self._change(_Change(what, record.id, note.cgroup, "linux"), files, self._files(limits))
@@ -103,8 +110,11 @@ class Updates:
         files = self._files(limits)
         cgroup = self._env.names.own_pod(record.id)
         with trying(what):
-            if files and self._env.names.systemd and not self._env.cgroups.exists(cgroup):
-                await start_slice(os.path.basename(cgroup), transient=True)
+            if files and self._env.names.systemd:
+                if not self._env.cgroups.exists(cgroup):
+                    await start_slice(os.path.basename(cgroup), transient=True)
+                # It hands a controller down when it is told of a limit: too late for the kernel's own word.
+                self._env.cgroups.create(cgroup)
             await self._change(_Change(what, record.id, cgroup, field), files, files)
 
     async def _change(self, change: _Change, files: Files, every: Files) -> None:
