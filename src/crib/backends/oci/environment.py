@@ -148,7 +148,9 @@ async def open_environment(
         facts = await probe_handler(name, runtime, first)
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
         write_note(paths, name, runtime)
-        await Labels(paths, host).load_default_profile(None, privileged=False)
+        labels = Labels(paths, host)
+        labels.require_types()
+        await labels.load_default_profile(None, privileged=False)
         facts = replace(
             facts,
             systemd=version,
