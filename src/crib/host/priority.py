@@ -24,7 +24,8 @@ def raise_threads(nice: int) -> int:
     for name in os.listdir(_THREADS):
         thread = int(name)
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            if os.getpriority(os.PRIO_PROCESS, thread) != nice:
+            # Both are looked at: one that was started with this value would hand it on.
+            if os.getpriority(os.PRIO_PROCESS, thread) != nice or os.sched_getscheduler(thread) != _POLICY:
                 os.sched_setscheduler(thread, _POLICY, os.sched_param(0))
                 os.setpriority(os.PRIO_PROCESS, thread, nice)
                 raised += 1

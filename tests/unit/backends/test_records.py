@@ -447,6 +447,21 @@ async def test_a_boots_file_that_somebody_locks_holds_up_the_loop_once_and_not_f
     assert list(SqliteRecords(database).load().sandboxes) == rows
 
 
+async def test_rows_that_are_owed_at_the_end_are_written_before_it(paths: Paths) -> None:
+    database = Database(paths, "boot", LockNotes("before", "now"))
+    row = replace(full_sandbox(), id=SandboxId("a" * 64))
+    with contextlib.closing(sqlite3.connect(paths.boot_records, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        SqliteRecords(database).put_sandbox(row)
+        assert "database is locked" in database.problem
+        somebody.execute("ROLLBACK")
+        database.close()
+    assert on_disk(paths) == [row.id]
+    again = Database(paths, "boot", LockNotes("now", "later"))
+    assert list(SqliteRecords(again).load().sandboxes) == [row]
+    again.close()
+
+
 @pytest.mark.parametrize("what", ["the file alone", "its log too", "another in its place"])
 async def test_a_boots_file_that_somebody_removed_is_written_anew_with_all_that_it_had(
     paths: Paths, quick: None, what: str

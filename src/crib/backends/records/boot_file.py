@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crib.backends.records.follower import RETRY, Changed, Follower, problem_with
-from crib.backends.records.sqlite_files import check, commit, file_at, open_file, remove
+from crib.backends.records.sqlite_files import BUSY_TIMEOUT, check, commit, file_at, open_file, remove
 from crib.backends.records.tables import take_all
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class BootRows:
         self._schema = schema
         self._follower = follower
         self._file = file_at(path)
-        self._wait_shortly()
+        self._wait_at_most(BUSY)
         follower.look_at_source = self._look
         self._owed: dict[Changed, Change] = {}
         self._retry: asyncio.TimerHandle | None = None
@@ -109,8 +109,8 @@ class BootRows:
         """As the follower's."""
         self.mended: Callable[[str], None] = lambda text: None
 
-    def _wait_shortly(self) -> None:
-        self.connection.execute(f"PRAGMA busy_timeout={BUSY * 1000:.0f}")
+    def _wait_at_most(self, seconds: float) -> None:
+        self.connection.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
 
     def _look(self) -> bool:
         """Whether the file had been removed, or another put in its place, and was written anew."""
@@ -122,7 +122,7 @@ class BootRows:
             self.told(self._path, problem_with(self._path, error))
             return False
         self._file = file_at(self._path)
-        self._wait_shortly()
+        self._wait_at_most(BUSY)
         self.mended(f"{self._path} was removed or replaced, and is written anew: nothing is lost")
         self.told(self._path, "")
         return True
@@ -136,7 +136,13 @@ class BootRows:
             self._pay()
 
     def _pay(self) -> None:
-        owed, self._retry = tuple(self._owed.values()), None
+        self._retry = None
+        if not self._try_paying():
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
+
+    def _try_paying(self) -> bool:
+        """Write what is owed; whether that succeeded."""
+        owed = tuple(self._owed.values())
         try:
             if len(owed) == 1:
                 self.connection.execute(owed[0].sql, owed[0].values)
@@ -144,14 +150,22 @@ class BootRows:
                 commit(self.connection, [(change.sql, change.values) for change in owed])
         except sqlite3.Error as error:
             self.told(self._path, problem_with(self._path, error))
-            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
-            return
+            return False
         self._owed.clear()
         self.told(self._path, "")
         for synced in (False, True):
             self._follower.mark((one.row for one in owed if one.synced is synced), synced=synced)
+        return True
+
+    def settle(self) -> None:
+        """The last try to write what is owed. Blocks: nobody waits for the loop any more."""
+        if self._retry is None:
+            return
+        self._retry.cancel()
+        self._retry = None
+        self._wait_at_most(BUSY_TIMEOUT)
+        if not self._try_paying():
+            log.error("%s: %d rows could not be written, and are lost", self._path, len(self._owed))
 
     def close(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
         self.connection.close()

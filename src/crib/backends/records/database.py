@@ -175,6 +175,7 @@ class Database:
 
     def close(self) -> None:
         """Write what is left. A disk that does not answer holds up the end, a known one not for long."""
+        self.pods.settle()  # while the follower can still bring it to the disk
         until = time.monotonic() + (LAST_LOOK if self._problems else LIMIT)
         ends = [
             threading.Thread(target=part.close, name="crib-records-end", daemon=True)

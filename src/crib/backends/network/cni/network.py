@@ -233,11 +233,11 @@ class CniNetwork:
         """`had`: addresses to ask for, by interface."""
         refuse_unspeakable(pod)
         await self._begin()
-        self._ours.add(pod.id)
         config = runtime_config(pod, self._ranges.ranges)
         now = asyncio.get_running_loop().time
         deadline = now() + self._settings.ready_timeout
         while True:
+            self._ours.add(pod.id)  # `detach` before another try has taken it out
             try:
                 networks = await self._ready.wait(pod.conf_dir, stage, deadline)
             except Unavailable as error:
