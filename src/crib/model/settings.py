@@ -302,7 +302,7 @@ class Settings:
     making_verbs: int = 0
     """RunPodSandbox, CreateContainer and StartContainer at once; more wait. 0: as suits the CPUs."""
     nice: int = -10
-    """Nice value of the daemon's own threads, -20 to 0; what it starts has 0 in any case."""
+    """Nice value of the daemon's own threads, -20 to -1; what it starts has 0. 0 changes nothing."""
 
     @property
     def socket_path(self) -> str:

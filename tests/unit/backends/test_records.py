@@ -23,6 +23,7 @@ from crib.backends.records import follower as follower_module
 from crib.backends.records import image_file as image_module
 from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
+from crib.backends.records import tables as tables_module
 from crib.backends.records.boot_file import Change
 from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
 from crib.backends.records.migrations import SCHEMA_VERSION, SchemaTooNew
@@ -488,6 +489,31 @@ async def test_a_boots_file_that_somebody_removed_is_written_anew_with_all_that_
     again = Database(paths, "boot", LockNotes("now", "later"))
     assert again.mended == []
     assert list(SqliteRecords(again).load().sandboxes) == [kept, late, last]
+    again.close()
+
+
+async def test_a_boots_file_for_which_there_was_no_room_is_written_anew_when_there_is(
+    paths: Paths, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(follower_module, "LOOK", 0.01)
+    database = Database(paths, "boot", LockNotes("before", "now"))
+    kept, late = (replace(full_sandbox(), id=SandboxId(letter * 64)) for letter in "ab")
+    SqliteRecords(database).put_sandbox(kept)
+    async with watched(database) as seen:
+        await seen.until(lambda: on_disk(paths) == [kept.id])
+        with monkeypatch.context() as patched:
+            patched.setattr(tables_module, "copy_all", full)
+            os.unlink(paths.boot_records)
+            SqliteRecords(database).put_sandbox(late)
+            await seen.until(lambda: "disk is full" in seen.problem)
+        await seen.until(lambda: bool(seen.mended))
+        await seen.until(lambda: on_disk(paths) == [kept.id, late.id])
+    database.close()
+    again = Database(paths, "boot", LockNotes("now", "later"))
+    assert list(SqliteRecords(again).load().sandboxes) == [kept, late]
     again.close()
 
 

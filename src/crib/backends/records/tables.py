@@ -70,12 +70,14 @@ def copy_all(source: sqlite3.Connection, target: sqlite3.Connection) -> dict[str
 
 
 def take_all(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """`copy_all`, in one transaction of each."""
+    """`copy_all`, in one transaction of each. One that fails leaves none open in the source."""
     source.execute("BEGIN")
-    target.execute("BEGIN IMMEDIATE")
-    copy_all(source, target)
-    target.execute("COMMIT")
-    source.execute("COMMIT")
+    try:
+        target.execute("BEGIN IMMEDIATE")
+        copy_all(source, target)
+        target.execute("COMMIT")
+    finally:
+        source.execute("ROLLBACK")
 
 
 def _by_key(connection: sqlite3.Connection, shape: Shape) -> Iterator[tuple[object, tuple[object, ...]]]:
