@@ -27,6 +27,19 @@ _INIT_OUT = struct.Struct("<IIIIHHIIHHI7I")
 _ATTR_OUT = struct.Struct("<QII6Q10I")
 
 
+class Hang(threading.Event):
+    """Set when nothing more is to be answered."""
+
+    taken = 0
+    """Questions that the server took then. Who asked one of them cannot be killed any more."""
+
+    def hangs(self, code: int) -> bool:
+        if code == _INIT:  # until that is answered a question stays with who asks, who can be killed
+            return False
+        self.taken += self.is_set() and code not in _SILENT
+        return self.is_set()
+
+
 @contextlib.contextmanager
 def hung_mount(path: Path) -> Iterator[None]:
     """Mount it on a directory. Nobody may look at that path meanwhile but who is meant to hang."""
@@ -35,11 +48,11 @@ def hung_mount(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def mount_that_hangs_later(path: Path) -> Iterator[threading.Event]:
+def mount_that_hangs_later(path: Path) -> Iterator[Hang]:
     """An empty directory that answers until the event is set, and to nothing that is asked after that."""
-    hangs = threading.Event()
-    with _served(path, lambda _code: hangs.is_set()):
-        yield hangs
+    hang = Hang()
+    with _served(path, hang.hangs):
+        yield hang
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ gc.disable()  # what is imported stays: looking through it again and again takes
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import resource
 import signal
@@ -28,6 +29,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.interceptors import request_id
+from crib.api.self_test import answer_problem
 from crib.api.server import Server
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
@@ -39,18 +41,20 @@ from crib.backends.network.networks import import_network, open_network
 from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.oci.slices import start_slice
-from crib.backends.records.database import Database, Holding
+from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
+from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
-from crib.host import cgroups, processes, threads
+from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
+from crib.host.undying import undying
 from crib.model.errors import Broken, CribError
-from crib.model.facts import ThreadWait, Vitals
+from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
@@ -76,9 +80,12 @@ LIST_SECONDS = 30.0
 """For listing the directory of archives that are imported at start."""
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
-
+PROOFS = 4
+"""Self-tests in the time after which the service manager would end the daemon; two may be slow."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
+NICE_AGAIN = 1.0
+"""Seconds between two looks for threads that have come since; gRPC makes some when it needs them."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -95,8 +102,11 @@ class Daemon:
         self._manager = ServiceManager()
         self._stop_by = 0.0
 
-    async def open_node(self, *, for_wipe: bool = False) -> Node:
-        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked."""
+    async def open_node(self, *, for_wipe: bool = False, to_run: bool = True) -> Node:
+        """Everything behind the door, before recovery. For a wipe nothing is tried, no program asked.
+
+        Broken where the default handler cannot be used, unless nothing is to run.
+        """
         settings, paths = self._settings, self._paths
         self._make_directories()
         data_lock, state_lock = paths.locks
@@ -134,7 +144,7 @@ class Daemon:
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
-            handlers = await open_handlers(settings, paths, facts, store.mounts)
+            handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         ports = Ports(
             handlers=handlers,
@@ -174,7 +184,11 @@ class Daemon:
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
+            if self._settings.nice:
+                node.keeper.serve("priority", _keep_priority(self._settings.nice))
             self._manager.tell("READY=1")
+            if self._manager.watchdog:
+                node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
             log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
@@ -188,10 +202,10 @@ class Daemon:
         opening a damaged database saves what can be read of it.
 
         A repair is what a start does, and a second look, which mends what is left. What that no longer finds
-        was mended.
+        was mended. It needs the programs that a start needs; a mere look tells that they are missing.
         """
         async with self._ends:
-            node = await self.open_node()
+            node = await self.open_node(to_run=repair)
             await node.load()
             before = [found async for found in node.check(repair=False, quick=quick)]
             after = before
@@ -214,7 +228,7 @@ class Daemon:
             async for wiped in node.wipe.offline(order):
                 yield wiped
 
-    def _open_database(self, holding: Holding, *, for_wipe: bool) -> Database:
+    def _open_database(self, holding: LockNotes, *, for_wipe: bool) -> Database:
         """A wipe goes on without the records where they cannot be had: by what lies about, each by its id."""
         try:
             database = Database(self._paths, read_boot_id(), holding)
@@ -231,7 +245,17 @@ class Daemon:
         waits = (
             ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
         )
-        return Vitals(self._watch.lag, tuple(waits))
+        killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
+        return Vitals(self._watch.lag, (*waits, *killed))
+
+    async def _prove_life(self, period: float) -> None:
+        """As long as our own socket answers, the service manager is told so."""
+        while True:
+            if problem := await answer_problem(self._settings.socket_path, period):
+                log.error("self-test: Version at %s: %s", self._settings.socket_path, problem)
+            else:
+                self._manager.tell("WATCHDOG=1")
+            await asyncio.sleep(period)
 
     async def _begin_upkeep(self, node: Node) -> None:
         directory = self._settings.images.import_dir
@@ -291,6 +315,19 @@ async def _warm(streams: StreamServer) -> None:
     await OURS.run("importing the protocols of streams", streams.warm)
 
 
+async def _keep_priority(nice: int) -> None:
+    """So that callers are answered while pods and what starts them want all CPUs."""
+    told, session = "", False
+    while True:
+        try:
+            session = session or priority.raise_session(nice) or True
+            priority.raise_threads(nice)
+        except OSError as error:
+            if told != (told := str(error)):
+                log.warning("nice = %d: %s; going on with the priority that there is", nice, error.strerror)
+        await asyncio.sleep(NICE_AGAIN)
+
+
 @contextlib.contextmanager
 def _making(key: str, path: str) -> Iterator[None]:
     """Names the setting when a directory cannot be made."""
@@ -316,14 +353,21 @@ def main() -> None:
         "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
     )
     parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
+    parser.add_argument(
+        "--default-config", action="store_true", help="print one with every key commented out, then end"
+    )
     offline.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"cribd {__version__}")
     options = parser.parse_args()
+    if options.default_config:
+        print(default_config(), end="")
+        return
     try:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)
+        faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(settings.log, request_id)
         watch = LoopWatch()
         daemon = Daemon(settings, watch)

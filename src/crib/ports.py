@@ -59,14 +59,14 @@ class CreatedContainer:
     process: ProcessIdentity
     monitor: ProcessIdentity
     user: ContainerUser
+    stop_signal: int = 0  # 0: the record's
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the world says of a container, for recovery."""
+    """What the world says of a container, for recovery; `status` is the runtime's word, or `gone`."""
 
     status: str
-    """The runtime's word: created, running, stopped, or `gone`."""
     exit: Exit | None
     monitor_alive: bool
 
@@ -314,7 +314,7 @@ class Images(Protocol):
         ...
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        """Write images to a new file: `oci`, a tar of an OCI layout, or `docker`. Its size in bytes."""
+        """To a new file: `oci`, a tar of an OCI layout, or `docker`; its bytes. `sweep` spares the layers."""
         ...
 
     async def verify(self, suspect: SuspectImage) -> str:

@@ -1,6 +1,6 @@
 """cribd as it is, started so that a test decides what happens at each of its steps.
 
-    python -m tests.crash.points CONTROL [--host] --config FILE      CONTROL: the test's unix socket
+    CONTROL [--host] --config FILE      its arguments; CONTROL: the test's unix socket
 
 A point is a place that the daemon's work passes: the stages of its timeline (`stage …`), the calls of its
 ports (`port …`), the functions of `crib.host` (`host …`) and the statements for SQLite (`sql …`). They are
@@ -42,7 +42,7 @@ WITHOUT_SYSTEM = re.compile(
     r"|links\.(check_interface_name|mac_bytes|link_header|name_attribute|up_request)"
     r"|neighbours\.(\w+_entry|permanent_neighbour)|addresses\.new_address|routes\.(new_\w+|is_default)"
     r"|sysctls\.(sysctl_path|required_namespace|check_value)|nft_elements\.\w+"
-    r"|(capture|adoption)\..*|processes\.Child\..*|streams\.(Readiness\..*|\w+\.(release|end|close))"
+    r"|(capture|adoption)\..*|undying\.(note|forget|undying)|processes\.Child\..*|streams\.(Readiness\..*|\w+\.(release|end|close))"
     r"|streams\.\w+\.read|freezer\..*|(\w+\.)+close|cgroups\.Cgroups\.directories|pidfds\.awaits_program"
 )
 _SQL_ERRORS = {
@@ -221,12 +221,17 @@ def wrap_methods(steering: Steering, point: str, kind: type, names: list[str]) -
             setattr(kind, name, wrapped(steering, f"{point}.{name}", raw))
 
 
-def wrap_host(steering: Steering) -> None:
-    """Each public function and method of `crib.host`, under whatever name it was imported."""
+def import_all() -> None:
+    """Whatever has points."""
     for package in (host, backends, engine):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("_main") and ".worker." not in found.name:
                 importlib.import_module(found.name)
+
+
+def wrap_host(steering: Steering) -> None:
+    """Each public function and method of `crib.host`, under whatever name it was imported."""
+    import_all()
     modules = [module for name, module in sys.modules.items() if name.startswith("crib.") and module]
     for module in [module for module in modules if module.__name__.startswith("crib.host.")]:
         room = module.__name__.removeprefix("crib.host.")
@@ -333,7 +338,3 @@ def main() -> None:
     wrap_sqlite(steering)
     wrap_ports(steering)
     daemon.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import queue
 import socket
-import subprocess
-import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +24,15 @@ from crib.host.netlink import Netlink
 from crib.model.ids import SandboxId
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.crash.nursery import Born, Forked
 from tests.images import busybox_image
-from tests.system.daemon import IMAGE, STOP_SECONDS, Cribd, until
+from tests.system.daemon import IMAGE, STOP_SECONDS, until
 
 Work = Callable[[], Awaitable[None]]
 
 ANSWER_SECONDS = 60.0
 TRIES = 4
 """Of a kubelet, for each thing that it wants; all faults of these tests happen once."""
-_ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
 """Seconds that a call may take."""
 _UNMAPPED = "in crib's log)"
@@ -68,7 +66,7 @@ class Fault:
         return {**names, "do": self.what, "with": self.argument}
 
 
-class Steered(Cribd):
+class Steered(Forked):
     """A cribd that tells what it passes, and does there what it is told."""
 
     host_points = False
@@ -76,24 +74,26 @@ class Steered(Cribd):
     first: Fault | None = None
     """What is in force when the next daemon starts."""
 
-    def _spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.starting = threading.Lock()
+        """Held during a start, for who wants to spare it."""
+        self.starts = 0
+
+    def start(self) -> float:
+        with self.starting:
+            self.starts += 1
+            return super().start()
+
+    def _spawn(self, **environment: str) -> Born:
         path = self.root / "control"
-        program = [sys.executable, "-m", "tests.crash.points", str(path), *["--host"] * self.host_points]
         path.unlink(missing_ok=True)
+        arguments = [str(path), *["--host"] * self.host_points, "--config", str(self.config)]
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
             listener.listen()
             listener.settimeout(ANSWER_SECONDS)
-            with self.log_file.open("ab") as log:
-                process = subprocess.Popen(
-                    [*program, "--config", str(self.config)],
-                    cwd=self.root,
-                    env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", **environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            process = self._forked("tests.crash.points", arguments, environment)
             self._control, _ = listener.accept()
         path.unlink()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -145,6 +145,14 @@ class Steered(Cribd):
     def figures(self) -> dict[str, int]:
         found: dict[str, int] = self._tell("figures")
         return found
+
+    def written_or_ended(self) -> None:
+        """Wait for the statements that follow an answer, which may be the daemon's last."""
+        try:
+            self.written()
+        except AssertionError:
+            if self.running:
+                raise
 
     def damage(self, sandbox: str) -> None:
         """Take away the pod's link, as somebody's `ip link delete` would."""
@@ -246,6 +254,7 @@ class Kubelet:
         """Try it with the fault that is due for it, and again without; `before` what the retries need."""
         fault = self.fault(name) if name else None
         if self.records and name:
+            await asyncio.to_thread(self.cribd.written)
             self.cribd.record()
         if fault:
             self.cribd.order(fault)
@@ -264,6 +273,7 @@ class Kubelet:
                 await self._after(name, fault)
                 break
         if self.records and name:
+            await asyncio.to_thread(self.cribd.written)
             self.passed[name] = self.cribd.recorded()
 
     async def _given_up(self, work: Work) -> None:
@@ -284,6 +294,8 @@ class Kubelet:
 
     async def _after(self, verb: str, fault: Fault | None) -> None:
         """Note whether the fault has happened; a daemon that has ended is started again."""
+        if fault and fault.point.startswith("sql"):
+            await asyncio.to_thread(self.cribd.written_or_ended)
         try:
             happened = self.cribd.carried_out()
         except Dead:
@@ -387,11 +399,28 @@ class ImageKubelet(Kubelet):
 
     async def _pull(self) -> None:
         await self.cri.call(self.cri.image.PullImage, pb.PullImageRequest(image=self._spec))
+        await self._is_here()
+
+    async def _is_here(self) -> None:
         reply = await self.cri.call(self.cri.image.ImageStatus, pb.ImageStatusRequest(image=self._spec))
-        assert reply.image.id, f"{self.image} was pulled, and is not here"
+        assert reply.image.id, f"{self.image} came, and is not here"
 
     async def _remove_image(self) -> None:
         await self.cri.call(self.cri.image.RemoveImage, pb.RemoveImageRequest(image=self._spec))
+
+
+@dataclass
+class ImportKubelet(ImageKubelet):
+    """Somebody who imports it from an archive instead."""
+
+    archive: Path = field(default_factory=Path)
+
+    def _life(self) -> list[tuple[str, Work, bool]]:
+        return [("import", self._import, False), ("remove image", self._remove_image, False)]
+
+    async def _import(self) -> None:
+        await self.cri.import_archive(self.archive)
+        await self._is_here()
 
 
 @dataclass
@@ -401,10 +430,13 @@ class Tries:
     cribd: Steered
     problems: list[str] = field(default_factory=list)
     happened: int = 0
+    lives: int = 0
+    unmet: list[str] = field(default_factory=list)
+    """Faults whose place never came: what a life passes depends on what is slow."""
 
     async def try_life(self, kubelet: Kubelet, *verbs: str) -> None:
         """A life that leaves nothing, in which no call fails as none should and no bug is logged."""
-        before, log = self.cribd.leftovers(), len(self.cribd.log())
+        began, before, log = time.monotonic(), self.cribd.leftovers(), len(self.cribd.log())
         wrong: list[str] = []
         try:
             async with kubelet.connected():
@@ -413,6 +445,7 @@ class Tries:
             wrong.append(f"does not succeed in {TRIES} tries: {error}")
             await self._clear()
         self.happened += len(kubelet.happened)
+        self.lives += 1
         await asyncio.to_thread(self._start_anew_if_promised, log)
         try:
             self.cribd.settle(before)
@@ -422,8 +455,29 @@ class Tries:
         written = self.cribd.log()[log:]
         if (place := written.find("Traceback")) >= 0:
             wrong.append(written[max(0, place - 400) :][:3000])
+        outcome = "\n  ".join([kubelet.told(), *wrong])
+        print(f"{time.monotonic() - began:.2f} s: {outcome}", flush=True)
         if wrong:
-            self.problems.append("\n  ".join([kubelet.told(), *wrong]))
+            self.problems.append(outcome)
+
+    async def try_each(
+        self, new: Callable[[], Kubelet], faults: Mapping[str, Sequence[Fault]], verbs: Sequence[str] = ()
+    ) -> None:
+        """Each verb's faults: one of each verb in a life, and those that did not happen there by themselves.
+
+        What a fault does is over when its verb was tried again. `verbs` as in `Kubelet.live`.
+        """
+        for number in range(max(map(len, faults.values()))):
+            due = {verb: found[number] for verb, found in faults.items() if number < len(found)}
+            together = replace(new(), fault=due.get)
+            await self.try_life(together, *verbs)
+            for verb, fault in due.items():
+                if (verb, fault) in together.happened:
+                    continue
+                alone = replace(new(), fault={verb: fault}.get)
+                await self.try_life(alone, *(verbs or (verb,)))
+                if not alone.happened:
+                    self.unmet.append(f"{verb}: {fault}")
 
     def _start_anew_if_promised(self, log: int) -> None:
         """A writable layer on a disk that is read-only is left to the first start after that."""
@@ -441,7 +495,8 @@ class Tries:
 
     def check(self, least: int) -> None:
         """That nothing was wrong, and that so many faults have happened."""
-        count = f"{len(self.problems)} lives of {self.happened} with faults:\n"
+        count = f"{len(self.problems)} of {self.lives} lives, with {self.happened} faults:\n"
+        print(f"{self.happened} faults in {self.lives} lives; {len(self.unmet)} did not happen: {self.unmet}")
         assert not self.problems, count + "\n".join(self.problems)
         assert self.happened >= least, f"only {self.happened} faults have happened"
 

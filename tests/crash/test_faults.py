@@ -37,15 +37,15 @@ async def test_a_call_that_fails_is_told_and_the_retry_succeeds(
     cribd: Steered, every: int, errors: int
 ) -> None:
     calls = await steps_of(cribd, "host", "sql")
+    faults = {
+        verb: [
+            Fault(*step, what="raise", argument=ERRORS[(number + shift) % len(ERRORS)])
+            for number, step in enumerate(found)
+            if number % every == 0
+            for shift in range(errors)
+        ]
+        for verb, found in calls.items()
+    }
     tries = Tries(cribd)
-    most = max(len(found) for found in calls.values())
-    for number in range(0, most, every):
-        for shift in range(errors):
-            # One life for one call of each verb: what a fault does is over when the verb was tried again.
-            faults = {
-                verb: Fault(*found[number], what="raise", argument=ERRORS[(number + shift) % len(ERRORS)])
-                for verb, found in calls.items()
-                if number < len(found)
-            }
-            await tries.try_life(Kubelet(cribd, shares_pid=True, fault=faults.get))
-    tries.check(least=most // every)
+    await tries.try_each(lambda: Kubelet(cribd, shares_pid=True), faults)
+    tries.check(least=max(map(len, faults.values())))

@@ -15,6 +15,7 @@ import random
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,11 @@ from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.model.image import ImageRecord
 from crib.model.paths import Paths
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.crash.nursery import Forked
 from tests.images import BuiltImage, Entry, busybox_image, push
 from tests.registry import running_registry
-from tests.system.daemon import IMAGE, Cri, Cribd, running_cribd, until
+from tests.system.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, running_cribd, until
+from tests.system.leftovers import processes_holding
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -116,7 +119,7 @@ class Disk:
         raise AssertionError(f"{self.file} is on no loop device")
 
 
-class CribdOnDisk(Cribd):
+class CribdOnDisk(Forked):
     """A daemon whose data is on a disk of its own."""
 
     def __init__(self, disk: Disk) -> None:
@@ -125,7 +128,15 @@ class CribdOnDisk(Cribd):
 
     def wipe(self) -> None:
         super().wipe()
-        _run("umount", str(self.data))
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            # The kernel lets go of files a moment after the mount or the process that had them.
+            done = subprocess.run(["umount", str(self.data)], capture_output=True, text=True, check=False)
+            if not done.returncode:
+                return
+            held = list(processes_holding(self.root))
+            assert time.monotonic() < deadline, f"{done.stderr}; held by {held}"
+            time.sleep(0.02)  # nobody is told
 
 
 @contextlib.contextmanager
@@ -255,7 +266,7 @@ async def remove(cribd: Cribd, name: str) -> None:
 
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+    with running_cribd(kind=Forked) as daemon:
         yield daemon
 
 

@@ -19,6 +19,7 @@ from crib.client import pods
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.crash.nursery import Forked
 from tests.images import Entry, busybox_image, write_saved_archive
 from tests.system.daemon import Cri, Cribd, running_cribd
 
@@ -37,7 +38,7 @@ sweep = pytest.mark.parametrize(
 
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
-    with running_cribd() as daemon:
+    with running_cribd(kind=Forked) as daemon:
         yield daemon
 
 

@@ -52,12 +52,18 @@ class Box:
     port: int
     number: int
 
-    def kill(self, program: str) -> None:
-        """kill -9 of its first process, or its monitor."""
+    async def kill(self, program: str) -> None:
+        """kill -9 of its first process, once that has come to its program, or of its monitor."""
+        await until(lambda: self._killed(program), BOUND)
+
+    async def _killed(self, program: str) -> bool:
+        killed = False
         for pid, words in processes_of(self.cri.cribd.root, self.cri.cribd.cgroup):
             with suppress(FileNotFoundError, ProcessLookupError):
                 if program == Path(f"/proc/{pid}/comm").read_text().strip() and self._has(pid, words):
                     os.kill(pid, signal.SIGKILL)
+                    killed = True
+        return killed
 
     def _has(self, pid: int, words: str) -> bool:
         return self.id[:20] in words or self.id in Path(f"/proc/{pid}/cgroup").read_text()
@@ -85,9 +91,9 @@ async def one_round(cri: Cri, pod: Pod, number: int) -> None:
                 ending.cancel()
                 await stack.aclose()
             case "container":
-                made.kill("busybox")
+                await made.kill("busybox")
             case "monitor":
-                made.kill("conmon")
+                await made.kill("conmon")
         with suppress(ClientError, asyncio.CancelledError):  # which it is depends on what died first
             await ending
         if event != "client":

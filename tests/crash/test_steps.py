@@ -7,15 +7,19 @@ each verb's, the nightly one all.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
 
 import pytest
 
 from tests.crash.steered import (
     Fault,
     ImageKubelet,
+    ImportKubelet,
     Kubelet,
     Steered,
     Tries,
@@ -23,7 +27,7 @@ from tests.crash.steered import (
     running_steered,
     steps_of,
 )
-from tests.images import Entry, busybox_image, push
+from tests.images import Entry, busybox_image, push, write_layout, write_saved_archive
 from tests.registry import running_registry
 from tests.system.leftovers import Leftovers
 from tests.system.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
@@ -79,21 +83,24 @@ async def try_each(
     verbs: Sequence[str] = (),
     kubelet: Callable[[], Kubelet] | None = None,
 ) -> Tries:
-    """A life for each step before which, and after which, that happens; with few, before or after."""
-    new = kubelet or (lambda: Kubelet(cribd, shares_pid=True))
-    tries = Tries(cribd)
-    count = 0
+    """That at each step, before it and after it; with few, before or after."""
+
+    def new() -> Kubelet:
+        made = kubelet() if kubelet else Kubelet(cribd, shares_pid=True)
+        return replace(made, deadline=plan.deadline)
+
     found = await steps_of(cribd, *plan.kinds, kubelet=new(), verbs=verbs)
-    for verb, steps in list(found.items())[:: plan.every if most == 1 else 1]:
-        for point, number in chosen(steps, most, plan.shift):
-            for when in ("before", "after") if most > 1 else (("before", "after")[count % 2],):
-                count += 1
-                fault = Fault(point, number, when, plan.what, plan.argument)
-                tried = new()
-                tried.deadline = plan.deadline
-                tried.fault = lambda name, verb=verb, fault=fault: fault if name == verb else None
-                await tries.try_life(tried, *(verbs or (verb,)))
     assert verbs or all(found.values()), f"there are verbs without steps: {found}"
+    faults = {}
+    for count, verb in enumerate(list(found)[:: plan.every if most == 1 else 1]):
+        whens = ("before", "after") if most > 1 else (("before", "after")[count % 2],)
+        faults[verb] = [
+            Fault(*step, when, plan.what, plan.argument)
+            for step in chosen(found[verb], most, plan.shift)
+            for when in whens
+        ]
+    tries = Tries(cribd)
+    await tries.try_each(new, faults, verbs)
     return tries
 
 
@@ -200,4 +207,57 @@ async def test_a_pull_or_a_removal_that_is_cut_off_at_any_step_leaves_nothing(
 ) -> None:
     verbs = ("pull", "remove image")
     tries = await try_each(cribd, most, Plan(what), verbs, lambda: ImageKubelet(cribd, image=image))
+    tries.check(least=2)
+
+
+IMPORTED = "docker.io/crash/imported:1"
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(write_saved_archive, id="file"),
+        pytest.param(write_layout, id="directory", marks=pytest.mark.nightly),
+    ]
+)
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Of one image, some of whose layers are nowhere else."""
+    built = busybox_image([Entry("own", bytes(1 << 20))], name=IMPORTED)
+    written: Path = request.param(tmp_path / "archive", [built])
+    return written
+
+
+@some_or_all
+@pytest.mark.parametrize("what", ["kill", "hold"])
+async def test_an_import_that_is_cut_off_at_any_step_leaves_nothing(
+    cribd: Steered, archive: Path, most: int, what: str
+) -> None:
+    verbs = ("import", "remove image")
+    new = lambda: ImportKubelet(cribd, image=IMPORTED, archive=archive)  # noqa: E731
+    tries = await try_each(cribd, most, Plan(what), verbs, new)
+    tries.check(least=2)
+
+
+@pytest.mark.parametrize(
+    ("most", "number"),
+    [
+        pytest.param(3, errno.EIO, id="some"),
+        *(
+            pytest.param(1000, number, id=f"all-{errno.errorcode[number]}", marks=pytest.mark.nightly)
+            for number in (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
+        ),
+    ],
+)
+async def test_a_call_that_fails_in_an_import_is_told_and_the_retry_succeeds(
+    cribd_with_host_points: Steered, archive: Path, most: int, number: int
+) -> None:
+    cribd, verbs = cribd_with_host_points, ("import", "remove image")
+    new = lambda: ImportKubelet(cribd, image=IMPORTED, archive=archive)  # noqa: E731
+    calls = await steps_of(cribd, "host", "sql", kubelet=new(), verbs=verbs)
+    faults = [
+        [Fault(*step, what="raise", argument=number) for step in chosen(calls[verb], most, 1)]
+        for verb in verbs
+    ]
+    tries = Tries(cribd)
+    for due in zip_longest(*faults):  # one of each verb in a life
+        await tries.try_life(replace(new(), fault=dict(zip(verbs, due, strict=True)).get), *verbs)
     tries.check(least=2)

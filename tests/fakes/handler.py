@@ -27,6 +27,8 @@ from tests.fakes.sessions import EchoStream, FakeSession
 PROGRAMS = ("sh", "sleep", "true", "false", "echo", "cat")
 _HOST_SYSCTL = re.compile(r"(?!net\.|kernel\.(?:sem|msg|shm)|fs\.mqueue\.).*")
 
+STOP_OF_SYSTEMD = signal.SIGRTMIN + 3
+
 
 @dataclass
 class FakePod:
@@ -144,7 +146,8 @@ class FakeHandler:
             made = FakeContainer(argv, self._process(), self._process(), resources=record.resources)
             self.containers[record.id] = made
             await self.failpoints.reach("create_late", record.id)
-        return CreatedContainer(made.process, made.monitor, ContainerUser(0, 0))
+        stop_signal = STOP_OF_SYSTEMD if argv[0] == "/sbin/init" else 0
+        return CreatedContainer(made.process, made.monitor, ContainerUser(0, 0), stop_signal)
 
     async def explain(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig

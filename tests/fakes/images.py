@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -65,6 +66,7 @@ class FakeImages:
         self.archives: dict[str, tuple[FetchedImage, ...]] = {}
         self.dismantled = False
         self.closed = False
+        self._exporting: Counter[Digest] = Counter()
         self._registry: dict[str, FetchedImage] = {}
 
     @property
@@ -132,7 +134,12 @@ class FakeImages:
         progress(Progress("done", layer.diff_id, layer.size, layer.size))
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        await self.failpoints.reach("export", path)
+        wanted = [layer.diff_id for image in images for layer in image.record.layers]
+        self._exporting.update(wanted)
+        try:
+            await self.failpoints.reach("export", path)
+        finally:
+            self._exporting.subtract(wanted)
         if os.path.lexists(path):
             raise InvalidRequest(f"{path} exists", field="path")
         self.exported.append((path, tuple(images), archive_format))
@@ -161,10 +168,10 @@ class FakeImages:
 
     async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
         await self.failpoints.reach("sweep")
+        gone = sorted(self.layers - {*keep, *+self._exporting})
         if dry:
-            return sorted(self.layers - set(keep))
+            return gone
         self.disk = self.disk_after_sweep or self.disk
-        gone = sorted(self.layers - set(keep))
         self.layers.difference_update(gone)
         return gone
 

@@ -16,6 +16,7 @@ Before a command it looks for the file NAME.COMMAND beside itself, such as `seco
     signal(NUMBER)               dies by that signal
     hang                         starts a child, and neither ever ends
     gate                         waits until its file is gone, then works
+    late                         works, then waits until its file is gone, then answers
     background                   works, and leaves a child that holds its stdout and stderr
 
 Each call is a line of JSON in the file `calls` beside it, each process that hangs or stays a line in
@@ -156,6 +157,10 @@ def fail(request: Request, kind: str, argument: str) -> None:
             answer(0, b"")
         case "huge":
             answer(0, b'{"cniVersion":"1.0.0","long":"' + b"x" * HUGE_BYTES + b'"}')
+        case "late":
+            code, text = request.delegate()
+            stay(request, "gate")
+            answer(code, text)
         case "version":
             request.version = argument
         case "stderr":

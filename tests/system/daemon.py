@@ -46,8 +46,10 @@ _numbers = own_share(1 << 14)
 class Cribd:
     """One daemon and its world; it may be stopped, killed and started again."""
 
-    def __init__(self, *, network: str = "", extra: str = "") -> None:
-        """`network`: the [network] table's lines instead of a bridge's; `extra`: further lines of the top."""
+    def __init__(self, *, network: str = "", extra: str = "", systemd: bool = False) -> None:
+        """`network`: the [network] table's lines instead of a bridge's; `extra`: further lines of the top;
+        `systemd`: with its cgroup driver.
+        """
         token = secrets.token_hex(3)
         self.root = Path(tempfile.mkdtemp(prefix=f"crib{os.getpid()}-", dir="/tmp"))
         self.root.chmod(0o711)  # as /run: the root of a pod with a user namespace passes through
@@ -55,12 +57,14 @@ class Cribd:
         self.bridge = f"cr{token}"
         number = next(_numbers)
         self.subnet = f"100.{64 + number // 256}.{number % 256}.0/24"  # RFC 6598: in use nowhere here
-        self.cgroup = f"/crib-{token}"
+        self.cgroup = f"/crib{token}.slice" if systemd else f"/crib-{token}"
+        driver = "systemd" if systemd else "cgroupfs"
         self.log_file = self.root / "cribd.log"
         self.config = self.root / "config.toml"
         bridge = f'mode = "bridge"\nbridge = "{self.bridge}"\nsubnet = "{self.subnet}"\n'
         self.config.write_text(
-            f'data = "{self.data}"\nstate = "{self.state}"\ncgroup_root = "{self.cgroup}"\n{extra}\n'
+            f'data = "{self.data}"\nstate = "{self.state}"\n'
+            f'cgroup_root = "{self.cgroup}"\ncgroup_driver = "{driver}"\n{extra}\n'
             f"[network]\n{network or bridge}"
         )
         self.program: Sequence[str] = ("-m", "crib.daemon")
@@ -83,6 +87,7 @@ class Cribd:
         """Wait until the pods' rows are on disk as they are now."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while (rows := _pod_rows(self.boot_records)) is None or rows != _pod_rows(self.database):
+            assert self.running, f"not on disk, and cribd has ended: {rows}"
             assert time.monotonic() < deadline, f"not on disk: {rows}"
             time.sleep(0.02)  # nobody is told
 
@@ -273,10 +278,16 @@ def default_handler(program: str) -> str:
 
 @contextlib.contextmanager
 def running_cribd(
-    *, network: str = "", extra: str = "", built: Sequence[BuiltImage] | None = None, warm: bool = True
+    *,
+    network: str = "",
+    extra: str = "",
+    systemd: bool = False,
+    built: Sequence[BuiltImage] | None = None,
+    warm: bool = True,
+    kind: type[Cribd] = Cribd,
 ) -> Iterator[Cribd]:
     """A daemon that is up, with these images (default: one busybox); everything goes at the end."""
-    cribd = Cribd(network=network, extra=extra)
+    cribd = kind(network=network, extra=extra, systemd=systemd)
     try:
         cribd.start()
         if wanted := (busybox_image(name=IMAGE),) if built is None else built:

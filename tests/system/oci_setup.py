@@ -19,10 +19,17 @@ from dataclasses import dataclass, replace
 from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
+from crib.engine.containers.execute import run_command
 from crib.host import processes
 from crib.host.cgroups import detect_layout
 from crib.host.mounts import Tmpfs, perform, unmount_tree
-from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
+from crib.model.container import (
+    ContainerConfig,
+    ContainerRecord,
+    ContainerState,
+    ExecCommand,
+    ExecResult,
+)
 from crib.model.facts import HostFacts
 from crib.model.ids import Digest, HandlerName, ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
@@ -171,6 +178,30 @@ class OciLab:
     async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
         made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
+
+    @contextlib.asynccontextmanager
+    async def pod(self, record: SandboxRecord) -> AsyncIterator[SandboxRecord]:
+        """A prepared pod; removed at the end."""
+        try:
+            yield replace(record, infra=await self.handler.prepare_pod(record, STAGE))
+        finally:
+            await self.handler.remove_pod(record)
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self, sandbox: SandboxRecord, config: ContainerConfig
+    ) -> AsyncIterator[ContainerRecord]:
+        """A container that runs; deleted at the end."""
+        record = self.container(sandbox, config)
+        try:
+            record = await self.create(record, sandbox)
+            await self.handler.start(record)
+            yield record
+        finally:
+            await self.handler.delete(record)
+
+    async def execute(self, record: ContainerRecord, *argv: str) -> ExecResult:
+        return await run_command(self.handler, record, ExecCommand(argv, timeout=BOUND))
 
 
 @contextlib.contextmanager

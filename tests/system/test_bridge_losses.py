@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sqlite3
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge.host_ports import Forwards, parse_maps
+from crib.backends.network.bridge.link import host_link_name
 from crib.backends.network.networks import open_network
 from crib.host import links
 from crib.host.netlink import Netlink
@@ -87,6 +88,47 @@ async def test_ports_that_were_lost_while_no_daemon_ran_are_led_to_their_pod_aga
         await network.attach(thief.pod(WEB), no_stage)
     await network.resume(owner.pod(WEB))  # nothing is lost now
     assert await network.check(owner.pod(WEB)) == ""
+
+
+def nothing_made(rig: Rig, namespace: PodNamespace) -> None:
+    ip(f"link delete {host_link_name(namespace.id)}")
+
+
+def nothing_done_to_it(rig: Rig, namespace: PodNamespace) -> None:
+    namespace.inside(lambda: ip("link set eth0 down"))
+    namespace.inside(lambda: ip("address flush dev eth0"))
+
+
+def no_limits(rig: Rig, namespace: PodNamespace) -> None:
+    bandwidth.release(host_link_name(namespace.id))
+
+
+@pytest.mark.parametrize("half", [nothing_made, nothing_done_to_it, no_limits])
+async def test_a_repair_that_a_kill_cut_off_is_done_by_the_next_daemon_with_the_same_addresses(
+    rig: Rig, half: Callable[[Rig, PodNamespace], None]
+) -> None:
+    namespace = rig.namespaces.make()
+    limited = replace(namespace.pod(WEB), annotations=LIMITED)
+    had = await rig.network.attach(limited, no_stage)
+    await daemon_killed(rig)
+    half(rig, namespace)
+    network = rig.restarted()
+    assert await network.check(limited) != ""
+    assert await network.resume(limited) == had
+    assert await network.check(limited) == ""
+    await serves(rig, namespace)
+    assert await network.resume(limited) is None
+
+
+async def test_what_a_pod_does_to_its_own_interface_is_left_at_a_restart(rig: Rig) -> None:
+    namespace = rig.namespaces.make()
+    await rig.network.attach(namespace.pod(), no_stage)
+    await daemon_killed(rig)
+    namespace.inside(lambda: ip("link set eth0 down"))
+    assert await rig.restarted().resume(namespace.pod()) is None
+    namespace.inside(lambda: ip("link set eth0 name wan0"))
+    namespace.inside(lambda: ip("link set wan0 up"))
+    assert await rig.restarted().resume(namespace.pod()) is None
 
 
 async def test_nothing_is_made_for_a_pod_that_had_no_port_or_holds_nothing(rig: Rig) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.network.cni import exclusion, gc, plugins
+from crib.backends.network.cni.host_local import Allocation, Store
+from crib.model.errors import Unavailable
 from crib.model.ids import new_sandbox_id
 from tests.fakes.world import bounded
 from tests.system.cni_lab import CniLab
@@ -142,7 +145,11 @@ async def test_a_network_that_wants_no_garbage_collection_is_let_alone(lab: CniL
     assert lab.calls("GC") == []
 
 
-async def test_nothing_is_attached_or_detached_while_garbage_is_collected(lab: CniLab) -> None:
+async def test_nothing_is_attached_or_detached_while_garbage_is_collected(
+    lab: CniLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(plugins, "GC_SECONDS", 60.0)
     lab.configure(lab.recorder("one"), version="1.1.0")
     network = lab.network()
     first, second = lab.namespaces.make().pod(), lab.namespaces.make().pod()
@@ -151,8 +158,7 @@ async def test_nothing_is_attached_or_detached_while_garbage_is_collected(lab: C
     hanging.touch()
     async with bounded():
         sweeping = asyncio.ensure_future(network.sweep({first.id}))
-        child = lab.directory / "child"
-        await until(lambda: child.exists() and child.read_text())
+        child = await collecting(lab)
         waiting = [
             asyncio.ensure_future(network.attach(second, no_stage)),
             asyncio.ensure_future(network.detach(first)),
@@ -161,6 +167,83 @@ async def test_nothing_is_attached_or_detached_while_garbage_is_collected(lab: C
         done, _ = await asyncio.wait(waiting, timeout=0.3)
         assert not done
         assert len(lab.calls("ADD", "DEL")) == 1
-        os.kill(int(child.read_text()), signal.SIGTERM)
+        os.kill(child, signal.SIGTERM)
         await asyncio.gather(sweeping, *waiting)
     assert {call["command"] for call in lab.calls("ADD", "DEL")[1:]} == {"ADD", "DEL"}
+
+
+async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_plugins_have(
+    lab: CniLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(gc, "ALONE_SECONDS", 60.0)
+    monkeypatch.setattr(plugins, "GC_SECONDS", 1000.0)
+    lab.configure(lab.recorder("one"), version="1.1.0", name="a")
+    lab.configure(lab.recorder("two"), version="1.1.0", name="b")
+    network = lab.network(networks=0, plugin_timeout=1000.0)
+    first, second = lab.namespaces.make().pod(), lab.namespaces.make().pod()
+    await network.attach(first, no_stage)
+    hanging = lab.directory / "one.HANG.GC"
+    hanging.touch()
+    async with bounded():
+        sweeping = asyncio.ensure_future(network.sweep({first.id}))
+        child = await collecting(lab)
+        await network.attach(second, no_stage)
+        assert not is_running(child), "it had ended before anything was attached"
+        with pytest.raises(
+            Unavailable, match=r"garbage of network a: broken off, as pods have waited"
+        ) as told:
+            await sweeping
+        assert "try again later; released by then: nothing" in str(told.value)
+        hanging.unlink()
+        assert await network.sweep({first.id}) == []
+    heard = [(call["plugin"], len(call["input"]["cni.dev/valid-attachments"])) for call in lab.calls("GC")]
+    assert heard == [("one", 1), ("two", 2), ("one", 2), ("two", 2)]
+
+
+async def test_a_gc_that_hangs_while_nobody_waits_is_killed_after_its_own_time(
+    lab: CniLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plugins, "GC_SECONDS", 0.5)
+    lab.configure(lab.recorder("one"), lab.recorder("two"), version="1.1.0")
+    (lab.directory / "one.HANG.GC").touch()
+    async with bounded():
+        assert await lab.network(plugin_timeout=1000.0).sweep(()) == []
+    assert (
+        "garbage of network test-net stays: cni plugin one GC: no answer within 0.5 s, killed" in caplog.text
+    )
+    assert [call["plugin"] for call in lab.calls("GC")] == ["one", "two"]
+
+
+async def test_an_address_of_a_pod_that_comes_while_addresses_are_swept_stays(
+    lab: CniLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.configure(lab.bridge_plugin())
+    network = lab.network()
+    newcomer = lab.namespaces.make().pod()
+    loop, allocations = asyncio.get_running_loop(), Store.allocations
+
+    def attach_before(store: Store) -> list[Allocation]:
+        attaching = network.attach(newcomer, no_stage)
+        asyncio.run_coroutine_threadsafe(attaching, loop).result(timeout=60)
+        return allocations(store)
+
+    monkeypatch.setattr(Store, "allocations", attach_before)
+    async with bounded():
+        assert await network.sweep((), everything=True) == []
+    assert len(lab.held_addresses()) == 1
+    await network.detach(newcomer)
+
+
+async def collecting(lab: CniLab) -> int:
+    """Wait until a plugin hangs at its GC; what it runs."""
+    child = lab.directory / "child"
+    await until(lambda: child.exists() and child.read_text().endswith("\n"))
+    return int(child.read_text())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

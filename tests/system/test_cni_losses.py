@@ -49,6 +49,7 @@ async def test_an_add_of_an_earlier_daemon_is_ended_before_the_pod_is_detached(l
     async with bounded():
         adding = asyncio.ensure_future(lab.network().attach(pod, no_stage))
         await until(lambda: lab.calls("ADD"))
+        await until((lab.directory / "child").exists)  # it has looked for the file
         hanging.unlink()
         await lab.network().detach(pod)
         with pytest.raises(Broken, match="one ADD: ended by SIGKILL"):
@@ -63,6 +64,7 @@ async def test_a_gc_of_an_earlier_daemon_is_ended_before_a_pod_is_attached(lab: 
     async with bounded():
         sweeping = asyncio.ensure_future(lab.network().sweep(()))
         await until(lambda: lab.calls("GC"))
+        await until((lab.directory / "child").exists)  # it has looked for the file
         hanging.unlink()
         await lab.network().attach(namespace.pod(), no_stage)
         assert await sweeping == []
@@ -77,6 +79,7 @@ async def test_a_daemon_ends_plugins_of_an_earlier_one_and_none_of_its_own(lab: 
     async with bounded():
         adding = asyncio.ensure_future(network.attach(slow, no_stage))
         await until(lambda: len(lab.calls("ADD")) == 2)
+        await until((lab.directory / "child").exists)  # it has looked for the file
         hanging.unlink()
         await network.detach(quick)
         assert not adding.done()
@@ -93,6 +96,7 @@ async def test_a_pod_whose_repair_was_cut_off_gets_its_network_at_the_next_start
     async with bounded():
         repairing = asyncio.ensure_future(network.repair(pod, no_stage))
         await until(lambda: len(lab.calls("ADD")) == 2)
+        await until((lab.directory / "child").exists)  # it has looked for the file
         hanging.unlink()
         attachment = await lab.network().resume(pod)
         with pytest.raises(Broken, match="one ADD: ended by SIGKILL"):
@@ -176,13 +180,14 @@ async def test_an_allocation_that_a_power_cut_tore_is_released_but_not_one_that_
 async def test_garbage_waits_for_a_hung_plugin_for_a_moment_and_pods_start_all_the_while(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cni_network, "ALONE_SECONDS", 0.1)
+    monkeypatch.setattr(cni_gc, "ALONE_SECONDS", 0.1)
     lab.configure(lab.recorder("one"), version="1.1.0")
     network, (slow, quick) = lab.network(), (lab.namespaces.make().pod() for _ in range(2))
     hanging = hang(lab, "one", "ADD")
     async with bounded():
         adding = asyncio.ensure_future(network.attach(slow, no_stage))
         await until(lambda: lab.calls("ADD"))
+        await until((lab.directory / "child").exists)  # it has looked for the file
         hanging.unlink()
         sweeping = asyncio.ensure_future(network.sweep({slow.id, quick.id}))
         with pytest.raises(Unavailable, match=r"at work for 0\.1 s: try again later"):

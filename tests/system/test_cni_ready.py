@@ -89,6 +89,22 @@ async def test_a_failed_add_of_a_plugin_that_is_not_available_is_undone_and_trie
     assert len(lab.calls("ADD")) == 6
 
 
+async def test_a_pod_that_came_at_the_second_try_is_no_garbage_of_a_sweep_that_was_not_told_of_it(
+    lab: CniLab,
+) -> None:
+    lab.configure(lab.recorder("one"), version="1.1.0")
+    failing = [lab.fail("one", "ADD"), lab.fail("one", "STATUS", code=51)]
+    network = lab.network(ready_timeout=30.0)
+    async with bounded():
+        pod = asyncio.ensure_future(network.attach(lab.namespaces.make().pod(), no_stage))
+        await until(lambda: lab.calls("DEL"))
+        for file in failing:
+            file.unlink()
+        await pod
+        assert await network.sweep(()) == []
+    assert len(lab.calls("DEL")) == 1
+
+
 async def test_a_failed_add_of_a_plugin_that_is_available_is_not_tried_again(lab: CniLab) -> None:
     lab.configure(lab.recorder("one"), version="1.1.0")
     lab.fail("one", "ADD")

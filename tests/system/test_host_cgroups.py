@@ -63,7 +63,7 @@ async def test_a_process_is_moved_into_every_tree(cgroups: Cgroups, path: str) -
 
 
 async def test_killing_ends_children_in_other_sessions_and_groups_below(cgroups: Cgroups, path: str) -> None:
-    cgroups.create(f"{path}/below")
+    cgroups.create(f"{path}/below", among_processes=True)
     child = await _joined(cgroups, path, "setsid sleep 1000 & sleep 1000")
     other = await _joined(cgroups, f"{path}/below", "exec sleep 1000")
     assert await cgroups.kill(path, 10)

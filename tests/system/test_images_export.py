@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from crib.model.errors import Broken
+from crib.host import threads
+from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.image import ExportedImage, FetchedImage, ImageRecord, Progress
+from tests.hung_mount import hung_mount
 from tests.images import (
     GZIP,
     ZSTD,
@@ -19,6 +22,7 @@ from tests.images import (
     write_oci_archive,
     write_saved_archive,
 )
+from tests.system.daemon import until
 from tests.system.image_lab import ImageLab, image_lab
 
 pytestmark = [
@@ -27,6 +31,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root"),
 ]
 
+BOUND = 20.0
+"""Seconds for what ends within one."""
 NAME = "docker.io/library/one:1"
 IMAGE = busybox_image(
     [directory("etc"), Entry("etc/one", b"1"), Entry("bin/.wh.vi"), Entry("var/.wh..wh..opq")], name=NAME
@@ -90,6 +96,32 @@ async def test_an_archive_that_is_compressed_as_a_whole_is_imported(tmp_path: Pa
         assert fetched.id == IMAGE.id
         assert fetched.documents.config == IMAGE.config_blob
         assert lab.staged() == []
+
+
+async def test_an_export_to_a_path_that_does_not_answer_ends_soon_and_keeps_its_own_layers_only(
+    private_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_saved_archive(private_root / "in.tar", [IMAGE, OTHER])
+    (place := private_root / "place").mkdir()
+    async with image_lab(private_root) as lab:
+        fetched = await lab.store.import_archive(str(archive), ignore)
+        own, other = ({layer.diff_id for layer in image.layers} for image in fetched)
+        path = f"{place}/out.tar"
+        with hung_mount(place):
+            exporting = asyncio.ensure_future(lab.store.export(path, [exported(fetched[0])], "oci"))
+            await until(lambda: any(path in wait.what for wait in threads.waiting()))
+            assert set(await lab.store.sweep(())) == other - own
+            assert set(await lab.store.present()) == own
+            monkeypatch.setattr("crib.backends.images.store.ARCHIVE_SECONDS", 0.1)
+            second = asyncio.ensure_future(lab.store.export(path, [exported(fetched[0])], "oci"))
+            await asyncio.wait([second], timeout=BOUND)
+            is_over = second.done()
+        assert is_over
+        with pytest.raises(Unavailable, match=f"looking at the place of the archive {path}: takes more"):
+            await second
+        with pytest.raises(InvalidRequest, match="cannot be opened"):  # the connection was aborted
+            await exporting
+        assert set(await lab.store.sweep(())) == own
 
 
 async def test_a_damaged_layer_is_found_and_not_exported(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import tarfile
@@ -431,3 +432,32 @@ async def test_a_user_that_does_not_exist_is_named(tmp_path: Path) -> None:
             LayerStore(paths, ImageSettings(worker_user="nobody-at-all"), LayerMounting("file", 512, False))
     finally:
         unmount(paths.layer_mounts)
+
+
+async def test_directories_that_somebody_removes_are_made_again_and_the_layers_missed(lab: ImageLab) -> None:
+    archive = write_saved_archive(Path(lab.paths.data).parent / "x.tar", [busybox_image()])
+    (image,) = await lab.store.import_archive(str(archive), ignore)
+    owner = os.stat(lab.paths.staging).st_uid
+    for look in (lab.store.present, lab.store.space, lab.store.usage, lambda: lab.store.sweep(())):
+        shutil.rmtree(lab.paths.layers)
+        await look()
+    assert await lab.store.present() == []
+    for directory in (lab.paths.layers, lab.paths.staging):
+        shutil.rmtree(directory)
+    (again,) = await lab.store.import_archive(str(archive), ignore)
+    assert set(await lab.store.present()) == {layer.diff_id for layer in image.layers}
+    assert again.id == image.id
+    for directory, uid in ((lab.paths.layers, os.geteuid()), (lab.paths.staging, owner)):
+        found = os.stat(directory)
+        assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, uid)
+    assert await lab.store.mounts.acquire([layer.diff_id for layer in again.layers])
+
+
+async def test_a_layers_directory_that_is_removed_under_a_transfer_is_made_again(lab: ImageLab) -> None:
+    archive = write_saved_archive(Path(lab.paths.data).parent / "x.tar", [busybox_image()])
+
+    def remove(progress: Progress) -> None:
+        shutil.rmtree(lab.paths.layers, ignore_errors=True)
+
+    (image,) = await lab.store.import_archive(str(archive), remove)
+    assert set(await lab.store.present()) == {layer.diff_id for layer in image.layers}

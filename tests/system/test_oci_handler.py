@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -20,12 +20,14 @@ import pytest
 
 from crib.backends.oci import deaths, pod_namespaces, pods
 from crib.backends.oci.bundles import is_alive
+from crib.backends.oci.containers import Containers
 from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.refusals import make_log_directory
 from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import is_mountpoint, mounts_below
 from crib.host.pidfds import wait_pidfd
+from crib.host.threads import Job, Threads
 from crib.model.container import (
     Capabilities,
     ContainerConfig,
@@ -233,6 +235,48 @@ async def test_deleting_a_container_that_was_never_made_is_fine(lab: OciLab) -> 
         await lab.handler.delete(lab.container(sandbox, config("true")))
     await lab.handler.remove_pod(sandbox)
     await lab.handler.stop_pod(sandbox)
+
+
+async def test_two_deletes_of_a_container_follow_each_other(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may be asked for by a thread of its create that came too late."""
+    steps: list[str] = []
+    for step in ("_left_to_do", "_erase"):
+        monkeypatch.setattr(Containers, step, _noted(steps, getattr(Containers, step)))
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config("sleep", "60"))
+        record = await lab.create(record, sandbox)
+        await asyncio.gather(*(lab.handler.delete(record) for _ in range(2)))
+    assert steps == ["_left_to_do", "_erase"] * 2
+
+
+def _noted(steps: list[str], step: Callable[..., object]) -> Callable[..., object]:
+    def call(*args: object) -> object:
+        steps.append(step.__name__)
+        return step(*args)
+
+    return call
+
+
+async def test_a_pod_is_let_go_of_in_one_thread_job_and_not_once_more_at_its_removal(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way to a thread and back costs as much as several of the steps."""
+    jobs: list[str] = []
+    run = Threads.run
+
+    async def counted(threads: Threads, job: Job | str, *args: object) -> object:
+        jobs.append(job if isinstance(job, str) else job.what)
+        return await run(threads, job, *args)  # type: ignore[arg-type]  # as it comes
+
+    async with pod(lab) as sandbox:
+        monkeypatch.setattr(Threads, "run", counted)
+        await lab.handler.stop_pod(sandbox)
+        assert jobs == [f"the files of sandbox {sandbox.id}"]
+        await lab.handler.remove_pod(replace(sandbox, released=True))
+        assert jobs == [f"the files of sandbox {sandbox.id}"] * 2
+        monkeypatch.undo()
 
 
 async def test_running_container_is_deleted_with_its_monitor(lab: OciLab) -> None:

@@ -154,6 +154,33 @@ async def test_without_a_daemon_all_is_found_and_a_repair_leaves_nothing(cribd: 
     cribd.settle(before)
 
 
+async def test_without_the_runtime_all_else_is_looked_at_and_what_could_not_be_is_told(cribd: Cribd) -> None:
+    async with cribd.connect() as cri:
+        pod = await cri.run_pod("stays")
+        box = await cri.run_container(pod, "sleep", "100")
+    cribd.stop()
+    wanted = litter(cribd)
+    good = cribd.config.read_text()
+    gone = 'conmon = "/no/such/conmon"\n[handlers.crun]\npath = "/no/such/crun"\n[network]'
+    cribd.config.write_text(good.replace("[network]", gone))
+    code, told = await asyncio.to_thread(found_offline, cribd)
+    assert code == 1
+    problems = {str(one["subject"]): str(one["problem"]) for one in told}
+    assert "/no/such/crun" in problems.pop("handler crun")
+    assert [word for word in wanted if word not in " ".join(problems)] == []
+    assert box not in problems, "its process is there"
+    refused = await asyncio.to_thread(cribd.run, "--check", "--repair")
+    assert refused.returncode == 2
+    assert "/no/such/crun" in refused.stderr
+    cribd.config.write_text(good)
+    code, mended = await asyncio.to_thread(found_offline, cribd, "--repair")
+    assert code == 0, mended
+    cribd.start()
+    async with cribd.connect() as cri:
+        assert await cri.sh(box, "echo alive") == "alive"
+        await cri.remove_pod(pod)
+
+
 async def test_a_look_without_a_daemon_leaves_the_host_as_it_was(cribd: Cribd) -> None:
     cribd.stop()
     offline = ("--offline", "--config", str(cribd.config))

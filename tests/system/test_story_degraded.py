@@ -261,6 +261,39 @@ async def test_a_disk_that_hangs_holds_up_no_answer_and_no_stop(cribd: OnDisk, c
         await again.remove_pod(pod)
 
 
+async def test_a_pod_is_removed_while_the_disk_hangs_and_its_files_when_that_answers(
+    cribd: OnDisk, cri: Cri
+) -> None:
+    async def removed_while_frozen(cri: Cri, name: str) -> Path:
+        """Where what the container has written still is."""
+        pod = await cri.run_pod(name)
+        box = await cri.run_container(pod, "sleep", "1000")
+        cribd.written()
+        cribd.freeze(on=True)
+        async with asyncio.timeout(BOUND):
+            await cri.remove_pod(pod)
+        assert (await cri.sandboxes(), await cri.containers()) == ({}, {})
+        layer = cribd.data / "containers" / box
+        assert layer.exists()
+        return layer
+
+    async def is_gone() -> bool:
+        return not layer.exists()
+
+    layer = await removed_while_frozen(cri, "one")
+    cribd.freeze(on=False)
+    await until(is_gone)
+    await until(lambda: is_ready(cri))
+    layer = await removed_while_frozen(cri, "two")
+    os.kill(cribd.pid, signal.SIGKILL)
+    cribd.freeze(on=False)  # as above
+    cribd.kill()
+    cribd.start()
+    await until(is_gone)
+    async with cribd.connect() as again:
+        assert (await again.sandboxes(), await again.containers()) == ({}, {})
+
+
 async def test_a_damaged_file_of_images_costs_no_layer(cribd: OnDisk, cri: Cri) -> None:
     layers = set(os.listdir(cribd.data / "layers"))
     box = await cri.run_container(await cri.run_pod("one"), "sleep", "1000")

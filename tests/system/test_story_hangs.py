@@ -166,6 +166,25 @@ async def test_a_delete_that_hangs_does_not_keep_a_pod(cri: Cri, programs: Hangi
     await until(lambda: not any(map(is_there, programs.calls("delete"))))
 
 
+async def test_a_runtime_that_hangs_in_kill_and_update_is_not_asked_for_either(
+    cri: Cri, programs: HangingPrograms
+) -> None:
+    """Signals go to the cgroup's processes, limits into its files: nothing of the runtime is waited for."""
+    pod = await cri.run_pod("pod")
+    box = await cri.run_container(pod, "sleep", "100")
+    for verb in ("kill", "update"):
+        programs.hang(verb)
+    async with asyncio.timeout(BOUND):
+        limits = pb.LinuxContainerResources(cpu_shares=512)
+        request = pb.UpdateContainerResourcesRequest(container_id=box, linux=limits)
+        await cri.call(cri.runtime.UpdateContainerResources, request)
+        assert (await cri.status(box)).resources.linux.cpu_shares == 512
+        await cri.stop_container(box)
+        assert (await cri.status(box)).state == pb.CONTAINER_EXITED
+        await cri.remove_pod(pod)
+    assert programs.calls("kill") == programs.calls("update") == []
+
+
 async def test_a_command_whose_runtime_hangs_ends_with_its_own_time_out_and_leaves_nothing(
     cri: Cri, cribd: Cribd, programs: HangingPrograms
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from crib.client import logs
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.wire.conmon import CONTROL_FIFO
 from crib.wire.crilog import LineJoiner
 from tests.system.daemon import Cribd, running_cribd, until
 from tests.system.leftovers import processes_of
@@ -112,7 +113,7 @@ async def test_a_short_log_is_left_alone_and_a_container_without_one_too(cribd: 
 @pytest.fixture
 def killed() -> Iterator[Cribd]:
     """A daemon for a story that kills it."""
-    with running_cribd() as daemon:
+    with running_cribd(extra=f"log_size_max = {SIZE}\nlog_files = {FILES}") as daemon:
         yield daemon
 
 
@@ -145,6 +146,33 @@ async def test_a_follower_gets_every_line_over_a_kill_and_an_end_for_a_container
                 assert code == 0
         lines = (b"0\n1\n2\n3\n" + seen + rest).split()
         assert lines == [b"%d" % number for number in range(len(lines))]
+
+
+async def test_a_rotation_that_a_kill_cuts_off_is_finished_by_the_next_start_and_no_line_is_lost(
+    killed: Cribd,
+) -> None:
+    """The monitor is stopped with a word unread: cribd has named the log, and waits to tell its own."""
+    async with killed.story() as cri:
+        waits = "echo first; until [ -e /stop ]; do sleep 0.05; done; echo last"
+        box = await cri.run_container(await cri.run_pod("cut"), "sh", "-c", waits)
+        path, monitor = killed.logs / "cut" / "box.log", monitor_of(killed, box)
+        await until(lambda: b"first" in path.read_bytes())
+        os.kill(monitor, signal.SIGSTOP)
+        try:
+            (killed.state / "containers" / box / CONTROL_FIFO).write_bytes(b"9 0 0\n")
+            with path.open("ab") as log:
+                log.write(b"2026-01-02T03:04:05.678901234Z stdout F %s\n" % (b"x" * SIZE))
+            (aside,) = await until(lambda: list(path.parent.glob("box.log.*")))
+            killed.kill()
+        finally:
+            os.kill(monitor, signal.SIGCONT)
+        await asyncio.to_thread(killed.start)
+        await until(lambda: path.exists() and not path.samefile(aside))
+        await cri.execute(box, "touch", "/stop")
+        await cri.exited(box)
+        assert [len(line.content) for line in logs.read(str(aside))] == [len("first"), SIZE]
+        assert [line.content for line in logs.read(str(path))] == [b"last"]
+        assert set(path.parent.iterdir()) == {path, aside}
 
 
 def monitor_of(cribd: Cribd, box: str) -> int:

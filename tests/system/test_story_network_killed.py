@@ -147,6 +147,22 @@ async def test_a_garbage_collection_that_outlives_its_daemon_does_not_go_on_besi
     await lab.as_before(cribd, before)
 
 
+async def test_a_plugin_that_hangs_in_gc_at_the_start_keeps_no_pod_waiting_for_its_time(
+    lab: CniLab, cribd: LabCribd
+) -> None:
+    before = lab.traces(cribd)
+    cribd.kill()
+    lab.fail("first", "GC", "1*hang")
+    cribd.start()
+    await lab.hangs("first", "GC")
+    async with cribd.connect() as cri:
+        pod = await web_pod(cri, "web", PORT)
+        await until(lambda: lab.processes() == [])
+        await until(lambda: "garbage of network test-net: broken off, as pods have waited" in cribd.log())
+        await cri.remove_pod(pod)
+    await lab.as_before(cribd, before)
+
+
 async def test_a_pod_whose_repair_is_cut_off_has_the_address_that_is_told_of_it(
     lab: CniLab, cribd: LabCribd
 ) -> None:

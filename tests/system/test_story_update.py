@@ -12,6 +12,7 @@ from crib.client import pods
 from crib.client.errors import ClientError, InvalidRequest, NotFound, WrongState
 from crib.client.pods import Pod
 from crib.host.cgroups import Cgroups, detect_layout
+from crib.ocispec.limits import cpu_weight
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.daemon import Cri, Cribd, running_cribd, until
 
@@ -19,8 +20,7 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 
 MIB = 1 << 20
 SETTINGS = "pids_limit = 200\n[handlers.crun]\n[handlers.runc]\n"
-V1 = detect_layout().mode != "v2"
-needs_v1 = pytest.mark.skipif(not V1, reason="looks into files of cgroup v1")
+V2 = detect_layout().mode == "v2"
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,33 @@ class Files:
 
     @property
     def memory(self) -> tuple[int, int]:
-        return int(self["memory.limit_in_bytes"]), int(self["memory.memsw.limit_in_bytes"])
+        """The limit of memory, and of memory and swap together."""
+        if not V2:
+            return int(self["memory.limit_in_bytes"]), int(self["memory.memsw.limit_in_bytes"])
+        limit, swap = (_bytes(self[key]) for key in ("memory.max", "memory.swap.max"))
+        return limit, limit + swap
+
+    @property
+    def weight(self) -> int:
+        """Of version 2."""
+        return int(self["cpu.weight"]) if V2 else cpu_weight(int(self["cpu.shares"]))
+
+    @property
+    def quota(self) -> tuple[int, int]:
+        """Quota and period."""
+        if not V2:
+            return int(self["cpu.cfs_quota_us"]), int(self["cpu.cfs_period_us"])
+        quota, period = self["cpu.max"].split()
+        return -1 if quota == "max" else int(quota), int(period)
 
     @property
     def scores(self) -> set[int]:
         pids = self._cgroups.pids(self._path)
         return {int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in pids}
+
+
+def _bytes(text: str) -> int:
+    return 1 << 62 if text == "max" else int(text)
 
 
 def of(cri: Cri, pod: Pod, container: str = "") -> Files:
@@ -90,7 +111,6 @@ async def run_pod(cri: Cri, handler: str = "", **linux: object) -> Pod:
     return await pods.run_sandbox(cri.connection, config, handler)
 
 
-@needs_v1
 @pytest.mark.parametrize("handler", ["crun", "runc"])
 async def test_every_limit_of_a_running_container_can_be_changed(cri: Cri, handler: str) -> None:
     pod = await run_pod(cri, handler)
@@ -113,13 +133,9 @@ async def test_every_limit_of_a_running_container_can_be_changed(cri: Cri, handl
         unified={"pids.max": "50"},
     )
     assert files.memory == (128 * MIB, 160 * MIB)
-    assert {key: files[key] for key in ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us")} == {
-        "cpu.shares": "256",
-        "cpu.cfs_quota_us": "20000",
-        "cpu.cfs_period_us": "50000",
-    }
+    assert (files.weight, files.quota) == (cpu_weight(256), (20_000, 50_000))
     assert (files["cpuset.cpus"], files["cpuset.mems"], files["pids.max"]) == ("0", "0", "50")
-    assert files["hugetlb.2MB.limit_in_bytes"] == str(4 * MIB)
+    assert files["hugetlb.2MB.max" if V2 else "hugetlb.2MB.limit_in_bytes"] == str(4 * MIB)
     assert files.scores == {300}
     found = await shown(cri, box)
     assert (found.cpu_shares, found.memory_limit_in_bytes, found.memory_swap_limit_in_bytes) == (
@@ -130,7 +146,6 @@ async def test_every_limit_of_a_running_container_can_be_changed(cri: Cri, handl
     assert (found.cpuset_cpus, found.oom_score_adj, dict(found.unified)) == ("0", 300, {"pids.max": "50"})
 
 
-@needs_v1
 async def test_what_an_update_does_not_name_stays_as_it_is(cri: Cri) -> None:
     pod = await run_pod(cri)
     first = limits(cpu_shares=512, memory_limit_in_bytes=64 * MIB, oom_score_adj=100)
@@ -138,13 +153,12 @@ async def test_what_an_update_does_not_name_stays_as_it_is(cri: Cri) -> None:
     await update(cri, box, cpuset_cpus="0")
     files = of(cri, pod, box)
     assert files.memory == (64 * MIB, 64 * MIB)
-    assert (files["cpu.shares"], files["cpuset.cpus"], files.scores) == ("512", "0", {100})
+    assert (files.weight, files["cpuset.cpus"], files.scores) == (cpu_weight(512), "0", {100})
     assert await shown(cri, box) == limits(
         cpu_shares=512, memory_limit_in_bytes=64 * MIB, oom_score_adj=100, cpuset_cpus="0"
     )
 
 
-@needs_v1
 async def test_memory_and_swap_go_up_and_down_together(cri: Cri) -> None:
     pod = await run_pod(cri)
     box = await cri.run_container(pod, "sleep", "600", resources=limits(memory_limit_in_bytes=64 * MIB))
@@ -162,7 +176,6 @@ async def test_memory_and_swap_go_up_and_down_together(cri: Cri) -> None:
     assert min(files.memory) > 1 << 60
 
 
-@needs_v1
 async def test_a_limit_below_what_is_in_use_is_refused_and_changes_nothing(cri: Cri) -> None:
     pod = await run_pod(cri)
     fill = "head -c 40000000 /dev/zero > /dev/shm/full; echo done > /tmp/done; sleep 600"
@@ -178,12 +191,11 @@ async def test_a_limit_below_what_is_in_use_is_refused_and_changes_nothing(cri: 
     with pytest.raises(WrongState, match="bytes are in use"):
         await update(cri, box, memory_limit_in_bytes=8 * MIB, cpu_shares=200)
     assert files.memory == (128 * MIB, 128 * MIB)
-    assert files["cpu.shares"] == "100"
+    assert files.weight == cpu_weight(100)
     assert (await shown(cri, box)).memory_limit_in_bytes == 128 * MIB
     assert (await cri.status(box)).state == pb.CONTAINER_RUNNING
 
 
-@needs_v1
 async def test_the_page_cache_makes_room_for_a_lower_limit(cri: Cri) -> None:
     pod = await run_pod(cri)
     # Of this file alone: the machine's other files may be many.
@@ -198,7 +210,6 @@ async def test_the_page_cache_makes_room_for_a_lower_limit(cri: Cri) -> None:
     assert of(cri, pod, box).memory == (16 * MIB, 16 * MIB)
 
 
-@needs_v1
 async def test_when_one_limit_is_refused_by_the_kernel_none_is_changed(cri: Cri) -> None:
     pod = await run_pod(cri)
     box = await cri.run_container(
@@ -207,7 +218,7 @@ async def test_when_one_limit_is_refused_by_the_kernel_none_is_changed(cri: Cri)
     with pytest.raises(ClientError, match=r"cpuset\.cpus"):
         await update(cri, box, cpu_shares=200, memory_limit_in_bytes=32 * MIB, cpuset_cpus="4000")
     files = of(cri, pod, box)
-    assert (files["cpu.shares"], files.memory) == ("100", (64 * MIB, 64 * MIB))
+    assert (files.weight, files.memory) == (cpu_weight(100), (64 * MIB, 64 * MIB))
     assert (await shown(cri, box)).cpu_shares == 100
 
 
@@ -228,7 +239,6 @@ async def test_a_wrong_limit_is_refused_by_its_name(cri: Cri, field: str, fields
     assert await shown(cri, box) == limits()
 
 
-@needs_v1
 async def test_a_created_container_starts_with_its_new_limits_and_an_exited_one_is_refused(cri: Cri) -> None:
     pod = await run_pod(cri)
     box = await cri.create(pod, "cat", "/proc/self/oom_score_adj")
@@ -243,7 +253,6 @@ async def test_a_created_container_starts_with_its_new_limits_and_an_exited_one_
         await update(cri, "f" * 64, cpu_shares=2)
 
 
-@needs_v1
 async def test_all_processes_and_those_run_later_get_the_new_oom_score(cri: Cri) -> None:
     pod = await run_pod(cri)
     script = "setsid sleep 600 & sleep 601 & wait"
@@ -255,7 +264,6 @@ async def test_all_processes_and_those_run_later_get_the_new_oom_score(cri: Cri)
         assert await cri.sh(box, "cat /proc/self/oom_score_adj") == str(score)
 
 
-@needs_v1
 async def test_cpus_can_be_taken_away_while_a_command_runs_in_a_cgroup_of_its_own(cri: Cri) -> None:
     pod = await run_pod(cri)
     box = await cri.run_container(pod, "sleep", "600")
@@ -265,7 +273,6 @@ async def test_cpus_can_be_taken_away_while_a_command_runs_in_a_cgroup_of_its_ow
     assert of(cri, pod, box)["cpuset.cpus"] == "0"
 
 
-@needs_v1
 async def test_limits_outlive_the_daemon(of_its_own: Cribd) -> None:
     async with of_its_own.connect() as cri:
         pod = await run_pod(cri)
@@ -290,7 +297,6 @@ async def told(cri: Cri, pod: Pod) -> dict[str, dict[str, int]]:
     return record
 
 
-@needs_v1
 async def test_a_pods_own_cgroup_is_limited_from_the_start_and_by_updates(cri: Cri) -> None:
     pod = await run_pod(
         cri,
@@ -300,10 +306,10 @@ async def test_a_pods_own_cgroup_is_limited_from_the_start_and_by_updates(cri: C
         overhead=limits(cpu_shares=10, memory_limit_in_bytes=16 * MIB, cpu_quota=10_000),
     )
     files = of(cri, pod)
-    assert (files["cpu.shares"], files["cpu.cfs_quota_us"], files.memory[0]) == ("110", "60000", 80 * MIB)
+    assert (files.weight, files.quota[0], files.memory[0]) == (cpu_weight(110), 60_000, 80 * MIB)
     await cri.run_container(pod, "sleep", "600")
     await update_pod(cri, pod, resources=limits(cpu_shares=200, memory_limit_in_bytes=128 * MIB))
-    assert (files["cpu.shares"], files.memory[0]) == ("210", 144 * MIB)
+    assert (files.weight, files.memory[0]) == (cpu_weight(210), 144 * MIB)
     record = await told(cri, pod)
     assert record["resources"]["memory_limit_in_bytes"] == 128 * MIB
     assert record["overhead"] is None  # as it was asked for when the pod was made
@@ -311,7 +317,6 @@ async def test_a_pods_own_cgroup_is_limited_from_the_start_and_by_updates(cri: C
         await update_pod(cri, pod, resources=limits(cpu_shares=-1))
 
 
-@needs_v1
 async def test_a_quota_of_none_less_the_overhead_is_none(cri: Cri) -> None:
     pod = await run_pod(cri, overhead=limits(cpu_quota=10_000, cpu_period=100_000))
     box = await cri.run_container(pod, "sleep", "600", resources=limits(cpu_quota=50_000))
@@ -320,10 +325,9 @@ async def test_a_quota_of_none_less_the_overhead_is_none(cri: Cri) -> None:
     await update_pod(cri, pod, resources=odd)
     update = pb.UpdateContainerResourcesRequest(container_id=box, linux=odd)
     await cri.call(cri.runtime.UpdateContainerResources, update)
-    assert of(cri, pod)["cpu.cfs_quota_us"] == of(cri, pod, box)["cpu.cfs_quota_us"] == "-1"
+    assert of(cri, pod).quota[0] == of(cri, pod, box).quota[0] == -1
 
 
-@needs_v1
 async def test_a_cgroup_that_the_client_named_is_the_clients_to_limit(cri: Cri) -> None:
     parent = f"{cri.cribd.cgroup}/of-the-client"
     cgroups = Cgroups(detect_layout())
@@ -335,7 +339,7 @@ async def test_a_cgroup_that_the_client_named_is_the_clients_to_limit(cri: Cri) 
         pod = await pods.run_sandbox(cri.connection, config)
         await cri.run_container(pod, "sleep", "600")
         await update_pod(cri, pod, resources=limits(cpu_shares=88))
-        assert Files(parent)["cpu.shares"] == "1024"
+        assert Files(parent).weight == cpu_weight(1024)
         assert (await told(cri, pod))["resources"]["cpu_shares"] == 88
         await cri.remove_pod(pod)
     finally:

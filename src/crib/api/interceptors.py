@@ -21,6 +21,7 @@ from grpc import aio
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
 from crib.api.requests import Requests
+from crib.engine.lanes import note_call, stand_back
 from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
@@ -91,12 +92,13 @@ class Door:
                 return b""
             began = _begin(name)
             try:
-                value = decode(parse(await take(context)))
+                data = await take(context)
                 if reading is not None:
-                    answer = reading(value)
+                    answer = reading(decode(parse(data)))
                 else:
                     assert verb is not None
-                    answer = await verb(value)
+                    await stand_back()  # or all of a crowd's are looked at before the next call is taken up
+                    answer = await verb(decode(parse(data)))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
                 _fail(name, began, error, context)
@@ -140,8 +142,9 @@ def _encoded(answer: Answer) -> bytes:
 
 
 def _begin(name: str) -> int:
-    """A fresh request id; the time on the monotonic clock when calls are logged, else 0."""
+    """A call is taken up, and gets a request id; the time on the monotonic clock if it is logged, else 0."""
     _REQUEST_ID.set(f"{next(_numbers):x}")
+    note_call()
     if not log.isEnabledFor(logging.DEBUG):
         return 0
     log.debug("%s", name)

@@ -43,6 +43,7 @@ def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting=_swap_accounting(cgroups),
+        cgroup_delegation=cgroups.mode == "v2" and cgroups.delegates,
         **_contexts(),
     )
 

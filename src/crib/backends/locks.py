@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from crib.backends.records.database import Holding
+from crib.backends.records.database import LockNotes
 from crib.host import cgroups
 from crib.model.errors import Broken
 
@@ -51,7 +51,7 @@ def own_bridge(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[Holding]:
+def locked(path: str) -> Iterator[LockNotes]:
     """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket).
 
     Its content, the pid and a word that is never the same, tells whether somebody else held it meanwhile. On
@@ -65,7 +65,7 @@ def locked(path: str) -> Iterator[Holding]:
         with contextlib.suppress(OSError):
             # Over the old one, and not after a truncation: a full disk has no room for what was just freed.
             os.pwrite(fd, f"{os.getpid()} {secrets.token_hex(8)}\n".ljust(LOCK_BYTES).encode(), 0)
-        yield Holding(before, _held_by(fd))
+        yield LockNotes(before, _held_by(fd))
     finally:
         os.close(fd)
 

@@ -215,4 +215,5 @@ def crowd(session: Session, options: CrowdOptions) -> None:
     """
     from crib.bench import crowd as work
 
+    work.go_before_all()
     session.run(work.run(options, session.endpoint))

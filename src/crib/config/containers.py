@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 from crib.config.document import Table, lay_over
-from crib.config.values import Rule, Rules, absolute, absolute_or_none
+from crib.config.values import Rule, Rules, absolute, absolute_or_none, one_of
 from crib.host.sysctls import check_value, required_namespace
 from crib.model.settings import ContainerDefaults, Settings
 from crib.ocispec.defaults import (
@@ -21,6 +21,7 @@ from crib.ocispec.defaults import (
     parse_ulimit,
     parse_umask,
 )
+from crib.ocispec.init_system import CHOICES
 from crib.ocispec.security import KNOWN_CAPABILITIES
 
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
@@ -84,6 +85,7 @@ _KEYS: Rules = {
     "ulimits": _ulimit_name,
     "ulimits.*": _understood(parse_ulimit, "SOFT:HARD, or one number for both"),
     "umask": _umask,
+    "writable_cgroups": one_of(*CHOICES),
 }
 RULES: Rules = {
     f"{table}.{key}": rule for table in ("containers", "handlers.*.containers") for key, rule in _KEYS.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from crib.config.values import Rules, absolute, absolute_or_none, at_least, one_of
+from crib.config.values import Rules, absolute, absolute_or_none, at_least, between, one_of
 from crib.model.settings import Settings
 
 MAX_SOCKET_PATH = 107
@@ -29,6 +29,7 @@ RULES: Rules = {
     "log_files": at_least(2),
     "verb_timeout": at_least(0.1),
     "making_verbs": at_least(0),
+    "nice": between(-20, 0),
 }
 
 

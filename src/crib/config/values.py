@@ -32,6 +32,10 @@ def at_least(least: float) -> Rule:
     return lambda value: "" if value >= least else f"at least {least}"
 
 
+def between(least: float, most: float) -> Rule:
+    return lambda value: "" if least <= value <= most else f"{least} to {most}"
+
+
 def absolute(text: str) -> str:
     good = text.startswith("/") and ".." not in text.split("/")
     return "" if good else "an absolute path without '..'"

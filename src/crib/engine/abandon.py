@@ -20,6 +20,7 @@ from crib.engine.sandboxes.teardown import discard_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import NotFound
 from crib.model.events import EventType
+from crib.model.facts import KILLED
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 ABANDONED = "Abandoned"
@@ -28,7 +29,7 @@ ABANDONED = "Abandoned"
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A verb that has not ended, or a thread that has not come back."""
+    """A verb that has not ended, a thread that has not come back, or a program that SIGKILL did not end."""
 
     name: str
     object: str
@@ -64,7 +65,7 @@ class Abandon:
         ]
         threads = [
             UnderWay(
-                name=f"thread ({wait.kind})",
+                name="killed program" if wait.kind == KILLED else f"thread ({wait.kind})",
                 object=wait.owner,
                 title=self._title(wait.owner),
                 stage=wait.what,
@@ -125,7 +126,7 @@ class Abandon:
 
 
 def clean_later(core: Core, row: SandboxRecord | ContainerRecord) -> None:
-    """Take it away in the background, beginning now; or with the next try, where that goes on already."""
+    """Take it away in the background, beginning now."""
     if isinstance(row, SandboxRecord):
         core.retries.later(row.id, CLEAN_UP, lambda: discard_sandbox(core, row.id), pause=0.0)
     else:

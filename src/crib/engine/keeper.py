@@ -38,16 +38,22 @@ class Work(Generic[T]):
     async def wait(self) -> T:
         """Its result. Who is cancelled ends his waiting only. Aborted as soon as it is abandoned."""
         ends: tuple[asyncio.Future[Any], ...] = (self.task, self.given_up)
-        self.callers += 1
-        try:
+        with self.awaited():
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self.callers -= 1
         if self.given_up.done():
             raise Aborted(f"{self.name}: {self.given_up.result()}")
         if self.task.cancelled():
             raise Unavailable(f"{self.name} was ended before it was done: try again")
         return self.task.result()
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While this lasts, one more waits for it."""
+        self.callers += 1
+        try:
+            yield
+        finally:
+            self.callers -= 1
 
     def abandon(self, reason: str) -> None:
         """Tell those who wait, at once, and have the work end as soon as it can."""

@@ -101,7 +101,7 @@ class Networks:
         """Release what is held for pods that are not there."""
         attached = {row.id for row in self._core.sandboxes if not row.released}
         work = self._core.ports.networks.sweep(attached, everything=everything)
-        return await asyncio.shield(self._core.keeper.start("network garbage", work))
+        return await self._core.keeper.begin("network garbage", work).wait()
 
     async def garbage(self) -> Sequence[str]:
         """What `collect` would certainly release, in the same words."""
@@ -116,9 +116,7 @@ class Networks:
         if attached:
             some = ", ".join(row.id[:13] for row in attached[:5])
             raise WrongState(f"pods are attached ({len(attached)}): {some}")
-        await asyncio.shield(
-            self._core.keeper.start("network removal", self._core.ports.networks.dismantle())
-        )
+        await self._core.keeper.begin("network removal", self._core.ports.networks.dismantle()).wait()
 
     async def _check(self, record: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """A caller that goes away ends its waiting, not the check."""

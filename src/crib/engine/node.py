@@ -211,7 +211,7 @@ class Node:
     async def configure_network(self, pod_cidr: str) -> None:
         """CRI UpdateRuntimeConfig."""
         work = self._core.ports.networks.configure(pod_cidr)
-        await asyncio.shield(self.keeper.start("the node's pod ranges", work))
+        await self.keeper.begin("the node's pod ranges", work).wait()
 
     def timeline(self, text: str) -> PodStart:
         """Where the time of a pod's start went, by id or name; one that failed or was removed lately too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from crib.engine.keeper import TaskKeeper, at_stage
 from crib.model.errors import CribError
@@ -26,26 +27,36 @@ class Retries:
 
     def __init__(self, keeper: TaskKeeper) -> None:
         self._keeper = keeper
-        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._due: dict[tuple[str, str], asyncio.Event] = {}
+        """For each that goes on: set when its next try is not to wait any longer."""
 
     def objects(self) -> set[str]:
         """The ids of those that something is left of."""
-        return {of for of, _ in self._tasks}
+        return {of for of, _ in self._due}
 
     def later(
         self, of: str, name: str, attempt: Callable[[], Awaitable[object]], pause: float = FIRST_PAUSE
     ) -> None:
-        """Have `attempt` made until it raises nothing, unless one of that name goes on already."""
-        if (of, name) not in self._tasks:
-            self._tasks[of, name] = self._keeper.serve(name, self._go_on((of, name), attempt, pause), of)
+        """Have `attempt` made until it raises nothing. Where one of that name goes on already it is left
+        to that; with a `pause` of 0 its next try begins at once, or as soon as the one under way has failed.
+        """
+        due = self._due.get((of, name))
+        if due is None:
+            self._due[of, name] = asyncio.Event()
+            self._keeper.serve(name, self._go_on((of, name), attempt, pause), of)
+        elif not pause:
+            due.set()
 
     async def _go_on(
         self, key: tuple[str, str], attempt: Callable[[], Awaitable[object]], pause: float
     ) -> None:
+        due = self._due[key]
         try:
             while True:
-                with at_stage(f"next try within {pause:.0f} s"):
-                    await asyncio.sleep(pause)
+                with at_stage(f"next try within {pause:.0f} s"), suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await due.wait()
+                due.clear()
                 try:
                     await attempt()
                 except Exception as error:  # a bug too: nobody else would try again
@@ -55,4 +66,4 @@ class Retries:
                     return
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
         finally:
-            del self._tasks[key]
+            del self._due[key]

@@ -7,9 +7,10 @@ what all pods share goes last.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from crib.engine.containers.exits import watch_exits
 from crib.engine.containers.remove import RemoveContainer
@@ -18,7 +19,6 @@ from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.networks import Networks
-from crib.engine.recovery.recover import sweep
 from crib.engine.sandboxes.stop import RemoveSandbox
 from crib.engine.sandboxes.teardown import teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
@@ -47,6 +47,12 @@ class _Step:
     kind: str
     name: str
     work: Callable[[], Awaitable[object]]
+
+
+class _Sweep(Protocol):
+    """Of a handler, or of networks: what it removes, or with `dry` would."""
+
+    async def __call__(self, *, dry: bool = ...) -> Sequence[str]: ...
 
 
 class Wipe:
@@ -147,22 +153,16 @@ class Wipe:
 
     async def _leftovers(self, order: WipeOrder) -> AsyncIterator[Wiped]:
         """What belongs to no row; with a damaged database that is everything."""
-        core, problem = self._core, ""
-        names: dict[str, None] = {}
-        attached = {row.id for row in core.sandboxes if not row.released}
-        try:
-            for handler in core.ports.handlers.values():
-                found = await handler.sweep(core.known_ids, dry=True)
-                names.update(dict.fromkeys(found))
-            names.update(dict.fromkeys(await core.ports.networks.sweep(attached, dry=True)))
-            if not order.dry:
-                await sweep(core)
-                await core.ports.networks.sweep(attached)
-        except (CribError, OSError) as error:
-            problem = str(error)
-            names = names or {"what belongs to no record": None}
-        for name in names:
-            yield Wiped("pods", name, problem)
+        ports = self._core.ports
+        attached = {row.id for row in self._core.sandboxes if not row.released}
+        sweeps: list[tuple[str, _Sweep]] = [
+            (f"handler {name}", partial(handler.sweep, self._core.known_ids))
+            for name, handler in ports.handlers.items()
+        ]
+        sweeps.append(("networks", partial(ports.networks.sweep, attached)))
+        for part, sweep in sweeps:
+            for wiped in await _swept(part, sweep, dry=order.dry):
+                yield wiped
 
     async def _layers(self, order: WipeOrder) -> AsyncIterator[Wiped]:
         """Those that no image needs. Those of images that are removed went with them."""
@@ -181,6 +181,20 @@ def _pod_steps(
     for row in rows:
         name = f"{row.config.metadata.namespace}/{row.config.metadata.name} {row.id}"
         yield _Step("pods", name, partial(remove, row))
+
+
+async def _swept(part: str, sweep: _Sweep, *, dry: bool) -> list[Wiped]:
+    """What a sweep has removed, or would; where it could not, with its problem. That keeps no other back."""
+    names: Sequence[str] = ()
+    problem = ""
+    try:
+        names = await sweep(dry=True)
+        if not dry:
+            await sweep()
+    except (CribError, OSError) as error:
+        problem = str(error)
+        names = names or (f"what belongs to no record, of {part}",)
+    return [Wiped("pods", name, problem) for name in names]
 
 
 async def _taken(steps: list[Iterator[_Step]], *, dry: bool) -> AsyncIterator[Wiped]:

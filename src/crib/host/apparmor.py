@@ -45,6 +45,7 @@ profile {name} flags=(attach_disconnected,mediate_deleted) {{
   deny /sys/[^f]*/** wklx,
   deny /sys/f[^s]*/** wklx,
   deny /sys/fs/[^c]*/** wklx,
+  deny /sys/fs/c[^g]*/** wklx,
   deny /sys/firmware/** rwklx,
   deny /sys/devices/virtual/powercap/** rwklx,
   deny /sys/kernel/security/** rwklx,

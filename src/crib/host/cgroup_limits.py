@@ -21,8 +21,8 @@ _LONGEST_LIST = 8192
 Files = Sequence[tuple[str, str]]
 
 
-def write_limits(cgroups: Cgroups, path: str, files: Files) -> None:
-    """Write every file of the cgroup at `path`, or none.
+def write_limits(cgroups: Cgroups, path: str, files: Files) -> Files:
+    """Write every file of the cgroup at `path`, or none; what they held before, for `restore_limits`.
 
     OSError naming the file and the value that was refused; what had been written has its old value again.
     Blocks as long as the kernel takes to reclaim what a lower memory limit does not leave room for.
@@ -31,12 +31,14 @@ def write_limits(cgroups: Cgroups, path: str, files: Files) -> None:
     try:
         _write_all(cgroups, path, files, undo)
     except OSError:
-        _restore(cgroups, path, undo[::-1])
+        restore_limits(cgroups, path, undo[::-1])
         raise
+    return undo[::-1]
 
 
 def _write_all(cgroups: Cgroups, path: str, files: Files, undo: list[tuple[str, str]]) -> None:
-    waiting = list(files)
+    # With v2 a set of CPUs cannot be made empty again as long as there are processes: it comes last.
+    waiting = sorted(files, key=lambda file: file[0] in _CPUSET_FILES)
     while waiting:
         refused: list[tuple[str, str]] = []
         problem: OSError | None = None
@@ -56,12 +58,18 @@ def _write_all(cgroups: Cgroups, path: str, files: Files, undo: list[tuple[str, 
         waiting = refused
 
 
-def _restore(cgroups: Cgroups, path: str, files: Files) -> None:
+def restore_limits(cgroups: Cgroups, path: str, files: Files) -> None:
+    """Put back what `write_limits` found."""
     # Twice, for the order of values that depend on each other.
     for _ in range(2):
         for key, value in files:
             with contextlib.suppress(OSError):
-                _write(cgroups, path, key, value)
+                _write(cgroups, path, key, value or _all_of(cgroups, path, key))
+
+
+def _all_of(cgroups: Cgroups, path: str, key: str) -> str:
+    """What an empty set of CPUs or memory nodes stands for with v2."""
+    return cgroups.read(os.path.dirname(path), f"{key}.effective").strip()
 
 
 def _write(cgroups: Cgroups, path: str, key: str, value: str) -> None:

@@ -89,13 +89,28 @@ class StatsReader:
             pids=None if self._pids is None else int(_file(f"{self._pids}{path}/pids.current")),
         )
 
-    def oom_kills(self, path: str) -> int:
-        """How many processes in the cgroup the kernel has killed for want of memory; 0 when it is gone."""
+    def oom_kills(self, path: str) -> int | None:
+        """How many processes in the cgroup the kernel has killed for want of memory; None when it is gone."""
         if self._v2 is not None:
-            return _number(_optional(f"{self._v2}{path}/memory.events"), b"oom_kill")
-        if self._memory is None:
+            counters = _optional(f"{self._v2}{path}/memory.events")
+        else:
+            counters = _optional(f"{self._memory}{path}/memory.oom_control") if self._memory else b""
+        return _number(counters, b"oom_kill") if counters else None
+
+    def oom_kills_of_gone(self, path: str) -> int:
+        """How many of its kills were in cgroups below it that are gone, or in itself.
+
+        0 with v1, which does not count those of cgroups below.
+        """
+        if self._v2 is None:
             return 0
-        return _number(_optional(f"{self._memory}{path}/memory.oom_control"), b"oom_kill")
+        every = self.oom_kills(path) or 0
+        try:
+            with os.scandir(self._v2 + path) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return every
+        return every - sum(self.oom_kills(f"{path}/{name}") or 0 for name in names)
 
 
 def _memory_v1(directory: str) -> MemoryStats:

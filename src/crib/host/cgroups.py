@@ -23,22 +23,10 @@ _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 _FILE_LIMIT = 1 << 20
 _V1_CONTROLLERS = frozenset(
-    {
-        "blkio",
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "devices",
-        "freezer",
-        "hugetlb",
-        "memory",
-        "misc",
-        "net_cls",
-        "net_prio",
-        "perf_event",
-        "pids",
-        "rdma",
-    }
+    [
+        *("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc"),
+        *("net_cls", "net_prio", "perf_event", "pids", "rdma"),
+    ]
 )
 # The tree to look for processes in: with v1 a runtime may leave one out, so the first that has the group
 # counts.
@@ -57,6 +45,8 @@ class CgroupLayout:
     controllers: Mapping[str, str]
     unified: str | None
     unified_controllers: frozenset[str]
+    delegates: bool = False
+    """Whether the v2 tree keeps a cgroup namespace from the limits of its root (mount option nsdelegate)."""
 
     @property
     def trees(self) -> tuple[str, ...]:
@@ -71,9 +61,11 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
     """Read the layout from the mount table; FileNotFoundError when no cgroup file system is mounted."""
     controllers: dict[str, str] = {}
     unified: str | None = None
+    delegates = False
     for entry in read_mounts(mountinfo):
         if entry.fstype == "cgroup2" and unified is None:
             unified = entry.path
+            delegates = "nsdelegate" in entry.super_options
         elif entry.fstype == "cgroup":
             for controller in _controllers_of(entry):
                 controllers.setdefault(controller, entry.path)
@@ -87,7 +79,7 @@ def detect_layout(mountinfo: str = "/proc/self/mountinfo") -> CgroupLayout:
         mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "v2"
     else:
         mode = "v1" if unified is None else "hybrid"
-    return CgroupLayout(mode, controllers, unified, available)
+    return CgroupLayout(mode, controllers, unified, available, delegates)
 
 
 def _controllers_of(entry: MountEntry) -> Iterator[str]:

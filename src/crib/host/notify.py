@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import socket
 
+TELL_LIMIT = 0.5
+"""Seconds that a manager which reads nothing is waited for."""
+
 
 class ServiceManager:
-    """Made before any program is started: it takes $NOTIFY_SOCKET out of the environment.
+    """Made before any program is started: it takes $NOTIFY_SOCKET and $WATCHDOG_USEC out of the environment.
 
-    A crun that finds it there takes it for the container's, and its start fails (bind: address in use).
+    A crun that finds the one there takes it for the container's, and its start fails (bind: address in use).
     """
 
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
+        period, pid = os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
+        ours = self._address and period.isdigit() and pid in ("", str(os.getpid()))
+        self.watchdog = int(period) / 1e6 if ours else 0.0
+        """Seconds without `WATCHDOG=1` after which it ends the daemon (sd_watchdog_enabled(3)); 0: never."""
 
     def tell(self, state: str) -> bool:
         """Send e.g. `READY=1`. False when there is no manager, or it does not listen."""
@@ -21,6 +28,7 @@ class ServiceManager:
         if not address.startswith(("/", "@")):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(TELL_LIMIT)
             try:
                 sender.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
             except OSError:

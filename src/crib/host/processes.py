@@ -16,10 +16,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.host import adoption, libc
+from crib.host import adoption, libc, oom_score, undying
 from crib.host.capture import Capture, Feed
 from crib.host.sealed import executable
 from crib.host.threads import PROGRAMS, Job
@@ -28,7 +28,6 @@ _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """To find out whether a program's file can be read."""
-_KILL_GRACE = 5.0
 _STDERR_TAIL = 2000
 _UMASK = 0o022
 """What programs expect: ours (`directories.PRIVATE_UMASK`) would shut pods' users out of what they make."""
@@ -98,6 +97,8 @@ class RunOptions:
     new_session: bool = True
     pass_fds: tuple[int, ...] = ()
     merge_stderr: bool = False
+    owner: str = ""
+    """As in `SpawnOptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class SpawnOptions:
     new_session: bool = False
     oom_score_adj: int | None = None
     """Inherited by the program and what it starts (proc(5)), where that is allowed; None: ours."""
+    owner: str = ""
+    """Id of what it is started for, which counts the programs that do not end (`host.undying`)."""
 
 
 _RUN_DEFAULTS = RunOptions()
@@ -129,13 +132,14 @@ _children: dict[int, Child] = {}
 class Child:
     """A started program. The loop it was started on collects its exit, whether or not anybody waits."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], argv: tuple[str, ...], leads_group: bool) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], argv: tuple[str, ...], options: SpawnOptions) -> None:
         self.argv = argv
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.started = time.monotonic()
         self._popen = popen
-        self._leads_group = leads_group
+        self._leads_group = options.new_session
+        self._owner = options.owner
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._loop.add_reader(self.pidfd, self._collect)
@@ -164,6 +168,7 @@ class Child:
         """End it, and its process group if it leads one; False when it has ended already."""
         if self._popen.returncode is not None:
             return False
+        undying.note(self.pid, self.argv, self._owner)
         if self._leads_group:
             # The number cannot belong to another group: the leader is not reaped before `_collect`.
             try:
@@ -178,18 +183,21 @@ class Child:
         with _children_lock:
             code = self._popen.wait()
             _children.pop(self.pid, None)
-        os.close(self.pidfd)
         if not self._exited.done():
-            self._exited.set_result(code)
+            self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
+        os.close(self.pidfd)
+        undying.forget(self.pid)
 
 
 def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child:
     """Start a program (1 ms) from the running loop's thread.
 
-    ToolMissing when it is not installed; OSError when it, or its working directory, cannot be used.
+    ToolMissing when it is not installed; OSError when it, or its working directory, cannot be used, and
+    TooManyUndying.
     """
     command = tuple(argv)
-    with _children_lock, _lent_score(options.oom_score_adj):
+    undying.refuse_if_many(options.owner, command[0])
+    with _children_lock, oom_score.lent(options.oom_score_adj):
         try:
             popen = subprocess.Popen(
                 command,
@@ -210,7 +218,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
                 raise
             raise ToolMissing(command[0]) from error
         try:
-            child = Child(popen, command, options.new_session)
+            child = Child(popen, command, options)
         except BaseException:
             # No descriptor left for its pidfd: without one nobody could ever wait for it.
             popen.kill()
@@ -220,36 +228,6 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("started %s (pid %d)", shlex.join(command), child.pid)
     return child
-
-
-@contextlib.contextmanager
-def _lent_score(score: int | None) -> Iterator[None]:
-    """Have another OOM score for the moment in which a child is made.
-
-    Afterwards it would be too late: a runtime forks within half a millisecond.
-    """
-    if score is None:
-        yield
-        return
-    ours = _read_score()
-    if ours != score:
-        _write_score(score)
-    try:
-        yield
-    finally:
-        if ours != score:
-            _write_score(ours)
-
-
-def _read_score() -> int:
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-        return int(file.read())
-
-
-def _write_score(score: int) -> None:
-    # To go below one's own takes CAP_SYS_RESOURCE; without it the child keeps ours.
-    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "wb") as file:
-        file.write(b"%d" % score)
 
 
 async def run(
@@ -264,6 +242,7 @@ async def run(
 
     After `timeout` seconds it is killed (with its process group) and the result says `timed_out`. It is over
     when the program itself has ended: output of a process that it left in the background is not waited for.
+    It is killed too when the caller is cancelled, and has ended by then unless that takes more than 5 s.
     ToolMissing when it is not installed; TimeoutError when it does not die even from SIGKILL within 5 s.
     """
     started = time.monotonic()
@@ -278,6 +257,7 @@ async def run(
                 env=env,
                 cwd=options.cwd,
                 new_session=options.new_session,
+                owner=options.owner,
             ),
         )
         try:
@@ -285,6 +265,11 @@ async def run(
                 pipe.start()
             timed_out = await _wait_or_kill(child, timeout)
             code = await child.wait()
+        except asyncio.CancelledError:
+            child.kill()  # and gone when the caller goes on: what comes next may not meet its work
+            with contextlib.suppress(TimeoutError):
+                await child.wait(undying.GRACE)
+            raise
         finally:
             child.kill()
         completed = Completed(
@@ -310,9 +295,9 @@ async def _wait_or_kill(child: Child, timeout: float) -> bool:
             return False
         child.kill()
         try:
-            await child.wait(_KILL_GRACE)
+            await child.wait(undying.GRACE)
         except TimeoutError:
-            text = f"{child.argv[0]} (pid {child.pid}) is alive {_KILL_GRACE:.0f} s after SIGKILL"
+            text = f"{child.argv[0]} (pid {child.pid}) is alive {undying.GRACE:.0f} s after SIGKILL"
             raise TimeoutError(text) from None
         return True
     return False

@@ -29,6 +29,8 @@ class HostFacts:
     """RLIMIT_NOFILE, soft and hard, that the daemon was started with."""
     memory_bytes: int
     swap_accounting: bool
+    cgroup_delegation: bool = False
+    """Whether cgroup v2 is mounted with nsdelegate."""
     selinux_process: str = "system_u:system_r:container_t:s0"
     """Context of a container's processes, as the policy's file of container contexts says."""
     selinux_file: str = "system_u:object_r:container_file_t:s0"
@@ -49,6 +51,8 @@ class HandlerFacts:
     idmapped_mounts: bool
     recursive_binds: bool = True
     """Recursive bind mounts are that in a user namespace too (crun before 1.9: not)."""
+    systemd: int = 0
+    """Version of the systemd that makes its scopes; 0 where it makes none."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""
@@ -62,6 +66,8 @@ class RootfsFacts:
 
     passwd: str
     group: str
+    init: str = ""
+    """Where the command leads, if it is called init or systemd: the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +100,16 @@ class LoopLag:
     longest: float = 0.0
 
 
+KILLED = "killed"
+"""The kind of a program that SIGKILL did not end: its own wait in the kernel is what nobody can end."""
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadWait:
     """Blocking work that is under way in a thread."""
 
     kind: str
-    """What may hang: `ours`, `foreign`, `programs`."""
+    """What may hang: `ours`, `foreign`, `programs`, `records`; `KILLED` is a program and no thread."""
     what: str
     owner: str
     seconds: float

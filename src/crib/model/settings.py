@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """`level` is a name of the logging module; `format` is text or json."""
+    """The daemon's log, on standard error."""
 
     level: str = "info"
+    """debug, info, warning, error or critical."""
     format: str = "text"
+    """text, or json: one object a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class NetworkSettings:
     dns_domain: str = ""
     """Domain in which the built-in bridge answers for pods' names (NAME.NAMESPACE.DOMAIN); empty: none."""
     cni_conf_dir: str = "/etc/cni/net.d"
+    """Where the CNI configuration is, in files that count in lexical order."""
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+    """Where CNI plugins are looked for, in this order."""
     cni_networks: int = 1
     """How many of the directory's networks each pod is attached to, in the order of the files; 0: all."""
     cni_default_network: str = ""
@@ -45,7 +49,7 @@ class NetworkSettings:
     """Template (in Go's syntax, as containerd's) of a configuration that is written to `cni_conf_dir` when
     the kubelet tells the node's pod range; empty: none."""
     plugin_timeout: float = 60.0
-    """Seconds for one plugin's ADD, DEL, CHECK or GC."""
+    """Seconds for one plugin's ADD, DEL or CHECK; its GC has 10 of them at most."""
     ip_preference: str = "cni"
     """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
     ready_timeout: float = 5.0
@@ -67,8 +71,9 @@ class StreamingSettings:
     tls: str = "off"
     """off, files (`cert_file` and `key_file`), or self-signed (a certificate made at each start)."""
     cert_file: str = ""
+    """Certificate in PEM, with its chain; read again when it changes."""
     key_file: str = ""
-    """PEM; both are read again when they change."""
+    """Its key in PEM; read again when it changes."""
     client_ca_file: str = ""
     """PEM; clients must show a certificate signed by one of these authorities. Empty: they need none."""
     token_time: float = 60.0
@@ -111,8 +116,11 @@ class NodeMount:
     """A path of the node that containers see, unless they have something else at `destination`."""
 
     source: str = ""
+    """A file or directory of the host."""
     destination: str = ""
+    """Where containers see it."""
     read_only: bool = True
+    """Nobody writes there; what is mounted below the source keeps its own mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,7 @@ class ContainerDefaults:
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables that neither the image nor the container sets."""
     mounts: tuple[NodeMount, ...] = ()
+    """Paths of the host that containers see, unless a volume of theirs is there. Each is a table:"""
     seccomp_profile: str = ""
     """File (JSON, as the OCI has it) that stands for RuntimeDefault; empty: our own profile."""
     shm_size: int = 64 << 20
@@ -138,6 +147,8 @@ class ContainerDefaults:
     """By name (nofile): SOFT:HARD or one number for both; `unlimited` is one too."""
     umask: str = ""
     """Octal; empty: the runtime's own (022)."""
+    writable_cgroups: str = "systemd"
+    """Who may write to its cgroup tree: `systemd` (as a first process), `always` (everybody) or `never`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +200,7 @@ class ImageSettings:
     auth_file: str = "/etc/crib/auth.json"
     """Credentials for the whole node in docker's config format; it may be missing."""
     parallel_layers: int = 3
+    """Layers of one image that are fetched at once."""
     parallel_ranges: int = 3
     """Connections for one large layer, where the host serves ranges; 1 turns it off."""
     worker_user: str = "nobody"
@@ -200,6 +212,7 @@ class ImageSettings:
     stall_timeout: float = 60.0
     """Seconds in which at least `stall_bytes` must come, else a transfer fails over to the next host."""
     stall_bytes: int = 64 << 10
+    """See `stall_timeout`."""
     min_rate: int = 8 << 10
     """Bytes a second that a host must bring of a layer, all in all, once `stall_timeout` is over; 0: any."""
     dead_host_time: float = 60.0
@@ -233,9 +246,11 @@ class ImageSettings:
     gc_min_age: float = 120.0
     """Seconds that an image is kept at least after its last use."""
     policy: tuple[ImagePolicy, ...] = ()
+    """Rules; the first one whose `match` fits an image decides. Each is a table:"""
     verifiers: tuple[str, ...] = ()
     """Programs that judge every image that is pulled; each must accept it."""
     verifier_timeout: float = 30.0
+    """Seconds that one of them may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +258,9 @@ class Settings:
     """The whole configuration; defaults are those of a node under a kubelet."""
 
     data: str = "/var/lib/crib"
+    """What must survive a reboot: records, image layers, writable layers."""
     state: str = "/run/crib"
+    """What need not: socket, namespaces, mounts, bundles. It belongs on a tmpfs."""
     socket: str = ""
     """Empty means STATE/crib.sock."""
     socket_group: str = "crib"
@@ -254,9 +271,12 @@ class Settings:
     streaming: StreamingSettings = StreamingSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
+    """Handler of pods that name none."""
     handlers: Mapping[str, HandlerSettings] = field(default_factory=lambda: {"crun": HandlerSettings()})
     conmon: str = "conmon"
+    """The monitor's program: a path, or a name found on PATH."""
     catatonit: str = "catatonit"
+    """The program that holds a shared pid namespace."""
     cgroup_root: str = "/crib"
     """Parent cgroup of pods that name none."""
     cgroup_driver: str = "cgroupfs"
@@ -281,6 +301,8 @@ class Settings:
     """Seconds that one call of the OCI runtime or monitor may take before it is ended."""
     making_verbs: int = 0
     """RunPodSandbox, CreateContainer and StartContainer at once; more wait. 0: as suits the CPUs."""
+    nice: int = -10
+    """Nice value of the daemon's own threads, -20 to 0; what it starts has 0 in any case."""
 
     @property
     def socket_path(self) -> str:

@@ -25,18 +25,19 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
     process = container_process(inputs)
     check_user(inputs.sandbox.config, process.user)
     uids, gids = id_mappings(inputs.sandbox.config)
+    limits = resources(inputs)
     spec = oci.Spec(
         oci_version=inputs.handler.oci_version,
         process=process,
         root=oci.Root(path=inputs.root, readonly=inputs.config.security.readonly_rootfs),
         mounts=mounts(inputs),
-        annotations=spec_annotations(inputs),
+        annotations=spec_annotations(inputs, limits),
         linux=oci.Linux(
             namespaces=namespaces(inputs),
             uid_mappings=uids,
             gid_mappings=gids,
             cgroups_path=inputs.cgroups_path,
-            resources=resources(inputs),
+            resources=limits,
             devices=device_nodes(inputs),
             rootfs_propagation=rootfs_propagation(inputs),
             seccomp=seccomp(inputs),

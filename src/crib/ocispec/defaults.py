@@ -7,13 +7,13 @@ where the handler's `annotations` let them through; else they are ignored.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import SandboxConfig
 from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
-from crib.ocispec.annotations import passes
 
 SHM_SIZE = ("io.crib.shm-size", "io.kubernetes.cri-o.ShmSize")
 UMASK = ("io.crib.umask", "io.kubernetes.cri-o.umask")
@@ -29,6 +29,9 @@ ULIMITS = frozenset(
     | {"rtprio", "rttime", "sigpending", "stack"}
 )
 """setrlimit(2), in lower case and without RLIMIT_."""
+_OBEYED = ("run.oci.", "org.systemd.property.", "org.criu.", "module.wasm.")
+"""Beginnings of keys that a runtime obeys: a pattern that is only wide enough for them does not stand for
+them."""
 _NO_LIMIT = (1 << 64) - 1
 _SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -55,6 +58,20 @@ def annotation(
             if name in given and passes(name, patterns):
                 return Annotation(given[name], f"{holder}.annotations[{name}]")
     return None
+
+
+def passes(key: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the handler's patterns lets this key through; `*` stands for any characters.
+
+    OCI runtimes obey some annotations: crun's `run.oci.*` changes how a container is confined, and runc and
+    crun set properties of a systemd scope from `org.systemd.property.*` (CVE-2024-3154).
+    """
+    obeyed = next((start for start in _OBEYED if key.startswith(start)), "")
+    return any(
+        pattern.startswith(obeyed)
+        and re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), key, re.DOTALL)
+        for pattern in patterns
+    )
 
 
 def shm_size(pod: SandboxConfig, options: HandlerSettings) -> int:

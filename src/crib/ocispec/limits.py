@@ -1,7 +1,4 @@
-"""Limits in the words of whoever keeps them: a cgroup's files, or a systemd slice's properties.
-
-Kernel, admin-guide/cgroup-v1 and cgroup-v2; systemd.resource-control(5).
-"""
+"""Limits as a cgroup's files have them (kernel, admin-guide/cgroup-v1 and cgroup-v2)."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from crib.wire import oci_runtime as oci
 _DEFAULT_PERIOD = 100_000
 """Microseconds: the kernel's own cfs_period_us."""
 _SHARES = range(2, 262145)
-_INFINITY = (1 << 64) - 1
-"""What systemd's D-Bus properties have for "no limit"."""
 
 
 def limit_files(limits: oci.Resources, layout: str) -> tuple[tuple[str, str], ...]:
@@ -86,27 +81,6 @@ def cpu_weight(shares: int) -> int:
     return math.ceil(round(10 ** ((power * power + 125 * power) / 612 - 7 / 34), 6))
 
 
-def slice_properties(limits: oci.Resources, layout: str) -> tuple[tuple[str, str, str], ...]:
-    """Name, D-Bus signature and value of each property (org.freedesktop.systemd1.Slice)."""
-    unified = layout == "v2"
-    found: list[tuple[str, int]] = []
-    if (cpu := limits.cpu) is not None:
-        if cpu.shares is not None:
-            found.append(("CPUWeight", cpu_weight(cpu.shares)) if unified else ("CPUShares", cpu.shares))
-        if cpu.quota is not None:
-            period = cpu.period or _DEFAULT_PERIOD
-            second = _INFINITY if cpu.quota < 0 else cpu.quota * 1_000_000 // period
-            found += [("CPUQuotaPerSecUSec", second), ("CPUQuotaPeriodUSec", period)]
-    if (memory := limits.memory) is not None:
-        if memory.limit is not None:
-            found.append(("MemoryMax" if unified else "MemoryLimit", _or_infinity(memory.limit)))
-        if memory.swap is not None and unified:
-            found.append(("MemorySwapMax", _or_infinity(_swap_beyond(memory))))
-    if limits.pids is not None:
-        found.append(("TasksMax", _or_infinity(limits.pids.limit)))
-    return tuple((name, "t", str(value)) for name, value in found)
-
-
 def pod_limits(record: SandboxRecord) -> Resources:
     """What the pod's cgroup may use: its containers' resources and the overhead, added as a kubelet does."""
     resources = record.resources or record.config.resources
@@ -140,7 +114,3 @@ def _swap_beyond(memory: oci.Memory) -> int:
 
 def _or_max(value: int) -> str:
     return "max" if value < 0 else str(value)
-
-
-def _or_infinity(value: int) -> int:
-    return _INFINITY if value < 0 else value

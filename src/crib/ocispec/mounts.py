@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from crib.model.container import Mount, MountPropagation
 from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, RRO_UNSUPPORTED, Broken, InvalidRequest
 from crib.model.sandbox import NamespaceMode
+from crib.ocispec.init_system import PLACES, is_systemd, systemd_mounts, writable_cgroups
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume
 from crib.ocispec.userns import check_mount_maps
 from crib.wire import oci_runtime as oci
@@ -22,6 +23,7 @@ _PROPAGATION = {
 }
 _STRICT = ("nosuid", "noexec", "nodev")
 _MAX_MOUNTS = 10_000
+_CGROUPS = "/sys/fs/cgroup"
 MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime")
 """What CRI `mount_options` (KEP-5855) may hold: flags of a bind mount that take something away, or say how
 access times are kept. All are known to every OCI runtime (config.md, Linux mount options)."""
@@ -43,12 +45,14 @@ def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
     taken |= {made.destination for made in node}
     ours = [
         mount
-        for mount in (*_customary(inputs), *_pod_files(inputs))
+        for mount in (*_customary(inputs), *_pod_files(inputs), *systemd_mounts(inputs))
         if mount.destination not in taken and not _is_below(mount.destination, shared)
     ]
     if "/dev" in taken:  # the device file systems that lie below it are that mount's own, as with the peers
         ours = [mount for mount in ours if mount.type == "bind" or not _is_below(mount.destination, ["/dev"])]
-    declared = [_declared(volume) for volume in inputs.declared_volumes]
+    # Images of systemd declare what it needs as volumes, for programs that do not know it.
+    kept = (*PLACES, _CGROUPS) if is_systemd(inputs) else ()
+    declared = [_declared(volume) for volume in inputs.declared_volumes if volume.destination not in kept]
     # The sort is stable: at equal depth ours come first, and the caller's keep their order.
     every = [*ours, *declared, *node, *wanted, *inner]
     return tuple(sorted(every, key=lambda mount: _depth(mount.destination)))
@@ -117,6 +121,7 @@ def _depth(path: str) -> int:
 
 def _customary(inputs: ContainerInputs) -> list[oci.Mount]:
     sys_mode = () if inputs.privileged else ("ro",)
+    cgroup_mode = () if writable_cgroups(inputs) else sys_mode
     return [
         oci.Mount(destination="/proc", type="proc", source="proc", options=_STRICT),
         oci.Mount(
@@ -134,10 +139,10 @@ def _customary(inputs: ContainerInputs) -> list[oci.Mount]:
         oci.Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=_STRICT),
         _sys(inputs, sys_mode),
         oci.Mount(
-            destination="/sys/fs/cgroup",
+            destination=_CGROUPS,
             type="cgroup",
             source="cgroup",
-            options=(*_STRICT, "relatime", *sys_mode),
+            options=(*_STRICT, "relatime", *cgroup_mode),
         ),
     ]
 

@@ -12,6 +12,7 @@ from crib.model.errors import InvalidRequest
 from crib.model.facts import HostFacts
 from crib.model.image import ImageConfig
 from crib.ocispec.defaults import UMASK, annotation, parse_ulimit, parse_umask
+from crib.ocispec.init_system import systemd_variables
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.security import apparmor_profile, capabilities, selinux_label
 from crib.ocispec.user import container_user
@@ -109,6 +110,7 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
         merged["HOSTNAME"] = hostname
     if inputs.config.tty:
         merged["TERM"] = "xterm"
+    merged.update(systemd_variables(inputs))
     merged.update(inputs.options.containers.env)
     merged.update(_split(entry) for entry in inputs.image.env)
     for position, (key, value) in enumerate(inputs.config.envs):

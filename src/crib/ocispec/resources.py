@@ -11,7 +11,7 @@ from crib.model.facts import HostFacts
 from crib.model.sandbox import Resources
 from crib.ocispec.devices import device_rules
 from crib.ocispec.inputs import ContainerInputs
-from crib.ocispec.limits import cpu_weight
+from crib.ocispec.limits import cpu_weight, limit_files
 from crib.wire import oci_runtime as oci
 
 FIELD = "config.linux.resources"
@@ -24,15 +24,30 @@ _UNIFIED_KEY = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")
 def resources(inputs: ContainerInputs) -> oci.Resources:
     """The `resources` of config.json."""
     limits = cgroup_limits(inputs.config.resources, inputs.host)
-    pids = limits.pids or (oci.Pids(inputs.pids_limit) if inputs.pids_limit else None)
-    return oci.Resources(
-        devices=device_rules(inputs),
-        memory=limits.memory,
-        cpu=_at_create(limits.cpu),
-        pids=pids,
-        hugepage_limits=limits.hugepage_limits,
-        unified=limits.unified,
+    pids = limits.pids
+    if inputs.pids_limit and pids is None and _PIDS not in limits.unified:
+        pids = oci.Pids(inputs.pids_limit)
+    limits = msgspec.structs.replace(
+        limits, devices=device_rules(inputs), cpu=_at_create(limits.cpu), pids=pids
     )
+    return _by_file(limits) if inputs.host.cgroup_layout == "v2" else limits
+
+
+def _by_file(limits: oci.Resources) -> oci.Resources:
+    """Shares and swap as the files that they are in cgroup v2, and nowhere else.
+
+    Runtimes draw the curve from shares to weight differently, and crun 1.21 tells systemd memory and swap
+    together as the limit of swap: the next reload of systemd would write what they made of it.
+    """
+    files = dict(limit_files(limits, "v2"))
+    memory, cpu, unified = limits.memory, limits.cpu, dict(limits.unified)
+    if memory is not None and memory.swap is not None:
+        unified.setdefault("memory.swap.max", files["memory.swap.max"])
+        memory = None if memory.limit is None else oci.Memory(limit=memory.limit)
+    if cpu is not None and cpu.shares is not None:
+        cpu = msgspec.structs.replace(cpu, shares=None)
+        cpu = None if cpu == oci.Cpu() else cpu
+    return msgspec.structs.replace(limits, memory=memory, cpu=cpu, unified=unified)
 
 
 def _at_create(cpu: oci.Cpu | None) -> oci.Cpu | None:

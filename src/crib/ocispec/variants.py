@@ -129,7 +129,7 @@ def _walk_inputs(inputs: ContainerInputs) -> Iterator[_Part]:
             case "sandbox":
                 yield from _walk_sandbox(inputs)
             case "rootfs":
-                names = {"passwd": "/etc/passwd", "group": "/etc/group"}
+                names = {"passwd": "/etc/passwd", "group": "/etc/group", "init": "init system"}
                 yield from _walk(value, "image ", _IMAGE, put, names)
             case "pod":
                 yield from _walk(value, "pod ", _POD, put, {})

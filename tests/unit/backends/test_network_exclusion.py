@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from crib.backends.network.cni import exclusion as exclusion_module
 from crib.backends.network.cni.exclusion import Exclusion
 from crib.model.errors import Unavailable
 from tests.fakes.world import bounded, turns
@@ -53,7 +54,7 @@ async def test_those_that_share_run_together_and_who_is_alone_runs_after_them() 
         await lone.end()
 
 
-async def test_who_waits_to_be_alone_comes_before_those_that_begin_to_share() -> None:
+async def test_first_come_first_served() -> None:
     exclusion = Exclusion()
     async with bounded():
         early, lone, late = (Worker(exclusion, alone=alone) for alone in (False, True, False))
@@ -62,10 +63,10 @@ async def test_who_waits_to_be_alone_comes_before_those_that_begin_to_share() ->
         await early.end()
         assert await at_work(lone, late, other) == [True, False, False]
         await lone.end()
-        assert await at_work(late, other) == [False, True]
-        await other.end()
-        assert await at_work(late) == [True]
+        assert await at_work(late, other) == [True, False]
         await late.end()
+        assert await at_work(other) == [True]
+        await other.end()
 
 
 async def test_who_gives_up_waiting_to_be_alone_holds_nobody_up() -> None:
@@ -86,6 +87,49 @@ async def test_work_that_fails_lets_the_others_in() -> None:
         assert await at_work(lone, late) == [True, False]
         lone.task.cancel()
         assert await at_work(late) == [True]
+        await late.end()
+
+
+@pytest.mark.parametrize("first", ["the lone one", "the other"])
+async def test_who_is_alone_is_broken_off_when_another_has_waited_for_some_time(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exclusion_module, "PATIENCE_SECONDS", 0.05)
+    exclusion = Exclusion()
+    async with bounded():
+        early = Worker(exclusion, alone=False)
+        lone = Worker(exclusion, alone=True)
+        late = Worker(exclusion, alone=False) if first == "the other" else None
+        await early.end()
+        assert await at_work(lone) == [True]
+        late = late or Worker(exclusion, alone=False)
+        with pytest.raises(Unavailable, match=r"have waited for it for 0\.05 s: try again later"):
+            await lone.task
+        assert await at_work(late) == [True]
+        await late.end()
+
+
+async def test_who_is_alone_and_has_ended_in_time_is_not_broken_off() -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        lone, late = Worker(exclusion, alone=True), Worker(exclusion, alone=False)
+        assert await at_work(lone, late) == [True, False]
+        await lone.end()
+        assert await at_work(late) == [True]
+        await late.end()
+
+
+@pytest.mark.parametrize("when", ["before", "at that moment"])
+async def test_a_turn_of_somebody_who_gives_up_is_passed_on(when: str) -> None:
+    exclusion = Exclusion()
+    async with bounded():
+        async with exclusion.shared():
+            lone, late = Worker(exclusion, alone=True), Worker(exclusion, alone=True)
+            assert await at_work(lone, late) == [False, False]
+            if when == "before":
+                lone.task.cancel()
+        lone.task.cancel()
+        assert await at_work(lone, late) == [False, True]
         await late.end()
 
 

@@ -74,7 +74,6 @@ def test_what_leads_elsewhere_is_refused(names: CgroupNames, parent: str) -> Non
 def test_runtime_and_monitor_are_told_the_driver() -> None:
     runtime = RuntimeProgram("/usr/bin/crun", "/run/r", systemd=True)
     assert runtime.start("x") == ("/usr/bin/crun", "--root=/run/r", "--systemd-cgroup", "start", "x")
-    assert runtime.update("x", "/f")[-4:] == ("update", "--resources", "/f", "x")
     assert "--systemd-cgroup" not in RuntimeProgram("/usr/bin/crun", "/run/r").start("x")
     monitored = Monitored("id", "name", "/b", "/p", "true", "short")
     argv = MonitorProgram("conmon", "/e", "/s").create(runtime, "/usr/bin/crun", monitored)
@@ -83,17 +82,13 @@ def test_runtime_and_monitor_are_told_the_driver() -> None:
 
 
 def test_systemd_is_told_limits_as_d_bus_has_them() -> None:
-    properties = (("CPUWeight", "t", "20"), ("MemoryMax", "t", "1000"))
-    array = ["2", "CPUWeight", "t", "20", "MemoryMax", "t", "1000"]
-    assert list(start_argv("a.slice", properties))[-12:] == [
-        *("StartTransientUnit", "ssa(sv)a(sa(sv))", "a.slice", "replace"),
-        *array,
-        "0",
-    ]
-    assert list(change_argv("a.slice", properties))[-11:] == [
+    properties = (("CPUWeight", "t", "20"), ("AllowedCPUs", "ay", "1", "3"))
+    start = ("StartTransientUnit", "ssa(sv)a(sa(sv))", "a.slice", "replace", "0", "0")
+    assert start_argv("a.slice")[-6:] == start
+    assert change_argv("a.slice", properties)[-12:] == (
         *("SetUnitProperties", "sba(sv)", "a.slice", "true"),
-        *array,
-    ]
+        *("2", "CPUWeight", "t", "20", "AllowedCPUs", "ay", "1", "3"),
+    )
     assert stop_argv("a.slice")[-4:] == ("StopUnit", "ss", "a.slice", "replace")
 
 

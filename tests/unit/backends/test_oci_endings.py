@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.oci.failures import refused_program
-from crib.backends.oci.log_rotation import put_back, remove_oldest, set_aside
+from crib.backends.oci.log_rotation import remove_oldest, set_aside, undo
 
 AT = b"2026-01-02T03:04:05.000000000Z stderr F "
 NOW = float(calendar.timegm((2026, 1, 2, 3, 4, 5)))
@@ -47,17 +47,36 @@ def test_what_a_program_writes_itself_is_its_own(log: bytes) -> None:
     assert refused_program(log) == ""
 
 
-def test_a_log_is_set_aside_under_a_kubelets_name_once_a_second(tmp_path: Path) -> None:
+def test_a_log_gets_a_kubelets_name_once_a_second_and_keeps_its_own(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
+    assert set_aside(str(log), 0, NOW) == "", "somebody has just moved it away"
     log.write_text("old")
     assert set_aside(str(log), 3, NOW) == "", "it is not longer"
     aside = set_aside(str(log), 2, NOW)
     assert aside == f"{log}.20260102-030405"
-    assert set_aside(str(log), 0, NOW) == "", "somebody has just moved it away"
-    log.write_text("new")
+    assert log.samefile(aside)
+    replaced(log, "new")
     assert set_aside(str(log), 2, NOW + 0.9) == ""
     assert log.read_text() == "new"
     assert Path(aside).read_text() == "old"
+
+
+def replaced(log: Path, text: str) -> None:
+    """As conmon does it."""
+    new = log.with_suffix(".log.tmp")
+    new.write_text(text)
+    new.rename(log)
+
+
+def test_a_rotation_that_was_cut_off_is_gone_on_with_under_the_name_that_it_had_chosen(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("old")
+    other = set_aside(str(log), 2, NOW)
+    replaced(log, "new")
+    aside = set_aside(str(log), 2, NOW + 1)
+    assert set_aside(str(log), 2, NOW + 60) == aside != other
 
 
 def test_what_a_pod_puts_in_the_place_of_its_log_is_not_set_aside(tmp_path: Path) -> None:
@@ -67,18 +86,18 @@ def test_what_a_pod_puts_in_the_place_of_its_log_is_not_set_aside(tmp_path: Path
     assert log.is_symlink()
 
 
-def test_a_log_is_put_back_unless_there_is_a_new_one(tmp_path: Path) -> None:
+def test_a_rotation_is_undone_unless_there_is_a_new_log(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text("old")
     aside = set_aside(str(log), 2, NOW)
-    put_back(str(log), aside)
+    undo(aside)
     assert log.read_text() == "old"
     assert not Path(aside).exists()
     aside = set_aside(str(log), 2, NOW)
-    log.write_text("new")
-    put_back(str(log), aside)
+    replaced(log, "new")
+    undo(aside)
     assert (log.read_text(), Path(aside).read_text()) == ("new", "old")
-    put_back(str(log), f"{log}.gone")
+    undo(f"{log}.gone")
 
 
 def test_only_the_oldest_files_of_that_log_are_removed(tmp_path: Path) -> None:

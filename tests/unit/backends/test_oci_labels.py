@@ -163,6 +163,43 @@ async def test_default_profile_that_cannot_be_loaded_is_told_once(
     assert on(paths).loaded_profiles(DEFAULT, privileged=False) == frozenset()
 
 
+async def test_a_default_profile_that_was_removed_is_brought_back_and_told(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel: set[str] = {"mine"}
+
+    async def load(text: str) -> None:
+        kernel.add("crib-default")
+
+    monkeypatch.setattr(module, "_tried", set())
+    monkeypatch.setattr(module, "_given", set())
+    monkeypatch.setattr(apparmor, "loaded_profiles", lambda: frozenset(kernel))
+    monkeypatch.setattr(apparmor, "load_profile", load)
+    labels = on(paths)
+    await labels.load_default_profile(None, privileged=False)
+    assert not await labels.bring_back("crib-default")
+    kernel.remove("crib-default")
+    assert await labels.bring_back("crib-default")
+    (told,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "unconfined until they start again" in told.message
+    for name in ("mine", "unconfined", ""):
+        assert not await labels.bring_back(name)
+    with pytest.raises(Broken, match="'other' is not loaded in the kernel any more"):
+        await labels.bring_back("other")
+    assert not await Labels(paths, HOST).bring_back("other")
+
+
+def test_a_policy_without_types_for_containers_is_told_with_what_to_do(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selinux, "is_known", lambda context: "container_file_t" not in context)
+    with pytest.raises(Broken, match=r"does not know system_u:object_r:container_file_t:s0: install"):
+        on(paths).require_types()
+    Labels(paths, HOST).require_types()
+    monkeypatch.setattr(selinux, "is_known", lambda _: True)
+    on(paths).require_types()
+
+
 def test_profiles_that_cannot_be_read_are_no_reason_to_do_without(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

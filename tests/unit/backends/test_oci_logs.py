@@ -116,29 +116,7 @@ def running(log: Path) -> ContainerRecord:
     )
 
 
-async def test_a_log_that_is_renamed_too_late_gets_its_name_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "0.log"
-    log.write_text("long")
-    answers = blocking(monkeypatch, log_rotation, "set_aside")
-    put_back = log_rotation.put_back
-    done = threading.Event()
-
-    def noted(path: str, aside: str) -> None:
-        put_back(path, aside)
-        done.set()
-
-    monkeypatch.setattr(log_rotation, "put_back", noted)
-    with pytest.raises(Overdue, match="rotating the log"):
-        await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
-    answers.set()
-    await comes_true(done.is_set)
-    assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
-    assert log.read_text() == "long"
-
-
-async def test_a_log_gets_its_name_back_when_its_rotation_is_cut_off(
+async def test_a_log_whose_rotation_hangs_or_is_cut_off_keeps_its_name_and_is_rotated_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, reached = tmp_path / "0.log", asyncio.Event()
@@ -149,13 +127,27 @@ async def test_a_log_gets_its_name_back_when_its_rotation_is_cut_off(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(log_rotation, "reopen", reopen)
+    with monkeypatch.context() as hung:
+        answers = blocking(hung, log_rotation, "set_aside")
+        with pytest.raises(Overdue, match="rotating the log"):
+            await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
+        answers.set()
+        await comes_true(lambda: len(list(tmp_path.iterdir())) == 2)
     rotating = asyncio.ensure_future(log_rotation.rotate(running(log), str(tmp_path), 1, 3))
     async with asyncio.timeout(10):
         await reached.wait()
-        assert not log.exists()
         rotating.cancel()
         await asyncio.wait([rotating])
     assert rotating.cancelled()
+    (aside,) = (path for path in tmp_path.iterdir() if path != log)
+    assert log.samefile(aside)
+
+
+async def test_a_log_whose_monitor_has_ended_is_not_set_aside(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("long")
+    with pytest.raises(WrongState, match="its monitor has ended"):
+        await log_rotation.rotate(running(log), str(tmp_path), 1, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["0.log"]
 
 

@@ -1,8 +1,8 @@
-"""Updates on trees of files: cgroup v2, and systemd with a runtime that only says what it was told."""
+"""Updates on trees of files: cgroup v2, and systemd with a bus that only says what it was told."""
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.updates import Updates
 from crib.host.cgroups import CgroupLayout, Cgroups
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
-from crib.model.errors import InvalidRequest, WrongState
+from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.ids import ContainerId, ImageId
 from crib.model.paths import Paths
 from crib.model.sandbox import Resources
@@ -36,11 +36,33 @@ FILES = {
     "pids.max": "max",
     "cgroup.procs": "",
 }
-RUNTIME = """#!/bin/sh
-echo "$@" > {told}
-while [ "$1" != --resources ]; do shift; done
-cat "$2" >> {told}
+BUSCTL = """#!/bin/sh
+echo "$@" >> {told}
+if [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi
 """
+
+
+class Busctl:
+    """The first `busctl` on PATH, which says what it was told."""
+
+    def __init__(self, directory: Path) -> None:
+        self._told, self._refusal = directory / "told", directory / "refusal"
+        program = directory / "busctl"
+        program.write_text(BUSCTL.format(told=self._told, refusal=self._refusal))
+        program.chmod(0o755)
+
+    def refuse(self, words: str) -> None:
+        self._refusal.write_text(words)
+
+    def told(self) -> list[str]:
+        return self._told.read_text().splitlines()
+
+
+@pytest.fixture
+def busctl(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Busctl:
+    directory = tmp_path_factory.mktemp("bin")
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return Busctl(directory)
 
 
 class Tree(Cgroups):
@@ -53,18 +75,14 @@ class Tree(Cgroups):
 class World:
     """A container's cgroup of version 2 in a directory, and its bundle."""
 
-    def __init__(self, top: Path, driver: str = "cgroupfs") -> None:
-        self.told = top / "told"
-        program = top / "runtime"
-        program.write_text(RUNTIME.format(told=self.told))
-        program.chmod(0o755)
+    def __init__(self, top: Path, driver: str = "cgroupfs", systemd: int = 252) -> None:
         self.environment = OciEnvironment(
-            facts=HANDLER,
+            facts=replace(HANDLER, systemd=systemd),
             settings=Settings(cgroup_driver=driver),
             paths=Paths(data=str(top / "data"), state=str(top / "run")),
             host=replace(HOST, cgroup_layout="v2"),
             cgroups=Tree(CgroupLayout("v2", {}, str(top / "cg"), frozenset({"cpu", "memory"}))),
-            runtime=RuntimeProgram(str(program), "/root", systemd=driver == "systemd"),
+            runtime=RuntimeProgram("/no/runtime", "/root", systemd=driver == "systemd"),
             monitor=MonitorProgram("conmon", "/e", "/s"),
         )
         self.record = ContainerRecord(
@@ -155,27 +173,84 @@ async def test_without_a_bundle_or_with_wrong_limits_nothing_is_tried(tmp_path: 
     assert world.content() == {}
 
 
-async def test_with_systemd_the_runtime_is_told_and_the_rest_is_written(tmp_path: Path) -> None:
+async def test_systemd_is_told_every_limit_and_not_only_the_one_that_changed(
+    tmp_path: Path, busctl: Busctl
+) -> None:
     world = World(tmp_path, "systemd")
-    wanted = Resources(
-        cpu_shares=512,
-        memory_limit_in_bytes=64 * MIB,
-        hugepage_limits={"2MB": 4 * MIB},
-        unified={"memory.high": "1000"},
-    )
-    await world.updates.container(world.record, wanted)
-    argv, document = world.told.read_text().split("\n", 1)
-    assert argv.split()[:3] == ["--root=/root", "--systemd-cgroup", "update"]
-    assert argv.split()[-1] == world.record.id
-    assert json.loads(document)["memory"] == {"limit": 64 * MIB, "swap": 64 * MIB}
+    before = Resources(cpu_shares=512, unified={"memory.high": "1000"})
+    wanted = replace(before, memory_limit_in_bytes=64 * MIB, hugepage_limits={"2MB": 4 * MIB})
+    await world.updates.container(replace(world.record, resources=before), wanted)
     assert world.content() == {
-        "cpu.weight": "59",  # as unified has it: the runtime's own scale may differ
+        "memory.max": str(64 * MIB),
+        "memory.swap.max": "0",
         "hugetlb.2MB.max": str(4 * MIB),
         "hugetlb.2MB.rsvd.max": str(4 * MIB),
-        "memory.high": "1000",
     }
+    (told,) = busctl.told()
+    assert told.partition("SetUnitProperties ")[2] == (
+        f"sba(sv) crib-{world.record.id}.scope true 4 CPUWeight t 59 MemoryHigh t 1000"
+        f" MemoryMax t {64 * MIB} MemorySwapMax t 0"
+    )
+    await world.updates.container(replace(world.record, resources=wanted), replace(wanted, oom_score_adj=5))
+    assert len(busctl.told()) == 1
     with pytest.raises(WrongState, match="in use"):
         await world.updates.container(world.record, Resources(memory_limit_in_bytes=MIB))
+    with pytest.raises(InvalidRequest, match="nothing"):
+        await world.updates.container(world.record, Resources(unified={"memory.nothing": "1"}))
+    assert len(busctl.told()) == 1
+
+
+async def test_systemd_is_told_a_new_containers_cpus(tmp_path: Path, busctl: Busctl) -> None:
+    world = World(tmp_path, "systemd")
+    config = replace(world.record.config, resources=Resources(cpu_shares=2, cpuset_cpus="1-2"))
+    await world.updates.created(replace(world.record, config=config))
+    (told,) = busctl.told()
+    assert told.endswith(f"crib-{world.record.id}.scope true 1 AllowedCPUs ay 1 6")
+    await world.updates.created(world.record)
+    assert len(busctl.told()) == 1
+
+
+async def test_what_a_scope_is_made_with_alone_is_refused_later(tmp_path: Path, busctl: Busctl) -> None:
+    world = World(tmp_path, "systemd", systemd=257)
+    wanted = Resources(unified={"memory.oom.group": "1"})
+    with pytest.raises(InvalidRequest, match=r"^linux\.unified\['memory\.oom\.group'\]: .* not later"):
+        await world.updates.container(world.record, wanted)
+    wanted = replace(wanted, cpu_shares=512)
+    before = replace(world.record, resources=Resources(unified={"memory.oom.group": "1"}))
+    await world.updates.container(before, wanted)
+    assert len(busctl.told()) == 1
+
+
+async def test_cpus_that_were_all_are_all_again(tmp_path: Path, busctl: Busctl) -> None:
+    """An empty set cannot be written where there are processes."""
+    world = World(tmp_path, "systemd")
+    (tmp_path / f"cg{world.pod}" / "cpuset.cpus.effective").write_text("0-3\n")
+    busctl.refuse("no")
+    with pytest.raises(Broken):
+        await world.updates.container(world.record, Resources(cpuset_cpus="1", cpu_shares=512))
+    assert world.content() == {"cpuset.cpus": "0-3"}
+
+
+async def test_what_systemd_refuses_is_taken_back_in_the_files(tmp_path: Path, busctl: Busctl) -> None:
+    world = World(tmp_path, "systemd")
+    busctl.refuse("Unit crib.scope not found.")
+    wanted = Resources(cpu_shares=512, memory_limit_in_bytes=64 * MIB, unified={"pids.max": "9"})
+    with pytest.raises(Broken, match=r"^limits of crib-c+\.scope: .*not found"):
+        await world.updates.container(world.record, wanted)
+    assert world.content() == {}
+
+
+async def test_a_pods_own_slice_is_told_too(tmp_path: Path, busctl: Busctl) -> None:
+    world = World(tmp_path, "systemd")
+    record = replace(sandbox(), resources=Resources(cpu_shares=512, unified={"hugetlb.2MB.max": "0"}))
+    await world.updates.pod(record, "resources")
+    assert world.content(world.pod) == {
+        "cpu.weight": "59",
+        "hugetlb.2MB.max": "0",
+        "hugetlb.2MB.rsvd.max": "0",
+    }
+    (told,) = busctl.told()
+    assert told.endswith(f"crib-{sandbox().id}.slice true 1 CPUWeight t 59")
 
 
 async def test_a_pods_own_cgroup_is_limited_and_a_clients_is_not(tmp_path: Path) -> None:

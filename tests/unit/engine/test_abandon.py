@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from crib.engine.retries import FIRST_PAUSE, MAX_LEFT
 from crib.model.container import ContainerState
 from crib.model.errors import Aborted, Broken, Exhausted, NotFound
+from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.sandbox import SandboxState
-from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
+from tests.fakes.world import IMAGE, World, bounded, container_config, pod_config, turns, until
 
 
 async def failed(call: Awaitable[object], kind: type[Exception]) -> str:
@@ -130,6 +132,21 @@ async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_t
     assert set(world.handler.pods) == set(world.records.sandboxes) == {again}
 
 
+async def test_what_a_thread_or_a_killed_program_waits_for_is_shown_with_its_object(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await world.pod()
+    waits = (
+        ThreadWait("foreign", "reading the log /var/log/x", pod, 7.0, False),
+        ThreadWait(KILLED, "crun start x (pid 3)", pod, 70.0, True),
+    )
+    ports = replace(world.node._core.ports, vitals=lambda: Vitals(waiting=waits))
+    monkeypatch.setattr(world.node._core, "ports", ports)
+    thread, program = world.node.abandon.under_way()
+    assert (thread.name, thread.stage, thread.title) == ("thread (foreign)", waits[0].what, "default/web")
+    assert (program.name, program.stage, program.seconds) == ("killed program", waits[1].what, 70.0)
+
+
 async def test_what_is_not_there_cannot_be_abandoned(world: World) -> None:
     with pytest.raises(NotFound):
         world.node.abandon("no-such-id", "")
@@ -149,6 +166,46 @@ async def test_a_removal_that_failed_is_tried_again_by_itself_until_nothing_is_l
         await turns(60)
     assert world.records.sandboxes == {}
     assert world.node.abandon.under_way() == []
+
+
+async def test_what_waits_for_its_next_try_is_taken_away_at_once_when_it_is_abandoned(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("delete=1*error(busy)")
+    assert "busy" in await failed(world.node.containers.remove(container), Broken)
+    (waits,) = world.node.abandon.under_way()
+    assert (waits.object, waits.stage) == (container, f"next try within {FIRST_PAUSE:.0f} s")
+    world.node.abandon(container, "")
+    await until(lambda: world.records.containers == {})
+
+
+async def test_a_try_that_is_under_way_when_its_object_is_abandoned_is_followed_by_the_next_at_once(
+    world: World, later: Callable[[float], None]
+) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("delete=1*error(busy)")
+    assert "busy" in await failed(world.node.containers.remove(container), Broken)
+    hold = world.handler.failpoints.hold("delete")
+    later(FIRST_PAUSE)
+    async with bounded():
+        await hold.reached.wait()
+    world.node.abandon(container, "")
+    world.handler.failpoints.set("delete=1*error(busy still)")
+    hold.release.set()
+    await until(lambda: world.records.containers == {})
+
+
+async def test_who_waits_for_work_without_a_pod_is_counted_too(world: World) -> None:
+    await world.pulled()
+    hold = world.images.failpoints.hold("sweep")
+    removing = asyncio.ensure_future(world.node.images.remove(IMAGE))
+    async with bounded():
+        await hold.reached.wait()
+    (work,) = world.node.abandon.under_way()
+    assert (work.name.partition(" sha256:")[0], work.callers) == ("remove image", 1)
+    removing.cancel()
+    await until(lambda: world.node.abandon.under_way()[0].callers == 0)
+    hold.release.set()
+    await until(lambda: world.node.abandon.under_way() == [])
 
 
 async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, W
 from crib.model.events import EventType
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxState
+from tests.fakes.handler import STOP_OF_SYSTEMD
 from tests.fakes.images import made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
 
@@ -37,6 +39,14 @@ async def test_a_create_records_its_intent_with_the_layers_it_holds_then_the_res
     assert record.process == world.inside(container).process
     assert record.image_ref.startswith("docker.io/library/busybox@sha256:")
     assert [row.id for row in world.node.containers.list()] == [container]
+
+
+async def test_a_stop_signal_that_the_handler_finds_is_the_containers(world: World) -> None:
+    pod = await world.pod()
+    await world.pulled()
+    init, shell = await world.created(pod, "init", "/sbin/init"), await world.created(pod, "sh", "sh")
+    assert world.node.containers.get(init).stop_signal == STOP_OF_SYSTEMD
+    assert world.node.containers.get(shell).stop_signal == signal.SIGTERM
 
 
 async def test_create_start_and_exit_tell_their_events_in_order(world: World) -> None:

@@ -175,5 +175,7 @@ async def test_a_sweep_that_the_disk_refuses_fails_no_verb(caplog: pytest.LogCap
     async def refused() -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/var/lib/crib/staging")
 
-    await StoreGate(refused).sweep()
+    tries: list[str] = []
+    await StoreGate(refused, lambda: tries.append("again")).sweep()
     assert "Read-only file system: '/var/lib/crib/staging'" in caplog.text
+    assert tries == ["again"]

@@ -95,18 +95,18 @@ async def test_exec_is_refused_without_a_command_or_a_running_container(world: W
         await world.node.containers.exec_sync("f" * 64, ExecCommand(("true",)))
 
 
-async def test_a_cancelled_caller_does_not_end_the_command(world: World) -> None:
+async def test_a_command_whose_caller_has_gone_is_ended_with_a_time_out_or_without(world: World) -> None:
     container = await world.running(await world.pod())
-    hold = world.handler.failpoints.hold("exec")
-    work = world.node.containers.exec_sync(container, ExecCommand(("true",)))
-    calling = asyncio.ensure_future(work)
-    async with bounded():
-        await hold.reached.wait()
-        tasks = set(world.node.keeper._tasks)
+    for timeout in (0.0, 600.0):
+        command = ExecCommand(("sleep", "60"), timeout=timeout)
+        calling = asyncio.ensure_future(world.node.containers.exec_sync(container, command))
+        await until(lambda: bool(world.inside(container).commands))
+        session = world.inside(container).commands[-1]
         calling.cancel()
-        hold.release.set()
-        await asyncio.wait(tasks)
-    assert [task.result() for task in tasks] == [ExecResult(0, b"", b"")]
+        async with bounded():
+            assert await session.wait() == 137
+        await until(lambda: world.node.abandon.under_way() == [])
+        world.inside(container).commands.clear()
 
 
 async def test_the_log_of_a_running_container_is_opened_anew(world: World) -> None:

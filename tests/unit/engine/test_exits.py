@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from crib.engine.abandon import ABANDONED
 from crib.engine.containers import exits
 from crib.model.container import ContainerState, Exit
 from crib.model.errors import Broken
@@ -34,3 +35,13 @@ async def test_a_watch_for_exits_that_fails_begins_again(
     world.handler.finish(container, 3)
     await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
     assert world.node.containers.get(container).exit_code == 3
+
+
+async def test_an_exit_of_what_was_abandoned_leaves_the_reason_that_a_person_gave(world: World) -> None:
+    container = await world.running(await world.pod())
+    world.handler.failpoints.set("delete=error(busy)", subject=container)
+    world.node.abandon(container, "its disk is gone")
+    world.handler.finish(container, 3)
+    await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
+    row = world.node.containers.get(container)
+    assert (row.exit_code, row.reason, row.message) == (3, ABANDONED, f"{ABANDONED}: its disk is gone")

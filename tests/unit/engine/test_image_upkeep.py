@@ -49,6 +49,24 @@ async def test_a_pre_pull_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPa
         await world.close()
 
 
+async def test_a_layer_that_somebody_removes_is_missed_without_a_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("crib.engine.images.upkeep.LOOK_INTERVAL", 0.0)
+    world = await started()
+    try:
+        await world.pull(IMAGE)
+        world.images.layers.clear()
+        world.images.failpoints.set("present=2*unavailable(the disk is away)")
+        world.node.images.upkeep.begin([])
+        await until(lambda: world.node.images.status(IMAGE) is None)
+        assert list(world.node.images.list()) == []
+        await world.pull(IMAGE)
+        assert world.node.images.status(IMAGE) is not None
+    finally:
+        await world.close()
+
+
 async def collected(world: World) -> list[str]:
     async with bounded():
         return [row.tags[0] for row in await world.node.images.upkeep.collect()]

@@ -337,6 +337,23 @@ async def test_a_sweep_never_takes_layers_of_a_pull_in_flight_and_comes_afterwar
     assert world.images.layers == {digest_of("fresh")}
 
 
+async def test_an_export_that_hangs_keeps_the_layers_of_its_own_image_only(world: World) -> None:
+    for name in ("own:1", "other:1"):
+        world.images.publish(name, made_image(name, f"of {name}"))
+        await world.pull(name)
+    hold = world.images.failpoints.hold("export")
+    exporting = asyncio.ensure_future(world.node.images.export("/hung/x.tar", ["own:1"], "oci"))
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.images.remove("other:1")
+        assert world.images.layers == {digest_of("of own:1")}
+        await world.node.images.remove("own:1")
+        assert world.images.layers == {digest_of("of own:1")}
+        hold.release.set()
+        await exporting
+    await until(lambda: not world.images.layers)
+
+
 async def test_a_sweep_after_a_failed_pull_takes_its_layers(world: World) -> None:
     world.images.publish("new", made_image("new", "fresh"))
     hold = world.images.failpoints.hold("pull")
@@ -374,6 +391,18 @@ async def test_a_sweep_never_takes_layers_of_a_container_whose_image_was_removed
         await world.node.containers.remove(container)
         await world.node.images.sweep()
     assert world.images.layers == set()
+
+
+async def test_a_sweep_that_fails_is_tried_again_until_it_succeeds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crib.engine.retries.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("crib.engine.retries.Retries.later.__defaults__", (0.0,))
+    await world.pull(IMAGE)
+    world.images.failpoints.set("sweep=3*unavailable(the disk is away)")
+    async with bounded():
+        await world.node.images.remove(IMAGE)
+    await until(lambda: not world.images.layers)
 
 
 async def test_a_sweep_that_fails_does_not_fail_the_pull_that_it_came_after(world: World) -> None:

@@ -155,3 +155,49 @@ def test_a_step_that_ends_the_program_leaves_the_loop_usable() -> None:
                 assert await TaskKeeper().start("verb", verb()) == 1
 
         runner.run(story())
+
+
+async def next_step() -> None:
+    """Until a step of a verb that is due from now on has been taken."""
+    taken = asyncio.Event()
+    asyncio.get_running_loop().call_soon(taken.set, context=verb_context())
+    async with bounded():
+        await taken.wait()
+
+
+def with_calls(
+    number: int, monkeypatch: pytest.MonkeyPatch, story: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """A story that begins as so many calls have just been taken up; no patience ends."""
+    monkeypatch.setattr(lanes, "PATIENCE", 3600.0)
+    monkeypatch.setattr(lanes, "CROWD_SECONDS", 3600.0)
+
+    async def whole() -> None:
+        await next_step()  # from here on verbs are patient
+        for _ in range(number):
+            lanes.note_call()
+        await story()
+
+    on_two_lanes(whole)
+
+
+def test_while_many_calls_come_no_step_is_taken_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "LULL", 3600.0)
+    steps: list[str] = []
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_soon(steps.append, "step", context=verb_context())
+        for _ in range(5):
+            await asyncio.sleep(0.002)  # rounds in which nothing else happens
+        assert steps == []
+
+    with_calls(lanes.CROWD, monkeypatch, story)
+
+
+def test_a_lull_without_a_call_ends_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_calls(lanes.CROWD, monkeypatch, next_step)
+
+
+def test_few_calls_hold_up_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "LULL", 3600.0)
+    with_calls(lanes.CROWD - 1, monkeypatch, next_step)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
-from crib.engine.recovery.recover import BOUND, GATE_BOUND, PARALLEL, PATIENCE
+from crib.engine.recovery.recover import BOUND, GATE_BOUND, PARALLEL, PATIENCE, sweep
+from crib.engine.retries import FIRST_PAUSE
 from crib.engine.sandboxes.losses import LOST
-from crib.model.container import ContainerState, ExecCommand
+from crib.model.container import ContainerRecord, ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
-from crib.model.ids import ContainerId, SandboxId
+from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.sandbox import NetworkAttachment, SandboxState
+from crib.ports import Observation
+from tests.fakes.handler import FakeHandler
 from tests.fakes.images import digest_of
 from tests.fakes.world import IMAGE, World, bounded, pod_config, turns, until
 
@@ -245,6 +249,38 @@ async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
     assert world.node.containers.get(other).exit_code == 3
     world.handler.finish(stuck, 6)
     await until(lambda: world.node.containers.get(stuck).exit_code == 6)
+
+
+async def test_a_container_whose_look_no_cancellation_ends_is_unknown_at_the_bound_too(
+    world: World, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a thread that hangs for longer than that: its caller waits for it up to its own limit."""
+    container = await world.running(await world.pod())
+    await world.restarted(start=False)
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def unstoppable(record: ContainerRecord) -> Observation:
+        reached.set()
+        while not goes_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await goes_on.wait()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(world.handler, "observe", unstoppable)
+    starting = asyncio.ensure_future(world.node.start())
+    try:
+        async with bounded():
+            await reached.wait()
+        await turns()
+        later(2 * BOUND)
+        async with bounded():
+            await starting
+            await world.node.settled()
+        record = world.node.containers.get(container)
+    finally:
+        goes_on.set()
+    assert (record.state, record.reason) == (ContainerState.UNKNOWN, "RecoveryError")
+    assert f"took more than {BOUND:.0f} s" in record.message
 
 
 async def test_twenty_containers_that_hang_delay_neither_the_start_nor_what_is_seen_of_others(
@@ -524,6 +560,19 @@ async def test_networks_are_swept_though_a_handler_cannot_remove_what_is_stray(w
     assert world.networks.held == {}
 
 
+async def test_a_handler_that_cannot_sweep_keeps_no_other_from_it(world: World) -> None:
+    pod = await world.pod()
+    core, broken = world.node._core, FakeHandler(world.clock)
+    broken.failpoints.set("sweep=error(busy)")
+    core.ports = replace(core.ports, handlers={HandlerName("broken"): broken, **core.ports.handlers})
+    record = core.sandboxes.get(pod)
+    assert record is not None
+    core.sandboxes.remove(record)
+    with pytest.raises(Broken, match="busy"):
+        await sweep(core)
+    assert world.handler.pods == {}
+
+
 async def test_a_sweep_of_networks_that_hangs_does_not_hold_up_the_start_and_goes_on(
     world: World,
 ) -> None:
@@ -546,3 +595,20 @@ async def test_what_goes_wrong_in_a_sweep_of_networks_is_in_the_log(
     world.networks.failpoints.set("sweep=1*bug(oops)")
     await world.start()
     assert "what networks hold for no pod stays: oops" in caplog.text
+
+
+async def test_what_networks_hold_is_looked_for_again_where_pods_came_before(
+    world: World, later: Callable[[float], None]
+) -> None:
+    pod = await world.pod()
+    del world.records.sandboxes[pod]
+    await world.restarted(start=False)
+    world.networks.failpoints.set("sweep=2*unavailable(pods are waiting)")
+    before = world.networks.failpoints.count("sweep")
+    await world.start()
+    assert set(world.networks.held) == {pod}
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE):
+        later(pause)
+        await turns(60)
+    assert world.networks.held == {}
+    assert world.networks.failpoints.count("sweep") - before == 3

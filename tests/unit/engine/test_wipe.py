@@ -149,3 +149,19 @@ async def test_an_offline_wipe_removes_containers_whose_pod_is_not_on_record(wor
     told = await wiped_offline(world, "pods")
     assert any(container in one.name for one in told)
     assert world.records.containers == dict[ContainerId, object]()
+
+
+async def test_a_sweep_that_fails_keeps_no_other_from_an_offline_wipe(world: World) -> None:
+    pod = await world.pod()
+    await world.running(pod)
+    world.records.sandboxes.clear()
+    world.records.containers.clear()
+    await world.restarted(start=False)
+    world.handler.failpoints.set("sweep=error(no descriptor left)")
+    async with bounded():
+        await world.node.load()
+        told = [one async for one in world.node.wipe.offline(WipeOrder(frozenset({"pods", "network"})))]
+    assert world.networks.held == {}
+    problems = {one.name: one.problem for one in told}
+    assert problems["what belongs to no record, of handler crun"] == "no descriptor left"
+    assert problems[f"address 10.1.0.2 of pod {pod}"] == ""

@@ -65,6 +65,7 @@ def test_default_profile_lets_the_daemon_send_signals(tmp_path: Path) -> None:
         "deny @{PROC}/* w,",
         "deny @{PROC}/sys/kernel/sh[^m]** w,",
         "deny @{PROC}/{kcore,kmem,mem,sysrq-trigger} rwklx,",
+        "deny /sys/fs/c[^g]*/** wklx,",
         "deny /sys/firmware/** rwklx,",
         "deny /sys/devices/virtual/powercap/** rwklx,",
         "deny /sys/kernel/security/** rwklx,",

@@ -59,7 +59,7 @@ def test_v1_numbers(tmp_path: Path) -> None:
     )
     assert _v1(tmp_path).read("/a") == CgroupStats(cpu_ns=123456789, memory=memory, pids=4)
     assert _v1(tmp_path).oom_kills("/a") == 2
-    assert _v1(tmp_path).oom_kills("/gone") == 0
+    assert _v1(tmp_path).oom_kills("/gone") is None
 
 
 def test_v1_without_a_limit_of_its_own_and_with_less_usage_than_cache(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_cgroup_that_is_gone_is_told(tmp_path: Path) -> None:
     layout = CgroupLayout("v2", {}, str(tmp_path), frozenset())
     with pytest.raises(FileNotFoundError):
         StatsReader(layout).read("/gone")
-    assert StatsReader(layout).oom_kills("/gone") == 0
+    assert StatsReader(layout).oom_kills("/gone") is None
 
 
 def test_v2_numbers_and_pressure(tmp_path: Path) -> None:
@@ -117,3 +117,13 @@ def test_v2_without_swap_accounting_and_pressure_says_nothing_of_either(tmp_path
     assert stats.memory is not None
     assert (stats.memory.swap_usage, stats.memory.pressure) == (None, None)
     assert (stats.cpu_pressure, stats.io_pressure) == (None, None)
+
+
+def test_kills_in_cgroups_that_are_gone_are_the_parents_alone(tmp_path: Path) -> None:
+    _write(tmp_path / "pod", memory__events="oom 9\noom_kill 5\n")
+    for name in ("a", "b"):
+        _write(tmp_path / "pod" / name, memory__events="oom 9\noom_kill 2\n")
+    reader = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset()))
+    assert reader.oom_kills_of_gone("/pod") == 1
+    assert reader.oom_kills_of_gone("/gone") == 0
+    assert _v1(tmp_path).oom_kills_of_gone("/pod") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import pidfds
+from crib.host import pidfds, undying
 from crib.host.capture import Capture
 from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
 
@@ -93,7 +94,21 @@ async def test_a_background_process_that_writes_for_ever_cannot_hold_up_the_resu
     assert result.exit_code == 0
 
 
-async def test_cancelling_run_kills_the_program() -> None:
+async def test_whoever_waits_hears_of_an_end_even_if_what_follows_it_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "not now")
+
+    monkeypatch.setattr(undying, "forget", fail)
+    assert await spawn(("true",)).wait(30.0) == 0
+    assert [str(each) for each in failures] == ["[Errno 5] not now"]
+
+
+async def test_cancelling_run_kills_the_program_and_waits_for_its_end() -> None:
     read_end, write_end = os.pipe()
     options = RunOptions(pass_fds=(write_end,))
     task = asyncio.ensure_future(run(["sleep", "1000"], options=options))
@@ -102,7 +117,8 @@ async def test_cancelling_run_kills_the_program() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.wait_for(asyncio.to_thread(os.read, read_end, 1), 10) == b""
+    os.set_blocking(read_end, False)
+    assert os.read(read_end, 1) == b"", "nobody has the other end any more"
     os.close(read_end)
 
 

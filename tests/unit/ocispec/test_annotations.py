@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from crib.model.settings import HandlerSettings
-from crib.ocispec.annotations import passes
 from crib.ocispec.container import container_spec
+from crib.ocispec.defaults import passes
 from crib.ocispec.inputs import ContainerInputs
 from tests.unit.ocispec.inputs_for_tests import with_config
 

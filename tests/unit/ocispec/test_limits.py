@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Resources, merged
-from crib.ocispec.limits import cpu_weight, limit_files, pod_limits, slice_properties
+from crib.ocispec.limits import cpu_weight, limit_files, pod_limits
 from crib.ocispec.resources import cgroup_limits, resources
 from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config
@@ -116,6 +116,8 @@ def test_the_number_of_processes_is_limited_on_either_version() -> None:
     assert resources(inputs()).pids is None
     own = with_config(resources=Resources(unified={"pids.max": "9"}))
     assert resources(replace(own, pids_limit=100)).pids == oci.Pids(9)
+    on_v2 = resources(replace(own, host=V2, pids_limit=100))
+    assert (on_v2.pids, on_v2.unified) == (None, {"pids.max": "9"})
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "1\n", ""])
@@ -138,21 +140,15 @@ def test_an_updates_errors_name_the_updates_fields() -> None:
         cgroup_limits(Resources(cpuset_cpus="x"), HOST, "linux")
 
 
-def test_a_slice_gets_the_same_limits_as_properties() -> None:
-    limits = cgroup_limits(ALL, V2)
-    assert slice_properties(limits, "v2") == (
-        ("CPUWeight", "t", "59"),
-        ("CPUQuotaPerSecUSec", "t", "500000"),
-        ("CPUQuotaPeriodUSec", "t", "50000"),
-        ("MemoryMax", "t", str(64 * MIB)),
-        ("MemorySwapMax", "t", str(32 * MIB)),
-    )
-    unlimited = cgroup_limits(Resources(memory_limit_in_bytes=-1, cpu_shares=100), HOST)
-    assert slice_properties(unlimited, "v1") == (
-        ("CPUShares", "t", "100"),
-        ("MemoryLimit", "t", str((1 << 64) - 1)),
-    )
-    assert slice_properties(oci.Resources(), "v1") == ()
+def test_version_2_says_shares_and_swap_as_the_files_that_they_are() -> None:
+    made = resources(replace(with_config(resources=ALL), host=V2))
+    assert made.unified == {"cpu.weight": "59", "memory.swap.max": str(32 * MIB)}
+    assert made.memory == oci.Memory(limit=64 * MIB)
+    assert made.cpu == oci.Cpu(quota=25_000, period=50_000, cpus="0-1", mems="0")
+    swapless = replace(with_config(resources=Resources(memory_limit_in_bytes=MIB, cpu_shares=2)), host=V2)
+    assert resources(swapless).unified == {"cpu.weight": "1", "memory.swap.max": "0"}
+    assert resources(swapless).cpu is None
+    assert resources(with_config(resources=ALL)).memory == oci.Memory(limit=64 * MIB, swap=96 * MIB)
 
 
 def test_a_pod_may_use_its_resources_and_its_overhead() -> None:

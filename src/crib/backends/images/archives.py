@@ -22,7 +22,7 @@ ARCHIVE_SECONDS = 10.0
 async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
     """The archive's descriptor, and whether it is a directory. InvalidRequest, Unavailable."""
     opened: list[int] = []
-    close = partial(_close, opened)
+    close = partial(close_all, opened)
     try:
         job = Job(f"opening the archive {path}", path, ARCHIVE_SECONDS, late=close)
         is_directory = await foreign(job, _open_archive, path, opened)
@@ -38,13 +38,13 @@ async def open_file_of(directory: int, name: str, subject: str) -> int:
     opened: list[int] = []
     # The directory is closed by whoever opened it, perhaps before a thread comes to this.
     held = [os.dup(directory)]
-    job = Job(f"{subject}: opening {name}", subject, ARCHIVE_SECONDS, late=partial(_close, opened))
+    job = Job(f"{subject}: opening {name}", subject, ARCHIVE_SECONDS, late=partial(close_all, opened))
     try:
         await FOREIGN.run(job, _open_regular, held, name, opened)
         return opened.pop()
     finally:
-        _close(opened)
-        _close(held)  # where no thread took it
+        close_all(opened)
+        close_all(held)  # where no thread took it
 
 
 def _open_archive(path: str, opened: list[int]) -> bool:
@@ -74,6 +74,7 @@ def _open_regular(held: list[int], name: str, opened: list[int]) -> None:
     opened.append(fd)
 
 
-def _close(descriptors: list[int]) -> None:
+def close_all(descriptors: list[int]) -> None:
+    """Close what is in the list, and empty it: safe to repeat, and for who comes late."""
     while descriptors:
         os.close(descriptors.pop())

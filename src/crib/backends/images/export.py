@@ -88,6 +88,12 @@ def export_images(path: str, images: Sequence[ExportedImage], archive_format: st
     return size
 
 
+def check_place(path: str) -> None:
+    """That a new file can come there. InvalidRequest as with `export_images`."""
+    with _directory(path):
+        pass
+
+
 @contextlib.contextmanager
 def _directory(path: str) -> Iterator[int]:
     """The directory that the archive goes to, when it can be made there."""

@@ -98,6 +98,8 @@ class _Process:
     log: WorkerLog
     pulls: bool
     """Whether it loaded what pulls need while it could; without rights it may not be able to any more."""
+    staging: tuple[int, int] | None
+    """Which directory it works in."""
     spent: bool = False
     """Whether it used up its memory: how much of it will come back nobody knows."""
 
@@ -214,17 +216,23 @@ class ImageWorker:
         if self._process is not None and pulls and not self._process.pulls and not self._requests:
             self._lost(self._process, "it is replaced")
         async with self._starting:
-            if self._process is None:
-                try:
+            try:
+                staging = await self._look_at_staging()
+                if self._process is not None and self._process.staging != staging:
+                    self._lost(self._process, f"somebody has removed {self._staging.path}")
+                if self._process is None:
                     await self._prepare_staging()
                     if self._closed:
                         raise Unavailable("the image store is closed")
-                    self._process = self._spawn(pulls=pulls)
-                except OSError as error:
-                    raise Unavailable(f"image worker could not be started: {error}") from error
+                    self._process = self._spawn(await self._look_at_staging(), pulls=pulls)
+            except OSError as error:
+                raise Unavailable(f"image worker could not be started: {error}") from error
             return self._process
 
-    def _spawn(self, *, pulls: bool) -> _Process:
+    async def _look_at_staging(self) -> tuple[int, int] | None:
+        return await OURS.run(f"looking for {self._staging.path}", self._staging.identity)
+
+    def _spawn(self, staging: tuple[int, int] | None, *, pulls: bool) -> _Process:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         user = self._staging.user
         root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
@@ -258,7 +266,8 @@ class ImageWorker:
         def closed(reason: str) -> None:
             self._lost(process, reason)
 
-        process = _Process(child, Channel(ours, daemon_decoder(), self._take, closed), log, pulls)
+        channel = Channel(ours, daemon_decoder(), self._take, closed)
+        process = _Process(child, channel, log, pulls, staging)
         _log.debug("image worker started, pid %d", child.pid)
         return process
 

@@ -15,6 +15,7 @@ from functools import partial
 
 from crib.backends.images.messages import BLOB_SUFFIX, staged_name
 from crib.host import files
+from crib.host.directories import in_own
 from crib.model.errors import Broken, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
@@ -71,6 +72,14 @@ class Staging:
         """The directory."""
         return self._paths.staging
 
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the directory: others when somebody has removed it under a worker."""
+        try:
+            found = os.stat(self._paths.staging)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def prepare(self, keep: Collection[Digest] = ()) -> None:
         """Make the directory, the worker's alone, and remove what an earlier worker left in it.
 
@@ -116,6 +125,7 @@ class Staging:
         Those in `again` replace what we have. Broken when a staged file is missing or is not what the worker
         said; it is removed then.
         """
+        in_own(self._paths.layers, os.stat)
         sizes: dict[Digest, int] = {}
         missing: dict[Digest, Layer] = {}
         for layer in layers:

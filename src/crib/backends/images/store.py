@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,20 +16,22 @@ from functools import partial
 
 import msgspec
 
-from crib.backends.images.archives import opened_archive
+from crib.backends.images.archives import ARCHIVE_SECONDS, opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
-from crib.backends.images.export import export_images
+from crib.backends.images.export import check_place, export_images
 from crib.backends.images.image_worker import ImageWorker
 from crib.backends.images.layer_tars import StoredTars
 from crib.backends.images.messages import Import, Pull, TransferLimits
 from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.registries.hosts import RegistryHosts
 from crib.backends.images.signatures import judged_by, problem_with
+from crib.backends.images.space import StoreSpace
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.backends.waiting import foreign, ours
 from crib.host import files
+from crib.host.directories import in_own
 from crib.host.threads import Job
 from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting
@@ -53,11 +54,10 @@ from crib.ports import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"
-_USAGE_SECONDS = 10.0
 KEYS_SECONDS = 10.0
 """To read the keys of a policy rule, and check signatures by them."""
 READ_SECONDS = 3600.0
-"""For what reads or syncs whole layers, or looks at every file: at a slow disk's pace it takes long."""
+"""For what reads or syncs whole layers: at a slow disk's pace it takes long."""
 
 
 class LayerStore:
@@ -78,7 +78,7 @@ class LayerStore:
         self._removing = asyncio.Lock()
         """Held by `sweep`, so that nobody counts on a layer that it is about to remove."""
         self._wanted: Counter[Digest] = Counter()
-        self._writable: tuple[float, FilesystemUsage] | None = None
+        self._space = StoreSpace(paths, self._directories)
 
     @property
     def mounting(self) -> LayerMounting:
@@ -156,10 +156,15 @@ class LayerStore:
             return await ours(job, check_layer, path, layer)
 
     async def export(self, path: str, images: Sequence[ExportedImage], archive_format: str) -> int:
-        """Write images to a new archive; its size in bytes."""
+        """Write images to a new archive; its size in bytes. Their layers stay meanwhile, and no others."""
         layers = [layer.diff_id for image in images for layer in image.record.layers]
         tars = StoredTars(self._paths.layer_file, self._paths.layer_directory)
-        with self._holding(layers):
+        with contextlib.ExitStack() as held:
+            async with self._removing:
+                held.enter_context(self._holding(layers))
+            # By itself first: a path that does not answer is found out long before an archive is written.
+            job = Job(f"looking at the place of the archive {path}", path, ARCHIVE_SECONDS)
+            await foreign(job, check_place, path)
             job = Job(f"writing the archive {path}", path, READ_SECONDS)
             return await foreign(job, export_images, path, images, archive_format, tars)
 
@@ -178,9 +183,7 @@ class LayerStore:
 
     async def space(self) -> DiskSpace:
         """Of the file system that holds the layers."""
-        what = f"asking for the space of {self._paths.layers}"
-        found = await ours(what, os.statvfs, self._paths.layers)
-        return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+        return await self._space.disk()
 
     async def present(self) -> Collection[Digest]:
         """The layers that are on disk, as files or directories."""
@@ -206,17 +209,11 @@ class LayerStore:
 
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
-        job = Job(f"measuring the layers in {self._paths.layers}", limit=READ_SECONDS)
-        return await ours(job, self._usage)
+        return await self._space.usage()
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
-        if self._writable is None or time.monotonic() - self._writable[0] > _USAGE_SECONDS:
-            job = Job(f"measuring {self._paths.writable_layers}", limit=READ_SECONDS)
-            found = await ours(job, files.disk_usage, self._paths.writable_layers)
-            usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
-            self._writable = time.monotonic(), usage
-        return self._writable[1]
+        return await self._space.writable_usage()
 
     async def dismantle(self) -> None:
         """Unmount every layer, and the directory that they are mounted below."""
@@ -244,32 +241,22 @@ class LayerStore:
         )
 
     async def _list(self) -> list[Digest]:
-        return await ours(f"listing {self._paths.layers}", self._listed)
+        try:
+            return await ours(f"listing {self._paths.layers}", self._listed)
+        except OSError as error:
+            raise Unavailable(f"{self._paths.layers} cannot be listed: {error.strerror}") from error
 
     def _listed(self) -> list[Digest]:
-        names = os.listdir(self._paths.layers)
+        names = in_own(self._paths.layers, os.listdir)
         digests = (digest_from_hex(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
         found = [digest for digest in digests if digest is not None]
         return [*found, *(layer for layer in self._directories.listed() if layer not in found)]
 
     def _remove_incoming(self) -> None:
         """Of an adoption that a crash cut short: `sweep` and `_adopt` never run at once."""
-        for name in os.listdir(self._paths.layers):
+        for name in in_own(self._paths.layers, os.listdir):
             if name.startswith(".") and name.endswith(".incoming"):
                 files.remove_tree(f"{self._paths.layers}/{name}")
-
-    def _usage(self) -> FilesystemUsage:
-        layers, staged = self._directories.usage(), files.disk_usage(self._paths.staging)
-        used, inodes = layers.bytes + staged.bytes, layers.inodes + staged.inodes
-        for entry in os.scandir(self._paths.layers):
-            with contextlib.suppress(FileNotFoundError):
-                if not entry.is_dir(follow_symlinks=False):
-                    used, inodes = used + entry.stat(follow_symlinks=False).st_blocks * 512, inodes + 1
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(self._paths.image_database + suffix)
-                used, inodes = used + status.st_blocks * 512, inodes + 1
-        return FilesystemUsage(self._paths.layers, used, inodes, time.time_ns())
 
     @contextlib.contextmanager
     def _holding(self, layers: Collection[Digest]) -> Iterator[None]:

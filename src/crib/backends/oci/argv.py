@@ -69,10 +69,6 @@ class RuntimeProgram:
         more = (*apart, *terminal, *below, container)
         return self._global(f"--log={files.log}", "exec", "--process", files.process, *more)
 
-    def update(self, container: str, resources: str) -> tuple[str, ...]:
-        """Change limits to those of a file, in the shape of config.json's `linux.resources`."""
-        return self._global("update", "--resources", resources, container)
-
     def features(self) -> tuple[str, ...]:
         """Print what it can do (OCI runtime spec, features.md)."""
         return self._global("features")

@@ -37,6 +37,8 @@ class BundleNote:
     """Its spec has hooks that the runtime's delete runs."""
     pod: str = ""
     """Id of its sandbox; empty in a note of an earlier crib."""
+    oom_kills: int = 0
+    """Of the pod's counter, those that are none of its (`oom.OomKills`)."""
 
 
 class Bundles:
@@ -82,6 +84,7 @@ class Bundles:
             "log": note.log_path,
             "newLog": note.new_log,
             "poststop": note.poststop,
+            "oomKills": note.oom_kills,
         }
         atomic_write(self._note_path(container), json.dumps(document).encode(), 0o600)
         self._notes[container] = note
@@ -107,6 +110,7 @@ class Bundles:
                 log_path=str(document.get("log", "")),
                 new_log=bool(document.get("newLog", False)),
                 poststop=bool(document.get("poststop", False)),
+                oom_kills=int(document.get("oomKills", 0)),
             )
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
             return None

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import signal
 
 from crib.backends.oci.argv import Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.failures import runtime_words
 from crib.backends.oci.refusals import create_failure
 from crib.host.capture import Capture
+from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
 from crib.host.sealed import executable
 from crib.host.streams import unread_bytes
 from crib.host.threads import OURS
 from crib.model.errors import Broken
+from crib.model.sandbox import ProcessIdentity
 from crib.wire.conmon import CONTROL_FIFO, MAX_SYNC_LINE, decode_sync
 
+_GRACE = 2.0
+"""Seconds that a monitor has to end by itself, and from SIGKILL."""
 _TELL_PAUSE = 0.002
 _TELL_TRIES = 2500
 
@@ -105,6 +112,7 @@ class MonitorStart:
                     },
                     # An `oom` file is written to the working directory.
                     cwd=container.bundle,
+                    owner=container.id,
                 ),
             )
         except BaseException:
@@ -138,6 +146,23 @@ class MonitorStart:
     def close(self) -> None:
         self._sync.close()
         self._words.__exit__(None, None, None)
+
+
+async def end_monitor(monitor: ProcessIdentity | None) -> None:
+    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
+    if monitor is None or not is_alive(monitor):
+        return
+    try:
+        pidfd = open_pidfd(monitor.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if is_alive(monitor) and not await wait_pidfd(pidfd, _GRACE):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await wait_pidfd(pidfd, _GRACE)
+    finally:
+        os.close(pidfd)
 
 
 async def tell(bundle: str, command: bytes, fifo: str = CONTROL_FIFO) -> bool:

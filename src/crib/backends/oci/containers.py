@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import glob
 import logging
 import os
-import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from crib.backends.oci.argv import Monitored, RuntimeProgram
 from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
 from crib.backends.oci.cdi import CdiRegistry
-from crib.backends.oci.conmon import Monitors, MonitorStart
+from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import trying
 from crib.backends.oci.filters import SeccompFilters
@@ -23,6 +24,7 @@ from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
 from crib.backends.oci.labels import Labels
 from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import check_log
+from crib.backends.oci.oom import OomKills
 from crib.backends.oci.places import Landing, Placed, check_landings, check_places
 from crib.backends.oci.pod_files import write_hosts
 from crib.backends.oci.programs import delete_state, forget_state, knowing
@@ -33,6 +35,7 @@ from crib.backends.oci.rootfs import (
     make_directories,
     mount_root,
     read_facts,
+    remove_writable_layer,
     unmount_root,
 )
 from crib.backends.oci.sources import (
@@ -46,15 +49,17 @@ from crib.backends.oci.sources import (
 from crib.backends.oci.unused_logs import remove_unused
 from crib.backends.oci.volumes import Stacks, Volumes
 from crib.host.null_device import keep_null_device
-from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.model.signals import signal_number
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
+from crib.ocispec.init_system import STOP_SIGNAL_KEY
 from crib.ocispec.inputs import ContainerInputs, PodPaths
+from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
@@ -64,7 +69,6 @@ from crib.wire import oci_runtime as oci
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
-_MONITOR_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +81,16 @@ class Request:
 
 
 class Containers:
-    """Creates and deletes containers.
+    """Creates and deletes containers. Nothing is cleaned up but by `delete`, which needs the id alone."""
 
-    Nothing is cleaned up but by `delete`, which needs no more than the id.
-    """
-
-    def __init__(self, environment: OciEnvironment, bundles: Bundles, layers: LayerMounts) -> None:
+    def __init__(
+        self, environment: OciEnvironment, bundles: Bundles, layers: LayerMounts, oom: OomKills
+    ) -> None:
         self._env = environment
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
+        self._oom = oom
         self._volumes = Volumes(self._paths, layers, environment.settings)
         self._monitors = Monitors(environment.monitor, environment.runtime)
         self._filters = SeccompFilters(environment.runtime.root)
@@ -94,6 +98,7 @@ class Containers:
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
         self._told_of_null_device = False
+        self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
@@ -123,29 +128,40 @@ class Containers:
                 await OURS.run(self._ours(record.id), self._filters.learn, record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
-            process=first, monitor=monitor, user=ContainerUser(user.uid, user.gid, user.additional_gids)
+            process=first,
+            monitor=monitor,
+            user=ContainerUser(user.uid, user.gid, user.additional_gids),
+            stop_signal=signal_number(spec.annotations.get(STOP_SIGNAL_KEY, "")),
         )
 
     async def delete(self, container: ContainerId, *, made: bool = True) -> None:
-        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`."""
+        """Take away all there is of a container; safe to repeat. Not its log, unless it was never `made`.
+
+        One at a time, as one of them may be asked for by a thread that came too late (`_prepared`).
+        """
         what = f"delete of container {container}"
-        with trying(what):
-            note = await self._bundles.note(container)
-            over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        async with self._deletes.setdefault(container, asyncio.Lock()):
+            with trying(what):
+                await self._delete(what, container, made=made)
+
+    async def _delete(self, what: str, container: ContainerId, *, made: bool) -> None:
+        note = await self._bundles.note(container)
+        over, runtimes = await OURS.run(self._ours(container), self._left_to_do, container, note)
+        if not over:
+            await self._delete_in_runtimes(container, runtimes)
+        if note is not None:
+            if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
+                raise Broken(f"{what}: processes in {note.cgroup} do not die")
+            await end_monitor(note.monitor)
             if not over:
+                # A monitor that was in the middle of a create may have made it after the first look.
                 await self._delete_in_runtimes(container, runtimes)
-            if note is not None:
-                if not await self._env.cgroups.kill(note.cgroup, _KILL_TIME):
-                    raise Broken(f"{what}: processes in {note.cgroup} do not die")
-                await _end_monitor(note.monitor)
-                if not over:
-                    # A monitor that was in the middle of a create may have made it after the first look.
-                    await self._delete_in_runtimes(container, runtimes)
-                await self._env.cgroups.remove(note.cgroup)
-                if note.new_log and not made:
-                    await remove_unused(note.log_path, note.pod)
-            await OURS.run(self._ours(container), self._erase, container, runtimes)
-            self._bundles.forget(container)
+            await self._env.cgroups.remove(note.cgroup)
+            if note.new_log and not made:
+                await remove_unused(note.log_path, note.pod)
+        await OURS.run(self._ours(container), self._erase, container, runtimes)
+        await remove_writable_layer(self._paths, container)
+        self._bundles.forget(container)
 
     def _left_to_do(
         self, container: ContainerId, note: BundleNote | None
@@ -227,6 +243,7 @@ class Containers:
             log_path=record.log_path,
             new_log=bool(record.log_path) and not os.path.lexists(record.log_path),
             pod=request.sandbox.id,
+            oom_kills=self._oom.before(cgroup),
         )
         self._bundles.make(record.id, note)
         idmap = pod_id_map(self._paths, request.sandbox)
@@ -274,7 +291,7 @@ class Containers:
             image=request.image,
             host=self._env.host,
             handler=self._env.facts,
-            rootfs=read_facts(root),
+            rootfs=read_facts(root, process_args(config, request.image)[0]),
             pod=self._pod_paths(request.sandbox),
             root=root,
             cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),
@@ -377,20 +394,3 @@ class Containers:
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")
         return first, monitor
-
-
-async def _end_monitor(monitor: ProcessIdentity | None) -> None:
-    """Let a monitor whose container is gone write its exit file and end; kill it when it does not."""
-    if monitor is None or not is_alive(monitor):
-        return
-    try:
-        pidfd = open_pidfd(monitor.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if is_alive(monitor) and not await wait_pidfd(pidfd, _MONITOR_GRACE):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await wait_pidfd(pidfd, _MONITOR_GRACE)
-    finally:
-        os.close(pidfd)

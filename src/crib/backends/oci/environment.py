@@ -19,7 +19,7 @@ from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.failures import trying
 from crib.backends.oci.labels import Labels
 from crib.backends.oci.programs import noted_handlers, noted_program, write_note
-from crib.backends.oci.slices import check_systemd
+from crib.backends.oci.slices import systemd_version
 from crib.backends.oci.sources import read_default_profile
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 from crib.host.mounts import make_private_root
@@ -136,8 +136,7 @@ async def open_environment(
             os.chmod(directory, 0o711)  # noqa: S103
         make_private_root(paths.containers)
         systemd = settings.cgroup_driver == "systemd"
-        if systemd:
-            check_systemd()
+        version = await systemd_version() if systemd else 0
         runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd)
         base_spec = read_base_spec(handler.base_spec, name)
         default_seccomp = read_default_profile(handler.containers.seccomp_profile)
@@ -149,9 +148,12 @@ async def open_environment(
         facts = await probe_handler(name, runtime, first)
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
         write_note(paths, name, runtime)
-        await Labels(paths, host).load_default_profile(None, privileged=False)
+        labels = Labels(paths, host)
+        labels.require_types()
+        await labels.load_default_profile(None, privileged=False)
         facts = replace(
             facts,
+            systemd=version,
             monitor=conmon,
             monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
             user_namespaces=facts.user_namespaces and host.idmapped_mounts,

@@ -21,6 +21,7 @@ from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import trying, words_of_failure
 from crib.backends.oci.infra import read_pid
+from crib.backends.oci.labels import Labels
 from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
 from crib.backends.oci.signals import Signals
 from crib.host.adoption import Adopted, expecting
@@ -81,6 +82,7 @@ class Commands:
     def __init__(self, environment: OciEnvironment, bundles: Bundles, signals: Signals) -> None:
         self._env = environment
         self._bundles = bundles
+        self._labels = Labels(environment.paths, environment.host)
         self._signals = signals
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[str] = set()
@@ -132,7 +134,7 @@ class Commands:
             if plan.cgroup:
                 self._env.cgroups.create(plan.cgroup, among_processes=True)
             try:
-                started = await self._start(plan)
+                started = await self._started(plan)
             except BaseException:
                 if plan.cgroup:
                     await self._env.cgroups.kill(plan.cgroup, _KILL_TIME)
@@ -142,6 +144,15 @@ class Commands:
         return ExecSession(
             plan.process, started.streams, followed, lambda: self._kill(plan, started.command, followed)
         )
+
+    async def _started(self, plan: _Plan) -> _Started:
+        """Start it, once more if it failed without its AppArmor profile, and that could be had again."""
+        try:
+            return await self._start(plan)
+        except Broken:
+            if not await self._labels.bring_back(self._bundles.read_process(plan.record.id).apparmor_profile):
+                raise
+        return await self._start(plan)
 
     async def _start(self, plan: _Plan) -> _Started:
         """Run the runtime to its end, and take over what it started."""
@@ -168,7 +179,7 @@ class Commands:
         score = oom_score_adj(plan.record.resources.oom_score_adj, self._env.host)
         child = spawn(
             plan.runtime.exec(plan.record.id, plan.files, plan.name if plan.cgroup else ""),
-            SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score),
+            SpawnOptions(stdin, stdout, stderr, new_session=True, oom_score_adj=score, owner=plan.record.id),
         )
         ends.started()
         limit = self._env.settings.verb_timeout

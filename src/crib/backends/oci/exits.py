@@ -21,7 +21,7 @@ from crib.backends.oci.deaths import Deaths
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.failures import refused_program, trying
 from crib.backends.oci.logs import read_words
-from crib.host.cgroup_stats import StatsReader
+from crib.backends.oci.oom import OomKills
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job
@@ -46,10 +46,10 @@ _KILL_ROUNDS = 10
 class Exits:
     """Reads exit files and says whether memory was the cause."""
 
-    def __init__(self, environment: OciEnvironment, bundles: Bundles, stats: StatsReader) -> None:
+    def __init__(self, environment: OciEnvironment, bundles: Bundles, oom: OomKills) -> None:
         self._env = environment
         self._bundles = bundles
-        self._stats = stats
+        self._oom = oom
         self._monitors: Deaths[ContainerId] = Deaths(self._monitor_ended)
         self._firsts: Deaths[ContainerId] = Deaths(self._first_ended)
         self._streams: set[asyncio.Queue[Exit | None]] = set()
@@ -215,9 +215,4 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
-        return Exit(container, code, at, oom_killed=self._oom_killed(container, note))
-
-    def _oom_killed(self, container: ContainerId, note: BundleNote | None) -> bool:
-        if os.path.exists(f"{self._env.paths.container(container)}/oom"):
-            return True
-        return note is not None and self._stats.oom_kills(note.cgroup) > 0
+        return Exit(container, code, at, oom_killed=self._oom.ended(container, note, code))

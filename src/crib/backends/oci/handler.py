@@ -23,6 +23,7 @@ from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.odd_logs import odd_logs
+from crib.backends.oci.oom import OomKills
 from crib.backends.oci.pods import Pods
 from crib.backends.oci.programs import Programs
 from crib.backends.oci.rootfs import LayerMounts
@@ -36,7 +37,7 @@ from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
 from crib.host.mounts import unmount_tree
-from crib.host.processes import Completed, run
+from crib.host.processes import Completed, RunOptions, run
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
@@ -80,12 +81,13 @@ class OciHandler:
         self._looks = Together("looking at containers", self._look)
         self._pods = Pods(environment)
         self._losses = PodLosses(environment.paths)
-        self._containers = Containers(environment, self._bundles, layers)
+        self._oom = OomKills(environment.paths, stats)
+        self._containers = Containers(environment, self._bundles, layers, self._oom)
         self._explanations = Explanations(environment.paths, layers, self._containers.gather)
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
         self._executions = Executions()
-        self._exits = Exits(environment, self._bundles, stats)
+        self._exits = Exits(environment, self._bundles, self._oom)
         self._attachments = Attachments(environment, self._exits.read)
         self._updates = Updates(environment, self._bundles)
         self._usage = UsageReader(environment.paths, stats)
@@ -109,7 +111,9 @@ class OciHandler:
 
     async def remove_pod(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        self._usage.forget_cgroup(self._pods.cgroup(record))
+        cgroup = self._pods.cgroup(record)
+        self._usage.forget_cgroup(cgroup)
+        self._oom.forget_pod(cgroup)
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -118,6 +122,7 @@ class OciHandler:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._containers.create(Request(record, sandbox, image), stage)
+        await self._updates.created(record)
         self._exits.watch(record.id, created.monitor, created.process)
         return created
 
@@ -152,7 +157,9 @@ class OciHandler:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(run(runtime.start(container), timeout=limit))
+        running = asyncio.ensure_future(
+            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+        )
         try:
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
@@ -201,7 +208,9 @@ class OciHandler:
         with trying(f"delete of container {record.id}"):
             note = await self._bundles.note(record.id)
         await self._containers.delete(record.id, made=record.process is not None)
-        self._usage.forget(record.id, note.cgroup if note is not None else "")
+        cgroup = note.cgroup if note is not None else ""
+        self._usage.forget(record.id, cgroup)
+        self._oom.forget(record.id, cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._exits.stream()
@@ -239,7 +248,8 @@ class OciHandler:
             return ("created" if seen.waits else "running") if is_alive(record.process) else "stopped"
         try:
             with trying(what):
-                completed = await run(runtime.state(record.id), timeout=self._env.settings.verb_timeout)
+                limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+                completed = await run(runtime.state(record.id), timeout=limit, options=options)
         except Broken:
             if runtime == self._env.runtime and self._env.facts.version:
                 raise

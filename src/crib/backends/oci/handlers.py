@@ -31,9 +31,9 @@ def closed_handlers(
 
 
 async def open_handlers(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
+    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts, *, to_run: bool = True
 ) -> Mapping[HandlerName, Handler]:
-    """Probe each. One that cannot be used runs nothing and tells why, unless it is the default one: an error.
+    """Probe each. One that cannot be used runs nothing and tells why; the default one is an error `to_run`.
 
     The default one looks after what handlers have made that are not configured any more.
     """
@@ -43,7 +43,7 @@ async def open_handlers(
         try:
             environments[name] = await open_environment(name, settings, paths, facts)
         except CribError as error:
-            if text == settings.default_handler:
+            if to_run and text == settings.default_handler:
                 raise
             log.warning("handler %s cannot be used: %s", name, error)
             environments[name] = closed_environment(name, settings, paths, facts, str(error))

@@ -22,6 +22,8 @@ _PROGRAM_LIMIT = 64 << 20
 _NOBODY = 65535
 _OOM_SCORE = -998
 """As the kubelet gives its own pod infrastructure: the last to go."""
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""As the kubelet asks for containers. Who may trace the process reaches its /proc."""
 
 
 def install_infra(paths: Paths, catatonit: str) -> str:
@@ -67,9 +69,8 @@ def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, 
         ),
         root=oci.Root(path=root, readonly=True),
         mounts=(
-            oci.Mount(
-                destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev", "ro")
-            ),
+            # Not read-only as a whole: runc sets the process's label through it.
+            oci.Mount(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
             # Without it the runtime would make its default device nodes in the root that all pods share.
             oci.Mount(
                 destination="/dev",
@@ -83,6 +84,7 @@ def infra_spec(record: SandboxRecord, host: HostFacts, paths: Paths, root: str, 
             uid_mappings=uids,
             gid_mappings=gids,
             cgroups_path=cgroup,
+            readonly_paths=_READ_ONLY,
             resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
         ),
     )

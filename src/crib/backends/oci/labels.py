@@ -43,6 +43,8 @@ _levels_lock = threading.Lock()
 _warned: set[str] = set()
 _tried: set[str] = set()
 """Profiles of which this daemon gave the kernel its own text: one that is there may be an earlier one's."""
+_given: set[str] = set()
+"""Those that the kernel took."""
 
 
 class Labels:
@@ -57,20 +59,50 @@ class Labels:
 
         A failure is logged once: whether a container may do without it is the recipe's to say.
         """
-        if not self._host.apparmor or wanted_profile(profile, privileged=privileged) != DEFAULT_PROFILE:
-            return
+        if self._host.apparmor and wanted_profile(profile, privileged=privileged) == DEFAULT_PROFILE:
+            await self._give_default()
+
+    async def bring_back(self, name: str) -> bool:
+        """Whether the AppArmor profile `name` had gone from the kernel, and is there again. Only ours can be.
+
+        Broken for another one that has gone.
+        """
+        if not self._host.apparmor or not name or name == "unconfined":
+            return False
+        if name == DEFAULT_PROFILE:
+            return await self._give_default()
         try:
-            if DEFAULT_PROFILE in apparmor.loaded_profiles() and DEFAULT_PROFILE in _tried:
-                return
+            if name in apparmor.loaded_profiles():
+                return False
+        except OSError as error:
+            raise Broken(f"the kernel's AppArmor profiles cannot be read: {error}") from error
+        raise Broken(f"the AppArmor profile {name!r} is not loaded in the kernel any more")
+
+    async def _give_default(self) -> bool:
+        """Whether the kernel was given our profile."""
+        try:
+            missing = DEFAULT_PROFILE not in apparmor.loaded_profiles()
+            if not missing and DEFAULT_PROFILE in _tried:
+                return False
             _tried.add(DEFAULT_PROFILE)
             keeper = apparmor.own_profile()
             await apparmor.load_profile(apparmor.default_profile(DEFAULT_PROFILE, keeper=keeper))
-            _log.info("loaded the AppArmor profile %s", DEFAULT_PROFILE)
         except (OSError, ProgramFailed) as error:
             words = f"{error}; install apparmor_parser" if isinstance(error, ToolMissing) else str(error)
             if words not in _warned:
                 _warned.add(words)
                 _log.warning("the AppArmor profile %s cannot be loaded: %s", DEFAULT_PROFILE, words)
+            return False
+        if missing and DEFAULT_PROFILE in _given:
+            _log.warning(
+                "loaded the AppArmor profile %s again, which had been removed: "
+                "containers that ran under it are unconfined until they start again",
+                DEFAULT_PROFILE,
+            )
+        else:
+            _log.info("loaded the AppArmor profile %s", DEFAULT_PROFILE)
+        _given.add(DEFAULT_PROFILE)
+        return True
 
     def loaded_profiles(self, profile: SecurityProfile | None, *, privileged: bool) -> frozenset[str]:
         """The profile that a security context needs, if the kernel has it."""
@@ -81,6 +113,18 @@ class Labels:
             return apparmor.loaded_profiles() & {name}
         except OSError as error:
             raise Broken(f"the kernel's AppArmor profiles cannot be read: {error}") from error
+
+    def require_types(self) -> None:
+        """Broken where SELinux is on and its policy has no types for containers: none could be made."""
+        if not self._host.selinux:
+            return
+        for context in (self._host.selinux_process, self._host.selinux_file):
+            if not selinux.is_known(context):
+                raise Broken(
+                    f"the SELinux policy of this host does not know {context}: install the types of "
+                    "containers (container-selinux, or the module container of the reference policy), and "
+                    "start cribd again"
+                )
 
     def take_level(self, record: SandboxRecord) -> str:
         """The pod's level: the one that it asks for, else one that no other pod has.

@@ -14,7 +14,6 @@ import stat
 import time
 
 from crib.backends.oci.conmon import tell
-from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import log_job
 from crib.host.inotify import MOVED_TO, DirectoryWatcher
 from crib.host.threads import FOREIGN
@@ -66,57 +65,59 @@ def _problem(path: str) -> str:
 
 
 async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int) -> bool:
-    """See Handler.rotate_log."""
+    """See Handler.rotate_log. Cut off anywhere, the log has its name, and the next rotation goes on."""
     path, pod = record.log_path, record.sandbox_id
-    done: list[str] = []
-
-    def late() -> None:
-        for aside in filter(None, done):
-            job = log_job("renaming", path, pod)
-            clear_away(f"setting aside the log {path}", FOREIGN.run(job, put_back, path, aside))
-
-    job = log_job("rotating", path, pod, late)
+    aside = await FOREIGN.run(log_job("rotating", path, pod), set_aside, path, size_max, time.time())
+    if not aside:
+        return False
     try:
-        await FOREIGN.run(job, lambda: done.append(set_aside(path, size_max, time.time())))
-        if not done[0]:
-            return False
         await reopen(record, bundle)
-    except BaseException:  # the daemon's end too: where there is no log none is rotated any more
-        for aside in filter(None, done):
-            with contextlib.suppress(OSError):
-                await FOREIGN.run(log_job("renaming", path, pod), put_back, path, aside)
+    except WrongState:  # the monitor was not told, so there will be no new log
+        await FOREIGN.run(log_job("undoing the rotation of", path, pod), undo, aside)
         raise
     await FOREIGN.run(log_job("removing what was set aside of", path, pod), remove_oldest, path, files - 1)
     return True
 
 
 def set_aside(path: str, size: int, now: float) -> str:
-    """Rename a log that has more than `size` bytes; its new path, "" if it was not renamed."""
+    """Give a log that has more than `size` bytes the name that it will have next, too; that, or "".
+
+    It loses its own when the monitor renames the new log over it: whenever we are killed, there is one.
+    """
     try:
         found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode) or found.st_size <= size:
+            return ""
+        if found.st_nlink > 1:  # by a rotation that was cut off
+            for known in _rotated(path):
+                if os.path.samestat(os.lstat(known), found):
+                    return known
+        aside = f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
+        os.link(path, aside, follow_symlinks=False)
     except FileNotFoundError:  # somebody else has just moved it away
         return ""
-    if not stat.S_ISREG(found.st_mode) or found.st_size <= size:
+    except FileExistsError:  # this second's name is taken: it is not time yet
         return ""
-    aside = f"{path}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
-    if os.path.lexists(aside):  # this second's name is taken: it is not time yet
-        return ""
-    os.rename(path, aside)
     return aside
 
 
-def put_back(path: str, aside: str) -> None:
-    """Undo `set_aside`, unless there is a new log already."""
-    with contextlib.suppress(FileExistsError, FileNotFoundError):
-        os.link(aside, path)
-        os.unlink(aside)
+def undo(aside: str) -> None:
+    """Take back `set_aside`, where that is not the only name of what was written."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(aside).st_nlink > 1:
+            os.unlink(aside)
 
 
 def remove_oldest(path: str, keep: int) -> None:
     """Leave `keep` files of the log that were set aside, the youngest ones."""
-    directory, name = os.path.split(path)
-    found = [entry for entry in os.listdir(directory) if entry.startswith(name)]
-    rotated = sorted(entry for entry in found if _ROTATED.fullmatch(entry, len(name)))
-    for entry in rotated[: max(0, len(rotated) - keep)]:
+    found = _rotated(path)
+    for entry in found[: max(0, len(found) - keep)]:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{entry}")
+            os.unlink(entry)
+
+
+def _rotated(path: str) -> list[str]:
+    """The paths of all that was set aside of a log, the oldest first."""
+    directory, name = os.path.split(path)
+    found = (entry for entry in os.listdir(directory) if entry.startswith(name))
+    return [f"{directory}/{entry}" for entry in sorted(found) if _ROTATED.fullmatch(entry, len(name))]

@@ -51,7 +51,8 @@ class PodLosses:
                 if news is not None:
                     yield news
                     continue
-                mounts.listen()
+                with trying("watching mounts"):
+                    mounts.listen()
                 with trying("reading the mount table"):  # 10,000 mounts take 30 ms
                     torn = await OURS.run("reading the mount table", self._torn, tuple(ready()))
                 for sandbox in torn:

@@ -34,7 +34,7 @@ from crib.host.directories import make_directory
 from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
-from crib.host.processes import run
+from crib.host.processes import RunOptions, run
 from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
@@ -120,8 +120,9 @@ class Pods:
             return self._env.names.own_pod(record.id)
 
     async def remove(self, record: SandboxRecord) -> None:
-        """`stop`, then files and cgroup; safe to repeat."""
-        await self.stop(record)
+        """`stop`, unless that has been done, then files and cgroup; safe to repeat."""
+        if not record.released:
+            await self.stop(record)
         await self._erase(record.id, own_cgroup=not record.config.cgroup_parent)
 
     async def remove_unknown(self, sandbox: SandboxId) -> None:
@@ -178,11 +179,11 @@ class Pods:
         await OURS.run(job, write_bundle, bundle, confined(spec, confinement, compiled))
         pid_file = f"{bundle}/pidfile"
         what = f"infra process of sandbox {record.id}"
-        limit = self._env.settings.verb_timeout
-        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit))
+        limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit, options=options))
         if self._env.is_crun and self._filters.is_new(confinement.seccomp):
             await OURS.run(job, self._filters.learn, record.id, confinement.seccomp)
-        checked(what, await run(runtime.start(record.id), timeout=limit))
+        checked(what, await run(runtime.start(record.id), timeout=limit, options=options))
         found = identity(await OURS.run(job, read_pid, pid_file))
         if found is None:
             raise Broken(f"{what}: it ended at once")
@@ -191,21 +192,31 @@ class Pods:
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
         with trying(what):
-            runtimes, know_it = await OURS.run(self._job(sandbox), self._runtimes_of, sandbox)
+            infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
+            job = self._job(sandbox)
+            if (found := await OURS.run(job, self._let_go_without_infra, sandbox, infra_cgroup)) is None:
+                return
+            runtimes, know_it = found
             for runtime in know_it:
                 await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
-            infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
             if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
                 raise Broken(f"{what}: the infra process does not die")
             await self._env.cgroups.remove(infra_cgroup)
-            await OURS.run(self._job(sandbox), self._let_go, sandbox, runtimes)
+            await OURS.run(job, self._let_go, sandbox, runtimes)
 
-    def _runtimes_of(
-        self, sandbox: SandboxId
-    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]]:
-        """Those that it may be of, and those of them that know it."""
+    def _let_go_without_infra(
+        self, sandbox: SandboxId, infra_cgroup: str
+    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]] | None:
+        """`_let_go` at once where there is no infra process to end first, as in most pods.
+
+        Else the runtimes that it may be of, and those of them that know it.
+        """
         runtimes = self._env.runtimes()
-        return runtimes, knowing(runtimes, sandbox)
+        know_it = knowing(runtimes, sandbox)
+        if know_it or self._env.cgroups.exists(infra_cgroup):
+            return runtimes, know_it
+        self._let_go(sandbox, runtimes)
+        return None
 
     def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
         for runtime in runtimes:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from crib.backends.oci.argv import RuntimeProgram
 from crib.backends.oci.failures import runtime_words
 from crib.host.files import atomic_write, remove_tree
-from crib.host.processes import run
+from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS
 from crib.model.paths import Paths
 
@@ -93,7 +93,7 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
     Its failing is no failure of ours: what it made is found and removed without it too.
     """
     try:
-        completed = await run(runtime.delete(name), timeout=timeout)
+        completed = await run(runtime.delete(name), timeout=timeout, options=RunOptions(owner=name))
     except OSError as error:  # the program may be gone, as its handler is
         _log.warning("delete of %s by %s: %s", name, runtime.program, error)
         return

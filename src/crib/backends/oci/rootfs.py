@@ -5,10 +5,12 @@ And what is read and made inside, never outside of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,7 +18,8 @@ from crib.backends.oci.failures import trying
 from crib.backends.oci.idmaps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.host import mounts
 from crib.host.directories import make_directory
-from crib.host.files import make_dirs_in_root, open_root, read_in_root, remove_tree
+from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_root, remove_tree
+from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
 from crib.model.ids import ContainerId, Digest
@@ -27,6 +30,9 @@ _log = logging.getLogger(__name__)
 _FACT_LIMIT = 1 << 20
 _OF_THE_IMAGE = {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
 """What opening or reading a file says where the image is to blame, not the host."""
+WRITABLE_SECONDS = 3.0
+"""That a removal waits for the disk of the writable layers; one of 10,000 files takes half a second."""
+_INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
@@ -87,7 +93,7 @@ def check_mount_points(root: str) -> None:
 
 
 def unmount_root(paths: Paths, container: ContainerId) -> None:
-    """Unmount the root and remove the writable layer and the bundle. Blocks; safe to repeat."""
+    """Unmount the root and remove the bundle. Blocks; safe to repeat."""
     bundle = paths.container(container)
     while mounts.unmount(paths.rootfs(container), lazy=True):
         pass
@@ -101,21 +107,57 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
             raise
         release_below(bundle)
         remove_tree(bundle)
+
+
+async def remove_writable_layer(paths: Paths, container: ContainerId) -> None:
+    """Nobody waits longer than WRITABLE_SECONDS for its disk: the thread goes on by itself. Safe to repeat.
+
+    OSError; Overdue where no thread has begun. What stays on a disk that is read-only, or was given up, is
+    removed by the next start: nothing of it is in use any more.
+    """
+    begun, given_up = threading.Event(), threading.Event()
+
+    def remove() -> None:
+        begun.set()
+        try:
+            remove_tree(paths.writable_layer(container))
+        except OSError as error:
+            if error.errno != errno.EROFS and not given_up.is_set():
+                raise
+            _log.warning("the writable layer of container %s stays: %s", container, error)
+
+    what = f"removing the writable layer of container {container}"
     try:
-        remove_tree(paths.writable_layer(container))
-    except OSError as error:
-        if error.errno != errno.EROFS:
+        await OURS.run(Job(what, container, WRITABLE_SECONDS, stop=given_up.set), remove)
+    except Overdue as error:
+        if not begun.is_set():
             raise
-        # Nothing of it is in use any more: the first start after the disk can be written removes it.
-        _log.warning("the writable layer of container %s stays: %s", container, error)
+        _log.warning("%s", error)
 
 
-def read_facts(root: str) -> RootfsFacts:
-    """The user database of a root.
+def read_facts(root: str, command: str = "") -> RootfsFacts:
+    """The user database of a root, and which init system the command is.
 
     A file that is missing is empty, one that is not a plain file is refused.
     """
-    return RootfsFacts(passwd=_text(root, "etc/passwd"), group=_text(root, "etc/group"))
+    passwd, group = _text(root, "etc/passwd"), _text(root, "etc/group")
+    is_init = command.startswith("/") and os.path.basename(command) in _INITS
+    return RootfsFacts(passwd, group, _file_name(root, command) if is_init else "")
+
+
+def _file_name(root: str, path: str) -> str:
+    """Of the file that the path leads to, empty when there is none."""
+    with contextlib.suppress(OSError):
+        root_fd = open_root(root)
+        try:
+            fd = open_in_root(root_fd, path, os.O_PATH)
+        finally:
+            os.close(root_fd)
+        try:
+            return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        finally:
+            os.close(fd)
+    return ""
 
 
 def _text(root: str, path: str) -> str:

@@ -1,9 +1,9 @@
 """Other limits for what is there: a container's cgroup, its processes' OOM scores, a pod's own cgroup.
 
-With the cgroupfs driver the cgroup's files are written here and not by the runtime's `update`: it is all or
-nothing, works with every runtime, and reaches what `runc update` leaves out (huge pages, unified). With
-systemd the scope is systemd's, so the runtime tells it first, and only what the runtime leaves out is
-written here.
+The cgroup's files are written here and not by the runtime's `update`: it is all or nothing, works with every
+runtime, and reaches what `runc update` leaves out (huge pages, unified). A unit of systemd is told the same
+afterwards: the kernel has taken it then, and systemd, which would only log what the kernel refuses, writes it
+again whenever it reloads.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import contextlib
 import errno
 import logging
 import os
+from dataclasses import dataclass
 
 import msgspec
 
-from crib.backends.oci.bundles import BundleNote, Bundles
+from crib.backends.oci.bundles import Bundles
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import checked, trying
+from crib.backends.oci.failures import trying
 from crib.backends.oci.refusals import refused_field
-from crib.backends.oci.slices import limit_slice
-from crib.host.cgroup_limits import Files, write_limits
-from crib.host.files import atomic_write
-from crib.host.processes import run
+from crib.backends.oci.slices import change_unit, start_slice
+from crib.host.cgroup_limits import Files, restore_limits, write_limits
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, WrongState
 from crib.model.sandbox import Resources, SandboxRecord
-from crib.ocispec.limits import limit_files, pod_limits, slice_properties
+from crib.ocispec.limits import limit_files, pod_limits
 from crib.ocispec.process import oom_score_adj
 from crib.ocispec.resources import cgroup_limits
+from crib.ocispec.unit_properties import OOM_GROUP, OOM_POLICY, unit_properties
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
@@ -41,8 +41,17 @@ _CACHE = {
 }
 _OOM_ROUNDS = 5
 """How often processes are listed again: they may fork meanwhile."""
-_LEFT_OUT = "hugetlb."
-"""What runc's `update` does not take."""
+_HUGE_PAGES = "hugetlb."
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Of a cgroup's limits. `field` is the request's field that they are below."""
+
+    what: str
+    owner: str
+    cgroup: str
+    field: str
 
 
 class Updates:
@@ -51,6 +60,18 @@ class Updates:
     def __init__(self, environment: OciEnvironment, bundles: Bundles) -> None:
         self._env = environment
         self._bundles = bundles
+
+    async def created(self, record: ContainerRecord) -> None:
+        """Tell systemd what no annotation can, and not every runtime does: its CPUs and memory nodes."""
+        wanted = record.config.resources
+        if not (wanted.cpuset_cpus or wanted.cpuset_mems):
+            return
+        note = await self._bundles.note(record.id)
+        if note is not None and note.cgroup.endswith(".scope"):
+            sets = Resources(cpuset_cpus=wanted.cpuset_cpus, cpuset_mems=wanted.cpuset_mems)
+            files = self._files(cgroup_limits(sets, self._env.host))
+            with trying(f"create of container {record.id}"):
+                await change_unit(os.path.basename(note.cgroup), unit_properties(files))
 
     async def container(self, record: ContainerRecord, resources: Resources) -> None:
         what = f"update of container {record.id}"
@@ -62,13 +83,16 @@ class Updates:
         before = dict(self._files(cgroup_limits(record.resources, self._env.host)))
         # Not what is as it was: the container, or whoever is above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]
+        if (
+            note.cgroup.endswith(".scope")
+            and self._env.facts.systemd >= OOM_POLICY
+            and OOM_GROUP in dict(files)
+        ):
+            problem = f"{what}: systemd sets it when the container is made, and not later"
+            raise InvalidRequest(problem, field=f"linux.unified[{OOM_GROUP!r}]")
         score = oom_score_adj(resources.oom_score_adj, self._env.host)
         with trying(what):
-            if self._env.names.systemd:
-                self._check_memory(what, note.cgroup, files)
-                await self._update_in_runtime(what, record, note, limits)
-                files = [pair for pair in files if pair[0].startswith(_LEFT_OUT) or pair[0] in limits.unified]
-            await OURS.run(Job(what, owner=record.id), self._write, what, note.cgroup, files, "linux")
+            await self._change(_Change(what, record.id, note.cgroup, "linux"), files, self._files(limits))
             if resources.oom_score_adj != record.resources.oom_score_adj:
                 await OURS.run(Job(what, owner=record.id), self._score, note.cgroup, score)
 
@@ -83,39 +107,48 @@ class Updates:
             # Its containers have limits of their own for swap; nothing is said of one above them.
             memory = oci.Memory(limit=limits.memory.limit)
             limits = msgspec.structs.replace(limits, memory=memory)
+        files = self._files(limits)
         cgroup = self._env.names.own_pod(record.id)
         with trying(what):
-            if self._env.names.systemd:
-                properties = slice_properties(limits, self._env.host.cgroup_layout)
-                await limit_slice(os.path.basename(cgroup), properties)
-            else:
-                job = Job(what, owner=record.id)
-                await OURS.run(job, self._write, what, cgroup, self._files(limits), field)
+            if files and self._env.names.systemd:
+                if not self._env.cgroups.exists(cgroup):
+                    await start_slice(os.path.basename(cgroup), transient=True)
+                # It hands a controller down when it is told of a limit: too late for the kernel's own word.
+                self._env.cgroups.create(cgroup)
+            await self._change(_Change(what, record.id, cgroup, field), files, files)
 
-    async def _update_in_runtime(
-        self, what: str, record: ContainerRecord, note: BundleNote, limits: oci.Resources
-    ) -> None:
-        path = f"{self._env.paths.container(record.id)}/update.json"
-        await OURS.run(Job(what, owner=record.id), atomic_write, path, oci.encode(limits), 0o600)
-        argv = self._env.runtime_of(note.handler).update(record.id, path)
-        checked(what, await run(argv, timeout=self._env.settings.verb_timeout))
+    async def _change(self, change: _Change, files: Files, every: Files) -> None:
+        """Write the files, and tell systemd `every` limit where the cgroup is a unit of its."""
+        if not files:
+            return
+        job = Job(change.what, owner=change.owner)
+        before = await OURS.run(job, self._write, change, files)
+        if not change.cgroup.endswith((".scope", ".slice")):
+            return
+        try:
+            # Not the changed ones alone: it may not know the others, and writes all of a controller's files.
+            await change_unit(os.path.basename(change.cgroup), unit_properties(every))
+        except BaseException:
+            await OURS.run(job, restore_limits, self._env.cgroups, change.cgroup, before)
+            raise
 
     def _files(self, limits: oci.Resources) -> Files:
         return limit_files(limits, self._env.host.cgroup_layout)
 
-    def _write(self, what: str, cgroup: str, files: Files, field: str) -> None:
+    def _write(self, change: _Change, files: Files) -> Files:
+        what, cgroup = change.what, change.cgroup
         self._check_memory(what, cgroup, files)
-        reserved = [(_reservation(key), value) for key, value in files if key.startswith(_LEFT_OUT)]
+        reserved = [(_reservation(key), value) for key, value in files if key.startswith(_HUGE_PAGES)]
         more = [(key, value) for key, value in reserved if self._env.cgroups.has(cgroup, key)]
         try:
-            write_limits(self._env.cgroups, cgroup, (*files, *more))
+            return write_limits(self._env.cgroups, cgroup, (*files, *more))
         except OSError as error:
             if error.errno == errno.EBUSY and "memory." in os.path.basename(str(error.filename)):
                 raise WrongState(
                     f"{what}: more is in use than the memory limit allows, and cannot be reclaimed"
                     f" ({error.filename}: {error.strerror})"
                 ) from error
-            if refused := refused_field(error, field):
+            if refused := refused_field(error, change.field):
                 problem = f"{what}: {error.filename}: {error.strerror}"
                 raise InvalidRequest(problem, field=refused) from error
             raise

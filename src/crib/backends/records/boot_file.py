@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crib.backends.records.follower import RETRY, Changed, Follower, problem_with
-from crib.backends.records.sqlite_files import check, commit, open_file, remove
+from crib.backends.records.sqlite_files import BUSY_TIMEOUT, check, commit, file_at, open_file, remove
+from crib.backends.records.tables import take_all
 
 log = logging.getLogger(__name__)
 
+BUSY = 0.1
+"""Seconds for which the loop waits where somebody else has locked the file: a person's `sqlite3`."""
 _ORIGIN = "CREATE TABLE IF NOT EXISTS origin (boot TEXT, holder TEXT);"
 
 
@@ -74,30 +77,72 @@ def sign(connection: sqlite3.Connection, origin: Origin) -> None:
     connection.execute("INSERT INTO origin VALUES (?, ?)", (origin.boot, origin.holder))
 
 
+def _anew(connection: sqlite3.Connection, path: str, schema: str) -> sqlite3.Connection:
+    """Another file in the place of the one that the connection still holds, with all that is in that."""
+    remove(path)  # a log of the old one would be taken for its own
+    made = _open(path, schema)
+    try:
+        take_all(connection, made)
+        made.executemany("INSERT INTO origin VALUES (?, ?)", connection.execute("SELECT * FROM origin"))
+    except BaseException:
+        made.close()
+        remove(path)  # half of it must not be found by the next start
+        raise
+    connection.close()
+    return made
+
+
 class BootRows:
     """Writes of the loop's thread. None fails: a row that cannot be written is owed, and tried again."""
 
-    def __init__(self, connection: sqlite3.Connection, path: str, follower: Follower) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: str, schema: str, follower: Follower) -> None:
         self.connection = connection
         self._path = path
+        self._schema = schema
         self._follower = follower
+        self._file = file_at(path)
+        self._wait_at_most(BUSY)
+        follower.look_at_source = self._look
         self._owed: dict[Changed, Change] = {}
         self._retry: asyncio.TimerHandle | None = None
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """As the follower's."""
+        self.mended: Callable[[str], None] = lambda text: None
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self.connection.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
+
+    def _look(self) -> bool:
+        """Whether the file had been removed, or another put in its place, and was written anew."""
+        if file_at(self._path) == self._file:
+            return False
+        try:
+            self.connection = _anew(self.connection, self._path, self._schema)
+        except (sqlite3.Error, OSError) as error:
+            self.told(self._path, problem_with(self._path, error))
+            return False
+        self._file = file_at(self._path)
+        self._wait_at_most(BUSY)
+        self.mended(f"{self._path} was removed or replaced, and is written anew: nothing is lost")
+        self.told(self._path, "")
+        return True
 
     def write(self, changes: Sequence[Change]) -> None:
         """All of them in one commit."""
         for change in changes:
             self._owed.pop(change.row, None)
             self._owed[change.row] = change
-        self._pay()
+        if self._retry is None:  # else each write would wait for who has locked the file
+            self._pay()
 
     def _pay(self) -> None:
+        self._retry = None
+        if not self._try_paying():
+            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
+
+    def _try_paying(self) -> bool:
+        """Write what is owed; whether that succeeded."""
         owed = tuple(self._owed.values())
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
         try:
             if len(owed) == 1:
                 self.connection.execute(owed[0].sql, owed[0].values)
@@ -105,14 +150,22 @@ class BootRows:
                 commit(self.connection, [(change.sql, change.values) for change in owed])
         except sqlite3.Error as error:
             self.told(self._path, problem_with(self._path, error))
-            self._retry = asyncio.get_running_loop().call_later(RETRY, self._pay)
-            return
+            return False
         self._owed.clear()
         self.told(self._path, "")
         for synced in (False, True):
             self._follower.mark((one.row for one in owed if one.synced is synced), synced=synced)
+        return True
+
+    def settle(self) -> None:
+        """The last try to write what is owed. Blocks: nobody waits for the loop any more."""
+        if self._retry is None:
+            return
+        self._retry.cancel()
+        self._retry = None
+        self._wait_at_most(BUSY_TIMEOUT)
+        if not self._try_paying():
+            log.error("%s: %d rows could not be written, and are lost", self._path, len(self._owed))
 
     def close(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
         self.connection.close()

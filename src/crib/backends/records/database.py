@@ -27,23 +27,30 @@ from crib.backends.records.follower import LIMIT, Follower, problem_with
 from crib.backends.records.image_file import ImageFile
 from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
-from crib.backends.records.sqlite_files import check, is_damage, is_full, keep_private, open_file, remove
-from crib.backends.records.tables import copy_all
+from crib.backends.records.sqlite_files import (
+    ROWS,
+    check,
+    is_damage,
+    is_full,
+    keep_private,
+    open_file,
+    remove,
+)
+from crib.backends.records.tables import take_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
 LAST_LOOK = 1.0
 """Seconds that the end of the daemon waits for a disk of which a fault is told already."""
-_ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
 POD_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS sandboxes {_ROWS}
-CREATE TABLE IF NOT EXISTS containers {_ROWS}
+CREATE TABLE IF NOT EXISTS sandboxes {ROWS}
+CREATE TABLE IF NOT EXISTS containers {ROWS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class LockNotes:
     """Of the data directory's lock: what it said before we had it, and what it says since."""
 
     before: str = ""
@@ -53,13 +60,13 @@ class Holding:
 class Database:
     """The files, from a start to its end. Made on the loop's thread, before anything else needs them."""
 
-    def __init__(self, paths: Paths, boot: str = "", holding: Holding = Holding()) -> None:
+    def __init__(self, paths: Paths, boot: str = "", notes: LockNotes = LockNotes()) -> None:
         try:
-            self._open(paths, boot, holding)
+            self._open(paths, boot, notes)
         except sqlite3.Error as error:
             raise Broken(f"records in {paths.state} and {paths.data} cannot be opened: {error}") from error
 
-    def _open(self, paths: Paths, boot: str, holding: Holding) -> None:
+    def _open(self, paths: Paths, boot: str, notes: LockNotes) -> None:
         self._paths = paths
         self.files = paths.boot_records, paths.database, paths.image_database
         self._problems: dict[str, str] = {}
@@ -68,14 +75,14 @@ class Database:
         """What the start had to put right."""
         self._reserve = Reserve(paths.reserve)
         self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
-        before = Origin(boot, holding.before)
+        before = Origin(boot, notes.before)
         connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
         with contextlib.suppress(OSError):  # the follower tells what is wrong with its disk
             keep_private(paths.database)
-        sign(connection, Origin(boot, holding.now))
-        self.pods = BootRows(connection, paths.boot_records, self._follower)
+        sign(connection, Origin(boot, notes.now))
+        self.pods = BootRows(connection, paths.boot_records, POD_SCHEMA, self._follower)
         self.images = ImageFile(paths.image_database, paths.scratch_images, self._reserve)
         if self.images.report:
             self.mended.append(self.images.report)
@@ -95,7 +102,7 @@ class Database:
             self._problems[path] = problem_with(path, error)
             self._fill_from_copy(connection)
         else:
-            _take(found, connection)
+            take_all(found, connection)
             self._follower.take_over(found)
 
     def _opened_or_salvaged(self, path: str) -> sqlite3.Connection:
@@ -130,14 +137,14 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(self._paths.database + suffix, scratch + suffix)
         found = self._opened_or_salvaged(scratch)
-        _take(found, connection)
+        take_all(found, connection)
         found.close()
         remove(scratch)
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
         """Tell, on the loop, what cannot be kept and why (nothing: all can), and what was put right."""
         self._watcher = told
-        self._follower.mended = self.images.mended = mended
+        self._follower.mended = self.images.mended = self.pods.mended = mended
         for text in self.mended:
             mended(text)
         if self.images.problem:
@@ -168,6 +175,7 @@ class Database:
 
     def close(self) -> None:
         """Write what is left. A disk that does not answer holds up the end, a known one not for long."""
+        self.pods.settle()  # while the follower can still bring it to the disk
         until = time.monotonic() + (LAST_LOOK if self._problems else LIMIT)
         ends = [
             threading.Thread(target=part.close, name="crib-records-end", daemon=True)
@@ -178,11 +186,3 @@ class Database:
         for end in ends:
             end.join(max(0.0, until - time.monotonic()))
         self.pods.close()
-
-
-def _take(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    source.execute("BEGIN")
-    target.execute("BEGIN IMMEDIATE")
-    copy_all(source, target)
-    target.execute("COMMIT")
-    source.execute("COMMIT")

@@ -18,6 +18,7 @@ from crib.backends.records.reserve import Reserve
 from crib.backends.records.sqlite_files import (
     PROBE,
     connect,
+    file_at,
     is_damage,
     is_full,
     open_file,
@@ -60,11 +61,13 @@ class Follower:
         self._everything = True
         self._shapes: dict[str, Shape] = {}
         self._file = (0, 0)
-        """Device and inode of the open file: somebody may put another one in its place."""
+        """The open one, as `file_at` tells it."""
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         self._wake = asyncio.Event()
         self._wake.set()
+        self.look_at_source: Callable[[], bool] = lambda: False
+        """Called on the loop; whether the file that is followed is another one since."""
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """Told what is wrong with the disk, on the loop; an empty text is that nothing is."""
         self.mended: Callable[[str], None] = lambda text: None
@@ -72,7 +75,7 @@ class Follower:
 
     def take_over(self, connection: sqlite3.Connection) -> None:
         """The file is open already."""
-        self._connection, self._file = connection, self._on_disk()
+        self._connection, self._file = connection, file_at(self.path)
 
     def mark(self, changed: Iterable[Changed], *, synced: bool = False) -> None:
         """These rows have changed. `synced`: that is to be safe from a power cut as soon as it is written."""
@@ -94,8 +97,25 @@ class Follower:
                     await self._wake.wait()
                     await asyncio.sleep(RETRY if problem else GATHER)
             self._wake.clear()
+            self._look_at_source()
             problem = await self._try()
             self.told(self.path, problem)
+
+    def _look_at_source(self) -> None:
+        """While nobody reads it: half of one that is made anew must not be taken for all there is."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            if self.look_at_source():
+                self._drop_source()
+                self._everything = True
+        finally:
+            self._busy.release()
+
+    def _drop_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._source = None
 
     async def _try(self) -> str:
         """What is wrong, or nothing."""
@@ -166,12 +186,12 @@ class Follower:
         if self._source is None:
             os.stat(self._source_path)  # SQLite would make an empty one, and the rows on disk would go
             self._source = connect(self._source_path)
-        if self._connection is not None and self._on_disk() != self._file:
+        if self._connection is not None and file_at(self.path) != self._file:
             self._drop()
             everything = True
         if self._connection is None:
             self._connection = open_file(self.path, self._schema)
-            self._file = self._on_disk()
+            self._file = file_at(self.path)
         source, target = self._source, self._connection
         target.execute(f"PRAGMA synchronous={'FULL' if any(changed.values()) else 'NORMAL'}")
         source.execute("BEGIN")
@@ -187,18 +207,10 @@ class Follower:
             with contextlib.suppress(sqlite3.Error):
                 source.execute("ROLLBACK")
             if source.in_transaction:  # the next try would find it within a transaction, and so each after it
-                source.close()
-                self._source = None
+                self._drop_source()
             if target.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     target.execute("ROLLBACK")
-
-    def _on_disk(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return 0, 0
-        return found.st_dev, found.st_ino
 
     def _drop(self) -> None:
         """Begin anew at the next try: the file may have been replaced, or be on another disk then."""
@@ -213,8 +225,7 @@ class Follower:
             self.catch_up()
         if self._busy.acquire(timeout=LIMIT):
             self._drop()
-            if self._source is not None:
-                self._source.close()
+            self._drop_source()
 
 
 def problem_with(path: str, error: Exception) -> str:

@@ -16,6 +16,7 @@ from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import (
     PROBE,
+    ROWS,
     SALVAGED,
     check,
     commit,
@@ -30,12 +31,11 @@ from crib.model.errors import Unavailable
 
 T = TypeVar("T")
 
-_ROWS: Final = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
 # Documents are kept apart from the records, which are all held in memory; the rows are large, so there is a
 # rowid. An image from before there were documents has none; an earlier crib removes an image without them.
 _DOCUMENTS: Final = "(id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL);"
 IMAGE_SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS images {_ROWS}
+CREATE TABLE IF NOT EXISTS images {ROWS}
 CREATE TABLE IF NOT EXISTS image_documents {_DOCUMENTS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 """

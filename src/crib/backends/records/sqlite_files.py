@@ -8,9 +8,8 @@ import os
 import sqlite3
 import stat
 
-from crib.model.errors import Broken
+from crib.backends.records.migrations import SCHEMA_VERSION, bring_up
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT = 2.0
 """Seconds that a commit waits for somebody else's: a person's `sqlite3`, as we have one writer a file."""
 LOG_BYTES = 8 << 20
@@ -18,12 +17,10 @@ LOG_BYTES = 8 << 20
 SALVAGED = ".new"
 """Added to the name of a file that is about to take the place of a damaged one."""
 SUFFIXES = ("", "-wal", "-shm")
+ROWS = "(id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;"
+"""Columns of every table of records, by the id of what they are of."""
 PROBE = f"PRAGMA user_version={SCHEMA_VERSION}"
 """Writes the first page, though nothing changes."""
-
-
-class SchemaTooNew(Broken):
-    """The file was written by a later crib."""
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -43,7 +40,10 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def open_file(path: str, schema: str = "") -> sqlite3.Connection:
-    """Open or make the file. sqlite3.Error, OSError, SchemaTooNew; what is there already is not written."""
+    """Open or make the file. sqlite3.Error, OSError, SchemaTooNew.
+
+    What is there already is not written, but for the steps from an earlier schema.
+    """
     if not os.path.exists(path) and os.path.exists(salvaged := f"{path}{SALVAGED}"):
         os.rename(salvaged, path)  # a salvage was cut off
     if not os.path.exists(path):
@@ -51,21 +51,14 @@ def open_file(path: str, schema: str = "") -> sqlite3.Connection:
     keep_private(path)
     connection = connect(path)
     try:
-        version = _version(connection, path)
+        version = bring_up(connection, path)
         connection.executescript(schema)
-        if version != SCHEMA_VERSION:
+        if not version:
             connection.execute(PROBE)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _version(connection: sqlite3.Connection, path: str) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise SchemaTooNew(f"{path} has schema {version}, this crib knows up to {SCHEMA_VERSION}")
-    return version
 
 
 def keep_private(path: str) -> None:
@@ -113,6 +106,15 @@ def remove(path: str) -> None:
     for suffix in SUFFIXES:
         if os.path.exists(path + suffix):
             os.unlink(path + suffix)
+
+
+def file_at(path: str) -> tuple[int, int]:
+    """Device and inode; zeros where there is none. Somebody may have put another one there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def is_damage(error: Exception) -> bool:

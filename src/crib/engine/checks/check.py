@@ -46,6 +46,7 @@ class CheckNode:
     def _areas(self, *, quick: bool) -> list[tuple[str, _Look]]:
         return [
             ("node", lambda repair: self._notices()),
+            ("node", lambda repair: self._handlers()),
             ("node", lambda repair: self._space()),
             ("records", lambda repair: self._records()),
             ("containers", lambda repair: self._world.containers(is_live=self.is_live, repair=repair)),
@@ -63,6 +64,14 @@ class CheckNode:
         """Faults count; what is over and done with is only told."""
         for notice in self._core.notices:
             yield Finding("node", notice.subject, notice.text, is_note=not notice.is_fault)
+
+    async def _handlers(self) -> AsyncIterator[Finding]:
+        """Those that can run nothing: a fault of the default one only, as others may not be wanted here."""
+        for name, handler in self._core.ports.handlers.items():
+            if not handler.facts.version:
+                is_default = name == self._core.settings.default_handler
+                text = f"cannot be used: {handler.facts.problem}"
+                yield Finding("node", f"handler {name}", text, is_note=not is_default)
 
     async def _space(self) -> AsyncIterator[Finding]:
         space, least = await self._core.ports.images.space(), self._core.settings.images.min_free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
 from dataclasses import replace
@@ -21,7 +20,7 @@ async def mended(core: Core, findings: Iterable[Finding], work: Coroutine[Any, A
     for one in found:
         log.warning("%s: %s: %s; a repair was asked for: %s", one.area, one.subject, one.problem, one.mend)
     try:
-        await asyncio.shield(core.keeper.start(f"repair of {found[0].area}", work))
+        await core.keeper.begin(f"repair of {found[0].area}", work).wait()
     except CribError as error:
         return [replace(one, mend_error=str(error)) for one in found]
     return [replace(one, mended=True) for one in found]

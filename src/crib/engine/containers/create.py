@@ -119,7 +119,11 @@ class CreateContainer:
                     core.refuse_if_faulty()
                     created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
                     made = replace(
-                        record, process=created.process, monitor=created.monitor, user=created.user
+                        record,
+                        process=created.process,
+                        monitor=created.monitor,
+                        user=created.user,
+                        stop_signal=created.stop_signal or record.stop_signal,
                     )
                     record = core.containers.put(replace(made, state=move_container(record, "create")))
                     core.refuse_if_faulty()

@@ -35,7 +35,11 @@ class ExecSync:
         work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
         self._under_way.add(work.task)
         work.task.add_done_callback(self._under_way.discard)
-        return await work.wait()
+        try:
+            return await work.wait()
+        except asyncio.CancelledError:
+            work.task.cancel()  # nobody else can hear of it: see docs/adr/0058
+            raise
 
     async def end_after(self, grace: float) -> None:
         """The daemon stops: in `grace` seconds end the commands that still run, and tell their callers."""

@@ -80,6 +80,8 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
         reason = "OOMKilled"
     elif exit_.lost:
         reason, message = "Unknown", "the container's monitor died: its exit code is not known"
+    if record.abandoned:
+        reason, message = record.reason, record.message
     return replace(
         record,
         state=move_container(record, "exit"),

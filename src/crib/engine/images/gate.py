@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from crib.model.errors import CribError
+from crib.model.errors import Broken, CribError
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 class StoreGate:
     """Any number may fill at once; a sweep waits until nobody does, or is done by the last one to leave."""
 
-    def __init__(self, sweep: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, sweep: Callable[[], Awaitable[object]], failed: Callable[[], None]) -> None:
+        """`failed`: called when a sweep has failed, to have `sweep_once` tried again."""
         self._sweep = sweep
+        self._failed = failed
         self._sweeping = asyncio.Lock()
         self._filling = 0
         self._wanted = False
@@ -48,11 +50,19 @@ class StoreGate:
 
     async def sweep(self) -> None:
         """Sweep now, or leave it to the last of those who fill. A failure is logged: there will be a next."""
+        try:
+            await self.sweep_once()
+        except CribError as error:
+            log.error("%s", error)
+            self._failed()
+
+    async def sweep_once(self) -> None:
+        """The same; Broken where the disk takes nothing."""
         async with self._sweeping:
             self._wanted = self._filling > 0
             if self._wanted:
                 return
             try:
                 await self._sweep()
-            except (CribError, OSError) as error:  # of a disk that takes nothing
-                log.error("layers that nobody needs could not be removed: %s", error)
+            except (CribError, OSError) as error:
+                raise Broken(f"layers that nobody needs could not be removed: {error}") from error

@@ -19,6 +19,8 @@ LONGEST_PAUSE = 300.0
 """Seconds between two tries of a pre-pull: doubled each time."""
 COLLECT_INTERVAL = 30.0
 """Seconds between two looks at the file system."""
+LOOK_INTERVAL = 30.0
+"""Seconds between two looks for layers that somebody has removed: as often as a kubelet lists images."""
 
 
 class Upkeep:
@@ -34,6 +36,7 @@ class Upkeep:
         """Start it all; `archives` are those of the import directory."""
         if archives or self._settings.prepull:
             self._core.keeper.serve("fill images", self._fill(archives))
+        self._core.keeper.serve("look for lost layers", self._look_forever())
         if self._settings.gc_high:
             self._core.keeper.serve("collect images", self._collect_forever())
 
@@ -63,6 +66,15 @@ class Upkeep:
                 return
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
+
+    async def _look_forever(self) -> None:
+        """So that a kubelet sees which images it has to pull again before it makes a container."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            try:
+                await self._catalogue.look(self._core.ports.images)
+            except CribError as error:
+                log.warning("layers could not be looked for: %s", error)
 
     async def _collect_forever(self) -> None:
         while True:

@@ -39,7 +39,7 @@ class ImageVerbs:
         self._core = core
         self._catalogue = catalogue
         self._policy = policy
-        self._gate = StoreGate(self._sweep_unreferenced)
+        self._gate = StoreGate(self._sweep_unreferenced, self._sweep_later)
         linger = core.settings.images.pull_linger
         self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
 
@@ -68,12 +68,13 @@ class ImageVerbs:
             )
             if transfer is None:
                 raise NotFound(f"no pull of {reference} is under way")
-        work = self._core.keeper.start(f"follow pull of {reference}", self._join(transfer.order, transfer))
+        work = self._core.keeper.begin(f"follow pull of {reference}", self._join(transfer.order, transfer))
         try:
-            async for update in transfer.updates(work):
-                yield update
+            with work.awaited():
+                async for update in transfer.updates(work.task):
+                    yield update
         finally:
-            work.cancel()
+            work.task.cancel()
 
     def _transfers(self) -> list[Transfer]:
         return [subject for subject in self._pulls.subjects() if isinstance(subject, Transfer)]
@@ -84,9 +85,10 @@ class ImageVerbs:
         if any(reference.digest for reference in references):
             raise InvalidRequest("an imported image cannot be named by digest", field="names")
         transfer = Transfer()
-        work = self._core.keeper.start(f"import {path}", self._import(path, references, transfer))
-        async for update in transfer.updates(work):
-            yield update
+        work = self._core.keeper.begin(f"import {path}", self._import(path, references, transfer))
+        with work.awaited():
+            async for update in transfer.updates(work.task):
+                yield update
 
     async def export(self, path: str, names: Sequence[str], archive_format: str) -> int:
         """Write images to a new archive; the names that were asked for are in it. Its size in bytes."""
@@ -101,14 +103,18 @@ class ImageVerbs:
             if known is not None:
                 tags = (*known.tags, *(tag for tag in tags if tag not in known.tags))
             found[record.id] = ExportedImage(record, documents, tags)
-        async with self._gate.filling():  # no layer goes meanwhile
+        try:
             return await self._core.ports.images.export(path, tuple(found.values()), archive_format)
+        finally:
+            if any(self._catalogue.find(image) is None for image in found):
+                # Removed meanwhile: sweeps have left its layers to the export.
+                self._core.keeper.start(f"sweep of layers after the export to {path}", self.sweep())
 
     async def remove(self, text: str) -> None:
         """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
         record = self._catalogue.find(text)
         if record is not None:
-            await asyncio.shield(self._core.keeper.start(f"remove image {record.id}", self._remove(record)))
+            await self._core.keeper.begin(f"remove image {record.id}", self._remove(record)).wait()
 
     async def explain(self, order: PullOrder) -> tuple[Sequence[RegistryHost], str]:
         """Who would be asked for an image, and what the policy says of it."""
@@ -125,6 +131,9 @@ class ImageVerbs:
     async def sweep(self) -> None:
         """Remove layers that no image and no container needs."""
         await self._gate.sweep()
+
+    def _sweep_later(self) -> None:
+        self._core.retries.later("layers", "sweep of layers", self._gate.sweep_once)
 
     async def unreferenced(self) -> Sequence[Digest]:
         """Layers that `sweep` would remove; none while images come, whose layers are not on record yet."""

@@ -25,7 +25,7 @@ from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError
+from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord, SandboxState
@@ -65,6 +65,8 @@ class _Recovery:
         self._core = core
         self._slots = asyncio.Semaphore(PARALLEL)
         self._sandboxes: dict[SandboxId, asyncio.Task[None]] = {}
+        self._left: set[asyncio.Future[None]] = set()
+        """Not waited for any more."""
         self.under_way: dict[str, None] = {}
         """What is being recovered."""
 
@@ -96,7 +98,6 @@ class _Recovery:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
         await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
-        # While a plugin is at GC no pod is attached or detached; nothing else waits for it.
         await _sweep_networks(core)
 
     def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
@@ -128,11 +129,21 @@ class _Recovery:
         return core.keeper.serve("recovery", work(), sandbox)
 
     async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
-        """Do the work within `bound` seconds; returns what went wrong, or nothing."""
+        """Do the work within `bound` seconds; returns what went wrong, or nothing.
+
+        What a thread keeps from ending is cancelled and no longer waited for; its locks it has until then.
+        """
         self.under_way[what] = None
         try:
-            async with self._turn(), asyncio.timeout(bound):
-                await work()
+            async with self._turn():
+                task = asyncio.ensure_future(work())
+                try:
+                    async with asyncio.timeout(bound):
+                        await asyncio.shield(task)
+                finally:
+                    if task.cancel():
+                        self._left.add(task)
+                        task.add_done_callback(self._left_has_ended)
         except TimeoutError as error:  # a thread's own limit says what it is of
             problem = str(error) or f"recovery took more than {bound:.0f} s"
             log.error("recovering %s: %s", what, problem)
@@ -144,6 +155,11 @@ class _Recovery:
         finally:
             del self.under_way[what]
         return problem
+
+    def _left_has_ended(self, task: asyncio.Future[None]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: its end at the bound has been told
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -262,17 +278,31 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
 
 
 async def sweep(core: Core) -> None:
-    """Remove whatever of ours belongs to no record."""
+    """Remove whatever of ours belongs to no record; Broken with what failed, after all handlers' sweeps."""
+    failures: list[CribError | OSError] = []
     for handler in core.ports.handlers.values():
-        for what in await handler.sweep(core.known_ids):
-            log.warning("removed %s: it belonged to no record", what)
+        try:
+            for what in await handler.sweep(core.known_ids):
+                log.warning("removed %s: it belonged to no record", what)
+        except (CribError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise Broken("; ".join(map(str, failures))) from failures[0]
 
 
 async def _sweep_networks(core: Core) -> None:
-    attached = {row.id for row in core.sandboxes if not row.released}
+    """What cannot be had as pods are at work is tried again later."""
     try:
-        for what in await core.ports.networks.sweep(attached):
-            log.warning("released %s: it belonged to no pod", what)
+        await _release_networks(core)
+    except Unavailable as error:
+        log.warning("what networks hold for no pod is looked for later: %s", error)
+        core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
         log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
+
+
+async def _release_networks(core: Core) -> None:
+    attached = {row.id for row in core.sandboxes if not row.released}
+    for what in await core.ports.networks.sweep(attached):
+        log.warning("released %s: it belonged to no pod", what)

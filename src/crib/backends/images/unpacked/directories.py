@@ -21,9 +21,11 @@ from functools import partial
 import msgspec
 
 import crib
+from crib.backends.images.archives import close_all
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
 from crib.backends.waiting import ours
 from crib.host import files, libc, processes
+from crib.host.directories import in_own
 from crib.host.mount_table import mounts_below
 from crib.host.threads import Job
 from crib.model.errors import Broken, CribError, Exhausted, NotFound
@@ -75,7 +77,7 @@ class DirectoryLayers:
 
     def listed(self) -> list[Digest]:
         """The layers that are here; blocks for one look into a directory."""
-        names = os.listdir(self._paths.layers)
+        names = in_own(self._paths.layers, os.listdir)
         digests = (digest_from_hex(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
         return [digest for digest in digests if digest is not None]
 
@@ -156,7 +158,7 @@ class DirectoryLayers:
         opened: list[int] = []
         try:
             try:
-                job = Job("preparing a layer's directory", layer, _SECONDS, late=partial(_close, opened))
+                job = Job("preparing a layer's directory", layer, _SECONDS, late=partial(close_all, opened))
                 await ours(job, self._prepare, layer, target, opened)
                 source_fd, target_fd = opened
                 answer = await unpack_file(source_fd, target_fd, subject)
@@ -164,7 +166,7 @@ class DirectoryLayers:
                     Job("syncing an unpacked layer", layer, _SECONDS), self._finish, layer, target_fd, answer
                 )
             finally:
-                _close(opened)
+                close_all(opened)
         except OSError as error:
             kind = Exhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Broken
             raise kind(f"{subject}: {error}") from error
@@ -223,7 +225,7 @@ class DirectoryLayers:
     def _leftovers(self, busy: Collection[str]) -> list[str]:
         """Take half-made layers and stray files away; the directories that are to be deleted."""
         aside = []
-        names = set(os.listdir(self._paths.layers))
+        names = set(in_own(self._paths.layers, os.listdir))
         for name in names:
             path = f"{self._paths.layers}/{name}"
             digits = name.removeprefix(".").partition(".")[0]
@@ -270,12 +272,12 @@ async def check_directory(path: str) -> str:
     subject = f"{path} could not be checked"
     opened: list[int] = []
     try:
-        job = Job(f"opening {path}", path, late=partial(_close, opened))
+        job = Job(f"opening {path}", path, late=partial(close_all, opened))
         await ours(job, lambda: opened.append(os.open(path, _DIRECTORY)))
         try:
             return (await unpack_file(-1, opened[0], subject)).digest
         finally:
-            _close(opened)
+            close_all(opened)
     except OSError as error:
         raise Broken(f"{subject}: {error.strerror or error}") from error
 
@@ -303,11 +305,6 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
     if answer.error:
         raise (Exhausted if answer.full else Broken)(f"{subject}: {answer.error}")
     return answer
-
-
-def _close(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())
 
 
 def _unlink(path: str) -> None:

@@ -30,6 +30,18 @@ def link_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> list[str
     return [*_host_problems(hosts, expected), *_pod_problems(hosts, pods, expected)]
 
 
+def is_half_made(hosts: Netlink, pods: Netlink, host_link: str) -> bool:
+    """Whether there is no pair, or one that nothing was done to yet: as a repair that was cut off leaves it.
+
+    What a pod does to its end (renames it, takes it down) is its own affair. Sockets as in `link_problems`.
+    """
+    outer = links.find_link(hosts, host_link)
+    if outer is None:
+        return True
+    inner = next((one for one in links.list_links(pods) if one.index == outer.peer), None)
+    return inner is not None and not inner.up and not list_addresses(pods, inner)
+
+
 def _host_problems(hosts: Netlink, expected: Expected) -> Iterator[str]:
     name, spec = expected.host_link, expected.bridge
     link, bridge = links.find_link(hosts, name), links.find_link(hosts, spec.name)

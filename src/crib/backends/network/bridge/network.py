@@ -8,6 +8,7 @@ derived from settings and the pod's id, so nothing but the addresses is on recor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Final, TypeVar
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge import link as bridge_link
 from crib.backends.network.bridge.addresses import Address, AddressBook, Holding, wish_of
-from crib.backends.network.bridge.check import Expected, link_problems
+from crib.backends.network.bridge.check import Expected, is_half_made, link_problems
 from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
 from crib.backends.network.bridge.senders import sender_of
@@ -31,6 +32,7 @@ from crib.backends.network.interfaces import (
 )
 from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
 from crib.host import links
+from crib.host.netlink import Netlink
 from crib.host.threads import OURS, Job
 from crib.host.veth import PodInterface
 from crib.model.errors import InvalidRequest
@@ -75,20 +77,33 @@ class BridgeNetwork:
                 await _inside(pod, lambda: bridge_link.unmake_pod_link(pod.id, pod.netns))
                 return await self._give(pod, stage, bridge)
 
-    async def resume(self, pod: PodNetwork) -> None:  # it keeps its addresses
+    async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
         """Lead its host ports to a pod again that an earlier daemon attached, if they were lost meanwhile.
 
-        What that daemon did not know yet to do is done: the pod is told its gateways' MAC.
+        What that daemon did not know yet to do is done: the pod is told its gateways' MAC. A repair that was
+        broken off is done again, with the same addresses.
         """
         holding = self._addresses.holding(pod.id)
         if holding is None:
-            return
+            return None
         with as_broken(f"resume pod {pod.id} on bridge {self._name}"):
             bridge = await self._shared.ready()
             forwards = forwards_of(pod.port_mappings, holding.addresses)
             await self._shared.rules.add(forwards, self._addresses.describe)
             gateways = self._shared.gateways_of(holding.addresses)
-            await inside(pod, lambda _, pods: bridge_link.ensure_gateways(pods, gateways, bridge.mac))
+
+            def look(hosts: Netlink, pods: Netlink) -> bool:
+                if is_half_made(hosts, pods, host_link_name(pod.id)):
+                    return True
+                bridge_link.ensure_gateways(pods, gateways, bridge.mac)
+                return False
+
+            half_made = await inside(pod, look)
+            limits = await _ask(pod.id, "limits", _bandwidth_problems, pod)
+        if not (half_made or limits):
+            return None
+        _log.warning("pod %s: its network is half-made, and is repaired", pod.id)
+        return await self.repair(pod, lambda name, detail: contextlib.nullcontext())
 
     async def detach(self, pod: PodNetwork) -> None:
         """Give back host ports and addresses; the link goes with the pod's namespace."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from crib.backends.network.cni.exclusion import Exclusion
 from crib.backends.network.cni.host_local import Allocation, Store, stores_of
 from crib.backends.network.cni.kept_results import Kept
 from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
 from crib.host.threads import FOREIGN, Job, Overdue
-from crib.model.errors import CribError
+from crib.model.errors import CribError, Unavailable
 from crib.model.ids import SandboxId
 from crib.wire import cni
 
@@ -24,44 +25,43 @@ _log = logging.getLogger(__name__)
 
 BOOT_MARGIN_SECONDS: Final = 60.0
 """What was made that shortly before the boot may have been made after it, by a clock that was set since."""
+ALONE_SECONDS: Final = 5.0
+"""For which GC waits for plugins at work, and pods that start meanwhile wait with it."""
 _INCOMPATIBLE: Final = 1
+
+AllKept = Callable[[], Awaitable[Mapping[SandboxId, tuple[Kept, ...]]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Who may hold something, as it is while nothing is attached or detached."""
+    """Whose addresses stay, and whose go."""
 
-    kept: Mapping[SandboxId, tuple[Kept, ...]]
-    """The attachments of pods that are there."""
-    known: Collection[str]
-    """Pods that are there."""
+    is_known: Callable[[str], bool]
+    """Whether a pod is there, or is just being attached. Asked from a thread, of each address at its time."""
     lost: Collection[str]
     """Pods that were ours and are not there."""
     everything: bool
     """Whether what is not of a known pod goes in any case."""
 
-    def attachments_to(self, network: str) -> list[tuple[str, str]]:
-        """Pods and interfaces that are attached to a network."""
-        return [
-            (pod, kept.interface)
-            for pod, attachments in self.kept.items()
-            for kept in attachments
-            if kept.network.name == network
-        ]
-
 
 class Garbage:
     """Releases what no pod holds."""
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(self, plugins: Plugins, pods: Exclusion, kept: AllKept) -> None:
+        """`pods`: what GC must not meet; `kept` tells what is attached."""
         self._plugins = plugins
+        self._pods = pods
+        self._kept = kept
 
-    async def collect(self, networks: Iterable[cni.NetworkConf], holders: Holders) -> list[str]:
-        """Collect the garbage of networks, of which one of each name counts; says what was released.
+    async def collect(
+        self, networks: Iterable[cni.NetworkConf], holders: Holders
+    ) -> tuple[list[str], list[str]]:
+        """What was released; and what is to be tried again, as pods had to be let in before GC was done.
 
-        Nothing may be attached or detached meanwhile.
+        Each network is a turn of its own, so that pods come in between. Of one name the first counts.
         """
         released: list[str] = []
+        broken_off: list[str] = []
         by_name: dict[str, cni.NetworkConf] = {}
         for network in networks:
             by_name.setdefault(network.name, network)
@@ -69,24 +69,39 @@ class Garbage:
             if network.disable_gc:
                 continue
             if network.at_least("1.1.0"):
-                await self._run_gc(network, holders.attachments_to(network.name))
+                try:
+                    await self._run_gc(network, holders)
+                except Unavailable as error:
+                    broken_off.append(f"garbage of network {network.name}: {error}")
             released += await _sweep_stores(network, holders)
-        return released
+        return released, broken_off
 
-    async def _run_gc(self, network: cni.NetworkConf, valid: list[tuple[str, str]]) -> None:
-        for plugin in network.plugins:
-            try:
-                await self._plugins.call(Call("GC", plugin.type, cni.gc_request(network, plugin, valid)))
-            except PluginFailed as error:
-                if error.error.code in (_INCOMPATIBLE, UNKNOWN_COMMAND):
-                    _log.debug("network %s: cni plugin %s has no GC: %s", network.name, plugin.type, error)
-                else:
-                    _log.warning("garbage of network %s stays: %s", network.name, error)
-            except CribError as error:
+    async def _run_gc(self, network: cni.NetworkConf, holders: Holders) -> None:
+        """Unavailable if pods come before."""
+        async with self._pods.alone(ALONE_SECONDS):
+            valid: list[tuple[str, str]] = [
+                (pod, one.interface)
+                for pod, attachments in (await self._kept()).items()
+                for one in attachments
+                if one.network.name == network.name and pod not in holders.lost
+            ]
+            for plugin in network.plugins:
+                await self._ask(network, plugin, valid)
+
+    async def _ask(self, network: cni.NetworkConf, plugin: cni.Plugin, valid: list[tuple[str, str]]) -> None:
+        try:
+            await self._plugins.call(Call("GC", plugin.type, cni.gc_request(network, plugin, valid)))
+        except PluginFailed as error:
+            if error.error.code in (_INCOMPATIBLE, UNKNOWN_COMMAND):
+                _log.debug("network %s: cni plugin %s has no GC: %s", network.name, plugin.type, error)
+            else:
                 _log.warning("garbage of network %s stays: %s", network.name, error)
+        except CribError as error:
+            _log.warning("garbage of network %s stays: %s", network.name, error)
 
 
 async def _sweep_stores(network: cni.NetworkConf, holders: Holders) -> list[str]:
+    """Pods come and go meanwhile: the stores have locks of their own."""
     try:
         job = Job(f"sweeping the addresses of network {network.name}", f"network {network.name}")
         return await FOREIGN.run(job, _sweep, network, holders)
@@ -113,7 +128,7 @@ def _release(store: Store, garbage: list[Allocation]) -> list[Allocation]:
 
 
 def _is_garbage(held: Allocation, holders: Holders, oldest: int) -> bool:
-    if held.container_id in holders.known:
+    if holders.is_known(held.container_id):
         return False
     if not held.container_id:
         # Torn by a power cut; one that is just being made is whole within milliseconds.

@@ -51,8 +51,6 @@ _log = logging.getLogger(__name__)
 
 END_SECONDS: Final = 5.0
 """For a plugin of an earlier daemon to die."""
-ALONE_SECONDS: Final = 5.0
-"""For which GC waits for plugins at work, and pods that start meanwhile wait for GC."""
 _FAMILIES: Final = {"ipv4": 4, "ipv6": 6}
 
 
@@ -80,10 +78,10 @@ class CniNetwork:
         self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout, owner=settings.state_dir)
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = Commands(self._plugins)
-        self._garbage = Garbage(self._plugins)
         self._kept = KeptResults(settings.state_dir)
         self._ranges = PodRanges(settings.ranges_file)
         self._pods = Exclusion()
+        self._garbage = Garbage(self._plugins, self._pods, self._all_kept)
         self._sweeping = asyncio.Lock()
         self._beginning = asyncio.Lock()
         self._has_begun = False
@@ -209,16 +207,19 @@ class CniNetwork:
                     _log.warning("network of unknown pod %s stays until the next sweep: %s", pod_id, error)
                     continue
                 released.append(f"network of pod {pod_id}")
-            async with self._pods.alone(ALONE_SECONDS):
-                networks = [*await self._chosen_anywhere(), *networks]
-                there = {pod: one for pod, one in (await self._all_kept()).items() if pod not in lost}
-                holders = Holders(
-                    kept=there,
-                    known={*known, *self._ours, *there},
-                    lost=frozenset(lost),
-                    everything=everything,
-                )
-                return [*released, *await self._garbage.collect(networks, holders)]
+            networks = [*await self._chosen_anywhere(), *networks]
+            there = (await self._all_kept()).keys() - lost
+            holders = Holders(
+                is_known=lambda pod: pod in known or pod in there or pod in self._ours,
+                lost=frozenset(lost),
+                everything=everything,
+            )
+            found, broken_off = await self._garbage.collect(networks, holders)
+            released += found
+        if broken_off:
+            text = f"{'; '.join(broken_off)}; released by then: {', '.join(released) or 'nothing'}"
+            raise Unavailable(text)
+        return released
 
     async def dismantle(self) -> None:
         """What plugins share between pods is theirs to keep."""
@@ -232,11 +233,11 @@ class CniNetwork:
         """`had`: addresses to ask for, by interface."""
         refuse_unspeakable(pod)
         await self._begin()
-        self._ours.add(pod.id)
         config = runtime_config(pod, self._ranges.ranges)
         now = asyncio.get_running_loop().time
         deadline = now() + self._settings.ready_timeout
         while True:
+            self._ours.add(pod.id)  # `detach` before another try has taken it out
             try:
                 networks = await self._ready.wait(pod.conf_dir, stage, deadline)
             except Unavailable as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ _NOBODY: Final = cni.Attachment("dummy", "dummy", "dummy", {})
 """Plugins of the first versions ask for all variables, even to tell their version."""
 ANSWER_SECONDS: Final = 5.0
 """For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
-_QUESTIONS: Final = frozenset({"STATUS", "VERSION"})
+GC_SECONDS: Final = 10.0
+"""For a plugin's GC, which nobody waits for; while a pod does it has less (see `exclusion`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Plugins:
         After the time-out it is killed, with the processes that it started.
         """
         path = await self.find(call.plugin_type)
-        timeout = min(self._timeout, ANSWER_SECONDS) if call.command in _QUESTIONS else self._timeout
+        timeout = min(self._timeout, _limit_of(call.command))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}
         try:
             told = cni.environment(call.command, call.attachment, self._directories)
@@ -179,6 +181,17 @@ class Plugins:
             words = _words(done.stderr) or _words(done.stdout)
             raise Broken(f"{call}: {_ending(done)}: {words or 'it said nothing'}")
         return Answer(call, done.stdout, done.stderr)
+
+
+def _limit_of(command: str) -> float:
+    """Seconds for a command, where the settings allow so much."""
+    match command:
+        case "STATUS" | "VERSION":
+            return ANSWER_SECONDS
+        case "GC":
+            return GC_SECONDS
+        case _:
+            return math.inf
 
 
 def _ending(done: Completed) -> str:

@@ -1,0 +1,87 @@
+"""The configuration that a package installs: every key at its default, commented out and explained.
+
+All of it comes from `crib.model.settings`: the fields, their defaults, and the docstrings below them. A `#`
+that no space follows stands before a key, one with a space before words.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+from crib.model.settings import Settings
+
+_WIDTH = 100
+_HEAD = (
+    "crib's configuration, with every key at its default. To change one, take away the # before it.",
+    "Files in the conf.d directory beside this one are laid over it, in lexical order. "
+    "`cribd --check-config` tells what is wrong. "
+    "A change takes a restart of cribd, which containers do not notice.",
+)
+_HANDLERS = "A table for each RuntimeClass handler. Once one is given, exactly those that are given exist."
+
+
+def default_config() -> str:
+    """TOML that says nothing yet; with each `#` before a key taken away it says the defaults."""
+    settings = Settings()
+    fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    tables = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
+    lines = [*(line for text in _HEAD for line in _words(text)), *_keys(settings, (*tables, "handlers"))]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_keys(table)]
+    for name, handler in settings.handlers.items():
+        lines += ["", *_words(_HANDLERS), f"#[handlers.{name}]", *_keys(handler)]
+    return "\n".join(lines) + "\n"
+
+
+def explanations(kind: type) -> dict[str, str]:
+    """What each key of a table means: the docstring below the field."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    told = {}
+    for field, below in zip(tree.body, tree.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                told[name] = " ".join(text.split())
+    return told
+
+
+def _keys(table: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
+    told, hints = explanations(type(table)), get_type_hints(type(table))
+    for field in dataclasses.fields(table):
+        if field.name in but:
+            continue
+        yield ""
+        yield from _words(told[field.name])
+        yield from _element_keys(hints[field.name])
+        yield f"#{field.name} = {_toml(getattr(table, field.name))}"
+
+
+def _element_keys(hint: Any) -> Iterator[str]:
+    """Of an array of tables, those of one of them, as words."""
+    kind = get_args(hint)[0] if get_origin(hint) is tuple else None
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        told = explanations(kind)
+        for field in dataclasses.fields(kind):
+            yield from _words(f"{field.name} = {_toml(field.default)}: {told[field.name]}", indent=4)
+
+
+def _words(text: str, indent: int = 0) -> Iterator[str]:
+    for line in textwrap.wrap(text, _WIDTH - indent, break_on_hyphens=False):
+        yield f"# {' ' * indent}{line}"
+
+
+def _toml(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        return "{}"  # a handler's containers: the node's, with nothing said otherwise
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)  # of strings, numbers and booleans TOML and JSON have the same form

@@ -1,0 +1,83 @@
+"""The configuration that is installed: every key at its default, commented out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from crib.config import parse
+from crib.config.defaults import default_config, explanations
+from crib.model import settings as model
+from crib.model.settings import Settings
+
+TABLES = [kind for kind in vars(model).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"^#(?=[^ ])", "", text, flags=re.MULTILINE)
+
+
+def keys_of(kind: Any) -> set[str]:
+    """The dotted keys below a table, with the one handler that there is by default."""
+    found = set()
+    for name, hint in get_type_hints(kind).items():
+        inner = get_type_hints(Settings)["handlers"]
+        if hint == inner:
+            found |= {f"handlers.crun.{key}" for key in get_type_hints(get_args(inner)[1])}
+        elif dataclasses.is_dataclass(hint):
+            found |= {f"{name}.{key}" for key in keys_of(hint)}
+        else:
+            found.add(name)
+    return found
+
+
+def said(table: dict[str, Any], above: str = "") -> set[str]:
+    found = set()
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            found |= said(value, f"{above}{name}.")
+        else:
+            found.add(above + name)
+    return found
+
+
+def test_it_says_nothing_as_it_is() -> None:
+    assert parse(default_config()) == Settings()
+    assert not any(tomllib.loads(default_config()).values())
+
+
+def test_uncommented_it_says_the_defaults() -> None:
+    assert parse(uncommented(default_config())) == Settings()
+
+
+def test_it_has_every_key() -> None:
+    assert said(tomllib.loads(uncommented(default_config()))) == keys_of(Settings)
+
+
+def test_keys_of_the_tables_in_arrays_are_told() -> None:
+    text = default_config()
+    arrays = [
+        get_args(hint)[0]
+        for kind in TABLES
+        for hint in get_type_hints(kind).values()
+        if get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0])
+    ]
+    assert len(arrays) == 2
+    for kind in arrays:
+        for field in dataclasses.fields(kind):
+            assert re.search(rf"^#     {field.name} = .+: \w", text, re.MULTILINE), (kind, field.name)
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: str(kind.__name__))
+def test_every_key_is_explained(kind: type) -> None:
+    hints = get_type_hints(kind)
+    below = {name for name, hint in hints.items() if dataclasses.is_dataclass(hint) and kind is Settings}
+    assert hints.keys() - below - {"handlers"} <= explanations(kind).keys()
+
+
+def test_no_line_is_longer_than_a_screen_but_for_values() -> None:
+    assert [line for line in default_config().splitlines() if len(line) > 110 and line.startswith("# ")] == []
