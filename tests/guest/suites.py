@@ -44,7 +44,7 @@ _SYSTEM = (
 FACTS = r"""
 . /etc/os-release
 echo "distribution=$NAME $VERSION_ID"
-echo "kernel=$(uname -r)"
+echo "kernel=$(uname -rv)"
 echo "cgroup=$(stat -f -c %T /sys/fs/cgroup)"
 echo "init=$(systemctl --version | head -n 1)"
 echo "lsm=$(cat /sys/kernel/security/lsm) enforce=$(cat /sys/fs/selinux/enforce 2>/dev/null)"
@@ -136,7 +136,7 @@ def facts_row(facts: str) -> tuple[str, ...]:
     mode = {"0": " permissive", "1": " enforcing"}.get(enforce, "")
     return (
         found["distribution"].replace("GNU/Linux ", ""),
-        re.match(r"[\d.]+", found["kernel"]).group(),  # type: ignore[union-attr]  # uname has a number
+        _version(found["kernel"].partition("Debian ")[2] or found["kernel"]),
         cgroup,
         " ".join(found["init"].split()[:2]),
         security + mode,

@@ -14,7 +14,7 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="a" name="absent"><skipped/></testcase>
 </testsuite></testsuites>"""
 FACTS = """distribution=Debian GNU/Linux 13
-kernel=6.12.118+deb13-cloud-amd64
+kernel=6.1.0-57-cloud-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-10-02)
 cgroup=cgroup2fs
 init=systemd 257 (257.13-1~deb13u1)
 lsm=lockdown,capability,landlock,yama,apparmor enforce=
@@ -36,7 +36,7 @@ def test_a_test_that_failed_twice_counts_once() -> None:
 def test_what_a_guest_says_of_itself_becomes_the_columns_of_its_row() -> None:
     assert facts_row(FACTS) == (
         "Debian 13",
-        "6.12.118",
+        "6.1.176",
         "v2",
         "systemd 257",
         "AppArmor",
