@@ -108,6 +108,15 @@ def test_pods_shared_files_get_its_label(paths: Paths, monkeypatch: pytest.Monke
     assert labelled == {paths.shm(record.id): LABEL, str(hosts): LABEL}
 
 
+def test_what_all_pods_read_has_no_category(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    monkeypatch.setattr(selinux, "relabel_tree", lambda *given: done.append(given))
+    Labels(paths, HOST).label_for_all("/infra")
+    assert done == []
+    on(paths).label_for_all("/infra")
+    assert done == [("/infra", "system_u:object_r:container_file_t:s0")]
+
+
 async def test_default_profile_is_loaded_when_needed_and_missing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,11 @@ class Labels:
             if os.path.exists(path):
                 selinux.label_file(path, label)
 
+    def label_for_all(self, path: str) -> None:
+        """Label a tree that every pod may read, whatever its level: it has no category. Blocks."""
+        if self._host.selinux:
+            selinux.relabel_tree(path, self._host.selinux_file)
+
     def check(self, *contexts: str) -> None:
         """InvalidRequest for a context that the policy does not know."""
         for context in filter(None, contexts):

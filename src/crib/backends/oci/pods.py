@@ -172,7 +172,7 @@ class Pods:
     ) -> ProcessIdentity:
         paths, runtime = self._paths, self._env.runtime
         job = self._job(record.id)
-        root = await OURS.run(job, install_infra, paths, self._env.settings.catatonit)
+        root = await OURS.run(job, self._infra_root)
         bundle = f"{paths.sandbox(record.id)}/infra"
         spec = infra_spec(record, self._env.host, paths, root, self._env.names.oci_path(cgroup, record.id))
         compiled = self._filters.known(confinement.seccomp) if self._env.is_crun else ""
@@ -188,6 +188,11 @@ class Pods:
         if found is None:
             raise Broken(f"{what}: it ended at once")
         return found
+
+    def _infra_root(self) -> str:
+        root = install_infra(self._paths, self._env.settings.catatonit)
+        self._labels.label_for_all(root)
+        return root
 
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
