@@ -81,7 +81,7 @@ LIST_SECONDS = 30.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that the loop keeps other threads waiting for the interpreter: gRPC's brings each call."""
 PROOFS = 4
-"""Self-tests in the time after which the service manager would end the daemon; two may be slow."""
+"""Self-tests in the time after which the service manager would end the daemon; one may fail."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
 NICE_AGAIN = 1.0
@@ -324,7 +324,7 @@ async def _keep_priority(nice: int) -> None:
             priority.raise_threads(nice)
         except OSError as error:
             if told != (told := str(error)):
-                log.warning("nice = %d: %s; going on with the priority that there is", nice, error.strerror)
+                log.warning("nice = %d: %s; keeping the current priority", nice, error.strerror)
         await asyncio.sleep(NICE_AGAIN)
 
 

@@ -7,7 +7,8 @@ round has brought nothing for anybody else, or after PATIENCE, for one SLICE.
 
 gRPC's own thread brings a call some tenths of a millisecond after the one before. A step in between holds the
 interpreter, and the thread waits for it. So while many calls come one after another the loop rests for a LULL
-before it takes a step, and takes none if a call comes meanwhile.
+before it takes a step, and takes none if a call comes meanwhile. It rests RESTS times a second at most: a
+burst is over by then, and a stream of calls without an end does not hold up verbs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PATIENCE = 0.005
 """Seconds that verbs stand back for others at most."""
 LULL = 0.001
 """Seconds of rest before a step, while many calls come. epoll_wait(2) counts in these."""
+RESTS = 100
+"""In a second at most: two hundred calls at once are taken up in a tenth of it."""
 CROWD, CROWD_SECONDS = 4, 0.01
 """So many calls within so many seconds are many. Ten callers with lives of pods come to half of that."""
 
@@ -69,6 +72,7 @@ class TwoLanes(asyncio.SelectorEventLoop):
         self._calls: deque[float] = deque([-math.inf] * CROWD, CROWD)
         """When the latest were taken up."""
         self._has_rested = False
+        self._rests, self._rests_since = 0, 0.0
 
     def note_call(self) -> None:
         """A call has been taken up; more may follow."""
@@ -103,6 +107,7 @@ class TwoLanes(asyncio.SelectorEventLoop):
                 self._go_on_at = time.monotonic() + PATIENCE
             elif is_quiet:
                 self._has_rested = self._is_served = True
+                self._rests += 1
                 self.call_later(LULL, self._go_on, context=_NO_VERB)
         finally:
             self._others_seen = self._others
@@ -110,7 +115,10 @@ class TwoLanes(asyncio.SelectorEventLoop):
                 self._serve()
 
     def _is_crowded(self, now: float) -> bool:
-        return now - self._calls[0] < CROWD_SECONDS
+        """Whether another rest is due."""
+        if now - self._rests_since > 1:
+            self._rests, self._rests_since = 0, now
+        return now - self._calls[0] < CROWD_SECONDS and self._rests < RESTS
 
     def _run_steps(self, until: float) -> None:
         while self._steps:

@@ -201,3 +201,11 @@ def test_a_lull_without_a_call_ends_in_a_step(monkeypatch: pytest.MonkeyPatch) -
 def test_few_calls_hold_up_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "LULL", 3600.0)
     with_calls(lanes.CROWD - 1, monkeypatch, next_step)
+
+
+def test_calls_without_an_end_cost_verbs_so_many_rests_a_second_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "LULL", 3600.0)
+    monkeypatch.setattr(lanes, "RESTS", 0)
+    with_calls(lanes.CROWD, monkeypatch, next_step)
