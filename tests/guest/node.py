@@ -138,9 +138,8 @@ class Node:
 
 
 def unit_text() -> str:
-    """The unit of docs/kubelet.md, with the program of this checkout."""
-    _, _, rest = (CHECKOUT / "docs" / "kubelet.md").read_text().partition("```ini\n")
-    text = rest.partition("```")[0]
+    """The package's unit, with the program of this checkout."""
+    text = (CHECKOUT / "packaging" / "cribd.service").read_text()
     return re.sub(r"^ExecStart=.*$", f"ExecStart={PROGRAMS}/cribd", text, flags=re.MULTILINE)
 
 
