@@ -139,10 +139,10 @@ class Node:
 
 
 def unit_text() -> str:
-    """The unit of docs/kubelet.md, with the program of this checkout, and time for a guest that is slow."""
-    _, _, rest = (CHECKOUT / "docs" / "kubelet.md").read_text().partition("```ini\n")
-    ours = f"ExecStart={PROGRAMS}/cribd\nTimeoutStartSec={START_SECONDS:.0f}"
-    return re.sub(r"^ExecStart=.*$", ours, rest.partition("```")[0], flags=re.MULTILINE)
+    """The package's unit, with the program of this checkout, and time for a guest that is slow."""
+    text = (CHECKOUT / "packaging" / "cribd.service").read_text()
+    text = re.sub(r"^TimeoutStartSec=.*$", f"TimeoutStartSec={START_SECONDS:.0f}", text, flags=re.MULTILINE)
+    return re.sub(r"^ExecStart=.*$", f"ExecStart={PROGRAMS}/cribd", text, flags=re.MULTILINE)
 
 
 def run(*argv: str) -> str:

@@ -62,6 +62,9 @@ class BenchOptions:
         ),
     ] = "localhost/crib-bench:latest"
     number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Pods for the single calls.")] = 30
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100, help="Rounds of lives and sandboxes by the dozen.")
+    ] = 3
     only: Annotated[list[Part] | None, typer.Option(help="Measure only this part.")] = None
     handler: Annotated[
         str, typer.Option(help="The RuntimeClass handler to use; NAME=HANDLER for one runtime.")
@@ -83,7 +86,11 @@ class BenchOptions:
         None
     )
     cgroup_parent: Annotated[
-        str, typer.Option(help="The pods' cgroup parent; {uid} is replaced. Default: the runtime decides.")
+        str,
+        typer.Option(
+            help="The pods' cgroup parent; {uid} is replaced, in a slice's name as a kubelet writes it. "
+            "Default: the runtime decides."
+        ),
     ] = ""
     seccomp: Annotated[
         bool,

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 2
 """Pods of each runtime that are not counted."""
-ROUNDS = 3
-"""Rounds of whole lives at each concurrency."""
 LIVES = {1: 10, 10: 30}
 """Pods of one round by concurrency."""
 CNI_BIN = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
@@ -102,17 +100,19 @@ class Bench:
         say("")
 
     async def _lifecycle(self) -> None:
+        rounds = self._options.rounds
         for at_once, count in LIVES.items():
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 for target in rotated(self.targets, number):
-                    say(f"{target.name}: {count} lives, {at_once} at a time, round {number + 1} of {ROUNDS}")
+                    say(f"{target.name}: {count} lives, {at_once} at a time, round {number + 1} of {rounds}")
                     rate, cpu = await lives.many_lives(target, count, at_once)
                     self.samples.add(f"lifecycle, concurrency {at_once}", "pods/s", target.name, rate)
                     self.samples.add(f"machine CPU per pod, concurrency {at_once}", "ms", target.name, cpu)
 
     async def _sandboxes(self) -> None:
+        rounds = self._options.rounds
         for at_once, count in LIVES.items():
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 for target in rotated(self.targets, number):
                     say(f"{target.name}: {count} sandboxes, {at_once} at a time, round {number + 1}")
                     await Sandboxes(target, at_once, self.samples).live(count)

@@ -59,6 +59,8 @@ class Target:
     def sandbox_config(self) -> PodSandboxConfig:
         """A pod as a kubelet describes it."""
         uid = str(uuid.uuid4())
+        # a dash in a slice's name is a level of the tree (systemd.slice(5))
+        uid_there = uid.replace("-", "_") if self.cgroup_parent.endswith(".slice") else uid
         logs = os.path.join(self.directory, "logs", uid)
         os.makedirs(os.path.join(logs, "bench"))
         return PodSandboxConfig(
@@ -67,7 +69,7 @@ class Target:
             log_directory=logs,
             labels={"io.kubernetes.pod.uid": uid, "io.kubernetes.pod.namespace": "crib-bench"},
             linux=LinuxPodSandboxConfig(
-                cgroup_parent=self.cgroup_parent.replace("{uid}", uid),
+                cgroup_parent=self.cgroup_parent.replace("{uid}", uid_there),
                 security_context=LinuxSandboxSecurityContext(
                     namespace_options=NamespaceOption(pid=CONTAINER), seccomp=SecurityProfile()
                 ),

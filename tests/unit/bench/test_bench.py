@@ -17,7 +17,8 @@ from crib.bench import session as bench_session
 from crib.bench.app import BenchOptions, Part
 from crib.bench.figures import Samples, figures, percentile
 from crib.bench.image import write_archive
-from crib.bench.target import parse_named, peer_pid
+from crib.bench.target import Target, parse_named, peer_pid
+from crib.client import Connection
 from crib.client.errors import ClientError
 from tests.unit.client.fake_runtime import World, serve
 
@@ -74,6 +75,18 @@ def test_the_archive_is_a_docker_archive_with_one_layer(tmp_path: Path) -> None:
         assert layer is not None
         with tarfile.open(fileobj=io.BytesIO(layer.read())) as inner:
             assert inner.getmember("bin/sleep").linkname == "busybox"
+
+
+@pytest.mark.parametrize("parent", ["/pods/pod{uid}", "kubepods-pod{uid}.slice"])
+async def test_each_pod_has_a_cgroup_parent_of_its_own_at_one_level(parent: str, tmp_path: Path) -> None:
+    connection = Connection(f"unix://{tmp_path}/s")
+    target = Target("a", connection, str(tmp_path), "image", cgroup_parent=parent)
+    first, second = (target.sandbox_config() for _ in range(2))
+    await connection.close()
+    assert first.linux.cgroup_parent != second.linux.cgroup_parent
+    uid = first.metadata.uid
+    written = uid.replace("-", "_") if parent.endswith(".slice") else uid
+    assert first.linux.cgroup_parent == parent.replace("{uid}", written)
 
 
 async def test_a_socket_tells_its_process(tmp_path: Path) -> None:

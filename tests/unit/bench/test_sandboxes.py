@@ -23,16 +23,15 @@ async def test_sandboxes_are_timed_phase_by_phase_and_leave_nothing(
     world = World()
     server = await serve(f"{tmp_path}/s", world)
     world.add_image("localhost/crib-bench:latest")
-    monkeypatch.setattr(bench_session, "ROUNDS", 1)
     monkeypatch.setattr(bench_session, "LIVES", {2: 5})
     out = tmp_path / "figures.json"
-    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], only=[Part.SANDBOXES], json=str(out))
+    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], rounds=2, only=[Part.SANDBOXES], json=str(out))
     await bench_session.run(options, "unused")
     await server.stop(None)
     counts = {row["metric"]: row["count"] for row in json.loads(out.read_text())["results"]}
     for call in ("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"):
-        assert counts[f"{call}, 2 at once"] == 5
-        assert counts[f"{call}, 2 at once, machine CPU for one pod"] == 1
+        assert counts[f"{call}, 2 at once"] == 10
+        assert counts[f"{call}, 2 at once, machine CPU for one pod"] == 2
     assert not world.pods
 
 
