@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.host.mount_table import mounts_below
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, log_contents, page, running_cribd, until
+from tests.images import busybox_image
+from tests.system.daemon import IMAGE, Cri, Cribd, log_contents, page, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -307,3 +309,32 @@ async def test_pods_with_users_of_their_own_outlive_the_daemon(mortal: Cribd) ->
             assert (await again.sh(more, "cat /proc/self/uid_map")).split() == ["0", str(UID), str(LENGTH)]
             assert await again.sh(box, "id -u") == "0"
             await again.remove_pod(pod)
+
+
+@pytest.fixture
+def not_executable() -> Iterator[Cribd]:
+    """A daemon whose state lies on a file system that nothing can be run from."""
+    daemon = Cribd(extra="[handlers.crun]\n[handlers.runc]\n")
+    daemon.state.mkdir(mode=0o711)
+    options = "mode=711,nosuid,nodev,noexec"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", daemon.state], check=True)
+    try:
+        daemon.start()
+        daemon.import_images(busybox_image(name=IMAGE))
+        yield daemon
+        daemon.stop()
+        daemon.wipe()
+    finally:
+        subprocess.run(["umount", daemon.state], check=True)
+        daemon.end()
+
+
+async def test_shared_pids_need_no_programs_to_run_from_the_state_directory(not_executable: Cribd) -> None:
+    """Debian mounts /run noexec, which a user namespace cannot lift."""
+    async with not_executable.connect() as cri:
+        for handler in ("crun", "runc"):
+            shared = options(pid=pb.POD)
+            pod = await run_pod(cri, handler, namespaces=shared)
+            box = await run_box(cri, pod, namespaces=shared)
+            assert "catatonit" in await cri.sh(box, "cat /proc/1/comm")
+            await cri.remove_pod(pod)

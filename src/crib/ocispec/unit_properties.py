@@ -45,8 +45,8 @@ _SET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 def unit_properties(files: Iterable[tuple[str, str]]) -> tuple[Property, ...]:
     """What stands for these files of a cgroup and their content (`limits.limit_files`).
 
-    A file that systemd has no property for is left out: systemd does not write it either. So is content that
-    the kernel will refuse.
+    A file that systemd has no property for is left out: systemd does not write it. So are `io.max`, for
+    which properties name devices by their paths, and content that the kernel will refuse.
     """
     contents = {key: value.strip() for key, value in files}
     found: dict[str, tuple[str, ...]] = {}

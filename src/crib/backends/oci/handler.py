@@ -299,7 +299,7 @@ class OciHandler:
 
     async def dismantle(self) -> None:
         with trying("undoing what all containers share"):
-            for tree in (self._paths.containers, self._paths.sandboxes):
+            for tree in (self._paths.containers, self._paths.sandboxes, self._paths.infra_root):
                 await OURS.run(f"unmounting {tree}", unmount_tree, tree)
             if self._env.names.systemd:
                 await stop_slice(os.path.basename(self._env.names.own))

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 
 from crib.host.directories import make_directory
 from crib.host.files import atomic_write
+from crib.host.mount_table import is_mountpoint
+from crib.host.mounts import Tmpfs, perform
 from crib.host.processes import ToolMissing
 from crib.model.facts import HostFacts
 from crib.model.paths import Paths
@@ -18,6 +21,7 @@ from crib.ocispec.process import oom_score_adj
 from crib.ocispec.userns import id_mappings
 from crib.wire import oci_runtime as oci
 
+_INSTALLING = threading.Lock()
 _PROGRAM_LIMIT = 64 << 20
 _NOBODY = 65535
 _OOM_SCORE = -998
@@ -29,14 +33,20 @@ _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tr
 def install_infra(paths: Paths, catatonit: str) -> str:
     """The root that all infra processes share, with one static program in it.
 
-    Made when it is not there. Blocks.
+    Made when it is not there. Blocks. A mount of its own, because /run may be noexec (Debian), and no user
+    namespace can take that away.
     """
     root = paths.infra_root
     target = f"{root}/catatonit"
-    if not os.path.exists(target):
+    with _INSTALLING:
+        if is_mountpoint(root) and os.path.exists(target):
+            return root
         found = shutil.which(catatonit)
         if found is None:
             raise ToolMissing(catatonit)
+        make_directory(root, 0o755)
+        if not is_mountpoint(root):
+            perform(Tmpfs(root, _PROGRAM_LIMIT))
         for name in ("proc", "dev"):
             make_directory(f"{root}/{name}", 0o755)
         with open(found, "rb") as file:
