@@ -68,6 +68,17 @@ _CRIB = (
 )  # fmt: skip
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
 
+_KEEPERS = "".join(
+    f"(allow container_system_domain {keeper} (fd (use)))\n"
+    f"(allow container_system_domain {keeper} (fifo_file (append getattr ioctl lock read write)))\n"
+    f"(allow container_system_domain {keeper} (process (sigchld)))\n"
+    f"(allow {keeper} container_domain (process2 (nnp_transition nosuid_transition)))\n"
+    for keeper in ("unconfined_t", "initrc_t")
+)
+"""SELinux: what containers may do with who keeps them. Debian's policy has the types of containers, but knows
+of no daemon of ours: that runs unconfined there, whether systemd or a shell starts it.
+"""
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -176,6 +187,8 @@ def stamp(made_from: Recipe) -> str:
         (ROOT / "requirements-dev.lock").read_text(),
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
     )
+    if made_from.selinux:
+        parts = (*parts, _KEEPERS)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -377,6 +390,10 @@ def _python_with_pip() -> str:
 
 def _label(root: Path) -> None:
     """Each file's SELinux label as the policy says, written from outside: the first boot enforces."""
+    module = root / "root/keepers.cil"
+    module.write_text(_KEEPERS)
+    _in(root, "semodule", "--noreload", "--store=default", "--install=/root/keepers.cil")
+    module.unlink()
     contexts = "/etc/selinux/default/contexts/files/file_contexts"
     _in(root, "setfiles", "-F", "-e", "/proc", "-e", "/sys", "-e", "/dev", contexts, "/")
 

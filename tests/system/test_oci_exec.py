@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -207,6 +208,17 @@ async def test_what_cannot_be_run_is_an_error_in_the_runtimes_words(made: Box, t
         assert b"no such file" in out + err
     assert descriptors() == before
     assert not [name for name in os.listdir(made.lab.paths.container(made.record.id)) if "-" in name]
+
+
+async def test_a_config_that_cannot_be_read_is_what_a_command_is_refused_for(made: Box) -> None:
+    config = Path(made.lab.paths.container(made.record.id), "config.json")
+    whole = config.read_bytes()
+    config.write_bytes(whole[:100])
+    try:
+        with pytest.raises(Broken, match=r"config\.json cannot be read"):
+            await made.exec("true")
+    finally:
+        config.write_bytes(whole)
 
 
 async def test_nothing_is_run_in_what_is_paused_or_has_ended(made: Box) -> None:

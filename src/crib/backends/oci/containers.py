@@ -249,6 +249,7 @@ class Containers:
         idmap = pod_id_map(self._paths, request.sandbox)
         level = self._labels.level(request.sandbox.id)
         files = file_label(config, request.sandbox.config, self._env.host, level)
+        self._labels.check(files)  # the mount would only say EINVAL
         root = mount_root(self._paths, record.id, layers, idmap, files)
         check_mount_points(root)
         self._volumes.mount_images(record.id, stacks, idmap, files)
@@ -257,7 +258,7 @@ class Containers:
         inputs = self.gather(request, root)
         look.go_on()
         spec = container_spec(inputs)
-        self._labels.check(spec.process.selinux_label, spec.linux.mount_label)
+        self._labels.check(spec.process.selinux_label)
         document = container_document(inputs, spec)
         placed = Placed(
             mounts=made_mounts(inputs, spec),

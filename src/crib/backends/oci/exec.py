@@ -150,9 +150,16 @@ class Commands:
         try:
             return await self._start(plan)
         except Broken:
-            if not await self._labels.bring_back(self._bundles.read_process(plan.record.id).apparmor_profile):
+            if not await self._labels.bring_back(self._profile(plan.record)):
                 raise
         return await self._start(plan)
+
+    def _profile(self, record: ContainerRecord) -> str:
+        """The AppArmor profile that a command gets; empty where its bundle cannot be read."""
+        try:
+            return self._bundles.read_process(record.id).apparmor_profile
+        except (OSError, ValueError):
+            return ""
 
     async def _start(self, plan: _Plan) -> _Started:
         """Run the runtime to its end, and take over what it started."""
