@@ -53,6 +53,7 @@ ENVIRONMENT = {
     "no_proxy": "127.0.0.1,localhost",
     "NO_PROXY": "127.0.0.1,localhost",
     "CRIB_ARTEFACTS": ARTEFACTS,
+    "CRIB_TEST_PATIENCE": "10",
 }
 LOST = 255
 """ssh's own exit code for a connection that failed or broke."""

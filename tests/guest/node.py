@@ -139,10 +139,16 @@ class Node:
 
 
 def unit_text() -> str:
-    """The unit of docs/kubelet.md, with the program of this checkout, and time for a guest that is slow."""
-    _, _, rest = (CHECKOUT / "docs" / "kubelet.md").read_text().partition("```ini\n")
-    ours = f"ExecStart={PROGRAMS}/cribd\nTimeoutStartSec={START_SECONDS:.0f}"
-    return re.sub(r"^ExecStart=.*$", ours, rest.partition("```")[0], flags=re.MULTILINE)
+    """The package's unit, with the program of this checkout, and time for a guest that is slow."""
+    text = (CHECKOUT / "packaging" / "cribd.service").read_text()
+    for key, value in (
+        ("ExecStart", f"{PROGRAMS}/cribd"),
+        ("TimeoutStartSec", f"{START_SECONDS:.0f}"),
+        ("WatchdogSec", f"{START_SECONDS:.0f}"),
+    ):
+        text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+        assert count == 1, f"packaging/cribd.service has {count} lines of {key}"
+    return text
 
 
 def run(*argv: str) -> str:
