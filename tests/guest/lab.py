@@ -158,6 +158,10 @@ class Guest:
         return code
 
     @property
+    def name(self) -> str:
+        return self._design.image.recipe.name
+
+    @property
     def ssh_command(self) -> str:
         """How to enter the guest by hand."""
         return shlex.join(self._ssh)
