@@ -51,13 +51,14 @@ def _run(guest: lab.Guest, options: argparse.Namespace) -> int:
 
 
 def _run_suite(guest: lab.Guest, options: argparse.Namespace) -> int:
+    commit = suites.checkout_commit()  # the tree may be at another one when the suite has ended
     with tempfile.TemporaryDirectory() as scratch:
         result = suites.run_suite(guest, options.suite, options.artefacts or Path(scratch))
     print(f"{options.name}, {options.suite}: {result}")
     for name in result.failures:
         print(f"failed: {name}")
     if options.record:
-        suites.record(guest, options.name, options.suite, result)
+        suites.record(guest, options.suite, result, commit)
     return 1 if result.failed else 0
 
 

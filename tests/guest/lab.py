@@ -53,6 +53,7 @@ ENVIRONMENT = {
     "no_proxy": "127.0.0.1,localhost",
     "NO_PROXY": "127.0.0.1,localhost",
     "CRIB_ARTEFACTS": ARTEFACTS,
+    "CRIB_TEST_PATIENCE": "10",
 }
 LOST = 255
 """ssh's own exit code for a connection that failed or broke."""
@@ -155,6 +156,10 @@ class Guest:
         code = subprocess.run([*self._ssh, *terminal, self._line(argv, env)], check=False).returncode
         self._look_for_loss(code, boots)
         return code
+
+    @property
+    def name(self) -> str:
+        return self._design.image.recipe.name
 
     @property
     def ssh_command(self) -> str:

@@ -141,8 +141,14 @@ class Node:
 def unit_text() -> str:
     """The package's unit, with the program of this checkout, and time for a guest that is slow."""
     text = (CHECKOUT / "packaging" / "cribd.service").read_text()
-    text = re.sub(r"^TimeoutStartSec=.*$", f"TimeoutStartSec={START_SECONDS:.0f}", text, flags=re.MULTILINE)
-    return re.sub(r"^ExecStart=.*$", f"ExecStart={PROGRAMS}/cribd", text, flags=re.MULTILINE)
+    for key, value in (
+        ("ExecStart", f"{PROGRAMS}/cribd"),
+        ("TimeoutStartSec", f"{START_SECONDS:.0f}"),
+        ("WatchdogSec", f"{START_SECONDS:.0f}"),
+    ):
+        text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+        assert count == 1, f"packaging/cribd.service has {count} lines of {key}"
+    return text
 
 
 def run(*argv: str) -> str:

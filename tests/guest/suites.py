@@ -149,13 +149,12 @@ def _version(text: str) -> str:
     return found.group() if found else "?"
 
 
-def record(guest: Guest, guest_name: str, suite: str, result: Result) -> None:
-    """Write the row of this guest and suite into the table, in place of an older one."""
+def record(guest: Guest, suite: str, result: Result, commit: str) -> None:
+    """Put the row of this guest and suite into the table, in place of an older one; `commit` is what ran."""
     facts = facts_row(guest.run("sh", "-c", FACTS).stdout)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    TABLE.write_text(
-        with_rows(TABLE.read_text(), [(guest_name, *facts, suite, str(result), f"{today} {_commit()}")])
-    )
+    row = (guest.name, *facts, suite, str(result), f"{today} {commit}")
+    TABLE.write_text(with_rows(TABLE.read_text(), [row]))
 
 
 def with_rows(text: str, fresh: Iterable[Sequence[str]]) -> str:
@@ -179,7 +178,8 @@ def _key(row: Sequence[str]) -> tuple[str, int]:
     return row[0], list(SUITES).index(row[COLUMNS.index("suite")])
 
 
-def _commit() -> str:
+def checkout_commit() -> str:
+    """The commit of the working tree, with a + when it has changes on top."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
     )

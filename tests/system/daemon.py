@@ -35,9 +35,11 @@ from tests.shares import own_share
 from tests.system.leftovers import Leftovers, force_away, processes_holding
 
 IMAGE = "docker.io/library/busybox:test"
-START_SECONDS = 120.0
-STOP_SECONDS = 120.0
-SETTLE_SECONDS = 60.0
+PATIENCE = float(os.environ.get("CRIB_TEST_PATIENCE", "1"))
+"""How much longer everything may take, for machines whose CPU is emulated."""
+START_SECONDS = 120.0 * PATIENCE
+STOP_SECONDS = 120.0 * PATIENCE
+SETTLE_SECONDS = 60.0 * PATIENCE
 """What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
 _numbers = own_share(1 << 14)
@@ -183,7 +185,7 @@ class Cribd:
         self.settle(before)
 
     @contextlib.asynccontextmanager
-    async def connect(self, timeout: float = 120.0) -> AsyncIterator[Cri]:
+    async def connect(self, timeout: float = 120.0 * PATIENCE) -> AsyncIterator[Cri]:
         async with Connection(str(self.socket), timeout) as connection:
             yield Cri(connection, self)
 
@@ -367,7 +369,7 @@ class Cri:
     async def status(self, container: str) -> pb.ContainerStatus:
         return await pods.container_status(self.connection, container)
 
-    async def exited(self, container: str, timeout: float = 60.0) -> pb.ContainerStatus:
+    async def exited(self, container: str, timeout: float = 60.0 * PATIENCE) -> pb.ContainerStatus:
         """Its status, once it has ended."""
         return await events.wait_exited(self.connection, container, timeout)
 
@@ -419,7 +421,7 @@ class Cri:
         return names
 
 
-async def until(question: object, seconds: float = 120.0) -> object:
+async def until(question: object, seconds: float = 120.0 * PATIENCE) -> object:
     """The first true answer of `question` (it may be async), asked again and again; AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
