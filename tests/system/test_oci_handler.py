@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import pytest
 
-from crib.backends.oci import deaths, pod_namespaces, pods
+from crib.backends.oci import containers, deaths, pod_namespaces, pods
 from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.containers import Containers
 from crib.backends.oci.losses import PodLosses
@@ -384,7 +384,7 @@ async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error
     lab: OciLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def used_up(*_: object) -> NoReturn:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         with monkeypatch.context() as patch:
@@ -738,6 +738,26 @@ async def test_create_that_is_cut_short_anywhere_is_torn_down(lab: OciLab, milli
         record = lab.container(sandbox, config(*FOREVER))
         with contextlib.suppress(asyncio.CancelledError):
             await lab.handler.create(record, sandbox, ImageConfig(), CutShort(milliseconds / 1000))
+        await lab.handler.delete(record)
+
+
+async def test_a_monitor_that_is_on_no_note_yet_ends_with_its_create(
+    lab: OciLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitors: list[int] = []
+
+    def fail(pid: int) -> NoReturn:
+        monitors.append(pid)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with pod(lab) as sandbox:
+        record = lab.container(sandbox, config(*FOREVER))
+        with monkeypatch.context() as patched:
+            patched.setattr(containers, "identity", fail)
+            with pytest.raises(Broken, match="Input/output error"):
+                await lab.handler.create(record, sandbox, ImageConfig(), STAGE)
+        (monitor,) = monitors
+        assert not Path(f"/proc/{monitor}").exists()
         await lab.handler.delete(record)
 
 

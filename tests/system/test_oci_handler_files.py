@@ -50,7 +50,7 @@ async def test_a_cdi_device_brings_all_that_its_file_says(program: str, tmp_path
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / "file").write_text("from the device\n")
     marker = tmp_path / "hooked"
-    hook = executable(tmp_path / "hook", f'echo "$EXTRA" > {marker}')
+    hook = executable(tmp_path / "hook", f'cat > /dev/null; echo "$EXTRA" > {marker}')
     edits = {
         "env": ["CDI_DEVICE=yes"],
         "deviceNodes": [

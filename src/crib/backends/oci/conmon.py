@@ -143,6 +143,12 @@ class MonitorStart:
             raise create_failure(what, runtime_words(answer.message))
         return answer.pid
 
+    async def end(self) -> None:
+        """Kill it, and wait for its end; what it has started of a container is for a `delete`."""
+        self.child.kill()
+        with contextlib.suppress(TimeoutError):
+            await self.child.wait(_GRACE)
+
     def close(self) -> None:
         self._sync.close()
         self._words.__exit__(None, None, None)

@@ -333,7 +333,7 @@ class Containers:
         )
 
     def _pod_paths(self, sandbox: SandboxRecord) -> PodPaths:
-        paths = self._paths
+        paths, infra = self._paths, sandbox.infra
         return PodPaths(
             hosts=paths.etc(sandbox.id, "hosts"),
             hostname=paths.etc(sandbox.id, "hostname"),
@@ -343,9 +343,7 @@ class Containers:
             ipc_namespace=paths.namespace(sandbox.id, "ipc"),
             uts_namespace=paths.namespace(sandbox.id, "uts"),
             user_namespace=paths.namespace(sandbox.id, "user") if sandbox.config.user_namespace else "",
-            pid_namespace=f"/proc/{sandbox.infra.pid}/ns/pid"
-            if is_alive(sandbox.infra) and sandbox.infra
-            else "",
+            pid_namespace=f"/proc/{infra.pid}/ns/pid" if infra and is_alive(infra) else "",
         )
 
     def _keep_null_device(self, container: ContainerId) -> None:
@@ -386,11 +384,15 @@ class Containers:
     async def _hear(
         self, record: ContainerRecord, started: MonitorStart
     ) -> tuple[ProcessIdentity, ProcessIdentity]:
-        monitor = identity(started.child.pid)
-        note = await self._bundles.note(record.id)
-        if note is not None and monitor is not None:
-            note = replace(note, monitor=monitor)
-            await OURS.run(self._ours(record.id), self._bundles.write_note, record.id, note)
+        try:
+            monitor = identity(started.child.pid)
+            note = await self._bundles.note(record.id)
+            if note is not None and monitor is not None:
+                note = replace(note, monitor=monitor)
+                await OURS.run(self._ours(record.id), self._bundles.write_note, record.id, note)
+        except BaseException:
+            await started.end()  # `delete` would not know of it
+            raise
         first = identity(await started.pid(self._env.settings.verb_timeout))
         if first is None or monitor is None:
             raise Broken(f"create of container {record.id}: its first process was gone at once")
