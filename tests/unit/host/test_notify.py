@@ -47,7 +47,9 @@ def test_a_manager_that_reads_nothing_is_waited_for_no_longer_than_the_limit(
 
 
 @pytest.mark.usefixtures("manager")
-@pytest.mark.parametrize(("pid", "period"), [("", 30.0), (str(os.getpid()), 30.0), ("1", 0.0)])
+@pytest.mark.parametrize(
+    ("pid", "period"), [("", 30.0), (str(os.getpid()), 30.0), ("1", 0.0)], ids=["any", "ours", "another"]
+)
 def test_the_watchdog_is_that_of_this_process(
     monkeypatch: pytest.MonkeyPatch, pid: str, period: float
 ) -> None:
