@@ -31,7 +31,7 @@ MEMORY_GROWTH = 96 << 20
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=CONFIG, built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+    with running_cribd(extra=CONFIG, built=[busybox_image(name=IMAGE)]) as daemon:
         yield daemon
 
 
