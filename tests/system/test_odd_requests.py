@@ -6,6 +6,7 @@ CRIB_FUZZ_ROUND in the environment one of them is played again.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.fuzz.rounds import CONFIG, IMAGE, Rounds, resident
 from tests.images import busybox_image
 from tests.system.daemon import Cribd, running_cribd
@@ -31,8 +33,16 @@ MEMORY_GROWTH = 96 << 20
 
 @pytest.fixture(scope="module")
 def cribd() -> Iterator[Cribd]:
-    with running_cribd(extra=CONFIG, built=[busybox_image(name=IMAGE)]) as daemon:
+    with running_cribd(extra=CONFIG, built=[busybox_image(name=IMAGE)], warm=False) as daemon:
+        asyncio.run(_share_pids_once(daemon))
         yield daemon
+
+
+async def _share_pids_once(cribd: Cribd) -> None:
+    """The root of infra processes is there from now on."""
+    async with cribd.connect() as cri:
+        shared = pb.NamespaceOption(pid=pb.POD)
+        await cri.remove_pod(await cri.run_pod("warm-up", log_directory="", namespaces=shared))
 
 
 async def play(cribd: Cribd, seed: str, until: Callable[[int], bool]) -> None:
