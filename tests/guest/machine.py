@@ -120,7 +120,7 @@ class Machine:
         while self.ask("query-status")["status"] == "inmigrate":
             if time.monotonic() > deadline:
                 raise LabError(f"the saved memory was not read in {SAVE_SECONDS:.0f} s")
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # qemu tells only who asks
         self.ask("cont")
 
     def ssh_port(self) -> int:
@@ -174,7 +174,7 @@ class Machine:
         while (status := self.ask("query-migrate")["status"]) != "completed":
             if status in ("failed", "cancelled") or time.monotonic() > deadline:
                 raise LabError(f"the booted guest was not saved: {status}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # qemu tells only who asks
         self.ask("quit")
         self._process.wait(MONITOR_SECONDS)
 
