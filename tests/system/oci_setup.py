@@ -176,16 +176,16 @@ class OciLab:
         )
 
     async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
-        made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
+        made = await self.handler.containers.create(record, sandbox, ImageConfig(), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
 
     @contextlib.asynccontextmanager
     async def pod(self, record: SandboxRecord) -> AsyncIterator[SandboxRecord]:
         """A prepared pod; removed at the end."""
         try:
-            yield replace(record, infra=await self.handler.prepare_pod(record, STAGE))
+            yield replace(record, infra=await self.handler.pods.prepare(record, STAGE))
         finally:
-            await self.handler.remove_pod(record)
+            await self.handler.pods.remove(record)
 
     @contextlib.asynccontextmanager
     async def running(
@@ -195,10 +195,10 @@ class OciLab:
         record = self.container(sandbox, config)
         try:
             record = await self.create(record, sandbox)
-            await self.handler.start(record)
+            await self.handler.containers.start(record)
             yield record
         finally:
-            await self.handler.delete(record)
+            await self.handler.containers.delete(record)
 
     async def execute(self, record: ContainerRecord, *argv: str) -> ExecResult:
         return await run_command(self.handler, record, ExecCommand(argv, timeout=BOUND))

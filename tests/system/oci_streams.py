@@ -36,7 +36,7 @@ class Box:
         self, *argv: str, tty: bool = False, stdin: bool = False, contained: bool = False
     ) -> Session:
         wanted = ExecProcess(argv, tty, stdin, stdout=True, stderr=not tty, contained=contained)
-        return await self.handler.exec(self.record, wanted)
+        return await self.handler.streams.exec(self.record, wanted)
 
     async def run(self, *argv: str) -> str:
         """A command's output."""

@@ -1,7 +1,7 @@
 """ExplainContainer: the OCI spec of a container or of a plan for one, each field with its origin.
 
 look up   the container with its sandbox and image; for a plan the handler and the image, which must be here
-act       handler.explain, which makes nothing
+act       the handler's containers.explain, which makes nothing
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ExplainContainer:
             raise NotFound(f"the pod sandbox of container {record.id} is gone")
         image = self._catalogue.find(record.image_id)  # it may have been removed since
         config = image.config if image is not None else ImageConfig()
-        explained = await core.caretaker(sandbox).explain(record, sandbox, config)
+        explained = await core.caretaker(sandbox).containers.explain(record, sandbox, config)
         return Explanation(record.id, sandbox.id, sandbox.handler, explained)
 
     async def _planned(self, wanted: PlannedContainer) -> Explanation:
@@ -55,5 +55,5 @@ class ExplainContainer:
             boot_id=core.facts.boot_id,
         )
         record = replace(self._create.draft(sandbox, wanted.config, image), id=NO_CONTAINER)
-        explained = await handler.explain(record, sandbox, image.config)
+        explained = await handler.containers.explain(record, sandbox, image.config)
         return Explanation(record.id, sandbox.id, name, explained)

@@ -133,7 +133,7 @@ async def test_a_failed_step_leaves_no_row_namespace_nor_address(world: World, p
     with pytest.raises(Broken, match="no address"):
         await world.pod()
     assert world.records.sandboxes == {}
-    assert world.handler.pods == {}
+    assert world.handler.host.pods == {}
     assert world.networks.held == {}
     assert await world.pod() in world.records.sandboxes
 
@@ -142,7 +142,7 @@ async def test_a_bug_in_a_step_is_torn_down_as_any_failure(world: World) -> None
     world.networks.failpoints.set("attach=1*bug(oops)")
     with pytest.raises(RuntimeError, match="oops"):
         await world.pod()
-    assert (world.records.sandboxes, world.handler.pods, world.networks.held) == ({}, {}, {})
+    assert (world.records.sandboxes, world.handler.host.pods, world.networks.held) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("point", ["detach", "stop_pod", "remove_pod"])
@@ -161,7 +161,7 @@ async def test_a_teardown_that_fails_keeps_the_row_not_ready_and_the_retry_start
     again = await world.pod()
     assert again != row.id
     assert set(world.records.sandboxes) == {again}
-    assert set(world.handler.pods) == {again}
+    assert set(world.handler.host.pods) == {again}
     assert set(world.networks.held) == {again}
 
 
@@ -274,7 +274,7 @@ async def test_a_run_that_the_stopping_daemon_ends_is_torn_down_and_its_caller_t
     await world.close()
     with pytest.raises(Unavailable, match="ended before it was done"):
         await first
-    assert (world.records.sandboxes, world.handler.pods) == ({}, {})
+    assert (world.records.sandboxes, world.handler.host.pods) == ({}, {})
 
 
 async def test_a_sysctl_of_the_host_is_refused_and_leaves_nothing(world: World) -> None:

@@ -64,7 +64,7 @@ from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
 from crib.ports.clocks import StageTimer
-from crib.ports.handler import CreatedContainer
+from crib.ports.containers import CreatedContainer
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Containers:
         self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
-        """See Handler.create."""
+        """See ContainerRuntime.create."""
         record = request.record
         self._env.require_usable()
         with trying(f"create of container {record.id}"):

@@ -27,7 +27,7 @@ Gather = Callable[[Request, str], ContainerInputs]
 
 
 class Explanations:
-    """See Handler.explain. The layers of the image stay mounted, as after a creation."""
+    """See ContainerRuntime.explain. The layers of the image stay mounted, as after a creation."""
 
     def __init__(self, paths: Paths, layers: LayerMounts, gather: Gather) -> None:
         self._paths = paths

@@ -62,7 +62,7 @@ class Pods:
         self._updates = Updates(environment, Bundles(environment.paths))
 
     async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        """See Handler.prepare_pod. Half-made things are left for `remove`."""
+        """See PodRuntime.prepare. Half-made things are left for `remove`."""
         config = record.config
         self._env.require_usable()
         check_pod_files(config)
@@ -137,7 +137,7 @@ class Pods:
         return await self._looks.ask(record)
 
     def made_spec(self, record: SandboxRecord) -> bytes:
-        """See Handler.made_spec. Blocks."""
+        """See PodRuntime.made_spec. Blocks."""
         try:
             with open(f"{self._paths.sandbox(record.id)}/infra/config.json", "rb") as file:
                 document = json.load(file)

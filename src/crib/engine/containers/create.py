@@ -3,7 +3,7 @@
 look up   a container of the same name (joined, returned, or refused); the image, those of image volumes, the
           policy's word on them, the sandbox (READY), the container whose processes this one is to see
 intend    row CREATING, holding the layers of these images from now on
-act       handler.create
+act       the handler's containers.create
 tell      row CREATED; event CREATED
 ✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
           namespaces or infra process turn out to be gone is NOT_READY from now on
@@ -117,7 +117,9 @@ class CreateContainer:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
-                    created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
+                    created = await core.handler_of(sandbox).containers.create(
+                        record, sandbox, image.config, stage
+                    )
                     made = replace(
                         record,
                         process=created.process,

@@ -36,7 +36,7 @@ class UpdateSandbox:
             record = core.sandbox(sandbox)
             move_sandbox(record, "update resources")
             core.refuse_if_faulty()
-            await core.handler_of(record).update_pod(_changed(record, overhead, resources))
+            await core.handler_of(record).pods.update(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)
             if now is not None:
                 core.sandboxes.put(_changed(now, overhead, resources))

@@ -1,0 +1,49 @@
+"""What the ports of one handler share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.oci.containers import Containers
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.exits import Exits
+from crib.backends.oci.signals import Signals
+from crib.backends.pods.oom import OomKills
+from crib.backends.pods.pods import Pods
+from crib.backends.pods.usage import UsageReader
+from crib.host.cgroup_stats import StatsReader
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One of each: most of them remember something of every pod or container."""
+
+    environment: OciEnvironment
+    layers: LayerMounts
+    bundles: Bundles
+    pods: Pods
+    making: Containers
+    signals: Signals
+    exits: Exits
+    usage: UsageReader
+    oom: OomKills
+
+
+def open_parts(environment: OciEnvironment, layers: LayerMounts) -> Parts:
+    """Makes them; nothing is read or started yet."""
+    bundles = Bundles(environment.paths)
+    stats = StatsReader(environment.cgroups.layout)
+    oom = OomKills(environment.paths, stats)
+    return Parts(
+        environment=environment,
+        layers=layers,
+        bundles=bundles,
+        pods=Pods(environment),
+        making=Containers(environment, bundles, layers, oom),
+        signals=Signals(environment, bundles),
+        exits=Exits(environment, bundles, oom),
+        usage=UsageReader(environment.paths, stats),
+        oom=oom,
+    )
