@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.cgroup_names import CgroupNames
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.client import pods
 from crib.client.errors import ClientError, TimedOut, WrongState
 from crib.client.pods import Pod

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from crib.backends.oci.argv import RuntimeProgram
+from crib.backends.bundle.bundles import Bundles, is_alive
+from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.failures import checked, runtime_words, trying
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.bundles import Bundles, is_alive
+from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
@@ -19,20 +21,18 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.explain import Explanations
-from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.odd_logs import odd_logs
-from crib.backends.oci.oom import OomKills
-from crib.backends.oci.pods import Pods
-from crib.backends.oci.programs import Programs
-from crib.backends.oci.rootfs import LayerMounts
+from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.signals import Signals
-from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays, remove_parts
-from crib.backends.oci.together import Together
-from crib.backends.oci.updates import Updates
-from crib.backends.oci.usage import UsageReader
+from crib.backends.pods.losses import PodLosses
+from crib.backends.pods.oom import OomKills
+from crib.backends.pods.pods import Pods
+from crib.backends.pods.slices import stop_slice
+from crib.backends.pods.updates import Updates
+from crib.backends.pods.usage import UsageReader
+from crib.backends.together import Together
 from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
