@@ -86,8 +86,8 @@ class OciPods:
     """See PodRuntime."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
         self._pods = parts.pods
+        self._usage = parts.usage
         self._paths = parts.environment.paths
         self._losses = PodLosses(self._paths)
         self._updates = Updates(parts.environment, parts.bundles)
@@ -103,9 +103,7 @@ class OciPods:
 
     async def remove(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        cgroup = self._pods.cgroup(record)
-        self._parts.usage.forget_cgroup(cgroup)
-        self._parts.oom.forget_pod(cgroup)
+        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")

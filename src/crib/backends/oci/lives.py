@@ -62,6 +62,8 @@ class OciContainers:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._parts.making.create(Request(record, sandbox, image), stage)
+        if note := await self._parts.bundles.note(record.id):
+            self._parts.oom.made(note)
         await self._updates.created(record)
         self._parts.exits.watch(record.id, created.monitor, created.process)
         return created
@@ -124,7 +126,7 @@ class OciContainers:
         await parts.making.delete(record.id, made=record.process is not None)
         cgroup = note.cgroup if note is not None else ""
         parts.usage.forget(record.id, cgroup)
-        parts.oom.forget(record.id, cgroup)
+        parts.oom.forget(cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._parts.exits.stream()
@@ -143,6 +145,8 @@ class OciContainers:
 
     def _look(self, container: ContainerId) -> _OnFile:
         note = self._parts.bundles.read_note(container)
+        if note is not None:
+            self._parts.oom.found(note)
         runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
         state = f"{runtime.root}/{container}"
         return _OnFile(
