@@ -20,6 +20,7 @@ from crib.engine.containers.execute import run_command
 from crib.host.mounts import unmount
 from crib.host.namespaces import run_in_namespace
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, Unavailable, WrongState
 from crib.model.ids import HandlerName, ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
@@ -34,10 +35,12 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress, TerminalSize
+from crib.ports.containers import CreateRequest
 from crib.ports.handler import Handler
 from crib.ports.networks import PodNetwork
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
+from tests.fakes.host import FakeHost
 from tests.fakes.world import bounded
 from tests.system.labs.oci_setup import LAYER, oci_lab
 from tests.system.labs.pod_namespaces import no_stage
@@ -74,7 +77,8 @@ class HandlerLab:
             boot_id="",
         )
         async with bounded():
-            infra = await self.handler.pods.prepare(record, no_stage)
+            await self.handler.pods.prepare(record, no_stage)
+            infra = await self.handler.pods.start(record, no_stage)
         return replace(record, state=SandboxState.READY, infra=infra)
 
     def container(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
@@ -94,9 +98,8 @@ class HandlerLab:
     async def created(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
         record = self.container(sandbox, *argv, **fields)
         async with bounded():
-            made = await self.handler.containers.create(
-                record, sandbox, ImageConfig(env=("PATH=/bin",)), no_stage
-            )
+            request = CreateRequest(record, sandbox, ImageConfig(env=("PATH=/bin",)))
+            made = await self.handler.containers.create(request, no_stage)
         return replace(
             record,
             state=ContainerState.CREATED,
@@ -185,11 +188,15 @@ async def finish(session: Session) -> tuple[int, bytes, bytes]:
     return code, out, err
 
 
-@pytest.fixture(params=["fake", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])])
+@pytest.fixture(
+    params=["fake", "elsewhere", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])]
+)
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param == "fake":
-            made = HandlerLab(FakeHandler(ManualClock()), "/logs")
+        if request.param != "oci":
+            clock = ManualClock()
+            host = FakeHost(clock, elsewhere=request.param == "elsewhere")
+            made = HandlerLab(FakeHandler(clock, host), "/logs")
         else:
             real = await stack.enter_async_context(oci_lab())
             made = HandlerLab(real.handler, real.logs)
@@ -247,15 +254,36 @@ async def test_an_explanation_is_the_spec_with_origins_and_makes_nothing(lab: Ha
     record = lab.container(pod, "/bin/sleep", "5")
     image = ImageConfig(entrypoint=("/bin/never",))
     async with bounded():
-        told = await lab.handler.containers.explain(record, pod, image)
+        told = await lab.handler.containers.explain(CreateRequest(record, pod, image))
         assert json.loads(told.spec)["process"]["args"] == ["/bin/sleep", "5"]
         assert told.origins["/process/args"] == "container command"
         assert (await lab.handler.containers.observe(record)).status == "gone"
         bare = replace(record, config=replace(record.config, command=()))
-        told = await lab.handler.containers.explain(bare, pod, image)
+        told = await lab.handler.containers.explain(CreateRequest(bare, pod, image))
         assert told.origins["/process/args"] == "image ENTRYPOINT"
         with pytest.raises(InvalidRequest, match="command"):
-            await lab.handler.containers.explain(bare, pod, ImageConfig())
+            await lab.handler.containers.explain(CreateRequest(bare, pod, ImageConfig()))
+        await lab.handler.pods.remove(pod)
+
+
+async def test_what_edits_change_is_in_the_container_and_is_told_with_its_origin(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod)
+    edits = (
+        ContainerEdits("plugin 10-first", env=(("COLOUR", "blue"), ("SHAPE", "round"))),
+        ContainerEdits("plugin 20-second", env=(("COLOUR", "red"),)),
+    )
+    request = CreateRequest(record, pod, ImageConfig(), edits)
+    async with bounded():
+        told = await lab.handler.containers.explain(request)
+        env = json.loads(told.spec)["process"]["env"]
+        places = {entry: f"/process/env/{position}" for position, entry in enumerate(env)}
+        assert "COLOUR=blue" not in env
+        assert "plugin 20-second" in told.origins[places["COLOUR=red"]]
+        assert told.origins[places["SHAPE=round"]] == "plugin 10-first"
+        made = await lab.handler.containers.create(request, no_stage)
+        assert json.loads(lab.handler.containers.made_spec(record))["process"]["env"] == env
+        await lab.gone(replace(record, process=made.process, monitor=made.monitor, user=made.user))
         await lab.handler.pods.remove(pod)
 
 

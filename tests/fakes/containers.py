@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from crib.model.container import ContainerRecord, ContainerUser, Exit
 from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.explanation import ExplainedSpec
-from crib.model.image import ImageConfig
-from crib.model.sandbox import Resources, SandboxRecord
+from crib.model.sandbox import Resources
 from crib.ports.clocks import StageTimer
-from crib.ports.containers import CreatedContainer, Observation
+from crib.ports.containers import CreatedContainer, CreateRequest, Observation
 from tests.fakes.failpoints import Failpoints
 from tests.fakes.host import PROGRAMS, FakeContainer, FakeHost, ends_with
 
@@ -26,34 +25,37 @@ class FakeContainers:
         self._host = host
         self._failpoints = failpoints
 
-    async def create(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
-    ) -> CreatedContainer:
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        record, sandbox, image = request.record, request.sandbox, request.image
         with stage("create", record.config.name):
             await self._failpoints.reach("create", record.id)
-            if sandbox.id not in self._host.pods or not self._host.pods[sandbox.id].alive:
+            pod = self._host.pods.get(sandbox.id)
+            if pod is None or not pod.alive or not pod.started:
                 raise Broken(f"create of container {record.id}: pod {sandbox.id} has no namespaces")
             argv = (*(record.config.command or image.entrypoint), *(record.config.args or image.cmd))
-            made = FakeContainer(argv, self._host.process(), self._host.process(), resources=record.resources)
+            made = FakeContainer(argv, _env(request), resources=record.resources)
             self._host.containers[record.id] = made
             await self._failpoints.reach("create_late", record.id)
         stop_signal = STOP_OF_SYSTEMD if argv[0] == "/sbin/init" else 0
-        return CreatedContainer(made.process, made.monitor, ContainerUser(0, 0), stop_signal)
+        process, monitor = self._host.process(), self._host.process()
+        return CreatedContainer(ContainerUser(0, 0), process, monitor, stop_signal)
 
-    async def explain(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
-    ) -> ExplainedSpec:
-        await self._failpoints.reach("explain", record.id)
-        config = record.config
+    async def explain(self, request: CreateRequest) -> ExplainedSpec:
+        await self._failpoints.reach("explain", request.record.id)
+        config, image = request.record.config, request.image
         argv = [*(config.command or image.entrypoint), *(config.args or image.cmd)]
         if not argv:
             raise InvalidRequest(f"image {config.image} names no command", field="config.command")
         origin = "container command" if config.command else "image ENTRYPOINT"
-        return ExplainedSpec(_spec(argv), {"": "default", "/process/args": origin})
+        origins = {"": "default", "/process/args": origin}
+        for edits in request.edits:
+            for key, _ in edits.env:
+                origins[f"/process/env/{list(_env(request)).index(key)}"] = edits.origin
+        return ExplainedSpec(_spec(argv, _env(request)), origins)
 
     def made_spec(self, record: ContainerRecord) -> bytes:
         container = self._host.containers.get(record.id)
-        return _spec(container.argv) if container is not None else b""
+        return _spec(container.argv, container.env) if container is not None else b""
 
     async def start(self, record: ContainerRecord) -> None:
         await self._failpoints.reach("start", record.id)
@@ -110,5 +112,11 @@ class FakeContainers:
         return Observation(container.status, container.exit, container.monitor_alive)
 
 
-def _spec(argv: Sequence[str]) -> bytes:
-    return json.dumps({"ociVersion": "1.0.2", "process": {"args": argv}}).encode()
+def _env(request: CreateRequest) -> dict[str, str]:
+    """What edits bring; the container's own is not looked at here."""
+    return dict(pair for edits in request.edits for pair in edits.env)
+
+
+def _spec(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
+    process = {"args": argv, "env": [f"{key}={value}" for key, value in env.items()]}
+    return json.dumps({"ociVersion": "1.0.2", "process": process}).encode()

@@ -86,15 +86,21 @@ class FakePods:
         self._host = host
         self._failpoints = failpoints
 
-    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
         for name in record.config.sysctls:
             if _HOST_SYSCTL.fullmatch(name):
                 raise InvalidRequest(f"{name} is not a namespaced sysctl", field="config.linux.sysctls")
         with stage("namespaces", "pod"):
-            infra = self._host.process() if record.config.shares_pid else None
-            self._host.pods[record.id] = FakePod(infra)
+            self._host.pods[record.id] = FakePod()
             await self._failpoints.reach("prepare_pod", record.id)
-        return infra
+
+    async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        await self._failpoints.reach("start_pod", record.id)
+        self._host.pods[record.id].started = True
+        if not record.config.shares_pid:
+            return None
+        with stage("infra", "pod"):
+            return self._host.process()
 
     async def stop(self, record: SandboxRecord) -> None:
         await self._failpoints.reach("stop_pod", record.id)
@@ -123,7 +129,8 @@ class FakePods:
 
     async def alive(self, record: SandboxRecord) -> bool:
         await self._failpoints.reach("pod_alive", record.id)
-        return record.id in self._host.pods and self._host.pods[record.id].alive
+        pod = self._host.pods.get(record.id)
+        return pod is not None and pod.alive and pod.started
 
     async def losses(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
         while True:

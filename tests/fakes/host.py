@@ -22,7 +22,7 @@ PROGRAMS = ("sh", "sleep", "true", "false", "echo", "cat")
 class FakePod:
     """One pod's world."""
 
-    infra: ProcessIdentity | None
+    started: bool = False
     alive: bool = True
     limits: tuple[Resources | None, Resources | None] = (None, None)
     """Overhead and resources."""
@@ -35,8 +35,7 @@ class FakeContainer:
     """One container's world."""
 
     argv: tuple[str, ...]
-    process: ProcessIdentity
-    monitor: ProcessIdentity
+    env: dict[str, str] = field(default_factory=dict)
     status: str = "created"
     monitor_alive: bool = True
     exit: Exit | None = None
@@ -57,7 +56,8 @@ class FakeContainer:
 class FakeHost:
     """Pods and containers that a test lives through by hand."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, elsewhere: bool = False) -> None:
+        """`elsewhere`: what runs are no processes of this host, as with virtual machines."""
         self.pods: dict[SandboxId, FakePod] = {}
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.clock = clock
@@ -67,10 +67,13 @@ class FakeHost:
         """Exits that the daemon of now has not been told."""
         self.lost = asyncio.Event()
         """Set when a pod has lost something."""
+        self.elsewhere = elsewhere
         self._pid = 1000
 
-    def process(self) -> ProcessIdentity:
-        """A new one."""
+    def process(self) -> ProcessIdentity | None:
+        """A new one, as this host sees it."""
+        if self.elsewhere:
+            return None
         self._pid += 1
         return ProcessIdentity(self._pid, self._pid * 10)
 

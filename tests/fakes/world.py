@@ -62,6 +62,7 @@ def pod_config(
     *,
     attempt: int = 0,
     host_network: bool = False,
+    pid: NamespaceMode = NamespaceMode.CONTAINER,
     hostname: str = "",
     labels: Mapping[str, str] | None = None,
     sysctls: Mapping[str, str] | None = None,
@@ -74,7 +75,7 @@ def pod_config(
         labels=labels or {},
         sysctls=sysctls or {},
         security=PodSecurity(
-            namespaces=NamespaceOptions(network=network, pid=NamespaceMode.CONTAINER),
+            namespaces=NamespaceOptions(network=network, pid=pid),
         ),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crib.model.container import ContainerRecord, ContainerUser, Exit
+from crib.model.edits import ContainerEdits
 from crib.model.explanation import ExplainedSpec
 from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
@@ -14,12 +15,26 @@ from crib.ports.clocks import StageTimer
 
 
 @dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """All that a container is made from."""
+
+    record: ContainerRecord
+    sandbox: SandboxRecord
+    image: ImageConfig
+    edits: tuple[ContainerEdits, ...] = ()
+    """What others than the request change in it, in their order; what the handler itself finds on the host
+    (CDI devices, hook files) comes before them."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreatedContainer:
     """What `ContainerRuntime.create` made: the first process waits to be started."""
 
-    process: ProcessIdentity
-    monitor: ProcessIdentity
     user: ContainerUser
+    process: ProcessIdentity | None
+    """The first process; None where it is none of this host (in a virtual machine)."""
+    monitor: ProcessIdentity | None
+    """The process that tells its exit; None where none is needed for that."""
     stop_signal: int = 0  # 0: the record's
 
 
@@ -30,21 +45,21 @@ class Observation:
     status: str
     exit: Exit | None
     monitor_alive: bool
+    """Whether somebody is there who will tell its exit: its monitor, or whatever stands for one."""
 
 
 class ContainerRuntime(Protocol):
     """Makes containers, runs them and takes them away."""
 
-    async def create(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
-    ) -> CreatedContainer:
-        """Mount the root, write the bundle, run monitor and runtime's create. `record` is CREATING."""
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        """Mount the root, write the bundle, run monitor and runtime's create. The record is CREATING."""
         ...
 
-    async def explain(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
-    ) -> ExplainedSpec:
-        """The spec that `create` made, or would make now, and where its fields are from. Makes nothing."""
+    async def explain(self, request: CreateRequest) -> ExplainedSpec:
+        """The spec that `create` made, or would make now, and where its fields are from. Makes nothing.
+
+        What an edit has put there is told with the edit's origin.
+        """
         ...
 
     def made_spec(self, record: ContainerRecord) -> bytes:

@@ -1,4 +1,8 @@
-"""What a pod has of its own, before and beside its containers."""
+"""What a pod has of its own, before and beside its containers.
+
+A pod is prepared, then its network is attached, then it is started: what starts may find its network complete
+(a virtual machine is given its interfaces when it boots), and the network needs a namespace before that.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,22 @@ from crib.ports.clocks import StageTimer
 class PodRuntime(Protocol):
     """Makes pods and takes them away."""
 
-    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        """Make pod files, pinned namespaces, sysctls, shm and cgroup; the infra process if pids are shared.
-        Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
+    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
+        """Make what a network and containers need to be there: pod files, pinned namespaces, sysctls, shm and
+        cgroup. Before anything is made, sysctls are checked: namespaced ones only, and never the host's.
+        """
+        ...
+
+    async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        """Start what of a prepared pod runs, now that its network is there; containers may come from then on.
+
+        The process of this host that the pod cannot do without (the infra process if pids are shared, a
+        monitor of a virtual machine); None where there is none.
         """
         ...
 
     async def stop(self, record: SandboxRecord) -> None:
-        """End the infra process, unpin the namespaces, unmount shm."""
+        """End what `start` has started, if it has; unpin the namespaces, unmount shm."""
         ...
 
     async def remove(self, record: SandboxRecord) -> None:
@@ -45,7 +57,7 @@ class PodRuntime(Protocol):
         ...
 
     async def alive(self, record: SandboxRecord) -> bool:
-        """Whether the pod's namespaces, /dev/shm and infra process are there."""
+        """Whether what was prepared and started is there: namespaces, /dev/shm, infra process."""
         ...
 
     def losses(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:

@@ -44,6 +44,7 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.settings import HandlerSettings, Settings
+from crib.ports.containers import CreateRequest
 
 
 def host_facts() -> HostFacts:
@@ -176,14 +177,19 @@ class OciLab:
         )
 
     async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
-        made = await self.handler.containers.create(record, sandbox, ImageConfig(), STAGE)
+        made = await self.handler.containers.create(CreateRequest(record, sandbox, ImageConfig()), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
+
+    async def begin(self, record: SandboxRecord) -> SandboxRecord:
+        """Prepare and start a pod that has no network."""
+        await self.handler.pods.prepare(record, STAGE)
+        return replace(record, infra=await self.handler.pods.start(record, STAGE))
 
     @contextlib.asynccontextmanager
     async def pod(self, record: SandboxRecord) -> AsyncIterator[SandboxRecord]:
-        """A prepared pod; removed at the end."""
+        """A started pod; removed at the end."""
         try:
-            yield replace(record, infra=await self.handler.pods.prepare(record, STAGE))
+            yield await self.begin(record)
         finally:
             await self.handler.pods.remove(record)
 

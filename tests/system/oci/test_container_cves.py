@@ -172,8 +172,7 @@ def config(*command: str, **fields: object) -> ContainerConfig:
 async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
     record = lab.sandbox(**fields)  # type: ignore[arg-type]
     try:
-        infra = await lab.handler.pods.prepare(record, STAGE)
-        yield replace(record, infra=infra)
+        yield await lab.begin(record)
     finally:
         await lab.handler.pods.remove(record)
 
@@ -588,7 +587,7 @@ async def test_a_pods_own_filter_holds_for_its_infra_process(lab: OciLab) -> Non
     record = replace(plain, config=replace(plain.config, security=security))
     for _ in range(2):  # the second one gets what crun compiled for the first
         try:
-            infra = await lab.handler.pods.prepare(record, STAGE)
+            infra = (await lab.begin(record)).infra
             assert infra is not None
             async with asyncio.timeout(BOUND):
                 while "catatonit" not in os.readlink(f"/proc/{infra.pid}/exe"):  # noqa: ASYNC110 - no event

@@ -53,6 +53,7 @@ from crib.model.sandbox import (
     SandboxRecord,
     SecurityProfile,
 )
+from crib.ports.containers import CreateRequest
 from crib.wire.crilog import LineJoiner
 from tests.system.labs.oci_setup import BOUND, STAGE, OciLab, oci_lab
 
@@ -76,11 +77,10 @@ def config(*command: str, **fields: object) -> ContainerConfig:
 
 @contextlib.asynccontextmanager
 async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
-    """A prepared pod; at the end it is removed, and nothing of it may be left."""
+    """A started pod; at the end it is removed, and nothing of it may be left."""
     record = lab.sandbox(**fields)  # type: ignore[arg-type]
     try:
-        infra = await lab.handler.pods.prepare(record, STAGE)
-        yield replace(record, infra=infra)
+        yield await lab.begin(record)
     finally:
         await lab.handler.pods.remove(record)
         assert_nothing_left(lab)
@@ -477,7 +477,7 @@ async def test_a_declared_volume_of_zeros_fills_no_disk_and_what_does_is_refused
             free = shutil.disk_usage(lab.logs).free
             record = lab.container(sandbox, config("true"))
             try:
-                await lab.handler.containers.create(record, sandbox, image, STAGE)
+                await lab.handler.containers.create(CreateRequest(record, sandbox, image), STAGE)
                 assert fits
                 assert free - shutil.disk_usage(lab.logs).free < 8 << 20
             except Exhausted as error:
@@ -677,9 +677,7 @@ async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
 
 async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None:
     async with pod(lab) as kept, running(lab, kept, config(*FOREVER)) as known:
-        stray_pod = lab.sandbox(pid=NamespaceMode.POD)
-        infra = await lab.handler.pods.prepare(stray_pod, STAGE)
-        stray_pod = replace(stray_pod, infra=infra)
+        stray_pod = await lab.begin(lab.sandbox(pid=NamespaceMode.POD))
         stray = await lab.create(lab.container(stray_pod, config(*FOREVER)), stray_pod)
         Path(lab.paths.exit_file(new_container_id())).touch()
         os.makedirs(lab.paths.sandbox(new_sandbox_id()))
@@ -687,7 +685,7 @@ async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None
         assert len(removed) == 4
         assert f"container {stray.id}" in removed
         assert not is_alive(stray.process)
-        assert not is_alive(infra)
+        assert not is_alive(stray_pod.infra)
         assert (await lab.handler.containers.observe(known)).status == "running"
         assert list(await lab.handler.sweep(lambda: {kept.id, known.id})) == []
 
@@ -743,7 +741,8 @@ async def test_create_that_is_cut_short_anywhere_is_torn_down(lab: OciLab, milli
     async with pod(lab) as sandbox:
         record = lab.container(sandbox, config(*FOREVER))
         with contextlib.suppress(asyncio.CancelledError):
-            await lab.handler.containers.create(record, sandbox, ImageConfig(), CutShort(milliseconds / 1000))
+            request = CreateRequest(record, sandbox, ImageConfig())
+            await lab.handler.containers.create(request, CutShort(milliseconds / 1000))
         await lab.handler.containers.delete(record)
 
 
@@ -761,7 +760,7 @@ async def test_a_monitor_that_is_on_no_note_yet_ends_with_its_create(
         with monkeypatch.context() as patched:
             patched.setattr(containers, "identity", fail)
             with pytest.raises(Broken, match="Input/output error"):
-                await lab.handler.containers.create(record, sandbox, ImageConfig(), STAGE)
+                await lab.handler.containers.create(CreateRequest(record, sandbox, ImageConfig()), STAGE)
         (monitor,) = monitors
         assert not Path(f"/proc/{monitor}").exists()
         await lab.handler.containers.delete(record)
@@ -771,8 +770,7 @@ async def test_client_named_cgroup_parent_is_used_and_stays(lab: OciLab) -> None
     parent = f"{lab.environment.settings.cgroup_root}/kubepods/pod-1"
     cgroups = lab.environment.cgroups
     cgroups.create(parent)
-    sandbox = lab.sandbox(pid=NamespaceMode.POD, cgroup_parent=parent)
-    sandbox = replace(sandbox, infra=await lab.handler.pods.prepare(sandbox, STAGE))
+    sandbox = await lab.begin(lab.sandbox(pid=NamespaceMode.POD, cgroup_parent=parent))
     async with running(lab, sandbox, config(*FOREVER)) as record:
         assert record.process is not None
         assert record.process.pid in cgroups.pids(f"{parent}/{record.id}")

@@ -284,11 +284,11 @@ async def test_another_namespace_or_shm_over_a_pods_or_a_lost_shm_is_a_loss_for_
             await lab.handler.pods.prepare(record, STAGE)
         tear(lab, torn)
         later = OciHandler(lab.environment, PlainLayers({}))
-        losses = later.lost_pods(lambda: [whole, torn])
+        losses = later.pods.losses(lambda: [whole, torn])
         async with asyncio.timeout(BOUND):
             assert await anext(losses) == torn.id
         await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
-        assert [await later.pod_alive(record) for record in (whole, torn)] == [True, False]
+        assert [await later.pods.alive(record) for record in (whole, torn)] == [True, False]
     finally:
         for record in (whole, torn):
             await lab.handler.pods.remove(record)

@@ -22,6 +22,7 @@ from crib.model.container import ContainerConfig, ContainerRecord, ContainerSecu
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxRecord, SelinuxOption
+from crib.ports.containers import CreateRequest
 from tests.system.labs import oci_setup
 from tests.system.labs.oci_setup import LAYER, STAGE, OciLab, oci_lab
 
@@ -198,7 +199,7 @@ async def test_what_an_image_declares_as_volume_has_the_label_of_the_containers_
         record = crun.container(sandbox, config())
         try:
             made = await crun.handler.containers.create(
-                record, sandbox, ImageConfig(volumes=("/etc",)), STAGE
+                CreateRequest(record, sandbox, ImageConfig(volumes=("/etc",))), STAGE
             )
             record = replace(record, process=made.process, monitor=made.monitor, user=made.user)
             await crun.handler.containers.start(record)

@@ -14,7 +14,7 @@ from crib.host.null_device import keep_null_device
 from crib.model.container import ContainerSecurity
 from crib.model.sandbox import IdMapping, NamespaceMode, NamespaceOptions, SandboxRecord, UserNamespace
 from crib.model.streams import ExecProcess
-from tests.system.labs.oci_setup import STAGE, OciLab, oci_lab
+from tests.system.labs.oci_setup import OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, comes_true, finish
 from tests.system.oci.test_handler import config, pod, run_to_end
 
@@ -105,9 +105,8 @@ async def test_root_of_a_user_namespace_is_not_given_the_host_s_dev_null(
         pytest.skip("this handler has no user namespaces here")
     sandbox, security = user_namespaced(lab, pid)
     try:
-        infra = await lab.handler.pods.prepare(sandbox, STAGE)
+        sandbox = await lab.begin(sandbox)
         await is_untouched()
-        sandbox = replace(sandbox, infra=infra)
         wanted = config("sh", "-c", f"{CLOSE_IT}; echo tried; exec sleep 100", security=security, tty=tty)
         record = lab.container(sandbox, wanted)
         record = await lab.create(record, sandbox)

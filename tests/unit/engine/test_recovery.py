@@ -139,6 +139,20 @@ async def test_a_half_made_sandbox_is_torn_down_with_the_containers_that_run_in_
     assert (world.handler.host.pods, world.handler.host.containers, world.networks.held) == ({}, {}, {})
 
 
+@pytest.mark.parametrize("point", ["prepare_pod", "attach", "start_pod"])
+async def test_a_pod_whose_run_the_end_of_the_daemon_cut_off_is_torn_down(world: World, point: str) -> None:
+    hold = (world.networks if point == "attach" else world.handler).failpoints.hold(point)
+    world.networks.failpoints.hold("detach")
+    running = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.keeper.close(0.0)  # the teardown hangs too: as if killed
+    assert [row.state for row in world.records.sandboxes.values()] == [SandboxState.CREATING]
+    await world.restarted()
+    assert (world.records.sandboxes, world.handler.host.pods, world.networks.held) == ({}, {}, {})
+    running.cancel()
+
+
 async def test_a_stopped_sandbox_whose_remove_was_cut_off_is_removed(world: World) -> None:
     pod = await world.pod()
     await world.node.sandboxes.stop(pod)

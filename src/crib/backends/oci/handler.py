@@ -19,9 +19,12 @@ from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.parts import Parts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.losses import PodLosses
+from crib.backends.pods.pods import Pods
 from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.updates import Updates
+from crib.backends.pods.usage import UsageReader
 from crib.ends import ByteStream, Session
 from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
@@ -86,14 +89,17 @@ class OciPods:
     """See PodRuntime."""
 
     def __init__(self, parts: Parts) -> None:
-        self._pods = parts.pods
-        self._usage = parts.usage
+        self._pods: Pods = parts.pods
+        self._usage: UsageReader = parts.usage
         self._paths = parts.environment.paths
         self._losses = PodLosses(self._paths)
         self._updates = Updates(parts.environment, parts.bundles)
 
-    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        infra = await self._pods.prepare(record, stage)
+    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
+        await self._pods.prepare(record, stage)
+
+    async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        infra = await self._pods.start(record, stage)
         if infra is not None:
             self._losses.watch(record.id, infra)
         return infra
@@ -171,9 +177,9 @@ class OciStatistics:
     """See Statistics."""
 
     def __init__(self, parts: Parts) -> None:
-        self._names = parts.environment.names
-        self._pods = parts.pods
-        self._usage = parts.usage
+        self._names: CgroupNames = parts.environment.names
+        self._pods: Pods = parts.pods
+        self._usage: UsageReader = parts.usage
 
     async def container(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
         cgroup = self._names.below(self._pods.cgroup(sandbox), record.id)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from crib.backends.bundle.bundles import is_alive
 from crib.backends.failures import checked, runtime_words, trying
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.containers import Request
 from crib.backends.oci.explain import Explanations
 from crib.backends.oci.parts import Parts
 from crib.backends.pods.updates import Updates
@@ -22,10 +21,9 @@ from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken, WrongState
 from crib.model.explanation import ExplainedSpec
 from crib.model.ids import ContainerId
-from crib.model.image import ImageConfig
-from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
+from crib.model.sandbox import ProcessIdentity, Resources
 from crib.ports.clocks import StageTimer
-from crib.ports.containers import CreatedContainer, Observation
+from crib.ports.containers import CreatedContainer, CreateRequest, Observation
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -58,20 +56,17 @@ class OciContainers:
         self._updates = Updates(self._env, parts.bundles)
         self._executions = Executions()
 
-    async def create(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
-    ) -> CreatedContainer:
-        created = await self._parts.making.create(Request(record, sandbox, image), stage)
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        record = request.record
+        created = await self._parts.making.create(request, stage)
         if note := await self._parts.bundles.note(record.id):
             self._parts.oom.made(note)
         await self._updates.created(record)
         self._parts.exits.watch(record.id, created.monitor, created.process)
         return created
 
-    async def explain(
-        self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
-    ) -> ExplainedSpec:
-        return await self._explanations.explain(Request(record, sandbox, image))
+    async def explain(self, request: CreateRequest) -> ExplainedSpec:
+        return await self._explanations.explain(request)
 
     def made_spec(self, record: ContainerRecord) -> bytes:
         with trying(f"reading the spec of {record.id}"):
@@ -123,7 +118,7 @@ class OciContainers:
         parts.exits.forget(record.id)
         with trying(f"delete of container {record.id}"):
             note = await parts.bundles.note(record.id)
-        await parts.making.delete(record.id, made=record.process is not None)
+        await parts.making.delete(record.id, made=record.is_made)
         cgroup = note.cgroup if note is not None else ""
         parts.usage.forget(record.id, cgroup)
         parts.oom.forget(cgroup)

@@ -69,7 +69,7 @@ async def kill_container(core: Core, container: ContainerId) -> None:
     """SIGKILL everything in the container and wait until its exit is recorded."""
     async with core.locks.of(container):
         record = core.containers.get(container)
-        if record is None or record.process is None or record.finished_at:
+        if record is None or not record.is_made or record.finished_at:
             return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
         exited = core.exited(container)
     containers = _containers(core, record)
