@@ -319,7 +319,7 @@ async def _keep_priority(nice: int) -> None:
     """So that callers are answered while pods and what starts them want all CPUs."""
     share = priority.Share(nice)
     while True:
-        for problem in share.take():
+        for problem in share.raise_all():
             log.warning("nice = %d: %s", nice, problem)
         await asyncio.sleep(NICE_AGAIN)
 

@@ -22,7 +22,7 @@ class Share:
         self._session_done = False
         self._told: set[str] = set()
 
-    def take(self) -> list[str]:
+    def raise_all(self) -> list[str]:
         """Raise what is not raised yet; what could not be and was not told before."""
         problems = []
         if not self._session_done:

@@ -71,6 +71,6 @@ def test_a_session_that_cannot_be_raised_keeps_no_thread_from_it(monkeypatch: py
     monkeypatch.setattr(priority, "raise_session", refuse)
     monkeypatch.setattr(priority, "raise_threads", raise_threads)
     share = priority.Share(-10)
-    assert share.take() == ["the session keeps its priority: Resource temporarily unavailable"]
-    assert share.take() == []
+    assert share.raise_all() == ["the session keeps its priority: Resource temporarily unavailable"]
+    assert share.raise_all() == []
     assert raised == [-10, -10]

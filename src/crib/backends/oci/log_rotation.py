@@ -3,8 +3,8 @@
 The names are a kubelet's (`LOG.YYYYMMDD-HHMMSS`), so that either of both removes what the other has left.
 conmon's own bound (`--log-size-max`) is not used: it throws away all that was written before.
 
-The log keeps its name until the new one takes that, by a hard link. Where the file system has none, it is moved
-to `LOG.rotating` first and gets its stamp when the new log is there: until then there is no file of its name.
+The log keeps its name until the new one takes that, by a hard link. Where the file system has none, it is
+moved to `LOG.rotating` first and gets its stamp when the new log is there: until then no file has its name.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int
 def set_aside(path: str, size: int, now: float) -> str:
     """Give a log that has more than `size` bytes the name that it will have next, too; that, or "".
 
-    It loses its own when the monitor renames the new log over it: whenever we are killed, there is one. Where it
-    cannot have two, it has `LOG.rotating`, and the next call after a kill goes on from there.
+    It loses its own when the monitor renames the new log over it: whenever we are killed, there is one.
+    Where it cannot have two, it has `LOG.rotating`, and the next call after a kill goes on from there.
     """
     moved = f"{path}{_MOVED}"
     try:

@@ -27,9 +27,7 @@ def check_databases(*paths: str) -> list[Finding]:
 def _damage(path: str) -> Iterator[Finding]:
     mend = "the next start of cribd saves what can be read, and sets the file aside"
     try:
-        with contextlib.closing(
-            sqlite3.connect(existing(path), BUSY_TIMEOUT, uri=True)
-        ) as connection:
+        with contextlib.closing(sqlite3.connect(existing(path), BUSY_TIMEOUT, uri=True)) as connection:
             for (line,) in connection.execute("PRAGMA quick_check(10)"):
                 if line != "ok":
                     yield Finding(_AREA, path, f"is damaged: {line}", mend)
