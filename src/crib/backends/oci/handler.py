@@ -48,7 +48,8 @@ from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
-from crib.ports import CreatedContainer, Observation, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.handler import CreatedContainer, Observation
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
