@@ -63,7 +63,8 @@ from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
-from crib.ports import CreatedContainer, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.handler import CreatedContainer
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)

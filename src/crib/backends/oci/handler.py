@@ -48,7 +48,8 @@ from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
-from crib.ports import CreatedContainer, Observation, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.handler import CreatedContainer, Observation
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -111,9 +112,7 @@ class OciHandler:
 
     async def remove_pod(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        cgroup = self._pods.cgroup(record)
-        self._usage.forget_cgroup(cgroup)
-        self._oom.forget_pod(cgroup)
+        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -122,6 +121,8 @@ class OciHandler:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._containers.create(Request(record, sandbox, image), stage)
+        if note := await self._bundles.note(record.id):
+            self._oom.made(note)
         await self._updates.created(record)
         self._exits.watch(record.id, created.monitor, created.process)
         return created
@@ -210,7 +211,7 @@ class OciHandler:
         await self._containers.delete(record.id, made=record.process is not None)
         cgroup = note.cgroup if note is not None else ""
         self._usage.forget(record.id, cgroup)
-        self._oom.forget(record.id, cgroup)
+        self._oom.forget(cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._exits.stream()
@@ -229,6 +230,8 @@ class OciHandler:
 
     def _look(self, container: ContainerId) -> _OnFile:
         note = self._bundles.read_note(container)
+        if note is not None:
+            self._oom.found(note)
         runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
         state = f"{runtime.root}/{container}"
         return _OnFile(

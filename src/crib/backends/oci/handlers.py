@@ -14,7 +14,7 @@ from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
 from crib.model.settings import Settings
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 log = logging.getLogger(__name__)
 

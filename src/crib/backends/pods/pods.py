@@ -41,7 +41,7 @@ from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.defaults import shm_size
 from crib.ocispec.pod_security import PodConfinement, confined
-from crib.ports import StageTimer
+from crib.ports.clocks import StageTimer
 
 FILES_SIZE = 4 << 20
 """Bytes of a pod's own directory: containers may write to hosts, hostname and resolv.conf (docs/adr/0042)."""

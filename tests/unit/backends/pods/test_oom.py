@@ -33,6 +33,12 @@ class Pod:
         self.oom = OomKills(paths, StatsReader(layout))
 
     def container(self, name: str) -> BundleNote:
+        note = self.begun(name)
+        self.oom.made(note)
+        return note
+
+    def begun(self, name: str) -> BundleNote:
+        """A container whose creation has not returned yet."""
         scope = f"{POD}/crib-{name}.scope"
         note = BundleNote("crun", scope, oom_kills=self.oom.before(scope))
         self._write(scope, 0)
@@ -44,6 +50,7 @@ class Pod:
         self._write(note.cgroup, times)
 
     def gone(self, note: BundleNote) -> BundleNote:
+        """systemd has removed its scope."""
         shutil.rmtree(f"{self._top}/cg{note.cgroup}")
         return note
 
@@ -61,7 +68,7 @@ def pod(tmp_path: Path) -> Pod:
     return Pod(tmp_path)
 
 
-A, B, C = (letter * 64 for letter in "abc")
+A, B, C, D = (letter * 64 for letter in "abcd")
 
 
 def test_a_scope_that_is_gone_is_told_by_its_pods_counter(pod: Pod) -> None:
@@ -97,6 +104,39 @@ def test_a_code_that_no_kill_leaves_is_no_kill(pod: Pod) -> None:
     assert not pod.ended(pod.gone(b)), "and it is not the next one's"
 
 
+def test_containers_that_run_out_of_memory_in_the_same_moment_are_all_told(pod: Pod) -> None:
+    a, b, c, d = (pod.container(name) for name in (A, B, C, D))
+    for note in (a, b):
+        pod.kill_in(note)
+    for note in (a, b, c):
+        pod.gone(note)
+    assert pod.ended(a)
+    assert pod.ended(b)
+    assert not pod.ended(c), "killed by somebody else"
+    pod.kill_in(d)
+    assert pod.ended(pod.gone(d))
+
+
+def test_several_kills_in_one_container_are_no_other_ones(pod: Pod) -> None:
+    a, b = pod.container(A), pod.container(B)
+    pod.kill_in(a, 3)
+    c = pod.begun(C)
+    assert pod.ended(pod.gone(a))
+    pod.oom.made(c)
+    assert not pod.ended(pod.gone(b))
+    assert not pod.ended(pod.gone(c))
+
+
+def test_a_scope_that_stays_a_while_counts_once(pod: Pod) -> None:
+    a, b, c = (pod.container(name) for name in (A, B, C))
+    pod.kill_in(a, 2)
+    assert pod.ended(a), "by its own file"
+    pod.kill_in(b)
+    pod.gone(a)
+    assert pod.ended(pod.gone(b))
+    assert not pod.ended(pod.gone(c))
+
+
 def test_it_is_found_out_after_a_restart_too(pod: Pod) -> None:
     a = pod.container(A)
     pod.kill_in(a)
@@ -108,14 +148,37 @@ def test_it_is_found_out_after_a_restart_too(pod: Pod) -> None:
     assert pod.ended(a)
 
 
-def test_what_is_removed_is_forgotten(pod: Pod) -> None:
-    a = pod.container(A)
+def test_after_a_restart_a_neighbours_kill_from_before_is_still_the_neighbours(pod: Pod) -> None:
+    a, b = pod.container(A), pod.container(B)
     pod.kill_in(a)
     assert pod.ended(pod.gone(a))
-    pod.oom.forget(ContainerId(A), a.cgroup)
-    assert not pod.ended(a), "its kill is told"
-    pod.oom.forget_pod(POD)
+    pod.restart()
+    pod.oom.found(b)
+    assert not pod.ended(pod.gone(b)), "killed by somebody else"
+
+
+def test_who_ran_out_of_memory_while_the_daemon_was_away_is_told(pod: Pod) -> None:
+    a, b, c = (pod.container(name) for name in (A, B, C))
+    for note in (a, b):
+        pod.kill_in(note)
+        pod.gone(note)
+    pod.restart()
+    for note in (a, b, c):
+        pod.oom.found(note)
     assert pod.ended(a)
+    assert pod.ended(b)
+    assert not pod.ended(pod.gone(c))
+
+
+def test_what_is_removed_is_forgotten_and_its_neighbours_are_not(pod: Pod) -> None:
+    """The neighbours may be of another pod: the client names the slice."""
+    a, b = pod.container(A), pod.container(B)
+    pod.kill_in(a, 2)
+    assert pod.ended(a)
+    pod.oom.forget(pod.gone(a).cgroup)
+    assert not pod.ended(pod.gone(b)), "killed by somebody else"
+    pod.oom.forget(b.cgroup)
+    assert pod.oom._slices == {}
 
 
 def test_a_cgroup_that_the_daemon_keeps_tells_for_itself(tmp_path: Path, pod: Pod) -> None:
