@@ -36,7 +36,7 @@ from tests.faults import (
 )
 from tests.images import BuiltImage, busybox_image, digest_of
 from tests.registry import free_port
-from tests.system.client_lab import Sleeps, client, content, host, limits, mirror_of, order, refused, resolved
+from tests.system.client_lab import Sleeps, client, content, host, mirror_of, order, refused, resolved, terms
 from tests.tls_lab import Authority
 from tests.upstreams import Shelf, from_images
 
@@ -455,7 +455,7 @@ async def test_a_manifest_that_trickles_in_is_given_up(
     registry: FaultProxy, mirror: FaultProxy, image: BuiltImage
 ) -> None:
     mirror.add("manifest", drip(1, 0.05))
-    found = await resolved(mirror_of(mirror), host(registry.url), limits=limits(stall_timeout=1.5))
+    found = await resolved(mirror_of(mirror), host(registry.url), terms=terms(stall_timeout=1.5))
     assert found.id == image.id
     assert len(mirror.of("manifest")) == 1
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from crib.backends.images.worker.addresses import address, proxy_of, redirected
 from crib.backends.images.worker.places import WAY, Places, Way
 from crib.backends.images.worker.tls import tls_context
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 from crib.wire import registry
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import aiohttp
     import yarl
 
-    from crib.backends.images.messages import TransferLimits
     from crib.backends.images.worker.tokens import Grant
 
 MAX_REDIRECTS = 5
@@ -145,7 +145,7 @@ def _remember(times: dict[str, float], key: str, now: float, seconds: float) -> 
 class Connections:
     """The connections of one pull; an async context manager."""
 
-    def __init__(self, pool: HostPool, limits: TransferLimits) -> None:
+    def __init__(self, pool: HostPool, limits: TransferSettings) -> None:
         self.pool = pool
         self._limits = limits
 

@@ -108,7 +108,7 @@ class RegistryClient:
     def __init__(self, pull: Pull, pool: HostPool) -> None:
         self._pull = pull
         self._pool = pool
-        self._connections = Connections(pool, pull.limits)
+        self._connections = Connections(pool, pull.terms.transfer)
         self._authorizer = Authorizer(self._connections)
         self._failed: set[str] = set()
         self.registry = pull.name.partition("/")[0]
