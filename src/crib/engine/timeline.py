@@ -13,7 +13,7 @@ from crib.engine.keeper import at_stage
 from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
-from crib.ports import Clock
+from crib.ports.clocks import Clock
 
 SANDBOX_LIMIT = 1000
 """Sandboxes that are remembered, the removed ones too; the oldest goes first."""

@@ -1,7 +1,7 @@
 """Every kind of hole that others had with images, layers, manifests, configs and archives, as a test.
 
-What needs a registry that answers is in tests/system/test_registry_cves.py. A few differ from what the name
-says because crib has no such part: the test is then of the part that has the same work.
+What needs a registry that answers is in tests/system/images/test_registry_cves.py. A few differ from what the
+name says because crib has no such part: the test is then of the part that has the same work.
 
     CVE-2020-15157       credentials for the URLs of a foreign layer            test_…foreign_layer, system
     CVE-2021-41190       a document that is manifest and index at once          test_…two_ways
@@ -52,9 +52,9 @@ from typing import Any
 import pytest
 
 from crib.api.translate.images import user as shown_user
+from crib.backends.bundle.rootfs import make_directories, read_facts
 from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
-from crib.backends.oci.rootfs import make_directories, read_facts
 from crib.model.container import ContainerSecurity
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts

@@ -11,7 +11,7 @@ from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import move_container
 from crib.model.streams import ExecProcess
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 DYING_TIME = 1.0
 """Seconds that commands get to die from SIGKILL when the daemon stops."""

@@ -12,7 +12,7 @@ from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import is_listed, move_container
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 KILL_BOUND = 30.0
 """Seconds that a killed container may take to be gone (a process in uninterruptible sleep takes longer)."""
