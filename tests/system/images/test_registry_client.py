@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from crib.backends.images.worker import tokens
-from crib.backends.images.worker.connections import DamagedFailure, HostFailure, HostPool
+from crib.backends.images.worker.connections import DamagedFailure, HostFailure
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.registry import RegistryClient
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.registry import ClientCertificate, Credential, RegistryHost

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crib.backends.images.messages import LayerTerms, Pull
-from crib.backends.images.worker.connections import HostPool
 from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.registry import BlobBody, RegistryClient
 from crib.model.facts import LayerMounting
 from crib.model.image import Platform

@@ -40,7 +40,7 @@ from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
 
 if TYPE_CHECKING:
-    from crib.backends.images.worker.connections import HostPool
+    from crib.backends.images.worker.host_pool import HostPool
 
 _MAX_DESCRIPTORS = 4096
 _MAX_LOOKUPS = 32
@@ -235,7 +235,7 @@ class _Worker:
 
     def _hosts(self) -> HostPool:
         """What is known of hosts, for all pulls of this worker; aiohttp is there when it is asked for."""
-        from crib.backends.images.worker.connections import HostPool
+        from crib.backends.images.worker.host_pool import HostPool
 
         if self._pool is None:
             self._pool = HostPool()

@@ -18,12 +18,12 @@ from crib.backends.images.worker.connections import (
     Connections,
     DamagedFailure,
     HostFailure,
-    HostPool,
     Request,
     host_name,
     translated,
 )
 from crib.backends.images.worker.documents import FoundImage, image_of, wire_platform
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.tokens import Authorizer, refusal
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.ids import digest_of, is_digest
