@@ -140,7 +140,7 @@ class Daemon:
                 f"probing how layers can be mounted below {paths.layer_mounts}",
                 probe_mounting,
                 paths,
-                settings.images,
+                settings.images.store,
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
@@ -258,7 +258,7 @@ class Daemon:
             await asyncio.sleep(period)
 
     async def _begin_upkeep(self, node: Node) -> None:
-        directory = self._settings.images.import_dir
+        directory = self._settings.images.upkeep.import_dir
         archives: list[str] = []
         if directory:
             job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)

@@ -23,8 +23,8 @@ from crib.model.image import (
     SuspectImage,
     parse_reference,
 )
+from crib.model.image_settings import ImageSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from crib.ports.images import Images
 from tests import images as built
 from tests.fakes.images import FakeImages, digest_of, made_image
@@ -123,7 +123,7 @@ async def lab(request: pytest.FixtureRequest, private_root: Path) -> AsyncIterat
         Path(path).mkdir()
     settings = ImageSettings()
     with running_registry(private_root / "registry") as url:
-        store = LayerStore(paths, settings, probe_mounting(paths, settings))
+        store = LayerStore(paths, settings, probe_mounting(paths, settings.store))
         yield ImageLab(store, url.removeprefix("http://"), private_root, url)
         await store.close()
         await store.dismantle()
