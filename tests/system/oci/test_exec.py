@@ -18,10 +18,9 @@ from crib.model.container import ContainerSecurity
 from crib.model.errors import Broken, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
 from crib.model.streams import ExecProcess, TerminalSize
+from tests.system.labs.oci_pods import cgroup_of, config, frozen, pod, running
 from tests.system.labs.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, comes_true, descriptors, finish, rest, until
-from tests.system.oci.test_handler import config, pod, running
-from tests.system.oci.test_running import cgroup_of, frozen
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -46,7 +45,7 @@ def pids(of: Box) -> list[int]:
 
 
 async def test_input_goes_to_the_command_and_its_end_too(made: Box) -> None:
-    session = await made.streams.exec("sh", "-c", "cat; echo over >&2; exit 6", stdin=True)
+    session = await made.exec("sh", "-c", "cat; echo over >&2; exit 6", stdin=True)
     assert session.stdin is not None
     await session.stdin.write(b"one\n")
     assert await until(session.stdout, b"one\n") == b"one\n"
@@ -71,7 +70,7 @@ async def test_what_was_not_asked_for_is_not_there(made: Box) -> None:
 
 
 async def test_a_command_that_reads_no_more_is_told_to_who_writes(made: Box) -> None:
-    session = await made.streams.exec("sh", "-c", "exec <&-; echo closed; exec sleep 100", stdin=True)
+    session = await made.exec("sh", "-c", "exec <&-; echo closed; exec sleep 100", stdin=True)
     await until(session.stdout, b"closed\n")
     assert session.stdin is not None
     with pytest.raises(ConnectionError):
@@ -81,7 +80,7 @@ async def test_a_command_that_reads_no_more_is_told_to_who_writes(made: Box) -> 
 
 
 async def test_a_writer_waits_for_the_command_and_not_beyond_its_end(made: Box) -> None:
-    session = await made.streams.exec("sleep", "100", stdin=True)
+    session = await made.exec("sleep", "100", stdin=True)
     assert session.stdin is not None
     writing = asyncio.ensure_future(session.stdin.write(b"x" * (4 * MEGABYTE)))
     _done, waiting = await asyncio.wait([writing], timeout=0.2)
@@ -95,7 +94,7 @@ async def test_a_writer_waits_for_the_command_and_not_beyond_its_end(made: Box) 
 @pytest.mark.parametrize("megabytes", [8])
 async def test_binary_data_comes_back_as_it_was(made: Box, megabytes: int) -> None:
     data = random.Random(1).randbytes(megabytes * MEGABYTE)
-    session = await made.streams.exec("cat", stdin=True)
+    session = await made.exec("cat", stdin=True)
 
     async def feed() -> None:
         assert session.stdin is not None
@@ -111,7 +110,7 @@ async def test_binary_data_comes_back_as_it_was(made: Box, megabytes: int) -> No
 @pytest.mark.parametrize("tty", [False, True])
 async def test_all_output_comes_before_the_code_also_to_a_slow_reader(made: Box, tty: bool) -> None:
     script = "head -c 400000 /dev/zero; printf last; exit 7"
-    session = await made.streams.exec("sh", "-c", script, tty=tty)
+    session = await made.exec("sh", "-c", script, tty=tty)
     assert session.stdout is not None
     first = await session.stdout.read()
     await asyncio.sleep(0.05)  # this reader is slow; the test holds for any time
@@ -127,7 +126,7 @@ async def test_what_is_left_in_the_background_does_not_hold_the_session(
 ) -> None:
     script = f"(trap '' HUP; {background}) & echo started; exit 4"
     async with asyncio.timeout(BOUND):
-        code, out, _err = await finish(await made.streams.exec("sh", "-c", script, tty=tty))
+        code, out, _err = await finish(await made.exec("sh", "-c", script, tty=tty))
     assert code == 4
     assert b"started" in out
 
@@ -145,7 +144,7 @@ async def test_nor_in_a_pod_that_shares_the_pids_of_the_host(lab: OciLab) -> Non
 async def test_a_command_is_ended_with_all_of_it_if_it_is_contained(made: Box, contained: bool) -> None:
     # ready is said by the child: until it runs its own program, ps shows its parent's words once more
     script = "setsid sh -c 'echo ready; exec sleep 321' & exec sleep 321"
-    session = await made.streams.exec("sh", "-c", script, contained=contained)
+    session = await made.exec("sh", "-c", script, contained=contained)
     await until(session.stdout, b"ready\n")
     await session.kill()
     assert (await finish(session))[0] == 137
@@ -156,7 +155,7 @@ async def test_a_command_is_ended_with_all_of_it_if_it_is_contained(made: Box, c
 async def test_a_closed_session_holds_nothing_and_the_command_goes_on(made: Box) -> None:
     before, tasks = descriptors(), len(asyncio.all_tasks())
     script = "trap '' PIPE; cat; echo lost; touch /tmp/done; exit 3"
-    session = await made.streams.exec("sh", "-c", script, stdin=True)
+    session = await made.exec("sh", "-c", script, stdin=True)
     await session.close()
     await session.close()
     assert await session.wait() == 3
@@ -167,7 +166,7 @@ async def test_a_closed_session_holds_nothing_and_the_command_goes_on(made: Box)
 
 async def test_a_terminal_is_one_that_people_know(made: Box) -> None:
     script = "read go; echo $TERM; busybox stty size; busybox tty; printf 'one\\ntwo\\n'; exec cat"
-    session = await made.streams.exec("sh", "-c", script, tty=True, stdin=True)
+    session = await made.exec("sh", "-c", script, tty=True, stdin=True)
     assert session.stderr is None
     assert session.stdin is not None
     session.resize(TerminalSize(132, 50))
@@ -182,7 +181,7 @@ async def test_a_terminal_is_one_that_people_know(made: Box) -> None:
 
 
 async def test_the_end_of_a_terminal_s_input_sends_nothing_and_its_close_hangs_up(made: Box) -> None:
-    session = await made.streams.exec("sh", "-c", "echo ready; exec sleep 1000", tty=True, stdin=True)
+    session = await made.exec("sh", "-c", "echo ready; exec sleep 1000", tty=True, stdin=True)
     await until(session.stdout, b"ready")
     assert session.stdin is not None
     await session.stdin.close()
@@ -197,15 +196,15 @@ async def test_the_end_of_a_terminal_s_input_sends_nothing_and_its_close_hangs_u
 async def test_what_cannot_be_run_is_an_error_in_the_runtimes_words(made: Box, tty: bool) -> None:
     before = descriptors()
     with pytest.raises(Broken, match="nosuch"):
-        await made.streams.exec("nosuch", tty=tty)
+        await made.exec("nosuch", tty=tty)
     with pytest.raises(Broken):
-        await made.streams.exec("/etc", tty=tty, contained=True)
+        await made.exec("/etc", tty=tty, contained=True)
     await made.run("sh", "-c", "echo '#!/no/interpreter' > /tmp/refused; busybox chmod 755 /tmp/refused")
     if made.lab.environment.facts.name == "crun":
         with pytest.raises(Broken, match=r"(?i)no such file"):
-            await finish(await made.streams.exec("/tmp/refused", tty=tty))
+            await finish(await made.exec("/tmp/refused", tty=tty))
     else:  # runc has ended by then, and its words are all that the command writes
-        code, out, err = await finish(await made.streams.exec("/tmp/refused", tty=tty))
+        code, out, err = await finish(await made.exec("/tmp/refused", tty=tty))
         assert code != 0
         assert b"no such file" in out + err
     assert descriptors() == before
@@ -218,26 +217,26 @@ async def test_a_config_that_cannot_be_read_is_what_a_command_is_refused_for(mad
     config.write_bytes(whole[:100])
     try:
         with pytest.raises(Broken, match=r"config\.json cannot be read"):
-            await made.streams.exec("true")
+            await made.exec("true")
     finally:
         config.write_bytes(whole)
 
 
 async def test_nothing_is_run_in_what_is_paused_or_has_ended(made: Box) -> None:
     with frozen(made.lab, made.record), pytest.raises(WrongState, match="paused"):
-        await made.streams.exec("true")
+        await made.exec("true")
     await made.handler.containers.signal(made.record, signal.SIGKILL, everyone=True)
     await comes_true(lambda: pids(made) == [])
     with pytest.raises(WrongState):
-        await made.streams.exec("true")
+        await made.exec("true")
 
 
 @pytest.mark.parametrize("tty", [False, True])
 async def test_who_is_cancelled_while_it_begins_leaves_nothing_that_runs(made: Box, tty: bool) -> None:
-    await finish(await made.streams.exec("true"))
+    await finish(await made.exec("true"))
     before, tasks = descriptors(), len(asyncio.all_tasks())
     for turns in (0, 1, 2, 3, 5, 8, 13, 21):
-        opening = asyncio.ensure_future(made.streams.exec("sleep", "654", tty=tty, contained=turns % 2 == 0))
+        opening = asyncio.ensure_future(made.exec("sleep", "654", tty=tty, contained=turns % 2 == 0))
         for _turn in range(turns):
             await asyncio.sleep(0.0005)  # to cancel at many points of the way, whichever they are
         opening.cancel()
@@ -259,7 +258,7 @@ async def test_commands_leave_no_descriptor_task_process_or_file(lab: OciLab, co
 
         async def command(number: int) -> None:
             tty, contained = number % 5 == 0, number % 3 == 0
-            session = await made.streams.exec("cat", tty=tty, stdin=True, contained=contained)
+            session = await made.exec("cat", tty=tty, stdin=True, contained=contained)
             assert session.stdin is not None
             await session.stdin.write(b"x\n")
             await until(session.stdout, b"x")
@@ -290,7 +289,7 @@ def tree(path: str) -> set[str]:
 
 async def test_a_hundred_sessions_at_once_each_get_their_own(made: Box) -> None:
     number = 100 if made.lab.environment.facts.name == "crun" else 20
-    sessions = [await made.streams.exec("cat", stdin=True) for _number in range(number)]
+    sessions = [await made.exec("cat", stdin=True) for _number in range(number)]
     for index, session in enumerate(sessions):
         assert session.stdin is not None
         await session.stdin.write(b"%d\n" % index)

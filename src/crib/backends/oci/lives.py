@@ -8,11 +8,12 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from crib.backends.bundle.bundles import is_alive
-from crib.backends.failures import checked, runtime_words, trying
+from crib.backends.failures import checked, trying
+from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.explain import Explanations
 from crib.backends.oci.parts import Parts
+from crib.backends.oci.runtime_words import runtime_words
 from crib.backends.pods.updates import Updates
 from crib.backends.together import Together
 from crib.host.executions import Executions
@@ -81,7 +82,7 @@ class OciContainers:
             completed = await self._run_start(what, record.id, first)
             if (words := completed.stderr.decode("utf-8", "replace")) and _ENDED.search(words):
                 raise WrongState(f"{what}: its first process has ended: {runtime_words(words)}")
-            checked(what, completed)
+            checked(what, completed, runtime_words)
             # The runtime has only let the first process go, which still has its seccomp filter to load: until
             # it runs the program, a signal finds the runtime's handlers, and a command a container of none.
             try:

@@ -9,6 +9,8 @@ from crib.backends.bundle.rootfs import LayerMounts
 from crib.backends.oci.containers import Containers
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
+from crib.backends.oci.infra import InfraContainers
+from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.oci.signals import Signals
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.pods import Pods
@@ -36,12 +38,13 @@ def open_parts(environment: OciEnvironment, layers: LayerMounts) -> Parts:
     bundles = Bundles(environment.paths)
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
+    filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
     return Parts(
         environment=environment,
         layers=layers,
         bundles=bundles,
-        pods=Pods(environment),
-        making=Containers(environment, bundles, layers, oom),
+        pods=Pods(environment, InfraContainers(environment, filters)),
+        making=Containers(environment, bundles, layers, oom, filters),
         signals=Signals(environment, bundles),
         exits=Exits(environment, bundles, oom),
         usage=UsageReader(environment.paths, stats),
