@@ -33,11 +33,11 @@ class FakeContainers:
             if pod is None or not pod.alive or not pod.started:
                 raise Broken(f"create of container {record.id}: pod {sandbox.id} has no namespaces")
             argv = (*(record.config.command or image.entrypoint), *(record.config.args or image.cmd))
-            made = FakeContainer(argv, _env(request), resources=record.resources)
+            process, monitor = self._host.process(), self._host.process()
+            made = FakeContainer(argv, process, _env(request), resources=record.resources)
             self._host.containers[record.id] = made
             await self._failpoints.reach("create_late", record.id)
         stop_signal = STOP_OF_SYSTEMD if argv[0] == "/sbin/init" else 0
-        process, monitor = self._host.process(), self._host.process()
         return CreatedContainer(ContainerUser(0, 0), process, monitor, stop_signal)
 
     async def explain(self, request: CreateRequest) -> ExplainedSpec:

@@ -35,6 +35,7 @@ class FakeContainer:
     """One container's world."""
 
     argv: tuple[str, ...]
+    process: ProcessIdentity | None
     env: dict[str, str] = field(default_factory=dict)
     status: str = "created"
     monitor_alive: bool = True

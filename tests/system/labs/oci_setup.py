@@ -207,7 +207,7 @@ class OciLab:
             await self.handler.containers.delete(record)
 
     async def execute(self, record: ContainerRecord, *argv: str) -> ExecResult:
-        return await run_command(self.handler, record, ExecCommand(argv, timeout=BOUND))
+        return await run_command(self.handler.streams, record, ExecCommand(argv, timeout=BOUND))
 
 
 @contextlib.contextmanager

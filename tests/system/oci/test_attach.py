@@ -160,7 +160,7 @@ async def test_it_works_for_the_next_daemon_too(lab: OciLab) -> None:
         await until(before.stdout, b"one\n")
         await before.close()
         wanted = AttachRequest(made.record.id, stdin=True, stdout=True, stderr=True)
-        session = await restarted(lab).attach(made.record, wanted)
+        session = await restarted(lab).streams.attach(made.record, wanted)
         await say(session, b"two\n")
         assert await until(session.stdout, b"two\n") == b"out:two\n"
         await session.close()

@@ -536,12 +536,12 @@ async def test_a_filter_that_crun_compiled_is_used_for_the_next_container_of_tha
                 state = Path(lab.environment.runtime.root, record.id)
                 filters.append((state / "seccomp.bpf").read_bytes())
                 inside = await run_command(
-                    lab.handler, record, ExecCommand(("busybox", "unshare", "-U", "true"))
+                    lab.handler.streams, record, ExecCommand(("busybox", "unshare", "-U", "true"))
                 )
                 assert inside.exit_code != 0
                 assert b"Operation not permitted" in inside.stderr
                 seen = await run_command(
-                    lab.handler, record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
+                    lab.handler.streams, record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
                 )
                 assert seen.stdout.split() == [b"Seccomp:", b"2"]
         assert annotations == ["", base64.b64encode(filters[0]).decode()]
