@@ -318,14 +318,10 @@ async def _warm(streams: StreamServer) -> None:
 
 async def _keep_priority(nice: int) -> None:
     """So that callers are answered while pods and what starts them want all CPUs."""
-    told, session = "", False
+    share = priority.Share(nice)
     while True:
-        try:
-            session = session or priority.raise_session(nice) or True
-            priority.raise_threads(nice)
-        except OSError as error:
-            if told != (told := str(error)):
-                log.warning("nice = %d: %s; keeping the current priority", nice, error.strerror)
+        for problem in share.raise_all():
+            log.warning("nice = %d: %s", nice, problem)
         await asyncio.sleep(NICE_AGAIN)
 
 
