@@ -36,8 +36,8 @@ from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
-from crib.backends.locks import locked, own_bridge, own_cgroup
-from crib.backends.network.networks import import_network, open_network
+from crib.backends.locks import locked, own_cgroup
+from crib.backends.network import networks
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import start_slice
@@ -116,7 +116,7 @@ class Daemon:
         self._adopt_orphans()
         # Beside the probes, which mostly wait.
         imported = asyncio.ensure_future(
-            OURS.run("importing the network", import_network, settings.network.mode)
+            OURS.run("importing the network", networks.import_network, settings.network)
         )
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
@@ -127,8 +127,7 @@ class Daemon:
         elif not for_wipe:
             await start_slice(os.path.basename(names.own))
         self._ends.enter_context(own_cgroup(names.own, layout))
-        if settings.network.mode == "bridge":
-            self._ends.enter_context(own_bridge(settings.network.bridge))
+        self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
@@ -146,10 +145,12 @@ class Daemon:
             store = LayerStore(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
+        pods = database.pods
         ports = Ports(
             handlers=handlers,
-            networks=open_network(
-                settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
+            networks=networks.open_network(
+                settings.network,
+                networks.Host(paths, pods.connection, settings.handlers, pods.write),
             ),
             images=store,
             records=SqliteRecords(database),

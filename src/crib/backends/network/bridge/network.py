@@ -64,6 +64,11 @@ class BridgeNetwork:
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
 
+    @property
+    def shared(self) -> str:
+        """The bridge and its table of rules."""
+        return f"bridge {self._name} and its rules"
+
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
         self._live.add(pod.id)

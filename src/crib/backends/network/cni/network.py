@@ -89,6 +89,11 @@ class CniNetwork:
         self._ours: set[SandboxId] = set()
         """Pods that this process has begun to attach and not detached: a sweep may not have been told."""
 
+    @property
+    def shared(self) -> str:
+        """Nothing: what plugins share between pods is theirs to look after."""
+        return ""
+
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Run ADD of each network, once they are ready; what a failed one leaves is undone by `detach`."""
         return await self._attach(pod, stage, {})
