@@ -46,7 +46,6 @@ from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
 from crib.engine.core import Ports
-from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
@@ -61,6 +60,8 @@ from crib.model.settings import Settings
 from crib.observe import logs
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
+from crib.tasks.keeper import HANDS
+from crib.tasks.lanes import TwoLanes
 
 gc.freeze()
 gc.enable()
@@ -115,9 +116,8 @@ class Daemon:
         self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
         # Beside the probes, which mostly wait.
-        imported = asyncio.ensure_future(
-            OURS.run("importing the network", import_network, settings.network.mode)
-        )
+        what = "importing the network"
+        imported = HANDS.part(what, OURS.run(what, import_network, settings.network.mode))
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
@@ -270,6 +270,7 @@ class Daemon:
 
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
+        await HANDS.close(LAST_GRACE)
 
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths

@@ -21,8 +21,8 @@ from grpc import aio
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
 from crib.api.requests import Requests
-from crib.engine.lanes import note_call, stand_back
 from crib.model.errors import Broken, CribError
+from crib.tasks.lanes import note_call, stand_back
 
 log = logging.getLogger(__name__)
 

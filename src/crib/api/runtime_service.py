@@ -18,13 +18,13 @@ from crib.api.translate.containers import (
 )
 from crib.api.translate.ledger import NOT_BUILT
 from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery, UpdateSandbox
-from crib.engine.lanes import stand_back
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
 from crib.model.events import ContainerEvent
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.tasks.lanes import stand_back
 
 NAME = "runtime.v1.RuntimeService"
 

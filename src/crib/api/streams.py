@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from crib.engine.lanes import stand_back
+from crib.tasks.lanes import stand_back
 
 MANY = 500
 """Records whose list holds up other calls: several of such lists at once take turns with them."""

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from crib.engine.joins import Joins
-from crib.engine.keeper import TaskKeeper
 from crib.model.errors import Exhausted, Unavailable
+from crib.tasks.keeper import TaskKeeper
 
 QUEUE_LIMIT = 512
 """Verbs that wait at most: pods of the largest node, all at once."""

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
-from crib.engine.keeper import TaskKeeper, at_stage
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -24,6 +23,7 @@ from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 from crib.ports import Clock, Handler, Images, PodNetwork, PodNetworks, Records
+from crib.tasks.keeper import TaskKeeper, at_stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from crib.engine.keeper import TaskKeeper, at_stage
 from crib.model.errors import CribError
+from crib.tasks.keeper import TaskKeeper, at_stage
 
 log = logging.getLogger(__name__)
 

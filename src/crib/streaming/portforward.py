@@ -24,6 +24,7 @@ from crib.streaming.head import BadRequest, HeadReader, RequestHead
 from crib.streaming.link import Link
 from crib.streaming.room import Room
 from crib.streaming.spdy import Carrier, SpdySession, SpdyStream
+from crib.tasks.groups import Group
 from crib.wire import channel_messages as messages
 from crib.wire import portforward as wire
 from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
@@ -93,8 +94,8 @@ class _Forwarding:
         channels = [_PortChannels(socket, protocol, number, room) for number in range(len(ports))]
         reader = _read_channels(ChannelReader(socket, protocol), channels, room)
         with self._telling_end():
-            async with asyncio.TaskGroup() as group:
-                reading = group.create_task(reader)
+            async with Group() as group:
+                reading = group.start("channels", reader)
                 try:
                     for port, channel in zip(ports, channels, strict=True):
                         for sink in (channel.data, channel.error):
@@ -102,7 +103,9 @@ class _Forwarding:
                 except ConnectionError:
                     return
                 connections = [
-                    group.create_task(self._connection(wire.Target("tcp", port), channel, channel.error))
+                    group.start(
+                        f"port {port}", self._connection(wire.Target("tcp", port), channel, channel.error)
+                    )
                     for port, channel in zip(ports, channels, strict=True)
                 ]
                 loop = asyncio.get_running_loop()
@@ -114,16 +117,16 @@ class _Forwarding:
     async def _spdy(self, carrier: Carrier) -> None:
         session = SpdySession(carrier, self.settings.max_streams, cuts_off=True)
         with self._telling_end():
-            async with asyncio.TaskGroup() as group:
-                group.create_task(session.run())
-                connections = group.create_task(self._connections(session))
+            async with Group() as group:
+                group.start("session", session.run())
+                connections = group.start("connections", self._connections(session))
                 await session.ended()
                 connections.cancel()
 
     async def _connections(self, session: SpdySession) -> None:
         """Join the streams that the client opens to pairs, and serve each pair in a task of its own."""
         halves = _Halves()
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             while True:
                 try:
                     async with asyncio.timeout(halves.patience()):
@@ -142,7 +145,7 @@ class _Forwarding:
                 with contextlib.suppress(ConnectionError):
                     stream.accept()
                 if pair is not None:
-                    group.create_task(self._connection(*pair))
+                    group.start("connection", self._connection(*pair))
 
     async def _connection(self, target: wire.Target, client: ByteStream, words: ByteSink) -> None:
         """One connection, to its end; what goes wrong with it is told on its own error stream."""
@@ -169,8 +172,8 @@ class _Forwarding:
         if isinstance(client, SpdyStream):
             client.when_broken(target.abort)  # or a target that takes nothing would be kept
         try:
-            async with asyncio.TaskGroup() as group:
-                down = group.create_task(_down(client, target, has_end=address.kind != "udp"))
+            async with Group() as group:
+                down = group.start("to the pod", _down(client, target, has_end=address.kind != "udp"))
                 problem = await _up(target, client)
                 if problem:
                     down.cancel()

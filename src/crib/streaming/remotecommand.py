@@ -20,6 +20,7 @@ from crib.streaming.channels import ChannelTerminal
 from crib.streaming.head import BadRequest, HeadReader, RequestHead
 from crib.streaming.link import Link
 from crib.streaming.spdy import SpdySession, SpdyStream
+from crib.tasks.groups import Group
 from crib.wire import channel_messages
 from crib.wire import remotecommand as wire
 
@@ -85,8 +86,8 @@ class _Serving:
         self, reading: Coroutine[Any, Any, None], client: Coroutine[Any, Any, _Terminal], *, has_status: bool
     ) -> None:
         """`reading` takes what comes over the connection meanwhile; `client` is there when it has begun."""
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(reading)
+        async with Group() as group:
+            reader = group.start("reading", reading)
             try:
                 terminal = await client
                 await self._run(terminal, lambda outcome: wire.encode_outcome(outcome, has_status=has_status))

@@ -15,13 +15,13 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from crib.engine.keeper import TaskKeeper
 from crib.engine.streams.verbs import Streams
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
 from crib.streaming.certificates import Certificates, InThread
 from crib.streaming.link import Link
+from crib.tasks.keeper import TaskKeeper
 
 if TYPE_CHECKING:
     from crib.streaming.head import HeadReader, RequestHead

@@ -18,7 +18,6 @@ from crib.api.streams import EncodedList
 from crib.api.translate import containers, events
 from crib.engine.admission import Claim
 from crib.engine.events import QUEUE_LIMIT
-from crib.engine.lanes import _IS_VERB
 from crib.engine.node import Node
 from crib.model.container import ContainerRecord
 from crib.model.errors import Unavailable
@@ -26,6 +25,7 @@ from crib.model.events import ContainerEvent, EventType
 from crib.model.settings import Settings
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.tasks.lanes import _IS_VERB
 from tests.fakes.world import bounded, until
 from tests.unit.api.fake_node import FakeNode, container, sandbox
 

@@ -49,6 +49,7 @@ from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports import CreatedContainer, Observation, StageTimer
+from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -157,19 +158,15 @@ class OciHandler:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(
-            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
-        )
-        try:
+        async with Beside() as beside:
+            running = beside.start(
+                what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+            )
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
                 if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
-        finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):

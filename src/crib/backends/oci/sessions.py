@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from crib.host.streams import Sink, Source, make_pipe
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 from crib.model.streams import ExecProcess, TerminalSize
+from crib.tasks.keeper import HANDS
 
 ChildEnds = tuple[int | None, int | None, int | None]
 """Standard input, output and error of what is started; None is /dev/null."""
@@ -131,7 +132,7 @@ class ExecSession:
         self._followed = followed
         self._kill = kill
         self._dropping = [
-            asyncio.ensure_future(_drop(source))
+            HANDS.part("unwanted output", _drop(source))
             for source, asked in ((streams.stdout, wanted.stdout), (streams.stderr, wanted.stderr))
             if source is not None and not asked
         ]

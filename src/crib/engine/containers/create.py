@@ -20,7 +20,6 @@ from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
-from crib.engine.keeper import current_work
 from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
@@ -38,6 +37,7 @@ from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed, move_container, move_sandbox
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
+from crib.tasks.keeper import current_work
 
 _TARGET = "config.linux.security_context.namespace_options.target_id"
 

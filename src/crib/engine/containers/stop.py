@@ -7,12 +7,12 @@ import signal
 
 from crib.engine.containers.exits import record_exit
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import is_listed, move_container
 from crib.ports import Handler
+from crib.tasks.keeper import at_stage
 
 KILL_BOUND = 30.0
 """Seconds that a killed container may take to be gone (a process in uninterruptible sleep takes longer)."""

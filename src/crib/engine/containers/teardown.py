@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.events import EventType
 from crib.model.lifecycle import is_listed, move_container
+from crib.tasks.keeper import at_stage
 
 
 async def teardown_container(core: Core, record: ContainerRecord) -> None:

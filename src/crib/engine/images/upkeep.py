@@ -11,6 +11,7 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.model.errors import CribError
 from crib.model.image import ImageRecord, PullOrder, parse_reference
+from crib.tasks.groups import Group
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ class Upkeep:
                         log.info("%s: imported %s", path, ", ".join(record.tags) or record.id)
             except CribError as error:
                 log.error("%s: %s", path, error)
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             for name in self._settings.prepull:
-                group.create_task(self._prepull(name))
+                group.start(f"pre-pull {name}", self._prepull(name))
 
     async def _prepull(self, name: str) -> None:
         pause = FIRST_PAUSE

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from crib.engine.abandon import clean_later
@@ -44,7 +44,7 @@ PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
 _UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[object, object, None]]
 Doubt = Callable[[str], None]
 
 
@@ -65,8 +65,6 @@ class _Recovery:
         self._core = core
         self._slots = asyncio.Semaphore(PARALLEL)
         self._sandboxes: dict[SandboxId, asyncio.Task[None]] = {}
-        self._left: set[asyncio.Future[None]] = set()
-        """Not waited for any more."""
         self.under_way: dict[str, None] = {}
         """What is being recovered."""
 
@@ -136,14 +134,12 @@ class _Recovery:
         self.under_way[what] = None
         try:
             async with self._turn():
-                task = asyncio.ensure_future(work())
+                task = self._core.keeper.part(what, work())
                 try:
                     async with asyncio.timeout(bound):
                         await asyncio.shield(task)
                 finally:
-                    if task.cancel():
-                        self._left.add(task)
-                        task.add_done_callback(self._left_has_ended)
+                    task.cancel()
         except TimeoutError as error:  # a thread's own limit says what it is of
             problem = str(error) or f"recovery took more than {bound:.0f} s"
             log.error("recovering %s: %s", what, problem)
@@ -155,11 +151,6 @@ class _Recovery:
         finally:
             del self.under_way[what]
         return problem
-
-    def _left_has_ended(self, task: asyncio.Future[None]) -> None:
-        self._left.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved: its end at the bound has been told
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -6,7 +6,6 @@ the row then stays, NOT_READY with its reason, for the next try.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -14,12 +13,13 @@ from dataclasses import replace
 from crib.engine.containers.stop import kill_container
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, CribError
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.tasks.groups import all_of
+from crib.tasks.keeper import at_stage
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
         for row in core.containers_of(record.id)
         if row.state not in (ContainerState.EXITED, ContainerState.REMOVING)
     ]
-    await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
+    await all_of("end of a container", (_try(failures, kill_container(core, row.id)) for row in running))
     attached = len(failures)
     if not record.config.host_network:
         with at_stage("network"):

@@ -19,6 +19,7 @@ from crib.backends.images.worker.pace import Pace
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
 from crib.model.registry import RegistryHost
+from crib.tasks.groups import Group
 
 LARGE = 32 << 20
 """A blob of which so many bytes are missing is fetched in ranges."""
@@ -132,12 +133,12 @@ class BlobDownload:
             await self._fetch_all(_Piece(self._cursor, self._spool.size))
             return
         try:
-            async with asyncio.TaskGroup() as group:
+            async with Group() as group:
                 first = self._next()
                 assert first is not None
-                group.create_task(self._lane(first))
+                group.start("lane", self._lane(first))
                 for _ in range(1, lanes):
-                    group.create_task(self._lane(None))
+                    group.start("lane", self._lane(None))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 

@@ -23,6 +23,7 @@ from crib.backends.images.worker.shares import Crowded, Writers
 from crib.backends.images.worker.spool import Spool, SpoolClosed, Starved
 from crib.model.errors import CribError, Exhausted
 from crib.model.registry import RegistryHost
+from crib.tasks.keeper import HANDS
 
 Report = Callable[[str, int, str], None]
 """Told the stage, the bytes of the blob that are here, and the host."""
@@ -140,7 +141,7 @@ class PulledLayer:
             raise LayerError("; ".join(self._wrong)) from error
 
     async def _attempt(self, download: BlobDownload) -> LayerFacts:
-        writing = asyncio.ensure_future(self._written())
+        writing = HANDS.part("writing a layer", self._written())
         try:
             if not await _while(writing, download.run()):
                 # It says why it ended before all had come.
