@@ -5,7 +5,7 @@ The floors, from the ground up: `model` (our nouns), `wire` (others' formats), `
 `engine` holds the verbs and `backends` the hands, blind to each other and joined by `ports`; `api` is the
 door; `daemon` wires all of it. `client`, `cli` and `bench` are programs outside the daemon.
 
-Begin with `ports.py`, then `engine/containers/create.py`.
+Begin with `ports`, then `engine/containers/create.py`.
 """
 
 __version__ = "0.1.0"

@@ -38,9 +38,9 @@ from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.locks import locked, own_bridge, own_cgroup
 from crib.backends.network.networks import import_network, open_network
-from crib.backends.oci.cgroup_names import CgroupNames
 from crib.backends.oci.handlers import closed_handlers, open_handlers
-from crib.backends.oci.slices import start_slice
+from crib.backends.pods.cgroup_names import CgroupNames
+from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load

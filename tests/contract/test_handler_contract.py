@@ -34,7 +34,8 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress, TerminalSize
-from crib.ports import Handler, PodNetwork
+from crib.ports.handler import Handler
+from crib.ports.networks import PodNetwork
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.world import bounded

@@ -25,7 +25,7 @@ from crib.model.image import (
 )
 from crib.model.paths import Paths
 from crib.model.settings import ImageSettings
-from crib.ports import Images
+from crib.ports.images import Images
 from tests import images as built
 from tests.fakes.images import FakeImages, digest_of, made_image
 from tests.fakes.world import bounded

@@ -21,7 +21,7 @@ from crib.host.nftables import Nftables
 from crib.model.errors import CribError, Exhausted, InvalidRequest
 from crib.model.ids import new_sandbox_id
 from crib.model.sandbox import PodMetadata
-from crib.ports import PodNetwork, PodNetworks
+from crib.ports.networks import PodNetwork, PodNetworks
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.world import bounded
 from tests.system.cni_lab import CniLab, in_pod

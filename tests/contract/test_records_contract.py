@@ -15,7 +15,7 @@ from crib.model.ids import ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageDocuments
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxState
-from crib.ports import Records
+from crib.ports.records import Records
 from tests.contract.records_samples import full_container, full_documents, full_image, full_sandbox
 from tests.fakes.records import MemoryRecords
 

@@ -298,13 +298,16 @@ def wrap_stages(steering: Steering) -> None:
 
 def wrap_ports(steering: Steering) -> None:
     """The methods of the ports, on the classes that stand for them here."""
-    from crib import ports
+    from crib.ports.handler import Handler
+    from crib.ports.images import Images
+    from crib.ports.networks import PodNetworks
+    from crib.ports.records import Records
 
-    kinds = {"handlers": ports.Handler, "networks": ports.PodNetworks, "images": ports.Images}
+    kinds = {"handlers": Handler, "networks": PodNetworks, "images": Images}
     real = daemon.Ports
 
     def made(**hands: Any) -> Any:
-        for name, port in {**kinds, "records": ports.Records}.items():
+        for name, port in {**kinds, "records": Records}.items():
             hand = next(iter(hands[name].values())) if name == "handlers" else hands[name]
             public = [key for key, one in vars(port).items() if inspect.isfunction(one) and key[0] != "_"]
             wrap_methods(steering, f"port {name}", type(hand), public)

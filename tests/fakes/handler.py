@@ -20,7 +20,8 @@ from crib.model.image import FilesystemUsage, ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
-from crib.ports import Clock, CreatedContainer, Observation, StageTimer
+from crib.ports.clocks import Clock, StageTimer
+from crib.ports.handler import CreatedContainer, Observation
 from tests.fakes.failpoints import Failpoints
 from tests.fakes.sessions import EchoStream, FakeSession
 

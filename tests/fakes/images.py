@@ -25,7 +25,7 @@ from crib.model.image import (
     parse_reference,
 )
 from crib.model.registry import RegistryHost
-from crib.ports import ProgressSink
+from crib.ports.images import ProgressSink
 from tests.fakes.failpoints import Failpoints
 
 

@@ -11,7 +11,8 @@ from crib.model.ids import SandboxId
 from crib.model.network import ForwardView, InterfaceView, NetworkInfo, PodNetworkView, RouteView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
-from crib.ports import PodNetwork, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.networks import PodNetwork
 from tests.fakes.failpoints import Failpoints
 
 _FIELD = "runtime_config.network_config.pod_cidr"

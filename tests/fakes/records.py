@@ -10,7 +10,7 @@ from crib.model.finding import Finding
 from crib.model.ids import ContainerId, ImageId, SandboxId
 from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
-from crib.ports import AllRecords
+from crib.ports.records import AllRecords
 from tests.fakes.failpoints import Failpoints
 
 

@@ -66,7 +66,7 @@ def test_nothing_is_compiled_to_bytecode_or_lies_beside_the_libraries(tree: Path
 
 
 def test_files_that_are_the_same_for_both_pythons_are_there_once(tree: Path) -> None:
-    first, second = (libraries(tree, version) / "crib/ports.py" for version in script().PYTHONS)
+    first, second = (libraries(tree, version) / "crib/offline.py" for version in script().PYTHONS)
     assert first.samefile(second)
 
 

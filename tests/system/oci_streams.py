@@ -15,7 +15,7 @@ from crib.ends import ByteSource, Session
 from crib.model.container import ContainerConfig, ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import ExecProcess
-from crib.ports import Handler
+from crib.ports.handler import Handler
 from tests.system.oci_setup import BOUND, OciLab
 from tests.system.test_oci_handler import config, pod, running
 

@@ -17,7 +17,7 @@ from crib.host import libc
 from crib.host.namespaces import run_in_namespace
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.sandbox import PodMetadata, PortMapping
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci import labels
+from crib.backends.bundle import labels
 from crib.host import apparmor
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerSecurity
 from crib.model.errors import Broken, InvalidRequest

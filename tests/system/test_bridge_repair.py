@@ -13,7 +13,7 @@ from crib.host import links
 from crib.host.netlink import Netlink
 from crib.model.network import ForwardView, RouteView
 from crib.model.sandbox import NetworkAttachment, PortMapping
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 from tests.system.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig, run
 from tests.system.pod_namespaces import PodNamespace, echo_server, no_stage, peer_seen
 

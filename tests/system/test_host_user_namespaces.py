@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.idmaps import mounts_inside
+from crib.backends.bundle.id_maps import mounts_inside
 from crib.host import mounts, namespaces, user_namespaces
 from crib.host.user_namespaces import IdMaps, IdRange
 from crib.model.errors import InvalidRequest

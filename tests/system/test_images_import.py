@@ -23,8 +23,7 @@ from crib.host.mounts import Overlay, mounts_below, perform, unmount
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, NotFound, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
-from crib.model.image import ImageRecord, Progress
-from crib.ports import ExportedImage
+from crib.model.image import ExportedImage, ImageRecord, Progress
 from tests.images import (
     GZIP,
     PLAIN,

@@ -18,7 +18,7 @@ from crib.host.namespaces import run_in_namespace
 from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.streams import PodAddress
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 from crib.wire.datagrams import DatagramReader, encode_datagram
 from tests.system.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.oci_streams import Box, box, descriptors, rest, until

@@ -18,11 +18,13 @@ from typing import NoReturn
 
 import pytest
 
-from crib.backends.oci import containers, deaths, pod_namespaces, pods
-from crib.backends.oci.bundles import is_alive
+from crib.backends import process_deaths
+from crib.backends.bundle.bundles import is_alive
+from crib.backends.oci import containers
 from crib.backends.oci.containers import Containers
-from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.refusals import make_log_directory
+from crib.backends.pods import namespaces, pods
+from crib.backends.pods.losses import PodLosses
 from crib.engine.containers.execute import run_command
 from crib.host.inotify import DirectoryWatcher
 from crib.host.mount_table import is_mountpoint, mounts_below
@@ -390,12 +392,12 @@ async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error
 
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         with monkeypatch.context() as patch:
-            patch.setattr(pod_namespaces, "is_mountpoint", used_up)
+            patch.setattr(namespaces, "is_mountpoint", used_up)
             with pytest.raises(Exhausted, match=sandbox.id):
                 await lab.handler.pod_alive(sandbox)
         watch = PodLosses(lab.paths).stream(lambda: [sandbox])
         with monkeypatch.context() as patch:
-            patch.setattr(deaths, "open_pidfd", used_up)
+            patch.setattr(process_deaths, "open_pidfd", used_up)
             with pytest.raises(Exhausted, match=sandbox.id):
                 await anext(watch)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.bundle.bundles import is_alive
 from crib.backends.oci import exits
-from crib.backends.oci.bundles import is_alive
 from crib.backends.oci.handler import OciHandler
 from crib.host import libc
 from crib.host.mounts import unmount_tree

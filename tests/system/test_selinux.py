@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.labels import Labels
+from crib.backends.bundle.labels import Labels
 from crib.host import selinux
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerSecurity, ImageVolume, Mount
 from crib.model.errors import Broken, InvalidRequest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.cgroup_names import CgroupNames
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.client import pods
 from crib.client.errors import ClientError, TimedOut, WrongState
 from crib.client.pods import Pod
@@ -210,6 +210,40 @@ async def test_a_container_without_memory_is_told_as_such_each_time(cri: Cri, ha
         await cri.remove_container(box)
     await cri.stop_container(neighbour)
     assert (await cri.status(neighbour)).reason == "Error"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_who_ran_out_of_memory_is_told_across_a_restart_and_nobody_else_is(
+    handler: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    small = limits(memory_limit_in_bytes=8 * MIB)
+    begin = [pb.Mount(container_path="/begin", host_path=str(tmp_path), readonly=True)]
+    hungry = "until [ -e /begin/{} ]; do sleep 0.1; done; exec tail /dev/zero"
+
+    with running_cribd(extra=SETTINGS, systemd=True) as cribd:
+        async with cribd.story() as cri:
+            pod = await run_pod(cri, handler)
+            boxes = {
+                name: await cri.run_container(
+                    pod, "sh", "-c", hungry.format(when), name=name, resources=small, mounts=begin
+                )
+                for name, when in (("early", "early"), ("one", "late"), ("other", "late"))
+            }
+            idle = await cri.run_container(pod, "sleep", "600", name="idle")
+            (tmp_path / "early").touch()
+            assert (await cri.exited(boxes["early"])).reason == "OOMKilled"
+            cribd.kill()
+            (tmp_path / "late").touch()
+            await until(lambda: all((cribd.state / "exits" / box).exists() for box in boxes.values()))
+            cribd.start()
+            async with cribd.connect() as again:
+                for box in boxes.values():
+                    status = await again.exited(box)
+                    assert (status.reason, status.exit_code) == ("OOMKilled", 137)
+                await again.stop_container(idle)
+                status = await again.status(idle)
+                assert (status.reason, status.exit_code) == ("Error", 137)
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -22,7 +22,11 @@ from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
-from crib.ports import Clock, Handler, Images, PodNetwork, PodNetworks, Records
+from crib.ports.clocks import Clock
+from crib.ports.handler import Handler
+from crib.ports.images import Images
+from crib.ports.networks import PodNetwork, PodNetworks
+from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
 
 

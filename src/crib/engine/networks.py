@@ -17,7 +17,7 @@ from crib.model.errors import CribError, WrongState
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crib.ports import Clock
+from crib.ports.clocks import Clock
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Self
 from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
-from crib.ports import Clock
+from crib.ports.clocks import Clock
 from crib.tasks.keeper import at_stage
 
 SANDBOX_LIMIT = 1000

@@ -14,6 +14,8 @@ from crib.host.cgroups import CgroupLayout
 
 _UNLIMITED = 1 << 62  # v1 writes "no limit" as the largest number of whole pages
 _READ = 16384
+_SETTLING = 4
+"""How often a cgroup and its children are read, until no kill comes in between."""
 _PSI = re.compile(
     rb"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+) avg300=([0-9.]+) total=([0-9]+)", re.MULTILINE
 )
@@ -97,20 +99,27 @@ class StatsReader:
             counters = _optional(f"{self._memory}{path}/memory.oom_control") if self._memory else b""
         return _number(counters, b"oom_kill") if counters else None
 
-    def oom_kills_of_gone(self, path: str) -> int:
-        """How many of its kills were in cgroups below it that are gone, or in itself.
+    def oom_kills_below(self, path: str) -> tuple[int, dict[str, int]]:
+        """Kills in the cgroup and in all below it, past ones too; and by name those in each child there is.
 
-        0 with v1, which does not count those of cgroups below.
+        Nothing with v1, which does not count those of cgroups below.
         """
         if self._v2 is None:
-            return 0
+            return 0, {}
         every = self.oom_kills(path) or 0
+        for _attempt in range(_SETTLING):
+            children = {name: self.oom_kills(f"{path}/{name}") for name in self._children(path)}
+            before, every = every, self.oom_kills(path) or 0
+            if every == before:
+                break  # what the children said belongs to this number
+        return every, {name: kills for name, kills in children.items() if kills is not None}
+
+    def _children(self, path: str) -> list[str]:
         try:
-            with os.scandir(self._v2 + path) as entries:
-                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            with os.scandir(f"{self._v2}{path}") as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
-            return every
-        return every - sum(self.oom_kills(f"{path}/{name}") or 0 for name in names)
+            return []
 
 
 def _memory_v1(directory: str) -> MemoryStats:

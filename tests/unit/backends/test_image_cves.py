@@ -52,10 +52,10 @@ from typing import Any
 import pytest
 
 from crib.api.translate.images import user as shown_user
+from crib.backends.bundle.rootfs import make_directories, read_facts
 from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
-from crib.backends.oci.rootfs import make_directories, read_facts
 from crib.model.container import ContainerSecurity
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts

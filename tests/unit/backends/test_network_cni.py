@@ -29,7 +29,7 @@ from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.paths import Paths
 from crib.model.sandbox import PodMetadata, PortMapping, Protocol
 from crib.model.settings import HandlerSettings, NetworkSettings
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
 POD = SandboxId("ab" * 32)

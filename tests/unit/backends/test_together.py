@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from crib.backends.oci.together import Together
+from crib.backends.together import Together
 
 
 async def test_questions_of_one_turn_are_answered_by_one_thread_and_an_error_is_its_askers_alone() -> None:

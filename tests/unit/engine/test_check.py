@@ -15,7 +15,7 @@ from crib.model.finding import Finding
 from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
 from crib.model.settings import ImageSettings, Settings
-from crib.ports import AllRecords
+from crib.ports.records import AllRecords
 from tests.fakes.world import IMAGE, World, bounded, turns
 
 

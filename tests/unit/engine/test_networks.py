@@ -13,7 +13,8 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkCheck, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, SandboxState
 from crib.model.settings import ImageSettings, NetworkSettings, Settings
-from crib.ports import PodNetwork, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.networks import PodNetwork
 from tests.fakes.networks import NAME, FakeNetworks
 from tests.fakes.world import World, bounded, pod_config, turns, until
 

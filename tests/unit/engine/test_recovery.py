@@ -16,7 +16,7 @@ from crib.model.container import ContainerRecord, ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.sandbox import NetworkAttachment, SandboxState
-from crib.ports import Observation
+from crib.ports.handler import Observation
 from tests.fakes.handler import FakeHandler
 from tests.fakes.images import digest_of
 from tests.fakes.world import IMAGE, World, bounded, pod_config, turns, until

@@ -119,11 +119,27 @@ def test_v2_without_swap_accounting_and_pressure_says_nothing_of_either(tmp_path
     assert (stats.cpu_pressure, stats.io_pressure) == (None, None)
 
 
-def test_kills_in_cgroups_that_are_gone_are_the_parents_alone(tmp_path: Path) -> None:
+def test_kills_below_a_cgroup_are_told_with_those_of_each_child_that_there_is(tmp_path: Path) -> None:
     _write(tmp_path / "pod", memory__events="oom 9\noom_kill 5\n")
-    for name in ("a", "b"):
-        _write(tmp_path / "pod" / name, memory__events="oom 9\noom_kill 2\n")
+    for name, kills in (("a", 2), ("b", 0)):
+        _write(tmp_path / "pod" / name, memory__events=f"oom 9\noom_kill {kills}\n")
     reader = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset()))
-    assert reader.oom_kills_of_gone("/pod") == 1
-    assert reader.oom_kills_of_gone("/gone") == 0
-    assert _v1(tmp_path).oom_kills_of_gone("/pod") == 0
+    assert reader.oom_kills_below("/pod") == (5, {"a": 2, "b": 0})
+    assert reader.oom_kills_below("/gone") == (0, {})
+    assert _v1(tmp_path).oom_kills_below("/pod") == (0, {})
+
+
+def test_a_kill_between_two_readings_is_in_both_numbers(tmp_path: Path) -> None:
+    _write(tmp_path / "pod", memory__events="oom_kill 1\n")
+    _write(tmp_path / "pod" / "a", memory__events="oom_kill 0\n")
+
+    class Killing(StatsReader):
+        def oom_kills(self, path: str) -> int | None:
+            found = super().oom_kills(path)
+            if path == "/pod":  # just after it was read
+                for cgroup, kills in (("pod", 2), ("pod/a", 1)):
+                    _write(tmp_path / cgroup, memory__events=f"oom_kill {kills}\n")
+            return found
+
+    reader = Killing(CgroupLayout("v2", {}, str(tmp_path), frozenset()))
+    assert reader.oom_kills_below("/pod") == (2, {"a": 1})

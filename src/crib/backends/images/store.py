@@ -50,7 +50,7 @@ from crib.model.image import (
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
 from crib.model.settings import ImageSettings
-from crib.ports import ProgressSink
+from crib.ports.images import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
 _SUFFIX = ".erofs"

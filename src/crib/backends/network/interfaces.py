@@ -14,7 +14,7 @@ from crib.host.threads import OURS, Job
 from crib.model.errors import Broken
 from crib.model.network import InterfaceView, RouteView
 from crib.model.stats import InterfaceUsage
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
 

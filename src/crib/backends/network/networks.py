@@ -19,7 +19,7 @@ from crib.backends.network.cni.kept_results import KeptResults
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, NetworkSettings
-from crib.ports import PodNetworks
+from crib.ports.networks import PodNetworks
 
 if TYPE_CHECKING:
     from crib.backends.network.bridge.shared import BridgeSettings

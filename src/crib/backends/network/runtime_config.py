@@ -11,7 +11,7 @@ from typing import Any, Final
 from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Protocol
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
 INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"

@@ -19,11 +19,11 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 
-from crib.backends.oci.bundles import is_alive
+from crib.backends.bundle.bundles import is_alive
+from crib.backends.failures import trying
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import LOST_CODE
-from crib.backends.oci.failures import trying
 from crib.backends.oci.logs import OpenLog
 from crib.host.pidfds import open_pidfd, wait_pidfd
 from crib.host.streams import CHUNK, Sink

@@ -12,24 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from crib.backends.oci.argv import Monitored, RuntimeProgram
-from crib.backends.oci.bundles import BundleNote, Bundles, identity, is_alive
-from crib.backends.oci.cdi import CdiRegistry
-from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
-from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import trying
-from crib.backends.oci.filters import SeccompFilters
-from crib.backends.oci.hook_files import HookFiles
-from crib.backends.oci.idmaps import locked_options, mounts_inside, pod_id_map
-from crib.backends.oci.labels import Labels
-from crib.backends.oci.late import clear_away
-from crib.backends.oci.logs import check_log
-from crib.backends.oci.oom import OomKills
-from crib.backends.oci.places import Landing, Placed, check_landings, check_places
-from crib.backends.oci.pod_files import write_hosts
-from crib.backends.oci.programs import delete_state, forget_state, knowing
-from crib.backends.oci.refusals import make_log_directory
-from crib.backends.oci.rootfs import (
+from crib.backends.bundle.bundles import BundleNote, Bundles, identity, is_alive
+from crib.backends.bundle.cdi import CdiRegistry
+from crib.backends.bundle.hook_files import HookFiles
+from crib.backends.bundle.host_resources import (
+    ForeignLook,
+    find_devices,
+    find_node_devices,
+    find_node_mounts,
+    prepare_mount_sources,
+    read_seccomp_profile,
+)
+from crib.backends.bundle.id_maps import locked_options, mounts_inside, pod_id_map
+from crib.backends.bundle.labels import Labels
+from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
+from crib.backends.bundle.rootfs import (
     LayerMounts,
     check_mount_points,
     make_directories,
@@ -38,16 +35,19 @@ from crib.backends.oci.rootfs import (
     remove_writable_layer,
     unmount_root,
 )
-from crib.backends.oci.sources import (
-    ForeignLook,
-    find_devices,
-    find_node_devices,
-    find_node_mounts,
-    prepare_mount_sources,
-    read_seccomp_profile,
-)
+from crib.backends.bundle.volumes import Stacks, Volumes
+from crib.backends.failures import trying
+from crib.backends.oci.command_lines import Monitored, RuntimeProgram
+from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.late import clear_away
+from crib.backends.oci.logs import check_log
+from crib.backends.oci.refusals import make_log_directory
+from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
+from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.oci.unused_logs import remove_unused
-from crib.backends.oci.volumes import Stacks, Volumes
+from crib.backends.pods.files import write_hosts
+from crib.backends.pods.oom import OomKills
 from crib.host.null_device import keep_null_device
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
@@ -63,7 +63,8 @@ from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
-from crib.ports import CreatedContainer, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.handler import CreatedContainer
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from crib.backends.oci.bundles import Bundles
+from crib.backends.bundle.bundles import Bundles
+from crib.backends.failures import trying
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import trying
 from crib.host.pidfds import signal_process
 from crib.host.strays import programs_with
 from crib.host.threads import OURS

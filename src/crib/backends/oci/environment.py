@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crib.backends.oci.argv import MonitorProgram, RuntimeProgram
-from crib.backends.oci.base_specs import read_base_spec
-from crib.backends.oci.cgroup_names import CgroupNames
-from crib.backends.oci.failures import trying
-from crib.backends.oci.labels import Labels
-from crib.backends.oci.programs import noted_handlers, noted_program, write_note
-from crib.backends.oci.slices import systemd_version
-from crib.backends.oci.sources import read_default_profile
+from crib.backends.bundle.base_specs import read_base_spec
+from crib.backends.bundle.host_resources import read_default_profile
+from crib.backends.bundle.labels import Labels
+from crib.backends.failures import trying
+from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
+from crib.backends.oci.runtime_notes import noted_handlers, noted_program, write_note
+from crib.backends.pods.cgroup_names import CgroupNames
+from crib.backends.pods.slices import systemd_version
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run

@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from crib.backends.oci.bundles import BundleNote, Bundles
-from crib.backends.oci.deaths import Deaths
+from crib.backends.bundle.bundles import BundleNote, Bundles
+from crib.backends.failures import refused_program, trying
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.failures import refused_program, trying
 from crib.backends.oci.logs import read_words
-from crib.backends.oci.oom import OomKills
+from crib.backends.pods.oom import OomKills
+from crib.backends.process_deaths import Deaths
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job

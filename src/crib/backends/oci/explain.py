@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.failures import trying
 from crib.backends.oci.containers import Request
-from crib.backends.oci.failures import trying
-from crib.backends.oci.rootfs import LayerMounts
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from crib.backends.oci.argv import RuntimeProgram
+from crib.backends.bundle.bundles import Bundles, is_alive
+from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.failures import checked, runtime_words, trying
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.bundles import Bundles, is_alive
+from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.containers import Containers, Request
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
@@ -19,20 +21,18 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.explain import Explanations
-from crib.backends.oci.failures import checked, runtime_words, trying
 from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.losses import PodLosses
 from crib.backends.oci.odd_logs import odd_logs
-from crib.backends.oci.oom import OomKills
-from crib.backends.oci.pods import Pods
-from crib.backends.oci.programs import Programs
-from crib.backends.oci.rootfs import LayerMounts
+from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.signals import Signals
-from crib.backends.oci.slices import stop_slice
 from crib.backends.oci.strays import find_strays, remove_parts
-from crib.backends.oci.together import Together
-from crib.backends.oci.updates import Updates
-from crib.backends.oci.usage import UsageReader
+from crib.backends.pods.losses import PodLosses
+from crib.backends.pods.oom import OomKills
+from crib.backends.pods.pods import Pods
+from crib.backends.pods.slices import stop_slice
+from crib.backends.pods.updates import Updates
+from crib.backends.pods.usage import UsageReader
+from crib.backends.together import Together
 from crib.ends import ByteStream, Session
 from crib.host.cgroup_stats import StatsReader
 from crib.host.executions import Executions
@@ -48,7 +48,8 @@ from crib.model.image import ImageConfig
 from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
-from crib.ports import CreatedContainer, Observation, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.handler import CreatedContainer, Observation
 from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
@@ -112,9 +113,7 @@ class OciHandler:
 
     async def remove_pod(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        cgroup = self._pods.cgroup(record)
-        self._usage.forget_cgroup(cgroup)
-        self._oom.forget_pod(cgroup)
+        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -123,6 +122,8 @@ class OciHandler:
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
         created = await self._containers.create(Request(record, sandbox, image), stage)
+        if note := await self._bundles.note(record.id):
+            self._oom.made(note)
         await self._updates.created(record)
         self._exits.watch(record.id, created.monitor, created.process)
         return created
@@ -207,7 +208,7 @@ class OciHandler:
         await self._containers.delete(record.id, made=record.process is not None)
         cgroup = note.cgroup if note is not None else ""
         self._usage.forget(record.id, cgroup)
-        self._oom.forget(record.id, cgroup)
+        self._oom.forget(cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._exits.stream()
@@ -226,6 +227,8 @@ class OciHandler:
 
     def _look(self, container: ContainerId) -> _OnFile:
         note = self._bundles.read_note(container)
+        if note is not None:
+            self._oom.found(note)
         runtime = self._env.runtime_of(note.handler) if note is not None else self._env.runtime
         state = f"{runtime.root}/{container}"
         return _OnFile(

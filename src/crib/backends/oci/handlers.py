@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+from crib.backends.bundle.rootfs import LayerMounts
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.handler import OciHandler
-from crib.backends.oci.rootfs import LayerMounts
 from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
 from crib.model.settings import Settings
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from crib.backends.oci.bundles import Bundles
+from crib.backends.bundle.bundles import Bundles
 from crib.backends.oci.environment import OciEnvironment
 from crib.host.freezer import Freezer
 from crib.host.pidfds import signal_process

@@ -10,7 +10,7 @@ from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import move_container
 from crib.model.streams import ExecProcess
-from crib.ports import Handler
+from crib.ports.handler import Handler
 from crib.tasks.groups import all_of
 from crib.tasks.keeper import at_stage
 

@@ -14,7 +14,7 @@ from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.lifecycle import move_container
 from crib.model.sandbox import NamespaceMode
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import is_listed, move_container
-from crib.ports import Handler
+from crib.ports.handler import Handler
 from crib.tasks.keeper import at_stage
 
 KILL_BOUND = 30.0

@@ -19,7 +19,9 @@ from crib.model.image import (
     Layer,
     parse_reference,
 )
-from crib.ports import Clock, Images, Records
+from crib.ports.clocks import Clock
+from crib.ports.images import Images
+from crib.ports.records import Records
 
 log = logging.getLogger(__name__)
 

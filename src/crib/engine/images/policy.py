@@ -16,7 +16,7 @@ from crib.model.ids import Digest
 from crib.model.image import FetchedImage, ImageRecord, ImageReference, SuspectImage, parse_reference
 from crib.model.registry import registry_pattern, spellings
 from crib.model.settings import ImagePolicy, ImageSettings
-from crib.ports import Images
+from crib.ports.images import Images
 
 log = logging.getLogger(__name__)
 

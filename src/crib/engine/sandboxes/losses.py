@@ -16,7 +16,7 @@ from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 log = logging.getLogger(__name__)
 

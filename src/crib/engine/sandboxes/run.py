@@ -22,7 +22,7 @@ from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.lifecycle import move_sandbox
 from crib.model.sandbox import DnsConfig, SandboxConfig, SandboxRecord, SandboxState
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 
 class RunSandbox:

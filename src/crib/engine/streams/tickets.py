@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crib.model.errors import Exhausted
 from crib.model.streams import StreamRequest
-from crib.ports import Clock
+from crib.ports.clocks import Clock
 
 WAITING = 1000
 """Tokens that nobody has used yet, at most."""

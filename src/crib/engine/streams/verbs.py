@@ -29,7 +29,7 @@ from crib.model.streams import (
     PodAddress,
     StreamRequest,
 )
-from crib.ports import Handler
+from crib.ports.handler import Handler
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,8 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
-from crib.ports import PodNetwork, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from typing import Any
 from crib.backends.network.cni.kept_results import Kept
 from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, Plugins
 from crib.model.errors import Broken, CribError, Unavailable
-from crib.ports import PodNetwork, StageTimer
+from crib.ports.clocks import StageTimer
+from crib.ports.networks import PodNetwork
 from crib.wire import cni
 from crib.wire.cni_result import Result, converted, parse_result, result_from_document
 

@@ -17,7 +17,7 @@ from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
 from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFailed, PluginMissing, Plugins
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
-from crib.ports import StageTimer
+from crib.ports.clocks import StageTimer
 from crib.tasks.groups import all_of
 from crib.wire import cni
 

@@ -21,7 +21,7 @@ from crib.model.network import (
     NetworkPlugin,
     PodNetworkView,
 )
-from crib.ports import PodNetwork
+from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
 _ANY_ADDRESS: Final = frozenset({"", str(IPv4Address(0)), str(IPv6Address(0))})

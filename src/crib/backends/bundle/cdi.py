@@ -1,0 +1,169 @@
+"""CDI devices: found by name in the directories of CDI specs, and made into edits of the container's spec."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from crib.backends.bundle.spec_files import Found, SpecFiles
+from crib.model.container import ContainerConfig
+from crib.model.errors import InvalidRequest
+from crib.ocispec.cdi import ContainerEdits, DeviceNode
+from crib.ocispec.hooks import STAGES
+from crib.wire import cdi
+from crib.wire import oci_runtime as oci
+
+_log = logging.getLogger(__name__)
+
+_FIELD = "config.CDI_devices"
+_MAX_ASKED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """One device: where it is written down, and what it brings."""
+
+    path: str
+    common: cdi.Edits
+    own: cdi.Edits
+
+
+class CdiRegistry:
+    """The CDI devices of this host; see setting `cdi_spec_dirs`. Blocks."""
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        self._files = SpecFiles(
+            directories,
+            (".json", ".yaml"),
+            lambda path, data: cdi.decode(data, yaml=path.endswith(".yaml")),
+        )
+
+    def edits(self, config: ContainerConfig) -> ContainerEdits:
+        """What the container's devices ask for together; InvalidRequest names one that cannot be had."""
+        asked = dict(asked_for(config))
+        if not asked:
+            return ContainerEdits()
+        if len(asked) > _MAX_ASKED:
+            raise InvalidRequest(f"{len(asked)} devices are more than {_MAX_ASKED}", field=_FIELD)
+        files = self._files.read()
+        chosen = [self._find(name, field, files) for name, field in asked.items()]
+        parts: list[tuple[str, str, cdi.Edits]] = []
+        seen: set[str] = set()
+        for (name, field), known in zip(asked.items(), chosen, strict=True):
+            if known.path not in seen:
+                seen.add(known.path)
+                parts.append((name, field, known.common))
+            parts.append((name, field, known.own))
+        return _joined(parts)
+
+    def _find(self, name: str, field: str, files: Sequence[Found[cdi.Document]]) -> _Known:
+        """The device of the last directory that has it; twice in one directory is a conflict."""
+        kind, device = _split(name, field)
+        places: dict[str, list[_Known]] = {}
+        for file in files:
+            document = file.content
+            if document is None or document.kind != kind:
+                continue
+            places.setdefault(os.path.dirname(file.path), []).extend(
+                _Known(file.path, document.container_edits, known.container_edits)
+                for known in document.devices
+                if known.name == device
+            )
+        found = [known for known in places.values() if known]
+        if not found:
+            raise InvalidRequest(self._missing(name, files), field=field)
+        if len(found[-1]) > 1:
+            paths = " and ".join(known.path for known in found[-1])
+            raise InvalidRequest(f"CDI device {name} is in {paths}: which one is meant?", field=field)
+        return found[-1][0]
+
+    def _missing(self, name: str, files: Sequence[Found[cdi.Document]]) -> str:
+        where = ", ".join(self._files.directories) or "no directory (cdi_spec_dirs is empty)"
+        broken = "; ".join(f"{file.path}: {file.problem}" for file in files if file.problem)
+        also = f"; not readable there: {broken}" if broken else ""
+        return f"CDI device {name} is not in {where}{also}"
+
+
+def asked_for(config: ContainerConfig) -> Iterator[tuple[str, str]]:
+    """Qualified names and the field of each: `CDI_devices`, then the container's cdi.k8s.io annotations."""
+    for position, name in enumerate(config.cdi_devices):
+        yield name, f"{_FIELD}[{position}]"
+    for key, value in sorted(config.annotations.items()):
+        if key.startswith(cdi.ANNOTATION):
+            for name in value.split(","):
+                yield name.strip(), f"config.annotations[{key}]"
+
+
+def _split(name: str, field: str) -> tuple[str, str]:
+    try:
+        return cdi.split_name(name)
+    except ValueError as error:
+        raise InvalidRequest(f"CDI device {error}", field=field) from error
+
+
+def _joined(parts: Sequence[tuple[str, str, cdi.Edits]]) -> ContainerEdits:
+    env: list[tuple[str, str]] = []
+    devices: list[DeviceNode] = []
+    mounts: list[oci.Mount] = []
+    hooks: dict[str, list[oci.Hook]] = {}
+    groups: list[int] = []
+    for name, field, edits in parts:
+        if edits.net_devices:
+            raise InvalidRequest(f"CDI device {name} brings netDevices, which are not offered", field=field)
+        if edits.intel_rdt is not None:
+            _log.warning("CDI device %s: its intelRdt is left out, it is not offered", name)
+        for entry in edits.env:
+            key, _, value = entry.partition("=")
+            env.append((key, value))
+        devices += [_node(node, name, field) for node in edits.device_nodes]
+        mounts += [_mount(mount, name, field) for mount in edits.mounts]
+        for hook in edits.hooks:
+            made = oci.Hook(hook.path, hook.args, hook.env, hook.timeout)
+            hooks.setdefault(STAGES[hook.hook_name], []).append(made)
+        groups += edits.additional_gids
+    return ContainerEdits(tuple(env), tuple(devices), tuple(mounts), _hooks(hooks), tuple(groups))
+
+
+def _hooks(hooks: Mapping[str, list[oci.Hook]]) -> oci.Hooks | None:
+    return oci.Hooks(**{stage: tuple(made) for stage, made in hooks.items()}) if hooks else None
+
+
+def _mount(mount: cdi.Mount, name: str, field: str) -> oci.Mount:
+    options = mount.options
+    if not mount.type and not {"bind", "rbind"} & set(options):
+        options = ("rbind", *options)
+    if (not mount.type or mount.type == "bind") and not os.path.exists(mount.host_path):
+        raise InvalidRequest(f"CDI device {name}: {mount.host_path} is not on this host", field=field)
+    # Never an empty type: crun takes that for no mount at all.
+    destination = os.path.normpath(mount.container_path)
+    return oci.Mount(
+        destination=destination, type=mount.type or "bind", source=mount.host_path, options=options
+    )
+
+
+def _node(node: cdi.DeviceNode, name: str, field: str) -> DeviceNode:
+    path = node.host_path or node.path
+    kind, major, minor = node.type, node.major, node.minor
+    if not kind or not major:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InvalidRequest(f"CDI device {name}: {path}: {error.strerror}", field=field) from error
+        real = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
+        if not real or (kind and real != kind.replace("u", "c")):
+            wanted = f"a device of type {kind}" if kind else "a device"
+            raise InvalidRequest(f"CDI device {name}: {path} is not {wanted}", field=field)
+        kind, major, minor = real, os.major(status.st_rdev), os.minor(status.st_rdev)
+    return DeviceNode(
+        path=os.path.normpath(node.path),
+        kind=kind.replace("u", "c"),
+        major=major,
+        minor=minor,
+        permissions=node.permissions or "rwm",
+        mode=node.file_mode,
+        uid=node.uid,
+        gid=node.gid,
+    )

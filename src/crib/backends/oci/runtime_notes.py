@@ -1,0 +1,111 @@
+"""The runtime that made a container, found again when its handler is no longer configured.
+
+Beside each handler's state root lies a note of the program that works with it. So the default handler can
+undo what another one made; where the program is gone too, its processes are ended and its traces removed
+without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+
+from crib.backends.failures import runtime_words
+from crib.backends.oci.command_lines import RuntimeProgram
+from crib.host.files import atomic_write, remove_tree
+from crib.host.processes import RunOptions, run
+from crib.host.threads import OURS
+from crib.model.paths import Paths
+
+_log = logging.getLogger(__name__)
+_LIMIT = 65536
+FRESH = 3.0
+"""Seconds for which a look at the programs counts."""
+
+
+class Programs:
+    """Whether programs can still be run: a package that is being replaced, or removed by mistake."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+        self._looked = -FRESH
+        self._missing = ""
+
+    async def missing(self) -> str:
+        """What is wrong with the first that is not there; empty when all are."""
+        now = time.monotonic()
+        if now - self._looked >= FRESH:
+            self._looked = now
+            try:
+                self._missing = await OURS.run("looking for the runtime's programs", self._look)
+            except OSError as error:
+                self._missing = str(error)
+        return self._missing
+
+    def _look(self) -> str:
+        gone = (path for path in self._paths if not os.access(path, os.X_OK))
+        return next((f"{path} is not there, or cannot be executed" for path in gone), "")
+
+
+def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:
+    """Remember with which program this handler's containers are made, before the first of them is."""
+    document = {"program": runtime.program, "args": list(runtime.args), "systemd": runtime.systemd}
+    content = json.dumps(document).encode()
+    path = _note(paths, handler)
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if file.read(_LIMIT) == content:
+            return
+    atomic_write(path, content, 0o600)
+
+
+def noted_handlers(paths: Paths) -> list[str]:
+    """The names of all handlers that have made anything since the node was started."""
+    try:
+        with os.scandir(paths.runtime_root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def noted_program(paths: Paths, handler: str) -> RuntimeProgram:
+    """The program that handler worked with last; without a note, one of the handler's name."""
+    root = f"{paths.runtime_root}/{handler}"
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        with open(_note(paths, handler), "rb") as file:
+            document = json.loads(file.read(_LIMIT))
+        args = tuple(map(str, document["args"]))
+        return RuntimeProgram(str(document["program"]), root, args, bool(document["systemd"]))
+    return RuntimeProgram(handler, root)
+
+
+def knowing(runtimes: Iterable[RuntimeProgram], name: str) -> tuple[RuntimeProgram, ...]:
+    """Those that have a state of `name`. Blocks."""
+    return tuple(runtime for runtime in runtimes if os.path.isdir(f"{runtime.root}/{name}"))
+
+
+async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> None:
+    """Ask a runtime that knows `name` to kill and remove it.
+
+    Its failing is no failure of ours: what it made is found and removed without it too.
+    """
+    try:
+        completed = await run(runtime.delete(name), timeout=timeout, options=RunOptions(owner=name))
+    except OSError as error:  # the program may be gone, as its handler is
+        _log.warning("delete of %s by %s: %s", name, runtime.program, error)
+        return
+    if completed.exit_code != 0 or completed.timed_out:
+        words = runtime_words(completed.stderr.decode("utf-8", "replace"))
+        _log.warning("delete of %s by %s: %s", name, runtime.program, words)
+
+
+def forget_state(runtime: RuntimeProgram, name: str) -> None:
+    """Remove what the runtime itself could not read any more, and would keep for ever. Blocks."""
+    remove_tree(f"{runtime.root}/{name}")
+
+
+def _note(paths: Paths, handler: str) -> str:
+    return f"{paths.runtime_root}/{handler}.json"

@@ -1,0 +1,1 @@
+"""What a pod has of its own, whichever kind of handler runs its containers."""

@@ -1,0 +1,246 @@
+"""Pods of the OCI kind.
+
+A directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+from crib.backends.bundle.bundles import Bundles, identity, is_alive
+from crib.backends.bundle.id_maps import let_through, own, pod_id_map
+from crib.backends.bundle.labels import Labels
+from crib.backends.failures import checked, trying
+from crib.backends.oci.command_lines import RuntimeProgram
+from crib.backends.oci.environment import OCI_VERSION, OciEnvironment
+from crib.backends.oci.refusals import make_log_directory
+from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
+from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.backends.pods.files import check_pod_files, write_pod_files
+from crib.backends.pods.infra import infra_spec, install_infra, read_pid, write_bundle
+from crib.backends.pods.namespaces import (
+    check_namespaces,
+    is_whole,
+    pin_pod_namespaces,
+    pins,
+    unpin_all,
+)
+from crib.backends.pods.slices import stop_slice
+from crib.backends.pods.updates import Updates
+from crib.backends.together import Together
+from crib.host.directories import make_directory
+from crib.host.files import remove_tree
+from crib.host.mount_table import is_mountpoint
+from crib.host.mounts import Tmpfs, perform, unmount
+from crib.host.processes import RunOptions, run
+from crib.host.threads import FOREIGN, OURS, Job
+from crib.model.errors import Broken, InvalidRequest
+from crib.model.ids import SandboxId
+from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.ocispec.defaults import shm_size
+from crib.ocispec.pod_security import PodConfinement, confined
+from crib.ports.clocks import StageTimer
+
+FILES_SIZE = 4 << 20
+"""Bytes of a pod's own directory: containers may write to hosts, hostname and resolv.conf (docs/adr/0042)."""
+_KILL_TIME = 10.0
+
+
+class Pods:
+    """Makes pods and takes them away again."""
+
+    def __init__(self, environment: OciEnvironment) -> None:
+        self._env = environment
+        self._paths = environment.paths
+        self._looks: Together[SandboxRecord, bool] = Together(
+            "looking at pods", lambda record: is_whole(environment.paths, record)
+        )
+        self._labels = Labels(environment.paths, environment.host)
+        self._filters = SeccompFilters(environment.runtime.root)
+        self._updates = Updates(environment, Bundles(environment.paths))
+
+    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        """See Handler.prepare_pod. Half-made things are left for `remove`."""
+        config = record.config
+        self._env.require_usable()
+        check_pod_files(config)
+        check_namespaces(config, self._env.facts)
+        size = shm_size(config, self._env.options)
+        cgroup = self._env.names.pod(record)
+        with trying(f"preparing sandbox {record.id}"):
+            with stage("files", record.id):
+                security = config.security
+                await self._labels.load_default_profile(security.apparmor, privileged=security.privileged)
+                profile = await self._labels.seccomp_profile(record)
+                if config.log_directory:
+                    await self._make_log_directory(record)
+                confinement = await OURS.run(self._job(record.id), self._make_files, record, size, profile)
+            with stage("namespaces", record.id):
+                await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
+            if not config.cgroup_parent:
+                with stage("cgroup", record.id):
+                    if not self._env.names.systemd:
+                        self._env.cgroups.create(cgroup)
+                    await self._updates.pod(record, "config.linux.resources")
+            if not config.shares_pid:
+                return None
+            with stage("infra", record.id):
+                return await self._start_infra(record, cgroup, confinement)
+
+    def _job(self, sandbox: SandboxId) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"the files of sandbox {sandbox}", owner=sandbox, limit=limit)
+
+    async def _make_log_directory(self, record: SandboxRecord) -> None:
+        """Logs may lie on a file system that does not answer."""
+        path, limit = record.config.log_directory, self._env.settings.verb_timeout
+        job = Job(f"making the log directory {path}", owner=record.id, limit=limit)
+        await FOREIGN.run(job, make_log_directory, path, "config.log_directory")
+
+    def _make_files(self, record: SandboxRecord, shm: int, profile: bytes | None) -> PodConfinement:
+        self._make_directory(record)
+        confinement = self._labels.confine(record, profile)
+        write_pod_files(self._paths, record)
+        if record.config.security.namespaces.ipc != NamespaceMode.NODE:
+            self._mount_shm(record, shm)
+        self._labels.label_pod(record)
+        return confinement
+
+    async def stop(self, record: SandboxRecord) -> None:
+        """End the infra process, let go of namespaces and shm; safe to repeat."""
+        await self._release(record.id, self.cgroup(record))
+
+    def cgroup(self, record: SandboxRecord) -> str:
+        """The cgroup that the pod's containers lie below, for looking and tearing down: never refused."""
+        try:
+            return self._env.names.pod(record)
+        except InvalidRequest:  # the pod was refused for its cgroup parent, so nothing was made there
+            return self._env.names.own_pod(record.id)
+
+    async def remove(self, record: SandboxRecord) -> None:
+        """`stop`, unless that has been done, then files and cgroup; safe to repeat."""
+        if not record.released:
+            await self.stop(record)
+        await self._erase(record.id, own_cgroup=not record.config.cgroup_parent)
+
+    async def remove_unknown(self, sandbox: SandboxId) -> None:
+        """Take away a pod of which nothing but the id is known."""
+        await self._release(sandbox, self._env.names.own_pod(sandbox))
+        await self._erase(sandbox, own_cgroup=True)
+
+    async def alive(self, record: SandboxRecord) -> bool:
+        """Whether all that it was made with is still there."""
+        if record.config.shares_pid and not is_alive(record.infra):
+            return False
+        return await self._looks.ask(record)
+
+    def made_spec(self, record: SandboxRecord) -> bytes:
+        """See Handler.made_spec. Blocks."""
+        try:
+            with open(f"{self._paths.sandbox(record.id)}/infra/config.json", "rb") as file:
+                document = json.load(file)
+        except (FileNotFoundError, ValueError):
+            places = [{"type": kind, "path": path} for kind, path in pins(self._paths, record).items()]
+            document = {"ociVersion": OCI_VERSION, "linux": {"namespaces": places}}
+        linux = document["linux"]
+        linux["namespaces"] = [
+            place for place in linux["namespaces"] if "path" not in place or is_mountpoint(place["path"])
+        ]
+        return json.dumps(document).encode()
+
+    def _make_directory(self, record: SandboxRecord) -> None:
+        """For root alone (a shm is open to all who get there), and the root of its own user namespace."""
+        directory, idmap = self._paths.sandbox(record.id), pod_id_map(self._paths, record)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not is_mountpoint(directory):
+            perform(Tmpfs(directory, FILES_SIZE, mode=0o700, no_exec=True))
+        if idmap is not None:
+            let_through(directory, idmap)
+        make_directory(f"{directory}/ns", 0o711)
+
+    def _mount_shm(self, record: SandboxRecord, size: int) -> None:
+        shm = self._paths.shm(record.id)
+        os.makedirs(shm, exist_ok=True)
+        if not is_mountpoint(shm):
+            perform(Tmpfs(shm, size, mode=0o1777, no_exec=True))
+            own(shm, pod_id_map(self._paths, record))
+
+    async def _start_infra(
+        self, record: SandboxRecord, cgroup: str, confinement: PodConfinement
+    ) -> ProcessIdentity:
+        paths, runtime = self._paths, self._env.runtime
+        job = self._job(record.id)
+        root = await OURS.run(job, self._infra_root)
+        bundle = f"{paths.sandbox(record.id)}/infra"
+        spec = infra_spec(record, self._env.host, paths, root, self._env.names.oci_path(cgroup, record.id))
+        compiled = self._filters.known(confinement.seccomp) if self._env.is_crun else ""
+        await OURS.run(job, write_bundle, bundle, confined(spec, confinement, compiled))
+        pid_file = f"{bundle}/pidfile"
+        what = f"infra process of sandbox {record.id}"
+        limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
+        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit, options=options))
+        if self._env.is_crun and self._filters.is_new(confinement.seccomp):
+            await OURS.run(job, self._filters.learn, record.id, confinement.seccomp)
+        checked(what, await run(runtime.start(record.id), timeout=limit, options=options))
+        found = identity(await OURS.run(job, read_pid, pid_file))
+        if found is None:
+            raise Broken(f"{what}: it ended at once")
+        return found
+
+    def _infra_root(self) -> str:
+        root = install_infra(self._paths, self._env.settings.catatonit)
+        self._labels.label_for_all(root)
+        return root
+
+    async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
+        what = f"stopping sandbox {sandbox}"
+        with trying(what):
+            infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
+            job = self._job(sandbox)
+            if (found := await OURS.run(job, self._let_go_without_infra, sandbox, infra_cgroup)) is None:
+                return
+            runtimes, know_it = found
+            for runtime in know_it:
+                await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
+            if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
+                raise Broken(f"{what}: the infra process does not die")
+            await self._env.cgroups.remove(infra_cgroup)
+            await OURS.run(job, self._let_go, sandbox, runtimes)
+
+    def _let_go_without_infra(
+        self, sandbox: SandboxId, infra_cgroup: str
+    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]] | None:
+        """`_let_go` at once where there is no infra process to end first, as in most pods.
+
+        Else the runtimes that it may be of, and those of them that know it.
+        """
+        runtimes = self._env.runtimes()
+        know_it = knowing(runtimes, sandbox)
+        if know_it or self._env.cgroups.exists(infra_cgroup):
+            return runtimes, know_it
+        self._let_go(sandbox, runtimes)
+        return None
+
+    def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
+        for runtime in runtimes:
+            forget_state(runtime, sandbox)
+        # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
+        while unmount(self._paths.sandbox(sandbox), lazy=True):
+            pass
+        # Pods whose files have no mount of their own: made by an older version, or not to their end.
+        unpin_all(self._paths, sandbox)
+        while unmount(self._paths.shm(sandbox), lazy=True):
+            pass
+
+    async def _erase(self, sandbox: SandboxId, *, own_cgroup: bool) -> None:
+        with trying(f"removing sandbox {sandbox}"):
+            await OURS.run(self._job(sandbox), remove_tree, self._paths.sandbox(sandbox))
+            if own_cgroup:
+                cgroup = self._env.names.own_pod(sandbox)
+                if not await self._env.cgroups.kill(cgroup, _KILL_TIME):
+                    raise Broken(f"removing sandbox {sandbox}: processes in {cgroup} do not die")
+                if self._env.names.systemd:
+                    await stop_slice(os.path.basename(cgroup))
+                await self._env.cgroups.remove(cgroup)
