@@ -118,16 +118,13 @@ async def test_a_part_that_fails_unheard_is_not_logged_as_lost(caplog: pytest.Lo
 
 async def test_every_task_of_a_pods_life_has_a_name() -> None:
     """Whatever the spelling: the loop itself is asked."""
-    nameless, home = list[str](), inspect.getfile(crib).removesuffix("__init__.py")
+    tasks, home = list[asyncio.Task[Any]](), inspect.getfile(crib).removesuffix("__init__.py")
 
     def noted(
         loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(work, loop=loop, **options)
-        code = getattr(work, "cr_code", None)
-        if task.get_name().startswith("Task-") and code is not None and code.co_filename.startswith(home):
-            nameless.append(f"{code.co_filename}: {code.co_qualname}")
-        return task
+        tasks.append(asyncio.Task(work, loop=loop, **options))  # it is named afterwards
+        return tasks[-1]
 
     loop = asyncio.get_running_loop()
     loop.set_task_factory(noted)
@@ -144,4 +141,6 @@ async def test_every_task_of_a_pods_life_has_a_name() -> None:
         await world.close()
     finally:
         loop.set_task_factory(None)
-    assert nameless == []
+    ours = [(task, code) for task in tasks if (code := task.get_coro().cr_code).co_filename.startswith(home)]
+    assert len(ours) > 10
+    assert [str(code) for task, code in ours if task.get_name().startswith("Task-")] == []

@@ -8,7 +8,7 @@ from crib.ends import ByteSource
 from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.streams import ExecProcess
 from crib.ports.handler import Handler
 from crib.tasks.groups import all_of
@@ -31,7 +31,7 @@ class ExecSync:
         if not command.argv:
             raise InvalidRequest("no command is given", field="cmd")
         record = core.container(text)
-        move_container(record, "exec")
+        move_container(record, ContainerVerb.EXEC)
         handler = core.caretaker(core.sandbox(record.sandbox_id))
         work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
         self._under_way.add(work.task)
@@ -125,6 +125,6 @@ class ReopenLog:
     async def __call__(self, text: str) -> None:
         core = self._core
         record = core.container(text)
-        move_container(record, "reopen log")
+        move_container(record, ContainerVerb.REOPEN_LOG)
         handler = core.caretaker(core.sandbox(record.sandbox_id))
         await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()

@@ -12,7 +12,7 @@ from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import CribError
 from crib.model.events import EventType
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import NamespaceMode
 from crib.ports.handler import Handler
 
@@ -84,7 +84,7 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
         reason, message = record.reason, record.message
     return replace(
         record,
-        state=move_container(record, "exit"),
+        state=move_container(record, ContainerVerb.EXIT),
         # A program may have ended before its start was recorded, and the clock may have been set back.
         finished_at=max(exit_.at, record.started_at),
         exit_code=code,

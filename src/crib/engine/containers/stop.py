@@ -10,7 +10,7 @@ from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
-from crib.model.lifecycle import is_listed, move_container
+from crib.model.lifecycle import ContainerVerb, is_listed, move_container
 from crib.ports.handler import Handler
 from crib.tasks.keeper import at_stage
 
@@ -42,7 +42,7 @@ class StopContainer:
             record = core.containers.get(container)
             if record is None or record.state is ContainerState.EXITED:
                 return
-            move_container(record, "stop")
+            move_container(record, ContainerVerb.STOP)
         if grace > 0 and record.state is ContainerState.RUNNING:
             exited = core.exited(container)
             await self._signal_once(record)

@@ -27,7 +27,15 @@ from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import is_listed
+from crib.model.lifecycle import (
+    CONTAINER_MOVES,
+    SANDBOX_MOVES,
+    ContainerVerb,
+    SandboxVerb,
+    is_listed,
+    move_container,
+    move_sandbox,
+)
 from crib.model.sandbox import SandboxRecord, SandboxState
 
 log = logging.getLogger(__name__)
@@ -42,7 +50,6 @@ PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
-_UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
 Work = Callable[[], Coroutine[object, object, None]]
 Doubt = Callable[[str], None]
@@ -184,17 +191,17 @@ def _is_settled(core: Core, record: ContainerRecord) -> bool:
 def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
     """Nobody knows how it is: shown as UNKNOWN, so that the kubelet removes it."""
     now = core.containers.get(row.id)
-    if now is not None and now.state not in _UNDOUBTED:
-        core.containers.put(
-            replace(now, state=ContainerState.UNKNOWN, reason="RecoveryError", message=problem)
-        )
+    if now is not None and now.state in CONTAINER_MOVES[ContainerVerb.DOUBT]:
+        state = move_container(now, ContainerVerb.DOUBT)
+        core.containers.put(replace(now, state=state, reason="RecoveryError", message=problem))
 
 
 def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
     """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
     now = core.sandboxes.get(row.id)
-    if now is not None and not is_listed(now):
-        core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
+    if now is not None and now.state in SANDBOX_MOVES[SandboxVerb.DOUBT]:
+        state = move_sandbox(now, SandboxVerb.DOUBT)
+        core.sandboxes.put(replace(now, state=state, reason=problem))
 
 
 async def _container(core: Core, record: ContainerRecord) -> None:
@@ -218,10 +225,11 @@ async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> 
             await teardown_container(core, record)
         case Action.KEEP_RUNNING:
             began = record.started_at or core.clock()
-            found = replace(record, state=ContainerState.RUNNING, started_at=began, reason="", message="")
-            core.containers.put(found)
+            state = move_container(record, ContainerVerb.FIND_RUNNING)
+            core.containers.put(replace(record, state=state, started_at=began, reason="", message=""))
         case Action.KEEP_CREATED:
-            core.containers.put(replace(record, state=ContainerState.CREATED, reason="", message=""))
+            state = move_container(record, ContainerVerb.FIND_CREATED)
+            core.containers.put(replace(record, state=state, reason="", message=""))
         case Action.KILL:
             assert decision.exit is not None
             handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
@@ -251,7 +259,8 @@ async def _sandbox(core: Core, sandbox: SandboxId) -> None:
                 return  # what runs in a lost one still is the client's to stop
         # The reason of a run that failed lets the next try of that run clear it away.
         reason = record.reason if record.state is SandboxState.NOT_READY else LOST
-        record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        state = move_sandbox(record, SandboxVerb.LOSE)
+        record = core.sandboxes.put(replace(record, state=state, reason=reason))
         released = await release_sandbox(core, record)
         core.sandboxes.put(replace(released, reason=reason))
 

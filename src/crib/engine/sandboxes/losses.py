@@ -15,6 +15,7 @@ from crib.engine.core import Core
 from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
+from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import SandboxRecord, SandboxState
 from crib.ports.handler import Handler
 
@@ -55,7 +56,7 @@ async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     if record is None:
         return
     log.warning("pod sandbox %s is not ready any more: %s", sandbox, LOST)
-    core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=LOST))
+    core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.LOSE), reason=LOST))
     core.tell(EventType.STOPPED, sandbox, sandbox)
 
 

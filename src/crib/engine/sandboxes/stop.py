@@ -10,7 +10,7 @@ from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.errors import Broken, CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import is_listed, move_sandbox
+from crib.model.lifecycle import SandboxVerb, is_listed, move_sandbox
 
 
 class StopSandbox:
@@ -35,7 +35,7 @@ async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
         record = core.sandboxes.get(sandbox)
         if record is None or record.released:
             return
-        state = move_sandbox(record, "stop")
+        state = move_sandbox(record, SandboxVerb.STOP)
         # Recorded first: from here on no container is created in it, also after a crash.
         record = core.sandboxes.put(replace(record, state=state, reason=""))
         try:
@@ -69,7 +69,8 @@ class RemoveSandbox:
             record = core.sandboxes.get(sandbox)
             if record is None:
                 return
-            record = core.sandboxes.put(replace(record, state=move_sandbox(record, "remove")))
+            state = move_sandbox(record, SandboxVerb.REMOVE)
+            record = core.sandboxes.put(replace(record, state=state))
             failures = await teardown_sandbox(core, record, "")
             if failures:
                 raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")

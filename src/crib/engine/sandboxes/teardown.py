@@ -17,7 +17,8 @@ from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, CribError
 from crib.model.ids import SandboxId
-from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.model.lifecycle import SandboxVerb, move_sandbox
+from crib.model.sandbox import SandboxRecord
 from crib.tasks.groups import all_of
 from crib.tasks.keeper import at_stage
 
@@ -50,9 +51,10 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     if failures:
         reason = "; ".join(failures)
         current = core.sandboxes.get(record.id) or record  # it may have been abandoned meanwhile
-        core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=reason))
+        state = move_sandbox(current, SandboxVerb.RELEASE)
+        core.sandboxes.put(replace(current, state=state, reason=reason))
         raise Broken(f"stopping pod sandbox {record.id}: {reason}")
-    return replace(record, state=SandboxState.NOT_READY, released=True, infra=None)
+    return replace(record, state=move_sandbox(record, SandboxVerb.RELEASE), released=True, infra=None)
 
 
 async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> list[str]:
@@ -74,7 +76,8 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
         kept = "; ".join(filter(None, (reason, *failures)))
         log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
         if (current := core.sandboxes.get(record.id)) is not None:
-            core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=kept))
+            state = move_sandbox(current, SandboxVerb.RELEASE)
+            core.sandboxes.put(replace(current, state=state, reason=kept))
             core.retries.later(record.id, CLEAN_UP, lambda: discard_sandbox(core, record.id))
     else:
         core.sandboxes.remove(record)
