@@ -2,8 +2,9 @@
 
 A request becomes a value of `model` in `translate` and ends there; the engine's verbs never see a message.
 `calls` says what a call is made of, `runtime_service`, `image_service` and `node_service` list theirs,
-`interceptors` is what every call passes through (request id, readiness, errors, log), `streams` joins list
-replies from cached encoded messages, and `server` puts all of it on the socket. Begin with `calls`.
+`interceptors` is what every call passes through (request id, readiness, errors, log), `list_replies`
+joins list replies from cached encoded messages, and `server` puts all of it on the socket. Begin with
+`calls`.
 """
 
 import os

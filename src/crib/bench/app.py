@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Part(StrEnum):
+class BenchPart(StrEnum):
     """What can be measured."""
 
     OPS = "ops"
@@ -65,7 +65,7 @@ class BenchOptions:
     rounds: Annotated[
         int, typer.Option(min=1, max=100, help="Rounds of lives and sandboxes by the dozen.")
     ] = 3
-    only: Annotated[list[Part] | None, typer.Option(help="Measure only this part.")] = None
+    only: Annotated[list[BenchPart] | None, typer.Option(help="Measure only this part.")] = None
     handler: Annotated[
         str, typer.Option(help="The RuntimeClass handler to use; NAME=HANDLER for one runtime.")
     ] = ""
@@ -103,7 +103,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class PullOptions:
+class PullBenchOptions:
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE", help="Images to pull; those of a registry on this node say most."),
@@ -156,7 +156,7 @@ class CrowdOptions:
     json: _Json = ""
 
 
-class Session(Protocol):
+class BenchSession(Protocol):
     """What the command line gives: its endpoint, and a way to run a coroutine."""
 
     @property
@@ -165,7 +165,7 @@ class Session(Protocol):
     def run(self, work: Coroutine[Any, Any, None]) -> None: ...
 
 
-def bench(session: Session, options: BenchOptions) -> None:
+def bench(session: BenchSession, options: BenchOptions) -> None:
     """Measure what pods cost here: single calls, whole lives, memory.
 
     Pods are made as a kubelet makes them: a pid namespace for each container, a memory limit, two mounts, a
@@ -179,7 +179,7 @@ def bench(session: Session, options: BenchOptions) -> None:
     session.run(work.run(options, session.endpoint))
 
 
-def pull(session: Session, options: PullOptions) -> None:
+def pull(session: BenchSession, options: PullBenchOptions) -> None:
     """Measure what pulls cost here: time, CPU, memory, and whether the runtime still answers meanwhile.
 
     Each round removes the image, pulls it (then sync), pulls it again while it is there, lists images, and
@@ -194,7 +194,7 @@ def pull(session: Session, options: PullOptions) -> None:
     session.run(work.run(options, session.endpoint))
 
 
-def streams(session: Session, options: StreamsOptions) -> None:
+def streams(session: BenchSession, options: StreamsOptions) -> None:
     """Measure exec, attach and port-forward here: round trips, throughput, many at once.
 
     Each runtime gets one pod. All that it speaks is measured, SPDY and WebSocket, in turn with the others,
@@ -210,7 +210,7 @@ def streams(session: Session, options: StreamsOptions) -> None:
     session.run(work.run(options, session.endpoint))
 
 
-def crowd(session: Session, options: CrowdOptions) -> None:
+def crowd(session: BenchSession, options: CrowdOptions) -> None:
     """Measure what is left for others while a crowd of callers works: is Version still answered at once?
 
     Each caller has a connection of its own, in a few processes. In the one part all of them run whole lives

@@ -26,7 +26,7 @@ WAITING = 16
 """Datagrams of a sender that wait for the runtime; more are dropped, as UDP does."""
 
 
-class Datagrams(asyncio.DatagramProtocol):
+class ForwardedDatagrams(asyncio.DatagramProtocol):
     """A UDP socket here."""
 
     def __init__(self, spec: Spec, dial: Dial) -> None:

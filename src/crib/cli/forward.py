@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crib.cli.datagrams import Datagrams
+from crib.cli.datagrams import ForwardedDatagrams
 from crib.cli.output import clean
 from crib.cli.session import CommandError, say
 from crib.client import lookup, streams
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crib.cli.options import ForwardOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
 
     Dial = Callable[[Target], contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]]
 
@@ -56,7 +56,7 @@ def parse(text: str) -> Spec:
     return Spec(local, target)
 
 
-async def forward(session: Session, options: ForwardOptions) -> None:
+async def forward(session: CliSession, options: ForwardOptions) -> None:
     """Listen until the command is interrupted."""
     specs = [parse(text) for text in options.ports]
     async with session.connect() as connection:
@@ -69,13 +69,15 @@ async def forward(session: Session, options: ForwardOptions) -> None:
 
         async with contextlib.AsyncExitStack() as stack:
             for spec in specs:
-                listener = Datagrams if spec.target.kind == "udp" else Connections
+                listener = ForwardedDatagrams if spec.target.kind == "udp" else ForwardedSocket
                 await stack.enter_async_context(_listening(listener(spec, dial), options.address, spec))
             await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def _listening(listener: Connections | Datagrams, address: str, spec: Spec) -> AsyncIterator[None]:
+async def _listening(
+    listener: ForwardedSocket | ForwardedDatagrams, address: str, spec: Spec
+) -> AsyncIterator[None]:
     try:
         host, port = await listener.listen(address)
     except OSError as error:
@@ -87,7 +89,7 @@ async def _listening(listener: Connections | Datagrams, address: str, spec: Spec
         await listener.close()
 
 
-class Connections:
+class ForwardedSocket:
     """A TCP socket here; each of its connections has one in the pod."""
 
     def __init__(self, spec: Spec, dial: Dial) -> None:

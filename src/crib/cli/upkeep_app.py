@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from crib.cli.options import Format, Output
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 
 _Offline = Annotated[
     bool,
@@ -53,7 +53,7 @@ class WipeOptions:
     output: Output = Format.TABLE
 
 
-def check(session: Session, options: NodeCheckOptions) -> None:
+def check(session: CliSession, options: NodeCheckOptions) -> None:
     """Check everything of this node, a line for each thing that is wrong or worth telling.
 
     Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
@@ -65,7 +65,7 @@ def check(session: Session, options: NodeCheckOptions) -> None:
     raise typer.Exit(session.run(work.check(session, options)))
 
 
-def wipe(session: Session, options: WipeOptions) -> None:
+def wipe(session: CliSession, options: WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
     Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs

@@ -13,7 +13,7 @@ from crib.streaming.websocket import PROTOCOL_ERROR, Part, WebSocket
 from crib.wire import channel_messages as messages
 from crib.wire.remotecommand import CHANNELS, MalformedRequest, ResizeDecoder, StreamType, Wanted
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SMALL_CHUNK = 1 << 10
 """Pieces are joined up to here: a flood of tiny ones would cost 30 times what it brings."""
@@ -204,7 +204,7 @@ class ChannelTerminal:
             try:
                 found = self._decoder.receive(said.data)
             except MalformedRequest as error:
-                log.info("a terminal is not resized: %s", error)
+                _log.info("a terminal is not resized: %s", error)
                 self._decoder, found = ResizeDecoder(), []
             for size in found[-2:]:
                 self._sizes.append(TerminalSize(size.width, size.height))

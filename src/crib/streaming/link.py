@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -188,5 +188,5 @@ class Link(asyncio.Protocol):
         if left > 0:
             self._silence = asyncio.get_running_loop().call_later(left, self._watch, limit)
         else:
-            log.info("a stream of %s without a byte for %g s is closed", self.peer, limit)
+            _log.info("a stream of %s without a byte for %g s is closed", self.peer, limit)
             self.abort()

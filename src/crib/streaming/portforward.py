@@ -29,7 +29,7 @@ from crib.wire import channel_messages as messages
 from crib.wire import portforward as wire
 from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LAST_BYTES_TIME = 5.0
 """Seconds in which the pod may take what came over a WebSocket's channels before its client went."""
@@ -139,7 +139,7 @@ class _Forwarding:
                 try:
                     pair = halves.add(stream)
                 except MalformedRequest as error:
-                    log.debug("forward to sandbox %s: a stream is refused: %s", self.request.sandbox, error)
+                    _log.debug("forward to sandbox %s: a stream is refused: %s", self.request.sandbox, error)
                     stream.abort()
                     continue
                 with contextlib.suppress(ConnectionError):
@@ -154,10 +154,12 @@ class _Forwarding:
         try:
             problem = await self._connect(address, client, words)
         except Exception:
-            log.exception("forward to sandbox %s, %s, failed as it should not", self.request.sandbox, address)
+            _log.exception(
+                "forward to sandbox %s, %s, failed as it should not", self.request.sandbox, address
+            )
             problem = "crib failed, see its log"
         if problem:
-            log.info("forward to sandbox %s, %s: %s", self.request.sandbox, address, problem)
+            _log.info("forward to sandbox %s, %s: %s", self.request.sandbox, address, problem)
             with contextlib.suppress(ConnectionError):
                 await words.write(problem.encode())
                 await words.close()
@@ -192,7 +194,7 @@ class _Forwarding:
             yield
         finally:
             sandbox, spent = self.request.sandbox, time.monotonic() - began
-            log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
+            _log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
 
 
 def _cancel(connections: list[asyncio.Task[None]]) -> None:
@@ -305,7 +307,7 @@ async def _read_channels(reader: ChannelReader, channels: list[_PortChannels], r
                 channels[number].source.feed(said.data)
             await room.wait()
     except (ConnectionError, messages.MalformedMessage) as error:
-        log.info("a WebSocket of forwarded ports broke off: %s", error)
+        _log.info("a WebSocket of forwarded ports broke off: %s", error)
     finally:
         for channel in channels:
             channel.source.break_off("the client has gone")

@@ -24,7 +24,7 @@ from crib.tasks.groups import Group
 from crib.wire import channel_messages
 from crib.wire import remotecommand as wire
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GOODBYE_TIME = 1.0
 """Seconds for telling a client that we stop."""
@@ -92,7 +92,7 @@ class _Serving:
                 terminal = await client
                 await self._run(terminal, lambda outcome: wire.encode_outcome(outcome, has_status=has_status))
             except ConnectionError as error:
-                log.info("%s: %s", self._name, error)
+                _log.info("%s: %s", self._name, error)
             finally:
                 reader.cancel()
 
@@ -106,7 +106,7 @@ class _Serving:
                 async with asyncio.timeout(GOODBYE_TIME):
                     await client.finish(encode(wire.Failed(f"crib is stopping: {self._fate}")))
             raise
-        log.info("%s: %s after %.1f s", self._name, _told(outcome), time.monotonic() - began)
+        _log.info("%s: %s after %.1f s", self._name, _told(outcome), time.monotonic() - began)
         if outcome is not None:
             await client.finish(encode(outcome))
 
@@ -132,7 +132,7 @@ class _Serving:
         except CribError as error:
             return wire.Failed(str(error))
         except Exception:
-            log.exception("%s failed in a way that it should not", self._name)
+            _log.exception("%s failed in a way that it should not", self._name)
             return wire.Failed("crib failed, see its log")
         return None if code is None else wire.Exited(code)
 
@@ -238,4 +238,4 @@ async def sizes(source: ByteSource) -> AsyncIterator[TerminalSize]:
             for size in decoder.receive(data)[-2:]:
                 yield TerminalSize(size.width, size.height)
     except (ConnectionError, wire.MalformedRequest) as error:
-        log.info("a terminal is resized no more: %s", error)
+        _log.info("a terminal is resized no more: %s", error)

@@ -14,7 +14,7 @@ from crib.model.errors import Aborted, Unavailable
 from crib.tasks.lanes import verb_context
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Work(Generic[T]):
@@ -121,7 +121,7 @@ class TaskKeeper:
     def _service_done(self, task: asyncio.Task[Any]) -> None:
         self._services.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s ended: %s", task.get_name(), error, exc_info=error)
+            _log.error("%s ended: %s", task.get_name(), error, exc_info=error)
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in a task of its own. The caller may await it; if nobody does, a failure is logged."""
@@ -149,7 +149,7 @@ class TaskKeeper:
         self._parts.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Whoever awaits the task gets the exception too; this line is for work that nobody awaits.
-            log.debug("%s failed: %s", task.get_name(), error)
+            _log.debug("%s failed: %s", task.get_name(), error)
 
     async def close(self, grace: float) -> None:
         """Wait up to `grace` seconds for tasks to end by themselves, then cancel the rest."""

@@ -150,7 +150,7 @@ class _Status(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int = 0
 
 
-class TerminalSize(msgspec.Struct, frozen=True):
+class SizeMessage(msgspec.Struct, frozen=True):
     """Columns and rows."""
 
     width: int
@@ -218,7 +218,7 @@ def decode_outcome(data: bytes, *, has_status: bool) -> Outcome:
     return Exited(int(code))
 
 
-def encode_resize(size: TerminalSize) -> bytes:
+def encode_resize(size: SizeMessage) -> bytes:
     """One terminal size, as a line."""
     return msgspec.json.encode({"Width": size.width, "Height": size.height}) + b"\n"
 
@@ -229,7 +229,7 @@ class ResizeDecoder:
     def __init__(self) -> None:
         self._held = b""
 
-    def receive(self, data: bytes) -> list[TerminalSize]:
+    def receive(self, data: bytes) -> list[SizeMessage]:
         """The sizes that `data` completes; MalformedRequest, after which nothing more can be read."""
         *whole, self._held = (self._held + data).split(b"}")
         if max(map(len, (*whole, self._held))) > MAX_RESIZE:
@@ -237,7 +237,7 @@ class ResizeDecoder:
         return [_terminal_size(text + b"}") for text in whole]
 
 
-def _terminal_size(text: bytes) -> TerminalSize:
+def _terminal_size(text: bytes) -> SizeMessage:
     """Names are taken in any case, as Go does, and one that is missing is 0."""
     try:
         fields = msgspec.json.decode(text, type=dict[str, object])
@@ -250,4 +250,4 @@ def _terminal_size(text: bytes) -> TerminalSize:
             raise MalformedRequest(f"{text[:100]!r} is no terminal size")
     assert isinstance(width, int)
     assert isinstance(height, int)
-    return TerminalSize(width, height)
+    return SizeMessage(width, height)

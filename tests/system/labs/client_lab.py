@@ -11,7 +11,7 @@ import pytest
 from crib.backends.images.messages import Pull, TransferLimits
 from crib.backends.images.worker.connections import HostPool
 from crib.backends.images.worker.documents import FoundImage
-from crib.backends.images.worker.registry import BlobBody, RegistryClient
+from crib.backends.images.worker.registry import BlobResponse, RegistryClient
 from crib.model.image import Platform
 from crib.model.registry import Credential, RegistryHost
 from tests.fault_proxy import FaultProxy
@@ -85,7 +85,7 @@ async def refused(kind: type[Exception], *hosts: RegistryHost, **fields: Any) ->
     return caught.value
 
 
-async def content(body: BlobBody) -> bytes:
+async def content(body: BlobResponse) -> bytes:
     """A blob, whole."""
     with contextlib.closing(body):
         return b"".join([chunk async for chunk in body.chunks()])

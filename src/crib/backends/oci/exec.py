@@ -20,7 +20,7 @@ from crib.backends.failures import trying, words_of_failure
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
+from crib.backends.oci.sessions import CommandEnds, Console, ExecSession, Pipes
 from crib.backends.oci.signals import Signals
 from crib.backends.pods.infra import read_pid
 from crib.host.adoption import Adopted, expecting
@@ -72,7 +72,7 @@ class _Started:
     """A command that runs. `words` is the descriptor of the runtime's log, the file of which is gone."""
 
     command: Adopted
-    streams: Streams
+    streams: CommandEnds
     words: int
 
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from dataclasses import dataclass
 
 from crib.backends.bundle.bundles import Bundles, is_alive
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.failures import checked, runtime_words, trying
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.containers import Containers, Request
+from crib.backends.oci.containers import ContainerRequest, Containers
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
@@ -74,7 +74,7 @@ class _OnFile:
 class OciHandler:
     """See ports.Handler; made with `open_environment`."""
 
-    def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
+    def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
@@ -121,7 +121,7 @@ class OciHandler:
     async def create(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
-        created = await self._containers.create(Request(record, sandbox, image), stage)
+        created = await self._containers.create(ContainerRequest(record, sandbox, image), stage)
         if note := await self._bundles.note(record.id):
             self._oom.made(note)
         await self._updates.created(record)
@@ -131,7 +131,7 @@ class OciHandler:
     async def explain(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
     ) -> ExplainedSpec:
-        return await self._explanations.explain(Request(record, sandbox, image))
+        return await self._explanations.explain(ContainerRequest(record, sandbox, image))
 
     def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
         with trying(f"reading the spec of {record.id}"):

@@ -14,11 +14,11 @@ from crib.client.errors import RuntimeFailure
 from crib.client.streams import spdy, websocket
 from crib.client.streams.link import Link, UpgradeRefused
 from crib.client.streams.spdy import SpdyStream
-from crib.client.streams.websocket import Channel
+from crib.client.streams.websocket import ClientChannel
 from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest
 from crib.wire import remotecommand
 from crib.wire.channel_messages import V5
-from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, StreamType, TerminalSize, Wanted
+from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, SizeMessage, StreamType, Wanted
 
 _SPDY_VERSION = SPDY_PROTOCOLS[0].name
 _InWebSocket = TypeVar("_InWebSocket")
@@ -71,7 +71,7 @@ class Session:
     pause.
     """
 
-    def __init__(self, streams: Mapping[StreamType, Channel | SpdyStream]) -> None:
+    def __init__(self, streams: Mapping[StreamType, ClientChannel | SpdyStream]) -> None:
         self._streams = streams
         self._status = bytearray()
         self.stdin: Writer | None = streams.get(StreamType.STDIN)
@@ -81,7 +81,7 @@ class Session:
     async def resize(self, width: int, height: int) -> None:
         """Tell the terminal its size in columns and rows; nothing without a terminal. Unavailable."""
         if stream := self._streams.get(StreamType.RESIZE):
-            await stream.write(remotecommand.encode_resize(TerminalSize(width, height)))
+            await stream.write(remotecommand.encode_resize(SizeMessage(width, height)))
 
     async def wait(self) -> int:
         """The exit code, when the runtime has told it. RuntimeFailure with the runtime's words, Unavailable.

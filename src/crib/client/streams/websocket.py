@@ -119,7 +119,7 @@ class Tunnel:
         self._socket.abort()
 
 
-class Channel(Incoming):
+class ClientChannel(Incoming):
     """One channel of a WebSocket of version 5, both ways."""
 
     def __init__(self, channels: Channels, number: int) -> None:
@@ -158,7 +158,7 @@ class Channels:
     def __init__(self, socket: WebSocket, numbers: Iterable[int]) -> None:
         self.room = Room()
         self.socket = socket
-        self.by_number = {number: Channel(self, number) for number in numbers}
+        self.by_number = {number: ClientChannel(self, number) for number in numbers}
 
     async def run(self) -> None:
         """Until the WebSocket is closed; then every channel ends, or is broken when that came unexpected."""
@@ -175,7 +175,7 @@ class Channels:
                     channel.end()
 
     async def _receive(self) -> None:
-        channel: Channel | None = None
+        channel: ClientChannel | None = None
         head: bytes | None = b""
         """The beginning of a message, until it says for which channel it is."""
         async for data, is_last in self.socket.parts():
@@ -191,7 +191,7 @@ class Channels:
             if is_last:
                 channel, head = None, b""
 
-    def _opened(self, message: channel_messages.Message) -> Channel | None:
+    def _opened(self, message: channel_messages.Message) -> ClientChannel | None:
         channel = self.by_number.get(message.channel)
         if channel is not None and message.closes:
             channel.end()

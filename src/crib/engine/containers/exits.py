@@ -16,7 +16,7 @@ from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import NamespaceMode
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RETRY_AFTER = 1.0
 """Seconds until exits are watched again after that failed; what happened meanwhile is on file then."""
@@ -31,7 +31,7 @@ async def watch_exits(core: Core, handler: Handler) -> None:
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
         except Exception as error:  # a bug too: nobody else tells of exits
             is_bug = not isinstance(error, CribError)
-            log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
+            _log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
             await asyncio.sleep(RETRY_AFTER)
 
 
@@ -39,7 +39,7 @@ async def _record_or_log(core: Core, exit_: Exit) -> None:
     try:
         await record_exit(core, exit_)
     except Exception:
-        log.exception("could not record the exit of container %s", exit_.id)
+        _log.exception("could not record the exit of container %s", exit_.id)
 
 
 async def record_exit(core: Core, exit_: Exit) -> None:
@@ -67,7 +67,7 @@ async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
         handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
         await handler.signal(record, signal.SIGKILL, everyone=True)
     except CribError as error:
-        log.warning("ending what container %s left behind: %s", record.id, error)
+        _log.warning("ending what container %s left behind: %s", record.id, error)
 
 
 def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:

@@ -29,7 +29,7 @@ from crib.model.registry import RegistryHost
 from crib.model.sandbox import PodMetadata
 from crib.tasks.groups import Beside
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ImageVerbs:
@@ -207,7 +207,7 @@ class ImageVerbs:
 
     async def _sweep_unreferenced(self) -> None:
         for digest in await self._core.ports.images.sweep(self._needed()):
-            log.info("layer %s removed: no image and no container needs it", digest)
+            _log.info("layer %s removed: no image and no container needs it", digest)
 
 
 def _key(order: PullOrder) -> tuple[str, str, str, frozenset[Digest]]:

@@ -38,7 +38,7 @@ from crib.model.lifecycle import (
 )
 from crib.model.sandbox import SandboxRecord, SandboxState
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GATE_BOUND = 3.0
 """Seconds after which the gate opens though something is not recovered yet."""
@@ -61,7 +61,7 @@ async def recover(core: Core) -> asyncio.Task[None]:
     states = core.keeper.serve("recovery", recovery.states())
     await asyncio.wait([states], timeout=GATE_BOUND)
     if not states.done():
-        log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
+        _log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
     return core.keeper.serve("recovery behind the gate", recovery.rest(states))
 
 
@@ -149,10 +149,10 @@ class _Recovery:
                     task.cancel()
         except TimeoutError as error:  # a thread's own limit says what it is of
             problem = str(error) or f"recovery took more than {bound:.0f} s"
-            log.error("recovering %s: %s", what, problem)
+            _log.error("recovering %s: %s", what, problem)
         except Exception as error:
             problem = str(error) or type(error).__name__
-            log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
+            _log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
         else:
             return ""
         finally:
@@ -273,7 +273,7 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
         attachment = await core.ports.networks.resume(core.pod_network(record))
         now = core.sandboxes.get(sandbox)
         if attachment is not None and now is not None:
-            log.warning("pod %s: its network was made anew: it has %s", sandbox, attachment.addresses)
+            _log.warning("pod %s: its network was made anew: it has %s", sandbox, attachment.addresses)
             core.sandboxes.put(replace(now, network=attachment))
 
 
@@ -283,7 +283,7 @@ async def sweep(core: Core) -> None:
     for handler in core.ports.handlers.values():
         try:
             for what in await handler.sweep(core.known_ids):
-                log.warning("removed %s: it belonged to no record", what)
+                _log.warning("removed %s: it belonged to no record", what)
         except (CribError, OSError) as error:
             failures.append(error)
     if failures:
@@ -295,14 +295,14 @@ async def _sweep_networks(core: Core) -> None:
     try:
         await _release_networks(core)
     except Unavailable as error:
-        log.warning("what networks hold for no pod is looked for later: %s", error)
+        _log.warning("what networks hold for no pod is looked for later: %s", error)
         core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
-        log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
+        _log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
 
 
 async def _release_networks(core: Core) -> None:
     attached = {row.id for row in core.sandboxes if not row.released}
     for what in await core.ports.networks.sweep(attached):
-        log.warning("released %s: it belonged to no pod", what)
+        _log.warning("released %s: it belonged to no pod", what)

@@ -22,7 +22,7 @@ from crib.model.sandbox import SandboxRecord
 from crib.tasks.groups import all_of
 from crib.tasks.keeper import at_stage
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
@@ -74,7 +74,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
         failures.append(str(error))
     if failures:
         kept = "; ".join(filter(None, (reason, *failures)))
-        log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
+        _log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
         if (current := core.sandboxes.get(record.id)) is not None:
             state = move_sandbox(current, SandboxVerb.RELEASE)
             core.sandboxes.put(replace(current, state=state, reason=kept))
@@ -102,5 +102,5 @@ async def _try(failures: list[str], step: Awaitable[object]) -> None:
     except CribError as error:
         failures.append(str(error))
     except Exception as error:
-        log.exception("teardown step failed in a way that it should not")
+        _log.exception("teardown step failed in a way that it should not")
         failures.append(f"{type(error).__name__}: {error}")

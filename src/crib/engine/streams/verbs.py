@@ -31,7 +31,7 @@ from crib.model.streams import (
 )
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 ABANDONED = 256
 """Commands whose clients have gone, and whose output is still read, at most; then the oldest get SIGPIPE."""
@@ -163,7 +163,7 @@ class Streams:
                 await session.stdin.close()
             await drain(session)
         except CribError as error:
-            log.info("an abandoned command failed: %s", error)
+            _log.info("an abandoned command failed: %s", error)
         finally:
             self._abandoned.pop(session, None)
             await session.close()

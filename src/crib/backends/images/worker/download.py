@@ -51,7 +51,7 @@ class BlobClient(Protocol):
     def failure(self, what: str, failures: list[tuple[RegistryHost, HostFailure]]) -> CribError: ...
 
 
-class Bandwidth:
+class SharedRate:
     """One token bucket for all transfers of the worker; they take turns in the order in which they come."""
 
     def __init__(self) -> None:
@@ -96,18 +96,20 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class TransferTerms:
     """What a transfer keeps to, and who hears which host brought something."""
 
     limits: TransferLimits
-    bandwidth: Bandwidth
+    bandwidth: SharedRate
     told: Callable[[str], None]
 
 
 class BlobDownload:
     """Brings the rest of one blob into its spool from some of the client's hosts."""
 
-    def __init__(self, client: BlobClient, spool: Spool, terms: Terms, hosts: Sequence[RegistryHost]) -> None:
+    def __init__(
+        self, client: BlobClient, spool: Spool, terms: TransferTerms, hosts: Sequence[RegistryHost]
+    ) -> None:
         self._client = client
         self._spool = spool
         self._limits = terms.limits

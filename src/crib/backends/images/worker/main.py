@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from crib.backends.images.messages import (
     Cancel,
-    Channel,
     Done,
     File,
     Import,
@@ -28,6 +27,7 @@ from crib.backends.images.messages import (
     Step,
     Taken,
     ToWorker,
+    WorkerChannel,
     worker_decoder,
 )
 from crib.backends.images.worker import archive
@@ -64,7 +64,9 @@ _PULL_LIBRARIES = ("encodings.idna", "aiohttp", *_PULL_MODULES)
 class _Request:
     """One pull or import under way."""
 
-    def __init__(self, message: Pull | Import, channel: Channel[ToWorker], transfers: LayerTransfers) -> None:
+    def __init__(
+        self, message: Pull | Import, channel: WorkerChannel[ToWorker], transfers: LayerTransfers
+    ) -> None:
         self._id = message.id
         self._importing = isinstance(message, Import)
         self._limits = message.limits
@@ -123,7 +125,9 @@ class _Request:
             for image in images:
                 extents = {layer.place: await _existing(source, layer.place) for layer in image.layers}
 
-                def origin(layer: FoundLayer, extents: dict[str, archive.Extent] = extents) -> LayerOrigin:
+                def origin(
+                    layer: FoundLayer, extents: dict[str, archive.FileExtent] = extents
+                ) -> LayerOrigin:
                     return FileOrigin(extents[layer.place].chunks)
 
                 fetched.append(image.fetched(await self._layers(image, origin)))
@@ -196,7 +200,7 @@ class _Request:
         )
 
 
-async def _existing(source: archive.ArchiveSource, name: str) -> archive.Extent:
+async def _existing(source: archive.ArchiveSource, name: str) -> archive.FileExtent:
     extent = await source.find(name)
     if extent is None:
         raise archive.ArchiveError(f"archive lacks {name}")
@@ -208,7 +212,9 @@ class _Worker:
 
     def __init__(self, sock: socket.socket, group: Group, memory: int) -> None:
         self._group = group
-        self._channel: Channel[ToWorker] = Channel(sock, worker_decoder(), self._take, self._closed)
+        self._channel: WorkerChannel[ToWorker] = WorkerChannel(
+            sock, worker_decoder(), self._take, self._closed
+        )
         self._transfers = LayerTransfers(group, memory)
         self._requests: dict[int, _Request] = {}
         self._pool: HostPool | None = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from crib.backends.images.messages import TransferLimits, staged_name
 from crib.backends.images.worker.documents import FoundLayer
-from crib.backends.images.worker.download import Bandwidth, BlobClient
+from crib.backends.images.worker.download import BlobClient, SharedRate
 from crib.backends.images.worker.layers import LayerFacts, write_layer
 from crib.backends.images.worker.pulling import LayerJob, PulledLayer
 from crib.backends.images.worker.shares import TransferShares, Writers
@@ -99,7 +99,7 @@ class LayerTransfers:
         self._group = group
         self._writers = Writers(memory)
         self._shares = TransferShares()
-        self._bandwidth = Bandwidth()
+        self._bandwidth = SharedRate()
         self._flights: dict[tuple[Digest, Digest | None], _Flight] = {}
         self._staged: dict[Digest, _Staged] = {}
         self._spooling: set[Digest] = set()

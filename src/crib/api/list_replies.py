@@ -25,14 +25,14 @@ _ELEMENT = b"\x0a"
 """Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
 
 
-class Record(Protocol):
+class Listed(Protocol):
     """What the cache needs of a record."""
 
     @property
     def id(self) -> str: ...
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Listed)
 
 
 class EncodedList(Generic[R]):
