@@ -20,9 +20,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from crib.bench import report
-from crib.bench.app import CrowdPart
 from crib.bench.callers import Order, Outcome
 from crib.bench.figures import Samples
+from crib.bench.options import CrowdPart
 from crib.bench.target import BenchTarget
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
@@ -31,7 +31,7 @@ from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from crib.bench.app import CrowdOptions
+    from crib.bench.options import CrowdOptions
 
 CALLERS = (10, 100, 200)
 PROCESSES = 4

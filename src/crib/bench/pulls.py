@@ -14,7 +14,7 @@ from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError, Connection
 
 if TYPE_CHECKING:
-    from crib.bench.app import PullBenchOptions
+    from crib.bench.options import PullBenchOptions
 
 RESTORE_LIMIT = 300.0
 """Seconds that leaving everything as it was may take."""

@@ -11,18 +11,18 @@ import time
 from typing import TYPE_CHECKING
 
 from crib.bench import lives, memory, report
-from crib.bench.app import BenchPart
 from crib.bench.cni_floor import CniFloor
 from crib.bench.figures import Samples
 from crib.bench.floors import NAME as FLOOR
 from crib.bench.floors import FloorError, Floors
+from crib.bench.options import BenchPart
 from crib.bench.sandboxes import BenchSandboxes
 from crib.bench.target import BenchTarget, parse_named
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
 
 if TYPE_CHECKING:
-    from crib.bench.app import BenchOptions
+    from crib.bench.options import BenchOptions
 
 WARM_UP = 2
 """Pods of each runtime that are not counted."""

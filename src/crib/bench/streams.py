@@ -20,8 +20,8 @@ import time
 from typing import TYPE_CHECKING
 
 from crib.bench import report
-from crib.bench.app import StreamPart
 from crib.bench.figures import Samples
+from crib.bench.options import StreamPart
 from crib.bench.stream_pod import BLOCK, StreamPod
 from crib.bench.target import BenchTarget
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
@@ -30,7 +30,7 @@ from crib.client import ClientError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from crib.bench.app import StreamsOptions
+    from crib.bench.options import StreamsOptions
 
 WARM_UP = 2
 """Round trips of each kind that are not counted."""

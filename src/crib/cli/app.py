@@ -12,11 +12,11 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli import upkeep_app as upkeep
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
 from crib.cli.network_commands import network
 from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fill_standard_streams, quiet
+from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Look at pods", "Images", "The node"
@@ -259,8 +259,8 @@ def import_(session: CliSession, options: args.ImportOptions) -> None:
     session.run(work.import_archive(session, options))
 
 
-@command(image, args.CheckOptions, _IMAGES)
-def check(session: CliSession, options: args.CheckOptions) -> None:
+@command(image, args.CheckOptions, _IMAGES, name="check")
+def check_images(session: CliSession, options: args.CheckOptions) -> None:
     """Compare images' layers on disk with what was recorded when they were written.
 
     Shows each damaged layer with the images that have it, and ends with 1 when damage remains. --repair
@@ -306,14 +306,36 @@ def info(session: CliSession, options: args.InfoOptions) -> None:
     session.run(work.info(session, options))
 
 
-command(app, upkeep.NodeCheckOptions, _NODE)(upkeep.check)
-command(app, upkeep.WipeOptions, _NODE)(upkeep.wipe)
+@command(app, NodeCheckOptions, _NODE)
+def check(session: CliSession, options: NodeCheckOptions) -> None:
+    """Check everything of this node, a line for each thing that is wrong or worth telling.
+
+    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
+    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
+    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.check(session, options)))
+
+
+@command(app, WipeOptions, _NODE)
+def wipe(session: CliSession, options: WipeOptions) -> None:
+    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
+
+    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
+    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
+    that is damaged too: missing programs and directories, unreadable records.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.wipe(session, options)))
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
 _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
-command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
+command(_bench_group, _bench.PullBenchOptions, _NODE)(_bench.pull)
 command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from crib.cli.options import Format
 from crib.cli.output import as_dict, clean, document
 from crib.cli.session import CommandError
-from crib.cli.upkeep_app import WipeKind
+from crib.cli.upkeep_options import WipeKind
 from crib.client import upkeep
 from crib.client.errors import ClientError
 from crib.stubs.node.v1.node_pb2 import Finding, Wiped
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from crib.cli.session import CliSession
-    from crib.cli.upkeep_app import NodeCheckOptions, WipeOptions
+    from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 Item = TypeVar("Item", Finding, Wiped)
 LINE_BYTES = 1 << 20

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from crib.bench import floors, lives, memory, report
 from crib.bench import session as bench_session
-from crib.bench.app import BenchOptions, BenchPart
 from crib.bench.figures import Samples, figures, percentile
 from crib.bench.image import write_archive
+from crib.bench.options import BenchOptions, BenchPart
 from crib.bench.target import BenchTarget, parse_named, peer_pid
 from crib.client import Connection
 from crib.client.errors import ClientError

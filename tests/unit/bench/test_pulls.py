@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crib.bench import memory, pull_round, pulls, turns
-from crib.bench.app import PullBenchOptions
+from crib.bench.options import PullBenchOptions
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve

@@ -20,8 +20,8 @@ from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
+from crib.engine.losses import notice_loss
 from crib.engine.retries import MAX_LEFT
-from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,

@@ -21,8 +21,8 @@ from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.losses import LOST, notice_loss, watch_pods
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
-from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, Unavailable
