@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "crib"
-ROOMS = ("api", "backends", "engine", "host", "model", "ocispec", "ports", "tasks", "wire")
+ROOMS = (
+    "api",
+    "backends",
+    "engine",
+    "host",
+    "model",
+    "ocispec",
+    "ports",
+    "streaming",
+    "tasks",
+    "tunnel",
+    "wire",
+)
 
 
 @pytest.mark.parametrize("room", ROOMS)

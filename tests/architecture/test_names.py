@@ -13,24 +13,15 @@ WIRE_IMPORT = re.compile(r"^from crib\.(wire\.[\w.]+) import (?:\(([^)]*)\)|(.*)
 ERRORS_OF_CLIENTS = (
     "client.errors: the same word for the same status; the client library has no other room's errors"
 )
-TWINS = "the client's and the server's end of one protocol"
-SHARED: dict[str, str] = {
+SHARED = {
     "AlreadyExists": ERRORS_OF_CLIENTS,
     "Exhausted": ERRORS_OF_CLIENTS,
     "InvalidRequest": ERRORS_OF_CLIENTS,
     "NotFound": ERRORS_OF_CLIENTS,
+    "Session": "client.streams: the library's word for its end; in the daemon it is the container's",
     "TimedOut": ERRORS_OF_CLIENTS,
     "Unavailable": ERRORS_OF_CLIENTS,
     "WrongState": ERRORS_OF_CLIENTS,
-    "Carrier": TWINS,
-    "Link": TWINS,
-    "Part": TWINS,
-    "Room": TWINS,
-    "Session": TWINS,
-    "SpdySession": TWINS,
-    "SpdyStream": TWINS,
-    "Tunnel": TWINS,
-    "WebSocket": TWINS,
 }
 """Names of more than one class, each with its reason. This list only shrinks."""
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 from crib.model.streams import TerminalSize
 from crib.wire.remotecommand import SizeMessage, encode_resize
 from tests.unit.streaming.clients import SpdyClient, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import forever, until
+from tests.unit.streaming.lab import MakeLab, forever, until
 
 RESIZE = b"\4"
 BOTH = encode_resize(SizeMessage(81, 25)) + encode_resize(SizeMessage(80, 24))

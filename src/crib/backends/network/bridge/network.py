@@ -258,7 +258,7 @@ class BridgeNetwork:
         await self._shared.close()
 
     async def _give(
-        self, pod: PodNetwork, stage: StageTimer, bridge: links.Link, *, keep_link: bool = False
+        self, pod: PodNetwork, stage: StageTimer, bridge: links.KernelLink, *, keep_link: bool = False
     ) -> NetworkAttachment:
         limits = bandwidth_of(pod.annotations)
         wishes = wishes_of(pod.annotations)

@@ -87,7 +87,7 @@ class SharedBridge:
         self._addresses = addresses
         self._told = PodRanges(settings.ranges_file) if settings.ranges_file else None
         self._mtu = settings.mtu
-        self._link: links.Link | None = None
+        self._link: links.KernelLink | None = None
         self._preparing = asyncio.Lock()
         self._policy: tuple[float, str] | None = None
         self._use_told_ranges()
@@ -98,11 +98,11 @@ class SharedBridge:
         return self._mtu
 
     @property
-    def link(self) -> links.Link | None:
+    def link(self) -> links.KernelLink | None:
         """The bridge, if it was made or found."""
         return self._link
 
-    async def ready(self, *, verify: bool = False) -> links.Link:
+    async def ready(self, *, verify: bool = False) -> links.KernelLink:
         """The bridge, made if it was not; with `verify` what somebody changed meanwhile is put back."""
         if self._link is not None and not verify:
             return self._link
@@ -206,7 +206,7 @@ class SharedBridge:
             gateway for network, gateway in ranges if any(address in network for address in addresses)
         )
 
-    def _prepare(self, holdings: Mapping[SandboxId, Holding], *, is_first: bool) -> links.Link:
+    def _prepare(self, holdings: Mapping[SandboxId, Holding], *, is_first: bool) -> links.KernelLink:
         spec = self.spec()
         link = bridge_link.prepare_bridge(spec)
         if is_first or spec.isolated:
