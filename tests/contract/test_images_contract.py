@@ -23,8 +23,8 @@ from crib.model.image import (
     SuspectImage,
     parse_reference,
 )
+from crib.model.image_settings import ImageSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from crib.ports.images import Images
 from tests import images as built
 from tests.fakes.images import FakeImages, digest_of, made_image
@@ -132,7 +132,7 @@ async def lab(registry: str, private_root: Path) -> AsyncIterator[ImageLab]:
     for path in (paths.data, paths.state):
         Path(path).mkdir()
     settings = ImageSettings()
-    store = LayerStore(paths, settings, probe_mounting(paths, settings))
+    store = LayerStore(paths, settings, probe_mounting(paths, settings.store))
     yield ImageLab(store, registry.removeprefix("http://"), private_root, registry)
     await store.close()
     await store.dismantle()

@@ -18,11 +18,11 @@ from typing import NoReturn
 
 import pytest
 
-from crib.backends import process_deaths
-from crib.backends.bundle.bundles import is_alive
+from crib.backends import known_processes
+from crib.backends.bundle.host_resources import make_log_directory
+from crib.backends.known_processes import is_alive
 from crib.backends.oci import containers
 from crib.backends.oci.containers import Containers
-from crib.backends.oci.refusals import make_log_directory
 from crib.backends.pods import namespaces, pods
 from crib.backends.pods.losses import PodLosses
 from crib.engine.containers.execute import run_command
@@ -325,7 +325,7 @@ async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error
                 await lab.handler.pod_alive(sandbox)
         watch = PodLosses(lab.paths).stream(lambda: [sandbox])
         with monkeypatch.context() as patch:
-            patch.setattr(process_deaths, "open_pidfd", used_up)
+            patch.setattr(known_processes, "open_pidfd", used_up)
             with pytest.raises(Exhausted, match=sandbox.id):
                 await anext(watch)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.bundle.bundles import is_alive
+from crib.backends.known_processes import is_alive
 from crib.backends.oci import exits
 from crib.backends.oci.handler import OciHandler
 from crib.host import libc

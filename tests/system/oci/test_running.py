@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.bundle.bundles import is_alive
+from crib.backends.known_processes import is_alive
 from crib.backends.oci import runtime_notes
 from crib.backends.oci.handler import OciHandler
 from crib.client import logs
