@@ -15,8 +15,7 @@ from crib.wire import spdy
 from crib.wire.remotecommand import Exited, Failed, encode_resize
 from crib.wire.remotecommand import TerminalSize as WireSize
 from tests.unit.streaming.clients import Refused, SpdyClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Command, Lab, cat, forever, until
+from tests.unit.streaming.lab import Command, Lab, MakeLab, cat, forever, until
 
 V4 = "v4.channel.k8s.io"
 ALL = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")

@@ -14,8 +14,7 @@ from crib.wire import spdy
 from crib.wire.remotecommand import Exited
 from crib.wire.spdy import frames
 from tests.unit.streaming.clients import SpdyClient, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import BOUND, Command, Lab, forever, until
+from tests.unit.streaming.lab import BOUND, Command, Lab, MakeLab, forever, until
 
 V4 = "v4.channel.k8s.io"
 PROTOCOL = "portforward.k8s.io"

@@ -19,8 +19,8 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
-from crib.backends.bundle.bundles import is_alive
 from crib.backends.failures import trying
+from crib.backends.known_processes import is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import LOST_CODE

@@ -1,4 +1,7 @@
-"""Notices processes that end and that nobody else tells of: monitors, and the infra processes of pods."""
+"""Processes that records name by pid and start time: whether they live, and word when one ends.
+
+Such as monitors and the infra processes of pods, of which nobody else tells.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,28 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from crib.backends.bundle.bundles import is_alive
-from crib.host.pidfds import open_pidfd
+from crib.host.pidfds import is_running, open_pidfd, start_time
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity
 
 Owner = TypeVar("Owner", ContainerId, SandboxId)
+
+
+def identity(pid: int) -> ProcessIdentity | None:
+    """The pid with its start time; None when there is no such process."""
+    started = start_time(pid)
+    return None if started is None else ProcessIdentity(pid, started)
+
+
+def is_alive(process: ProcessIdentity | None) -> bool:
+    """Whether that very process is still there and has not ended."""
+    return process is not None and is_running(process.pid, process.start_time)
+
+
+def read_pid(path: str) -> int:
+    """The number in a pid file."""
+    with open(path, encoding="ascii") as file:
+        return int(file.read(32))
 
 
 class Deaths(Generic[Owner]):

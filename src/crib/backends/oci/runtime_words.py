@@ -1,4 +1,4 @@
-"""What only the kernel, the image or the runtime can refuse, told as the field of the request that asked.
+"""What crun, runc and conmon say when they cannot: cleaned, and told as the field of the request that asked.
 
 A processor that is not there, a file mounted over a directory, a program that the image lacks: the runtime
 meets these in the middle of a create, and says which. Limits of an update we write ourselves.
@@ -10,18 +10,24 @@ import errno
 import os
 import re
 
-from crib.host.directories import make_directory
+from crib.backends.failures import LONGEST_WORDS
+from crib.backends.pods.updates import REFUSED_NUMBERS, limit_field
 from crib.model.errors import Broken, CribError, InvalidRequest
 from crib.ocispec.resources import FIELD
+from crib.wire.crilog import parse_line
 
-_REFUSALS = (
-    errno.EINVAL,
-    errno.ERANGE,
-    errno.EOVERFLOW,
-    errno.ENOENT,  # a size of huge pages that this kernel has not
-    errno.EACCES,  # a processor or memory node that the cgroup above has not (cgroup v1)
+_TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
+_RUNC_LINE = re.compile(
+    r'^time="[^"]*" level=(\S+) msg="((?:[^"\\]|\\.)*)"((?: [\w.-]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))*)$',
+    re.MULTILINE,
 )
-_WORDS = "|".join(re.escape(os.strerror(number)) for number in _REFUSALS)
+"""Level, message, and the fields of logrus behind it, such as ` error="no such file"`."""
+_ASIDES = {"warning", "info", "debug"}
+_REFUSED_PROGRAM = re.compile(
+    rb"(?:exec container process (?:\([^)]*\) )?`[^`]*`: .+"  # crun
+    rb"|(?:standard_init_linux\.go:\d+: )?exec (?:user process caused(?: \"|: )|/[^:]*: ).+)"  # runc
+)
+_WORDS = "|".join(re.escape(os.strerror(number)) for number in REFUSED_NUMBERS)
 _FILE = r"(?P<file>[a-z0-9_]+\.[A-Za-z0-9_.]+)"
 _REFUSED = (
     re.compile(rf"(?:writing|opening) file `(?:[^`]*/)?{_FILE}`[^:]*: (?:{_WORDS})", re.IGNORECASE),  # crun
@@ -31,20 +37,6 @@ _TOO_LITTLE = re.compile(
     r"OOM: the memory limit could be too low"  # crun
     r"|was OOM-killed \(memory limit too low\?\)|unable to set memory limit to \d+ \(current usage: "  # runc
 )
-_FIELDS = {
-    "cpu.cfs_period_us": "cpu_period",
-    "cpu.cfs_quota_us": "cpu_quota",
-    "cpu.max": "cpu_quota",
-    "cpu.shares": "cpu_shares",
-    "cpuset.cpus": "cpuset_cpus",
-    "cpuset.mems": "cpuset_mems",
-    "memory.limit_in_bytes": "memory_limit_in_bytes",
-    "memory.max": "memory_limit_in_bytes",
-    "memory.memsw.limit_in_bytes": "memory_swap_limit_in_bytes",
-    "memory.swap.max": "memory_swap_limit_in_bytes",
-}
-
-
 _KIND = "|".join(os.strerror(number) for number in (errno.ENOTDIR, errno.EISDIR))
 _PLACE = "|".join(
     os.strerror(number)
@@ -89,27 +81,42 @@ def _refused_by(words: str) -> str:
         return f"{FIELD}.memory_limit_in_bytes"
     for pattern in _REFUSED:
         if found := pattern.search(words):
-            return f"{FIELD}.{_field(found['file'])}"
+            return f"{FIELD}.{limit_field(found['file'])}"
     return next((field for pattern, field in _PLACES if pattern.search(words)), "")
 
 
-def make_log_directory(path: str, field: str) -> None:
-    """InvalidRequest, naming `field`, when something else is where the request wants it."""
-    try:
-        make_directory(path, 0o755)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidRequest(f"{error.filename}: {error.strerror}", field=field) from error
+def runtime_words(text: str) -> str:
+    """What an OCI runtime said on stderr or in its log, without its time stamps, at most 2,000 characters.
+
+    What it warned of counts only if it said nothing else.
+    """
+    return words_of_failure(text) or _plain(text, asides=True) or "it said nothing"
 
 
-def refused_field(error: OSError, field: str) -> str:
-    """Below `field`, the limit whose file could not be written; empty when the value is not to blame."""
-    path = str(error.filename or "")
-    if error.errno not in _REFUSALS or not path or not os.path.isdir(os.path.dirname(path)):
+def words_of_failure(text: str) -> str:
+    """The same without the warnings; empty when there is nothing else."""
+    return _plain(text, asides=False)
+
+
+def _plain(text: str, *, asides: bool) -> str:
+    def message(match: re.Match[str]) -> str:
+        return "" if match[1] in _ASIDES and not asides else f"{match[2]}{match[3]}".replace('\\"', '"')
+
+    return _RUNC_LINE.sub(message, _TIME_STAMP.sub("", text)).strip()[-LONGEST_WORDS:]
+
+
+def refused_program(log: bytes) -> str:
+    """What the runtime said when execve(2) of the program failed; empty when `log` has anything else in it.
+
+    By then the start has succeeded, and the words are in the container's own log (a script without its
+    interpreter, a program for another kind of processor). A program that writes such a line and nothing else
+    only describes itself.
+    """
+    line, newline, rest = log.partition(b"\n")
+    if not newline or rest:
         return ""
-    return f"{field}.{_field(os.path.basename(path))}"
-
-
-def _field(file: str) -> str:
-    if file.startswith("hugetlb."):
-        return "hugepage_limits"
-    return _FIELDS.get(file, f"unified[{file!r}]")
+    try:
+        words = parse_line(line).content.strip()
+    except ValueError:
+        return ""
+    return words.decode("utf-8", "replace") if _REFUSED_PROGRAM.fullmatch(words) else ""
