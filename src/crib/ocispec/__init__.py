@@ -1,19 +1,23 @@
-"""The pure recipe: what a container is asked to be, and what its host is like, made into its OCI spec.
+"""The recipe: a container's configs and facts become its OCI spec. Pure: no file, no clock, no randomness.
 
-`inputs` is all that it is made from, read beforehand; `container` places the parts. Each field has one
-author, which is asked once and is never corrected afterwards: `process`, `user`, `security` with `seccomp`,
-`selinux` and `syscalls`, `resources` with `limits` and `devices`, `mounts`, `namespaces` and `userns`,
-`annotations`, `init_system`. Over and below what they say there are layers, in this order:
+Begin with `container`, which places the parts, and `inputs`, which says what they are made from. Each part
+has one author, which is asked once and never corrected afterwards:
 
-1. Below: the handler's base spec (`base_spec`). Its fields hold where nothing else says anything, and what a
+* what runs: `process`, `user`, `init_system` (systemd as a container's command), `infra` (a pod's own
+  process).
+* what it sees: `mounts`, `devices`, `namespaces`, `userns`.
+* what it may do: `security`, `pod_security`, `seccomp` with `syscalls`, `selinux`.
+* what it may use: `resources`, over `limits` (a cgroup's files) and `unit_properties` (systemd).
+* what the node gives, and what is told to others: `defaults`, `annotations`.
+
+Below and above what the authors say are two layers:
+
+1. Below: the handler's base spec (`base_spec`). Its fields hold where nothing else says anything. What a
    pod's request decides is not taken from it at all.
-2. The authors' spec.
-3. Over it: edits (`edits`), which add to it or take the place of what has the same name. CDI devices come
-   first, in the order in which they are asked for; then hook files, by their names, if the spec so far meets
-   their conditions (`hooks`); then the edits that come with the request for the create, in their order.
+2. Above: edits (`edits`), which add to a field or replace an entry of the same name. CDI devices come first,
+   in the order of the request; then hook files by name, where the spec so far meets their conditions
+   (`hooks`); then the edits that come with the request for the create, in their order.
 
-Edits are the only way in for somebody who changes a container without being its author, and each carries its
-origin. `origins` tells of any field who is behind it, by taking inputs away (`variants`).
-
-`pod_security` is the confinement of a pod's own process; `defaults` reads the node's words.
+Edits are the only way in for whoever changes a container without being an author of its spec, and each edit
+carries its origin. `origins` finds where each field came from, by way of `variants` of the inputs.
 """

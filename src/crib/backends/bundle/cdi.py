@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crib.backends.bundle.spec_files import Found, SpecFiles
+from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.model.container import ContainerConfig
 from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
 from crib.model.errors import InvalidRequest
@@ -60,7 +60,7 @@ class CdiRegistry:
             found.append(_edits(name, field, known.own))
         return tuple(found)
 
-    def _find(self, name: str, field: str, files: Sequence[Found[cdi.Document]]) -> _Known:
+    def _find(self, name: str, field: str, files: Sequence[FoundFile[cdi.Document]]) -> _Known:
         """The device of the last directory that has it; twice in one directory is a conflict."""
         kind, device = _split(name, field)
         places: dict[str, list[_Known]] = {}
@@ -81,7 +81,7 @@ class CdiRegistry:
             raise InvalidRequest(f"CDI device {name} is in {paths}: which one is meant?", field=field)
         return found[-1][0]
 
-    def _missing(self, name: str, files: Sequence[Found[cdi.Document]]) -> str:
+    def _missing(self, name: str, files: Sequence[FoundFile[cdi.Document]]) -> str:
         where = ", ".join(self._files.directories) or "no directory (cdi_spec_dirs is empty)"
         broken = "; ".join(f"{file.path}: {file.problem}" for file in files if file.problem)
         also = f"; not readable there: {broken}" if broken else ""

@@ -28,7 +28,7 @@ from crib.backends.bundle.id_maps import locked_options, mounts_inside, pod_id_m
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
-    LayerMounts,
+    SharedLayers,
     check_mount_points,
     make_directories,
     mount_root,
@@ -79,7 +79,7 @@ class Containers:
         self,
         environment: OciEnvironment,
         bundles: Bundles,
-        layers: LayerMounts,
+        layers: SharedLayers,
         oom: OomKills,
         filters: SeccompFilters,
     ) -> None:

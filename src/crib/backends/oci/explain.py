@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.failures import trying
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job
@@ -29,7 +29,7 @@ Gather = Callable[[CreateRequest, str], ContainerInputs]
 class Explanations:
     """See ContainerRuntime.explain. The layers of the image stay mounted, as after a creation."""
 
-    def __init__(self, paths: Paths, layers: LayerMounts, gather: Gather) -> None:
+    def __init__(self, paths: Paths, layers: SharedLayers, gather: Gather) -> None:
         self._paths = paths
         self._layers = layers
         self._gather = gather

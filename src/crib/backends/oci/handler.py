@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.dial import dial
@@ -16,7 +16,7 @@ from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.odd_logs import odd_logs
-from crib.backends.oci.parts import Parts, open_parts
+from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts
 from crib.backends.pods.cgroup_names import CgroupNames
@@ -40,7 +40,7 @@ from crib.ports.clocks import StageTimer
 class OciHandler:
     """See Handler; made with `open_environment`."""
 
-    def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
+    def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
         self._env = environment
         self._paths = environment.paths
         self._programs = Programs(environment.runtime.program, environment.monitor.program)
@@ -88,7 +88,7 @@ class OciHandler:
 class OciPods:
     """See PodRuntime."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: HandlerParts) -> None:
         self._pods: Pods = parts.pods
         self._usage: UsageReader = parts.usage
         self._paths = parts.environment.paths
@@ -132,7 +132,7 @@ class OciPods:
 class OciStreams:
     """See ContainerStreams."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: HandlerParts) -> None:
         environment = parts.environment
         self._paths = environment.paths
         self._commands = Commands(environment, parts.bundles, parts.signals)
@@ -176,7 +176,7 @@ class OciLogs:
 class OciStatistics:
     """See Statistics."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: HandlerParts) -> None:
         self._names: CgroupNames = parts.environment.names
         self._pods: Pods = parts.pods
         self._usage: UsageReader = parts.usage

@@ -12,7 +12,7 @@ from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.explain import Explanations
-from crib.backends.oci.parts import Parts
+from crib.backends.oci.parts import HandlerParts
 from crib.backends.oci.runtime_words import runtime_words
 from crib.backends.pods.updates import Updates
 from crib.backends.together import Together
@@ -25,6 +25,7 @@ from crib.model.ids import ContainerId
 from crib.model.sandbox import ProcessIdentity, Resources
 from crib.ports.clocks import StageTimer
 from crib.ports.containers import CreatedContainer, CreateRequest, Observation
+from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -48,7 +49,7 @@ class _OnFile:
 class OciContainers:
     """See ContainerRuntime."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: HandlerParts) -> None:
         self._env = parts.environment
         self._paths = parts.environment.paths
         self._parts = parts
@@ -93,19 +94,15 @@ class OciContainers:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(
-            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
-        )
-        try:
+        async with Beside() as beside:
+            running = beside.start(
+                what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+            )
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
                 if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
-        finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crib.backends.bundle.bundles import Bundles
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.oci.containers import Containers
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
@@ -19,11 +19,11 @@ from crib.host.cgroup_stats import StatsReader
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class HandlerParts:
     """One of each: most of them remember something of every pod or container."""
 
     environment: OciEnvironment
-    layers: LayerMounts
+    layers: SharedLayers
     bundles: Bundles
     pods: Pods
     making: Containers
@@ -33,13 +33,13 @@ class Parts:
     oom: OomKills
 
 
-def open_parts(environment: OciEnvironment, layers: LayerMounts) -> Parts:
+def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerParts:
     """Makes them; nothing is read or started yet."""
     bundles = Bundles(environment.paths)
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
-    return Parts(
+    return HandlerParts(
         environment=environment,
         layers=layers,
         bundles=bundles,

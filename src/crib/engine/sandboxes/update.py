@@ -1,7 +1,7 @@
 """UpdatePodSandboxResources: other limits for a pod as a whole.
 
 look up   the sandbox (READY)
-act       handler.update_pod, which limits the pod's cgroup if that is ours
+act       the handler's pods.update, which limits the pod's cgroup if that is ours
 tell      the row's `overhead` and `resources`
 ✗         nothing is changed; see engine.containers.update for a daemon that dies in between
 """
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import move_sandbox
+from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import Resources, SandboxRecord
 
 
@@ -34,7 +34,7 @@ class UpdateSandbox:
         core = self._core
         async with core.locks.of(sandbox):
             record = core.sandbox(sandbox)
-            move_sandbox(record, "update resources")
+            move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
             await core.handler_of(record).pods.update(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)
