@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
@@ -54,8 +54,7 @@ from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerUser
 from crib.model.errors import Broken, Unavailable
 from crib.model.ids import ContainerId
-from crib.model.image import ImageConfig
-from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.model.sandbox import NamespaceMode, ProcessIdentity
 from crib.model.signals import signal_number
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
 from crib.ocispec.init_system import STOP_SIGNAL_KEY
@@ -65,21 +64,12 @@ from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
 from crib.ports.clocks import StageTimer
-from crib.ports.handler import CreatedContainer
+from crib.ports.containers import CreatedContainer, CreateRequest
 from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
 
 _KILL_TIME = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRequest:
-    """What a container is made from."""
-
-    record: ContainerRecord
-    sandbox: SandboxRecord
-    image: ImageConfig
 
 
 class Containers:
@@ -107,8 +97,8 @@ class Containers:
         self._told_of_null_device = False
         self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
-    async def create(self, request: ContainerRequest, stage: StageTimer) -> CreatedContainer:
-        """See Handler.create."""
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        """See ContainerRuntime.create."""
         record = request.record
         self._env.require_usable()
         with trying(f"create of container {record.id}"):
@@ -219,7 +209,7 @@ class Containers:
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
     async def _prepared(
-        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks
+        self, request: CreateRequest, layers: Sequence[str], stacks: Stacks
     ) -> tuple[oci.Spec, Sequence[Landing]]:
         """`_prepare` in a thread: host paths and devices may lie on file systems that do not answer."""
         record, look = request.record, ForeignLook()
@@ -234,7 +224,7 @@ class Containers:
             raise Unavailable(f"{error}{look.where}") from error
 
     def _prepare(
-        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+        self, request: CreateRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
     ) -> tuple[oci.Spec, Sequence[Landing]]:
         record, config = request.record, request.record.config
         look.at_all(record, self._env.options.containers)
@@ -287,7 +277,7 @@ class Containers:
         self._bundles.write_spec(record.id, document)
         return spec, landings
 
-    def gather(self, request: ContainerRequest, root: str) -> ContainerInputs:
+    def gather(self, request: CreateRequest, root: str) -> ContainerInputs:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""
         names = self._env.names
         config, options = request.record.config, self._env.options
@@ -310,8 +300,9 @@ class Containers:
             default_seccomp=self._env.default_seccomp,
             options=options,
             base_spec=self._env.base_spec,
-            edits=self._cdi.edits(config),
+            cdi=self._cdi.edits(config),
             hook_rules=self._hooks.rules(),
+            edits=request.edits,
             device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
             profiles=self._labels.loaded_profiles(
