@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ ALLOWED_FUNCTIONS: dict[str, int] = {}
 
 BANNED_NAMES = {"util", "utils", "helpers", "helper", "common", "manager", "misc"}
 ROOMS_WITHOUT_WAITING = ("model", "wire", "ocispec")
+ROOMS_WITHOUT_PROGRAMS = ("backends/bundle", "backends/pods", "backends/container_bundles.py")
+RUNTIMES = re.compile(r"\b(?:crun|runc|conmon)\b", re.IGNORECASE)
 
 
 def modules() -> list[Path]:
@@ -95,6 +98,18 @@ def test_no_function_is_longer_or_wider_than_the_limit_but_those_on_the_list() -
 
 def test_no_module_is_named_for_nothing() -> None:
     assert [name_of(path) for path in modules() if path.stem in BANNED_NAMES] == []
+
+
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_PROGRAMS)
+def test_rooms_for_every_kind_of_handler_name_no_runtime(room: str) -> None:
+    naming = [
+        f"{name_of(path)}: {line.strip()}"
+        for path in modules()
+        if path.is_relative_to(SOURCE / room)
+        for line in path.read_text().splitlines()
+        if RUNTIMES.search(line)
+    ]
+    assert naming == []
 
 
 @pytest.mark.parametrize("room", ROOMS_WITHOUT_WAITING)

@@ -652,7 +652,7 @@ async def test_terminal_and_stdin_are_set_up(lab: OciLab) -> None:
 
 async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
     """CVE-2021-30465 and its kin: what an image links to is resolved inside of it."""
-    (layer,) = await lab.handler._containers._layers.acquire(("sha256:" + "b" * 64,))  # type: ignore[arg-type]
+    (layer,) = await lab.handler._containers._making._layers.acquire(("sha256:" + "b" * 64,))  # type: ignore[arg-type]
     escape = f"{lab.logs}/escape"
     os.symlink(escape, f"{layer}/link")
     os.rename(f"{layer}/etc/passwd", f"{layer}/etc/real")

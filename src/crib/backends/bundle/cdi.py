@@ -137,7 +137,7 @@ def _mount(mount: cdi.Mount, name: str, field: str) -> oci.Mount:
         options = ("rbind", *options)
     if (not mount.type or mount.type == "bind") and not os.path.exists(mount.host_path):
         raise InvalidRequest(f"CDI device {name}: {mount.host_path} is not on this host", field=field)
-    # Never an empty type: crun takes that for no mount at all.
+    # Never an empty type: some runtimes take that for no mount at all.
     destination = os.path.normpath(mount.container_path)
     return oci.Mount(
         destination=destination, type=mount.type or "bind", source=mount.host_path, options=options

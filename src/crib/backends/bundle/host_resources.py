@@ -117,6 +117,21 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
             raise InvalidRequest(text, field=field) from error
 
 
+def check_log(path: str, field: str) -> None:
+    """InvalidRequest where something else has a log's name than a file, or its place. Blocks.
+
+    Who writes it follows links, waits for whoever reads a FIFO, and runs as root: a pod that may write its
+    log directory could have it write anywhere.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise InvalidRequest(f"{path} is there, and is not a regular file", field=field)
+    except FileNotFoundError:
+        pass  # to be made
+    except NotADirectoryError:
+        raise InvalidRequest(f"{path}: what leads there is not a directory", field=field) from None
+
+
 def make_log_directory(path: str, field: str) -> None:
     """InvalidRequest, naming `field`, when something else is where the request wants it."""
     try:

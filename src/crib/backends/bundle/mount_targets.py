@@ -41,13 +41,13 @@ _PROC_FILES = frozenset(
         *("net/dev", "sys/kernel/ns_last_pid"),
     )
 )
-"""What programs such as lxcfs lay over; runc takes these too."""
+"""What programs such as lxcfs lay over; OCI runtimes take these too."""
 _KERNELS_OWN = ("proc", "sys")
 """Links in there are not looked at, so nobody knows what `..` behind one is."""
 _GUARDED = ("/proc", "/sys", "/dev")
 """Where the runtime mounts, writes and makes nodes: reached by its own name or not at all."""
 _OF_MASKS = ("/dev", "/dev/null")
-"""runc before 1.2.8 covers masked files with whatever it finds here, and its console too."""
+"""Some runtimes cover masked files, and their console, with whatever they find here (CVE-2025-31133)."""
 _IMAGE = "config.image"
 _OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 """What runtimes make of these is theirs: one mount, many, or a bind."""
@@ -266,7 +266,7 @@ def _visible_source(view: _View, turn: int, found: _Found, mount: oci.Mount) -> 
 
 
 def _flags(mount: oci.Mount) -> frozenset[str]:
-    """What the mount must have of `_TAKING_AWAY`; crun gives a pod's users the node's mqueue without them."""
+    """What the mount must have of `_TAKING_AWAY`: without them some runtimes give pods the node's mqueue."""
     sets_them = _is_bind(mount) or mount.type == "sysfs"
     return _TAKING_AWAY.intersection(mount.options if sets_them else ())
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.container_bundles import ContainerBundles, Request
+from crib.backends.explanations import Explanations
 from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.containers import Containers, Request
+from crib.backends.oci.containers import Containers
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
-from crib.backends.oci.explain import Explanations
 from crib.backends.oci.infra import InfraContainers
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.odd_logs import odd_logs
@@ -88,8 +89,9 @@ class OciHandler:
         self._pods = Pods(environment, InfraContainers(environment, filters))
         self._losses = PodLosses(environment.paths)
         self._oom = OomKills(environment.paths, stats)
-        self._containers = Containers(environment, self._bundles, layers, self._oom, filters)
-        self._explanations = Explanations(environment.paths, layers, self._containers.gather)
+        making = ContainerBundles(environment, self._bundles, layers, self._oom, filters.ready)
+        self._containers = Containers(environment, self._bundles, making, filters)
+        self._explanations = Explanations(environment.paths, layers, making.gather)
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
         self._executions = Executions()

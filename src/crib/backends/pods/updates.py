@@ -1,7 +1,7 @@
 """Other limits for what is there: a container's cgroup, its processes' OOM scores, a pod's own cgroup.
 
 The cgroup's files are written here and not by the runtime's `update`: it is all or nothing, works with every
-runtime, and reaches what `runc update` leaves out (huge pages, unified). A unit of systemd is told the same
+runtime, and reaches what some of them leave out (huge pages, unified). A unit of systemd is told the same
 afterwards: the kernel has taken it then, and systemd, which would only log what the kernel refuses, writes it
 again whenever it reloads.
 """

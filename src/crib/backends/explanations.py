@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.container_bundles import Request
 from crib.backends.failures import trying
-from crib.backends.oci.containers import Request
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError
