@@ -24,8 +24,8 @@ from crib.model.sandbox import PodMetadata
 from crib.ports.networks import PodNetwork, PodNetworks
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.world import bounded
-from tests.system.cni_lab import CniLab, in_pod
-from tests.system.pod_namespaces import PodNamespace, PodNamespaces, no_stage
+from tests.system.labs.cni_lab import CniLab, in_pod
+from tests.system.labs.pod_namespaces import PodNamespace, PodNamespaces, no_stage
 
 
 class Subject(Protocol):

@@ -1,7 +1,7 @@
 """Every kind of hole that others had with images, layers, manifests, configs and archives, as a test.
 
-What needs a registry that answers is in tests/system/test_registry_cves.py. A few differ from what the name
-says because crib has no such part: the test is then of the part that has the same work.
+What needs a registry that answers is in tests/system/images/test_registry_cves.py. A few differ from what the
+name says because crib has no such part: the test is then of the part that has the same work.
 
     CVE-2020-15157       credentials for the URLs of a foreign layer            test_…foreign_layer, system
     CVE-2021-41190       a document that is manifest and index at once          test_…two_ways
