@@ -27,14 +27,13 @@ from crib.backends.bundle.id_maps import locked_options, mounts_inside, pod_id_m
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
-    LayerMounts,
     check_mount_points,
     make_directories,
     mount_root,
     read_facts,
 )
 from crib.backends.bundle.volumes import Stacks, Volumes
-from crib.backends.environment import HandlerEnvironment
+from crib.backends.environment import HandlerEnvironment, LayerMounts
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.files import pod_paths, write_hosts
 from crib.backends.pods.oom import OomKills

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from crib.backends.bundle.rootfs import LayerMounts
 from crib.backends.container_bundles import Request
+from crib.backends.environment import LayerMounts
 from crib.backends.failures import trying
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job

@@ -12,7 +12,6 @@ import os
 import stat
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 from crib.backends.bundle.id_maps import PodIdMap, id_mapped_layers, let_through, own, release_below
 from crib.backends.failures import trying
@@ -22,7 +21,7 @@ from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_
 from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
-from crib.model.ids import ContainerId, Digest
+from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
@@ -35,14 +34,6 @@ WRITABLE_SECONDS = 3.0
 _INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
-
-
-class LayerMounts(Protocol):
-    """Where image layers are mounted, each once and shared."""
-
-    async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
-        """Directories of the mounted layers, lowest first."""
-        ...
 
 
 def mount_root(

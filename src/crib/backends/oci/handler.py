@@ -8,10 +8,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from crib.backends.bundle.bundles import Bundles
-from crib.backends.bundle.rootfs import LayerMounts
 from crib.backends.container_bundles import ContainerBundles, Request
+from crib.backends.environment import HandlerOpening, LayerMounts
 from crib.backends.explanations import Explanations
 from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
@@ -20,7 +21,7 @@ from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.containers import Containers
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
-from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.infra import InfraContainers
@@ -76,7 +77,17 @@ class _OnFile:
 
 
 class OciHandler:
-    """See ports.Handler; made with `open_environment`."""
+    """See ports.Handler."""
+
+    @classmethod
+    async def open(cls, opening: HandlerOpening) -> Self:
+        """See HandlerKind."""
+        return cls(await open_environment(opening), opening.layers)
+
+    @classmethod
+    def closed(cls, opening: HandlerOpening, problem: str) -> Self:
+        """See HandlerKind."""
+        return cls(closed_environment(opening, problem), opening.layers)
 
     def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
         self._env = environment
