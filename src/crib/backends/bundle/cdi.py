@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crib.backends.bundle.spec_files import Found, SpecFiles
+from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
 from crib.ocispec.cdi import ContainerEdits, DeviceNode
@@ -148,10 +149,8 @@ def _node(node: cdi.DeviceNode, name: str, field: str) -> DeviceNode:
     path = node.host_path or node.path
     kind, major, minor = node.type, node.major, node.minor
     if not kind or not major:
-        try:
+        with trying(f"CDI device {name}: {path}", field=field):
             status = os.stat(path)
-        except OSError as error:
-            raise InvalidRequest(f"CDI device {name}: {path}: {error.strerror}", field=field) from error
         real = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
         if not real or (kind and real != kind.replace("u", "c")):
             wanted = f"a device of type {kind}" if kind else "a device"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from crib.backends.failures import trying, why
 from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
 from crib.host.threads import Overdue
@@ -110,11 +111,8 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
             table = table if table is not None else read_mounts()
             _check_propagation(mount.host_path, mount.propagation, table, f"{field}.propagation")
     for path, field in to_make:
-        try:
+        with trying(f"{path} does not exist and cannot be made", field=field):
             make_directory(path, 0o755)
-        except OSError as error:
-            text = f"{path} does not exist and cannot be made: {error.strerror}"
-            raise InvalidRequest(text, field=field) from error
 
 
 def check_log(path: str, field: str) -> None:
@@ -137,7 +135,7 @@ def make_log_directory(path: str, field: str) -> None:
     try:
         make_directory(path, 0o755)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidRequest(f"{error.filename}: {error.strerror}", field=field) from error
+        raise InvalidRequest(why(error), field=field) from error
 
 
 def _check_missing(path: str, field: str, missing: str) -> None:
@@ -277,10 +275,8 @@ def find_node_mounts(defaults: ContainerDefaults) -> tuple[NodeMount, ...]:
     """What every container sees, with its real place on the host; Broken when it is not there."""
     found = []
     for mount in node_mounts(defaults):
-        try:
+        with trying(f"setting containers.mounts: {mount.source}"):
             found.append(replace(mount, source=os.path.realpath(mount.source, strict=True)))
-        except OSError as error:
-            raise Broken(f"setting containers.mounts: {mount.source}: {error.strerror}") from error
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from crib.backends.failures import failure
 from crib.host import libc
 from crib.host.files import open_root
 from crib.host.mount_table import read_mounts
@@ -318,8 +319,7 @@ def _find(view: _View, path: str, name: str) -> _Found:
     try:
         found = view.find(path)
     except OSError as error:
-        text = f"{path} cannot be reached in the image: {error.strerror}"
-        raise InvalidRequest(text, field=name or _IMAGE) from error
+        raise failure(f"{path} cannot be reached in the image", error, field=name or _IMAGE) from error
     place = found.place
     if place == "/":
         raise InvalidRequest(f"{path} is the container's root by links", field=name or found.guilty)
