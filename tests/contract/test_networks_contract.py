@@ -230,7 +230,6 @@ async def test_usage_is_of_the_pods_interface(lab: NetworkLab) -> None:
         await lab.network.attach(pod, no_stage)
         (usage,) = await lab.network.usage(pod)
     assert usage.name == "eth0"
-    assert min(usage.rx_bytes, usage.tx_bytes, usage.rx_errors, usage.tx_errors) >= 0
 
 
 async def test_the_network_is_ready(lab: NetworkLab) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from crib.backends.network.cni.kept_results import KeptResults
 from crib.backends.records.database import Database
+from crib.backends.records.migrations import keep_copy
 from crib.backends.records.reserve import RESERVE_BYTES
 from crib.backends.records.rows import SqliteRecords
+from crib.backends.records.sqlite_files import open_file
 from crib.model.errors import Broken, Exhausted
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.image import ImageDocuments
@@ -159,6 +161,18 @@ async def test_a_start_on_a_full_disk_knows_everything(paths: Paths, reboot: boo
     with pytest.raises(OSError, match="no space left"):
         database._follower.catch_up()
     database.close()
+
+
+def test_a_copy_that_there_is_no_room_for_leaves_nothing_of_itself(paths: Paths) -> None:
+    with contextlib.closing(open_file(paths.database, "CREATE TABLE rows (value BLOB);")) as connection:
+        connection.execute("INSERT INTO rows VALUES (zeroblob(1 << 20))")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = sorted(os.listdir(paths.data))
+        fill(paths)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            keep_copy(connection, f"{paths.database}.schema-1")
+        os.unlink(f"{paths.data}/filler")
+        assert sorted(os.listdir(paths.data)) == before
 
 
 def test_a_network_result_that_cannot_be_removed_fails_no_stop(paths: Paths) -> None:

@@ -24,6 +24,7 @@ from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, NotF
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
 from crib.model.image import ExportedImage, ImageRecord, Progress
+from tests.fakes.settings import image_settings
 from tests.images import (
     GZIP,
     PLAIN,
@@ -403,19 +404,19 @@ async def test_a_store_that_is_closed_says_so(lab: ImageLab, tmp_path: Path) -> 
 
 async def test_a_root_that_cannot_mount_files_takes_loop_devices(tmp_path: Path) -> None:
     from crib.host.mounts import Tmpfs
+    from crib.model.image_settings import StoreSettings
     from crib.model.paths import Paths
-    from crib.model.settings import ImageSettings
 
     data = tmp_path / "tmpfs"
     data.mkdir()
     perform(Tmpfs(str(data), 16 << 20))
     paths = Paths(str(data), str(tmp_path / "state"))
     try:
-        found = probe_mounting(paths, ImageSettings())
+        found = probe_mounting(paths, StoreSettings())
         assert found.method == "loop"
         assert "file, 512 bytes" in found.detail
         with pytest.raises(Broken, match="modprobe erofs"):
-            probe_mounting(paths, ImageSettings(mount_method="file"))
+            probe_mounting(paths, StoreSettings(mount_method="file"))
     finally:
         unmount(paths.layer_mounts)
         unmount(str(data))
@@ -423,12 +424,11 @@ async def test_a_root_that_cannot_mount_files_takes_loop_devices(tmp_path: Path)
 
 async def test_a_user_that_does_not_exist_is_named(tmp_path: Path) -> None:
     from crib.model.paths import Paths
-    from crib.model.settings import ImageSettings
 
     paths = Paths(str(tmp_path / "d"), str(tmp_path / "s"))
     try:
         with pytest.raises(CribError, match="no user 'nobody-at-all'"):
-            LayerStore(paths, ImageSettings(worker_user="nobody-at-all"), LayerMounting("file", 512, False))
+            LayerStore(paths, image_settings(worker_user="nobody-at-all"), LayerMounting("file", 512, False))
     finally:
         unmount(paths.layer_mounts)
 

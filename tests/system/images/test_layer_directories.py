@@ -26,8 +26,8 @@ from crib.host.mounts import Overlay, Tmpfs, mounts_below, perform, unmount, unm
 from crib.model.errors import Broken, Exhausted, NotFound
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
+from crib.model.image_settings import StoreSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from tests.images import Entry, busybox_image, directory, layer_tar, write_oci_archive
 from tests.system.labs.daemon import until
 from tests.system.labs.image_lab import image_lab
@@ -297,7 +297,7 @@ async def test_a_layer_goes_while_a_container_still_runs_on_it(paths: Paths) -> 
 @pytest.mark.parametrize("method", ["file", "loop", "directory"])
 async def test_an_opaque_root_hides_all_layers_below(paths: Paths, method: str) -> None:
     try:
-        mounting = probe_mounting(paths, ImageSettings(mount_method=method, block_size=512))
+        mounting = probe_mounting(paths, StoreSettings(mount_method=method, block_size=512))
     except Broken as error:
         pytest.skip(f"this host mounts no layer so: {error}")
     third = Digest("sha256:" + "ef" * 32)
@@ -314,7 +314,7 @@ async def test_an_opaque_root_hides_all_layers_below(paths: Paths, method: str) 
 
 
 def test_the_probe_takes_directories_where_they_are_asked_for(paths: Paths) -> None:
-    found = probe_mounting(paths, ImageSettings(mount_method="directory"))
+    found = probe_mounting(paths, StoreSettings(mount_method="directory"))
     assert (found.method, found.block_size) == ("directory", 512)
     assert names(paths) == []
     assert [entry.path for entry in mounts_below(paths.layer_mounts)] == [
@@ -334,7 +334,7 @@ def test_the_probe_takes_directories_where_no_erofs_can_be_mounted(
         perform(mount)  # type: ignore[arg-type]  # whatever came
 
     monkeypatch.setattr(mounts_module.mounts, "perform", refused)
-    found = probe_mounting(paths, ImageSettings())
+    found = probe_mounting(paths, StoreSettings())
     assert found.method == "directory"
     assert "file, 512 bytes: No such device" in found.detail
     assert "loop, 512 bytes: No such device" in found.detail
@@ -588,7 +588,7 @@ async def test_a_layer_that_somebody_unmounts_or_covers_is_mounted_again(
     paths: Paths, method: str, loss: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     try:
-        mounting = probe_mounting(paths, ImageSettings(mount_method=method, block_size=512))
+        mounting = probe_mounting(paths, StoreSettings(mount_method=method, block_size=512))
     except Broken as error:
         pytest.skip(f"not possible here: {error}")
     put(paths, LAYER, Entry("a", b"a"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images.worker.connections import HostPool
+from crib.backends.images.worker.host_pool import HostPool
 from crib.model.errors import CribError, Unavailable
 from crib.model.registry import Credential, RegistryHost
 from tests.fault_proxy import FaultProxy, running_proxy
@@ -193,7 +193,7 @@ async def test_a_token_that_is_refused_is_fetched_anew_once(registry: FaultProxy
 async def test_a_token_is_renewed_before_it_ends(
     registry: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crib.backends.images.worker.tokens._EARLY", 100.0)
+    monkeypatch.setattr("crib.backends.images.worker.host_pool._EARLY", 100.0)
     pool = HostPool()
     with running_token_server(public=everybody, expires_in=70) as tokens:
         registry.add("any", wants_bearer_of(tokens))

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from crib.backends.images.worker import tokens
-from crib.backends.images.worker.connections import DamagedFailure, HostFailure, HostPool
+from crib.backends.images.worker.connections import DamagedFailure, HostFailure
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.registry import RegistryClient
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.registry import ClientCertificate, Credential, RegistryHost
@@ -41,11 +42,11 @@ from tests.system.labs.client_lab import (
     client,
     content,
     host,
-    limits,
     mirror_of,
     order,
     refused,
     resolved,
+    terms,
 )
 from tests.tls_lab import Authority
 from tests.upstreams import Shelf, from_images
@@ -465,7 +466,7 @@ async def test_a_manifest_that_trickles_in_is_given_up(
     registry: FaultProxy, mirror: FaultProxy, image: BuiltImage
 ) -> None:
     mirror.add("manifest", drip(1, 0.05))
-    found = await resolved(mirror_of(mirror), host(registry.url), limits=limits(stall_timeout=1.5))
+    found = await resolved(mirror_of(mirror), host(registry.url), terms=terms(stall_timeout=1.5))
     assert found.id == image.id
     assert len(mirror.of("manifest")) == 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crib.backends.images.worker import guarded, places
-from crib.backends.images.worker.connections import HostPool
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.places import Place
 from crib.model.errors import Unavailable
 from tests.fault_proxy import FaultProxy, running_proxy

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images.messages import Pull, TransferLimits
-from crib.backends.images.worker.connections import HostPool
+from crib.backends.images.messages import LayerTerms, Pull
 from crib.backends.images.worker.documents import FoundImage
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.registry import BlobBody, RegistryClient
+from crib.model.facts import LayerMounting
 from crib.model.image import Platform
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import Credential, RegistryHost
 from tests.fault_proxy import FaultProxy
 from tests.images import machine_architecture
@@ -26,15 +28,16 @@ def host(url: str, repository: str = "a/b", **fields: Any) -> RegistryHost:
     return RegistryHost(f"{url}/v2", repository, "a test", **{"is_origin": True, **fields})
 
 
-def limits(**fields: Any) -> TransferLimits:
+def terms(**fields: Any) -> LayerTerms:
     """Sane bounds, short enough for a test."""
-    values = {"block_size": 4096, "parallel_layers": 3, "stall_timeout": 10.0, "max_layer_bytes": 1 << 30}
-    return TransferLimits(**{**values, "max_ratio": 200, "dead_host_time": 60.0, **fields})
+    return LayerTerms(
+        TransferSettings(**{"stall_timeout": 10.0, **fields}), LayerMounting("file", 4096, False)
+    )
 
 
 def order(*hosts: RegistryHost, tag: str = "1", digest: str = "", **fields: Any) -> Pull:
     """A pull from these hosts."""
-    values = {"platform": Platform(machine_architecture(), "linux"), "limits": limits(), **fields}
+    values = {"platform": Platform(machine_architecture(), "linux"), "terms": terms(), **fields}
     return Pull(1, "registry.example/a/b", tag, digest, hosts, have=(), **values)
 
 

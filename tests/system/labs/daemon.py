@@ -278,6 +278,21 @@ def default_handler(program: str) -> str:
     return f'default_handler = "{program}"\n[handlers.{program}]\n'
 
 
+def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`crib ARGUMENTS` to its end; `pods` is where it keeps what it made of manifests."""
+    command = [sys.executable, "-c", "from crib.cli.app import main; main()"]
+    where = ["-e", str(cribd.socket), "--pods-dir", str(pods)]
+    environment = {**os.environ, "PYTHONPATH": str(_SOURCE)}
+    return subprocess.run(
+        [*command, *where, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+
+
 @contextlib.contextmanager
 def running_cribd(
     *,
@@ -431,6 +446,12 @@ async def until(question: object, seconds: float = 120.0 * PATIENCE) -> object:
             return answer
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.01)  # what is waited for tells nobody
+
+
+async def first_pid(cri: Cri, container: str) -> int:
+    """Of the container's first process, as the host sees it."""
+    note = cri.cribd.state / "containers" / container / "pidfile"
+    return int(note.read_text())
 
 
 async def page(address: str, port: int) -> str:

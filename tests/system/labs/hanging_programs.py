@@ -10,6 +10,8 @@ What hangs does so until it is released or killed. Every call is noted before th
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -76,3 +78,49 @@ class HangingPrograms:
         """The pids of all such calls so far."""
         words = [line.split() for line in self.calls_file.read_text().splitlines()]
         return [int(found[-1]) for found in words if found[0] == verb and container in found[1:]]
+
+
+_GATED = """#!/bin/sh
+case " $* " in
+*"{word}"*)
+    if [ -e "{gate}" ]; then
+        touch "{reached}"
+        read -r _ < "{gate}"
+    fi ;;
+esac
+exec {program} "$@"
+"""
+
+
+class Gate:
+    """A program in front of another one: as long as the gate is closed it waits, if `word` is an argument."""
+
+    def __init__(self, directory: Path, program: str, word: str = "") -> None:
+        self.program, self._fifo = directory / f"slow-{program}", directory / f"{program}.gate"
+        self.reached = directory / f"{program}.reached"
+        self.program.write_text(
+            _GATED.format(program=program, word=word, gate=self._fifo, reached=self.reached)
+        )
+        self.program.chmod(0o755)
+        self._ends: list[int] = []
+
+    def close(self) -> None:
+        os.mkfifo(self._fifo)
+
+    def open(self) -> None:
+        """Let who waits go on, and all after it. Nothing when it is open."""
+        with contextlib.suppress(FileNotFoundError):
+            # Both ends: the write must not wait for a reader, and none that comes late may wait for it.
+            fifo = os.open(self._fifo, os.O_RDWR)
+            self._fifo.unlink()
+            os.write(fifo, b"on\n")
+            self._ends.append(fifo)
+
+    def forget(self) -> None:
+        """Let those who come from now on through; who waits, waits for ever."""
+        self._fifo.unlink()
+
+    def end(self) -> None:
+        self.open()
+        for fifo in self._ends:
+            os.close(fifo)

@@ -7,15 +7,16 @@ import http.server
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore
 from crib.host.mounts import mounts_below
 from crib.model.image import Progress
+from crib.model.image_settings import ImageSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
+from tests.fakes.settings import image_settings
 from tests.images import BuiltImage, digest_of
 
 
@@ -39,10 +40,10 @@ class ImageLab:
 
 @contextlib.asynccontextmanager
 async def image_lab(root: Path, **settings: object) -> AsyncIterator[ImageLab]:
-    """A store below `root`; the fields of ImageSettings that are given replace the defaults."""
+    """A store below `root`; the keys of [images] that are given replace the defaults."""
     paths = Paths(str(root / "data"), str(root / "state"))
-    chosen = replace(ImageSettings(), **settings)  # type: ignore[arg-type]  # the test names real fields
-    store = LayerStore(paths, chosen, probe_mounting(paths, chosen))
+    chosen = image_settings(**settings)
+    store = LayerStore(paths, chosen, probe_mounting(paths, chosen.store))
     try:
         yield ImageLab(paths, chosen, store)
     finally:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from crib.ends import ByteSource, Session
 from crib.model.container import ContainerConfig, ContainerRecord
 from crib.model.sandbox import SandboxRecord
-from crib.model.streams import ExecProcess
+from crib.model.streams import AttachRequest, ExecProcess
 from crib.ports.handler import Handler
+from tests.system.labs.oci_pods import config, pod, running
 from tests.system.labs.oci_setup import BOUND, OciLab
-from tests.system.oci.test_handler import config, pod, running
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,8 @@ async def comes_true(question: Callable[[], bool], within: float = BOUND) -> Non
     async with asyncio.timeout(within):
         while not question():
             await asyncio.sleep(0.01)  # what /proc shows changes without an event
+
+
+async def attached(to: Box, *, stdin: bool = True, tty: bool = False) -> Session:
+    wanted = AttachRequest(to.record.id, tty, stdin, stdout=True, stderr=not tty)
+    return await to.handler.attach(to.record, wanted)

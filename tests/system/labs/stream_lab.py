@@ -21,7 +21,6 @@ from crib.client.pods import Pod
 from crib.client.streams import Reader, Session, StreamOptions
 from crib.host.namespaces import run_in_namespace
 from tests.system.labs.daemon import Cri, Cribd, until
-from tests.system.stories.test_exec_load import memory
 
 Transport = Literal["websocket", "spdy"]
 TRANSPORTS: tuple[Transport, ...] = ("websocket", "spdy")
@@ -199,6 +198,14 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
     writer.close()
     await writer.wait_closed()
+
+
+def memory(pid: int, key: str = "VmRSS") -> int:
+    """Bytes: resident now, or (VmHWM) at most until now."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    match = re.search(rf"{key}:\s+(\d+) kB", text)
+    assert match
+    return int(match[1]) * 1024
 
 
 @contextlib.contextmanager

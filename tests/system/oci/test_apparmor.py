@@ -108,6 +108,20 @@ async def command(lab: OciLab, record: ContainerRecord) -> str:
     return result.stdout.decode().strip()
 
 
+def test_the_kernel_tells_when_a_profile_is_loaded_replaced_or_removed() -> None:
+    def revision() -> int:
+        return int(Path(apparmor.REVISION).read_text())
+
+    before, names = revision(), apparmor.loaded_profiles()
+    with loaded() as named:
+        made = revision()
+        assert apparmor.loaded_profiles() == names | {named}
+        parse("--replace", f"profile {named} {{ file, }}\n")
+        replaced = revision()
+    assert before < made < replaced < revision()
+    assert apparmor.loaded_profiles() == names
+
+
 async def test_profiles_are_those_that_were_asked_for_by_first_processes_and_commands(lab: OciLab) -> None:
     with loaded() as named, loaded(flags=",complain") as complaining:
         async with lab.pod(lab.sandbox(pid=NamespaceMode.CONTAINER)) as sandbox:

@@ -18,7 +18,7 @@ from crib.model.errors import Exhausted, WrongState
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, TerminalSize
 from tests.system.labs.oci_setup import LAYER, OciLab, PlainLayers, oci_lab
-from tests.system.labs.oci_streams import Box, box, comes_true, descriptors, finish, rest, until
+from tests.system.labs.oci_streams import Box, attached, box, comes_true, descriptors, finish, rest, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -29,11 +29,6 @@ ECHO = "while read line; do echo out:$line; echo err:$line >&2; done; echo over;
 async def lab() -> AsyncIterator[OciLab]:
     async with oci_lab() as made:
         yield made
-
-
-async def attached(to: Box, *, stdin: bool = True, tty: bool = False) -> Session:
-    wanted = AttachRequest(to.record.id, tty, stdin, stdout=True, stderr=not tty)
-    return await to.handler.attach(to.record, wanted)
 
 
 async def say(session: Session, text: bytes) -> None:

@@ -20,9 +20,9 @@ from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.streams import PodAddress
 from crib.ports.networks import PodNetwork
 from crib.wire.datagrams import DatagramReader, encode_datagram
+from tests.system.labs.oci_pods import pod
 from tests.system.labs.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, descriptors, rest, until
-from tests.system.oci.test_handler import pod
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

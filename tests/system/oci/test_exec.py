@@ -18,10 +18,9 @@ from crib.model.container import ContainerSecurity
 from crib.model.errors import Broken, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
 from crib.model.streams import ExecProcess, TerminalSize
+from tests.system.labs.oci_pods import cgroup_of, config, frozen, pod, running
 from tests.system.labs.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, comes_true, descriptors, finish, rest, until
-from tests.system.oci.test_handler import config, pod, running
-from tests.system.oci.test_running import cgroup_of, frozen
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -26,18 +26,15 @@ from crib.backends.oci.containers import Containers
 from crib.backends.pods import namespaces, pods
 from crib.backends.pods.losses import PodLosses
 from crib.engine.containers.execute import run_command
-from crib.host.inotify import DirectoryWatcher
-from crib.host.mount_table import is_mountpoint, mounts_below
+from crib.host.mount_table import is_mountpoint
 from crib.host.pidfds import wait_pidfd
 from crib.host.threads import Job, Threads
 from crib.model.container import (
     Capabilities,
     ContainerConfig,
-    ContainerRecord,
     ContainerSecurity,
     Device,
     ExecCommand,
-    Exit,
     Mount,
 )
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, TimedOut, WrongState
@@ -50,88 +47,30 @@ from crib.model.sandbox import (
     NetworkAttachment,
     ProfileType,
     Resources,
-    SandboxRecord,
     SecurityProfile,
 )
 from crib.wire.crilog import LineJoiner
+from tests.system.labs.oci_pods import (
+    FOREVER,
+    OWN_PIDS,
+    assert_nothing_left,
+    config,
+    logged,
+    output,
+    pod,
+    run_to_end,
+    running,
+    until_logged,
+)
 from tests.system.labs.oci_setup import BOUND, STAGE, OciLab, oci_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
-
-MODIFY = 0x2  # IN_MODIFY
-FOREVER = ("sleep", "1000")
-OWN_PIDS = NamespaceOptions(pid=NamespaceMode.CONTAINER)
 
 
 @pytest.fixture(params=["crun", "runc"])
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[OciLab]:
     async with oci_lab(request.param) as made:
         yield made
-
-
-def config(*command: str, **fields: object) -> ContainerConfig:
-    fields.setdefault("security", ContainerSecurity(namespaces=OWN_PIDS))
-    return ContainerConfig(name="main", image="busybox", command=command, **fields)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
-    """A prepared pod; at the end it is removed, and nothing of it may be left."""
-    record = lab.sandbox(**fields)  # type: ignore[arg-type]
-    try:
-        infra = await lab.handler.prepare_pod(record, STAGE)
-        yield replace(record, infra=infra)
-    finally:
-        await lab.handler.remove_pod(record)
-        assert_nothing_left(lab)
-
-
-@contextlib.asynccontextmanager
-async def running(
-    lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig
-) -> AsyncIterator[ContainerRecord]:
-    record = lab.container(sandbox, wanted)
-    try:
-        record = await lab.create(record, sandbox)
-        await lab.handler.start(record)
-        yield record
-    finally:
-        await lab.handler.delete(record)
-
-
-async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> tuple[Exit, str]:
-    """Run a container until it ends; its exit and what it logged."""
-    exits = lab.handler.exits()
-    async with running(lab, sandbox, wanted) as record, asyncio.timeout(BOUND):
-        async for found in exits:
-            if found.id == record.id:
-                return found, "".join(line.split(" ", 3)[3] for line in logged(record))
-    raise AssertionError("no exit")
-
-
-async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
-    result = await run_command(lab.handler, record, ExecCommand(argv, timeout=BOUND))
-    assert result.exit_code == 0, result
-    return result.stdout.decode()
-
-
-def assert_nothing_left(lab: OciLab) -> None:
-    paths = lab.paths
-    for directory in (
-        paths.sandboxes,
-        paths.containers,
-        paths.writable_layers,
-        paths.exits,
-        paths.monitor_sockets,
-    ):
-        assert os.listdir(directory) == []
-    assert os.listdir(lab.environment.runtime.root) == []
-    # the root of infra processes stays from the first one on
-    mounted = {entry.path for entry in mounts_below(paths.state)} - {paths.infra_root}
-    assert mounted == {paths.containers}
-    for directory in lab.environment.cgroups.directories(lab.environment.settings.cgroup_root):
-        if os.path.isdir(directory):
-            assert [entry.name for entry in os.scandir(directory) if entry.is_dir()] == []
 
 
 async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -> None:
@@ -154,17 +93,6 @@ async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -
             assert observed.exit == found
         assert (await lab.handler.observe(record)).status == "gone"
         await lab.handler.delete(record)
-
-
-async def until_logged(record: ContainerRecord, text: str) -> None:
-    with DirectoryWatcher([os.path.dirname(record.log_path)], MODIFY) as watcher:
-        async with asyncio.timeout(BOUND):
-            while text not in "".join(logged(record)):
-                await watcher.next_events()
-
-
-def logged(record: ContainerRecord) -> list[str]:
-    return Path(record.log_path).read_text().splitlines(keepends=True)
 
 
 async def test_exits_on_file_are_told_first(lab: OciLab) -> None:

@@ -15,8 +15,8 @@ from crib.model.container import ContainerConfig, ContainerSecurity, Device
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxRecord
 from crib.model.settings import HandlerSettings
+from tests.system.labs.oci_pods import assert_nothing_left, config, run_to_end
 from tests.system.labs.oci_setup import STAGE, OciLab, oci_lab
-from tests.system.oci.test_handler import assert_nothing_left, config, run_to_end
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

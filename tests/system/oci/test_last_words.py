@@ -11,8 +11,7 @@ import pytest
 from crib.host import streams
 from crib.model.streams import TerminalSize
 from tests.system.labs.oci_setup import OciLab, oci_lab
-from tests.system.labs.oci_streams import Box, box, comes_true, finish, until
-from tests.system.oci.test_attach import attached
+from tests.system.labs.oci_streams import Box, attached, box, comes_true, finish, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

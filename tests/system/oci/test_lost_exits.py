@@ -21,9 +21,9 @@ from crib.host import libc
 from crib.host.mounts import unmount_tree
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Broken
+from tests.system.labs.oci_pods import config, pod, running
 from tests.system.labs.oci_setup import BOUND, LAYER, OciLab, PlainLayers, oci_lab
 from tests.system.labs.oci_streams import comes_true
-from tests.system.oci.test_handler import config, pod, running
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

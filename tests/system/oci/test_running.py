@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +21,12 @@ from crib.backends.oci.handler import OciHandler
 from crib.client import logs
 from crib.engine.containers.execute import run_command
 from crib.host import executions
-from crib.host.freezer import Freezer
 from crib.host.mounts import Bind, Tmpfs, perform, unmount
 from crib.model.container import ContainerRecord, ContainerSecurity, ExecCommand
 from crib.model.errors import Broken, InvalidRequest, TimedOut, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, Resources, SandboxRecord
+from tests.system.labs.oci_pods import FOREVER, cgroup_of, config, frozen, output, pod, run_to_end, running
 from tests.system.labs.oci_setup import BOUND, STAGE, OciLab, PlainLayers, oci_lab
-from tests.system.oci.test_handler import FOREVER, config, output, pod, run_to_end, running
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -41,25 +39,6 @@ FORKING = "f() { while true; do sleep 0.01 & done; }; f & f & f & exec sleep 100
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[OciLab]:
     async with oci_lab(request.param) as made:
         yield made
-
-
-def cgroup_of(lab: OciLab, record: ContainerRecord) -> str:
-    return f"{lab.environment.settings.cgroup_root}/{record.sandbox_id}/{record.id}"
-
-
-@contextmanager
-def frozen(lab: OciLab, record: ContainerRecord) -> Iterator[str]:
-    """A container that somebody else paused; thawed again, if it is still there."""
-    cgroups, path = lab.environment.cgroups, cgroup_of(lab, record)
-    freezer = Freezer(cgroups.layout)
-    v1 = "freezer" in cgroups.layout.controllers
-    cgroups.write(path, *(("freezer.state", "FROZEN") if v1 else ("cgroup.freeze", "1")))
-    assert freezer.is_frozen(path)
-    try:
-        yield path
-    finally:
-        if cgroups.exists(path):
-            freezer.thaw(path)
 
 
 async def ended(record: ContainerRecord, lab: OciLab) -> int:

@@ -21,7 +21,14 @@ from crib.host import selinux
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerSecurity, ImageVolume, Mount
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.image import ImageConfig
-from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxRecord, SelinuxOption
+from crib.model.sandbox import (
+    IdMapping,
+    NamespaceMode,
+    NamespaceOptions,
+    SandboxRecord,
+    SelinuxOption,
+    UserNamespace,
+)
 from tests.system.labs import oci_setup
 from tests.system.labs.oci_setup import LAYER, STAGE, OciLab, oci_lab
 
@@ -155,6 +162,40 @@ async def test_a_relabelled_volume_is_its_pods_alone(crun: OciLab, private_root:
         same = SelinuxOption(level=of_process(owner).split(":", 3)[3])
         async with crun.running(two, config(others, options=same)) as friend:
             assert await output(crun, friend, read) == "secret"
+
+
+async def test_a_pod_with_users_of_its_own_is_kept_apart_as_others_are(
+    lab: OciLab, private_root: Path
+) -> None:
+    if not lab.environment.facts.user_namespaces:
+        pytest.skip("this handler has no user namespaces here")
+    ids = (IdMapping(host_id=300_000, container_id=0, length=65_536),)
+    spaces = NamespaceOptions(
+        pid=NamespaceMode.POD, userns=UserNamespace(NamespaceMode.POD, uids=ids, gids=ids)
+    )
+    for name in ("mine", "others"):
+        (private_root / name).mkdir()
+        os.chown(private_root / name, 300_000, 300_000)
+    mine = volume(private_root / "mine", relabel=True)
+    shifted = replace(config(mine), security=ContainerSecurity(namespaces=spaces))
+    async with (
+        lab.pod(secured(lab.sandbox(), namespaces=spaces)) as sandbox,
+        lab.pod(lab.sandbox()) as plain,
+        lab.running(sandbox, shifted) as record,
+        lab.running(plain, config(volume(private_root / "mine"))) as stranger,
+    ):
+        label = of_process(record)
+        assert OWN_LEVEL.fullmatch(label)
+        assert label == of_process(sandbox)
+        assert await output(lab, record, "cat /proc/self/attr/current") == label
+        await output(lab, record, "echo x > /volume/new && echo x > /tmp/new && echo x > /dev/shm/new")
+        files = {inside(record, path) for path in ("/", "/etc/passwd", "/etc/hosts", "/dev/shm/new")}
+        assert files == {of_file(private_root / "mine" / "new")}
+        assert os.stat(private_root / "mine" / "new").st_uid == 300_000
+        await is_denied(lab, stranger, "cat /volume/new")
+        other = replace(shifted, mounts=(volume(private_root / "others"),))
+        async with lab.running(sandbox, other) as denied:
+            await is_denied(lab, denied, "echo x > /volume/new")
 
 
 async def test_a_volume_that_is_not_relabelled_is_for_those_alone_who_are_not_kept_apart(

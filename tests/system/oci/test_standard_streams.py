@@ -14,9 +14,9 @@ from crib.host.null_device import keep_null_device
 from crib.model.container import ContainerSecurity
 from crib.model.sandbox import IdMapping, NamespaceMode, NamespaceOptions, SandboxRecord, UserNamespace
 from crib.model.streams import ExecProcess
+from tests.system.labs.oci_pods import config, pod, run_to_end
 from tests.system.labs.oci_setup import STAGE, OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, comes_true, finish
-from tests.system.oci.test_handler import config, pod, run_to_end
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

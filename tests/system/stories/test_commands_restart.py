@@ -20,9 +20,9 @@ from crib.client.streams import StreamOptions
 from crib.daemon import GRACE
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import Cri, Cribd, ExecOutcome, running_cribd, until
+from tests.system.labs.hanging_programs import Gate
 from tests.system.labs.leftovers import processes_of
 from tests.system.labs.stream_lab import box_in, finish, seen
-from tests.system.stories.test_kubelet_retry import Gate
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -17,9 +17,8 @@ from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import busybox_image
-from tests.system.labs.daemon import IMAGE, Cri, Cribd
+from tests.system.labs.daemon import IMAGE, Cri, Cribd, first_pid
 from tests.system.labs.leftovers import processes_of
-from tests.system.stories.test_restart import first_pid
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.stream_lab import memory
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -34,14 +34,6 @@ def cribd() -> Iterator[Cribd]:
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def memory(pid: int, key: str = "VmRSS") -> int:
-    """Bytes: resident now, or (VmHWM) at most until now."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    match = re.search(rf"{key}:\s+(\d+) kB", text)
-    assert match
-    return int(match[1]) * 1024
 
 
 async def probes(cri: Cri, box: str, count: int, rate: float = RATE) -> list[float]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from crib.client.explain import explain_container, explain_plan
 from crib.client.pods import run_sandbox
 from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.labs.daemon import IMAGE, Cri, Cribd, running_cribd
+from tests.system.labs.daemon import IMAGE, Cri, Cribd, crib, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -63,20 +60,6 @@ def written(cribd: Cribd, container: str) -> dict[str, Any]:
         (cribd.state / "containers" / container / "config.json").read_text()
     )
     return document
-
-
-def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from crib.cli.app import main; main()"]
-    where = ["-e", str(cribd.socket), "--pods-dir", str(pods)]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(
-        [*command, *where, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
 
 
 def configs() -> list[pb.ContainerConfig]:

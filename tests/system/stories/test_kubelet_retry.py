@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -17,55 +16,12 @@ from crib.client.errors import AlreadyExists, TimedOut
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.hanging_programs import Gate
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 GIVES_UP = 0.2
 """Seconds that the first try waits. However long it is, the create takes longer: the test holds it up."""
-WAITING = """#!/bin/sh
-case " $* " in
-*"{word}"*)
-    if [ -e "{gate}" ]; then
-        touch "{reached}"
-        read -r _ < "{gate}"
-    fi ;;
-esac
-exec {program} "$@"
-"""
-
-
-class Gate:
-    """A program in front of another one: as long as the gate is closed it waits, if `word` is an argument."""
-
-    def __init__(self, directory: Path, program: str, word: str = "") -> None:
-        self.program, self._fifo = directory / f"slow-{program}", directory / f"{program}.gate"
-        self.reached = directory / f"{program}.reached"
-        self.program.write_text(
-            WAITING.format(program=program, word=word, gate=self._fifo, reached=self.reached)
-        )
-        self.program.chmod(0o755)
-        self._ends: list[int] = []
-
-    def close(self) -> None:
-        os.mkfifo(self._fifo)
-
-    def open(self) -> None:
-        """Let who waits go on, and all after it. Nothing when it is open."""
-        with contextlib.suppress(FileNotFoundError):
-            # Both ends: the write must not wait for a reader, and none that comes late may wait for it.
-            fifo = os.open(self._fifo, os.O_RDWR)
-            self._fifo.unlink()
-            os.write(fifo, b"on\n")
-            self._ends.append(fifo)
-
-    def forget(self) -> None:
-        """Let those who come from now on through; who waits, waits for ever."""
-        self._fifo.unlink()
-
-    def end(self) -> None:
-        self.open()
-        for fifo in self._ends:
-            os.close(fifo)
 
 
 @dataclass(frozen=True)

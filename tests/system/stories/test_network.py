@@ -18,9 +18,8 @@ from crib.host import links
 from crib.host.namespaces import run_in_namespace
 from crib.host.netlink import Netlink
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.labs.daemon import Cri, Cribd, page, running_cribd, until
+from tests.system.labs.daemon import Cri, Cribd, crib, page, running_cribd, until
 from tests.system.labs.network_lab import CniLab, LabCribd, cni_lab, cribd_on, host_port, pod_namespace
-from tests.system.stories.test_explain import crib
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

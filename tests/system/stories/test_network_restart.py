@@ -28,7 +28,7 @@ from tests.system.labs.network_lab import (
     network_ready,
     pod_namespace,
 )
-from tests.system.stories.test_restart import power_cut
+from tests.system.labs.power_cuts import power_cut
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

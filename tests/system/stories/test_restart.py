@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from crib.client.errors import ClientError, NotFound, WrongState
 from crib.client.pods import Pod
-from crib.host.mounts import unmount, unmount_tree
-from crib.model.container import ContainerRecord
-from crib.model.sandbox import SandboxRecord
+from crib.host.mounts import unmount
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.images import Entry, busybox_image, write_saved_archive
-from tests.system.labs.daemon import Cri, Cribd, log_contents, page, running_cribd, until
-from tests.system.labs.leftovers import kill_processes, processes_of, remove_cgroups, remove_network
+from tests.system.labs.daemon import Cri, Cribd, first_pid, log_contents, page, running_cribd, until
+from tests.system.labs.leftovers import processes_of
 from tests.system.labs.network_lab import host_port
+from tests.system.labs.power_cuts import power_cut
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -43,12 +39,6 @@ def cribd() -> Iterator[Cribd]:
 async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
     async with cribd.story() as connection:
         yield connection
-
-
-async def first_pid(cri: Cri, container: str) -> int:
-    """Of the container's first process, as the host sees it."""
-    note = cri.cribd.state / "containers" / container / "pidfile"
-    return int(note.read_text())
 
 
 async def monitor_pid(cri: Cri, container: str) -> int:
@@ -254,27 +244,6 @@ async def test_files_that_are_missing_or_torn_do_not_stop_the_start(cri: Cri, cr
         for pod in pods:
             await again.remove_pod(pod)
     (containers / "not-an-id").rmdir()
-
-
-def power_cut(cribd: Cribd) -> None:
-    """What a reboot does: no process, mount, interface, rule or cgroup is left, nor what lay in /run."""
-    cribd.written()
-    cribd.kill()
-    kill_processes(cribd.root, cribd.cgroup)
-    unmount_tree(str(cribd.root))
-    remove_cgroups(cribd.cgroup)
-    remove_network(cribd.bridge)
-    shutil.rmtree(cribd.state)
-    decode = msgspec.msgpack.decode
-    with closing(sqlite3.connect(cribd.database)) as database:
-        for table, kind in (("sandboxes", SandboxRecord), ("containers", ContainerRecord)):
-            for id_, blob in database.execute(f"SELECT id, record FROM {table}").fetchall():
-                record = decode(blob, type=kind)
-                if isinstance(record, SandboxRecord):
-                    record = replace(record, boot_id="of-the-boot-before")
-                values = (msgspec.msgpack.encode(record), id_)
-                database.execute(f"UPDATE {table} SET record = ? WHERE id = ?", values)
-        database.commit()
 
 
 async def test_after_a_reboot_containers_have_ended_and_sandboxes_are_not_ready(cribd: Cribd) -> None:

@@ -27,6 +27,7 @@ from tests.system.labs.stream_lab import (
     descriptors,
     echo,
     exists,
+    memory,
     nothing_kept,
     peak_memory,
     pod_server,
@@ -34,7 +35,6 @@ from tests.system.labs.stream_lab import (
     run,
     seen,
 )
-from tests.system.stories.test_exec_load import memory
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -213,7 +213,7 @@ async def test_a_container_without_memory_is_told_as_such_each_time(cri: Cri, ha
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-async def test_who_ran_out_of_memory_is_told_across_a_restart_and_nobody_else_is(
+async def test_who_ran_out_of_memory_is_reported_across_a_restart_and_nobody_else_is(
     handler: str, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)

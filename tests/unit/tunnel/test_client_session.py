@@ -1,4 +1,4 @@
-"""The client's pumps alone, with a carrier that a test plays."""
+"""The client's end of SPDY, over a carrier that a test plays."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from crib.client.errors import RuntimeFailure, Unavailable
-from crib.client.streams.incoming import UNREAD_BYTES
-from crib.client.streams.spdy import SpdySession
-from crib.client.streams.websocket import Channels, Part
+from crib.tunnel.inbox import Room
+from crib.tunnel.spdy import ClientSession
 from crib.wire import spdy
 from crib.wire.spdy.reader import Buffer
 
 BOUND = 60.0
+UNREAD_BYTES = 4 << 20
 
 
 class Carrier:
@@ -44,6 +43,7 @@ class Carrier:
 
     async def drain(self) -> None:
         await asyncio.sleep(0)
+        self.is_full = False
 
     def abort(self) -> None:
         self._closed = True
@@ -62,12 +62,12 @@ async def settled() -> None:
 
 async def test_the_socket_is_not_read_while_too_much_is_unread() -> None:
     carrier = Carrier()
-    session = SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
     pump = asyncio.ensure_future(session.run())
     stream = await session.open((("streamtype", "data"),))
     carrier.peer.reply(stream.stream_id)
     carrier.act()
-    await stream.accepted()
+    await session.accepted(stream)
     for _ in range(4):
         carrier.peer.send_data(stream.stream_id, bytes(UNREAD_BYTES))
         carrier.act()
@@ -77,19 +77,19 @@ async def test_the_socket_is_not_read_while_too_much_is_unread() -> None:
     await settled()
     assert carrier.received == 3
     carrier.abort()
-    assert len(await stream.read()) == 3 * UNREAD_BYTES
+    assert [len(await stream.read()) for _ in range(3)] == [UNREAD_BYTES] * 3
     await pump
 
 
 async def test_a_ping_is_answered_and_what_does_not_fit_goes_with_the_next_data() -> None:
     carrier = Carrier()
-    session = SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
     pump = asyncio.ensure_future(session.run())
     stream = await session.open((("streamtype", "data"),))
     carrier.peer.reply(stream.stream_id)
     carrier.peer.ping()
     carrier.act()
-    await stream.accepted()
+    await session.accepted(stream)
     await settled()
     assert isinstance(carrier.seen[-1], spdy.PingAcknowledged)
     carrier.seen.clear()
@@ -106,13 +106,13 @@ async def test_a_ping_is_answered_and_what_does_not_fit_goes_with_the_next_data(
 
 async def test_a_window_that_the_runtime_keeps_is_obeyed() -> None:
     carrier = Carrier(spdy.Windows.ALWAYS)
-    session = SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
     pump = asyncio.ensure_future(session.run())
     stream = await session.open((("streamtype", "data"),))
     carrier.peer.reply(stream.stream_id)
     carrier.peer.settings({spdy.Setting.MAX_CONCURRENT_STREAMS: 1})
     carrier.act()
-    await stream.accepted()
+    await session.accepted(stream)
     writing = asyncio.ensure_future(stream.write(bytes(100_000)))
     await settled()
 
@@ -124,7 +124,7 @@ async def test_a_window_that_the_runtime_keeps_is_obeyed() -> None:
     carrier.act()
     await asyncio.wait_for(writing, BOUND)
     assert came() == 100_000
-    with pytest.raises(Unavailable, match="takes no more"):
+    with pytest.raises(ConnectionError, match="takes no more"):
         await session.open((("streamtype", "data"),))
     carrier.abort()
     await pump
@@ -132,68 +132,17 @@ async def test_a_window_that_the_runtime_keeps_is_obeyed() -> None:
 
 async def test_a_stream_that_is_refused_and_one_of_the_runtime_s_own() -> None:
     carrier = Carrier()
-    session = SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
     pump = asyncio.ensure_future(session.run())
     stream = await session.open((("streamtype", "data"),))
     carrier.peer.reset(stream.stream_id, spdy.ResetStatus.REFUSED_STREAM)
     carrier.peer.open_stream((("streamtype", "mine"),))
     carrier.act()
-    with pytest.raises(RuntimeFailure, match="refused a stream"):
-        await stream.accepted()
+    with pytest.raises(ConnectionRefusedError, match="reset the stream"):
+        await session.accepted(stream)
     await settled()
     assert isinstance(carrier.seen[-1], spdy.StreamReset)
-    with pytest.raises(Unavailable):
+    with pytest.raises(ConnectionError):
         await stream.write(b"x")
     carrier.abort()
     await pump
-
-
-class Socket:
-    """Parts that come, as a WebSocket gives them."""
-
-    def __init__(self, *parts: Part) -> None:
-        self._parts = parts
-
-    async def parts(self):  # type: ignore[no-untyped-def]  # an iterator of parts
-        for part in self._parts:
-            yield part
-
-
-async def channels_after(*parts: Part) -> Channels:
-    channels = Channels(Socket(*parts), (1, 3))  # type: ignore[arg-type]  # it has what is needed
-    await asyncio.wait_for(channels.run(), BOUND)
-    return channels
-
-
-async def test_messages_are_put_together_wherever_they_are_cut() -> None:
-    channels = await channels_after(
-        Part(b"", False),
-        Part(b"\x01a", False),
-        Part(b"b", True),
-        Part(b"\x07not ours", True),
-        Part(b"", True),
-        Part(b"\x01", True),
-        Part(b"\x03\xff", False),
-        Part(b"\xff\x01", True),
-        Part(b"\xff", False),
-        Part(b"\x01", True),
-        Part(b"\x01late", True),
-    )
-    assert await channels.by_number[1].read() == b"ablate"
-    assert await channels.by_number[1].read() == b""
-    assert await channels.by_number[3].read() == b"\xff\xff\x01"
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        (Part(b"\xff\x01\x02", True),),
-        (Part(b"\xff", True),),
-        (Part(b"\xff\x01", False), Part(b"x", True)),
-        (Part(b"P", True),),
-    ],
-)
-async def test_a_malformed_message_breaks_all_channels(parts: tuple[Part, ...]) -> None:
-    channels = await channels_after(*parts)
-    with pytest.raises(Unavailable, match="the connection broke"):
-        await channels.by_number[1].read()
