@@ -33,7 +33,7 @@ from crib.backends.bundle.rootfs import (
     read_facts,
 )
 from crib.backends.bundle.volumes import Stacks, Volumes
-from crib.backends.environment import HandlerEnvironment, LayerMounts
+from crib.backends.environment import HandlerEnvironment, SharedLayers
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.files import pod_paths, write_hosts
 from crib.backends.pods.oom import OomKills
@@ -55,7 +55,7 @@ ReadyFilter = Callable[[ContainerInputs], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ContainerRequest:
     """What a container is made from."""
 
     record: ContainerRecord
@@ -78,7 +78,7 @@ class ContainerBundles:
         self,
         environment: HandlerEnvironment,
         bundles: Bundles,
-        layers: LayerMounts,
+        layers: SharedLayers,
         oom: OomKills,
         ready_filter: ReadyFilter,
     ) -> None:
@@ -94,7 +94,7 @@ class ContainerBundles:
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
 
-    async def make(self, request: Request, late: Callable[[], None]) -> MadeBundle:
+    async def make(self, request: ContainerRequest, late: Callable[[], None]) -> MadeBundle:
         """Mount and write all of it. `late` is called when the thread comes back after its limit."""
         record, look = request.record, ForeignLook()
         layers = await self._layers.acquire(record.layers)
@@ -107,7 +107,9 @@ class ContainerBundles:
         except Overdue as error:
             raise Unavailable(f"{error}{look.where}") from error
 
-    async def check_started(self, request: Request, made: MadeBundle, first: ProcessIdentity) -> None:
+    async def check_started(
+        self, request: ContainerRequest, made: MadeBundle, first: ProcessIdentity
+    ) -> None:
         """Once the runtime has mounted all: look where the mounts lie, and let go of their sources."""
         record = request.record
         if made.landings:
@@ -121,7 +123,9 @@ class ContainerBundles:
         limit = self._env.settings.verb_timeout
         return Job(f"create of container {record.id}: {what}", owner=record.sandbox_id, limit=limit)
 
-    def _make(self, request: Request, layers: Sequence[str], stacks: Stacks, look: ForeignLook) -> MadeBundle:
+    def _make(
+        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+    ) -> MadeBundle:
         record, config = request.record, request.record.config
         look.at_all(record, self._env.options.containers)
         cgroup = self._names.below(self._names.pod(request.sandbox), record.id)
@@ -172,7 +176,7 @@ class ContainerBundles:
         self._bundles.write_spec(record.id, document)
         return MadeBundle(spec, landings)
 
-    def gather(self, request: Request, root: str) -> ContainerInputs:
+    def gather(self, request: ContainerRequest, root: str) -> ContainerInputs:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""
         config, options = request.record.config, self._env.options
         target = config.security.namespaces.target_id

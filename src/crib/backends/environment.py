@@ -14,7 +14,7 @@ from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, Settings
 
 
-class LayerMounts(Protocol):
+class SharedLayers(Protocol):
     """Where image layers are mounted, each once and shared."""
 
     async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
@@ -30,7 +30,7 @@ class HandlerOpening:
     settings: Settings
     paths: Paths
     host: HostFacts
-    layers: LayerMounts
+    layers: SharedLayers
     others: frozenset[str] | None = None
     """Given to the default handler: those that look after themselves. It looks after what all others made."""
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from crib.backends.environment import HandlerOpening, LayerMounts
+from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.oci.handler import OciHandler
 from crib.model.errors import Broken, CribError
 from crib.model.facts import HostFacts
@@ -35,7 +35,7 @@ KINDS: Final[dict[str, HandlerKind]] = {"oci": OciHandler}
 
 
 def closed_handlers(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
 ) -> Mapping[HandlerName, Handler]:
     """None can run anything, but what they made can be removed, also where their programs are gone."""
     openings = _openings(settings, paths, facts, layers)
@@ -43,7 +43,7 @@ def closed_handlers(
 
 
 async def open_handlers(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts, *, to_run: bool = True
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers, *, to_run: bool = True
 ) -> Mapping[HandlerName, Handler]:
     """Probe each. One that cannot be used runs nothing and tells why; the default one is an error `to_run`.
 
@@ -63,7 +63,7 @@ async def open_handlers(
 
 
 def _openings(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
 ) -> dict[HandlerName, HandlerOpening]:
     default = HandlerName(settings.default_handler)
     names = dict.fromkeys((*map(HandlerName, settings.handlers), default))

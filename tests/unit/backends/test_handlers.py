@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from crib.backends import handlers
-from crib.backends.environment import HandlerOpening, LayerMounts
+from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.model.errors import Broken
 from crib.model.ids import HandlerName
@@ -18,7 +18,7 @@ from crib.model.settings import HandlerSettings, Settings
 from crib.ports.handler import Handler
 from tests.unit.ocispec.inputs_for_tests import HOST
 
-NO_LAYERS = cast(LayerMounts, None)
+NO_LAYERS = cast(SharedLayers, None)
 
 
 @dataclass

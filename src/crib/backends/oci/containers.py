@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
-from crib.backends.container_bundles import ContainerBundles, Request
+from crib.backends.container_bundles import ContainerBundles, ContainerRequest
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
@@ -58,7 +58,7 @@ class Containers:
         self._told_of_null_device = False
         self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
-    async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
+    async def create(self, request: ContainerRequest, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
         record = request.record
         self._env.require_usable()

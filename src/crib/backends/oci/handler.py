@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from crib.backends.bundle.bundles import Bundles
-from crib.backends.container_bundles import ContainerBundles, Request
-from crib.backends.environment import HandlerOpening, LayerMounts
+from crib.backends.container_bundles import ContainerBundles, ContainerRequest
+from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.explanations import Explanations
 from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
@@ -56,6 +56,7 @@ from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports.clocks import StageTimer
 from crib.ports.handler import CreatedContainer, Observation
+from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -89,7 +90,7 @@ class OciHandler:
         """See HandlerKind."""
         return cls(closed_environment(opening, problem), opening.layers)
 
-    def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
+    def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
@@ -138,7 +139,7 @@ class OciHandler:
     async def create(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
-        created = await self._containers.create(Request(record, sandbox, image), stage)
+        created = await self._containers.create(ContainerRequest(record, sandbox, image), stage)
         if note := await self._bundles.note(record.id):
             self._oom.made(note)
         await self._updates.created(record)
@@ -148,7 +149,7 @@ class OciHandler:
     async def explain(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
     ) -> ExplainedSpec:
-        return await self._explanations.explain(Request(record, sandbox, image))
+        return await self._explanations.explain(ContainerRequest(record, sandbox, image))
 
     def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
         with trying(f"reading the spec of {record.id}"):
@@ -176,19 +177,15 @@ class OciHandler:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(
-            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
-        )
-        try:
+        async with Beside() as beside:
+            running = beside.start(
+                what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+            )
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
                 if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
-        finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):
