@@ -127,3 +127,19 @@ def test_rooms_without_input_and_output_do_not_wait(room: str) -> None:
 def test_every_module_says_what_it_is_for() -> None:
     silent = [name_of(path) for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_backends_turn_the_kernels_errors_into_words_in_one_module() -> None:
+    """Else than there an OSError is only raised again, in the processes that read images."""
+    users = {
+        name_of(path)
+        for path in modules()
+        if path.is_relative_to(SOURCE / "backends")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "strerror" and ast.unparse(node.value) != "os"
+    }
+    assert users == {
+        "backends/failures.py",
+        *(f"backends/images/worker/{name}.py" for name in ("layer_file", "spool")),
+        "backends/images/unpacked/tree_writer.py",
+    }
