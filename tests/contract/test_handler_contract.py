@@ -20,6 +20,7 @@ from crib.engine.containers.execute import run_command
 from crib.host.mounts import unmount
 from crib.host.namespaces import run_in_namespace
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ExecCommand, Exit
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, CribError, InvalidRequest, TimedOut, Unavailable, WrongState
 from crib.model.ids import HandlerName, ImageId, new_container_id, new_sandbox_id
 from crib.model.image import ImageConfig
@@ -34,10 +35,12 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress, TerminalSize
+from crib.ports.containers import CreateRequest
 from crib.ports.handler import Handler
 from crib.ports.networks import PodNetwork
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
+from tests.fakes.host import FakeHost
 from tests.fakes.world import bounded
 from tests.system.labs.oci_setup import LAYER, oci_lab
 from tests.system.labs.pod_namespaces import no_stage
@@ -55,7 +58,7 @@ class HandlerLab:
     logs: str
 
     def __post_init__(self) -> None:
-        self._exits = self.handler.exits()
+        self._exits = self.handler.containers.exits()
 
     async def pod(self, **sysctls: str) -> SandboxRecord:
         namespaces = NamespaceOptions(NamespaceMode.POD, NamespaceMode.CONTAINER, NamespaceMode.POD)
@@ -74,7 +77,8 @@ class HandlerLab:
             boot_id="",
         )
         async with bounded():
-            infra = await self.handler.prepare_pod(record, no_stage)
+            await self.handler.pods.prepare(record, no_stage)
+            infra = await self.handler.pods.start(record, no_stage)
         return replace(record, state=SandboxState.READY, infra=infra)
 
     def container(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
@@ -94,7 +98,8 @@ class HandlerLab:
     async def created(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
         record = self.container(sandbox, *argv, **fields)
         async with bounded():
-            made = await self.handler.create(record, sandbox, ImageConfig(env=("PATH=/bin",)), no_stage)
+            request = CreateRequest(record, sandbox, ImageConfig(env=("PATH=/bin",)))
+            made = await self.handler.containers.create(request, no_stage)
         return replace(
             record,
             state=ContainerState.CREATED,
@@ -106,7 +111,7 @@ class HandlerLab:
     async def running(self, sandbox: SandboxRecord, *argv: str, **fields: bool) -> ContainerRecord:
         record = await self.created(sandbox, *argv, **fields)
         async with bounded():
-            await self.handler.start(record)
+            await self.handler.containers.start(record)
         return replace(record, state=ContainerState.RUNNING)
 
     async def exit_of(self, record: ContainerRecord) -> Exit:
@@ -118,19 +123,19 @@ class HandlerLab:
 
     async def gone(self, record: ContainerRecord) -> None:
         """Kill it and wait until it is told, so that nothing outlives the test."""
-        await self.handler.signal(record, signal.SIGKILL, everyone=True)
+        await self.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         await self.exit_of(record)
-        await self.handler.delete(record)
+        await self.handler.containers.delete(record)
 
     @contextlib.asynccontextmanager
     async def echoing(self, sandbox: SandboxRecord) -> AsyncIterator[PodAddress]:
         """Somebody listens on a port of the pod and sends back what comes."""
         if isinstance(self.handler, FakeHandler):
             address = PodAddress("tcp", 7)
-            self.handler.pods[sandbox.id].echoes.add(address)
+            self.handler.host.pods[sandbox.id].echoes.add(address)
             yield address
             return
-        netns = self.handler.netns_path(sandbox)
+        netns = self.handler.pods.netns_path(sandbox)
         await bring_loopback_up(PodNetwork(sandbox.id, sandbox.config.metadata, netns))
         listening = run_in_namespace(netns, "net", lambda: socket.create_server(("127.0.0.1", 0)))
         server = await asyncio.start_server(_echo, sock=listening)
@@ -140,9 +145,9 @@ class HandlerLab:
     def lose(self, sandbox: SandboxRecord) -> None:
         """Somebody takes a namespace of the pod away."""
         if isinstance(self.handler, FakeHandler):
-            self.handler.lose(sandbox.id)
+            self.handler.host.lose(sandbox.id)
         else:
-            unmount(self.handler.netns_path(sandbox))
+            unmount(self.handler.pods.netns_path(sandbox))
 
     async def close(self) -> None:
         close = getattr(self._exits, "aclose", None)
@@ -183,11 +188,15 @@ async def finish(session: Session) -> tuple[int, bytes, bytes]:
     return code, out, err
 
 
-@pytest.fixture(params=["fake", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])])
+@pytest.fixture(
+    params=["fake", "elsewhere", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])]
+)
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
     async with contextlib.AsyncExitStack() as stack:
-        if request.param == "fake":
-            made = HandlerLab(FakeHandler(ManualClock()), "/logs")
+        if request.param != "oci":
+            clock = ManualClock()
+            host = FakeHost(clock, elsewhere=request.param == "elsewhere")
+            made = HandlerLab(FakeHandler(clock, host), "/logs")
         else:
             real = await stack.enter_async_context(oci_lab())
             made = HandlerLab(real.handler, real.logs)
@@ -203,18 +212,18 @@ async def test_a_handler_whose_programs_are_there_is_ready(lab: HandlerLab) -> N
 async def test_a_prepared_pod_is_alive_until_it_is_stopped(lab: HandlerLab) -> None:
     pod = await lab.pod()
     async with bounded():
-        assert await lab.handler.pod_alive(pod)
-        assert pod.id in lab.handler.netns_path(pod)
-        await lab.handler.stop_pod(pod)
-        assert not await lab.handler.pod_alive(pod)
-        await lab.handler.remove_pod(pod)
+        assert await lab.handler.pods.alive(pod)
+        assert pod.id in lab.handler.pods.netns_path(pod)
+        await lab.handler.pods.stop(pod)
+        assert not await lab.handler.pods.alive(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_pod_that_loses_a_namespace_is_told_and_no_other(lab: HandlerLab) -> None:
     pods = {pod.id: pod for pod in [await lab.pod() for _ in range(3)]}
     whole, early, late = pods.values()
     lab.lose(early)
-    losses = lab.handler.lost_pods(pods.values)
+    losses = lab.handler.pods.losses(pods.values)
     async with bounded():
         assert await anext(losses) == early.id
         del pods[early.id]
@@ -222,17 +231,17 @@ async def test_a_pod_that_loses_a_namespace_is_told_and_no_other(lab: HandlerLab
         assert await anext(losses) == late.id
         await losses.aclose()  # type: ignore[attr-defined]  # both are generators
         for pod in (whole, early, late):
-            await lab.handler.remove_pod(pod)
+            await lab.handler.pods.remove(pod)
 
 
 async def test_stopping_and_removing_a_pod_twice_or_unmade_is_fine(lab: HandlerLab) -> None:
     pod = await lab.pod()
     async with bounded():
         for _ in range(2):
-            await lab.handler.stop_pod(pod)
+            await lab.handler.pods.stop(pod)
         for _ in range(2):
-            await lab.handler.remove_pod(pod)
-        await lab.handler.remove_pod(replace(pod, id=new_sandbox_id()))
+            await lab.handler.pods.remove(pod)
+        await lab.handler.pods.remove(replace(pod, id=new_sandbox_id()))
 
 
 async def test_a_sysctl_of_the_host_is_refused(lab: HandlerLab) -> None:
@@ -245,54 +254,75 @@ async def test_an_explanation_is_the_spec_with_origins_and_makes_nothing(lab: Ha
     record = lab.container(pod, "/bin/sleep", "5")
     image = ImageConfig(entrypoint=("/bin/never",))
     async with bounded():
-        told = await lab.handler.explain(record, pod, image)
+        told = await lab.handler.containers.explain(CreateRequest(record, pod, image))
         assert json.loads(told.spec)["process"]["args"] == ["/bin/sleep", "5"]
         assert told.origins["/process/args"] == "container command"
-        assert (await lab.handler.observe(record)).status == "gone"
+        assert (await lab.handler.containers.observe(record)).status == "gone"
         bare = replace(record, config=replace(record.config, command=()))
-        told = await lab.handler.explain(bare, pod, image)
+        told = await lab.handler.containers.explain(CreateRequest(bare, pod, image))
         assert told.origins["/process/args"] == "image ENTRYPOINT"
         with pytest.raises(InvalidRequest, match="command"):
-            await lab.handler.explain(bare, pod, ImageConfig())
-        await lab.handler.remove_pod(pod)
+            await lab.handler.containers.explain(CreateRequest(bare, pod, ImageConfig()))
+        await lab.handler.pods.remove(pod)
+
+
+async def test_what_edits_change_is_in_the_container_and_is_told_with_its_origin(lab: HandlerLab) -> None:
+    pod = await lab.pod()
+    record = lab.container(pod)
+    edits = (
+        ContainerEdits("plugin 10-first", env=(("COLOUR", "blue"), ("SHAPE", "round"))),
+        ContainerEdits("plugin 20-second", env=(("COLOUR", "red"),)),
+    )
+    request = CreateRequest(record, pod, ImageConfig(), edits)
+    async with bounded():
+        told = await lab.handler.containers.explain(request)
+        env = json.loads(told.spec)["process"]["env"]
+        places = {entry: f"/process/env/{position}" for position, entry in enumerate(env)}
+        assert "COLOUR=blue" not in env
+        assert "plugin 20-second" in told.origins[places["COLOUR=red"]]
+        assert told.origins[places["SHAPE=round"]] == "plugin 10-first"
+        made = await lab.handler.containers.create(request, no_stage)
+        assert json.loads(lab.handler.containers.made_spec(record))["process"]["env"] == env
+        await lab.gone(replace(record, process=made.process, monitor=made.monitor, user=made.user))
+        await lab.handler.pods.remove(pod)
 
 
 async def test_the_specs_of_what_was_made_are_told_until_it_is_gone(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.created(pod, "/bin/sleep", "5")
-    assert json.loads(lab.handler.made_spec(record))["process"]["args"] == ["/bin/sleep", "5"]
-    network = {"type": "network", "path": lab.handler.netns_path(pod)}
-    assert network in json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"]
+    assert json.loads(lab.handler.containers.made_spec(record))["process"]["args"] == ["/bin/sleep", "5"]
+    network = {"type": "network", "path": lab.handler.pods.netns_path(pod)}
+    assert network in json.loads(lab.handler.pods.made_spec(pod))["linux"]["namespaces"]
     await lab.gone(record)
-    assert lab.handler.made_spec(record) == b""
+    assert lab.handler.containers.made_spec(record) == b""
     lab.lose(pod)
-    assert network not in json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"]
+    assert network not in json.loads(lab.handler.pods.made_spec(pod))["linux"]["namespaces"]
     async with bounded():
-        await lab.handler.remove_pod(pod)
-    assert json.loads(lab.handler.made_spec(pod))["linux"]["namespaces"] == []
+        await lab.handler.pods.remove(pod)
+    assert json.loads(lab.handler.pods.made_spec(pod))["linux"]["namespaces"] == []
 
 
 async def test_a_container_lives_from_created_to_gone(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.created(pod)
     async with bounded():
-        seen = await lab.handler.observe(record)
+        seen = await lab.handler.containers.observe(record)
         assert (seen.status, seen.exit, seen.monitor_alive) == ("created", None, True)
-        await lab.handler.start(record)
-        seen = await lab.handler.observe(record)
+        await lab.handler.containers.start(record)
+        seen = await lab.handler.containers.observe(record)
         assert (seen.status, seen.exit, seen.monitor_alive) == ("running", None, True)
-        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         told = await lab.exit_of(record)
         assert (told.code, told.oom_killed, told.lost) == (137, False, False)
-        seen = await lab.handler.observe(record)
+        seen = await lab.handler.containers.observe(record)
         assert seen.status in ("stopped", "gone")
         assert seen.exit is not None
         assert seen.exit.code == 137
-        await lab.handler.delete(record)
-        await lab.handler.delete(record)
-        seen = await lab.handler.observe(record)
+        await lab.handler.containers.delete(record)
+        await lab.handler.containers.delete(record)
+        seen = await lab.handler.containers.observe(record)
         assert (seen.status, seen.exit) == ("gone", None)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 @pytest.mark.parametrize(
@@ -306,8 +336,8 @@ async def test_an_exit_is_told_with_its_code(lab: HandlerLab, argv: tuple[str, .
     assert told.code == code
     assert told.at > 0
     async with bounded():
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_created_container_that_is_killed_is_told_too(lab: HandlerLab) -> None:
@@ -315,7 +345,7 @@ async def test_a_created_container_that_is_killed_is_told_too(lab: HandlerLab) -
     record = await lab.created(pod)
     async with bounded():
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_exits_on_file_are_told_to_who_asks_later(lab: HandlerLab) -> None:
@@ -327,38 +357,40 @@ async def test_exits_on_file_are_told_to_who_asks_later(lab: HandlerLab) -> None
     assert (await again.exit_of(record)).code == first.code == 4
     await again.close()
     async with bounded():
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_program_that_is_not_there_fails_with_words(lab: HandlerLab) -> None:
     pod = await lab.pod()
     with pytest.raises(CribError, match=r"no-such-program|not found|No such file|no such file"):  # noqa: PT012  # at create or at start
         record = await lab.created(pod, "/no-such-program")
-        await lab.handler.start(record)
+        await lab.handler.containers.start(record)
     async with bounded():
         await lab.handler.sweep(lambda: {pod.id})
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_signalling_or_deleting_what_is_gone_is_fine(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = lab.container(pod)
     async with bounded():
-        await lab.handler.signal(record, signal.SIGTERM)
-        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.containers.signal(record, signal.SIGTERM)
+        await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_in_a_container_gives_code_and_output(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        result = await run_command(lab.handler, record, ExecCommand(("/bin/sh", "-c", "echo hi; exit 3")))
+        result = await run_command(
+            lab.handler.streams, record, ExecCommand(("/bin/sh", "-c", "echo hi; exit 3"))
+        )
         assert (result.exit_code, result.stdout, result.stderr) == (3, b"hi\n", b"")
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_that_takes_too_long_is_timed_out(lab: HandlerLab) -> None:
@@ -366,9 +398,9 @@ async def test_a_command_that_takes_too_long_is_timed_out(lab: HandlerLab) -> No
     record = await lab.running(pod)
     async with bounded():
         with pytest.raises(TimedOut):
-            await run_command(lab.handler, record, ExecCommand(("/bin/sleep", "600"), timeout=0.3))
+            await run_command(lab.handler.streams, record, ExecCommand(("/bin/sleep", "600"), timeout=0.3))
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_has_the_streams_that_were_asked_for_and_ends_after_them(lab: HandlerLab) -> None:
@@ -376,26 +408,26 @@ async def test_a_command_has_the_streams_that_were_asked_for_and_ends_after_them
     record = await lab.running(pod)
     script = ("/bin/sh", "-c", "echo hi; exit 3")
     async with bounded():
-        both = await lab.handler.exec(record, ExecProcess(script, stdout=True, stderr=True))
+        both = await lab.handler.streams.exec(record, ExecProcess(script, stdout=True, stderr=True))
         assert both.stdin is None
         assert await finish(both) == (3, b"hi\n", b"")
-        none = await lab.handler.exec(record, ExecProcess(script, stdin=True))
+        none = await lab.handler.streams.exec(record, ExecProcess(script, stdin=True))
         assert none.stdin is not None
         assert (none.stdout, none.stderr) == (None, None)
         assert (await finish(none))[0] == 3
-        tty = await lab.handler.exec(record, ExecProcess(script, tty=True, stdout=True))
+        tty = await lab.handler.streams.exec(record, ExecProcess(script, tty=True, stdout=True))
         tty.resize(TerminalSize(80, 24))
         assert tty.stderr is None
         assert await finish(tty) == (3, b"hi\r\n", b"")
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_reads_what_is_written_and_then_an_end(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        session = await lab.handler.exec(record, ExecProcess(("/bin/cat",), stdin=True, stdout=True))
+        session = await lab.handler.streams.exec(record, ExecProcess(("/bin/cat",), stdin=True, stdout=True))
         assert session.stdin is not None
         await session.stdin.write(b"one\n")
         assert await line(session.stdout) == b"one\n"
@@ -406,7 +438,7 @@ async def test_a_command_reads_what_is_written_and_then_an_end(lab: HandlerLab) 
         with pytest.raises(ConnectionError):
             await session.stdin.write(b"late")
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_can_be_ended_and_a_terminal_hung_up(lab: HandlerLab) -> None:
@@ -415,17 +447,19 @@ async def test_a_command_can_be_ended_and_a_terminal_hung_up(lab: HandlerLab) ->
     async with bounded():
         for contained in (False, True):
             process = ExecProcess(("/bin/sleep", "600"), stdout=True, contained=contained)
-            session = await lab.handler.exec(record, process)
+            session = await lab.handler.streams.exec(record, process)
             await session.kill()
             assert await finish(session) == (137, b"", b"")
             await session.close()
             await session.kill()
-        hung_up = await lab.handler.exec(record, ExecProcess(("/bin/sleep", "600"), tty=True, stdout=True))
+        hung_up = await lab.handler.streams.exec(
+            record, ExecProcess(("/bin/sleep", "600"), tty=True, stdout=True)
+        )
         await hung_up.close()
         assert await hung_up.wait() == 129
         assert await rest(hung_up.stdout) == b""
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_what_a_command_leaves_in_the_background_is_not_waited_for(lab: HandlerLab) -> None:
@@ -433,10 +467,10 @@ async def test_what_a_command_leaves_in_the_background_is_not_waited_for(lab: Ha
     record = await lab.running(pod)
     script = ("/bin/sh", "-c", "sleep 600 & echo started")
     async with bounded():
-        session = await lab.handler.exec(record, ExecProcess(script, stdout=True))
+        session = await lab.handler.streams.exec(record, ExecProcess(script, stdout=True))
         assert await finish(session) == (0, b"started\n", b"")
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_command_that_cannot_be_run_is_told_as_what_it_is(lab: HandlerLab) -> None:
@@ -446,27 +480,31 @@ async def test_a_command_that_cannot_be_run_is_told_as_what_it_is(lab: HandlerLa
         for tty in (False, True):
             with pytest.raises(Broken, match="nosuch"):
                 await finish(
-                    await lab.handler.exec(record, ExecProcess(("/bin/nosuch",), tty=tty, stdout=True))
+                    await lab.handler.streams.exec(
+                        record, ExecProcess(("/bin/nosuch",), tty=tty, stdout=True)
+                    )
                 )
-        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         await lab.exit_of(record)
         with pytest.raises(WrongState):
-            await lab.handler.exec(record, ExecProcess(("/bin/true",), stdout=True))
+            await lab.handler.streams.exec(record, ExecProcess(("/bin/true",), stdout=True))
         with pytest.raises(WrongState):
-            await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+            await lab.handler.streams.attach(record, AttachRequest(record.id, stdout=True))
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_all_who_are_attached_see_the_output_and_the_end(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod, "/bin/cat", stdin=True)
     async with bounded():
-        watcher = await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
+        watcher = await lab.handler.streams.attach(record, AttachRequest(record.id, stdout=True))
         assert watcher.stdin is None
         assert watcher.stderr is None
         for text in (b"one\n", b"two\n"):
-            writer = await lab.handler.attach(record, AttachRequest(record.id, stdin=True, stdout=True))
+            writer = await lab.handler.streams.attach(
+                record, AttachRequest(record.id, stdin=True, stdout=True)
+            )
             assert writer.stdin is not None
             await writer.stdin.write(text)
             assert await line(writer.stdout) == text
@@ -476,34 +514,34 @@ async def test_all_who_are_attached_see_the_output_and_the_end(lab: HandlerLab) 
             await writer.close()
             await writer.close()
             assert await rest(writer.stdout) == b""
-        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         assert await finish(watcher) == (137, b"", b"")
         await lab.exit_of(record)
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_with_stdin_once_a_session_s_end_is_the_input_s_and_a_watcher_s_is_not(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod, "/bin/cat", stdin=True, stdin_once=True)
     async with bounded():
-        await (await lab.handler.attach(record, AttachRequest(record.id, stdout=True))).close()
-        watcher = await lab.handler.attach(record, AttachRequest(record.id, stdout=True))
-        writer = await lab.handler.attach(record, AttachRequest(record.id, stdin=True))
+        await (await lab.handler.streams.attach(record, AttachRequest(record.id, stdout=True))).close()
+        watcher = await lab.handler.streams.attach(record, AttachRequest(record.id, stdout=True))
+        writer = await lab.handler.streams.attach(record, AttachRequest(record.id, stdin=True))
         assert writer.stdin is not None
         await writer.stdin.write(b"last\n")
         await writer.stdin.close()
         assert await finish(watcher) == (0, b"last\n", b"")
         assert await finish(writer) == (0, b"", b"")
         await lab.exit_of(record)
-        await lab.handler.delete(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.containers.delete(record)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_port_of_the_pod_is_reached_and_others_refuse(lab: HandlerLab) -> None:
     pod = await lab.pod()
     async with bounded(), lab.echoing(pod) as address:
-        stream = await lab.handler.dial(pod, [], address)
+        stream = await lab.handler.streams.dial(pod, [], address)
         await stream.write(b"hello\n")
         assert await line(stream) == b"hello\n"
         await stream.write(b"bye\n")
@@ -514,20 +552,20 @@ async def test_a_port_of_the_pod_is_reached_and_others_refuse(lab: HandlerLab) -
         stream.abort()
         stream.abort()
         with pytest.raises(Unavailable, match="refused"):
-            await lab.handler.dial(pod, [], PodAddress("tcp", 1))
+            await lab.handler.streams.dial(pod, [], PodAddress("tcp", 1))
         with pytest.raises(InvalidRequest, match="port"):
-            await lab.handler.dial(pod, [], PodAddress("udp", 0))
+            await lab.handler.streams.dial(pod, [], PodAddress("udp", 0))
     async with bounded():
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_the_log_can_be_opened_anew(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        await lab.handler.reopen_log(record)
+        await lab.handler.logs.reopen(record)
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_limits_of_created_and_running_containers_can_be_changed(lab: HandlerLab) -> None:
@@ -535,15 +573,17 @@ async def test_limits_of_created_and_running_containers_can_be_changed(lab: Hand
     wanted = Resources(cpu_shares=512, memory_limit_in_bytes=64 << 20, oom_score_adj=500)
     for record in (await lab.created(pod), await lab.running(pod)):
         async with bounded():
-            await lab.handler.update(record, wanted)
-            await lab.handler.update(replace(record, resources=wanted), replace(wanted, cpu_shares=256))
+            await lab.handler.containers.update(record, wanted)
+            await lab.handler.containers.update(
+                replace(record, resources=wanted), replace(wanted, cpu_shares=256)
+            )
             with pytest.raises(InvalidRequest, match=r"linux\.cpuset_cpus"):
-                await lab.handler.update(record, Resources(cpuset_cpus="x"))
+                await lab.handler.containers.update(record, Resources(cpuset_cpus="x"))
             await lab.gone(record)
             with pytest.raises(WrongState):
-                await lab.handler.update(record, wanted)
+                await lab.handler.containers.update(record, wanted)
     async with bounded():
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_limits_of_a_pod_can_be_changed(lab: HandlerLab) -> None:
@@ -552,35 +592,35 @@ async def test_limits_of_a_pod_can_be_changed(lab: HandlerLab) -> None:
         pod, resources=Resources(cpu_shares=512), overhead=Resources(memory_limit_in_bytes=64 << 20)
     )
     async with bounded():
-        await lab.handler.update_pod(limited)
-        await lab.handler.update_pod(replace(limited, resources=Resources(cpu_shares=100)))
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.update(limited)
+        await lab.handler.pods.update(replace(limited, resources=Resources(cpu_shares=100)))
+        await lab.handler.pods.remove(pod)
         with pytest.raises(CribError):
-            await lab.handler.update_pod(limited)
+            await lab.handler.pods.update(limited)
 
 
 async def test_a_log_is_rotated_only_if_it_is_longer_than_that(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        assert not await lab.handler.rotate_log(record, 1 << 20, 3)
-        assert await lab.handler.rotate_log(record, -1, 3)
+        assert not await lab.handler.logs.rotate(record, 1 << 20, 3)
+        assert await lab.handler.logs.rotate(record, -1, 3)
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_usage_of_a_running_container_and_its_pod_can_be_read(lab: HandlerLab) -> None:
     pod = await lab.pod()
     record = await lab.running(pod)
     async with bounded():
-        usage = await lab.handler.container_usage(record, pod)
-        pod_usage = await lab.handler.pod_usage(pod)
+        usage = await lab.handler.statistics.container(record, pod)
+        pod_usage = await lab.handler.statistics.pod(pod)
         assert usage.cgroup.cpu is not None
         assert usage.cgroup.cpu.at > 0
         assert usage.writable_layer is not None
         assert pod_usage.cgroup.cpu is not None
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerLab) -> None:
@@ -591,11 +631,11 @@ async def test_a_sweep_takes_what_is_not_known_and_leaves_the_rest(lab: HandlerL
         assert any(goes.id in line for line in told)
         assert any(lost.id in line for line in told)
         assert not any(kept.id in line or stays.id in line for line in told)
-        assert (await lab.handler.observe(stays)).status == "running"
-        assert (await lab.handler.observe(goes)).status == "gone"
-        assert not await lab.handler.pod_alive(lost)
+        assert (await lab.handler.containers.observe(stays)).status == "running"
+        assert (await lab.handler.containers.observe(goes)).status == "gone"
+        assert not await lab.handler.pods.alive(lost)
         await lab.gone(stays)
-        await lab.handler.remove_pod(kept)
+        await lab.handler.pods.remove(kept)
 
 
 async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_others(
@@ -607,9 +647,12 @@ async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_other
         with monkeypatch.context() as patch:
             names = itertools.count()
             patch.setattr(exec_module, "new_name", lambda: f"exec-abc-{next(names)}")
-            contained, other = [await lab.handler.exec(record, SLEEP), await lab.handler.exec(record, LOOSE)]
+            contained, other = [
+                await lab.handler.streams.exec(record, SLEEP),
+                await lab.handler.streams.exec(record, LOOSE),
+            ]
         again = lab.handler.restarted() if isinstance(lab.handler, FakeHandler) else lab.handler
-        now = await again.exec(record, SLEEP)
+        now = await again.streams.exec(record, SLEEP)
         await again.sweep(lambda: {pod.id, record.id})
         assert (await finish(contained))[0] == 137
         for session in (now, other):
@@ -618,13 +661,13 @@ async def test_a_sweep_ends_contained_commands_of_an_earlier_daemon_and_no_other
             await session.kill()
             await finish(session)
         await lab.gone(record)
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
 
 
 async def test_a_handler_without_pods_can_be_dismantled(lab: HandlerLab) -> None:
     pod = await lab.pod()
     async with bounded():
-        await lab.handler.remove_pod(pod)
+        await lab.handler.pods.remove(pod)
         await lab.handler.dismantle()
 
 

@@ -41,26 +41,17 @@ from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.container import ContainerRecord
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId
-from crib.model.image import ImageConfig
-from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
+from crib.model.sandbox import NamespaceMode, ProcessIdentity
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.process import process_args
 from crib.ocispec.security import volume_label
 from crib.ocispec.selinux import file_label
+from crib.ports.containers import CreateRequest
 from crib.wire import oci_runtime as oci
 
 ReadyFilter = Callable[[ContainerInputs], str]
 """See ContainerInputs.seccomp_filter; empty where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRequest:
-    """What a container is made from."""
-
-    record: ContainerRecord
-    sandbox: SandboxRecord
-    image: ImageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +85,7 @@ class ContainerBundles:
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
 
-    async def make(self, request: ContainerRequest, late: Callable[[], None]) -> MadeBundle:
+    async def make(self, request: CreateRequest, late: Callable[[], None]) -> MadeBundle:
         """Mount and write all of it. `late` is called when the thread comes back after its limit."""
         record, look = request.record, ForeignLook()
         layers = await self._layers.acquire(record.layers)
@@ -107,9 +98,7 @@ class ContainerBundles:
         except Overdue as error:
             raise Unavailable(f"{error}{look.where}") from error
 
-    async def check_started(
-        self, request: ContainerRequest, made: MadeBundle, first: ProcessIdentity
-    ) -> None:
+    async def check_started(self, request: CreateRequest, made: MadeBundle, first: ProcessIdentity) -> None:
         """Once the runtime has mounted all: look where the mounts lie, and let go of their sources."""
         record = request.record
         if made.landings:
@@ -124,7 +113,7 @@ class ContainerBundles:
         return Job(f"create of container {record.id}: {what}", owner=record.sandbox_id, limit=limit)
 
     def _make(
-        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+        self, request: CreateRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
     ) -> MadeBundle:
         record, config = request.record, request.record.config
         look.at_all(record, self._env.options.containers)
@@ -176,7 +165,7 @@ class ContainerBundles:
         self._bundles.write_spec(record.id, document)
         return MadeBundle(spec, landings)
 
-    def gather(self, request: ContainerRequest, root: str) -> ContainerInputs:
+    def gather(self, request: CreateRequest, root: str) -> ContainerInputs:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""
         config, options = request.record.config, self._env.options
         target = config.security.namespaces.target_id
@@ -198,8 +187,9 @@ class ContainerBundles:
             default_seccomp=self._env.default_seccomp,
             options=options,
             base_spec=self._env.base_spec,
-            edits=self._cdi.edits(config),
+            cdi=self._cdi.edits(config),
             hook_rules=self._hooks.rules(),
+            edits=request.edits,
             device_ownership=self._env.settings.device_ownership_from_security_context,
             seccomp_profile=read_seccomp_profile(config.security.seccomp),
             profiles=self._labels.loaded_profiles(

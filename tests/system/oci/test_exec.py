@@ -59,10 +59,12 @@ async def test_input_goes_to_the_command_and_its_end_too(made: Box) -> None:
 
 async def test_what_was_not_asked_for_is_not_there(made: Box) -> None:
     script = "cat; echo out; echo err >&2; exit 2"
-    session = await made.handler.exec(made.record, ExecProcess(("sh", "-c", script), stderr=True))
+    session = await made.handler.streams.exec(made.record, ExecProcess(("sh", "-c", script), stderr=True))
     assert (session.stdin, session.stdout) == (None, None)
     assert await finish(session) == (2, b"", b"err\n")
-    tty = await made.handler.exec(made.record, ExecProcess(("sh", "-c", "yes | head -c 99999"), tty=True))
+    tty = await made.handler.streams.exec(
+        made.record, ExecProcess(("sh", "-c", "yes | head -c 99999"), tty=True)
+    )
     assert (tty.stdin, tty.stdout, tty.stderr) == (None, None, None)
     assert await finish(tty) == (0, b"", b"")
 
@@ -223,7 +225,7 @@ async def test_a_config_that_cannot_be_read_is_what_a_command_is_refused_for(mad
 async def test_nothing_is_run_in_what_is_paused_or_has_ended(made: Box) -> None:
     with frozen(made.lab, made.record), pytest.raises(WrongState, match="paused"):
         await made.exec("true")
-    await made.handler.signal(made.record, signal.SIGKILL, everyone=True)
+    await made.handler.containers.signal(made.record, signal.SIGKILL, everyone=True)
     await comes_true(lambda: pids(made) == [])
     with pytest.raises(WrongState):
         await made.exec("true")

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.rootfs import remove_writable_layer, unmount_root
-from crib.backends.container_bundles import ContainerBundles, ContainerRequest
+from crib.backends.container_bundles import ContainerBundles
 from crib.backends.failures import trying
 from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
@@ -32,7 +32,7 @@ from crib.model.sandbox import ProcessIdentity
 from crib.model.signals import signal_number
 from crib.ocispec.init_system import STOP_SIGNAL_KEY
 from crib.ports.clocks import StageTimer
-from crib.ports.handler import CreatedContainer
+from crib.ports.containers import CreatedContainer, CreateRequest
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Containers:
         self._told_of_null_device = False
         self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
-    async def create(self, request: ContainerRequest, stage: StageTimer) -> CreatedContainer:
-        """See Handler.create."""
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        """See ContainerRuntime.create."""
         record = request.record
         self._env.require_usable()
         with trying(f"create of container {record.id}"):

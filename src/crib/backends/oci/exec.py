@@ -91,7 +91,7 @@ class Commands:
         """Cgroups of commands that are being killed."""
 
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
-        """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
+        """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
             plan = self._plan(record, process)
         # They go on whoever waits for them.

@@ -75,7 +75,7 @@ class _Change:
 
 
 class Updates:
-    """See Handler.update and Handler.update_pod."""
+    """See ContainerRuntime.update and PodRuntime.update."""
 
     def __init__(self, environment: HandlerEnvironment, bundles: Bundles) -> None:
         self._env = environment
