@@ -103,7 +103,7 @@ and mended in each version that crib takes.
                          system/oci/test_handler.py::
                          test_exec_does_not_wait_for_a_child_that_holds_the_pipe
     CVE-2021-43816       relabelling the system
-                         unit/backends/test_oci_labels.py::
+                         unit/backends/bundle/test_labels.py::
                          test_the_systems_own_is_never_relabelled
 """
 
