@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from crib.backends.environment import HandlerOpening
 from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
@@ -251,14 +252,16 @@ async def oci_lab(
         **settings,  # type: ignore[arg-type]
     )
     try:
-        environment = await open_environment(HandlerName(program), options, paths, host_facts())
+        layers = PlainLayers({LAYER: lower})
+        opening = HandlerOpening(HandlerName(program), options, paths, host_facts(), layers)
+        environment = await open_environment(opening)
     except BaseException:
         unmount_tree(top)
         shutil.rmtree(top)
         raise
     try:
         with orphans_come_here():
-            made = OciHandler(environment, PlainLayers({LAYER: lower}))
+            made = OciHandler(environment, layers)
             yield OciLab(made, environment, paths, logs)
             await made.close()
     finally:

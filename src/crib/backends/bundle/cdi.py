@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
+from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
 from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
 from crib.model.errors import InvalidRequest
@@ -127,7 +128,7 @@ def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:
         options = ("rbind", *options)
     if (not mount.type or mount.type == "bind") and not os.path.exists(mount.host_path):
         raise InvalidRequest(f"CDI device {name}: {mount.host_path} is not on this host", field=field)
-    # Never an empty type: crun takes that for no mount at all.
+    # Never an empty type: some runtimes take that for no mount at all.
     destination = os.path.normpath(mount.container_path)
     return AddedMount(destination, mount.host_path, mount.type or "bind", options)
 
@@ -136,10 +137,8 @@ def _node(node: cdi.DeviceNode, name: str, field: str) -> AddedDevice:
     path = node.host_path or node.path
     kind, major, minor = node.type, node.major, node.minor
     if not kind or not major:
-        try:
+        with trying(f"CDI device {name}: {path}", field=field):
             status = os.stat(path)
-        except OSError as error:
-            raise InvalidRequest(f"CDI device {name}: {path}: {error.strerror}", field=field) from error
         real = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
         if not real or (kind and real != kind.replace("u", "c")):
             wanted = f"a device of type {kind}" if kind else "a device"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from typing import Self
 
-from crib.backends.bundle.rootfs import SharedLayers
+from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
-from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
@@ -38,7 +39,17 @@ from crib.ports.clocks import StageTimer
 
 
 class OciHandler:
-    """See Handler; made with `open_environment`."""
+    """See Handler."""
+
+    @classmethod
+    async def open(cls, opening: HandlerOpening) -> Self:
+        """See HandlerKind."""
+        return cls(await open_environment(opening), opening.layers)
+
+    @classmethod
+    def closed(cls, opening: HandlerOpening, problem: str) -> Self:
+        """See HandlerKind."""
+        return cls(closed_environment(opening, problem), opening.layers)
 
     def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
         self._env = environment
@@ -65,7 +76,7 @@ class OciHandler:
         if dry:
             return strays.words
         for container in strays.containers:
-            await self._parts.making.delete(container)
+            await self._parts.containers.delete(container)
         for sandbox in strays.sandboxes:
             await self._parts.pods.remove_unknown(sandbox)
         with trying("removing what belongs to nobody"):

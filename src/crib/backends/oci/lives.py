@@ -8,10 +8,10 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from crib.backends.explanations import Explanations
 from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.explain import Explanations
 from crib.backends.oci.parts import HandlerParts
 from crib.backends.oci.runtime_words import runtime_words
 from crib.backends.pods.updates import Updates
@@ -60,7 +60,7 @@ class OciContainers:
 
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         record = request.record
-        created = await self._parts.making.create(request, stage)
+        created = await self._parts.containers.create(request, stage)
         if note := await self._parts.bundles.note(record.id):
             self._parts.oom.made(note)
         await self._updates.created(record)
@@ -116,7 +116,7 @@ class OciContainers:
         parts.exits.forget(record.id)
         with trying(f"delete of container {record.id}"):
             note = await parts.bundles.note(record.id)
-        await parts.making.delete(record.id, made=record.is_made)
+        await parts.containers.delete(record.id, made=record.is_made)
         cgroup = note.cgroup if note is not None else ""
         parts.usage.forget(record.id, cgroup)
         parts.oom.forget(cgroup)

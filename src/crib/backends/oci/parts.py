@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crib.backends.bundle.bundles import Bundles
-from crib.backends.bundle.rootfs import SharedLayers
+from crib.backends.container_bundles import ContainerBundles
+from crib.backends.environment import SharedLayers
 from crib.backends.oci.containers import Containers
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import Exits
@@ -26,7 +27,8 @@ class HandlerParts:
     layers: SharedLayers
     bundles: Bundles
     pods: Pods
-    making: Containers
+    making: ContainerBundles
+    containers: Containers
     signals: Signals
     exits: Exits
     usage: UsageReader
@@ -39,12 +41,14 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
     stats = StatsReader(environment.cgroups.layout)
     oom = OomKills(environment.paths, stats)
     filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
+    making = ContainerBundles(environment, bundles, layers, oom, filters.ready)
     return HandlerParts(
         environment=environment,
         layers=layers,
         bundles=bundles,
         pods=Pods(environment, InfraContainers(environment, filters)),
-        making=Containers(environment, bundles, layers, oom, filters),
+        making=making,
+        containers=Containers(environment, bundles, making, filters),
         signals=Signals(environment, bundles),
         exits=Exits(environment, bundles, oom),
         usage=UsageReader(environment.paths, stats),

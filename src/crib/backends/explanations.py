@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from crib.backends.bundle.rootfs import SharedLayers
+from crib.backends.environment import SharedLayers
 from crib.backends.failures import trying
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job
