@@ -64,6 +64,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec.Commands._start": _STATE,
     "crib.backends.oci.exec.Commands._write_process": _STATE,
     "crib.backends.oci.exec._adopted": _PROC,
+    "crib.backends.oci.exec._children": _PROC,
     "crib.backends.oci.exec._kill_started": _PROC,
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
