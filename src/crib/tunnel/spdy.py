@@ -15,7 +15,7 @@ from crib.tunnel.inbox import Inbox, Room
 from crib.wire import spdy
 from crib.wire.spdy.reader import Buffer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 WRITE_BYTES = 64 << 10
 """Of one data frame: larger ones would keep other streams of the connection waiting."""
@@ -287,7 +287,7 @@ class ServerSession(SpdySession):
         """Most peers know no windows: only without this stream its connection can be read on."""
         late = max(self._streams.values(), key=lambda stream: stream.size, default=None)
         if late is not None:
-            log.info("stream %d is reset: nobody reads it, and it holds up all others", late.stream_id)
+            _log.info("stream %d is reset: nobody reads it, and it holds up all others", late.stream_id)
             self.reset(late)
 
 
