@@ -102,7 +102,7 @@ class FakeHandler:
     async def prepare_pod(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         for name in record.config.sysctls:
             if _HOST_SYSCTL.fullmatch(name):
-                raise InvalidRequest(f"{name} is not a namespaced sysctl", field="config.linux.sysctls")
+                raise InvalidRequest(f"{name} is not a namespaced sysctl", field="linux.sysctls")
         with stage("namespaces", "pod"):
             infra = self._process() if record.config.shares_pid else None
             self.pods[record.id] = FakePod(infra)
@@ -157,7 +157,7 @@ class FakeHandler:
         config = record.config
         argv = [*(config.command or image.entrypoint), *(config.args or image.cmd)]
         if not argv:
-            raise InvalidRequest(f"image {config.image} names no command", field="config.command")
+            raise InvalidRequest(f"image {config.image} names no command", field="command")
         origin = "container command" if config.command else "image ENTRYPOINT"
         return ExplainedSpec(_spec(argv), {"": "default", "/process/args": origin})
 
@@ -282,7 +282,7 @@ class FakeHandler:
         if container is None:
             raise WrongState(f"update of container {record.id}: it has no bundle")
         if set(resources.cpuset_cpus) - set("0123456789,-"):
-            raise InvalidRequest("not a list", field="linux.cpuset_cpus")
+            raise InvalidRequest("not a list", field="cpuset_cpus")
         if 0 < resources.memory_limit_in_bytes < container.in_use:
             raise WrongState(f"update of container {record.id}: {container.in_use} bytes are in use")
         container.resources = resources

@@ -115,7 +115,7 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
 ) -> None:
     async with pod(lab) as sandbox:
         record = lab.container(sandbox, config(*command))
-        with pytest.raises(InvalidRequest, match=rf"^config\.command: create of container .*{words}"):
+        with pytest.raises(InvalidRequest, match=rf"^command: create of container .*{words}"):
             await lab.create(record, sandbox)
         await lab.handler.delete(record)
         assert not os.path.exists(record.log_path)
@@ -448,7 +448,7 @@ async def test_sysctls_of_the_pod_are_set_and_others_refused(lab: OciLab) -> Non
         {"net.ipv4.ip_forward": "x\ny"},
         {"../x": "1"},
     ):
-        with pytest.raises(InvalidRequest, match=r"config\.linux\.sysctls"):
+        with pytest.raises(InvalidRequest, match=r"linux\.sysctls"):
             async with pod(lab, sysctls=bad):
                 pass
 

@@ -18,7 +18,7 @@ from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
 
-_FIELD = "config.CDI_devices"
+_FIELD = "CDI_devices"
 _MAX_ASKED = 1000
 
 
@@ -94,7 +94,7 @@ def asked_for(config: ContainerConfig) -> Iterator[tuple[str, str]]:
     for key, value in sorted(config.annotations.items()):
         if key.startswith(cdi.ANNOTATION):
             for name in value.split(","):
-                yield name.strip(), f"config.annotations[{key}]"
+                yield name.strip(), f"annotations[{key}]"
 
 
 def _split(name: str, field: str) -> tuple[str, str]:

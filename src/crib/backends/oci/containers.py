@@ -231,7 +231,7 @@ class Containers:
         try:
             return await FOREIGN.run(job, self._prepare, request, layers, stacks, look)
         except Overdue as error:
-            raise Unavailable(f"{error}{look.where}") from error
+            raise Unavailable(f"{error}{look.where}", field=look.field) from error
 
     def _prepare(
         self, request: Request, layers: Sequence[str], stacks: Stacks, look: ForeignLook
@@ -242,7 +242,7 @@ class Containers:
         cgroup = names.below(names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
         if record.log_path:
-            check_log(record.log_path, "config.log_path")
+            check_log(record.log_path, "log_path")
         note = BundleNote(
             self._env.facts.name,
             cgroup,
@@ -281,7 +281,7 @@ class Containers:
         self._volumes.prepare(record, idmap, volume_label(inputs))
         look.go_on()
         if record.log_path:
-            make_log_directory(os.path.dirname(record.log_path), "config.log_path")
+            make_log_directory(os.path.dirname(record.log_path), "log_path")
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
         self._volumes.fill(root, inputs.declared_volumes, files)
         self._bundles.write_spec(record.id, document)

@@ -207,7 +207,7 @@ class OciHandler:
         await self._updates.container(record, resources)
 
     async def update_pod(self, record: SandboxRecord) -> None:
-        await self._updates.pod(record, "resources")
+        await self._updates.pod(record)
 
     async def delete(self, record: ContainerRecord) -> None:
         self._exits.forget(record.id)

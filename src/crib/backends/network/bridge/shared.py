@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_FIELD: Final = "runtime_config.network_config.pod_cidr"
+_FIELD: Final = "pod_cidr"
 POLICY_SECONDS: Final = 60.0
 """For so long what the host's firewall does is believed: looking lists all of its chains."""
 

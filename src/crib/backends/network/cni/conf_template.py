@@ -19,7 +19,7 @@ from crib.wire.go_template import TEMPLATE_BYTES, MalformedTemplate, render
 
 FILE_NAME: Final = "10-crib.conflist"
 RANGES: Final = 16
-FIELD: Final = "runtime_config.network_config.pod_cidr"
+FIELD: Final = "pod_cidr"
 _SETTING: Final = "network.cni_conf_template"
 _DEFAULT_ROUTES: Final = {4: "0.0.0.0/0", 6: "::/0"}
 
