@@ -12,11 +12,11 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli import upkeep_app as upkeep
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
 from crib.cli.network_commands import network
-from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, Session, fill_standard_streams, quiet
+from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fill_standard_streams, quiet
+from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Look at pods", "Images", "The node"
@@ -61,11 +61,11 @@ def _globals(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    ctx.obj = Session(endpoint, os.path.abspath(pods_dir), timeout)
+    ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunOptions, _RUN)
-def run(session: Session, options: args.RunOptions) -> None:
+@command(app, args.RunCommandOptions, _RUN)
+def run(session: CliSession, options: args.RunCommandOptions) -> None:
     """Run the pods of a Kubernetes manifest.
 
     Takes v1 Pods (several documents, or a List): pulls what is missing, makes the sandbox, runs the init
@@ -81,7 +81,7 @@ def run(session: Session, options: args.RunOptions) -> None:
 
 
 @command(app, args.StopOptions, _RUN)
-def stop(session: Session, options: args.StopOptions) -> None:
+def stop(session: CliSession, options: args.StopOptions) -> None:
     """Stop pods: the stop signal, the grace period, then SIGKILL. Logs and volumes stay until crib rm."""
     from crib.cli import lifecycle
 
@@ -89,7 +89,7 @@ def stop(session: Session, options: args.StopOptions) -> None:
 
 
 @command(app, args.RmOptions, _RUN)
-def rm(session: Session, options: args.RmOptions) -> None:
+def rm(session: CliSession, options: args.RmOptions) -> None:
     """Remove pods with their containers, logs and emptyDir volumes."""
     from crib.cli import lifecycle
 
@@ -97,7 +97,7 @@ def rm(session: Session, options: args.RmOptions) -> None:
 
 
 @command(app, args.PodsOptions, _LOOK)
-def pods(session: Session, options: args.PodsOptions) -> None:
+def pods(session: CliSession, options: args.PodsOptions) -> None:
     """List pods."""
     from crib.cli import listing
 
@@ -105,7 +105,7 @@ def pods(session: Session, options: args.PodsOptions) -> None:
 
 
 @command(app, args.PsOptions, _LOOK)
-def ps(session: Session, options: args.PsOptions) -> None:
+def ps(session: CliSession, options: args.PsOptions) -> None:
     """List containers."""
     from crib.cli import listing
 
@@ -113,7 +113,7 @@ def ps(session: Session, options: args.PsOptions) -> None:
 
 
 @command(app, args.LogsOptions, _LOOK)
-def logs(session: Session, options: args.LogsOptions) -> None:
+def logs(session: CliSession, options: args.LogsOptions) -> None:
     """Show what a container wrote; its standard error goes to standard error."""
     from crib.cli import logs as work
 
@@ -121,7 +121,7 @@ def logs(session: Session, options: args.LogsOptions) -> None:
 
 
 @command(app, args.ExecOptions, _LOOK, name="exec")
-def exec_(session: Session, options: args.ExecOptions) -> None:
+def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """Run a command in a container and end with its exit code.
 
     Its output comes as it is written. With -i it gets standard input, with -it a terminal to which this one's
@@ -135,7 +135,7 @@ def exec_(session: Session, options: args.ExecOptions) -> None:
 
 
 @command(app, args.AttachOptions, _LOOK)
-def attach(session: Session, options: args.AttachOptions) -> None:
+def attach(session: CliSession, options: args.AttachOptions) -> None:
     """Join the first process of a container: see what it writes from now on, with -i type to it.
 
     Ends when the container does. On a terminal Ctrl-P Ctrl-Q leaves it running.
@@ -148,7 +148,7 @@ def attach(session: Session, options: args.AttachOptions) -> None:
 
 
 @command(app, args.ForwardOptions, _LOOK)
-def forward(session: Session, options: args.ForwardOptions) -> None:
+def forward(session: CliSession, options: args.ForwardOptions) -> None:
     """Listen here and connect to ports of a pod, until Ctrl-C.
 
     UDP ports and unix sockets of a container can be forwarded when the runtime is crib.
@@ -161,7 +161,7 @@ def forward(session: Session, options: args.ForwardOptions) -> None:
 
 
 @command(app, args.CopyOptions, _LOOK)
-def cp(session: Session, options: args.CopyOptions) -> None:
+def cp(session: CliSession, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container, which needs the program tar.
 
     Modes, times and hard links are kept; what arrives belongs to who copies. Sparse files are sent in full.
@@ -176,7 +176,7 @@ def cp(session: Session, options: args.CopyOptions) -> None:
 
 
 @command(app, args.InspectOptions, _LOOK)
-def inspect(session: Session, options: args.InspectOptions) -> None:
+def inspect(session: CliSession, options: args.InspectOptions) -> None:
     """Show everything about a pod, a container or an image."""
     from crib.cli import inspection
 
@@ -184,7 +184,7 @@ def inspect(session: Session, options: args.InspectOptions) -> None:
 
 
 @command(app, args.ExplainSpecOptions, _LOOK, name="explain")
-def explain_spec(session: Session, options: args.ExplainSpecOptions) -> None:
+def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
     """Show the OCI spec that a manifest gives or a container has, each field with its origin.
 
     Nothing is made, run or pulled. Origins are what a field depends on: the container's or the pod's
@@ -199,7 +199,7 @@ def explain_spec(session: Session, options: args.ExplainSpecOptions) -> None:
 
 
 @command(app, args.TimelineOptions, _LOOK)
-def timeline(session: Session, options: args.TimelineOptions) -> None:
+def timeline(session: CliSession, options: args.TimelineOptions) -> None:
     """Show where the milliseconds of a pod's start went, stage by stage."""
     from crib.cli import timeline as work
 
@@ -207,7 +207,7 @@ def timeline(session: Session, options: args.TimelineOptions) -> None:
 
 
 @command(app, node_args.WorkOptions, _NODE)
-def work(session: Session, options: node_args.WorkOptions) -> None:
+def work(session: CliSession, options: node_args.WorkOptions) -> None:
     """Show what is under way: each verb with its object and its stage, and what threads wait for."""
     from crib.cli import work as commands
 
@@ -215,7 +215,7 @@ def work(session: Session, options: node_args.WorkOptions) -> None:
 
 
 @command(app, node_args.AbandonOptions, _NODE)
-def abandon(session: Session, options: node_args.AbandonOptions) -> None:
+def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
     """Give up on a pod or a container whose verbs hang; it is taken away in the background.
 
     Who waits for its verbs is told at once, its name is free for the next attempt, and it is shown as
@@ -229,7 +229,7 @@ def abandon(session: Session, options: node_args.AbandonOptions) -> None:
 
 
 @command(app, args.ImagesOptions, _IMAGES)
-def images(session: Session, options: args.ImagesOptions) -> None:
+def images(session: CliSession, options: args.ImagesOptions) -> None:
     """List images."""
     from crib.cli import listing
 
@@ -237,7 +237,7 @@ def images(session: Session, options: args.ImagesOptions) -> None:
 
 
 @command(app, args.PullOptions, _IMAGES)
-def pull(session: Session, options: args.PullOptions) -> None:
+def pull(session: CliSession, options: args.PullOptions) -> None:
     """Pull images and write their ids.
 
     Shows how far each layer is, and which registry or mirror it comes from. Without credentials the runtime
@@ -252,15 +252,15 @@ def pull(session: Session, options: args.PullOptions) -> None:
 
 
 @command(app, args.ImportOptions, _IMAGES, name="import")
-def import_(session: Session, options: args.ImportOptions) -> None:
+def import_(session: CliSession, options: args.ImportOptions) -> None:
     """Import images from an archive on this node and write their names."""
     from crib.cli import images as work
 
     session.run(work.import_archive(session, options))
 
 
-@command(image, args.CheckOptions, _IMAGES)
-def check(session: Session, options: args.CheckOptions) -> None:
+@command(image, args.CheckOptions, _IMAGES, name="check")
+def check_images(session: CliSession, options: args.CheckOptions) -> None:
     """Compare images' layers on disk with what was recorded when they were written.
 
     Shows each damaged layer with the images that have it, and ends with 1 when damage remains. --repair
@@ -272,7 +272,7 @@ def check(session: Session, options: args.CheckOptions) -> None:
 
 
 @command(image, args.ExportOptions, _IMAGES)
-def export(session: Session, options: args.ExportOptions) -> None:
+def export(session: CliSession, options: args.ExportOptions) -> None:
     """Write images to an archive on this node, for crib import or docker load elsewhere."""
     from crib.cli import images as work
 
@@ -280,7 +280,7 @@ def export(session: Session, options: args.ExportOptions) -> None:
 
 
 @command(registry, args.ExplainOptions, _IMAGES)
-def explain(session: Session, options: args.ExplainOptions) -> None:
+def explain(session: CliSession, options: args.ExplainOptions) -> None:
     """Show who would be asked for an image, in which order, with what and why.
 
     Nobody is asked. Also shown: whether the image policy lets it in.
@@ -291,7 +291,7 @@ def explain(session: Session, options: args.ExplainOptions) -> None:
 
 
 @command(app, args.RmiOptions, _IMAGES)
-def rmi(session: Session, options: args.RmiOptions) -> None:
+def rmi(session: CliSession, options: args.RmiOptions) -> None:
     """Remove images."""
     from crib.cli import images as work
 
@@ -299,21 +299,43 @@ def rmi(session: Session, options: args.RmiOptions) -> None:
 
 
 @command(app, args.InfoOptions, _NODE)
-def info(session: Session, options: args.InfoOptions) -> None:
+def info(session: CliSession, options: args.InfoOptions) -> None:
     """Show whether the runtime is ready, and what it found on this node."""
     from crib.cli import info as work
 
     session.run(work.info(session, options))
 
 
-command(app, upkeep.NodeCheckOptions, _NODE)(upkeep.check)
-command(app, upkeep.WipeOptions, _NODE)(upkeep.wipe)
+@command(app, NodeCheckOptions, _NODE)
+def check(session: CliSession, options: NodeCheckOptions) -> None:
+    """Check everything of this node, a line for each thing that is wrong or worth telling.
+
+    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
+    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
+    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.check(session, options)))
+
+
+@command(app, WipeOptions, _NODE)
+def wipe(session: CliSession, options: WipeOptions) -> None:
+    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
+
+    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
+    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
+    that is damaged too: missing programs and directories, unreadable records.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.wipe(session, options)))
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
 _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
-command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
+command(_bench_group, _bench.PullBenchOptions, _NODE)(_bench.pull)
 command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 

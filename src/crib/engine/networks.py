@@ -19,7 +19,7 @@ from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
 from crib.ports.networks import PodNetwork
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 LOOK_AFTER_SECONDS = 5.0
@@ -65,7 +65,7 @@ class Networks:
             try:
                 await self._core.ports.networks.readiness()
             except Exception:
-                log.exception("%s could not be looked at; the next look comes", shared)
+                _log.exception("%s could not be looked at; the next look comes", shared)
 
     async def list(self) -> Sequence[NetworkInfo]:
         """The node's networks."""
@@ -139,7 +139,7 @@ class Networks:
                 return replace(found, problem=f"it cannot be checked: {error}")
             if not found.problem or not repair:
                 return found
-            log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
+            _log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
             try:
                 # Not on the pod's own timeline: that is of its start.
                 attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
@@ -170,7 +170,7 @@ class Networks:
             return
         if attachment.addresses != record.network.addresses:
             before, now = ", ".join(record.network.addresses), ", ".join(attachment.addresses)
-            log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
+            _log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
         self._core.sandboxes.put(replace(record, network=attachment))
 
     async def _check_for_ever(self) -> None:
@@ -182,16 +182,16 @@ class Networks:
                     if found.problem:
                         await self._attend(found, repair=settings.repair)
             except Exception:
-                log.exception("a check of all networks broke off; the next one comes")
+                _log.exception("a check of all networks broke off; the next one comes")
 
     async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
         if not repair:
-            log.error("pod %s: network: %s", found.sandbox, found.problem)
+            _log.error("pod %s: network: %s", found.sandbox, found.problem)
         elif (doubt := self._doubts.get(found.sandbox)) is None or doubt.allows(found.problem):
             record = self._core.sandboxes.get(found.sandbox)
             outcome = await self._check(record, repair=True) if record is not None else None
             if outcome is not None and outcome.repair_error:
-                log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
+                _log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
 
 
 def _name(record: SandboxRecord) -> str:

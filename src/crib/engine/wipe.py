@@ -19,7 +19,7 @@ from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.networks import Networks
-from crib.engine.sandboxes.stop import RemoveSandbox
+from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.teardown import teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, WrongState

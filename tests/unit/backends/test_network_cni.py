@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.networks import Host, open_network
 from crib.backends.network.runtime_config import (
+    Bandwidth,
     bandwidth_of,
     of_further_network,
     parse_rate,

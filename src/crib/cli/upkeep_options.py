@@ -1,4 +1,4 @@
-"""The commands `crib check` and `crib wipe`: their arguments and their help."""
+"""The arguments of `crib check` and `crib wipe`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from crib.cli.options import Format, Output
-from crib.cli.session import Session
 
 _Offline = Annotated[
     bool,
@@ -51,27 +50,3 @@ class WipeOptions:
     offline: _Offline = False
     config: _Config = ""
     output: Output = Format.TABLE
-
-
-def check(session: Session, options: NodeCheckOptions) -> None:
-    """Check everything of this node, a line for each thing that is wrong or worth telling.
-
-    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
-    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
-    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.check(session, options)))
-
-
-def wipe(session: Session, options: WipeOptions) -> None:
-    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
-
-    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
-    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
-    that is damaged too: missing programs and directories, unreadable records.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.wipe(session, options)))
