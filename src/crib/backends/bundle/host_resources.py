@@ -41,7 +41,7 @@ class ForeignLook:
         self._at = ""
         self._given_up = False
         self.field = ""
-        """That named what is being looked at; empty when it is nothing of a request."""
+        """The field that names what is being looked at; empty when a setting does."""
 
     @property
     def where(self) -> str:
@@ -65,7 +65,7 @@ class ForeignLook:
         if (profile := config.security.seccomp) is not None and profile.kind == ProfileType.LOCALHOST:
             named.append((_SECCOMP, profile.localhost_ref.removeprefix("localhost/")))
         named.append(("log_path", record.log_path))
-        looks = [*((field, path, path) for field, path in named if path.startswith("/"))]
+        looks = [(field, path, path) for field, path in named if path.startswith("/")]
         sources = [mount.source for mount in node_mounts(defaults)]
         looks += [("", path, f"setting containers.mounts {path}") for path in sources]
         for self.field, path, self._at in looks:
