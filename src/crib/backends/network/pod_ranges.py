@@ -15,7 +15,7 @@ from crib.model.errors import InvalidRequest
 _log = logging.getLogger(__name__)
 
 RANGES: Final = 16
-FIELD: Final = "runtime_config.network_config.pod_cidr"
+FIELD: Final = "pod_cidr"
 _FILE_BYTES: Final = 4096
 
 
