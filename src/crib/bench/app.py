@@ -42,14 +42,18 @@ _Endpoints = Annotated[
         "--endpoint",
         "-e",
         metavar="NAME=unix:///PATH",
-        help="A runtime to measure; give more of them to measure them in turn. Default: crib's own.",
+        help="A runtime to measure. Repeat it to measure several in turn. Default: crib.",
     ),
 ]
 _Pids = Annotated[
     list[str] | None,
-    typer.Option("--pid", metavar="NAME=PID", help="A runtime's process, where its socket does not tell it."),
+    typer.Option(
+        "--pid", metavar="NAME=PID", help="The process of a runtime, if its socket does not reveal it."
+    ),
 ]
-_Json = Annotated[str, typer.Option("--json", metavar="FILE", help="Also write figures and samples there.")]
+_Json = Annotated[
+    str, typer.Option("--json", metavar="FILE", help="Also write figures and samples to this file.")
+]
 
 
 @dataclass(frozen=True)
@@ -58,33 +62,35 @@ class BenchOptions:
     image: Annotated[
         str,
         typer.Option(
-            help="The containers' image, with sleep and true in it. The default is made from busybox."
+            help="The containers' image; it must have sleep and true. The default is made from busybox."
         ),
     ] = "localhost/crib-bench:latest"
-    number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Pods for the single calls.")] = 30
-    rounds: Annotated[
-        int, typer.Option(min=1, max=100, help="Rounds of lives and sandboxes by the dozen.")
-    ] = 3
+    number: Annotated[
+        int, typer.Option("-n", min=1, max=10_000, help="Number of pods for the single calls.")
+    ] = 30
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of concurrent lives and sandboxes.")] = 3
     only: Annotated[list[Part] | None, typer.Option(help="Measure only this part.")] = None
     handler: Annotated[
         str, typer.Option(help="The RuntimeClass handler to use; NAME=HANDLER for one runtime.")
     ] = ""
     pods: Annotated[
-        int, typer.Option(min=0, max=2000, help="Also: memory with so many pods at once; 100 is usual.")
+        int,
+        typer.Option(min=0, max=2000, help="Also measure memory with this many pods at once; 100 is usual."),
     ] = 0
     floors: Annotated[
-        bool, typer.Option("--floors", help="Also: crun and conmon alone, in the same run. Needs root.")
+        bool,
+        typer.Option("--floors", help="Also measure crun and conmon alone, in the same run. Needs root."),
     ] = False
     cni: Annotated[
         str,
         typer.Option(
             metavar="FILE",
-            help="Also: the CNI plugins of this .conflist alone, in the same run. Needs root.",
+            help="Also measure the CNI plugins of this .conflist alone, in the same run. Needs root.",
         ),
     ] = ""
-    cni_bin: Annotated[list[str] | None, typer.Option(metavar="DIRECTORY", help="Where CNI plugins are.")] = (
-        None
-    )
+    cni_bin: Annotated[
+        list[str] | None, typer.Option(metavar="DIRECTORY", help="Directory of the CNI plugins.")
+    ] = None
     cgroup_parent: Annotated[
         str,
         typer.Option(
@@ -95,7 +101,7 @@ class BenchOptions:
     seccomp: Annotated[
         bool,
         typer.Option(
-            "--seccomp", help="Containers get the runtime's seccomp profile (kubelet --seccomp-default)."
+            "--seccomp", help="Give containers the runtime's seccomp profile (as kubelet --seccomp-default)."
         ),
     ] = False
     pids: _Pids = None
@@ -106,7 +112,9 @@ class BenchOptions:
 class PullOptions:
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE", help="Images to pull; those of a registry on this node say most."),
+        typer.Argument(
+            metavar="IMAGE", help="Images to pull; a registry on this node gives the most reliable figures."
+        ),
     ]
     endpoints: _Endpoints = None
     number: Annotated[int, typer.Option("-n", min=1, max=1000, help="Rounds; each pulls twice.")] = 5
@@ -120,14 +128,17 @@ class StreamsOptions:
     image: Annotated[
         str,
         typer.Option(
-            help="The container's image, with busybox's sh, cat, dd and nc. The default is made from busybox."
+            help="The container's image; it must have busybox's sh, cat, dd and nc. "
+            "The default is made from busybox."
         ),
     ] = "localhost/crib-bench:latest"
     number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Round trips of each kind.")] = 30
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Floods and crowds of each kind.")] = 3
     size: Annotated[
         int,
-        typer.Option(min=1, max=100_000, help="MB of a flood out of a container; into it goes a quarter."),
+        typer.Option(
+            min=1, max=100_000, help="MB of a flood out of a container; a flood into it has a quarter."
+        ),
     ] = 1000
     sessions: Annotated[int, typer.Option(min=1, max=500, help="Sessions at once.")] = 100
     only: Annotated[list[StreamPart] | None, typer.Option(help="Measure only this part.")] = None
@@ -139,16 +150,18 @@ class StreamsOptions:
 class CrowdOptions:
     endpoints: _Endpoints = None
     image: Annotated[
-        str, typer.Option(help="The containers' image, with sleep in it. The default is made from busybox.")
+        str, typer.Option(help="The containers' image; it must have sleep. The default is made from busybox.")
     ] = "localhost/crib-bench:latest"
     callers: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=1000, help="Callers at once; give more of them. Default: 10, 100 and 200."),
+        typer.Option(
+            min=1, max=1000, help="Number of concurrent callers; repeatable. Default: 10, 100 and 200."
+        ),
     ] = None
     number: Annotated[
-        int, typer.Option("-n", min=1, max=100_000, help="Lives of a round, at least one a caller.")
+        int, typer.Option("-n", min=1, max=100_000, help="Lives per round, at least one per caller.")
     ] = 400
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long a crowd lists.")] = 10.0
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Duration of the lists.")] = 10.0
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of each kind.")] = 1
     handler: Annotated[str, typer.Option(help="The RuntimeClass handler to use.")] = ""
     only: Annotated[list[CrowdPart] | None, typer.Option(help="Measure only this part.")] = None
@@ -166,11 +179,11 @@ class Session(Protocol):
 
 
 def bench(session: Session, options: BenchOptions) -> None:
-    """Measure what pods cost here: single calls, whole lives, memory.
+    """Measure what pods cost on this node: single calls, whole lives, memory.
 
-    Pods are made as a kubelet makes them: a pid namespace for each container, a memory limit, two mounts, a
-    log file, the runtime's own network. Runtimes are measured in turn, pod by pod, after a warm-up; figures
-    are medians and 99th percentiles. Everything that was made is removed, also after Ctrl-C.
+    Makes pods as a kubelet does: a pid namespace for each container, a memory limit, two mounts, a log file,
+    the runtime's own network. Measures runtimes in turn, pod by pod, after a warm-up. Figures are medians and
+    99th percentiles. Removes everything that it made, even after Ctrl-C.
 
     crib bench -e crib=unix:///run/crib/crib.sock -e containerd=unix:///run/containerd/containerd.sock
     """
@@ -180,12 +193,12 @@ def bench(session: Session, options: BenchOptions) -> None:
 
 
 def pull(session: Session, options: PullOptions) -> None:
-    """Measure what pulls cost here: time, CPU, memory, and whether the runtime still answers meanwhile.
+    """Measure what pulls cost on this node: time, CPU, memory, and how well the runtime answers meanwhile.
 
-    Each round removes the image, pulls it (then sync), pulls it again while it is there, lists images, and
-    pulls it once more while Version is called every few milliseconds. Runtimes are measured in turn, after a
-    pull that is not counted. An image that was there before is there afterwards, others are removed, also
-    after Ctrl-C. Do it on a quiet node: sync and the CPU's figures are the whole machine's.
+    Each round removes the image, pulls it (then sync), pulls it again while it is present, lists images, and
+    pulls it once more while calling Version every few milliseconds. Measures runtimes in turn, after a pull
+    that does not count. An image that was there before stays; others are removed, even after Ctrl-C. Use a
+    quiet node: sync and the CPU figures are those of the whole machine.
 
     crib bench pull localhost:5000/big:1 -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
@@ -195,13 +208,12 @@ def pull(session: Session, options: PullOptions) -> None:
 
 
 def streams(session: Session, options: StreamsOptions) -> None:
-    """Measure exec, attach and port-forward here: round trips, throughput, many at once.
+    """Measure exec, attach and port-forward on this node: round trips, throughput, concurrent sessions.
 
-    Each runtime gets one pod. All that it speaks is measured, SPDY and WebSocket, in turn with the others,
-    after a warm-up: commands from the call to the exit code, with the client's own part of it; bytes out of
-    the container, into it, and out of a port; sessions at once, what each takes of CPU and of the daemon's
-    memory. Pods are removed, also after Ctrl-C. Do it on a quiet node: the CPU's figures are the whole
-    machine's.
+    Makes one pod in each runtime and measures every protocol that it speaks, SPDY and WebSocket, in turn,
+    after a warm-up: commands from the call to the exit code, with the client's own share; bytes out of the
+    container, into it, and out of a port; concurrent sessions, with the CPU and the daemon's memory for each.
+    Removes its pods, even after Ctrl-C. Use a quiet node: the CPU figures are those of the whole machine.
 
     crib bench streams -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
@@ -211,12 +223,12 @@ def streams(session: Session, options: StreamsOptions) -> None:
 
 
 def crowd(session: Session, options: CrowdOptions) -> None:
-    """Measure what is left for others while a crowd of callers works: is Version still answered at once?
+    """Measure how well the runtime serves others while a crowd of callers works: how long does Version take?
 
-    Each caller has a connection of its own, in a few processes. In the one part all of them run whole lives
-    of pods, one after the other; in the other all list pods, containers and their stats without a pause.
-    Version is called 20 times a second meanwhile, over a connection of its own. Pods are removed, also after
-    Ctrl-C. Do it on a quiet node.
+    Each caller has a connection of its own; a few processes hold them. In one part all callers run whole
+    lives of pods, one after the other; in the other they list pods, containers and their stats continuously.
+    Meanwhile Version is called 20 times a second, over a connection of its own. Removes its pods, even after
+    Ctrl-C. Use a quiet node.
 
     crib bench crowd --callers 10 --callers 200 -e crib=unix:///run/crib/crib.sock
     """

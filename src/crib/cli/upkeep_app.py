@@ -13,18 +13,19 @@ from crib.cli.session import Session
 
 _Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Without the daemon, which must not run: cribd's own program does it."),
+    typer.Option("--offline", help="Work without the daemon, which must not be running."),
 ]
 _Config = Annotated[
-    str, typer.Option("--config", metavar="FILE", help="With --offline: the daemon's configuration.")
+    str,
+    typer.Option("--config", metavar="FILE", help="With --offline: the configuration file of the daemon."),
 ]
 
 
 @dataclass(frozen=True)
 class NodeCheckOptions:
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only see whether layers are there, without reading them.")
+        bool, typer.Option("--quick", help="Only check that layers exist, without reading them.")
     ] = False
     offline: _Offline = False
     config: _Config = ""
@@ -44,21 +45,21 @@ class WipeKind(StrEnum):
 
 @dataclass(frozen=True)
 class WipeOptions:
-    kinds: Annotated[list[WipeKind], typer.Argument(help="What to remove; pods go with their containers.")]
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Remove nothing, tell only.")] = False
+    kinds: Annotated[list[WipeKind], typer.Argument(help="What to remove; pods include their containers.")]
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be removed.")] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it.")] = False
-    force: Annotated[bool, typer.Option("--force", help="End containers that run.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Kill running containers.")] = False
     offline: _Offline = False
     config: _Config = ""
     output: Output = Format.TABLE
 
 
 def check(session: Session, options: NodeCheckOptions) -> None:
-    """Check everything of this node, a line for each thing that is wrong or worth telling.
+    """Check the whole node; one line for each thing that is wrong or worth reporting.
 
-    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
-    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
-    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
+    Compares records with what runs, and what is on the host with the records; checks databases, layers,
+    networks, logs and disk space. --repair repairs as a restart, a stop or a pull would; containers keep
+    running. Exits with 0 if nothing is wrong (any more), 1 if something is, 2 if the check was not possible.
     """
     from crib.cli import upkeep as work
 
@@ -68,9 +69,9 @@ def check(session: Session, options: NodeCheckOptions) -> None:
 def wipe(session: Session, options: WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
-    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
-    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
-    that is damaged too: missing programs and directories, unreadable records.
+    Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes
+    and networks of CNI stay. --offline also removes what belongs to no record. It works on a damaged node
+    too: with missing programs and directories, or unreadable records.
     """
     from crib.cli import upkeep as work
 
