@@ -140,7 +140,7 @@ class Daemon:
                 f"probing how layers can be mounted below {paths.layer_mounts}",
                 probe_mounting,
                 paths,
-                settings.images,
+                settings.images.store,
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
             store = LayerStore(paths, settings.images, mounting)
@@ -258,7 +258,7 @@ class Daemon:
             await asyncio.sleep(period)
 
     async def _begin_upkeep(self, node: Node) -> None:
-        directory = self._settings.images.import_dir
+        directory = self._settings.images.upkeep.import_dir
         archives: list[str] = []
         if directory:
             job = Job(f"listing images.import_dir {directory}", directory, LIST_SECONDS)
@@ -317,14 +317,10 @@ async def _warm(streams: StreamServer) -> None:
 
 async def _keep_priority(nice: int) -> None:
     """So that callers are answered while pods and what starts them want all CPUs."""
-    told, session = "", False
+    share = priority.Share(nice)
     while True:
-        try:
-            session = session or priority.raise_session(nice) or True
-            priority.raise_threads(nice)
-        except OSError as error:
-            if told != (told := str(error)):
-                log.warning("nice = %d: %s; keeping the current priority", nice, error.strerror)
+        for problem in share.raise_all():
+            log.warning("nice = %d: %s", nice, problem)
         await asyncio.sleep(NICE_AGAIN)
 
 

@@ -39,8 +39,8 @@ from crib.ports.networks import PodNetwork
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.world import bounded
-from tests.system.oci_setup import LAYER, oci_lab
-from tests.system.pod_namespaces import no_stage
+from tests.system.labs.oci_setup import LAYER, oci_lab
+from tests.system.labs.pod_namespaces import no_stage
 
 FOREVER = ("/bin/sleep", "600")
 LOOSE = ExecProcess(FOREVER, stdout=True)

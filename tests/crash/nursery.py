@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.system.daemon import STOP_SECONDS, Cribd
+from tests.system.labs.daemon import STOP_SECONDS, Cribd
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LONGEST = 1 << 16

@@ -26,7 +26,7 @@ from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.crash.nursery import Born, Forked
 from tests.images import busybox_image
-from tests.system.daemon import IMAGE, STOP_SECONDS, until
+from tests.system.labs.daemon import IMAGE, STOP_SECONDS, until
 
 Work = Callable[[], Awaitable[None]]
 

@@ -32,8 +32,8 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.crash.nursery import Forked
 from tests.images import BuiltImage, Entry, busybox_image, push
 from tests.registry import running_registry
-from tests.system.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, running_cribd, until
-from tests.system.leftovers import processes_holding
+from tests.system.labs.daemon import IMAGE, SETTLE_SECONDS, Cri, Cribd, running_cribd, until
+from tests.system.labs.leftovers import processes_holding
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -21,7 +21,7 @@ from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.crash.nursery import Forked
 from tests.images import Entry, busybox_image, write_saved_archive
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.system.labs.daemon import Cri, Cribd, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -14,7 +14,7 @@ import pytest
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd, running_cribd
+from tests.system.labs.daemon import Cri, Cribd, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -18,11 +18,10 @@ from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.client.streams import StreamOptions
 from crib.wire.portforward import Target
-from tests.crash.test_killed_programs import hunting
-from tests.system.daemon import Cri, Cribd, running_cribd, until
-from tests.system.leftovers import processes_of
-from tests.system.stream_lab import BOUND, TRANSPORTS, descriptors, finish, rest, seen
-from tests.system.test_exec_load import memory
+from tests.crash.hunting import hunting
+from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.leftovers import processes_of
+from tests.system.labs.stream_lab import BOUND, TRANSPORTS, descriptors, finish, memory, rest, seen
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -18,8 +18,8 @@ import pytest
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, until
-from tests.system.network_lab import CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
+from tests.system.labs.daemon import Cri, until
+from tests.system.labs.network_lab import CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

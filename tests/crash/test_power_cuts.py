@@ -29,9 +29,9 @@ from tests.crash.fuse_disk import Op
 from tests.crash.power import PowerDisk, after_cut
 from tests.images import Entry, busybox_image, push
 from tests.registry import running_registry
-from tests.system.cni_lab import PLUGIN_DIR
-from tests.system.daemon import IMAGE, Cri, Cribd
-from tests.system.leftovers import remove_network
+from tests.system.labs.cni_lab import PLUGIN_DIR
+from tests.system.labs.daemon import IMAGE, Cri, Cribd
+from tests.system.labs.leftovers import remove_network
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -23,7 +23,7 @@ import pytest
 
 from crib.client.errors import ClientError, Unavailable
 from tests.crash.steered import Dead, Fault, Kubelet, Steered, WithHostPoints, Work, running_steered, steps_of
-from tests.system.daemon import until
+from tests.system.labs.daemon import until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -29,8 +29,8 @@ from tests.crash.steered import (
 )
 from tests.images import Entry, busybox_image, push, write_layout, write_saved_archive
 from tests.registry import running_registry
-from tests.system.leftovers import Leftovers
-from tests.system.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
+from tests.system.labs.leftovers import Leftovers
+from tests.system.labs.network_lab import FAILING, CniLab, LabCribd, cni_lab, cribd_on, failing_bridge
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 

@@ -14,12 +14,13 @@ from crib.model.facts import HostFacts
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_reference
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
-from crib.model.settings import ImageSettings, Settings
+from crib.model.settings import Settings
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeContainer, FakeHandler
 from tests.fakes.images import FakeImages, made_image
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
+from tests.fakes.settings import image_settings
 
 IMAGE = "docker.io/library/busybox:latest"
 BOUND = 20.0
@@ -101,7 +102,7 @@ class World:
 
     def __init__(self, settings: Settings | None = None, boot_id: str = "boot-1") -> None:
         self.clock = ManualClock()
-        self.settings = settings or Settings(images=ImageSettings(pull_linger=0.0))
+        self.settings = settings or Settings(images=image_settings(pull_linger=0.0))
         self.boot_id = boot_id
         self.handler = FakeHandler(self.clock)
         self.networks = FakeNetworks()

@@ -1,7 +1,7 @@
 """Any bytes over a layer's file: it is refused by one error, or it is a tree that stays inside the file.
 
 One of the targets of `targets.py`; the suite also runs it with edits from hypothesis
-(tests/unit/wire/test_erofs_reader.py), and mounts what passes (tests/system/test_erofs_mount.py).
+(tests/unit/wire/test_erofs_reader.py), and mounts what passes (tests/system/images/test_erofs_mount.py).
 """
 
 from __future__ import annotations

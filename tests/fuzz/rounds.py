@@ -27,8 +27,8 @@ from tests.fuzz.requests import METHODS, OddRequests, World
 from tests.fuzz.shrinking import smaller
 from tests.fuzz.taming import Haven, tame
 from tests.images import busybox_image, write_saved_archive
-from tests.system.daemon import SETTLE_SECONDS, Cri, Cribd
-from tests.system.leftovers import Leftovers, remove_cgroups
+from tests.system.labs.daemon import SETTLE_SECONDS, Cri, Cribd
+from tests.system.labs.leftovers import Leftovers, remove_cgroups
 
 IMAGE = "localhost:1/busybox:test"
 """Of a registry that nobody serves: a pull of it ends at once."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from crib import config
 from crib.backends.images.worker.documents import image_of
@@ -21,9 +21,9 @@ from crib.cli.manifest.plan import Site
 from crib.model.errors import InvalidRequest
 from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference
-from crib.streaming.head import BadRequest, HeadReader
-from crib.streaming.link import Link
-from crib.streaming.websocket import WebSocket, check_handshake
+from crib.streaming.head import BadRequest, HeadReader, websocket_key
+from crib.tunnel.link import Link
+from crib.tunnel.websocket import Role, WebSocket
 from crib.wire import (
     cdi,
     channel_messages,
@@ -261,9 +261,8 @@ def _outcome(data: bytes) -> None:
     for has_status in (False, True):
         remotecommand.decode_outcome(data, has_status=has_status)
     decoder = remotecommand.ResizeDecoder()
-    with suppress(remotecommand.MalformedRequest):
-        for piece in _pieces(data, 5):
-            decoder.receive(piece)
+    for piece in _pieces(data, 5):
+        assert len(decoder.receive(piece)) <= remotecommand.NEWEST_SIZES
 
 
 def _port_forward(data: bytes) -> None:
@@ -307,13 +306,13 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _websocket(data: bytes) -> None:
-    async def read() -> None:
-        socket = WebSocket(cast("Link", _Wire(_pieces(data, 50))))
+    async def read(socket: WebSocket) -> None:
         with suppress(ConnectionError):
             while await socket.part() is not None:
                 pass
 
-    _run(read())
+    for role in get_args(Role):
+        _run(read(WebSocket(cast("Link", _Wire(_pieces(data, 50))), role)))
 
 
 def _http_head(data: bytes) -> None:
@@ -322,7 +321,7 @@ def _http_head(data: bytes) -> None:
         try:
             head = await http.read()
             if head is not None and head.asks_for("websocket"):
-                check_handshake(head)
+                websocket_key(head)
         except BadRequest as problem:
             http.refuse(problem)
 

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -42,7 +43,11 @@ NEWEST_GLIBC = 36
 
 
 class LabError(Exception):
-    """What the lab cannot do, in one line for whoever called it."""
+    """What the lab cannot do, for whoever called it: one line, and below it what a program said."""
+
+
+class OutOfTime(LabError):
+    """The time that the caller had is up."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,9 @@ def require(*programs: str) -> None:
 def _check_host() -> None:
     if os.geteuid() != 0:
         raise LabError("a guest's image is made in a chroot, which needs root")
-    require("mmdebstrap", "mkfs.ext4", "ssh-keygen", "chroot")
+    if (machine := platform.machine()) != "x86_64":
+        raise LabError(f"a guest's image is made in a chroot of x86-64, and this machine is {machine}")
+    require("mmdebstrap", "unshare", "mkfs.ext4", "ssh-keygen", "chroot")
     place = next(parent for parent in (store(), *store().parents) if parent.exists())
     free = shutil.disk_usage(place).free / 2**30
     if free < NEEDED_GIB:
@@ -240,6 +247,12 @@ def _make(made_from: Recipe, directory: Path) -> None:
     print(f"made it in {took} s", file=sys.stderr)
 
 
+_APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Before a program that mounts /proc and /sys below a new system. Killed, it takes its processes and mounts
+along, so that nothing of the host is removed with the half-made system.
+"""
+
+
 def _bootstrap(made_from: Recipe, root: Path) -> None:
     """The release's packages, from where this host has its own from."""
     early = [
@@ -248,6 +261,7 @@ def _bootstrap(made_from: Recipe, root: Path) -> None:
     ]
     main, security = _mirrors()
     _step(
+        *_APART,
         "mmdebstrap",
         "--mode=root",
         "--quiet",

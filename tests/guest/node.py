@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from crib.client import Connection
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.daemon import Cri, Cribd
+from tests.system.labs.daemon import Cri, Cribd
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from crib.client.errors import TimedOut
 from crib.client.pods import Pod
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.guest.node import CHECKOUT, START_SECONDS, Node, Traces, cgroup_of, crib, init_pid, run
-from tests.system.daemon import Cri, until
+from tests.system.labs.daemon import Cri, until
 
 SETTINGS = """
 cgroup_driver = "systemd"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 
 from crib.config import MAX_BYTES, ConfigError, load, parse
+from crib.model.image_settings import ImagePolicy
+from crib.model.keys import fields_of, is_part, unwrapped
 from crib.model.settings import (
     DEFAULT_CAPABILITIES,
     ContainerDefaults,
     HandlerSettings,
-    ImagePolicy,
     Settings,
 )
 
@@ -60,8 +61,8 @@ def test_every_kind_of_value_is_taken() -> None:
     assert settings.log.level == "debug"
     assert settings.network.cni_bin_dirs == ("/a", "/b")
     assert settings.network.subnet == Settings().network.subnet
-    assert settings.images.mirrors == {"docker.io": ("http://mirror:5000",)}
-    assert settings.images.policy == (
+    assert settings.images.registries.mirrors == {"docker.io": ("http://mirror:5000",)}
+    assert settings.images.trust.policy == (
         ImagePolicy("reg.example/*", "signed", ("/etc/crib/a.pub",)),
         ImagePolicy("*", "reject", audit=True),
     )
@@ -255,10 +256,12 @@ def test_a_file_is_bounded_and_must_be_text(tmp_path: Path) -> None:
 def keys(kind: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Every dotted key and its default."""
     found: list[tuple[str, Any]] = []
-    hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        hint, name = hints[field.name], f"{prefix}{field.name}"
-        if hint is ContainerDefaults and prefix:
+        hint, _ = unwrapped(fields_of(kind)[field.name])
+        name = f"{prefix}{field.name}"
+        if is_part(fields_of(kind)[field.name]):
+            found += keys(hint, prefix)
+        elif hint is ContainerDefaults and prefix:
             found.append((name, "the node's"))
         elif dataclasses.is_dataclass(hint):
             found += keys(hint, f"{name}.")

@@ -5,33 +5,39 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 
 from crib.config import parse
 from crib.config.defaults import default_config, explanations
-from crib.model import settings as model
+from crib.model import image_settings, settings
+from crib.model.keys import fields_of, is_part, keys_of, unwrapped
 from crib.model.settings import Settings
 
-TABLES = [kind for kind in vars(model).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+TABLES = [
+    kind
+    for module in (settings, image_settings)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+]
 
 
 def uncommented(text: str) -> str:
     return re.sub(r"^#(?=[^ ])", "", text, flags=re.MULTILINE)
 
 
-def keys_of(kind: Any) -> set[str]:
+def dotted(kind: Any, above: str = "") -> set[str]:
     """The dotted keys below a table, with the one handler that there is by default."""
     found = set()
-    for name, hint in get_type_hints(kind).items():
-        inner = get_type_hints(Settings)["handlers"]
-        if hint == inner:
-            found |= {f"handlers.crun.{key}" for key in get_type_hints(get_args(inner)[1])}
-        elif dataclasses.is_dataclass(hint):
-            found |= {f"{name}.{key}" for key in keys_of(hint)}
+    for name, hint in keys_of(kind).items():
+        bare, _ = unwrapped(hint)
+        if bare == unwrapped(keys_of(Settings)["handlers"])[0]:
+            found |= {f"handlers.crun.{key}" for key in keys_of(get_args(bare)[1])}
+        elif dataclasses.is_dataclass(bare):
+            found |= dotted(bare, f"{above}{name}.")
         else:
-            found.add(name)
+            found.add(above + name)
     return found
 
 
@@ -55,7 +61,7 @@ def test_uncommented_it_says_the_defaults() -> None:
 
 
 def test_it_has_every_key() -> None:
-    assert said(tomllib.loads(uncommented(default_config()))) == keys_of(Settings)
+    assert said(tomllib.loads(uncommented(default_config()))) == dotted(Settings)
 
 
 def test_keys_of_the_tables_in_arrays_are_told() -> None:
@@ -63,7 +69,7 @@ def test_keys_of_the_tables_in_arrays_are_told() -> None:
     arrays = [
         get_args(hint)[0]
         for kind in TABLES
-        for hint in get_type_hints(kind).values()
+        for hint in fields_of(kind).values()
         if get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0])
     ]
     assert len(arrays) == 2
@@ -74,9 +80,11 @@ def test_keys_of_the_tables_in_arrays_are_told() -> None:
 
 @pytest.mark.parametrize("kind", TABLES, ids=lambda kind: str(kind.__name__))
 def test_every_key_is_explained(kind: type) -> None:
-    hints = get_type_hints(kind)
-    below = {name for name, hint in hints.items() if dataclasses.is_dataclass(hint) and kind is Settings}
-    assert hints.keys() - below - {"handlers"} <= explanations(kind).keys()
+    hints = fields_of(kind)
+    below = {name for name, hint in hints.items() if is_part(hint)}
+    if kind is Settings:
+        below |= {"handlers", *(name for name, hint in hints.items() if dataclasses.is_dataclass(hint))}
+    assert hints.keys() - below <= explanations(kind).keys()
 
 
 def test_no_line_is_longer_than_a_screen_but_for_values() -> None:

@@ -56,7 +56,8 @@ def read_boot_id() -> str:
 def _contexts() -> dict[str, str]:
     """The policy's contexts of containers; what it does not say stays as is customary."""
     said = selinux.container_contexts() if selinux.is_enabled() else {}
-    named = {"selinux_process": said.get("process", ""), "selinux_file": said.get("file", "")}
+    keys = {"selinux_process": "process", "selinux_init": "init_process", "selinux_file": "file"}
+    named = {name: said.get(key, "") for name, key in keys.items()}
     return {name: context for name, context in named.items() if context.count(":") >= 2}
 
 

@@ -4,20 +4,21 @@ A later file replaces the keys that it names, and no others: tables are merged, 
 key that is not known, a value of the wrong type or out of its bounds is refused with file, line and dotted
 key; nothing is taken of a configuration that is not right as a whole.
 
-`crib.model.settings` has the keys and their defaults; the modules here, one for each table, what their values
-must be.
+`crib.model.settings` has the keys, their defaults and their bounds; `values` knows what a value within its
+bounds is, `checks` what keys mean together.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import glob
 import os
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
-from crib.config import containers, daemon, handlers, images, network, streaming
+from crib.config.checks import check
 from crib.config.document import ConfigError, Document, Table, lay_over
-from crib.config.values import Rules
+from crib.model.keys import fields_of, is_part, unwrapped
 from crib.model.settings import Settings
 
 __all__ = ["DEFAULT_PATH", "MAX_BYTES", "ConfigError", "load", "parse"]
@@ -25,11 +26,6 @@ __all__ = ["DEFAULT_PATH", "MAX_BYTES", "ConfigError", "load", "parse"]
 DEFAULT_PATH = "/etc/crib/config.toml"
 MAX_BYTES = 1 << 20
 """Size of one configuration file at most."""
-_RULES: Rules = {
-    key: rule
-    for module in (daemon, network, streaming, images, containers, handlers)
-    for key, rule in module.RULES.items()
-}
 
 
 def load(path: str = DEFAULT_PATH, *, required: bool = False) -> Settings:
@@ -42,13 +38,13 @@ def load(path: str = DEFAULT_PATH, *, required: bool = False) -> Settings:
     for file in (path, *sorted(glob.glob(os.path.join(os.path.dirname(path), "conf.d", "*.toml")))):
         text = _read(file, required=required and file == path)
         if text is not None:
-            lay_over(merged, Document(file, text, Settings, _RULES).table())
+            lay_over(merged, Document(file, text, Settings).table())
     return _build(merged, path)
 
 
 def parse(text: str, file: str = "config.toml") -> Settings:
     """Settings from one file's text; `file` is for messages. Raises ConfigError."""
-    return _build(Document(file, text, Settings, _RULES).table(), file)
+    return _build(Document(file, text, Settings).table(), file)
 
 
 def _read(path: str, *, required: bool) -> str | None:
@@ -70,25 +66,37 @@ def _read(path: str, *, required: bool) -> str | None:
 
 
 def _build(table: Table, file: str) -> Settings:
-    settings = _construct(Settings, containers.with_node_defaults(table))
+    settings = _construct(Settings, _with_node_defaults(table))
     assert isinstance(settings, Settings)
     try:
-        daemon.check_daemon(settings)
-        containers.check_containers(settings.containers, "containers")
-        for name, handler in settings.handlers.items():
-            containers.check_containers(handler.containers, f"handlers.{name}.containers")
-        images.check_images(settings.images)
-        streaming.check_streaming(settings.streaming)
+        check(settings)
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
     return settings
 
 
-def _construct(kind: Any, value: Any) -> Any:
-    """A value of the settings from a checked TOML value."""
+def _with_node_defaults(table: Table) -> Table:
+    """Each handler's containers laid over the node's, as a later file is over an earlier one."""
+    handlers = table.get("handlers", {name: {} for name in Settings().handlers})
+    whole = {}
+    for name, handler in handlers.items():
+        containers = copy.deepcopy(table.get("containers", {}))
+        lay_over(containers, handler.get("containers", {}))
+        whole[name] = {**handler, "containers": containers}
+    return {**table, "handlers": whole}
+
+
+def _construct(hint: Any, value: Any) -> Any:
+    """A value of the settings from a checked TOML value; a part takes what is its own of the whole table."""
+    kind, _ = unwrapped(hint)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{key: _construct(hints[key], element) for key, element in value.items()})
+        return kind(
+            **{
+                name: _construct(inner, value if is_part(inner) else value[name])
+                for name, inner in fields_of(kind).items()
+                if is_part(inner) or name in value
+            }
+        )
     if get_origin(kind) is tuple:
         return tuple(_construct(get_args(kind)[0], element) for element in value)
     if isinstance(value, dict):

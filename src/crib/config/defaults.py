@@ -12,8 +12,9 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
+from crib.model.keys import fields_of, is_part, unwrapped
 from crib.model.settings import Settings
 
 _WIDTH = 100
@@ -52,19 +53,21 @@ def explanations(kind: type) -> dict[str, str]:
 
 
 def _keys(table: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
-    told, hints = explanations(type(table)), get_type_hints(type(table))
-    for field in dataclasses.fields(table):
-        if field.name in but:
-            continue
-        yield ""
-        yield from _words(told[field.name])
-        yield from _element_keys(hints[field.name])
-        yield f"#{field.name} = {_toml(getattr(table, field.name))}"
+    kind: type = type(table)
+    told = explanations(kind)
+    for name, hint in fields_of(kind).items():
+        if is_part(hint):
+            yield from _keys(getattr(table, name))
+        elif name not in but:
+            yield ""
+            yield from _words(told[name])
+            yield from _element_keys(hint)
+            yield f"#{name} = {_toml(getattr(table, name))}"
 
 
 def _element_keys(hint: Any) -> Iterator[str]:
     """Of an array of tables, those of one of them, as words."""
-    kind = get_args(hint)[0] if get_origin(hint) is tuple else None
+    kind = unwrapped(get_args(hint)[0])[0] if get_origin(hint) is tuple else None
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         told = explanations(kind)
         for field in dataclasses.fields(kind):

@@ -8,11 +8,13 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin
 
-from crib.config.values import Rules
+from crib.config.values import problem
+from crib.model.keys import Bound, keys_of, unwrapped
 
 Table = dict[str, Any]
+_Path = tuple[str, ...]
 
 _KEY = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
@@ -24,92 +26,80 @@ class ConfigError(Exception):
     """A configuration that cannot be used; the message says where and why."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Key:
-    """Where in the tables we are, and which rule counts there."""
-
-    path: tuple[str, ...] = ()
-    rule: tuple[str, ...] = ()
-    """The path with `*` for names that the administrator chooses."""
-
-    def __str__(self) -> str:
-        return ".".join(self.path)
-
-    def below(self, name: str, *, chosen: bool = False) -> _Key:
-        return _Key((*self.path, name), (*self.rule, "*" if chosen else name))
-
-
 class Document:
-    """`name` is for messages, `kind` the dataclass whose fields are the keys."""
+    """`name` is for messages, `kind` the class of settings whose keys the text may set."""
 
-    def __init__(self, name: str, text: str, kind: type, rules: Rules) -> None:
+    def __init__(self, name: str, text: str, kind: type) -> None:
         self._name = name
         self._text = text
         self._kind = kind
-        self._rules = rules
 
     def table(self) -> Table:
-        """What it says, with every value of the right type and as its rule wants it. Raises ConfigError."""
+        """What it says, with every value of the right type and within its bounds. Raises ConfigError."""
         try:
             table = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{self._name}: {error}") from error
-        self._check_table(self._kind, table, _Key())
+        self._check_table(self._kind, table, ())
         return table
 
-    def _check_table(self, kind: type, table: Table, key: _Key) -> None:
-        hints = get_type_hints(kind)
+    def _check_table(self, kind: type, table: Table, path: _Path) -> None:
+        keys = keys_of(kind)
         for name, value in table.items():
-            inner = key.below(name)
-            if name not in hints:
-                near = difflib.get_close_matches(name, hints, n=1)
-                hint = f", did you mean {key.below(near[0])}?" if near else ""
-                self._refuse(inner, f"unknown key {inner}{hint}")
-            self._check(hints[name], value, inner)
+            inner = (*path, name)
+            if name not in keys:
+                near = difflib.get_close_matches(name, keys, n=1)
+                hint = f", did you mean {'.'.join((*path, near[0]))}?" if near else ""
+                self._refuse(inner, f"unknown key {'.'.join(inner)}{hint}")
+            self._check(keys[name], value, inner)
 
-    def _check(self, kind: Any, value: Any, key: _Key) -> None:
-        """The value's type, and that of everything inside it."""
+    def _check(self, hint: Any, value: Any, path: _Path) -> None:
+        """The value's type and bounds, and those of everything inside it."""
+        kind, bounds = unwrapped(hint)
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            self._expect(isinstance(value, dict), key, "a table")
-            self._check_table(kind, value, key)
+            self._expect(isinstance(value, dict), path, "a table")
+            self._check_table(kind, value, path)
         elif get_origin(kind) is tuple:
-            self._expect(isinstance(value, list), key, "an array")
+            self._expect(isinstance(value, list), path, "an array")
             for element in value:
-                self._check(get_args(kind)[0], element, key)
-        elif isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
-            self._expect(isinstance(value, dict), key, "a table")
+                self._check(get_args(kind)[0], element, path)
+        elif get_origin(kind) is Mapping:
+            self._expect(isinstance(value, dict), path, "a table")
+            of_names, of_values = get_args(kind)
             for name, element in value.items():
-                inner = key.below(name, chosen=True)
-                if problem := self._problem(key, name):
-                    self._refuse(inner, f"{inner}: the name must be {problem}")
-                self._check(get_args(kind)[1], element, inner)
+                inner = (*path, name)
+                if wanted := _wanted(unwrapped(of_names)[1], name):
+                    self._refuse(inner, f"{'.'.join(inner)}: the name must be {wanted}")
+                self._check(of_values, element, inner)
         else:
-            self._check_scalar(kind, value, key)
+            self._check_scalar(kind, bounds, value, path)
 
-    def _check_scalar(self, kind: Any, value: Any, key: _Key) -> None:
-        wanted = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+    def _check_scalar(self, kind: Any, bounds: tuple[Bound, ...], value: Any, path: _Path) -> None:
+        types = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
         accepts: dict[Any, tuple[type, ...]] = {float: (int, float)}
         is_bool = isinstance(value, bool)
         fits = is_bool if kind is bool else isinstance(value, accepts.get(kind, (kind,))) and not is_bool
-        self._expect(fits, key, wanted[kind])
-        if problem := self._problem(key, value):
-            self._refuse(key, f"{key} is {value!r}, and must be {problem}")
+        self._expect(fits, path, types[kind])
+        key = ".".join(path)
+        if wanted := _wanted(bounds, value):
+            self._refuse(path, f"{key} is {value!r}, and must be {wanted}")
         if isinstance(value, float) and not math.isfinite(value):
-            self._refuse(key, f"{key} must be a finite number")
+            self._refuse(path, f"{key} must be a finite number")
         if isinstance(value, str) and not (value.isprintable() or not value):
-            self._refuse(key, f"{key} has control characters in it")
+            self._refuse(path, f"{key} has control characters in it")
 
-    def _problem(self, key: _Key, value: Any) -> str:
-        rule = self._rules.get(".".join(key.rule))
-        return rule(value) if rule is not None else ""
-
-    def _expect(self, fits: bool, key: _Key, what: str) -> None:
+    def _expect(self, fits: bool, path: _Path, what: str) -> None:
         if not fits:
-            self._refuse(key, f"{key} must be {what}")
+            self._refuse(path, f"{'.'.join(path)} must be {what}")
 
-    def _refuse(self, key: _Key, problem: str) -> NoReturn:
-        line = _line_of(self._text, key.path)
-        raise ConfigError(f"{self._name}:{line}: {problem}" if line else f"{self._name}: {problem}")
+    def _refuse(self, path: _Path, text: str) -> NoReturn:
+        line = _line_of(self._text, path)
+        raise ConfigError(f"{self._name}:{line}: {text}" if line else f"{self._name}: {text}")
+
+
+def _wanted(bounds: tuple[Bound, ...], value: Any) -> str:
+    """What the value must be by the first bound that it does not keep to."""
+    return next(filter(None, (problem(bound, value) for bound in bounds)), "")
 
 
 def lay_over(table: Table, other: Table) -> None:
@@ -121,9 +111,9 @@ def lay_over(table: Table, other: Table) -> None:
             table[key] = value
 
 
-def _line_of(text: str, path: tuple[str, ...]) -> int:
+def _line_of(text: str, path: _Path) -> int:
     """The line that sets a key, or that opens its table or a table in it; 0 when that cannot be told."""
-    table: tuple[str, ...] = ()
+    table: _Path = ()
     best = 0
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
@@ -139,7 +129,7 @@ def _line_of(text: str, path: tuple[str, ...]) -> int:
     return best
 
 
-def _split(dotted: str) -> tuple[str, ...]:
+def _split(dotted: str) -> _Path:
     return tuple(
         part[0] or part[1] or part[2] for part in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^.\s]+)', dotted)
     )

@@ -1,4 +1,4 @@
-"""What a value must be: each rule answers with that, for a bad value only."""
+"""What a value must be, by the bounds that stand beside its field (`crib.model.keys`)."""
 
 from __future__ import annotations
 
@@ -8,41 +8,53 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from crib.host.sysctls import check_value, required_namespace
 from crib.model.errors import InvalidRequest
 from crib.model.image import parse_reference
+from crib.model.keys import AtLeast, Between, Bound, Form, Is, OneOf
+from crib.ocispec.defaults import (
+    LOCAL_ZONE,
+    MAX_SHM_SIZE,
+    MIN_SHM_SIZE,
+    ULIMITS,
+    ZONES,
+    parse_device,
+    parse_ulimit,
+    parse_umask,
+)
+from crib.ocispec.security import KNOWN_CAPABILITIES
 
 Rule = Callable[[Any], str]
 """Says what a bad value must be, as in `at least 1`; nothing of a good one."""
-Rules = Mapping[str, Rule]
-"""By dotted key; `*` stands for a chosen name. Elements of an array are judged singly; a rule at the key of a
-table of chosen names judges each of these."""
 
 _ANY = r"\*[a-z0-9._*-]*"
 _HOST_PATTERN = re.compile(rf"(?:[a-z0-9._*-]*|\[[0-9a-f:]+\](?:{_ANY})?)(?::(?:[0-9]+|[0-9]*{_ANY}))?")
 """An address in brackets is whole; a port may go over into a `*` and what stands behind it."""
 _PATH_PATTERN = re.compile(r"[a-z0-9._/*-]*")
+_HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_VARIABLE = re.compile(r"[^=\0]+")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+_DOMAIN = re.compile(
+    r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
 
 
-def one_of(*choices: object) -> Rule:
-    text = f"one of {', '.join(map(repr, choices))}"
-    return lambda value: "" if value in choices else text
-
-
-def at_least(least: float) -> Rule:
-    return lambda value: "" if value >= least else f"at least {least}"
-
-
-def between(least: float, most: float) -> Rule:
-    return lambda value: "" if least <= value <= most else f"{least} to {most}"
+def problem(bound: Bound, value: Any) -> str:
+    """What a value must be that does not keep to the bound, as in `at least 1`; empty for one that does."""
+    match bound:
+        case OneOf(choices):
+            return "" if value in choices else f"one of {', '.join(map(repr, choices))}"
+        case AtLeast(least):
+            return "" if value >= least else f"at least {least}"
+        case Between(least, most):
+            return "" if least <= value <= most else f"{least} to {most}"
+        case Is(form, or_empty):
+            return "" if or_empty and value == "" else RULES[form](value)
 
 
 def absolute(text: str) -> str:
     good = text.startswith("/") and ".." not in text.split("/")
     return "" if good else "an absolute path without '..'"
-
-
-def absolute_or_none(text: str) -> str:
-    return absolute(text) if text else ""
 
 
 def interface_name(text: str) -> str:
@@ -98,23 +110,81 @@ def subnet(text: str) -> str:
 
 def subnet6(text: str) -> str:
     try:
-        network = ipaddress.IPv6Network(text) if text else None
+        network = ipaddress.IPv6Network(text)
     except ValueError as error:
         return f"an IPv6 range ({error})"
-    good = network is None or 64 <= network.prefixlen <= 120
-    return "" if good else "an IPv6 range with a prefix of 64 to 120 bits"
-
-
-def ip_range(text: str) -> str:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError as error:
-        return f"an address range ({error})"
-    return ""
+    return "" if 64 <= network.prefixlen <= 120 else "an IPv6 range with a prefix of 64 to 120 bits"
 
 
 def domain_name(text: str) -> str:
-    good = not text or re.fullmatch(
-        r"(?=.{1,200}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", text
-    )
-    return "" if good else "a domain name in lower case, as in pods.internal"
+    return "" if _DOMAIN.fullmatch(text) else "a domain name in lower case, as in pods.internal"
+
+
+def handler_name(text: str) -> str:
+    return "" if _HANDLER.fullmatch(text) else "an RFC 1123 label"
+
+
+def capability(name: str) -> str:
+    return "" if name in KNOWN_CAPABILITIES else "a capability without its CAP_, such as NET_RAW"
+
+
+def variable(name: str) -> str:
+    return "" if _VARIABLE.fullmatch(name) else "that of a variable"
+
+
+def sysctl(name: str) -> str:
+    try:
+        return "" if required_namespace(name) else "a sysctl of a pod's own network or IPC, in quotes"
+    except ValueError as error:
+        return f"a sysctl's ({error})"
+
+
+def shm_size(size: int) -> str:
+    good = MIN_SHM_SIZE <= size <= MAX_SHM_SIZE
+    return "" if good else f"a number of bytes from {MIN_SHM_SIZE} to {MAX_SHM_SIZE}"
+
+
+def timezone(name: str) -> str:
+    known = name == LOCAL_ZONE or (_ZONE.fullmatch(name) and os.path.isfile(f"{ZONES}/{name}"))
+    return "" if known else f"{LOCAL_ZONE} or a time zone that this machine has below {ZONES}"
+
+
+def ulimit_name(name: str) -> str:
+    return "" if name in ULIMITS else f"one of {', '.join(sorted(ULIMITS))}"
+
+
+def understood(parse: Callable[[str], object], what: str) -> Rule:
+    """The rule for what `parse` takes; it raises ValueError."""
+
+    def rule(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            return f"{what} ({error})"
+        return ""
+
+    return rule
+
+
+RULES: Mapping[Form, Rule] = {
+    Form.PATH: absolute,
+    Form.HANDLER: handler_name,
+    Form.INTERFACE: interface_name,
+    Form.SUBNET: subnet,
+    Form.SUBNET6: subnet6,
+    Form.IP_RANGE: understood(ipaddress.ip_network, "an address range"),
+    Form.IP_ADDRESS: ip_address,
+    Form.DOMAIN: domain_name,
+    Form.IMAGE: image_name,
+    Form.IMAGE_PATTERN: image_pattern,
+    Form.CAPABILITY: capability,
+    Form.DEVICE: understood(parse_device, "HOST[:CONTAINER[:PERMISSIONS]]"),
+    Form.VARIABLE: variable,
+    Form.SYSCTL: sysctl,
+    Form.SYSCTL_VALUE: understood(lambda value: check_value("", value), "one line of printable text"),
+    Form.TIMEZONE: timezone,
+    Form.ULIMIT: ulimit_name,
+    Form.ULIMIT_VALUE: understood(parse_ulimit, "SOFT:HARD, or one number for both"),
+    Form.UMASK: understood(parse_umask, "a umask"),
+    Form.SHM_SIZE: shm_size,
+}

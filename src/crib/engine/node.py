@@ -127,8 +127,8 @@ class Node:
 
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self._core = Core(settings, facts, ports)
-        self._catalogue = Catalogue(ports.records, ports.clock, settings.images.pinned)
-        policy = PolicyGuard(settings.images, ports.images)
+        self._catalogue = Catalogue(ports.records, ports.clock, settings.images.upkeep.pinned)
+        policy = PolicyGuard(settings.images.trust, ports.images)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
         self.keeper = self._core.keeper

@@ -7,6 +7,8 @@ import os
 from crib.host.processes import run
 
 PROFILES = "/sys/kernel/security/apparmor/profiles"
+REVISION = "/sys/kernel/security/apparmor/revision"
+"""A number that goes up with each profile that is loaded, replaced or removed."""
 ENABLED = "/sys/module/apparmor/parameters/enabled"
 MACROS = "/etc/apparmor.d"
 _PROFILES_LIMIT = 16 << 20
@@ -62,12 +64,40 @@ def is_enabled(path: str = ENABLED) -> bool:
         return False
 
 
-def loaded_profiles(path: str = PROFILES) -> frozenset[str]:
-    """Names of the profiles that the kernel has now. OSError when securityfs cannot be read."""
+_known: dict[str, tuple[bytes, frozenset[str]]] = {}
+"""What `loaded_profiles` last read of a path, and the revision before that."""
+
+
+def loaded_profiles(path: str = PROFILES, revision: str = REVISION) -> frozenset[str]:
+    """Names of the profiles that the kernel has now. OSError when securityfs cannot be read.
+
+    The list, which has a thousand lines on some nodes, is read anew when its revision is another one.
+    """
+    now = _revision(revision)
+    before, names = _known.get(path, (b"", frozenset()))
+    if now and now == before:
+        return names
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         text = file.read(_PROFILES_LIMIT)
     # `NAME (enforce)`, where the name may have spaces and brackets in it.
-    return frozenset(line.rpartition(" (")[0] for line in text.splitlines() if line.endswith(")"))
+    names = frozenset(line.rpartition(" (")[0] for line in text.splitlines() if line.endswith(")"))
+    _known[path] = now, names
+    return names
+
+
+def _revision(path: str) -> bytes:
+    """Nothing where the kernel does not tell."""
+    try:
+        # a second read of one descriptor would wait for the next change
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 64)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def own_profile(path: str = "/proc/self/attr/current") -> str:

@@ -1,8 +1,8 @@
 """The daemon's share of a CPU that many want; what it starts does not get it.
 
 Nice values are of threads, and a thread inherits those of the one that makes it, unless that one has
-SCHED_RESET_ON_FORK (sched(7)): its threads and programs begin at 0. So each thread of ours is told by itself,
-also those that gRPC makes, and no program or container runs with our priority.
+SCHED_RESET_ON_FORK (sched(7)): its threads and programs begin at 0, as SCHED_OTHER. So each thread of ours is
+told by itself, also those that gRPC makes, and no program or container runs with our priority.
 """
 
 from __future__ import annotations
@@ -12,21 +12,48 @@ import os
 
 _THREADS = "/proc/self/task"
 _AUTOGROUP = "/proc/self/autogroup"
-_POLICY = os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
+
+
+class Share:
+    """What `nice` (-20 to -1) asks for."""
+
+    def __init__(self, nice: int) -> None:
+        self._nice = nice
+        self._session_done = False
+        self._told: set[str] = set()
+
+    def raise_all(self) -> list[str]:
+        """Raise what is not raised yet; what could not be and was not told before."""
+        problems = []
+        if not self._session_done:
+            try:
+                raise_session(self._nice)
+                self._session_done = True
+            except OSError as error:  # the threads are another matter
+                problems.append(f"the session keeps its priority: {error.strerror}")
+        try:
+            raise_threads(self._nice)
+        except OSError as error:
+            problems.append(f"threads keep their priority: {error.strerror}")
+        fresh = [problem for problem in problems if problem not in self._told]
+        self._told.update(fresh)
+        return fresh
 
 
 def raise_threads(nice: int) -> int:
-    """Give `nice` (-20 to -1) to all threads of this process that do not have it; how many there were.
+    """Give `nice` to all threads of this process that do not have it; how many there were.
 
-    PermissionError without CAP_SYS_NICE.
+    A policy that the process was started with, such as SCHED_FIFO, is its first thread's, and becomes all
+    threads'. PermissionError without CAP_SYS_NICE.
     """
-    raised = 0
+    raised, first = 0, os.getpid()
+    policy, param = os.sched_getscheduler(first) | os.SCHED_RESET_ON_FORK, os.sched_getparam(first)
     for name in os.listdir(_THREADS):
         thread = int(name)
         with contextlib.suppress(ProcessLookupError):  # it has ended
             # Both are looked at: one that was started with this value would hand it on.
-            if os.getpriority(os.PRIO_PROCESS, thread) != nice or os.sched_getscheduler(thread) != _POLICY:
-                os.sched_setscheduler(thread, _POLICY, os.sched_param(0))
+            if os.getpriority(os.PRIO_PROCESS, thread) != nice or os.sched_getscheduler(thread) != policy:
+                os.sched_setscheduler(thread, policy, param)
                 os.setpriority(os.PRIO_PROCESS, thread, nice)
                 raised += 1
     return raised

@@ -33,6 +33,8 @@ class HostFacts:
     """Whether cgroup v2 is mounted with nsdelegate."""
     selinux_process: str = "system_u:system_r:container_t:s0"
     """Context of a container's processes, as the policy's file of container contexts says."""
+    selinux_init: str = ""
+    """The same of those whose first process is systemd; empty where the policy has none for them."""
     selinux_file: str = "system_u:object_r:container_file_t:s0"
     """Context of a container's files."""
 

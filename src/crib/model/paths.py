@@ -148,6 +148,10 @@ class Paths:
     def shm(self, sandbox: SandboxId) -> str:
         return f"{self.sandboxes}/{sandbox}/shm"
 
+    def infra(self, sandbox: SandboxId) -> str:
+        """The bundle of its infra process."""
+        return f"{self.sandbox(sandbox)}/infra"
+
     def etc(self, sandbox: SandboxId, name: str) -> str:
         """`name` is one of hosts, hostname, resolv.conf."""
         return f"{self.sandboxes}/{sandbox}/{name}"

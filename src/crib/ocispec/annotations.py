@@ -16,7 +16,7 @@ from crib.wire import oci_runtime as oci
 def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str, str]:
     """The pod's that are let through, over them the container's, over them ours; `limits` are the spec's."""
     metadata = inputs.sandbox.config.metadata
-    compiled = {"run.oci.seccomp_bpf_data": inputs.seccomp_filter} if inputs.seccomp_filter else {}
+    compiled = compiled_filter(inputs.seccomp_filter)
     if ".slice:" in inputs.cgroups_path:
         # crun would put the container one cgroup further down, where nobody looks for it.
         compiled["run.oci.systemd.subgroup"] = ""
@@ -36,3 +36,8 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
         "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
         "io.kubernetes.cri.sandbox-uid": metadata.uid,
     }
+
+
+def compiled_filter(filter_: str) -> dict[str, str]:
+    """What has crun take a seccomp filter instead of compiling its profile (crun(1)); empty: nothing."""
+    return {"run.oci.seccomp_bpf_data": filter_} if filter_ else {}

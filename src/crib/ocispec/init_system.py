@@ -17,7 +17,6 @@ from crib.ocispec.inputs import ContainerInputs
 from crib.wire import oci_runtime as oci
 
 WRITABLE = ("io.crib.writable-cgroups", "io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw")
-CHOICES = ("systemd", "always", "never")
 SYSTEMD = "systemd"
 STOP_SIGNAL_KEY = "org.opencontainers.image.stopSignal"
 """image-spec, conversion.md."""

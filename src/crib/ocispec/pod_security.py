@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from crib.model.facts import HostFacts
 from crib.model.sandbox import SandboxConfig
 from crib.ocispec.seccomp import chosen_filter
@@ -49,24 +47,4 @@ def pod_confinement(config: SandboxConfig, host: HostFacts, facts: PodSecurityFa
         ),
         process_label=process,
         file_label=files,
-    )
-
-
-def confined(spec: oci.Spec, confinement: PodConfinement, compiled: str = "") -> oci.Spec:
-    """The infra process's spec with the pod's confinement in it.
-
-    `compiled` is what the runtime made of the same seccomp profile before, see `ContainerInputs`.
-    """
-    ready = {"run.oci.seccomp_bpf_data": compiled} if compiled else {}
-    return msgspec.structs.replace(
-        spec,
-        annotations={**spec.annotations, **ready},
-        process=msgspec.structs.replace(
-            spec.process,
-            apparmor_profile=confinement.apparmor_profile,
-            selinux_label=confinement.process_label,
-        ),
-        linux=msgspec.structs.replace(
-            spec.linux, seccomp=confinement.seccomp, mount_label=confinement.file_label
-        ),
     )

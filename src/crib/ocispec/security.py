@@ -6,10 +6,12 @@ Capabilities, labels, and the paths of /proc and /sys that are hidden or read-on
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import ProfileType, SecurityProfile
 from crib.model.settings import DEFAULT_CAPABILITIES
+from crib.ocispec.init_system import is_systemd
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.selinux import file_label, process_label
 from crib.wire import oci_runtime as oci
@@ -155,7 +157,10 @@ def apparmor_profile(inputs: ContainerInputs) -> str:
 
 def selinux_label(inputs: ContainerInputs) -> str:
     """Label of the processes; none where SELinux is off."""
-    return process_label(inputs.config, inputs.sandbox.config, inputs.host, inputs.selinux_level)
+    host = inputs.host
+    if host.selinux_init and is_systemd(inputs):
+        host = replace(host, selinux_process=host.selinux_init)
+    return process_label(inputs.config, inputs.sandbox.config, host, inputs.selinux_level)
 
 
 def volume_label(inputs: ContainerInputs) -> str:

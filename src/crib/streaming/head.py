@@ -1,17 +1,26 @@
-"""The HTTP head of a stream's request, and our answer to it (RFC 9112; upgrades: RFC 9110, section 7.8)."""
+"""The HTTP head of a stream's request, and our answer to it.
+
+Source: RFC 9112; upgrades: RFC 9110, section 7.8; those to WebSocket: RFC 6455, section 4.2.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import h11
 
-from crib.streaming.link import Link
+from crib.tunnel.link import Link
+from crib.tunnel.websocket import VERSION, WebSocket, accept_token
+from crib.wire import channel_messages
 
 HEAD_BYTES = 16 << 10
 """Of a request's line and headers together."""
+
+_KEY_BYTES = 16
+"""Of a WebSocket's key."""
 
 NO_BODY = "a request for a stream has no body"
 
@@ -61,6 +70,35 @@ class RequestHead:
         return next((one for one in origins if one.lower().partition("://")[2] not in hosts), "")
 
 
+def websocket_key(head: RequestHead) -> str:
+    """The client's key. BadRequest for what is no handshake of RFC 6455, section 4.2.1."""
+    if head.method != "GET":
+        raise BadRequest(405, "a WebSocket begins with GET", (("Allow", "GET"),))
+    if head.values("sec-websocket-version") != (VERSION,):
+        known = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION))
+        raise BadRequest(426, f"WebSocket version {VERSION} is spoken here", known)
+    keys = head.values("sec-websocket-key")
+    try:
+        good = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
+    except ValueError:
+        good = False
+    if not good:
+        raise BadRequest(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+    return keys[0]
+
+
+def choose_protocol(
+    head: RequestHead, known: Sequence[channel_messages.ChannelProtocol]
+) -> channel_messages.ChannelProtocol:
+    """The first one that the client offers and we know. BadRequest when there is none."""
+    offered = head.values("sec-websocket-protocol")
+    chosen = channel_messages.choose(offered, known)
+    if chosen is None:
+        names = ", ".join(filter(None, (each.name for each in known)))
+        raise BadRequest(403, f"none of {', '.join(offered)[:500]} is spoken here, but {names}")
+    return chosen
+
+
 class HeadReader:
     """Reads one request from a connection and writes one answer."""
 
@@ -97,6 +135,14 @@ class HeadReader:
         )
         self._link.put([self._http.send(answer) or b""])
         self._link.push_back(bytes(self._http.trailing_data[0]))
+
+    def accept_websocket(self, key: str, subprotocol: str) -> WebSocket:
+        """Answer a handshake. ConnectionError."""
+        headers = [("Sec-WebSocket-Accept", accept_token(key))]
+        if subprotocol:
+            headers.append(("Sec-WebSocket-Protocol", subprotocol))
+        self.switch("websocket", headers)
+        return WebSocket(self._link, "server")
 
     def refuse(self, problem: BadRequest) -> None:
         """Answer with a short text; the connection is of no more use. ConnectionError."""

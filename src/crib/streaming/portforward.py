@@ -18,12 +18,10 @@ from crib.engine.streams.verbs import Streams
 from crib.model.errors import CribError
 from crib.model.settings import StreamingSettings
 from crib.model.streams import ForwardRequest, PodAddress
-from crib.streaming import websocket
-from crib.streaming.channels import ChannelReader, ChannelSink, ChannelSource
-from crib.streaming.head import BadRequest, HeadReader, RequestHead
-from crib.streaming.link import Link
-from crib.streaming.room import Room
-from crib.streaming.spdy import Carrier, SpdySession, SpdyStream
+from crib.streaming.head import BadRequest, HeadReader, RequestHead, choose_protocol, websocket_key
+from crib.streaming.link import ClientLink
+from crib.tunnel.spdy import Carrier, ServerSession, SpdyStream
+from crib.tunnel.websocket import Channels
 from crib.wire import channel_messages as messages
 from crib.wire import portforward as wire
 from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
@@ -33,7 +31,7 @@ log = logging.getLogger(__name__)
 LAST_BYTES_TIME = 5.0
 """Seconds in which the pod may take what came over a WebSocket's channels before its client went."""
 
-Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
+Run = Callable[[ClientLink, HeadReader], Coroutine[Any, Any, None]]
 
 
 def choose(head: RequestHead, request: ForwardRequest, streams: Streams, settings: StreamingSettings) -> Run:
@@ -47,10 +45,10 @@ def choose(head: RequestHead, request: ForwardRequest, streams: Streams, setting
         return forwarding.over_spdy
     if not head.asks_for("websocket"):
         raise BadRequest(400, "Upgrade: SPDY/3.1 or websocket is needed here")
-    key = websocket.check_handshake(head)
+    key = websocket_key(head)
     if wire.TUNNEL_PROTOCOL in head.values("sec-websocket-protocol"):
         return lambda link, http: forwarding.through_tunnel(link, http, key)
-    protocol = websocket.choose_protocol(head, wire.WEBSOCKET_PROTOCOLS)
+    protocol = choose_protocol(head, wire.WEBSOCKET_PROTOCOLS)
     try:
         ports = wire.decode_ports(head.query) if head.query else request.ports
     except MalformedRequest as error:
@@ -76,34 +74,38 @@ class _Forwarding:
     settings: StreamingSettings
     _count: int = 0
 
-    async def over_spdy(self, link: Link, http: HeadReader) -> None:
+    async def over_spdy(self, link: ClientLink, http: HeadReader) -> None:
         http.switch(SPDY_UPGRADE, [(PROTOCOL_HEADER, wire.PROTOCOL)])
-        await self._spdy(link)
+        await self._spdy(link, link)
 
-    async def through_tunnel(self, link: Link, http: HeadReader, key: str) -> None:
-        socket = websocket.WebSocket.accept(link, http, key, wire.TUNNEL_PROTOCOL)
-        await self._spdy(websocket.Tunnel(socket))
+    async def through_tunnel(self, link: ClientLink, http: HeadReader, key: str) -> None:
+        socket = http.accept_websocket(key, wire.TUNNEL_PROTOCOL)
+        await self._spdy(socket, link)
         socket.close()
 
-    async def over_websocket(self, link: Link, http: HeadReader, handshake: _Handshake) -> None:
+    async def over_websocket(self, link: ClientLink, http: HeadReader, handshake: _Handshake) -> None:
         """One connection for each port, from the start; the WebSocket ends with the last of them."""
         protocol, ports = handshake.protocol, handshake.ports
-        socket = websocket.WebSocket.accept(link, http, handshake.key, protocol.name)
-        room = Room(socket.has_left)
-        channels = [_PortChannels(socket, protocol, number, room) for number in range(len(ports))]
-        reader = _read_channels(ChannelReader(socket, protocol), channels, room)
+        socket = http.accept_websocket(handshake.key, protocol.name)
+        channels = Channels(socket, protocol, range(2 * len(ports)), link.room())
+        served = [
+            (port, channels.by_number[wire.data_channel(at)], channels.by_number[wire.error_channel(at)])
+            for at, port in enumerate(ports)
+        ]
         with self._telling_end():
             async with asyncio.TaskGroup() as group:
-                reading = group.create_task(reader)
+                for _, _, error in served:
+                    error.discard()  # what a client sends there, nobody reads
+                reading = group.create_task(channels.run())
                 try:
-                    for port, channel in zip(ports, channels, strict=True):
-                        for sink in (channel.data, channel.error):
-                            await sink.write(wire.encode_port(port))
+                    for port, *both in served:
+                        for channel in both:
+                            await channel.write(wire.encode_port(port))
                 except ConnectionError:
                     return
                 connections = [
-                    group.create_task(self._connection(wire.Target("tcp", port), channel, channel.error))
-                    for port, channel in zip(ports, channels, strict=True)
+                    group.create_task(self._connection(wire.Target("tcp", port), data, error))
+                    for port, data, error in served
                 ]
                 loop = asyncio.get_running_loop()
                 reading.add_done_callback(lambda _: loop.call_later(LAST_BYTES_TIME, _cancel, connections))
@@ -111,8 +113,8 @@ class _Forwarding:
                 socket.close()
                 await reading
 
-    async def _spdy(self, carrier: Carrier) -> None:
-        session = SpdySession(carrier, self.settings.max_streams, cuts_off=True)
+    async def _spdy(self, carrier: Carrier, link: ClientLink) -> None:
+        session = ServerSession(carrier, link.room(), self.settings.max_streams, cuts_off=True)
         with self._telling_end():
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run())
@@ -120,7 +122,7 @@ class _Forwarding:
                 await session.ended()
                 connections.cancel()
 
-    async def _connections(self, session: SpdySession) -> None:
+    async def _connections(self, session: ServerSession) -> None:
         """Join the streams that the client opens to pairs, and serve each pair in a task of its own."""
         halves = _Halves()
         async with asyncio.TaskGroup() as group:
@@ -268,41 +270,3 @@ class _Halves:
         """Reset those that have waited too long."""
         for late in self._pairing.expire(time.monotonic()):
             self._streams.pop(late.stream_id).abort()
-
-
-class _PortChannels:
-    """The two channels of one port of a WebSocket; a ByteStream of its data."""
-
-    def __init__(
-        self, socket: websocket.WebSocket, protocol: messages.ChannelProtocol, number: int, room: Room
-    ) -> None:
-        self.data = ChannelSink(socket, protocol, wire.data_channel(number))
-        self.error = ChannelSink(socket, protocol, wire.error_channel(number))
-        self.source = ChannelSource(room)
-
-    async def read(self) -> bytes:
-        return await self.source.read()
-
-    async def write(self, data: bytes) -> None:
-        await self.data.write(data)
-
-    async def close(self) -> None:
-        """There is no way to tell the client; so this ends what it sends, too."""
-        self.abort()
-
-    def abort(self) -> None:
-        self.source.discard()
-
-
-async def _read_channels(reader: ChannelReader, channels: list[_PortChannels], room: Room) -> None:
-    try:
-        while (said := await reader.next()) is not None:
-            number, is_error = divmod(said.channel, 2)
-            if not is_error and number < len(channels):
-                channels[number].source.feed(said.data)
-            await room.wait()
-    except (ConnectionError, messages.MalformedMessage) as error:
-        log.info("a WebSocket of forwarded ports broke off: %s", error)
-    finally:
-        for channel in channels:
-            channel.source.break_off("the client has gone")

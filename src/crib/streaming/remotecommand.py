@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from crib.ends import ByteSource, TerminalStreams
+from crib.ends import TerminalStreams
 from crib.engine.streams.verbs import Streams
 from crib.model.errors import CribError
 from crib.model.settings import StreamingSettings
-from crib.model.streams import AttachRequest, ExecRequest, TerminalSize
-from crib.streaming import websocket
-from crib.streaming.channels import ChannelTerminal
-from crib.streaming.head import BadRequest, HeadReader, RequestHead
-from crib.streaming.link import Link
-from crib.streaming.spdy import SpdySession, SpdyStream
+from crib.model.streams import AttachRequest, ExecRequest
+from crib.streaming.head import BadRequest, HeadReader, RequestHead, choose_protocol, websocket_key
+from crib.streaming.link import ClientLink
+from crib.streaming.terminals import ClientTerminal, SpdyTerminal, WebSocketTerminal, collect
+from crib.tunnel.spdy import ServerSession
 from crib.wire import channel_messages
 from crib.wire import remotecommand as wire
 
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 GOODBYE_TIME = 1.0
 """Seconds for telling a client that we stop."""
 
-Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
+Run = Callable[[ClientLink, HeadReader], Coroutine[Any, Any, None]]
 
 
 def choose(
@@ -46,18 +45,10 @@ def choose(
             raise BadRequest(403, problem, ((wire.ACCEPTED_HEADER, known),))
         return lambda link, http: serving.over_spdy(link, http, protocol)
     if head.asks_for("websocket"):
-        key = websocket.check_handshake(head)
-        channels = websocket.choose_protocol(head, wire.WEBSOCKET_PROTOCOLS)
+        key = websocket_key(head)
+        channels = choose_protocol(head, wire.WEBSOCKET_PROTOCOLS)
         return lambda link, http: serving.over_websocket(link, http, key, channels)
     raise BadRequest(400, "Upgrade: SPDY/3.1 or websocket is needed here")
-
-
-class _Terminal(TerminalStreams, Protocol):
-    """A client that can be told the outcome."""
-
-    async def finish(self, outcome: bytes) -> None:
-        """Tell it, and wait for the client to have read so far and to go. ConnectionError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +59,25 @@ class _Serving:
     streams: Streams
     settings: StreamingSettings
 
-    async def over_spdy(self, link: Link, http: HeadReader, protocol: wire.SpdyProtocol) -> None:
+    async def over_spdy(self, link: ClientLink, http: HeadReader, protocol: wire.SpdyProtocol) -> None:
         http.switch(wire.SPDY_UPGRADE, [(wire.PROTOCOL_HEADER, protocol.name)])
-        session = SpdySession(link, self.settings.max_streams)
+        session = ServerSession(link, link.room(), self.settings.max_streams)
         terminal = self._spdy_terminal(session, has_resize=protocol.has_resize)
         await self._serve(session.run(), terminal, has_status=protocol.has_status)
 
     async def over_websocket(
-        self, link: Link, http: HeadReader, key: str, protocol: channel_messages.ChannelProtocol
+        self, link: ClientLink, http: HeadReader, key: str, protocol: channel_messages.ChannelProtocol
     ) -> None:
-        socket = websocket.WebSocket.accept(link, http, key, protocol.name)
-        terminal = ChannelTerminal(socket, protocol, self._wanted)
-        await self._serve(terminal.run(), terminal.ready(), has_status=protocol.has_status)
+        socket = http.accept_websocket(key, protocol.name)
+        terminal = WebSocketTerminal(socket, link, protocol, self._wanted)
+        await self._serve(terminal.channels.run(), terminal.ready(), has_status=protocol.has_status)
 
     async def _serve(
-        self, reading: Coroutine[Any, Any, None], client: Coroutine[Any, Any, _Terminal], *, has_status: bool
+        self,
+        reading: Coroutine[Any, Any, None],
+        client: Coroutine[Any, Any, ClientTerminal],
+        *,
+        has_status: bool,
     ) -> None:
         """`reading` takes what comes over the connection meanwhile; `client` is there when it has begun."""
         async with asyncio.TaskGroup() as group:
@@ -95,7 +90,7 @@ class _Serving:
             finally:
                 reader.cancel()
 
-    async def _run(self, client: _Terminal, encode: Callable[[wire.Outcome], bytes]) -> None:
+    async def _run(self, client: ClientTerminal, encode: Callable[[wire.Outcome], bytes]) -> None:
         began = time.monotonic()
         try:
             outcome = await self._outcome(client)
@@ -109,16 +104,10 @@ class _Serving:
         if outcome is not None:
             await client.finish(encode(outcome))
 
-    async def _spdy_terminal(self, session: SpdySession, *, has_resize: bool) -> _SpdyTerminal:
+    async def _spdy_terminal(self, session: ServerSession, *, has_resize: bool) -> SpdyTerminal:
         """Once the client has opened its streams. ConnectionError when it does not."""
-        limit = self.settings.creation_timeout
-        try:
-            async with asyncio.timeout(limit):
-                return _SpdyTerminal(
-                    session, await _collect(session, self._wanted.streams(resize=has_resize))
-                )
-        except TimeoutError:
-            raise ConnectionAbortedError(f"the client did not open its streams within {limit:g} s") from None
+        kinds = self._wanted.streams(resize=has_resize)
+        return SpdyTerminal(session, await collect(session, kinds, self.settings.creation_timeout))
 
     async def _outcome(self, client: TerminalStreams) -> wire.Outcome | None:
         """What the client is told at the end; None when there is no client any more."""
@@ -169,72 +158,3 @@ def _told(outcome: wire.Outcome | None) -> str:
             return f"exit code {code}"
         case wire.Failed(message):
             return message
-
-
-async def _collect(
-    session: SpdySession, expected: frozenset[wire.StreamType]
-) -> Mapping[wire.StreamType, SpdyStream]:
-    """The streams that the client must open; others are refused one by one."""
-    found: dict[wire.StreamType, SpdyStream] = {}
-    while len(found) < len(expected):
-        stream = await session.opened()
-        if stream is None:
-            raise ConnectionResetError("the client left before it had opened its streams")
-        try:
-            kind = wire.stream_type(stream.headers)
-        except wire.MalformedRequest:
-            stream.abort()
-            continue
-        if kind not in expected or kind in found:
-            stream.abort()
-            continue
-        stream.accept()
-        found[kind] = stream
-    session.refuse_more()
-    return found
-
-
-class _SpdyTerminal:
-    """See ports.TerminalStreams."""
-
-    def __init__(self, session: SpdySession, found: Mapping[wire.StreamType, SpdyStream]) -> None:
-        self._session = session
-        self._resize = found.get(wire.StreamType.RESIZE)
-        self._error = found[wire.StreamType.ERROR]
-        self.stdin = found.get(wire.StreamType.STDIN)
-        self.stdout = found.get(wire.StreamType.STDOUT)
-        self.stderr = found.get(wire.StreamType.STDERR)
-
-    async def resizes(self) -> AsyncIterator[TerminalSize]:
-        if self._resize is not None:
-            async for size in sizes(self._resize):
-                yield size
-
-    async def gone(self) -> None:
-        await self._session.ended()
-
-    async def finish(self, outcome: bytes) -> None:
-        """No GOAWAY, and the client closes the connection.
-
-        Go's clients drop what they have not handed to their readers yet when they see a GOAWAY, or the end of
-        the connection. They close it themselves when they have all.
-        """
-        self._session.discard()
-        for output in (self.stdout, self.stderr):  # of a command that never was: clients wait for their ends
-            if output is not None:
-                with contextlib.suppress(ConnectionError):
-                    await output.close()
-        await self._error.write(outcome)
-        await self._error.close()
-        await self._session.ended()
-
-
-async def sizes(source: ByteSource) -> AsyncIterator[TerminalSize]:
-    """The newest two of the sizes that have come, until the source ends or says something else."""
-    decoder = wire.ResizeDecoder()
-    try:
-        while data := await source.read():
-            for size in decoder.receive(data)[-2:]:
-                yield TerminalSize(size.width, size.height)
-    except (ConnectionError, wire.MalformedRequest) as error:
-        log.info("a terminal is resized no more: %s", error)

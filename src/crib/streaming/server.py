@@ -21,12 +21,12 @@ from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
 from crib.streaming.certificates import Certificates, InThread
-from crib.streaming.link import Link
+from crib.streaming.link import ClientLink
 
 if TYPE_CHECKING:
     from crib.streaming.head import HeadReader, RequestHead
 
-    Run = Callable[[Link, HeadReader], Coroutine[Any, Any, None]]
+    Run = Callable[[ClientLink, HeadReader], Coroutine[Any, Any, None]]
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class StreamServer:
         self._port = settings.port
         self._keeper = TaskKeeper()
         self._clients: set[asyncio.Task[None]] = set()
-        self._strangers: dict[Link, asyncio.Task[None]] = {}
+        self._strangers: dict[ClientLink, asyncio.Task[None]] = {}
         """Who may be nobody we know, the oldest first: they take no place from those that we do."""
-        self._served: set[Link] = set()
+        self._served: set[ClientLink] = set()
         self._stopping = False
 
     @staticmethod
@@ -71,7 +71,7 @@ class StreamServer:
         waits_for_tls = self._certificates is not None
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Link(self._connected, paused=waits_for_tls),
+                lambda: ClientLink(self._connected, paused=waits_for_tls),
                 settings.address,
                 settings.port,
                 backlog=BACKLOG,
@@ -102,7 +102,7 @@ class StreamServer:
         host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
         return f"{'http' if self._certificates is None else 'https'}://{host}:{self._port}"
 
-    def _connected(self, link: Link) -> None:
+    def _connected(self, link: ClientLink) -> None:
         if self._stopping:
             link.abort()
             return
@@ -114,7 +114,7 @@ class StreamServer:
         self._clients.add(client)
         client.add_done_callback(self._clients.discard)
 
-    async def _client(self, link: Link) -> None:
+    async def _client(self, link: ClientLink) -> None:
         try:
             if (served := await self._answer(link)) is not None:
                 run, http = served
@@ -133,7 +133,7 @@ class StreamServer:
             self._served.discard(link)
             link.abort()
 
-    async def _answer(self, link: Link) -> tuple[Run, HeadReader] | None:
+    async def _answer(self, link: ClientLink) -> tuple[Run, HeadReader] | None:
         """What is to be done with the rest of the connection; None when the client is refused or has left."""
         from crib.streaming.head import BadRequest, HeadReader
 

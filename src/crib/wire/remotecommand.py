@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeGuard
 
 import msgspec
 
@@ -37,6 +38,9 @@ MAX_TEXT = 4 << 10
 """Characters of a failure's words that are written, twice; one takes up to six bytes."""
 MAX_RESIZE = 1 << 10
 """Bytes of one terminal size; clients write some 30."""
+NEWEST_SIZES = 2
+"""Of those that come together: kubectl attach sends one that is too large and then the right one, so that
+what runs in the terminal draws its screen anew."""
 _NON_ZERO_EXIT = "NonZeroExitCode"
 _EXIT_CODE = "ExitCode"
 
@@ -230,24 +234,28 @@ class ResizeDecoder:
         self._held = b""
 
     def receive(self, data: bytes) -> list[TerminalSize]:
-        """The sizes that `data` completes; MalformedRequest, after which nothing more can be read."""
+        """The newest of the sizes that `data` completes. What is none is left out."""
         *whole, self._held = (self._held + data).split(b"}")
-        if max(map(len, (*whole, self._held))) > MAX_RESIZE:
-            raise MalformedRequest(f"terminal size of more than {MAX_RESIZE} bytes")
-        return [_terminal_size(text + b"}") for text in whole]
+        if len(self._held) > MAX_RESIZE:
+            self._held = b""
+        return [size for text in whole[-NEWEST_SIZES:] if (size := _terminal_size(text + b"}"))]
 
 
-def _terminal_size(text: bytes) -> TerminalSize:
+def _terminal_size(text: bytes) -> TerminalSize | None:
     """Names are taken in any case, as Go does, and one that is missing is 0."""
+    if len(text) > MAX_RESIZE:
+        return None
     try:
         fields = msgspec.json.decode(text, type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest(f"{text[:100]!r} is no terminal size: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
     numbers = {name.lower(): value for name, value in fields.items()}
     width, height = numbers.get("width", 0), numbers.get("height", 0)
-    for number in (width, height):
-        if type(number) is not int or not 0 <= number <= 0xFFFF:
-            raise MalformedRequest(f"{text[:100]!r} is no terminal size")
-    assert isinstance(width, int)
-    assert isinstance(height, int)
+    if not (_is_length(width) and _is_length(height)):
+        return None
     return TerminalSize(width, height)
+
+
+def _is_length(number: object) -> TypeGuard[int]:
+    """A number of columns or rows, as the kernel has them (struct winsize)."""
+    return type(number) is int and 0 <= number <= 0xFFFF

@@ -12,12 +12,9 @@ from grpc import aio
 from crib.api.requests import HOLD_LIMIT, LARGE, PLACES, Requests
 from crib.model.errors import InvalidRequest
 from tests.fakes.world import bounded, turns
-from tests.unit.engine.conftest import later
 
 if TYPE_CHECKING:
     from crib.api.requests import Context
-
-__all__ = ["later"]
 
 
 class Callers:

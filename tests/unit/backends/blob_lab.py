@@ -9,12 +9,17 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crib.backends.images.messages import TransferLimits
+from crib.backends.images.messages import LayerTerms
 from crib.backends.images.worker.connections import HostFailure
 from crib.model.errors import CribError, Unavailable
+from crib.model.facts import LayerMounting
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 
-LIMITS = TransferLimits(512, 3, 5.0, 1 << 30, 100, stall_bytes=1000)
+LIMITS = TransferSettings(
+    parallel_ranges=1, stall_timeout=5.0, stall_bytes=1000, min_rate=0, dead_host_time=0, min_free=0
+)
+TERMS = LayerTerms(LIMITS, LayerMounting("file", 512, False))
 _PIECE = 1 << 16
 
 

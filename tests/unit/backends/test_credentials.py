@@ -18,8 +18,8 @@ from crib.backends.images.registries.credentials import Credentials, request_cre
 from crib.backends.images.registries.hosts import RegistryHosts
 from crib.model.errors import CribError, InvalidRequest, Unavailable
 from crib.model.image import PullOrder, parse_reference
+from crib.model.image_settings import RegistrySettings
 from crib.model.registry import AuthConfig, Credential, RegistryHost
-from crib.model.settings import ImageSettings
 
 REQUEST = AuthConfig(username="caller", password="hunter2")
 
@@ -52,11 +52,11 @@ class Lab:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def settings(self) -> ImageSettings:
-        return ImageSettings(hosts_dirs=(f"{self.root}/certs.d",), auth_file=self.auth_file)
+    def settings(self) -> RegistrySettings:
+        return RegistrySettings(hosts_dirs=(f"{self.root}/certs.d",), auth_file=self.auth_file)
 
     async def users(
-        self, image: str, auth: AuthConfig | None = None, settings: ImageSettings | None = None
+        self, image: str, auth: AuthConfig | None = None, settings: RegistrySettings | None = None
     ) -> list[tuple[str, str]]:
         """Of every host that is asked: its URL and the user name that it gets."""
         order = PullOrder(parse_reference(image), auth or AuthConfig())

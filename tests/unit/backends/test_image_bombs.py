@@ -28,7 +28,7 @@ from crib.wire.erofs_tree import LayerTree, LayoutError, Node
 from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import MAX_XATTR_BYTES, MAX_XATTRS, Kind, Member
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, directory, layer_tar
-from tests.unit.backends.blob_lab import LIMITS
+from tests.unit.backends.blob_lab import TERMS
 
 DEPTH = 500
 DEEP = b"/".join(b"d%d" % number for number in range(DEPTH))
@@ -256,7 +256,7 @@ async def test_an_import_that_nobody_wants_any_more_ends_within_its_piece(
 
     async with asyncio.TaskGroup() as group:
         transfers = LayerTransfers(group)
-        wanted = transfers.obtain(found, FileOrigin(chunks), LIMITS, lambda _: None)
+        wanted = transfers.obtain(found, FileOrigin(chunks), TERMS, lambda _: None)
         task = asyncio.ensure_future(wanted)
         await begun.wait()
         task.cancel()

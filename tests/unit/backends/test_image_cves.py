@@ -1,7 +1,7 @@
 """Every kind of hole that others had with images, layers, manifests, configs and archives, as a test.
 
-What needs a registry that answers is in tests/system/test_registry_cves.py. A few differ from what the name
-says because crib has no such part: the test is then of the part that has the same work.
+What needs a registry that answers is in tests/system/images/test_registry_cves.py. A few differ from what the
+name says because crib has no such part: the test is then of the part that has the same work.
 
     CVE-2020-15157       credentials for the URLs of a foreign layer            test_…foreign_layer, system
     CVE-2021-41190       a document that is manifest and index at once          test_…two_ways
@@ -53,13 +53,13 @@ import pytest
 
 from crib.api.translate.images import user as shown_user
 from crib.backends.bundle.rootfs import make_directories, read_facts
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.archive import ArchiveError, open_archive, read_images
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOptions, write_layer
 from crib.model.container import ContainerSecurity
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
 from crib.model.image import ImageConfig, Platform, parse_reference
+from crib.model.image_settings import TransferSettings
 from crib.ocispec.container import container_spec
 from crib.ocispec.user import container_user
 from crib.wire import oci_image
@@ -83,7 +83,7 @@ from tests.unit.ocispec.inputs_for_tests import inputs, with_config
 SECONDS = 10.0
 """Of processor time that a hostile layer of a few megabytes may cost, coverage measured. What else the
 machine has to do does not count."""
-LIMITS = TransferLimits(512, 1, stall_timeout=1, max_layer_bytes=1 << 30, max_ratio=200)
+LIMITS = TransferSettings(min_free=0)
 SYMLINK, HARD_LINK, FIFO = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker import archive_inflate
 from crib.backends.images.worker.archive import ArchiveError, TarArchive, open_archive, read_images
 from crib.backends.images.worker.documents import FoundImage
 from crib.model.errors import Exhausted
 from crib.model.image import Platform
+from crib.model.image_settings import TransferSettings
 from crib.wire.oci_image import ImageFormatError
 from tests.images import (
     GZIP,
@@ -46,10 +46,12 @@ def image() -> BuiltImage:
     return BuiltImage(layers, {"Cmd": ["/hello"], "Labels": {"a": "b"}}, (NAME,))
 
 
-LIMITS = TransferLimits(512, 1, 1.0, max_layer_bytes=200 << 20, max_ratio=10)
+LIMITS = TransferSettings(max_layer_bytes=200 << 20, max_ratio=10, min_free=0)
 
 
-async def read(path: Path, architecture: str = "amd64", limits: TransferLimits = LIMITS) -> list[FoundImage]:
+async def read(
+    path: Path, architecture: str = "amd64", limits: TransferSettings = LIMITS
+) -> list[FoundImage]:
     archive = await open_archive(os.open(path, os.O_RDONLY), limits)
     try:
         return await read_images(archive, Platform(architecture, "linux"))
@@ -218,7 +220,7 @@ async def test_a_bomb_is_stopped_by_the_ratio_and_by_the_bound(
     with pytest.raises(ArchiveError, match=f"unpack to more than {64 << 20}, which is the limit"):
         await read(path)
     with pytest.raises(ArchiveError, match="unpack to more than 1000,"):
-        await read(path, limits=TransferLimits(512, 1, 1.0, max_layer_bytes=1000, max_ratio=100_000))
+        await read(path, limits=TransferSettings(max_layer_bytes=1000, max_ratio=100_000, min_free=0))
     assert os.listdir(staging) == []
 
 
@@ -228,7 +230,9 @@ async def test_a_compressed_archive_leaves_the_disk_the_room_that_it_must(
     path = tmp_path / "x.tar.gz"
     path.write_bytes(compress(bytes(16 << 20), ZSTD))
     with pytest.raises(Exhausted, match="must stay"):
-        await read(path, limits=TransferLimits(512, 1, 1.0, 1 << 40, 100_000, min_free=1 << 60))
+        await read(
+            path, limits=TransferSettings(max_layer_bytes=1 << 40, max_ratio=100_000, min_free=1 << 60)
+        )
     assert os.listdir(staging) == []
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.backends.images.worker.addresses import address, proxy_of, redirected
-from crib.backends.images.worker.connections import HostPool, Request, _pause, host_name
+from crib.backends.images.worker.connections import Request, _pause, host_name
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.tls import tls_context
 from crib.model.registry import RegistryHost
 

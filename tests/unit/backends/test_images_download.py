@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker import download
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure
 from crib.backends.images.worker.download import Bandwidth, BlobDownload, Terms
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import Unavailable
+from crib.model.image_settings import TransferSettings
 from tests.fakes.clock import without_waiting
 from tests.unit.backends.blob_lab import LIMITS, FakeClient, FakeHost
 
 BLOB = random.Random(2).randbytes(1_000_000)
 DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
-RANGED = msgspec.structs.replace(LIMITS, parallel_ranges=3)
-IMPATIENT = msgspec.structs.replace(LIMITS, stall_timeout=0.1)
+RANGED = dataclasses.replace(LIMITS, parallel_ranges=3)
+IMPATIENT = dataclasses.replace(LIMITS, stall_timeout=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def spool() -> Iterator[Spool]:
 
 
 def fetching(
-    spool: Spool, client: FakeClient, limits: TransferLimits = LIMITS, told: list[str] | None = None
+    spool: Spool, client: FakeClient, limits: TransferSettings = LIMITS, told: list[str] | None = None
 ) -> BlobDownload:
     terms = Terms(limits, Bandwidth(), [].append if told is None else told.append)
     return BlobDownload(client, spool, terms, client.blob_hosts())
@@ -167,7 +167,7 @@ def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> N
 
 
 def test_a_host_that_drips_for_longer_than_its_grace_is_left_for_the_next(spool: Spool) -> None:
-    limits = msgspec.structs.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=1000)
+    limits = dataclasses.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=1000)
     first, second = FakeHost(BLOB, drips=0.01), FakeHost(BLOB)
     client = FakeClient(first, second)
     without_waiting(fetching(spool, client, limits).run())
@@ -177,7 +177,7 @@ def test_a_host_that_drips_for_longer_than_its_grace_is_left_for_the_next(spool:
 
 
 def test_a_pull_that_only_drips_fails_with_its_rate_and_host(spool: Spool) -> None:
-    limits = msgspec.structs.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=8192)
+    limits = dataclasses.replace(LIMITS, stall_timeout=60.0, stall_bytes=1, min_rate=8192)
     client = FakeClient(FakeHost(BLOB, drips=0.01))
     with pytest.raises(
         Unavailable, match=r"h0: too slow: 100 bytes a second for 60 s, images\.min_rate is 8192"
@@ -186,7 +186,7 @@ def test_a_pull_that_only_drips_fails_with_its_rate_and_host(spool: Spool) -> No
 
 
 def test_a_host_that_our_own_bandwidth_limit_slows_down_is_not_to_blame(spool: Spool) -> None:
-    limits = msgspec.structs.replace(LIMITS, stall_timeout=20.0, min_rate=8192)
+    limits = dataclasses.replace(LIMITS, stall_timeout=20.0, min_rate=8192)
     bandwidth = Bandwidth()
     bandwidth.rate = 4096
     client = FakeClient(FakeHost(BLOB))

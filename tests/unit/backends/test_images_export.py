@@ -19,7 +19,6 @@ import pytest
 from crib.backends.images import export
 from crib.backends.images.export import export_images
 from crib.backends.images.layer_tars import RemadeTar, StoredTars
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.tree_entries import erofs_entries
 from crib.backends.images.worker import archive
 from crib.backends.images.worker.documents import FoundImage
@@ -27,13 +26,14 @@ from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_
 from crib.model.errors import Broken, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, ImageId
 from crib.model.image import ExportedImage, ImageConfig, ImageDocuments, ImageRecord, Layer, Platform
+from crib.model.image_settings import TransferSettings
 from tests.images import PLAIN, BuiltImage, BuiltLayer, Entry, digest_of, directory, layer_tar, rest_digest_of
 from tests.unit.backends.blob_lab import open_below
 
 BASE = layer_tar([directory("bin"), Entry("bin/sh", bytes(range(16)) * 200_000, 0o755)])
 ONE = layer_tar([Entry("one", b"1")])
 TWO = layer_tar([Entry("two", b"2"), Entry("bin/.wh.sh")])
-LIMITS = TransferLimits(512, 1, 1.0, 1 << 30, 100)
+LIMITS = TransferSettings(min_free=0)
 NAME, OTHER = "docker.io/library/hello:1", "registry.test:5000/other/hello:v2"
 
 

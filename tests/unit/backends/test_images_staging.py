@@ -16,8 +16,8 @@ from crib.model.errors import Broken
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest
 from crib.model.image import Layer
+from crib.model.image_settings import StoreSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from tests.images import PLAIN, BuiltLayer, Entry, layer_tar
 
 BUILT = BuiltLayer(layer_tar([Entry("file", b"x" * 10_000)]), PLAIN)
@@ -33,7 +33,7 @@ def paths(tmp_path: Path) -> Paths:
 def staging(paths: Paths) -> Staging:
     user = WorkerUser(os.geteuid(), os.getegid())
     made = Staging(
-        paths, user, ImageSettings(partial_bytes=1 << 20), LayerMounting("file", 512, direct_io=True)
+        paths, user, StoreSettings(partial_bytes=1 << 20), LayerMounting("file", 512, direct_io=True)
     )
     made.prepare()
     return made

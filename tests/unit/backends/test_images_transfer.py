@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from crib.backends.images.messages import TransferLimits, blob_name, staged_name
+from crib.backends.images.messages import LayerTerms, blob_name, staged_name
 from crib.backends.images.worker.connections import HostFailure
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.layers import LayerError
@@ -20,7 +20,7 @@ from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, layer_tar
-from tests.unit.backends.blob_lab import LIMITS, FakeClient, FakeHost
+from tests.unit.backends.blob_lab import LIMITS, TERMS, FakeClient, FakeHost
 
 BUILT = BuiltLayer(layer_tar([Entry("file", os.urandom(300_000))]), GZIP)
 FOUND = FoundLayer(Digest(BUILT.diff_id), Digest(digest_of(BUILT.blob)), len(BUILT.blob), "x")
@@ -48,9 +48,9 @@ class Lab:
         self.transfers = LayerTransfers(group)
         self.told: list[Progress] = []
 
-    async def pull(self, *hosts: FakeHost, limits: TransferLimits = LIMITS) -> Layer:
+    async def pull(self, *hosts: FakeHost, terms: LayerTerms = TERMS) -> Layer:
         origin = RegistryOrigin(FakeClient(*hosts))
-        return await self.transfers.obtain(FOUND, origin, limits, self.told.append)
+        return await self.transfers.obtain(FOUND, origin, terms, self.told.append)
 
     def begin(self, *hosts: FakeHost) -> asyncio.Task[Layer]:
         return asyncio.ensure_future(self.pull(*hosts))
@@ -190,7 +190,7 @@ async def test_a_layer_that_is_wrong_itself_is_fetched_from_one_host_only(lab: L
     hosts = FakeHost(BUILT.blob), FakeHost(BUILT.blob)
     origin = RegistryOrigin(FakeClient(*hosts))
     with pytest.raises(LayerError, match="it unpacks to"):
-        await lab.transfers.obtain(lie, origin, LIMITS, lab.told.append)
+        await lab.transfers.obtain(lie, origin, TERMS, lab.told.append)
     assert [len(host.asked) for host in hosts] == [1, 0]
     assert os.listdir() == []
 
@@ -198,26 +198,26 @@ async def test_a_layer_that_is_wrong_itself_is_fetched_from_one_host_only(lab: L
 async def test_a_writer_that_gives_up_ends_a_download_that_hangs(lab: Lab) -> None:
     nonsense = b"\x1f\x8b" + b"\xff" * (len(BUILT.blob) - 2)
     hangs = FakeHost(nonsense, gate=asyncio.Event())
-    limits = msgspec.structs.replace(LIMITS, stall_timeout=0.3)
+    terms = LayerTerms(dataclasses.replace(LIMITS, stall_timeout=0.3), TERMS.mounting)
     with pytest.raises(LayerError):
-        await lab.pull(FakeHost(nonsense, cuts=[len(nonsense) - 10]), hangs, limits=limits)
+        await lab.pull(FakeHost(nonsense, cuts=[len(nonsense) - 10]), hangs, terms=terms)
     assert os.listdir() == []
 
 
 async def test_a_full_disk_is_told_and_nothing_stays(lab: Lab) -> None:
-    limits = msgspec.structs.replace(LIMITS, min_free=1 << 60)
+    terms = LayerTerms(dataclasses.replace(LIMITS, min_free=1 << 60), TERMS.mounting)
     with pytest.raises(Exhausted, match=r"images\.min_free"):
-        await lab.pull(FakeHost(BUILT.blob), limits=limits)
+        await lab.pull(FakeHost(BUILT.blob), terms=terms)
     with pytest.raises(Exhausted, match=r"images\.min_free"):
-        await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), limits, lab.told.append)
+        await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), terms, lab.told.append)
     assert os.listdir() == []
 
 
 async def test_a_blob_that_is_larger_than_any_layer_may_be_is_not_asked_for(lab: Lab) -> None:
     host = FakeHost(BUILT.blob)
-    limits = msgspec.structs.replace(LIMITS, max_layer_bytes=len(BUILT.blob) - 1)
+    terms = LayerTerms(dataclasses.replace(LIMITS, max_layer_bytes=len(BUILT.blob) - 1), TERMS.mounting)
     with pytest.raises(LayerError, match=r"images\.max_layer_bytes"):
-        await lab.pull(host, limits=limits)
+        await lab.pull(host, terms=terms)
     assert host.asked == []
     assert os.listdir() == []
 
@@ -241,7 +241,7 @@ async def test_two_layers_that_claim_one_blob_do_not_mix(lab: Lab) -> None:
     await host.begun.wait()
     with pytest.raises(LayerError, match="it unpacks to"):
         await lab.transfers.obtain(
-            lie, RegistryOrigin(FakeClient(FakeHost(BUILT.blob))), LIMITS, lab.told.append
+            lie, RegistryOrigin(FakeClient(FakeHost(BUILT.blob))), TERMS, lab.told.append
         )
     assert host.gate is not None
     host.gate.set()
@@ -265,7 +265,7 @@ def other_layer(number: int) -> tuple[FoundLayer, bytes]:
 
 async def test_writers_that_wait_for_slow_registries_make_room_for_a_layer_that_is_here(lab: Lab) -> None:
     gate = asyncio.Event()
-    limits = msgspec.structs.replace(LIMITS, stall_timeout=120.0)
+    terms = LayerTerms(dataclasses.replace(LIMITS, stall_timeout=120.0), TERMS.mounting)
     held = []
     for number in range(MAX_WRITERS):
         layer, blob = other_layer(number)
@@ -273,7 +273,7 @@ async def test_writers_that_wait_for_slow_registries_make_room_for_a_layer_that_
         client = FakeClient(FakeHost(blob, cuts=[150_000]), FakeHost(blob, gate=gate))
         client.registry = f"slow{number}"
         origin = RegistryOrigin(client)
-        work = lab.transfers.obtain(layer, origin, limits, lab.told.append)
+        work = lab.transfers.obtain(layer, origin, terms, lab.told.append)
         held.append(asyncio.ensure_future(work))
         await client.hosts["h1"].begun.wait()
     async with asyncio.timeout(60):
@@ -286,7 +286,7 @@ async def test_writers_that_wait_for_slow_registries_make_room_for_a_layer_that_
 
 
 async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:
-    layer = await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), LIMITS, lab.told.append)
+    layer = await lab.transfers.obtain(FOUND, FileOrigin(lambda: iter([BUILT.blob])), TERMS, lab.told.append)
     assert layer.data_digest == layer.diff_id
     assert layer.data_size == len(BUILT.tar)
     assert os.listdir() == [STAGED]
@@ -313,7 +313,7 @@ async def test_a_layer_that_finds_the_memory_taken_is_written_when_it_is_free(
     monkeypatch.setattr(writers, "room", noted)
     await writers.take()
     memory.change(0, memory.most)
-    wanted = asyncio.ensure_future(transfers.obtain(FOUND, origin, LIMITS, lambda _: None))
+    wanted = asyncio.ensure_future(transfers.obtain(FOUND, origin, TERMS, lambda _: None))
     await asyncio.wait_for(asked.wait(), 30)
     memory.change(memory.most, 0)
     writers.give()
@@ -332,7 +332,7 @@ async def test_an_import_that_is_cancelled_leaves_nothing(lab: Lab) -> None:
             loop.call_soon_threadsafe(begun.set)
 
     found = FoundLayer(FOUND.diff_id, None, 1 << 40, "x")
-    task = asyncio.ensure_future(lab.transfers.obtain(found, FileOrigin(chunks), LIMITS, lab.told.append))
+    task = asyncio.ensure_future(lab.transfers.obtain(found, FileOrigin(chunks), TERMS, lab.told.append))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -25,6 +25,7 @@ from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
 from crib.backends.records import tables as tables_module
 from crib.backends.records.boot_file import Change
+from crib.backends.records.check import check_databases
 from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
 from crib.backends.records.migrations import SCHEMA_VERSION, SchemaTooNew
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
@@ -551,6 +552,14 @@ async def test_an_images_file_that_somebody_removed_is_written_anew_with_all_tha
     again.close()
 
 
+def test_a_path_with_a_meaning_in_addresses_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = str(tmp_path / "odd?mode=ro#%41.db")
+    with contextlib.closing(open_file(path, POD_SCHEMA)) as file:
+        file.execute("INSERT INTO sandboxes VALUES ('a', x'00')")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"odd?mode=ro#%41.db"}
+    assert check_databases(path) == []
+
+
 def test_rows_on_disk_stay_when_the_boots_file_is_gone_before_it_was_read(tmp_path: Path) -> None:
     source, target = str(tmp_path / "boot.db"), str(tmp_path / "disk.db")
     with contextlib.closing(open_file(target, POD_SCHEMA)) as disk:
@@ -558,9 +567,10 @@ def test_rows_on_disk_stay_when_the_boots_file_is_gone_before_it_was_read(tmp_pa
     following = follower_module.Follower(
         target, source, reserve_module.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
     )
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         following.catch_up()
     following.close()
+    assert not os.path.exists(source)
     with contextlib.closing(sqlite3.connect(target)) as disk:
         assert disk.execute("SELECT id FROM sandboxes").fetchall() == [("a",)]
 

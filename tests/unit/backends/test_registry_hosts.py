@@ -14,8 +14,8 @@ from crib.backends.images.registries.config_files import ConfigFiles
 from crib.backends.images.registries.hosts import RegistryHosts
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import PullOrder, parse_reference
+from crib.model.image_settings import RegistrySettings
 from crib.model.registry import AuthConfig, RegistryHost
-from crib.model.settings import ImageSettings
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -42,8 +42,8 @@ class Lab:
         mirrors: dict[str, tuple[str, ...]] | None = None,
         insecure: tuple[str, ...] = (),
         conf: bool = False,
-    ) -> ImageSettings:
-        return ImageSettings(
+    ) -> RegistrySettings:
+        return RegistrySettings(
             mirrors=mirrors or {},
             insecure=insecure,
             hosts_dirs=(f"{self.root}/certs.d", f"{self.root}/more.d"),
@@ -51,10 +51,10 @@ class Lab:
             auth_file=f"{self.root}/auth.json",
         )
 
-    async def ask(self, image: str, settings: ImageSettings | None = None) -> tuple[RegistryHost, ...]:
+    async def ask(self, image: str, settings: RegistrySettings | None = None) -> tuple[RegistryHost, ...]:
         return await RegistryHosts(settings or self.settings()).hosts(order(image))
 
-    async def urls(self, image: str, settings: ImageSettings | None = None) -> list[str]:
+    async def urls(self, image: str, settings: RegistrySettings | None = None) -> list[str]:
         return [host.url for host in await self.ask(image, settings)]
 
     async def conf(self, text: str, image: str, insecure: tuple[str, ...] = ()) -> tuple[RegistryHost, ...]:

@@ -15,8 +15,7 @@ from crib.bench.flows import ChannelCounter, Counter, ExecFlood, SpdyCounter
 from crib.client.errors import ClientError, RuntimeFailure
 from crib.model.streams import AttachRequest
 from crib.wire.spdy import frames
-from tests.unit.client.conftest import Older
-from tests.unit.client.fake_runtime import World, serve
+from tests.unit.client.fake_runtime import Older, World, serve
 from tests.unit.streaming.lab import BOUND, Command, Lab, Target, at_once, cat, echo
 
 

@@ -28,7 +28,7 @@ from crib.cli import (
     timeline,
 )
 from crib.cli.session import CommandError, Session
-from crib.client import Connection, pods
+from crib.client import pods
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -475,10 +475,6 @@ async def test_the_client_room_knows_no_terminal() -> None:
         "sys.exit(any(m in sys.modules for m in ('rich', 'typer', 'yaml')))"
     )
     await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True)
-
-
-def test_connection_is_exported() -> None:
-    assert Connection.__doc__
 
 
 def test_bars_show_layers_and_their_sum() -> None:

@@ -15,7 +15,7 @@ from tests.hostile_layers import symlink
 from tests.images import Entry, directory, layer_tar
 from tests.unit.cli.stream_pod import crib, serving
 from tests.unit.client.fake_runtime import World
-from tests.unit.client.test_copying import Unpacking, tar_that
+from tests.unit.client.tar_scripts import Unpacking, tar_that
 from tests.unit.streaming.lab import Lab
 
 Served = tuple[Session, World, Lab]

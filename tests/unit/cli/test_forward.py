@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crib.cli import datagrams, forward, options
+from crib.cli import forward, options
 from crib.cli.forward import Spec, parse
 from crib.cli.session import CommandError, Session
 from crib.client.errors import NotFound
@@ -161,7 +161,7 @@ class Client(asyncio.DatagramProtocol):
 async def test_datagrams_keep_their_bounds_and_senders_their_own_sockets(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datagrams, "MAX_SENDERS", 2)
+    monkeypatch.setattr(forward, "MAX_SENDERS", 2)
     session, _, lab = served
     loop = asyncio.get_running_loop()
     async with forwarding(session, capsys, "0:udp:53") as shown:
@@ -182,7 +182,7 @@ async def test_datagrams_keep_their_bounds_and_senders_their_own_sockets(
 async def test_a_sender_that_is_silent_is_forgotten(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datagrams, "SILENT_TIME", 0.01)
+    monkeypatch.setattr(forward, "SILENT_TIME", 0.01)
     session, _, lab = served
     async with forwarding(session, capsys, "0:udp:53") as shown:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

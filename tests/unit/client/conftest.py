@@ -9,20 +9,8 @@ from typing import Literal
 import pytest
 
 from crib.client import Connection
-from crib.streaming.head import BadRequest, RequestHead
-from crib.streaming.server import StreamServer
-from tests.unit.client.fake_runtime import World, serve
+from tests.unit.client.fake_runtime import Older, World, serve
 from tests.unit.streaming.lab import Lab, at_once
-
-
-class Older(StreamServer):
-    """As containerd and CRI-O: a WebSocket is refused, and the token is spent all the same."""
-
-    def _choose(self, head: RequestHead):  # type: ignore[no-untyped-def]  # as the server's own
-        chosen = super()._choose(head)
-        if head.asks_for("websocket"):
-            raise BadRequest(403, "Forbidden")
-        return chosen
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ import grpc
 import grpc.aio
 
 from crib.model.streams import PodAddress
+from crib.streaming.head import BadRequest, RequestHead
+from crib.streaming.server import StreamServer
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.stubs.runtime.v1 import api_pb2_grpc
@@ -27,6 +29,16 @@ from crib.wire.portforward import decode_target
 from tests.unit.streaming.lab import Lab
 
 Context = Any
+
+
+class Older(StreamServer):
+    """As containerd and CRI-O: a WebSocket is refused, and the token is spent all the same."""
+
+    def _choose(self, head: RequestHead):  # type: ignore[no-untyped-def]  # as the server's own
+        chosen = super()._choose(head)
+        if head.asks_for("websocket"):
+            raise BadRequest(403, "Forbidden")
+        return chosen
 
 
 @dataclass

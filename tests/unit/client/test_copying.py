@@ -15,7 +15,7 @@ import stat
 import sys
 import tarfile
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,8 @@ from crib.host.files import remove_tree
 from crib.model.errors import Broken
 from tests.hostile_layers import CANARY, LEADS_OUT, hard_link, looks, symlink
 from tests.images import Entry, directory, layer_tar
-from tests.unit.streaming.lab import BOUND, Command, Lab
+from tests.unit.client.tar_scripts import Unpacking, members, tar_that
+from tests.unit.streaming.lab import BOUND, Lab
 
 TREE = Naming((b"t",), (b"t",))
 CONTENT = Naming((), ())
@@ -45,11 +46,6 @@ def unpack(root: Path, entries: Sequence[Entry] | bytes, naming: Naming = TREE, 
     finally:
         unpacker.close()
     return unpacker.problems
-
-
-def members(archive: bytes) -> list[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return tar.getmembers()
 
 
 @pytest.fixture
@@ -305,16 +301,6 @@ def box(lab: Lab, connection: Connection) -> copying.Container:
     return copying.Container(connection, lab.box.id, StreamOptions())
 
 
-def tar_that(archive: bytes, code: int = 0, words: bytes = b"") -> Callable[[Command], Awaitable[int]]:
-    async def script(command: Command) -> int:
-        assert command.stderr is not None
-        await command.say(archive)
-        await command.stderr.write(words)
-        return code
-
-    return script
-
-
 async def test_a_download_goes_into_a_directory_or_gets_a_name(
     lab: Lab, connection: Connection, tmp_path: Path
 ) -> None:
@@ -400,27 +386,6 @@ async def test_a_container_without_tar_is_told(lab: Lab, connection: Connection,
     (tmp_path / "a").write_bytes(b"x" * 1000)
     with pytest.raises(RuntimeFailure, match=r"copying needs tar in the container: .*not found"):
         await copying.upload(box(lab, connection), f"{tmp_path}/a", "/t/")
-
-
-class Unpacking:
-    """A container with `test` and `tar`; `directories` are those that it has."""
-
-    def __init__(self, *directories: str) -> None:
-        self._directories = directories
-        self.archive = b""
-        self.where = ""
-
-    async def __call__(self, command: Command) -> int:
-        argv = command.wanted.argv  # type: ignore[union-attr]  # it is an exec
-        if argv[0] == "test":
-            return int(argv[2] not in self._directories)
-        assert argv[:4] == ("tar", "xpf", "-", "-C")
-        assert command.stdin is not None
-        self.where, self.archive = argv[4], await command.stdin.read_all()
-        return 0
-
-    def names(self) -> list[str]:
-        return [self.where, *(info.name for info in members(self.archive))]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,15 +15,3 @@ async def world() -> AsyncIterator[World]:
     await made.start()
     yield made
     await made.close()
-
-
-@pytest.fixture
-async def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Has the loop's clock go forward by so many seconds at once: what was to happen until then is due."""
-    loop = asyncio.get_running_loop()
-
-    def go(seconds: float) -> None:
-        clock = loop.time
-        monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
-
-    return go

@@ -14,14 +14,15 @@ from crib.model.container import ContainerState, Exit
 from crib.model.finding import Finding
 from crib.model.image import ImageDocuments
 from crib.model.sandbox import SandboxState
-from crib.model.settings import ImageSettings, Settings
+from crib.model.settings import Settings
 from crib.ports.records import AllRecords
+from tests.fakes.settings import image_settings
 from tests.fakes.world import IMAGE, World, bounded, turns
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    made = World(Settings(images=ImageSettings(pull_linger=0.0, min_free=0)))
+    made = World(Settings(images=image_settings(pull_linger=0.0, min_free=0)))
     await made.start()
     yield made
     await made.close()

@@ -11,8 +11,10 @@ import pytest
 
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, WrongState
 from crib.model.image import Signature
-from crib.model.settings import ImagePolicy, ImageSettings, Settings
+from crib.model.image_settings import ImagePolicy
+from crib.model.settings import Settings
 from tests.fakes.images import made_image
+from tests.fakes.settings import image_settings
 from tests.fakes.world import IMAGE, World, bounded, container_config, order, until
 
 SIGNATURE = Signature(b"{}", "c2ln")
@@ -27,7 +29,7 @@ async def governed() -> AsyncIterator[Govern]:
     async with AsyncExitStack() as ends:
 
         async def make(*rules: ImagePolicy, verifiers: tuple[str, ...] = ()) -> World:
-            world = World(Settings(images=ImageSettings(policy=rules, verifiers=verifiers)))
+            world = World(Settings(images=image_settings(policy=rules, verifiers=verifiers)))
             await world.start()
             ends.push_async_callback(world.close)
             return world

@@ -12,13 +12,14 @@ from crib.model.errors import NotFound
 from crib.model.ids import Digest
 from crib.model.image import DiskSpace, Platform
 from crib.model.registry import AuthConfig
-from crib.model.settings import ImageSettings, Settings
+from crib.model.settings import Settings
 from tests.fakes.images import digest_of, made_image
+from tests.fakes.settings import image_settings
 from tests.fakes.world import IMAGE, World, bounded, container_config, order, until
 
 
 async def started(**settings: object) -> World:
-    world = World(Settings(images=ImageSettings(**settings)))  # type: ignore[arg-type]  # the test names real fields
+    world = World(Settings(images=image_settings(**settings)))
     await world.start()
     return world
 

@@ -15,8 +15,10 @@ from crib.model.errors import (
     WrongState,
 )
 from crib.model.ids import ContainerId
-from crib.model.settings import ImagePolicy, ImageSettings, Settings
+from crib.model.image_settings import ImagePolicy
+from crib.model.settings import Settings
 from tests.fakes.images import digest_of, made_image
+from tests.fakes.settings import image_settings
 from tests.fakes.world import World, bounded, container_config, order
 
 DATA = "registry.test/data:1"
@@ -75,7 +77,7 @@ async def test_the_image_policy_holds_for_image_volumes_too(world: World) -> Non
     await with_data(world, "one")
     await world.pulled()
     rule = ImagePolicy("registry.test/*", "reject")
-    world.settings = Settings(images=ImageSettings(pull_linger=0.0, policy=(rule,)))
+    world.settings = Settings(images=image_settings(pull_linger=0.0, policy=(rule,)))
     await world.restarted()
     with pytest.raises(WrongState, match="refused by the image policy") as caught:
         await created(world, VOLUME)

@@ -13,10 +13,11 @@ from crib.engine.images.transfers import TransferUpdate
 from crib.model.errors import Broken, InvalidRequest, NotFound, Unavailable
 from crib.model.image import FetchedImage, ImageDocuments, ImageRecord
 from crib.model.sandbox import PodMetadata
-from crib.model.settings import ImageSettings, Settings
+from crib.model.settings import Settings
 from tests.fakes.clock import ManualClock
 from tests.fakes.images import digest_of, made_image
 from tests.fakes.records import MemoryRecords
+from tests.fakes.settings import image_settings
 from tests.fakes.world import IMAGE, World, bounded, container_config, order, turns, until
 
 LINGER = 1000.0
@@ -25,7 +26,7 @@ LINGER = 1000.0
 @pytest.fixture
 async def patient() -> AsyncIterator[World]:
     """A world whose pulls go on for a while after their last caller."""
-    made = World(Settings(images=ImageSettings(pull_linger=LINGER)))
+    made = World(Settings(images=image_settings(pull_linger=LINGER)))
     await made.start()
     yield made
     await made.close()

@@ -12,13 +12,14 @@ from crib.model.errors import NotFound, WrongState
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkCheck, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, SandboxState
-from crib.model.settings import ImageSettings, NetworkSettings, Settings
+from crib.model.settings import NetworkSettings, Settings
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 from tests.fakes.networks import NAME, FakeNetworks
+from tests.fakes.settings import image_settings
 from tests.fakes.world import World, bounded, pod_config, turns, until
 
-BRIDGE = Settings(images=ImageSettings(pull_linger=0.0), network=NetworkSettings(mode="bridge"))
+BRIDGE = Settings(images=image_settings(pull_linger=0.0), network=NetworkSettings(mode="bridge"))
 NEW_ADDRESS = "10.1.0.200"
 
 

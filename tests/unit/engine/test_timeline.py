@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from crib.engine.timeline import SANDBOX_LIMIT, STAGE_LIMIT, Timeline
@@ -14,14 +16,15 @@ def pod(number: int) -> SandboxId:
     return SandboxId(f"pod{number}")
 
 
-def test_a_stage_is_kept_with_its_beginning_length_and_outcome() -> None:
-    clock = ManualClock(100)
+def test_a_stage_is_kept_with_its_beginning_length_and_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ticks = ManualClock(100), iter((5, 12))
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(ticks))
     timeline = Timeline(clock)
     with timeline.of(pod(1))("create", "app"):
         pass
     (stage,) = timeline.stages(pod(1))
     assert (stage.name, stage.subject, stage.started_at, stage.outcome) == ("create", "app", 101, "ok")
-    assert stage.duration >= 0
+    assert stage.duration == 7
 
 
 def test_a_stage_that_fails_says_why_and_the_error_goes_on() -> None:

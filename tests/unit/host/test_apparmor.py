@@ -28,6 +28,26 @@ def test_loaded_profiles_have_names_with_anything_in_them(tmp_path: Path) -> Non
         apparmor.loaded_profiles(str(tmp_path / "none"))
 
 
+def test_profiles_are_read_anew_when_their_revision_is_another_one(tmp_path: Path) -> None:
+    profiles, revision = tmp_path / "profiles", tmp_path / "revision"
+
+    def names() -> frozenset[str]:
+        return apparmor.loaded_profiles(str(profiles), str(revision))
+
+    profiles.write_text("one (enforce)\n")
+    revision.write_text("7\n")
+    assert names() == {"one"}
+    profiles.write_text("two (enforce)\n")
+    assert names() == {"one"}, "the same revision: not read"
+    revision.write_text("8\n")
+    assert names() == {"two"}
+    profiles.write_text("three (enforce)\n")
+    revision.unlink()
+    assert names() == {"three"}, "a kernel that does not tell"
+    profiles.write_text("four (enforce)\n")
+    assert names() == {"four"}
+
+
 def test_own_profile_is_told_without_its_mode(tmp_path: Path) -> None:
     current = tmp_path / "current"
     assert apparmor.own_profile(str(current)) == "unconfined"

@@ -119,7 +119,7 @@ def test_v2_without_swap_accounting_and_pressure_says_nothing_of_either(tmp_path
     assert (stats.cpu_pressure, stats.io_pressure) == (None, None)
 
 
-def test_kills_below_a_cgroup_are_told_with_those_of_each_child_that_there_is(tmp_path: Path) -> None:
+def test_kills_below_a_cgroup_come_with_those_of_each_child_that_exists(tmp_path: Path) -> None:
     _write(tmp_path / "pod", memory__events="oom 9\noom_kill 5\n")
     for name, kills in (("a", 2), ("b", 0)):
         _write(tmp_path / "pod" / name, memory__events=f"oom 9\noom_kill {kills}\n")

@@ -52,6 +52,20 @@ def test_systemd_finds_what_it_needs() -> None:
     assert oci.Namespace(type="cgroup") in spec.linux.namespaces
 
 
+def test_it_runs_as_the_selinux_type_that_the_policy_has_for_it() -> None:
+    """container-selinux: container_init_t may mount and remount the cgroups, as systemd does."""
+    on = replace(V2, selinux=True, selinux_init="system_u:system_r:container_init_t:s0")
+    level = "s0:c1,c2"
+
+    def label(**changes: object) -> str:
+        return container_spec(made(selinux_level=level, **changes)).process.selinux_label
+
+    assert label(host=on) == f"system_u:system_r:container_init_t:{level}"
+    assert label(host=replace(on, selinux_init="")) == f"system_u:system_r:container_t:{level}"
+    plain = RootfsFacts(PASSWD, "")
+    assert label(host=on, rootfs=plain) == f"system_u:system_r:container_t:{level}"
+
+
 def test_its_images_volumes_do_not_hide_that() -> None:
     volumes = tuple(DeclaredVolume(place, f"/v{place}") for place in ("/run", "/sys/fs/cgroup", "/srv"))
     spec = container_spec(made(declared_volumes=volumes))

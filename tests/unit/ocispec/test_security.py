@@ -14,8 +14,7 @@ from crib.model.sandbox import (
     SecurityProfile,
     SelinuxOption,
 )
-from crib.ocispec.container import container_spec
-from crib.ocispec.pod_security import PodSecurityFacts, confined, pod_confinement
+from crib.ocispec.pod_security import PodSecurityFacts, pod_confinement
 from crib.ocispec.seccomp import default_profile, seccomp
 from crib.ocispec.security import (
     DEFAULT_CAPABILITIES,
@@ -315,16 +314,15 @@ def pod(**security: object) -> SandboxRecord:
     return replace(plain, config=replace(plain.config, security=fields))
 
 
-def test_pods_own_profiles_confine_its_infra_process() -> None:
+def test_pods_own_profiles_are_those_of_its_security_context() -> None:
     host = replace(HOST, apparmor=True, selinux=True)
     facts = PodSecurityFacts(frozenset({"crib-default"}), "s0:c7,c9")
     default = SecurityProfile(ProfileType.RUNTIME_DEFAULT)
     made = pod_confinement(pod(seccomp=default, apparmor=default).config, host, facts)
     assert made.seccomp == default_for("amd64")
-    spec = confined(container_spec(inputs()), made)
-    assert spec.process.apparmor_profile == "crib-default"
-    assert spec.process.selinux_label == "system_u:system_r:container_t:s0:c7,c9"
-    assert (spec.linux.seccomp, spec.linux.mount_label) == (made.seccomp, made.file_label)
+    assert made.apparmor_profile == "crib-default"
+    assert made.process_label == "system_u:system_r:container_t:s0:c7,c9"
+    assert made.file_label == "system_u:object_r:container_file_t:s0:c7,c9"
 
 
 def test_pods_own_profiles_are_none_where_nothing_is_said_or_it_is_privileged() -> None:

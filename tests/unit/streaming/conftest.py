@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.unit.streaming.lab import Lab, until
-
-MakeLab = Callable[..., Awaitable[Lab]]
+from tests.unit.streaming.lab import Lab, MakeLab, until
 
 
 def descriptors() -> int:

@@ -263,6 +263,10 @@ class Lab:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+MakeLab = Callable[..., Awaitable[Lab]]
+"""The fixture `make_lab`."""
+
+
 async def at_once(what: str, work: Callable[[], None]) -> None:
     """What the daemon would have a thread do."""
     del what

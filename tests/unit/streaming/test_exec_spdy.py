@@ -15,8 +15,7 @@ from crib.wire import spdy
 from crib.wire.remotecommand import Exited, Failed, encode_resize
 from crib.wire.remotecommand import TerminalSize as WireSize
 from tests.unit.streaming.clients import Refused, SpdyClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Command, Lab, cat, forever, until
+from tests.unit.streaming.lab import Command, Lab, MakeLab, cat, forever, until
 
 V4 = "v4.channel.k8s.io"
 ALL = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
@@ -93,11 +92,14 @@ async def test_a_terminal_has_input_output_and_sizes(make_lab: MakeLab) -> None:
     client.close()
 
 
-async def test_a_broken_size_ends_resizing_only(lab: Lab) -> None:
+async def test_nonsense_for_a_size_does_no_harm(lab: Lab) -> None:
     lab.script = cat
     client = await SpdyClient.connect(lab.exec_url("vi", tty=True, stdin=True, stdout=True), V4)
     streams = await client.terminal("stdin", "stdout", "resize")
     await client.send(streams["resize"], b"nonsense}")
+    await client.send(streams["resize"], encode_resize(WireSize(100, 30)))
+    await until(lambda: lab.commands and lab.commands[0].sizes)
+    assert lab.commands[0].sizes == [TerminalSize(100, 30)]
     await client.send(streams["stdin"], b"x", fin=True)
     assert await client.outcome(streams) == Exited(0)
     client.close()
@@ -389,7 +391,7 @@ async def test_a_command_that_does_not_read_its_input_holds_up_its_client(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bounded, and that the client goes is still seen."""
-    monkeypatch.setattr("crib.streaming.room.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("crib.tunnel.inbox.LOOK_SECONDS", 0.05)
     lab.script = forever
     client = await SpdyClient.connect(lab.exec_url("sleep", stdin=True, stdout=True), V4)
     streams = await client.terminal("stdin", "stdout")

@@ -22,8 +22,7 @@ from crib.wire.remotecommand import (
     TerminalSize as WireSize,
 )
 from tests.unit.streaming.clients import Refused, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Command, Lab, cat, forever, until
+from tests.unit.streaming.lab import Command, Lab, MakeLab, cat, forever, until
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 V5 = "v5.channel.k8s.io"

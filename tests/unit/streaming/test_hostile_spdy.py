@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from crib.streaming import room
-from crib.streaming.link import UNSENT_BYTES
+from crib.streaming.link import UNREAD_BYTES
+from crib.tunnel.link import UNSENT_BYTES
 from crib.wire import spdy
 from crib.wire.remotecommand import Exited
 from crib.wire.spdy import frames
 from tests.unit.streaming.clients import SpdyClient, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import BOUND, Command, Lab, forever, until
+from tests.unit.streaming.lab import BOUND, Command, Lab, MakeLab, forever, until
 
 V4 = "v4.channel.k8s.io"
 PROTOCOL = "portforward.k8s.io"
@@ -113,7 +112,7 @@ async def test_data_for_streams_that_nobody_reads_is_held_within_bounds(lab: Lab
     _, error = await client.pair(80, "1")
     piece = frames.data_header(error, 1 << 20, False) + bytes(1 << 20)
     sent = await send_until_stopped(client, piece, 1 << 30)
-    assert sent < (1 << 27) + room.UNREAD_BYTES  # the kernel's buffers on both sides, and ours
+    assert sent < (1 << 27) + UNREAD_BYTES  # the kernel's buffers on both sides, and ours
     client.wire.reset()
 
 

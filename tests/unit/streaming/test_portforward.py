@@ -11,21 +11,9 @@ import pytest
 
 from crib.model.streams import PodAddress
 from crib.wire import portforward as wire
-from tests.unit.streaming.clients import Refused, SpdyClient, TunnelWire, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Lab, Target, until
-
-PROTOCOL = "portforward.k8s.io"
-
-
-async def spdy(lab: Lab, *ports: int, beyond: tuple[PodAddress, ...] = ()) -> SpdyClient:
-    return await SpdyClient.connect(lab.forward_url(*ports, beyond=beyond), PROTOCOL)
-
-
-async def tunnel(lab: Lab, *ports: int) -> SpdyClient:
-    socket = await WsClient.connect(lab.forward_url(*ports), [wire.TUNNEL_PROTOCOL])
-    assert socket.subprotocol == wire.TUNNEL_PROTOCOL
-    return SpdyClient(TunnelWire(socket), {})
+from tests.unit.streaming.clients import Refused, WsClient
+from tests.unit.streaming.forwards import spdy, tunnel
+from tests.unit.streaming.lab import Lab, MakeLab, Target, until
 
 
 @pytest.mark.parametrize("connect", [spdy, tunnel])

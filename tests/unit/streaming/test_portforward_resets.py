@@ -12,8 +12,8 @@ import pytest
 from crib.streaming import portforward
 from crib.wire import portforward as wire
 from tests.unit.streaming.clients import WsClient
+from tests.unit.streaming.forwards import spdy, tunnel
 from tests.unit.streaming.lab import Lab, Target, until
-from tests.unit.streaming.test_portforward import spdy, tunnel
 
 
 async def resets(target: Target) -> None:

@@ -19,9 +19,8 @@ from crib.streaming.head import HEAD_BYTES
 from crib.streaming.server import StreamServer
 from crib.wire.remotecommand import Exited, Failed
 from tests.tls_lab import Authority
-from tests.unit.streaming.clients import Refused, SpdyClient, Wire, WsClient, head, split_answer
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import BOUND, Lab, at_once, cat, forever, until
+from tests.unit.streaming.clients import Refused, SpdyClient, Wire, WsClient, blind, head, split_answer
+from tests.unit.streaming.lab import BOUND, Lab, MakeLab, at_once, cat, forever, until
 
 V4 = "v4.channel.k8s.io"
 
@@ -343,12 +342,6 @@ async def test_a_self_signed_certificate_names_the_address_and_is_made_anew(
     half = certificates.SELF_SIGNED_DAYS * 86400 / 2
     monkeypatch.setattr(certificates.time, "time", lambda: now + half)
     assert await run_over_tls(lab, blind()) != seen
-
-
-def blind() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 async def test_a_refusal_over_tls_ends_with_the_connection(

@@ -8,10 +8,8 @@ import pytest
 
 from crib.streaming import server
 from crib.wire.remotecommand import Exited
-from tests.unit.streaming.clients import SpdyClient, Wire, head, split_answer
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import Command, Lab, forever, until
-from tests.unit.streaming.test_server import blind
+from tests.unit.streaming.clients import SpdyClient, Wire, blind, head, split_answer
+from tests.unit.streaming.lab import Command, Lab, MakeLab, forever, until
 
 V4 = "v4.channel.k8s.io"
 

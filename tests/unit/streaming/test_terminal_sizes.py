@@ -7,8 +7,7 @@ from crib.model.streams import TerminalSize
 from crib.wire.remotecommand import TerminalSize as WireSize
 from crib.wire.remotecommand import encode_resize
 from tests.unit.streaming.clients import SpdyClient, WsClient
-from tests.unit.streaming.conftest import MakeLab
-from tests.unit.streaming.lab import forever, until
+from tests.unit.streaming.lab import MakeLab, forever, until
 
 RESIZE = b"\4"
 BOTH = encode_resize(WireSize(81, 25)) + encode_resize(WireSize(80, 24))

@@ -6,17 +6,17 @@ import asyncio
 import gc
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import pytest
 
-from crib.streaming import room, websocket
-from crib.streaming import spdy as sessions
-from crib.streaming.channels import ChannelSource
-from crib.streaming.link import Link
-from crib.streaming.room import Room
-from crib.streaming.spdy import SpdySession, SpdyStream
+from crib.streaming.link import UNREAD_BYTES, ClientLink
+from crib.tunnel import inbox, websocket
+from crib.tunnel import spdy as sessions
+from crib.tunnel.inbox import Inbox, Room
+from crib.tunnel.link import Link
+from crib.tunnel.spdy import ServerSession, SpdyStream
 from crib.wire import portforward, spdy
 from crib.wire.spdy import frames
 from tests.unit.streaming.clients import SpdyClient, TunnelWire, WsClient
@@ -48,9 +48,6 @@ class Full:
     async def drain(self) -> None:
         """There is room always."""
 
-    def has_left(self) -> bool:
-        return False
-
 
 async def turns_beside(work: Awaitable[object], done: asyncio.Event) -> int:
     """How often another task had its turn until `done`, of which `work` never tells itself."""
@@ -79,22 +76,22 @@ async def test_tiny_spdy_frames_leave_others_their_turn(frame: bytes) -> None:
     opening = spdy.Connection("client", spdy.Limits())
     opening.open_stream((("streamtype", "stdin"),))
     carrier = Full(b"".join(opening.data_to_send()), frame * FLOOD)
-    session = SpdySession(carrier, 1000)
+    session = ServerSession(carrier, Room(UNREAD_BYTES), 1000)
     assert await turns_beside(session.run(), carrier.emptied) >= FLOOD // sessions.TURN_FRAMES
 
 
 async def test_tiny_spdy_frames_in_tiny_messages_leave_others_their_turn() -> None:
     message = masked(0x82, frames.window_update(999, 1) * 7)
     carrier = Full(message * (FLOOD // 7))
-    socket = websocket.WebSocket(cast(Link, carrier))
-    session = SpdySession(websocket.Tunnel(socket), 1000)
+    socket = websocket.WebSocket(cast(Link, carrier), "server")
+    session = ServerSession(socket, Room(UNREAD_BYTES), 1000)
     assert await turns_beside(session.run(), carrier.emptied) >= FLOOD // sessions.TURN_FRAMES
 
 
 @pytest.mark.parametrize("opcode", [0x82, 0x89, 0x8A], ids=["messages", "pings", "pongs"])
 async def test_tiny_websocket_frames_leave_others_their_turn(opcode: int) -> None:
     carrier = Full(masked(opcode, b"") * FLOOD)
-    socket = websocket.WebSocket(cast(Link, carrier))
+    socket = websocket.WebSocket(cast(Link, carrier), "server")
 
     async def read() -> None:
         while await socket.part() is not None:
@@ -159,31 +156,28 @@ async def test_streams_that_are_reset_before_anybody_took_them_are_not_kept() ->
         opening.reset(opening.open_stream((("streamtype", "data"),)))
     last = opening.open_stream((("streamtype", "error"),))
     carrier = Full(b"".join(opening.data_to_send()))
-    session = SpdySession(carrier, 1000)
-    await turns_beside(session.run(), carrier.emptied)
+    session = ServerSession(carrier, Room(UNREAD_BYTES), 1000)
+    running = asyncio.ensure_future(session.run())
+    async with asyncio.timeout(BOUND):
+        await carrier.emptied.wait()
     stream = await session.opened()
     assert stream is not None
     assert stream.stream_id == last
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     assert await session.opened() is None
 
 
 # input in tiny pieces
 
 
-@pytest.mark.parametrize("kind", ["spdy", "websocket"])
-async def test_tiny_pieces_of_input_cost_little_more_than_their_bytes(kind: str) -> None:
-    feed: Callable[[bytes], None]
-    if kind == "spdy":
-        stream = SpdyStream(SpdySession(Full(), 10), 1, ())
-        feed, chunks = (lambda data: stream.feed(data, fin=False)), stream._chunks
-    else:
-        source = ChannelSource(Room(lambda: False))
-        feed, chunks = source.feed, source._chunks
+def test_tiny_pieces_of_input_cost_little_more_than_their_bytes() -> None:
+    one = Inbox()
     data = bytes(range(256)) * 400
     for at in range(0, len(data), 2):
-        feed(data[at : at + 2])
-    assert b"".join(chunks) == data
-    assert sum(map(sys.getsizeof, chunks)) < 1.2 * len(data)
+        one.feed(data[at : at + 2])
+    assert b"".join(one._pieces) == data
+    assert sum(map(sys.getsizeof, one._pieces)) < 1.2 * len(data)
 
 
 # one stream that nobody reads
@@ -191,8 +185,8 @@ async def test_tiny_pieces_of_input_cost_little_more_than_their_bytes(kind: str)
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(room, "STUCK_SECONDS", 0.1)
+    monkeypatch.setattr(inbox, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(inbox, "STUCK_SECONDS", 0.1)
 
 
 async def over_spdy(lab: Lab) -> SpdyClient:
@@ -223,7 +217,7 @@ async def test_an_upload_that_nobody_reads_does_not_hold_up_other_connections_fo
     client = await connect(lab)
     good, _ = await client.pair(80, "1")
     stuck, _ = await client.pair(81, "2")
-    sending = asyncio.ensure_future(pieces(client, stuck, 2 * room.UNREAD_BYTES >> 16))
+    sending = asyncio.ensure_future(pieces(client, stuck, 2 * UNREAD_BYTES >> 16))
     await client.until(lambda: stuck in client.reset)
     await sending
     await client.send(good, b"still here")
@@ -241,7 +235,7 @@ async def test_the_input_of_a_command_waits_as_long_as_it_must(
     """It has nobody to hold up."""
     looks, may_read = 0, asyncio.Event()
 
-    def has_left(link: Link) -> bool:
+    def has_left(link: ClientLink) -> bool:
         nonlocal looks
         looks += 1
         if looks > 10:
@@ -254,14 +248,14 @@ async def test_the_input_of_a_command_waits_as_long_as_it_must(
         await command.say(b"%d" % len(await command.stdin.read_all()))
         return 0
 
-    monkeypatch.setattr(Link, "has_left", has_left)
+    monkeypatch.setattr(ClientLink, "has_left", has_left)
     lab.script = late
     client = await SpdyClient.connect(lab.exec_url("sh", stdin=True, stdout=True), V4)
     streams = await client.terminal("stdin", "stdout")
-    await pieces(client, streams["stdin"], 2 * room.UNREAD_BYTES >> 16)
+    await pieces(client, streams["stdin"], 2 * UNREAD_BYTES >> 16)
     await client.send(streams["stdin"], fin=True)
     await client.outcome(streams)
-    assert client.got[streams["stdout"]] == b"%d" % (2 * room.UNREAD_BYTES)
+    assert client.got[streams["stdout"]] == b"%d" % (2 * UNREAD_BYTES)
     client.close()
 
 
@@ -276,8 +270,9 @@ async def test_a_room_is_stuck_only_when_nothing_at_all_was_given_out(impatient:
             one.take(1)
         return False
 
-    one = Room(has_left, stuck.set)
-    one.take(room.UNREAD_BYTES)
+    one = Room(UNREAD_BYTES, has_left)
+    one.when_stuck(stuck.set)
+    one.take(UNREAD_BYTES)
     waiting = asyncio.ensure_future(one.wait())
     async with asyncio.timeout(BOUND):
         await stuck.wait()

@@ -172,14 +172,22 @@ def test_sizes_are_as_clients_have_them() -> None:
         b" " * (MAX_RESIZE + 1) + b"}",
     ],
 )
-def test_other_sizes_are_errors(data: bytes) -> None:
-    with pytest.raises(MalformedRequest):
-        ResizeDecoder().receive(data)
+def test_what_is_no_size_is_left_out_and_the_next_one_is_taken(data: bytes) -> None:
+    decoder = ResizeDecoder()
+    assert decoder.receive(data) == []
+    assert decoder.receive(b'}{"Width":1}{"Width":80}')[-1:] == [TerminalSize(80, 0)]
+
+
+def test_of_many_sizes_at_once_the_newest_two_count() -> None:
+    data = b"".join(encode_resize(TerminalSize(number, 1)) for number in range(1000))
+    assert ResizeDecoder().receive(data) == [TerminalSize(998, 1), TerminalSize(999, 1)]
 
 
 def test_a_size_that_never_ends_is_not_held() -> None:
     decoder = ResizeDecoder()
     for _ in range(MAX_RESIZE):
         assert decoder.receive(b"1") == []
-    with pytest.raises(MalformedRequest):
-        decoder.receive(b"1")
+    assert len(decoder._held) == MAX_RESIZE
+    assert decoder.receive(b"1") == []
+    assert decoder._held == b""
+    assert decoder.receive(b'}{"Width":80}') == [TerminalSize(80, 0)]

@@ -16,7 +16,9 @@ from crib.engine.status import NodeStatus
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.events import Stage
 from crib.model.image import ImageDocuments, ImageRecord
+from crib.model.keys import as_table
 from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.model.settings import Settings
 
 
 def of_sandbox(record: SandboxRecord, spec: bytes, stages: Sequence[Stage]) -> dict[str, str]:
@@ -86,7 +88,7 @@ def _json(document: bytes) -> Any:
     return json.loads(document) if document else None
 
 
-def of_node(status: NodeStatus, settings: object) -> dict[str, str]:
+def of_node(status: NodeStatus, settings: Settings) -> dict[str, str]:
     return _info(
         {
             "host": dataclasses.asdict(status.host),
@@ -95,7 +97,7 @@ def of_node(status: NodeStatus, settings: object) -> dict[str, str]:
             "layerMounts": dataclasses.asdict(status.mounting),
             "counts": dict(status.counts),
             "verbs": dataclasses.asdict(status.verbs),
-            "config": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else {},  # type: ignore[arg-type]  # a value, not a class
+            "config": as_table(settings),
         }
     )
 

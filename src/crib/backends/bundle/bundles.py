@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass
 
 from crib.host.files import atomic_write
-from crib.host.pidfds import is_running, start_time
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
@@ -151,14 +150,3 @@ class Bundles:
 
     def _note_path(self, container: ContainerId) -> str:
         return f"{self._paths.container(container)}/crib.json"
-
-
-def identity(pid: int) -> ProcessIdentity | None:
-    """The pid with its start time; None when there is no such process."""
-    started = start_time(pid)
-    return None if started is None else ProcessIdentity(pid, started)
-
-
-def is_alive(process: ProcessIdentity | None) -> bool:
-    """Whether that very process is still there and has not ended."""
-    return process is not None and is_running(process.pid, process.start_time)

@@ -117,6 +117,14 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
             raise InvalidRequest(text, field=field) from error
 
 
+def make_log_directory(path: str, field: str) -> None:
+    """InvalidRequest, naming `field`, when something else is where the request wants it."""
+    try:
+        make_directory(path, 0o755)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidRequest(f"{error.filename}: {error.strerror}", field=field) from error
+
+
 def _check_missing(path: str, field: str, missing: str) -> None:
     if missing != "create":
         raise InvalidRequest(f"{path} does not exist", field=field)

@@ -60,7 +60,7 @@ class Volumes:
         self._paths = paths
         self._layers = layers
         self._declared = settings.image_volumes
-        self._min_free = settings.images.min_free
+        self._min_free = settings.images.transfer.min_free
 
     async def acquire(self, record: ContainerRecord) -> Stacks:
         """Mount the layers of the record's image volumes, each image's once however many mounts are of it."""

@@ -18,8 +18,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from crib.model.facts import LayerMounting
 from crib.model.ids import digest_hex
 from crib.model.image import FetchedImage, Platform
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 
 MAX_MESSAGE = 16 << 20
@@ -32,22 +34,11 @@ _READ = 1 << 18
 _LENGTH = struct.Struct(">I")
 
 
-class TransferLimits(msgspec.Struct, frozen=True):
-    """Bounds of one request; sizes in bytes, times in seconds (see ImageSettings)."""
+class LayerTerms(msgspec.Struct, frozen=True):
+    """What the transfers of one request keep to, and how the layers that come of them will be mounted."""
 
-    block_size: int
-    parallel_layers: int
-    stall_timeout: float
-    max_layer_bytes: int
-    max_ratio: int
-    parallel_ranges: int = 1
-    stall_bytes: int = 1
-    min_rate: int = 0
-    dead_host_time: float = 0.0
-    bandwidth: int = 0
-    min_free: int = 0
-    drop_cache: bool = False
-    """Whether nobody will read a layer's file through the page cache."""
+    transfer: TransferSettings
+    mounting: LayerMounting
 
 
 class Pull(msgspec.Struct, frozen=True, tag=True):
@@ -62,7 +53,7 @@ class Pull(msgspec.Struct, frozen=True, tag=True):
     platform: Platform
     """In full: the node's own where the order named none."""
     have: tuple[str, ...]
-    limits: TransferLimits
+    terms: LayerTerms
     signatures: bool = False
     """Whether to bring the image's signatures."""
     layers: bool = True
@@ -76,7 +67,7 @@ class Import(msgspec.Struct, frozen=True, tag=True):
     directory: bool
     platform: Platform
     have: tuple[str, ...]
-    limits: TransferLimits
+    terms: LayerTerms
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):

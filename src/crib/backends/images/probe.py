@@ -15,8 +15,8 @@ from crib.backends.images.mounts import mount_layer, prepare_root
 from crib.host import files, mounts
 from crib.model.errors import Broken
 from crib.model.facts import LayerMounting
+from crib.model.image_settings import StoreSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from crib.wire import erofs
 from crib.wire.erofs_inode import OPAQUE
 from crib.wire.erofs_tree import LayerTree
@@ -26,7 +26,7 @@ _METHODS = ("file", "loop")
 _CONTENT = bytes(range(256)) * 20
 
 
-def probe_mounting(paths: Paths, settings: ImageSettings) -> LayerMounting:
+def probe_mounting(paths: Paths, settings: StoreSettings) -> LayerMounting:
     """The first way that works: file before loop, 512-byte blocks before 4096, direct I/O where it reads
     well; and where no EROFS file can be mounted, directories.
 

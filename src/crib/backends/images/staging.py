@@ -20,8 +20,8 @@ from crib.model.errors import Broken, Unavailable
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, is_digest
 from crib.model.image import Layer
+from crib.model.image_settings import StoreSettings
 from crib.model.paths import Paths
-from crib.model.settings import ImageSettings
 from crib.wire.erofs import DATA_OFFSET
 from crib.wire.erofs_reader import ErofsError, ErofsImage
 
@@ -54,7 +54,7 @@ class Staging:
     """The staging directory and the way from there into the layers directory; every call blocks."""
 
     def __init__(
-        self, paths: Paths, user: WorkerUser, settings: ImageSettings, mounting: LayerMounting
+        self, paths: Paths, user: WorkerUser, settings: StoreSettings, mounting: LayerMounting
     ) -> None:
         """`mounting` is how layers will be mounted, and so what they have to be."""
         self._paths = paths

@@ -22,7 +22,7 @@ from crib.backends.images.descent import check_descent
 from crib.backends.images.export import check_place, export_images
 from crib.backends.images.image_worker import ImageWorker
 from crib.backends.images.layer_tars import StoredTars
-from crib.backends.images.messages import Import, Pull, TransferLimits
+from crib.backends.images.messages import Import, LayerTerms, Pull
 from crib.backends.images.mounts import LayerMounts
 from crib.backends.images.registries.hosts import RegistryHosts
 from crib.backends.images.signatures import judged_by, problem_with
@@ -47,9 +47,9 @@ from crib.model.image import (
     SuspectImage,
     parse_reference,
 )
+from crib.model.image_settings import ImageSettings
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
-from crib.model.settings import ImageSettings
 from crib.ports.images import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
@@ -65,15 +65,17 @@ class LayerStore:
 
     def __init__(self, paths: Paths, settings: ImageSettings, mounting: LayerMounting) -> None:
         self._paths = paths
-        self._settings = settings
+        self._trust = settings.trust
+        self._terms = LayerTerms(settings.transfer, mounting)
         self._platform = node_platform()
         os.makedirs(paths.layers, mode=0o700, exist_ok=True)
-        self._directories = DirectoryLayers(paths, settings.min_free)
+        self._directories = DirectoryLayers(paths, settings.transfer.min_free)
         self.mounts = LayerMounts(paths, mounting, self._directories)
         """Where containers get their layers from."""
-        self._staging = Staging(paths, worker_user(settings.worker_user), settings, mounting)
-        self._worker = ImageWorker(self._staging, settings.worker_memory)
-        self._hosts = RegistryHosts(settings)
+        store = settings.store
+        self._staging = Staging(paths, worker_user(store.worker_user), store, mounting)
+        self._worker = ImageWorker(self._staging, store.worker_memory)
+        self._hosts = RegistryHosts(settings.registries)
         self._changing = asyncio.Lock()
         self._removing = asyncio.Lock()
         """Held by `sweep`, so that nobody counts on a layer that it is about to remove."""
@@ -130,7 +132,7 @@ class LayerStore:
             hosts=tuple(await self._hosts.hosts(order)),
             platform=_in_full(order.platform, self._platform),
             have=(),
-            limits=self._limits(),
+            terms=self._terms,
             signatures=order.signatures,
         )
 
@@ -141,7 +143,7 @@ class LayerStore:
         """
         async with opened_archive(path) as (fd, directory), self._holding_present() as present:
             message = Import(
-                self._worker.new_number(), directory, self._platform, tuple(present), self._limits()
+                self._worker.new_number(), directory, self._platform, tuple(present), self._terms
             )
             return await self._worker.run(message, f"import of {path}", progress, self._adopt, fd)
 
@@ -178,7 +180,7 @@ class LayerStore:
             except Unavailable as error:
                 problem = str(error)
         for program in suspect.programs:
-            problem = problem or await judged_by(program, suspect, self._settings.verifier_timeout)
+            problem = problem or await judged_by(program, suspect, self._trust.verifier_timeout)
         return problem
 
     async def space(self) -> DiskSpace:
@@ -222,23 +224,6 @@ class LayerStore:
     async def close(self) -> None:
         """End the worker; layers stay mounted for the containers that run on."""
         await self._worker.close()
-
-    def _limits(self) -> TransferLimits:
-        settings = self._settings
-        return TransferLimits(
-            block_size=self.mounting.block_size,
-            parallel_layers=settings.parallel_layers,
-            stall_timeout=settings.stall_timeout,
-            max_layer_bytes=settings.max_layer_bytes,
-            max_ratio=settings.max_ratio,
-            parallel_ranges=settings.parallel_ranges,
-            stall_bytes=settings.stall_bytes,
-            min_rate=settings.min_rate,
-            dead_host_time=settings.dead_host_time,
-            bandwidth=settings.bandwidth,
-            min_free=settings.min_free,
-            drop_cache=self.mounting.direct_io,
-        )
 
     async def _list(self) -> list[Digest]:
         try:
@@ -323,7 +308,8 @@ def store_for_wipe(paths: Paths, settings: ImageSettings) -> LayerStore:
     try:
         return LayerStore(paths, settings, mounting)
     except Unavailable:
-        return LayerStore(paths, replace(settings, worker_user="nobody"), mounting)
+        store = replace(settings.store, worker_user="nobody")
+        return LayerStore(paths, replace(settings, store=store), mounting)
 
 
 def _only(images: Sequence[FetchedImage], order: PullOrder) -> FetchedImage:

@@ -19,18 +19,19 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
-from crib.backends.bundle.bundles import is_alive
 from crib.backends.failures import trying
+from crib.backends.known_processes import is_alive
 from crib.backends.oci.conmon import tell
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exits import LOST_CODE
 from crib.backends.oci.logs import OpenLog
 from crib.host.pidfds import open_pidfd, wait_pidfd
-from crib.host.streams import CHUNK, Sink
+from crib.host.streams import Sink
 from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import ContainerId
 from crib.model.streams import AttachRequest, TerminalSize
+from crib.tunnel.inbox import Inbox
 from crib.wire.conmon import (
     ATTACH_SOCKET,
     MAX_INPUT,
@@ -49,44 +50,6 @@ _PACKETS = 64
 _EXIT_TIME = 10.0
 _SETTLE_TIME = 0.002
 _SETTLE_TRIES = 10
-
-
-class _Inbox:
-    """One stream of one session: what has come and was not read yet."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._parts: deque[bytes] = deque()
-        self._ended = False
-        self._news = asyncio.Event()
-
-    def put(self, data: bytes, *, first: bool = False) -> None:
-        self.size += len(data)
-        (self._parts.appendleft if first else self._parts.append)(data)
-        self._news.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._news.set()
-
-    def clear(self) -> None:
-        self._parts.clear()
-        self.size = 0
-
-    async def read(self) -> bytes:
-        """See ports.ByteSource."""
-        while not self._parts:
-            if self._ended:
-                return b""
-            self._news.clear()
-            await self._news.wait()
-        taken = [self._parts.popleft()]
-        length = len(taken[0])
-        while self._parts and length + len(self._parts[0]) <= CHUNK:
-            taken.append(self._parts.popleft())
-            length += len(taken[-1])
-        self.size -= length
-        return b"".join(taken)
 
 
 class _Input:
@@ -121,7 +84,7 @@ class AttachSession:
         self._hub = hub
         self._input = _Input(hub, once=config.stdin_once) if wanted.stdin and config.stdin else None
         self._inboxes = {
-            stream: _Inbox()
+            stream: Inbox()
             for stream, asked in (("stdout", wanted.stdout), ("stderr", wanted.stderr and not config.tty))
             if asked
         }
@@ -133,11 +96,11 @@ class AttachSession:
         return self._input
 
     @property
-    def stdout(self) -> _Inbox | None:
+    def stdout(self) -> Inbox | None:
         return self._inboxes.get("stdout")
 
     @property
-    def stderr(self) -> _Inbox | None:
+    def stderr(self) -> Inbox | None:
         return self._inboxes.get("stderr")
 
     def take(self, stream: str, data: bytes) -> None:
@@ -150,13 +113,13 @@ class AttachSession:
             self._is_late = True
             self.end()
         else:
-            inbox.put(data)
+            inbox.feed(data)
 
     def begin_with(self, output: dict[str, bytes]) -> None:
         """Output from before."""
         for stream, data in output.items():
             if stream in self._inboxes and data:
-                self._inboxes[stream].put(data, first=True)
+                self._inboxes[stream].push_back(data)
 
     def end(self) -> None:
         """No more output comes."""
@@ -184,7 +147,7 @@ class AttachSession:
     async def close(self) -> None:
         self.end()
         for inbox in self._inboxes.values():
-            inbox.clear()
+            inbox.drop()
         if self._input is not None:
             await self._input.close()
         self._hub.leave(self)

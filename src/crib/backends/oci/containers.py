@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from crib.backends.bundle.bundles import BundleNote, Bundles, identity, is_alive
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.cdi import CdiRegistry
 from crib.backends.bundle.hook_files import HookFiles
 from crib.backends.bundle.host_resources import (
@@ -20,6 +20,7 @@ from crib.backends.bundle.host_resources import (
     find_devices,
     find_node_devices,
     find_node_mounts,
+    make_log_directory,
     prepare_mount_sources,
     read_seccomp_profile,
 )
@@ -37,16 +38,16 @@ from crib.backends.bundle.rootfs import (
 )
 from crib.backends.bundle.volumes import Stacks, Volumes
 from crib.backends.failures import trying
+from crib.backends.known_processes import identity
 from crib.backends.oci.command_lines import Monitored, RuntimeProgram
 from crib.backends.oci.conmon import Monitors, MonitorStart, end_monitor
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.late import clear_away
 from crib.backends.oci.logs import check_log
-from crib.backends.oci.refusals import make_log_directory
 from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
 from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.oci.unused_logs import remove_unused
-from crib.backends.pods.files import write_hosts
+from crib.backends.pods.files import pod_paths, write_hosts
 from crib.backends.pods.oom import OomKills
 from crib.host.null_device import keep_null_device
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
@@ -58,7 +59,7 @@ from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.model.signals import signal_number
 from crib.ocispec.container import container_document, container_spec, made_mounts, runs_hooks_at_delete
 from crib.ocispec.init_system import STOP_SIGNAL_KEY
-from crib.ocispec.inputs import ContainerInputs, PodPaths
+from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.process import process_args
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import volume_label
@@ -85,16 +86,21 @@ class Containers:
     """Creates and deletes containers. Nothing is cleaned up but by `delete`, which needs the id alone."""
 
     def __init__(
-        self, environment: OciEnvironment, bundles: Bundles, layers: LayerMounts, oom: OomKills
+        self,
+        environment: OciEnvironment,
+        bundles: Bundles,
+        layers: LayerMounts,
+        oom: OomKills,
+        filters: SeccompFilters,
     ) -> None:
         self._env = environment
+        self._filters = filters
         self._paths = environment.paths
         self._bundles = bundles
         self._layers = layers
         self._oom = oom
         self._volumes = Volumes(self._paths, layers, environment.settings)
         self._monitors = Monitors(environment.monitor, environment.runtime)
-        self._filters = SeccompFilters(environment.runtime.root)
         self._labels = Labels(environment.paths, environment.host)
         self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
         self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
@@ -125,7 +131,7 @@ class Containers:
                 if own_users:
                     job = self._foreign("letting go of its volumes", record)
                     await FOREIGN.run(job, self._volumes.let_go, record.id)
-            if self._env.is_crun and self._filters.is_new(spec.linux.seccomp):
+            if self._filters.is_new(spec.linux.seccomp):
                 await OURS.run(self._ours(record.id), self._filters.learn, record.id, spec.linux.seccomp)
         user = spec.process.user
         return CreatedContainer(
@@ -294,7 +300,7 @@ class Containers:
             host=self._env.host,
             handler=self._env.facts,
             rootfs=read_facts(root, process_args(config, request.image)[0]),
-            pod=self._pod_paths(request.sandbox),
+            pod=pod_paths(self._paths, request.sandbox),
             root=root,
             cgroups_path=names.oci_path(names.pod(request.sandbox), request.record.id),
             target_pid=self._bundles.first_pid(ContainerId(target)) if target else 0,
@@ -319,7 +325,7 @@ class Containers:
         )
         if request.sandbox.config.user_namespace is not None:
             inputs = self._with_mount_facts(inputs)
-        if self._env.is_crun:
+        if self._filters.kept:
             inputs = replace(inputs, seccomp_filter=self._filters.known(seccomp(inputs)))
         return inputs
 
@@ -331,20 +337,6 @@ class Containers:
             inputs,
             locked_options=locked_options([*sources, *(mount.source for mount in inputs.node_mounts)]),
             submounts=mounts_inside(sources) if forgets else (),
-        )
-
-    def _pod_paths(self, sandbox: SandboxRecord) -> PodPaths:
-        paths, infra = self._paths, sandbox.infra
-        return PodPaths(
-            hosts=paths.etc(sandbox.id, "hosts"),
-            hostname=paths.etc(sandbox.id, "hostname"),
-            resolv_conf=paths.etc(sandbox.id, "resolv.conf"),
-            shm=paths.shm(sandbox.id),
-            net_namespace=paths.namespace(sandbox.id, "net"),
-            ipc_namespace=paths.namespace(sandbox.id, "ipc"),
-            uts_namespace=paths.namespace(sandbox.id, "uts"),
-            user_namespace=paths.namespace(sandbox.id, "user") if sandbox.config.user_namespace else "",
-            pid_namespace=f"/proc/{infra.pid}/ns/pid" if infra and is_alive(infra) else "",
         )
 
     def _keep_null_device(self, container: ContainerId) -> None:

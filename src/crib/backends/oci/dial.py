@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Collection
 
-from crib.backends.bundle.bundles import is_alive
+from crib.backends.known_processes import is_alive
 from crib.ends import ByteStream
 from crib.host.dialing import LOOPBACKS, Datagrams, connect_tcp, connect_unix
 from crib.host.streams import Connection

@@ -9,13 +9,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from crib.backends.bundle.base_specs import read_base_spec
 from crib.backends.bundle.host_resources import read_default_profile
 from crib.backends.bundle.labels import Labels
+from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
 from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
 from crib.backends.oci.runtime_notes import noted_handlers, noted_program, write_note
@@ -49,32 +48,18 @@ _USERNS = {"crun": (1, 8), "runc": (1, 1)}
 """Since when they are known to join a user namespace that is there, of those without `features`."""
 
 
-@dataclass(frozen=True, slots=True)
-class OciEnvironment:
-    """Given to each part of a handler."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OciEnvironment(HandlerEnvironment):
+    """With the programs of this kind: the OCI runtime and the monitor."""
 
-    facts: HandlerFacts
-    settings: Settings
-    paths: Paths
-    host: HostFacts
-    cgroups: Cgroups
     runtime: RuntimeProgram
     monitor: MonitorProgram
     is_crun: bool = False
     """What we know of crun may be used: its state of a container is a directory of plain files."""
     has_fifo: bool = False
     """There is an `exec.fifo` in its state of a container until that is started."""
-    base_spec: Mapping[str, Any] = field(default_factory=dict)
-    default_seccomp: bytes | None = None
-    """Content of `options.containers.seccomp_profile`, which is sound."""
     others: frozenset[str] | None = None
     """Of the default handler: those that look after themselves. It looks after what all others have made."""
-
-    @property
-    def options(self) -> HandlerSettings:
-        """The administrator's settings for this handler."""
-        settings = self.settings
-        return settings.handlers.get(self.facts.name, HandlerSettings(containers=settings.containers))
 
     def owns(self, handler: str) -> bool:
         """Whether what that handler made is this one's to look after."""
@@ -93,15 +78,10 @@ class OciEnvironment:
             return self.runtime
         return noted_program(self.paths, handler)
 
-    def require_usable(self) -> None:
-        """Broken, with the reason, where the handler could not be opened."""
-        if not self.facts.version:
-            raise Broken(f"handler {self.facts.name} cannot be used: {self.facts.problem}")
-
     @property
     def names(self) -> CgroupNames:
         """Where cgroups are."""
-        return CgroupNames(self.settings.cgroup_root, self.settings.cgroup_driver == "systemd")
+        return CgroupNames.of(self.settings)
 
 
 def closed_environment(

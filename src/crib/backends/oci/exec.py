@@ -17,13 +17,14 @@ import msgspec
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.bundle.labels import Labels
-from crib.backends.failures import trying, words_of_failure
+from crib.backends.failures import trying
+from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.runtime_words import words_of_failure
 from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
 from crib.backends.oci.signals import Signals
-from crib.backends.pods.infra import read_pid
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn

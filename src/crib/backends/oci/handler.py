@@ -9,9 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from crib.backends.bundle.bundles import Bundles, is_alive
+from crib.backends.bundle.bundles import Bundles
 from crib.backends.bundle.rootfs import LayerMounts
-from crib.backends.failures import checked, runtime_words, trying
+from crib.backends.failures import checked, trying
+from crib.backends.known_processes import is_alive
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.command_lines import RuntimeProgram
 from crib.backends.oci.containers import Containers, Request
@@ -21,9 +22,12 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.exits import Exits
 from crib.backends.oci.explain import Explanations
+from crib.backends.oci.infra import InfraContainers
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.odd_logs import odd_logs
 from crib.backends.oci.runtime_notes import Programs
+from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.oci.signals import Signals
 from crib.backends.oci.strays import find_strays, remove_parts
 from crib.backends.pods.losses import PodLosses
@@ -80,10 +84,11 @@ class OciHandler:
         self._programs = Programs(environment.runtime.program, environment.monitor.program)
         self._bundles = Bundles(environment.paths)
         self._looks = Together("looking at containers", self._look)
-        self._pods = Pods(environment)
+        filters = SeccompFilters(environment.runtime.root, kept=environment.is_crun)
+        self._pods = Pods(environment, InfraContainers(environment, filters))
         self._losses = PodLosses(environment.paths)
         self._oom = OomKills(environment.paths, stats)
-        self._containers = Containers(environment, self._bundles, layers, self._oom)
+        self._containers = Containers(environment, self._bundles, layers, self._oom, filters)
         self._explanations = Explanations(environment.paths, layers, self._containers.gather)
         self._signals = Signals(environment, self._bundles)
         self._commands = Commands(environment, self._bundles, self._signals)
@@ -147,7 +152,7 @@ class OciHandler:
             completed = await self._run_start(what, record.id, first)
             if (words := completed.stderr.decode("utf-8", "replace")) and _ENDED.search(words):
                 raise WrongState(f"{what}: its first process has ended: {runtime_words(words)}")
-            checked(what, completed)
+            checked(what, completed, runtime_words)
             # The runtime has only let the first process go, which still has its seccomp filter to load: until
             # it runs the program, a signal finds the runtime's handlers, and a command a container of none.
             try:

@@ -14,8 +14,8 @@ import os
 import time
 from collections.abc import Iterable
 
-from crib.backends.failures import runtime_words
 from crib.backends.oci.command_lines import RuntimeProgram
+from crib.backends.oci.runtime_words import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import RunOptions, run
 from crib.host.threads import OURS

@@ -23,10 +23,14 @@ _NOTIFY = b"SCMP_ACT_NOTIFY"
 
 
 class SeccompFilters:
-    """Filters by the exact profile that they were compiled from. `root` is the runtime's state directory."""
+    """Filters by the exact profile that they were compiled from; none of a runtime that keeps none.
 
-    def __init__(self, root: str) -> None:
+    `root` is the state directory of a runtime that does.
+    """
+
+    def __init__(self, root: str, *, kept: bool = True) -> None:
         self._root = root
+        self.kept = kept
         self._known: OrderedDict[bytes, str] = OrderedDict()
 
     def known(self, profile: oci.Seccomp | None) -> str:
@@ -41,7 +45,7 @@ class SeccompFilters:
 
     def is_new(self, profile: oci.Seccomp | None) -> bool:
         """Whether there is something to `learn`."""
-        return profile is not None and not self.known(profile)
+        return self.kept and profile is not None and not self.known(profile)
 
     def learn(self, container: ContainerId | SandboxId, profile: oci.Seccomp | None) -> None:
         """Remember what crun made of this profile for a container that was just created. Blocks."""

@@ -18,6 +18,7 @@ from crib.host.cgroups import expand_slice
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId, is_id
 from crib.model.sandbox import SandboxRecord
+from crib.model.settings import Settings
 
 _FIELD = "config.linux.cgroup_parent"
 _SCOPE = "crib"
@@ -25,10 +26,14 @@ _SCOPE = "crib"
 
 @dataclass(frozen=True, slots=True)
 class CgroupNames:
-    """Made from the settings `cgroup_root` and `cgroup_driver`."""
+    """By the settings `cgroup_root` and `cgroup_driver`."""
 
     root: str
     systemd: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> CgroupNames:
+        return cls(settings.cgroup_root, settings.cgroup_driver == "systemd")
 
     @property
     def own(self) -> str:

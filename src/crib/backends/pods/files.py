@@ -8,10 +8,12 @@ import os
 import socket
 
 from crib.backends.bundle.id_maps import own, pod_id_map
+from crib.backends.known_processes import is_alive
 from crib.host.files import atomic_write
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.sandbox import DnsConfig, SandboxConfig, SandboxRecord
+from crib.ocispec.inputs import PodPaths
 
 _HOST_FILE_LIMIT = 1 << 20
 _MAX_HOSTNAME = 64
@@ -121,3 +123,19 @@ def _host_file(path: str) -> bytes:
             return file.read(_HOST_FILE_LIMIT)
     except FileNotFoundError:
         return b""
+
+
+def pod_paths(paths: Paths, sandbox: SandboxRecord) -> PodPaths:
+    """What the pod has ready for the specs of its containers."""
+    infra = sandbox.infra
+    return PodPaths(
+        hosts=paths.etc(sandbox.id, "hosts"),
+        hostname=paths.etc(sandbox.id, "hostname"),
+        resolv_conf=paths.etc(sandbox.id, "resolv.conf"),
+        shm=paths.shm(sandbox.id),
+        net_namespace=paths.namespace(sandbox.id, "net"),
+        ipc_namespace=paths.namespace(sandbox.id, "ipc"),
+        uts_namespace=paths.namespace(sandbox.id, "uts"),
+        user_namespace=paths.namespace(sandbox.id, "user") if sandbox.config.user_namespace else "",
+        pid_namespace=f"/proc/{infra.pid}/ns/pid" if infra and is_alive(infra) else "",
+    )

@@ -1,25 +1,20 @@
-"""Pods of the OCI kind.
-
-A directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared.
-"""
+"""Pods: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 
-from crib.backends.bundle.bundles import Bundles, identity, is_alive
+from crib.backends.bundle.bundles import Bundles
+from crib.backends.bundle.host_resources import make_log_directory
 from crib.backends.bundle.id_maps import let_through, own, pod_id_map
 from crib.backends.bundle.labels import Labels
-from crib.backends.failures import checked, trying
-from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.environment import OCI_VERSION, OciEnvironment
-from crib.backends.oci.refusals import make_log_directory
-from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
-from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.backends.environment import HandlerEnvironment
+from crib.backends.failures import trying
+from crib.backends.known_processes import is_alive
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.files import check_pod_files, write_pod_files
-from crib.backends.pods.infra import infra_spec, install_infra, read_pid, write_bundle
+from crib.backends.pods.infra import PROGRAM, InfraProcesses, install_infra
 from crib.backends.pods.namespaces import (
     check_namespaces,
     is_whole,
@@ -34,13 +29,13 @@ from crib.host.directories import make_directory
 from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
-from crib.host.processes import RunOptions, run
 from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.defaults import shm_size
-from crib.ocispec.pod_security import PodConfinement, confined
+from crib.ocispec.infra import InfraInputs
+from crib.ocispec.pod_security import PodConfinement
 from crib.ports.clocks import StageTimer
 
 FILES_SIZE = 4 << 20
@@ -51,14 +46,15 @@ _KILL_TIME = 10.0
 class Pods:
     """Makes pods and takes them away again."""
 
-    def __init__(self, environment: OciEnvironment) -> None:
+    def __init__(self, environment: HandlerEnvironment, infra: InfraProcesses) -> None:
         self._env = environment
+        self._infra = infra
+        self._names: CgroupNames = CgroupNames.of(environment.settings)
         self._paths = environment.paths
         self._looks: Together[SandboxRecord, bool] = Together(
             "looking at pods", lambda record: is_whole(environment.paths, record)
         )
         self._labels = Labels(environment.paths, environment.host)
-        self._filters = SeccompFilters(environment.runtime.root)
         self._updates = Updates(environment, Bundles(environment.paths))
 
     async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
@@ -68,7 +64,7 @@ class Pods:
         check_pod_files(config)
         check_namespaces(config, self._env.facts)
         size = shm_size(config, self._env.options)
-        cgroup = self._env.names.pod(record)
+        cgroup = self._names.pod(record)
         with trying(f"preparing sandbox {record.id}"):
             with stage("files", record.id):
                 security = config.security
@@ -81,7 +77,7 @@ class Pods:
                 await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
             if not config.cgroup_parent:
                 with stage("cgroup", record.id):
-                    if not self._env.names.systemd:
+                    if not self._names.systemd:
                         self._env.cgroups.create(cgroup)
                     await self._updates.pod(record, "config.linux.resources")
             if not config.shares_pid:
@@ -115,9 +111,9 @@ class Pods:
     def cgroup(self, record: SandboxRecord) -> str:
         """The cgroup that the pod's containers lie below, for looking and tearing down: never refused."""
         try:
-            return self._env.names.pod(record)
+            return self._names.pod(record)
         except InvalidRequest:  # the pod was refused for its cgroup parent, so nothing was made there
-            return self._env.names.own_pod(record.id)
+            return self._names.own_pod(record.id)
 
     async def remove(self, record: SandboxRecord) -> None:
         """`stop`, unless that has been done, then files and cgroup; safe to repeat."""
@@ -127,7 +123,7 @@ class Pods:
 
     async def remove_unknown(self, sandbox: SandboxId) -> None:
         """Take away a pod of which nothing but the id is known."""
-        await self._release(sandbox, self._env.names.own_pod(sandbox))
+        await self._release(sandbox, self._names.own_pod(sandbox))
         await self._erase(sandbox, own_cgroup=True)
 
     async def alive(self, record: SandboxRecord) -> bool:
@@ -139,11 +135,11 @@ class Pods:
     def made_spec(self, record: SandboxRecord) -> bytes:
         """See Handler.made_spec. Blocks."""
         try:
-            with open(f"{self._paths.sandbox(record.id)}/infra/config.json", "rb") as file:
+            with open(f"{self._paths.infra(record.id)}/config.json", "rb") as file:
                 document = json.load(file)
         except (FileNotFoundError, ValueError):
             places = [{"type": kind, "path": path} for kind, path in pins(self._paths, record).items()]
-            document = {"ociVersion": OCI_VERSION, "linux": {"namespaces": places}}
+            document = {"ociVersion": self._env.facts.oci_version, "linux": {"namespaces": places}}
         linux = document["linux"]
         linux["namespaces"] = [
             place for place in linux["namespaces"] if "path" not in place or is_mountpoint(place["path"])
@@ -170,24 +166,17 @@ class Pods:
     async def _start_infra(
         self, record: SandboxRecord, cgroup: str, confinement: PodConfinement
     ) -> ProcessIdentity:
-        paths, runtime = self._paths, self._env.runtime
-        job = self._job(record.id)
-        root = await OURS.run(job, self._infra_root)
-        bundle = f"{paths.sandbox(record.id)}/infra"
-        spec = infra_spec(record, self._env.host, paths, root, self._env.names.oci_path(cgroup, record.id))
-        compiled = self._filters.known(confinement.seccomp) if self._env.is_crun else ""
-        await OURS.run(job, write_bundle, bundle, confined(spec, confinement, compiled))
-        pid_file = f"{bundle}/pidfile"
-        what = f"infra process of sandbox {record.id}"
-        limit, options = self._env.settings.verb_timeout, RunOptions(owner=record.id)
-        checked(what, await run(runtime.create(record.id, bundle, pid_file), timeout=limit, options=options))
-        if self._env.is_crun and self._filters.is_new(confinement.seccomp):
-            await OURS.run(job, self._filters.learn, record.id, confinement.seccomp)
-        checked(what, await run(runtime.start(record.id), timeout=limit, options=options))
-        found = identity(await OURS.run(job, read_pid, pid_file))
-        if found is None:
-            raise Broken(f"{what}: it ended at once")
-        return found
+        inputs = InfraInputs(
+            config=record.config,
+            host=self._env.host,
+            oci_version=self._env.facts.oci_version,
+            root=await OURS.run(self._job(record.id), self._infra_root),
+            program=PROGRAM,
+            cgroups_path=self._names.oci_path(cgroup, record.id),
+            namespaces=pins(self._paths, record),
+            confinement=confinement,
+        )
+        return await self._infra.start(record.id, inputs)
 
     def _infra_root(self) -> str:
         root = install_infra(self._paths, self._env.settings.catatonit)
@@ -197,35 +186,28 @@ class Pods:
     async def _release(self, sandbox: SandboxId, pod_cgroup: str) -> None:
         what = f"stopping sandbox {sandbox}"
         with trying(what):
-            infra_cgroup = self._env.names.below(pod_cgroup, sandbox)
+            infra_cgroup = self._names.below(pod_cgroup, sandbox)
             job = self._job(sandbox)
-            if (found := await OURS.run(job, self._let_go_without_infra, sandbox, infra_cgroup)) is None:
+            if await OURS.run(job, self._let_go_without_infra, sandbox, infra_cgroup):
                 return
-            runtimes, know_it = found
-            for runtime in know_it:
-                await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
+            await self._infra.end(sandbox)
             if not await self._env.cgroups.kill(infra_cgroup, _KILL_TIME):
                 raise Broken(f"{what}: the infra process does not die")
             await self._env.cgroups.remove(infra_cgroup)
-            await OURS.run(job, self._let_go, sandbox, runtimes)
+            await OURS.run(job, self._forget_infra_and_let_go, sandbox)
 
-    def _let_go_without_infra(
-        self, sandbox: SandboxId, infra_cgroup: str
-    ) -> tuple[tuple[RuntimeProgram, ...], tuple[RuntimeProgram, ...]] | None:
-        """`_let_go` at once where there is no infra process to end first, as in most pods.
+    def _let_go_without_infra(self, sandbox: SandboxId, infra_cgroup: str) -> bool:
+        """`_let_go` at once where there is no infra process to end first, as in most pods."""
+        if self._infra.exists(sandbox) or self._env.cgroups.exists(infra_cgroup):
+            return False
+        self._let_go(sandbox)
+        return True
 
-        Else the runtimes that it may be of, and those of them that know it.
-        """
-        runtimes = self._env.runtimes()
-        know_it = knowing(runtimes, sandbox)
-        if know_it or self._env.cgroups.exists(infra_cgroup):
-            return runtimes, know_it
-        self._let_go(sandbox, runtimes)
-        return None
+    def _forget_infra_and_let_go(self, sandbox: SandboxId) -> None:
+        self._infra.forget(sandbox)
+        self._let_go(sandbox)
 
-    def _let_go(self, sandbox: SandboxId, runtimes: Sequence[RuntimeProgram]) -> None:
-        for runtime in runtimes:
-            forget_state(runtime, sandbox)
+    def _let_go(self, sandbox: SandboxId) -> None:
         # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
         while unmount(self._paths.sandbox(sandbox), lazy=True):
             pass
@@ -238,9 +220,9 @@ class Pods:
         with trying(f"removing sandbox {sandbox}"):
             await OURS.run(self._job(sandbox), remove_tree, self._paths.sandbox(sandbox))
             if own_cgroup:
-                cgroup = self._env.names.own_pod(sandbox)
+                cgroup = self._names.own_pod(sandbox)
                 if not await self._env.cgroups.kill(cgroup, _KILL_TIME):
                     raise Broken(f"removing sandbox {sandbox}: processes in {cgroup} do not die")
-                if self._env.names.systemd:
+                if self._names.systemd:
                     await stop_slice(os.path.basename(cgroup))
                 await self._env.cgroups.remove(cgroup)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import msgspec
 
 from crib.backends.bundle.bundles import Bundles
+from crib.backends.environment import HandlerEnvironment
 from crib.backends.failures import trying
-from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.refusals import refused_field
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import change_unit, start_slice
 from crib.host.cgroup_limits import Files, restore_limits, write_limits
 from crib.host.threads import OURS, Job
@@ -42,6 +42,26 @@ _CACHE = {
 _OOM_ROUNDS = 5
 """How often processes are listed again: they may fork meanwhile."""
 _HUGE_PAGES = "hugetlb."
+REFUSED_NUMBERS = (
+    errno.EINVAL,
+    errno.ERANGE,
+    errno.EOVERFLOW,
+    errno.ENOENT,  # a size of huge pages that this kernel has not
+    errno.EACCES,  # a processor or memory node that the cgroup above has not (cgroup v1)
+)
+"""What the kernel says of a value, and not of a failure of its own."""
+_FIELDS = {
+    "cpu.cfs_period_us": "cpu_period",
+    "cpu.cfs_quota_us": "cpu_quota",
+    "cpu.max": "cpu_quota",
+    "cpu.shares": "cpu_shares",
+    "cpuset.cpus": "cpuset_cpus",
+    "cpuset.mems": "cpuset_mems",
+    "memory.limit_in_bytes": "memory_limit_in_bytes",
+    "memory.max": "memory_limit_in_bytes",
+    "memory.memsw.limit_in_bytes": "memory_swap_limit_in_bytes",
+    "memory.swap.max": "memory_swap_limit_in_bytes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +77,9 @@ class _Change:
 class Updates:
     """See Handler.update and Handler.update_pod."""
 
-    def __init__(self, environment: OciEnvironment, bundles: Bundles) -> None:
+    def __init__(self, environment: HandlerEnvironment, bundles: Bundles) -> None:
         self._env = environment
+        self._names: CgroupNames = CgroupNames.of(environment.settings)
         self._bundles = bundles
 
     async def created(self, record: ContainerRecord) -> None:
@@ -108,9 +129,9 @@ class Updates:
             memory = oci.Memory(limit=limits.memory.limit)
             limits = msgspec.structs.replace(limits, memory=memory)
         files = self._files(limits)
-        cgroup = self._env.names.own_pod(record.id)
+        cgroup = self._names.own_pod(record.id)
         with trying(what):
-            if files and self._env.names.systemd:
+            if files and self._names.systemd:
                 if not self._env.cgroups.exists(cgroup):
                     await start_slice(os.path.basename(cgroup), transient=True)
                 # It hands a controller down when it is told of a limit: too late for the kernel's own word.
@@ -194,3 +215,18 @@ def _reservation(key: str) -> str:
     """The file that limits reserving huge pages, which must allow what using them does."""
     _, size, rest = key.split(".", 2)
     return f"hugetlb.{size}.rsvd.{rest}"
+
+
+def refused_field(error: OSError, field: str) -> str:
+    """Below `field`, the limit whose file could not be written; empty when the value is not to blame."""
+    path = str(error.filename or "")
+    if error.errno not in REFUSED_NUMBERS or not path or not os.path.isdir(os.path.dirname(path)):
+        return ""
+    return f"{field}.{limit_field(os.path.basename(path))}"
+
+
+def limit_field(file: str) -> str:
+    """Of CRI LinuxContainerResources, by the file of the cgroup that it is written to."""
+    if file.startswith("hugetlb."):
+        return "hugepage_limits"
+    return _FIELDS.get(file, f"unified[{file!r}]")

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from crib.backends.records.salvage import LOST_FILE
+from crib.backends.records.sqlite_files import existing
 from crib.model.finding import Finding
 
 BUSY_TIMEOUT = 10.0
@@ -26,9 +27,7 @@ def check_databases(*paths: str) -> list[Finding]:
 def _damage(path: str) -> Iterator[Finding]:
     mend = "the next start of cribd saves what can be read, and sets the file aside"
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"file:{path}?mode=rw", BUSY_TIMEOUT, uri=True)
-        ) as connection:
+        with contextlib.closing(sqlite3.connect(existing(path), BUSY_TIMEOUT, uri=True)) as connection:
             for (line,) in connection.execute("PRAGMA quick_check(10)"):
                 if line != "ok":
                     yield Finding(_AREA, path, f"is damaged: {line}", mend)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 import time
@@ -184,7 +183,6 @@ class Follower:
 
     def _copy(self, changed: dict[Changed, bool], *, everything: bool) -> None:
         if self._source is None:
-            os.stat(self._source_path)  # SQLite would make an empty one, and the rows on disk would go
             self._source = connect(self._source_path)
         if self._connection is not None and file_at(self.path) != self._file:
             self._drop()

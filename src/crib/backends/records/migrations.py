@@ -58,9 +58,12 @@ def keep_copy(connection: sqlite3.Connection, copy: str) -> None:
     try:
         connection.execute("VACUUM INTO ?", (fresh,))  # into a file that is there, if it is empty
         os.fsync(fd)
+        os.rename(fresh, copy)
+    except BaseException:
+        os.unlink(fresh)  # a full disk has no room for half a copy either
+        raise
     finally:
         os.close(fd)
-    os.rename(fresh, copy)
     directory = os.open(os.path.dirname(copy), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -7,6 +7,7 @@ import glob
 import os
 import sqlite3
 import stat
+from urllib.parse import quote
 
 from crib.backends.records.migrations import SCHEMA_VERSION, bring_up
 
@@ -27,9 +28,19 @@ class Damaged(sqlite3.DatabaseError):
     """The file's own check found something."""
 
 
+def existing(path: str) -> str:
+    """The file for SQLite, which makes an empty one elsewhere in place of one that is gone. Needs `uri=True`.
+
+    https://www.sqlite.org/uri.html
+    """
+    return f"file:{quote(os.fsencode(path))}?mode=rw"
+
+
 def connect(path: str) -> sqlite3.Connection:
-    """A connection for one thread at a time, every statement a transaction of its own."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    """A connection for one thread at a time, every statement a transaction of its own. The file is there."""
+    connection = sqlite3.connect(
+        existing(path), timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True
+    )
     connection.text_factory = lambda raw: raw.decode(errors="replace")  # of a damaged row
     try:
         connection.execute("PRAGMA journal_mode=WAL")

@@ -1,12 +1,13 @@
 """Streams into containers and pods of any CRI runtime: exec, attach, and connections to a pod's ports.
 
 The runtime gives a URL for each stream through its socket; what is spoken there is SPDY/3.1 or a WebSocket.
-`session` has exec and attach, `forwarding` the pod's ports; `spdy` and `websocket` turn frames into streams
-of bytes, `link` is the connection. Buffers are bounded both ways: who reads late holds up who writes.
+`session` has exec and attach, `forwarding` the pod's ports. `link` connects, and `crib.tunnel` turns frames
+into streams of bytes. Buffers are bounded both ways: a late reader holds up the writer.
 """
 
 from crib.client.streams.forwarding import ForwardedConnection, forward, forward_url
-from crib.client.streams.session import Reader, Session, StreamOptions, Transport, Writer, attach, exec
+from crib.client.streams.runtime_stream import Reader, Writer
+from crib.client.streams.session import Session, StreamOptions, Transport, attach, exec
 
 __all__ = [
     "ForwardedConnection",

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 
 from crib.client.connection import Connection
 from crib.client.errors import RuntimeFailure, Unavailable
-from crib.client.streams import spdy, websocket
+from crib.client.streams.link import connect_spdy, connect_websocket
+from crib.client.streams.runtime_stream import UNREAD_BYTES, RuntimeStream, open_streams
 from crib.client.streams.session import Transport, first_spoken, running
-from crib.client.streams.spdy import SpdyStream
 from crib.stubs.node.v1.node_pb2 import ForwardRequest
 from crib.stubs.runtime.v1.api_pb2 import PortForwardRequest
+from crib.tunnel.inbox import Room
+from crib.tunnel.link import Link
+from crib.tunnel.spdy import ClientSession
+from crib.tunnel.websocket import WebSocket
 from crib.wire import portforward
 from crib.wire.portforward import StreamKind, Target
 
@@ -22,13 +26,13 @@ MAX_WORDS = 4 << 10
 class ForwardedConnection:
     """One connection to the pod, both ways. Of UDP it carries frames (`wire.datagrams`)."""
 
-    def __init__(self, data: SpdyStream, error: SpdyStream) -> None:
+    def __init__(self, data: RuntimeStream, error: RuntimeStream) -> None:
         self._data = data
         self._error = error
         self._words = ""
 
     async def read(self) -> bytes:
-        """All bytes that there are, at least one; empty at the end, for good.
+        """Bytes that there are, at least one; empty at the end, for good.
 
         RuntimeFailure with the runtime's words when it could not connect or the connection broke.
         """
@@ -91,20 +95,18 @@ async def forward(
     reader that is late would hold up all others. ClientError; a refused connection is told by `read`.
     """
 
-    async def tunnel() -> spdy.Carrier:
+    async def tunnel() -> WebSocket:
         url = await forward_url(connection, pod_id, (target,))
-        return websocket.Tunnel(await websocket.connect(url, portforward.TUNNEL_PROTOCOL, ca_file))
+        return await connect_websocket(url, portforward.TUNNEL_PROTOCOL, ca_file)
 
-    async def over_spdy() -> spdy.Carrier:
+    async def over_spdy() -> Link:
         url = await forward_url(connection, pod_id, (target,))
-        return await spdy.connect(url, (portforward.PROTOCOL,), ca_file)
+        return await connect_spdy(url, (portforward.PROTOCOL,), ca_file)
 
     carrier = await first_spoken(connection, transport, tunnel, over_spdy)
-    session = spdy.SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
+    wanted = [portforward.stream_headers(kind, target, "0") for kind in (StreamKind.ERROR, StreamKind.DATA)]
     async with running(session.run(), carrier.abort):
-        error = await session.open(portforward.stream_headers(StreamKind.ERROR, target, "0"))
-        data = await session.open(portforward.stream_headers(StreamKind.DATA, target, "0"), error)
-        await error.accepted()
+        error, data = await open_streams(session, wanted)
         await error.close()
-        await data.accepted()
         yield ForwardedConnection(data, error)

@@ -1,17 +1,17 @@
-"""A connection to a runtime's streaming server, until the protocol of its streams is agreed on.
+"""A connection to a runtime's streaming server, until SPDY or WebSocket is agreed on.
 
-Source: RFC 9110, section 7.8 (Upgrade).
+Source: RFC 9110, section 7.8 (Upgrade); RFC 6455, section 4.1 (WebSocket).
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import os
 import socket
 import ssl
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -19,12 +19,12 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 
 from crib.client.errors import RuntimeFailure, Unavailable
-from crib.wire.spdy.reader import Buffer
+from crib.tunnel.link import Link
+from crib.tunnel.websocket import VERSION, WebSocket, accept_token
+from crib.wire import remotecommand
 
-READ_BYTES = 1 << 18
-"""Held of a connection before its socket is read no more, about."""
-UNSENT_BYTES = 1 << 18
-"""Buffered for a runtime that does not read before its writers wait."""
+READ_BYTES = 256 << 10
+"""Of one read(2) of what is left when a connection breaks."""
 CONNECT_TIME = 30.0
 """Seconds for the connection, TLS and the answer to the upgrade together."""
 HEAD_BYTES = 16 << 10
@@ -48,101 +48,52 @@ class Upgrade:
     headers: Headers
 
 
-class Link(asyncio.Protocol):
-    """Bytes in and out after the upgrade. What came before the connection broke can still be read.
+class RuntimeLink(Link):
+    """Bytes in and out after the upgrade. It closes when the runtime does."""
 
-    asyncio's own StreamReader forgets that, and it may be the exit code: a runtime that closes while we still
-    send (the command has ended and reads no more) makes the kernel break the connection.
-    """
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
 
-    _transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._held = 0
-        self._has_ended = False
-        self._broken = ""
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(UNSENT_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        self._held += len(data)
-        self._chunks.append(data)
-        if self._held >= READ_BYTES:
-            self._transport.pause_reading()
-        self._readable.set()
-
-    def eof_received(self) -> None:
-        self._has_ended = True
-        self._readable.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None and self._transport.get_extra_info("ssl_object") is None:
             self._read_rest(self._transport.get_extra_info("socket").fileno())
-        self._broken = str(exc) if exc else "the connection is closed"
-        self._has_ended = True
-        self._readable.set()
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def push_back(self, data: bytes) -> None:
-        """Bytes that came behind the head: the next `receive` gives them."""
-        if data:
-            self._chunks.appendleft(data)
-            self._held += len(data)
-
-    async def receive(self) -> bytes:
-        """Some bytes; empty at the end. ConnectionError when the connection is broken."""
-        while not self._chunks:
-            if self._broken:
-                raise ConnectionResetError(self._broken)
-            if self._has_ended:
-                return b""
-            self._readable.clear()
-            await self._readable.wait()
-        data = self._chunks.popleft()
-        if self._held >= READ_BYTES > self._held - len(data) and not self._has_ended:
-            self._transport.resume_reading()
-        self._held -= len(data)
-        return data
-
-    def put(self, data: Sequence[Buffer]) -> None:
-        """Buffer bytes for the runtime. ConnectionError when it is gone."""
-        if self._transport.is_closing():
-            raise ConnectionResetError(self._broken or "the connection is closed")
-        self._transport.write(data[0] if len(data) == 1 else b"".join(data))
-
-    @property
-    def is_full(self) -> bool:
-        """So much is buffered that nothing should be added without `drain`."""
-        return not self._writable.is_set()
-
-    async def drain(self) -> None:
-        """Returns when the runtime has room for more. ConnectionError when it is gone."""
-        await self._writable.wait()
-        if self._broken:
-            raise ConnectionResetError(self._broken)
-
-    def abort(self) -> None:
-        """Close without sending what is buffered."""
-        self._transport.abort()
+        super().connection_lost(error)
 
     def _read_rest(self, descriptor: int) -> None:
         """What the kernel still has after a write failed; it is no more than a socket's buffer."""
         with contextlib.suppress(OSError):
             while data := os.read(descriptor, READ_BYTES):
-                self._chunks.append(data)
+                self._inbox.feed(data)
+
+
+async def connect_spdy(url: str, protocols: Sequence[str], ca_file: str = "") -> Link:
+    """A connection that speaks SPDY with one of these versions of what goes over it. UpgradeRefused."""
+    offered = tuple((remotecommand.PROTOCOL_HEADER, name) for name in protocols)
+    link, answer = await upgrade(url, Upgrade("POST", remotecommand.SPDY_UPGRADE, offered), ca_file)
+    name = remotecommand.PROTOCOL_HEADER.lower()
+    chosen = [value for key, value in answer if key == name]
+    if not set(chosen) & set(protocols):
+        link.abort()
+        raise UpgradeRefused(f"the runtime speaks {', '.join(chosen) or 'no version'}, not {protocols[0]}")
+    return link
+
+
+async def connect_websocket(url: str, subprotocol: str, ca_file: str = "") -> WebSocket:
+    """A WebSocket with this subprotocol. UpgradeRefused, Unavailable."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    headers = (
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", VERSION),
+        ("Sec-WebSocket-Protocol", subprotocol),
+    )
+    link, answer = await upgrade(url, Upgrade("GET", "websocket", headers), ca_file)
+    told = dict(answer)
+    accepted = told.get("sec-websocket-accept") == accept_token(key)
+    if not accepted or told.get("sec-websocket-protocol") != subprotocol:
+        link.abort()
+        raise UpgradeRefused(f"the runtime speaks no {subprotocol} in a WebSocket")
+    return WebSocket(link, "client")
 
 
 async def upgrade(url: str, wanted: Upgrade, ca_file: str = "") -> tuple[Link, Headers]:
@@ -184,7 +135,7 @@ async def _connect(parts: SplitResult, ca_file: str) -> Link:
         context = _context(connection, ca_file) if parts.scheme == "https" else None
         name = parts.hostname if context else None
         _, link = await asyncio.get_running_loop().create_connection(
-            Link, sock=connection, ssl=context, server_hostname=name
+            RuntimeLink, sock=connection, ssl=context, server_hostname=name
         )
     except BaseException:
         connection.close()

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
 from crib.client.connection import Connection
 from crib.client.errors import RuntimeFailure
-from crib.client.streams import spdy, websocket
-from crib.client.streams.link import Link, UpgradeRefused
-from crib.client.streams.spdy import SpdyStream
-from crib.client.streams.websocket import Channel
+from crib.client.streams.link import UpgradeRefused, connect_spdy, connect_websocket
+from crib.client.streams.runtime_stream import UNREAD_BYTES, Reader, RuntimeStream, Writer, open_streams
 from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest
+from crib.tunnel.inbox import Room
+from crib.tunnel.link import Link
+from crib.tunnel.spdy import ClientSession
+from crib.tunnel.websocket import Channels, WebSocket
 from crib.wire import remotecommand
 from crib.wire.channel_messages import V5
 from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, StreamType, TerminalSize, Wanted
@@ -42,28 +44,6 @@ class StreamOptions:
     trusted, and for another the system's authorities count (see `link.upgrade`)."""
 
 
-class Reader(Protocol):
-    """What comes; also to be used with `async for`."""
-
-    async def read(self) -> bytes:
-        """All bytes that there are, at least one; empty at the end, for good. Unavailable when broken."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-
-class Writer(Protocol):
-    """What goes."""
-
-    async def write(self, data: bytes | memoryview) -> None:
-        """Returns when there is room for more. Unavailable when nobody takes it."""
-        ...
-
-    async def close(self) -> None:
-        """No more comes: the other side reads an end. Safe to repeat, and when the command has ended."""
-        ...
-
-
 class Session:
     """A command's streams; those that were not asked for are None.
 
@@ -71,7 +51,7 @@ class Session:
     pause.
     """
 
-    def __init__(self, streams: Mapping[StreamType, Channel | SpdyStream]) -> None:
+    def __init__(self, streams: Mapping[StreamType, RuntimeStream]) -> None:
         self._streams = streams
         self._status = bytearray()
         self.stdin: Writer | None = streams.get(StreamType.STDIN)
@@ -160,33 +140,27 @@ async def _session(
 ) -> AsyncIterator[Session]:
     kinds = wanted.streams(resize=True)
 
-    async def in_websocket() -> websocket.WebSocket:
-        return await websocket.connect(await ask(), V5.name, options.ca_file)
+    async def in_websocket() -> WebSocket:
+        return await connect_websocket(await ask(), V5.name, options.ca_file)
 
     async def over_spdy() -> Link:
-        return await spdy.connect(await ask(), (_SPDY_VERSION,), options.ca_file)
+        return await connect_spdy(await ask(), (_SPDY_VERSION,), options.ca_file)
 
     carrier = await first_spoken(connection, options.transport, in_websocket, over_spdy)
-    if isinstance(carrier, websocket.WebSocket):
+    if isinstance(carrier, WebSocket):
         numbers = {kind: CHANNELS.index(kind) for kind in kinds}
-        channels = websocket.Channels(carrier, numbers.values())
-        streams = {kind: channels.by_number[number] for kind, number in numbers.items()}
-        for channel in streams.values():
-            channel.outcome = streams[StreamType.ERROR]
+        channels = Channels(carrier, V5, numbers.values(), Room(UNREAD_BYTES))
+        by_number = channels.by_number
+        outcome = by_number[numbers[StreamType.ERROR]]
         async with running(channels.run(), carrier.abort):
-            yield Session(streams)
+            yield Session({kind: RuntimeStream(by_number[at], outcome) for kind, at in numbers.items()})
         return
-    session = spdy.SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
+    # The error stream first: it says what is wrong with the others.
+    ordered = sorted(kinds, key=lambda kind: (kind is not StreamType.ERROR, CHANNELS.index(kind)))
     async with running(session.run(), carrier.abort):
-        # The error stream first: it says what is wrong with the others.
-        error = await session.open(remotecommand.stream_headers(StreamType.ERROR))
-        opened = {StreamType.ERROR: error}
-        for kind in CHANNELS:
-            if kind in kinds - opened.keys():
-                opened[kind] = await session.open(remotecommand.stream_headers(kind), error)
-        for stream in opened.values():
-            await stream.accepted()
-        yield Session(opened)
+        opened = await open_streams(session, [remotecommand.stream_headers(kind) for kind in ordered])
+        yield Session(dict(zip(ordered, opened, strict=True)))
 
 
 @contextlib.asynccontextmanager

@@ -74,7 +74,7 @@ class CheckNode:
                 yield Finding("node", f"handler {name}", text, is_note=not is_default)
 
     async def _space(self) -> AsyncIterator[Finding]:
-        space, least = await self._core.ports.images.space(), self._core.settings.images.min_free
+        space, least = await self._core.ports.images.space(), self._core.settings.images.transfer.min_free
         if space.free < least:
             text = f"{space.free} bytes are free, images.min_free is {least}: no image can be pulled"
             yield Finding("node", self._core.settings.data, text)

@@ -14,8 +14,8 @@ import re
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, InvalidRequest, WrongState
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, ImageRecord, ImageReference, SuspectImage, parse_reference
+from crib.model.image_settings import ImagePolicy, TrustSettings
 from crib.model.registry import registry_pattern, spellings
-from crib.model.settings import ImagePolicy, ImageSettings
 from crib.ports.images import Images
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _ACCEPT = ImagePolicy()
 class PolicyGuard:
     """Refuses with WrongState, reason SignatureValidationFailed: the word that the kubelet has for it."""
 
-    def __init__(self, settings: ImageSettings, images: Images) -> None:
+    def __init__(self, settings: TrustSettings, images: Images) -> None:
         self._rules = tuple((_pattern(rule.match), rule) for rule in settings.policy)
         self._programs = settings.verifiers
         self._images = images

@@ -28,7 +28,7 @@ class Upkeep:
 
     def __init__(self, core: Core, catalogue: Catalogue, verbs: ImageVerbs) -> None:
         self._core = core
-        self._settings = core.settings.images
+        self._settings = core.settings.images.upkeep
         self._catalogue = catalogue
         self._verbs = verbs
 

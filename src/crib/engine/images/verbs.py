@@ -40,7 +40,7 @@ class ImageVerbs:
         self._catalogue = catalogue
         self._policy = policy
         self._gate = StoreGate(self._sweep_unreferenced, self._sweep_later)
-        linger = core.settings.images.pull_linger
+        linger = core.settings.images.transfer.pull_linger
         self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
 
     async def pull(self, order: PullOrder, pod: PodMetadata | None = None) -> ImageRecord:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import calendar
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from crib.backends.failures import refused_program
-from crib.backends.oci.log_rotation import remove_oldest, set_aside, undo
+from crib.backends.oci.log_rotation import finish, remove_oldest, set_aside, undo
+from crib.backends.oci.runtime_words import refused_program
 
 AT = b"2026-01-02T03:04:05.000000000Z stderr F "
 NOW = float(calendar.timegm((2026, 1, 2, 3, 4, 5)))
@@ -90,14 +92,65 @@ def test_a_rotation_is_undone_unless_there_is_a_new_log(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text("old")
     aside = set_aside(str(log), 2, NOW)
-    undo(aside)
+    undo(str(log), aside)
     assert log.read_text() == "old"
     assert not Path(aside).exists()
     aside = set_aside(str(log), 2, NOW)
     replaced(log, "new")
-    undo(aside)
+    undo(str(log), aside)
     assert (log.read_text(), Path(aside).read_text()) == ("new", "old")
-    undo(f"{log}.gone")
+    undo(str(log), f"{log}.gone")
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system without hard links, such as FAT (link(2), EPERM)."""
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {entry.name: entry.read_text() for entry in directory.iterdir()}
+
+
+def test_without_hard_links_a_log_is_moved_and_gets_its_stamp_when_there_is_a_new_one(
+    tmp_path: Path, no_links: None
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("old")
+    assert set_aside(str(log), 2, NOW) == f"{log}.rotating"
+    replaced(log, "new")
+    finish(str(log), 1, NOW)
+    assert contents(tmp_path) == {"0.log": "new", "0.log.20260102-030405": "old"}
+    assert set_aside(str(log), 2, NOW) == f"{log}.rotating"
+    replaced(log, "newer")
+    finish(str(log), 1, NOW)
+    assert contents(tmp_path) == {"0.log": "newer", "0.log.20260102-030405": "old", "0.log.rotating": "new"}
+    assert set_aside(str(log), 2, NOW + 1) == f"{log}.rotating"
+    replaced(log, "newest")
+    finish(str(log), 1, NOW + 2)
+    stamps = {f"0.log.{stamp}": text for stamp, text in (("20260102-030407", "newer"),)}
+    assert contents(tmp_path) == {"0.log": "newest", **stamps}
+
+
+def test_without_hard_links_a_rotation_that_was_cut_off_is_gone_on_with_or_undone(
+    tmp_path: Path, no_links: None
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text("old")
+    aside = set_aside(str(log), 2, NOW)
+    assert set_aside(str(log), 2, NOW + 60) == aside
+    undo(str(log), aside)
+    assert contents(tmp_path) == {"0.log": "old"}
+    set_aside(str(log), 2, NOW)
+    replaced(log, "new")
+    undo(str(log), aside)
+    assert contents(tmp_path) == {"0.log": "new", "0.log.rotating": "old"}
+    assert set_aside(str(log), 2, NOW) == aside
+    assert contents(tmp_path) == {"0.log.20260102-030405": "old", "0.log.rotating": "new"}
 
 
 def test_only_the_oldest_files_of_that_log_are_removed(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from crib.backends.bundle import host_resources
-from crib.backends.bundle.bundles import BundleNote, Bundles, identity, is_alive
+from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.host_resources import find_devices, prepare_mount_sources, read_seccomp_profile
-from crib.backends.failures import runtime_words, trying, words_of_failure
+from crib.backends.failures import trying
+from crib.backends.known_processes import identity, is_alive
 from crib.backends.oci.command_lines import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
+from crib.backends.oci.runtime_words import runtime_words, words_of_failure
 from crib.backends.pods.files import check_pod_files, write_hosts, write_pod_files
 from crib.host.processes import ToolMissing
 from crib.model.container import ContainerConfig, ContainerSecurity, Device, Mount, MountPropagation

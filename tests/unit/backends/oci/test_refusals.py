@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.refusals import create_failure, refused_field
+from crib.backends.oci.runtime_words import create_failure
+from crib.backends.pods.updates import refused_field
 from crib.model.errors import Broken, InvalidRequest
 
 GROUP = "/sys/fs/cgroup/cpuset/crib/p/c"

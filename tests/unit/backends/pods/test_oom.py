@@ -104,7 +104,7 @@ def test_a_code_that_no_kill_leaves_is_no_kill(pod: Pod) -> None:
     assert not pod.ended(pod.gone(b)), "and it is not the next one's"
 
 
-def test_containers_that_run_out_of_memory_in_the_same_moment_are_all_told(pod: Pod) -> None:
+def test_containers_that_run_out_of_memory_in_the_same_moment_are_all_reported(pod: Pod) -> None:
     a, b, c, d = (pod.container(name) for name in (A, B, C, D))
     for note in (a, b):
         pod.kill_in(note)
@@ -157,7 +157,7 @@ def test_after_a_restart_a_neighbours_kill_from_before_is_still_the_neighbours(p
     assert not pod.ended(pod.gone(b)), "killed by somebody else"
 
 
-def test_who_ran_out_of_memory_while_the_daemon_was_away_is_told(pod: Pod) -> None:
+def test_who_ran_out_of_memory_while_the_daemon_was_away_is_reported(pod: Pod) -> None:
     a, b, c = (pod.container(name) for name in (A, B, C))
     for note in (a, b):
         pod.kill_in(note)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
-from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
-from crib.backends.oci.environment import OciEnvironment
+from crib.backends.environment import HandlerEnvironment
+from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.updates import Updates
 from crib.host.cgroups import CgroupLayout, Cgroups
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
@@ -76,14 +76,12 @@ class World:
     """A container's cgroup of version 2 in a directory, and its bundle."""
 
     def __init__(self, top: Path, driver: str = "cgroupfs", systemd: int = 252) -> None:
-        self.environment = OciEnvironment(
+        self.environment = HandlerEnvironment(
             facts=replace(HANDLER, systemd=systemd),
             settings=Settings(cgroup_driver=driver),
             paths=Paths(data=str(top / "data"), state=str(top / "run")),
             host=replace(HOST, cgroup_layout="v2"),
             cgroups=Tree(CgroupLayout("v2", {}, str(top / "cg"), frozenset({"cpu", "memory"}))),
-            runtime=RuntimeProgram("/no/runtime", "/root", systemd=driver == "systemd"),
-            monitor=MonitorProgram("conmon", "/e", "/s"),
         )
         self.record = ContainerRecord(
             id=ContainerId("c" * 64),
@@ -95,7 +93,7 @@ class World:
             image_ref="busybox",
             layers=(),
         )
-        names = self.environment.names
+        names = CgroupNames.of(self.environment.settings)
         self.pod = names.own_pod(sandbox().id)
         self.path = names.below(self.pod, self.record.id)
         bundles = Bundles(self.environment.paths)

@@ -27,8 +27,8 @@ from crib.backends.waiting import foreign
 from crib.host.threads import Job
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference
+from crib.model.image_settings import RegistrySettings
 from crib.model.registry import HUB, RegistryHost, canonical_registry, is_loopback, port_of
-from crib.model.settings import ImageSettings
 from crib.wire.docker_config import normalized
 from crib.wire.hosts_toml import HostEntry, HostsFile, base_url
 from crib.wire.registries_conf import (
@@ -72,7 +72,7 @@ class _Conf:
 class RegistryHosts:
     """Reads the files that the settings name. One for the daemon; made without looking at any of them."""
 
-    def __init__(self, settings: ImageSettings) -> None:
+    def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
         self._files = ConfigFiles()
         self._dirs = HostsDirs(settings.hosts_dirs, self._files)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crib.backends.images.descent import run_config
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.archive_inflate import inflate_archive
 from crib.backends.images.worker.documents import (
     FoundImage,
@@ -29,6 +28,7 @@ from crib.backends.images.worker.inflate import InflateError
 from crib.host.threads import FOREIGN, Job
 from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import ImageDocuments, Platform
+from crib.model.image_settings import TransferSettings
 from crib.wire import oci_image
 from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import Kind, Member, printable
@@ -175,7 +175,7 @@ class TarArchive:
         os.close(self._fd)
 
 
-async def open_archive(fd: int, limits: TransferLimits) -> TarArchive:
+async def open_archive(fd: int, limits: TransferSettings) -> TarArchive:
     """An indexed archive; the descriptor is closed with it, and also when this fails."""
     archive = TarArchive(fd)
     try:

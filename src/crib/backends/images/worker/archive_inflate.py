@@ -10,15 +10,15 @@ import os
 import tempfile
 import threading
 
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.free_space import EVERY, require_free
 from crib.backends.images.worker.inflate import InflateError, Inflater
 from crib.backends.images.worker.layers import RATIO_GRACE
+from crib.model.image_settings import TransferSettings
 
 _PIECE = 1 << 20
 
 
-async def inflate_archive(fd: int, limits: TransferLimits) -> int:
+async def inflate_archive(fd: int, limits: TransferSettings) -> int:
     """A descriptor for the inflated content of a gzip or zstd file; `fd` stays the caller's.
 
     Takes at most `max_layer_bytes`, and `max_ratio` times the file's size. InflateError says what is wrong
@@ -37,7 +37,7 @@ async def inflate_archive(fd: int, limits: TransferLimits) -> int:
         raise
 
 
-def _inflate(fd: int, limits: TransferLimits, stop: threading.Event) -> int:
+def _inflate(fd: int, limits: TransferSettings, stop: threading.Event) -> int:
     size = os.fstat(fd).st_size
     allowed = min(limits.max_layer_bytes, max(RATIO_GRACE, limits.max_ratio * size))
     inflater = Inflater()

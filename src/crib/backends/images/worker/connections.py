@@ -1,4 +1,4 @@
-"""Connections to registries: sessions, TLS, redirects, back-off, and which hosts are away.
+"""Connections to registries: sessions, TLS, redirects, and back-off.
 
 Runs in the worker. Redirects are followed here and not by aiohttp, because what is secret stays with its
 host: Authorization, the host's own headers and client certificates go to the origin (scheme, host, port)
@@ -9,18 +9,16 @@ imported when the first pull begins, because an import of an archive does not ne
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from crib.backends.images.worker.addresses import address, proxy_of, redirected
-from crib.backends.images.worker.places import WAY, Places, Way
-from crib.backends.images.worker.tls import tls_context
+from crib.backends.images.worker.host_pool import HostPool
+from crib.backends.images.worker.places import WAY, Way
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 from crib.wire import registry
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     import aiohttp
     import yarl
 
-    from crib.backends.images.messages import TransferLimits
-    from crib.backends.images.worker.tokens import Grant
 
 MAX_REDIRECTS = 5
 MAX_TRIES = 5
@@ -44,10 +40,8 @@ _BUSY = (429, 503)
 _REDIRECTS = (301, 302, 303, 307, 308)
 MISLED = 421
 """Status of a failure of ours: the host sends us where it must not (RFC 9110, 15.5.20)."""
-_MAX_DEAD = 1000
 _MAX_HEADER = 32 << 10
 """Bytes of one header: signed addresses and tokens in them grow long."""
-_MAX_CONTEXTS = 64
 
 
 class HostFailure(Exception):
@@ -79,73 +73,10 @@ class Request:
     token: bool = False
 
 
-class HostPool:
-    """What one worker process knows of hosts, whichever pull learned it: tokens, and who is away or busy."""
-
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self.clock = clock
-        self.sleep = sleep
-        self.grants: dict[str, Grant] = {}
-        """Of `tokens`; the key does not give credentials away."""
-        self._dead: dict[str, float] = {}
-        self._busy: dict[str, float] = {}
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        self.places = Places()
-
-    def mark_dead(self, host: RegistryHost, seconds: float) -> None:
-        """It is asked last for so long."""
-        _remember(self._dead, host.url, self.clock(), seconds)
-
-    def is_dead(self, host: RegistryHost) -> bool:
-        """Whether it was not to be reached a short while ago."""
-        return self._dead.get(host.url, 0.0) > self.clock()
-
-    def dead_last(self, hosts: Sequence[RegistryHost]) -> list[RegistryHost]:
-        """The same hosts, in the same order but for those that are away."""
-        return sorted(hosts, key=self.is_dead)
-
-    def hold(self, origin: str, seconds: float) -> None:
-        """Nobody asks this origin before: it said that it is busy."""
-        _remember(self._busy, origin, self.clock(), seconds)
-
-    def held(self, origin: str) -> float:
-        """Seconds until it may be asked again."""
-        return max(self._busy.get(origin, 0.0) - self.clock(), 0.0)
-
-    async def context(self, host: RegistryHost, *, own: bool) -> ssl.SSLContext:
-        """TLS with `host` itself (`own`), or with one that it sends us to, which gets no client certificate.
-
-        Whom to believe is taken along: who may redirect us anywhere gains nothing by it. OSError when a
-        certificate or key cannot be read.
-        """
-        certificates = host.certificates if own else ()
-        parts = (*host.authorities, "", *(f"{c.certificate}\0{c.key}" for c in certificates))
-        key = hashlib.sha256("\1".join((str(host.skip_verify), *parts)).encode()).hexdigest()
-        context = self._contexts.get(key)
-        if context is None:
-            # Reading the system's authorities takes some ten milliseconds.
-            context = await asyncio.to_thread(tls_context, host, certificates)
-            while len(self._contexts) >= _MAX_CONTEXTS:
-                del self._contexts[next(iter(self._contexts))]
-            self._contexts[key] = context
-        return context
-
-
-def _remember(times: dict[str, float], key: str, now: float, seconds: float) -> None:
-    for old in [name for name, until in times.items() if until <= now]:
-        del times[old]
-    if seconds > 0 and len(times) < _MAX_DEAD:
-        times[key] = max(times.get(key, 0.0), now + seconds)
-
-
 class Connections:
     """The connections of one pull; an async context manager."""
 
-    def __init__(self, pool: HostPool, limits: TransferLimits) -> None:
+    def __init__(self, pool: HostPool, limits: TransferSettings) -> None:
         self.pool = pool
         self._limits = limits
 

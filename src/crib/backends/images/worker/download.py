@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from crib.backends.images.messages import TransferLimits
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure, host_name
 from crib.backends.images.worker.pace import Pace
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 
 LARGE = 32 << 20
@@ -98,7 +98,7 @@ class _Piece:
 class Terms:
     """What a transfer keeps to, and who hears which host brought something."""
 
-    limits: TransferLimits
+    limits: TransferSettings
     bandwidth: Bandwidth
     told: Callable[[str], None]
 

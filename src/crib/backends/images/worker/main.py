@@ -40,7 +40,7 @@ from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
 
 if TYPE_CHECKING:
-    from crib.backends.images.worker.connections import HostPool
+    from crib.backends.images.worker.host_pool import HostPool
 
 _MAX_DESCRIPTORS = 4096
 _MAX_LOOKUPS = 32
@@ -66,7 +66,7 @@ class _Request:
     def __init__(self, message: Pull | Import, channel: Channel[ToWorker], transfers: LayerTransfers) -> None:
         self._id = message.id
         self._importing = isinstance(message, Import)
-        self._limits = message.limits
+        self._terms = message.terms
         self._platform = message.platform
         self._channel = channel
         self._transfers = transfers
@@ -114,7 +114,7 @@ class _Request:
         source = (
             archive.LayoutDirectory(self._open)
             if fd is None
-            else await archive.open_archive(fd, self._limits)
+            else await archive.open_archive(fd, self._terms.transfer)
         )
         try:
             images = await archive.read_images(source, self._platform)
@@ -149,12 +149,12 @@ class _Request:
     ) -> tuple[Layer, ...]:
         """All layers of an image, the largest first so that none is left alone at the end."""
         got: dict[Digest, Layer] = {}
-        slots = asyncio.Semaphore(self._limits.parallel_layers)
+        slots = asyncio.Semaphore(self._terms.transfer.parallel_layers)
 
         async def fetch(layer: FoundLayer) -> None:
             async with slots:
                 got[layer.diff_id] = await self._transfers.obtain(
-                    layer, origin(layer), self._limits, self._report
+                    layer, origin(layer), self._terms, self._report
                 )
             self._obtained.add(layer.diff_id)
             self._report(Progress("done", layer.diff_id, layer.size, layer.size))
@@ -235,7 +235,7 @@ class _Worker:
 
     def _hosts(self) -> HostPool:
         """What is known of hosts, for all pulls of this worker; aiohttp is there when it is asked for."""
-        from crib.backends.images.worker.connections import HostPool
+        from crib.backends.images.worker.host_pool import HostPool
 
         if self._pool is None:
             self._pool = HostPool()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from crib.backends.images.messages import TransferLimits
+from crib.backends.images.messages import LayerTerms
 from crib.backends.images.worker.connections import host_name
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.download import Bandwidth, BlobClient, BlobDownload, Terms
@@ -22,6 +22,7 @@ from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFac
 from crib.backends.images.worker.shares import Crowded, Writers
 from crib.backends.images.worker.spool import Spool, SpoolClosed, Starved
 from crib.model.errors import CribError, Exhausted
+from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 
 Report = Callable[[str, int, str], None]
@@ -33,10 +34,14 @@ class LayerJob:
     """A layer to be written to `temporary` by one of the `writers`."""
 
     layer: FoundLayer
-    limits: TransferLimits
+    terms: LayerTerms
     temporary: str
     writers: Writers
     report: Report
+
+    @property
+    def limits(self) -> TransferSettings:
+        return self.terms.transfer
 
     @property
     def claims(self) -> LayerClaims:
@@ -44,13 +49,13 @@ class LayerJob:
 
     @property
     def options(self) -> LayerOptions:
-        limits = self.limits
+        limits, mounting = self.limits, self.terms.mounting
         return LayerOptions(
-            block_size=limits.block_size,
+            block_size=mounting.block_size,
             max_bytes=limits.max_layer_bytes,
             max_ratio=limits.max_ratio,
             sync=True,
-            drop_cache=limits.drop_cache,
+            drop_cache=mounting.direct_io,
             min_free=limits.min_free,
             memory=self.writers.memory,
         )

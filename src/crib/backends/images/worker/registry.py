@@ -18,12 +18,12 @@ from crib.backends.images.worker.connections import (
     Connections,
     DamagedFailure,
     HostFailure,
-    HostPool,
     Request,
     host_name,
     translated,
 )
 from crib.backends.images.worker.documents import FoundImage, image_of, wire_platform
+from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.tokens import Authorizer, refusal
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.ids import digest_of, is_digest
@@ -108,7 +108,7 @@ class RegistryClient:
     def __init__(self, pull: Pull, pool: HostPool) -> None:
         self._pull = pull
         self._pool = pool
-        self._connections = Connections(pool, pull.limits)
+        self._connections = Connections(pool, pull.terms.transfer)
         self._authorizer = Authorizer(self._connections)
         self._failed: set[str] = set()
         self.registry = pull.name.partition("/")[0]

@@ -7,43 +7,24 @@ itself is spoken to over http.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crib.backends.images.worker.connections import Connections, HostFailure, Request
+from crib.backends.images.worker.host_pool import Grant
 from crib.model.registry import Credential, RegistryHost
 from crib.wire import registry
 
 if TYPE_CHECKING:
     import aiohttp
 
-_EARLY = 5.0
-"""Seconds before its end that a token is no longer used."""
 _NO_POST = (401, 404, 405)
 """Token servers without OAuth2 answer so; some ask for Basic credentials at POST, too."""
 _NO_GET = (404, 405)
 MAX_GRANTS = 1000
 """Tokens that are kept; the oldest go first."""
-
-
-@dataclass(slots=True)
-class Grant:
-    """What one host takes for one repository from whoever has one credential."""
-
-    authorization: str = field(default="", repr=False)
-    ends: float = float("inf")
-    """On the monotonic clock."""
-    challenge: registry.Challenge | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def usable(self) -> bool:
-        """Whether it can be sent as it is."""
-        return bool(self.authorization) and time.monotonic() < self.ends - _EARLY
 
 
 class Authorizer:

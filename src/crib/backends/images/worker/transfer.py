@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from crib.backends.images.messages import TransferLimits, staged_name
+from crib.backends.images.messages import LayerTerms, staged_name
 from crib.backends.images.worker.documents import FoundLayer
 from crib.backends.images.worker.download import Bandwidth, BlobClient
 from crib.backends.images.worker.layers import LayerFacts, write_layer
@@ -105,18 +105,18 @@ class LayerTransfers:
         self._serial = itertools.count()
 
     async def obtain(
-        self, layer: FoundLayer, origin: LayerOrigin, limits: TransferLimits, listener: LayerProgress
+        self, layer: FoundLayer, origin: LayerOrigin, terms: LayerTerms, listener: LayerProgress
     ) -> Layer:
         """The layer, staged; whoever asks for the same one meanwhile or soon after shares the work.
 
         It is claimed for the caller: `release` it, whatever becomes of the request.
         """
-        self._bandwidth.rate = limits.bandwidth
+        self._bandwidth.rate = terms.transfer.bandwidth
         while True:
             if (staged := self._staged.get(layer.diff_id)) is not None:
                 staged.claims += 1
                 return replace(staged.layer, blob_digest=layer.blob_digest or staged.layer.blob_digest)
-            flight, own = self._join(layer, origin, limits)
+            flight, own = self._join(layer, origin, terms)
             try:
                 await self._wait(flight, listener)
             except Exception:
@@ -165,14 +165,14 @@ class LayerTransfers:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(staged_name(diff_id))
 
-    def _join(self, layer: FoundLayer, origin: LayerOrigin, limits: TransferLimits) -> tuple[_Flight, bool]:
+    def _join(self, layer: FoundLayer, origin: LayerOrigin, terms: LayerTerms) -> tuple[_Flight, bool]:
         key = layer.diff_id, layer.blob_digest
         flight = self._flights.get(key)
         if flight is not None:
             return flight, False
         flight = _Flight(layer, asyncio.get_running_loop().create_future())
         self._flights[key] = flight
-        flight.task = self._group.create_task(self._fly(flight, origin, limits))
+        flight.task = self._group.create_task(self._fly(flight, origin, terms))
         return flight, True
 
     async def _wait(self, flight: _Flight, listener: LayerProgress) -> None:
@@ -205,10 +205,10 @@ class LayerTransfers:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _fly(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> None:
+    async def _fly(self, flight: _Flight, origin: LayerOrigin, terms: LayerTerms) -> None:
         try:
             flight.report("waiting", 0, "")
-            layer = await self._write(flight, origin, limits)
+            layer = await self._write(flight, origin, terms)
         except asyncio.CancelledError:
             self._forget(flight)
             flight.result.cancel()
@@ -223,9 +223,9 @@ class LayerTransfers:
             self._forget(flight)
             flight.result.set_result(layer)
 
-    async def _write(self, flight: _Flight, origin: LayerOrigin, limits: TransferLimits) -> Layer:
+    async def _write(self, flight: _Flight, origin: LayerOrigin, terms: LayerTerms) -> Layer:
         temporary = f"partial-{next(self._serial)}"
-        job = LayerJob(flight.layer, limits, temporary, self._writers, flight.report)
+        job = LayerJob(flight.layer, terms, temporary, self._writers, flight.report)
         if isinstance(origin, RegistryOrigin):
             async with self._shares.share(origin.client.registry, origin.client):
                 facts = await self._pulled(job, origin.client)

@@ -1,0 +1,39 @@
+"""What all parts of a handler are given, of whatever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crib.host.cgroups import Cgroups
+from crib.model.errors import Broken
+from crib.model.facts import HandlerFacts, HostFacts
+from crib.model.paths import Paths
+from crib.model.settings import HandlerSettings, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerEnvironment:
+    """Found and checked once, when the daemon starts. Kinds of handler add what they alone need."""
+
+    facts: HandlerFacts
+    settings: Settings
+    paths: Paths
+    host: HostFacts
+    cgroups: Cgroups
+    base_spec: Mapping[str, Any] = field(default_factory=dict)
+    """The usable part of the file that `options.base_spec` names."""
+    default_seccomp: bytes | None = None
+    """Content of `options.containers.seccomp_profile`, which is sound."""
+
+    @property
+    def options(self) -> HandlerSettings:
+        """The administrator's settings for this handler."""
+        settings = self.settings
+        return settings.handlers.get(self.facts.name, HandlerSettings(containers=settings.containers))
+
+    def require_usable(self) -> None:
+        """Broken, with the reason, where the handler could not be opened."""
+        if not self.facts.version:
+            raise Broken(f"handler {self.facts.name} cannot be used: {self.facts.problem}")

@@ -1,0 +1,76 @@
+"""Infra processes as containers of the OCI runtime, without a monitor: they write nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from crib.backends.failures import checked
+from crib.backends.known_processes import identity, read_pid
+from crib.backends.oci.command_lines import RuntimeProgram
+from crib.backends.oci.environment import OciEnvironment
+from crib.backends.oci.runtime_notes import delete_state, forget_state, knowing
+from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.oci.seccomp_cache import SeccompFilters
+from crib.host.processes import RunOptions, run
+from crib.host.threads import OURS, Job
+from crib.model.errors import Broken
+from crib.model.ids import SandboxId
+from crib.model.sandbox import ProcessIdentity
+from crib.ocispec.infra import InfraInputs, infra_spec
+from crib.wire import oci_runtime as oci
+
+
+class InfraContainers:
+    """See pods.infra.InfraProcesses."""
+
+    def __init__(self, environment: OciEnvironment, filters: SeccompFilters) -> None:
+        self._env = environment
+        self._paths = environment.paths
+        self._filters = filters
+
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+        what, runtime, profile = (
+            f"infra process of sandbox {sandbox}",
+            self._env.runtime,
+            inputs.confinement.seccomp,
+        )
+        limit, options = self._env.settings.verb_timeout, RunOptions(owner=sandbox)
+        job, bundle = self._job(sandbox), self._paths.infra(sandbox)
+        pid_file = f"{bundle}/pidfile"
+        spec = infra_spec(replace(inputs, seccomp_filter=self._filters.known(profile)))
+        await OURS.run(job, _write_bundle, bundle, spec)
+        made = await run(runtime.create(sandbox, bundle, pid_file), timeout=limit, options=options)
+        checked(what, made, runtime_words)
+        if self._filters.is_new(profile):
+            await OURS.run(job, self._filters.learn, sandbox, profile)
+        started = await run(runtime.start(sandbox), timeout=limit, options=options)
+        checked(what, started, runtime_words)
+        found = identity(await OURS.run(job, read_pid, pid_file))
+        if found is None:
+            raise Broken(f"{what}: it ended at once")
+        return found
+
+    def exists(self, sandbox: SandboxId) -> bool:
+        return bool(knowing(self._env.runtimes(), sandbox))
+
+    async def end(self, sandbox: SandboxId) -> None:
+        for runtime in await OURS.run(self._job(sandbox), self._knowing, sandbox):
+            await delete_state(runtime, sandbox, self._env.settings.verb_timeout)
+
+    def forget(self, sandbox: SandboxId) -> None:
+        for runtime in self._env.runtimes():
+            forget_state(runtime, sandbox)
+
+    def _job(self, sandbox: SandboxId) -> Job:
+        limit = self._env.settings.verb_timeout
+        return Job(f"the infra process of sandbox {sandbox}", owner=sandbox, limit=limit)
+
+    def _knowing(self, sandbox: SandboxId) -> tuple[RuntimeProgram, ...]:
+        return knowing(self._env.runtimes(), sandbox)
+
+
+def _write_bundle(bundle: str, spec: oci.Spec) -> None:
+    os.makedirs(bundle, mode=0o700, exist_ok=True)
+    with open(f"{bundle}/config.json", "wb") as file:
+        file.write(oci.encode(spec))

@@ -1,0 +1,75 @@
+"""What no bound of a single key sees: what keys mean together. Each check raises ValueError."""
+
+from __future__ import annotations
+
+import os
+
+from crib.model.image_settings import TrustSettings, UpkeepSettings
+from crib.model.settings import ContainerDefaults, Settings, StreamingSettings
+
+MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
+MIN_LOG_SIZE = 64 << 10
+"""Bytes of a container's log at least before it may be rotated: a few of the longest entries."""
+
+
+def check(settings: Settings) -> None:
+    """All that there is to check."""
+    _check_node(settings)
+    _check_containers(settings.containers, "containers")
+    for name, handler in settings.handlers.items():
+        _check_containers(handler.containers, f"handlers.{name}.containers")
+    _check_garbage(settings.images.upkeep)
+    _check_policy(settings.images.trust)
+    _check_streaming(settings.streaming)
+
+
+def _check_node(settings: Settings) -> None:
+    if settings.default_handler not in settings.handlers:
+        raise ValueError(
+            f"default_handler is {settings.default_handler!r}, which is not among the handlers"
+            f" ({', '.join(sorted(settings.handlers)) or 'none'})"
+        )
+    if len(os.fsencode(settings.socket_path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"socket {settings.socket_path} has a path of more than {MAX_SOCKET_PATH} bytes")
+    if 0 < settings.log_size_max < MIN_LOG_SIZE:
+        raise ValueError(f"log_size_max is {settings.log_size_max}: it must be 0 or at least {MIN_LOG_SIZE}")
+    if settings.data == settings.state:
+        raise ValueError("data and state are the same directory")
+
+
+def _check_containers(settings: ContainerDefaults, table: str) -> None:
+    for mount in settings.mounts:
+        if not mount.source or os.path.normpath(mount.destination) in (".", "/"):
+            raise ValueError(f"{table}.mounts: each needs a source, and a destination that is not the root")
+    places = [os.path.normpath(mount.destination) for mount in settings.mounts]
+    if twice := {place for place in places if places.count(place) > 1}:
+        raise ValueError(f"{table}.mounts: {min(twice)} is the destination of more than one")
+
+
+def _check_garbage(settings: UpkeepSettings) -> None:
+    if settings.gc_high > 100 or (settings.gc_high and settings.gc_low >= settings.gc_high):
+        raise ValueError(
+            f"images.gc_low is {settings.gc_low} and images.gc_high {settings.gc_high}: they are percents,"
+            " and the low one must be below the high one"
+        )
+
+
+def _check_policy(settings: TrustSettings) -> None:
+    for rule in settings.policy:
+        if (rule.action == "signed") != bool(rule.keys):
+            raise ValueError(
+                f"images.policy {rule.match!r} has the action {rule.action!r} and {len(rule.keys)} keys:"
+                " signed needs at least one, the others take none"
+            )
+
+
+def _check_streaming(settings: StreamingSettings) -> None:
+    """Each file has a use where it is named, and is named where it is needed."""
+    with_files = settings.tls == "files"
+    for key in ("cert_file", "key_file"):
+        if bool(getattr(settings, key)) != with_files:
+            needs = "is needed" if with_files else "is named, but used only"
+            raise ValueError(f'streaming.{key} {needs} with streaming.tls = "files"')
+    if settings.client_ca_file and settings.tls == "off":
+        raise ValueError('streaming.client_ca_file is named, but streaming.tls is "off"')

@@ -1,0 +1,83 @@
+"""The spec of the infra process of a pod whose containers share their pids: pid 1, which reaps orphans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crib.model.facts import HostFacts
+from crib.model.sandbox import SandboxConfig
+from crib.ocispec.annotations import compiled_filter
+from crib.ocispec.pod_security import PodConfinement
+from crib.ocispec.process import oom_score_adj
+from crib.ocispec.userns import id_mappings
+from crib.wire import oci_runtime as oci
+
+_NOBODY = 65535
+_OOM_SCORE = -998
+"""As the kubelet gives its own pod infrastructure: the last to go."""
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""As the kubelet asks for containers. Who may trace the process reaches its /proc."""
+
+
+@dataclass(frozen=True, slots=True)
+class InfraInputs:
+    """The inputs of `infra_spec`."""
+
+    config: SandboxConfig
+    host: HostFacts
+    oci_version: str
+    root: str
+    """Absolute path of the root that all infra processes share, with `program` in it."""
+    program: str
+    cgroups_path: str
+    namespaces: Mapping[str, str]
+    """The pod's own that are pinned: path by type, in the words of the OCI runtime spec."""
+    confinement: PodConfinement
+    seccomp_filter: str = ""
+    """See ContainerInputs."""
+
+
+def infra_spec(inputs: InfraInputs) -> oci.Spec:
+    """No capabilities, a read-only root, the pod's namespaces and confinement, and new pids and mounts."""
+    security, confinement = inputs.config.security, inputs.confinement
+    user = security.run_as_user if security.run_as_user is not None else _NOBODY
+    group = security.run_as_group if security.run_as_group is not None else user
+    joined = (oci.Namespace(type=kind, path=path) for kind, path in inputs.namespaces.items())
+    uids, gids = id_mappings(inputs.config)
+    return oci.Spec(
+        oci_version=inputs.oci_version,
+        process=oci.Process(
+            user=oci.User(uid=user, gid=group, additional_gids=security.supplemental_groups),
+            args=(f"/{inputs.program}", "-P"),
+            cwd="/",
+            capabilities=oci.Capabilities(),
+            no_new_privileges=True,
+            oom_score_adj=oom_score_adj(_OOM_SCORE, inputs.host),
+            apparmor_profile=confinement.apparmor_profile,
+            selinux_label=confinement.process_label,
+        ),
+        root=oci.Root(path=inputs.root, readonly=True),
+        mounts=(
+            # Not read-only as a whole: runc sets the process's label through it.
+            oci.Mount(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
+            # Without it the runtime would make its default device nodes in the root that all pods share.
+            oci.Mount(
+                destination="/dev",
+                type="tmpfs",
+                source="tmpfs",
+                options=("nosuid", "noexec", "mode=755", "size=64k"),
+            ),
+        ),
+        annotations=compiled_filter(inputs.seccomp_filter),
+        linux=oci.Linux(
+            namespaces=(oci.Namespace(type="pid"), oci.Namespace(type="mount"), *joined),
+            uid_mappings=uids,
+            gid_mappings=gids,
+            cgroups_path=inputs.cgroups_path,
+            readonly_paths=_READ_ONLY,
+            resources=oci.Resources(cpu=oci.Cpu(shares=2), devices=(oci.DeviceRule(allow=False),)),
+            seccomp=confinement.seccomp,
+            mount_label=confinement.file_label,
+        ),
+    )

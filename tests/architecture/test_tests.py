@@ -1,0 +1,34 @@
+"""How the tests are arranged: what two of them share has a module of its own, which is no test."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules, and the names taken from them, which may be modules too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_collected(module: str) -> bool:
+    """Whether pytest loads it by itself."""
+    room, *rest = module.split(".")
+    return room == "tests" and any(part == "conftest" or part.startswith("test_") for part in rest)
+
+
+def test_no_module_imports_a_test_module_or_a_conftest() -> None:
+    wrong = [
+        f"{path.relative_to(TESTS)}: {module}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for module in imported(path)
+        if is_collected(module)
+    ]
+    assert wrong == [], "what two tests share goes into a module that is no test"
