@@ -257,7 +257,7 @@ class FakeHandler:
     ) -> ByteStream:
         await self.failpoints.reach("dial", record.id)
         if address.kind != "unix" and not 0 < address.port < 65536:
-            raise InvalidRequest(f"{address.port} is no port", field="port")
+            raise InvalidRequest(f"{address.port} is not a port", field="port")
         pod = self.pods.get(record.id)
         if pod is None or not pod.alive or address not in pod.echoes:
             raise Unavailable(f"connecting to {address} of sandbox {record.id}: connection refused")

@@ -256,5 +256,5 @@ async def test_a_chain_of_plugins_is_shown_by_name(lab: CniLab, chained: LabCrib
         assert removed.returncode == 1
         assert "network.mode is cni" in removed.stderr
         (lab.confs / "10-test.conflist").unlink()
-        assert "its configuration is not there any more" in (await run("inspect", "web")).stdout
+        assert "its configuration no longer exists" in (await run("inspect", "web")).stdout
         lab.write(*chain(lab))

@@ -290,7 +290,7 @@ async def test_the_periodic_check_finds_and_repairs_as_the_settings_say(
         held.release.set()
     assert world.networks.failpoints.count("repair") == int(repair)
     assert (pod in world.networks.problems) is not repair
-    assert "the next one comes" in caplog.text
+    assert "the next one follows" in caplog.text
     assert ("network: eth0 is down" in caplog.text) is not repair
     await world.close()
 
@@ -311,7 +311,7 @@ async def test_a_pod_with_which_a_check_is_never_content_is_repaired_once_and_th
     (found,) = await world.checked(pod, repair=True)
     assert world.networks.failpoints.count("attach") == 3
     assert not found.repaired
-    assert found.repair_error == "made anew, and still: the plugin crashed"
+    assert found.repair_error == "made again, but still: the plugin crashed"
     await world.close()
 
 
@@ -350,7 +350,7 @@ async def test_bridge_and_rules_are_looked_after_without_a_kubelet_whatever_a_lo
     await world.start()
     await until(lambda: world.networks.failpoints.count("readiness") >= 3)
     await world.close()
-    assert "bridge and rules could not be looked at" in caplog.text
+    assert "bridge and rules could not be checked" in caplog.text
 
 
 async def test_plugins_are_not_asked_for_their_status_without_need(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,9 +112,11 @@ def _joined(parts: Sequence[tuple[str, str, cdi.Edits]]) -> ContainerEdits:
     groups: list[int] = []
     for name, field, edits in parts:
         if edits.net_devices:
-            raise InvalidRequest(f"CDI device {name} brings netDevices, which are not offered", field=field)
+            raise InvalidRequest(
+                f"CDI device {name} brings netDevices, which crib does not support", field=field
+            )
         if edits.intel_rdt is not None:
-            _log.warning("CDI device %s: its intelRdt is left out, it is not offered", name)
+            _log.warning("CDI device %s: its intelRdt is ignored: crib does not support it", name)
         for entry in edits.env:
             key, _, value = entry.partition("=")
             env.append((key, value))

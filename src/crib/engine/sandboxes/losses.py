@@ -54,7 +54,7 @@ async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     record = _ready(core, sandbox)  # a stop may have come between
     if record is None:
         return
-    log.warning("pod sandbox %s is not ready any more: %s", sandbox, LOST)
+    log.warning("pod sandbox %s is no longer ready: %s", sandbox, LOST)
     core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=LOST))
     core.tell(EventType.STOPPED, sandbox, sandbox)
 

@@ -323,7 +323,7 @@ class BridgeNetwork:
         try:
             return await inside(pod, lambda hosts, pods: link_problems(hosts, pods, expected))
         except OSError as error:
-            return [f"its network cannot be looked at: {error.strerror or error} ({error.filename})"]
+            return [f"its network cannot be inspected: {error.strerror or error} ({error.filename})"]
 
     def _forget_detached(self) -> None:
         now = time.monotonic()
