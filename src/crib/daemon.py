@@ -36,8 +36,8 @@ from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
-from crib.backends.locks import locked, own_bridge, own_cgroup
-from crib.backends.network.networks import import_network, open_network
+from crib.backends.locks import locked, own_cgroup
+from crib.backends.network import networks
 from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import start_slice
@@ -46,7 +46,6 @@ from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
 from crib.engine.core import Ports
-from crib.engine.lanes import TwoLanes
 from crib.engine.node import Node
 from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
@@ -61,10 +60,12 @@ from crib.model.settings import Settings
 from crib.observe import logs
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
+from crib.tasks.keeper import HANDS
+from crib.tasks.lanes import TwoLanes
 
 gc.freeze()
 gc.enable()
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds that verbs under way get when the daemon stops, with callers or without."""
@@ -115,9 +116,8 @@ class Daemon:
         self._ends.callback(release_unused_roots, paths)
         self._adopt_orphans()
         # Beside the probes, which mostly wait.
-        imported = asyncio.ensure_future(
-            OURS.run("importing the network", import_network, settings.network.mode)
-        )
+        what = "importing the network"
+        imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
         names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
@@ -127,8 +127,7 @@ class Daemon:
         elif not for_wipe:
             await start_slice(os.path.basename(names.own))
         self._ends.enter_context(own_cgroup(names.own, layout))
-        if settings.network.mode == "bridge":
-            self._ends.enter_context(own_bridge(settings.network.bridge))
+        self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
         resource.setrlimit(resource.RLIMIT_NOFILE, (facts.open_files[1], facts.open_files[1]))
@@ -146,10 +145,12 @@ class Daemon:
             store = LayerStore(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
+        pods = database.pods
         ports = Ports(
             handlers=handlers,
-            networks=open_network(
-                settings.network, paths, database.pods.connection, settings.handlers, database.pods.write
+            networks=networks.open_network(
+                settings.network,
+                networks.Host(paths, pods.connection, settings.handlers, pods.write),
             ),
             images=store,
             records=SqliteRecords(database),
@@ -189,13 +190,13 @@ class Daemon:
             self._manager.tell("READY=1")
             if self._manager.watchdog:
                 node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
-            log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
+            _log.info("ready after %.0f ms", (time.monotonic() - began) * 1000)
             await stopping.wait()
             self._stop_by = time.monotonic() + GRACE
             node.keeper.serve("end of commands", node.containers.exec_sync.end_after(COMMAND_GRACE))
             threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
-            log.info("stopping")
+            _log.info("stopping")
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
@@ -235,7 +236,7 @@ class Daemon:
         except (Broken, OSError) as error:
             if not for_wipe:
                 raise
-            log.error("the records cannot be opened, and stay as they are: %s", error)
+            _log.error("the records cannot be opened, and stay as they are: %s", error)
             scratch = self._ends.enter_context(tempfile.TemporaryDirectory(dir=self._paths.state))
             database = Database(Paths(scratch, scratch))
         self._ends.callback(database.close)
@@ -252,7 +253,7 @@ class Daemon:
         """As long as our own socket answers, the service manager is told so."""
         while True:
             if problem := await answer_problem(self._settings.socket_path, period):
-                log.error("self-test: Version at %s: %s", self._settings.socket_path, problem)
+                _log.error("self-test: Version at %s: %s", self._settings.socket_path, problem)
             else:
                 self._manager.tell("WATCHDOG=1")
             await asyncio.sleep(period)
@@ -265,11 +266,12 @@ class Daemon:
             try:
                 archives = await FOREIGN.run(job, _archives, directory)
             except Overdue as error:
-                log.error("images.import_dir: %s", error)
+                _log.error("images.import_dir: %s", error)
         node.images.upkeep.begin(archives)
 
     async def _close(self, node: Node) -> None:
         await node.close(max(LAST_GRACE, self._stop_by - time.monotonic()))
+        await HANDS.close(LAST_GRACE)
 
     def _make_directories(self) -> None:
         settings, paths = self._settings, self._paths
@@ -281,7 +283,7 @@ class Daemon:
         for key, path, rights in (("data", settings.data, 0o066), ("state", settings.state, 0o026)):
             try:
                 if shut_others_out(path, rights):
-                    log.warning("%s: %s could be read by others, and no longer is", key, path)
+                    _log.warning("%s: %s could be read by others, and no longer is", key, path)
             except NotOurs as error:
                 raise Broken(f"{key}: {error}") from error
         for path in paths.directories:
@@ -301,7 +303,7 @@ def _reap_orphans() -> None:
     try:
         processes.reap_orphans()
     except OSError as error:
-        log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
+        _log.warning("reaping orphans: %s; trying again in %.0f s", error, REAP_AGAIN)
         asyncio.get_running_loop().call_later(REAP_AGAIN, _reap_orphans)
 
 
@@ -320,7 +322,7 @@ async def _keep_priority(nice: int) -> None:
     share = priority.Share(nice)
     while True:
         for problem in share.raise_all():
-            log.warning("nice = %d: %s", nice, problem)
+            _log.warning("nice = %d: %s", nice, problem)
         await asyncio.sleep(NICE_AGAIN)
 
 
@@ -338,7 +340,7 @@ def _archives(directory: str) -> list[str]:
     try:
         return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if not name.startswith(".")]
     except OSError as error:
-        log.error("images.import_dir: %s", error)
+        _log.error("images.import_dir: %s", error)
         return []
 
 

@@ -112,9 +112,3 @@ def test_rooms_without_input_and_output_do_not_wait(room: str) -> None:
 def test_every_module_says_what_it_is_for() -> None:
     silent = [name_of(path) for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
-
-
-def test_tasks_are_started_by_their_keeper_only() -> None:
-    """ruff bans asyncio.create_task; the loop's own method is the way around it that must not spread."""
-    users = [name_of(path) for path in modules() if "loop().create_task(" in path.read_text()]
-    assert users == ["engine/keeper.py"]

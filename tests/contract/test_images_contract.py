@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,20 +113,29 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt
 CONFIG = ImageConfig(cmd=("sleep", "60"), stop_signal="SIGINT")
 
 
-@pytest.fixture(params=["fake", pytest.param("store", marks=pytest.mark.root)])
-async def lab(request: pytest.FixtureRequest, private_root: Path) -> AsyncIterator[ImageLab]:
+@pytest.fixture(scope="module", params=["fake", pytest.param("store", marks=pytest.mark.root)])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a real registry answers; empty for the fake, which needs none."""
     if request.param == "fake":
+        yield ""
+        return
+    with running_registry(tmp_path_factory.mktemp("registry")) as url:
+        yield url
+
+
+@pytest.fixture
+async def lab(registry: str, private_root: Path) -> AsyncIterator[ImageLab]:
+    if not registry:
         yield ImageLab(FakeImages(), "registry.test", private_root)
         return
     paths = Paths(f"{private_root}/d", f"{private_root}/s")
     for path in (paths.data, paths.state):
         Path(path).mkdir()
     settings = ImageSettings()
-    with running_registry(private_root / "registry") as url:
-        store = LayerStore(paths, settings, probe_mounting(paths, settings.store))
-        yield ImageLab(store, url.removeprefix("http://"), private_root, url)
-        await store.close()
-        await store.dismantle()
+    store = LayerStore(paths, settings, probe_mounting(paths, settings.store))
+    yield ImageLab(store, registry.removeprefix("http://"), private_root, registry)
+    await store.close()
+    await store.dismantle()
 
 
 def diff_ids(image: FetchedImage) -> list[Digest]:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crib import backends, daemon, engine, host
+from crib.tasks import keeper
 
 HOLD_SECONDS = 60.0
 """That a step waits for the test at most: one that fails must not leave a daemon that hangs."""
@@ -280,7 +281,7 @@ def wrap_stages(steering: Steering) -> None:
             steering.passes(name(self), "after")
 
     clock.__enter__, clock.__exit__ = entered, left  # type: ignore[method-assign]
-    shown = engine.keeper.at_stage
+    shown = keeper.at_stage
 
     @contextlib.contextmanager
     def at_stage(name: str) -> Iterator[None]:

@@ -22,8 +22,9 @@ NAME = "fake0"
 class FakeNetworks:
     """Addresses of a small range. Failpoints: the methods' names."""
 
-    def __init__(self, subnet: str = "10.1.0.0/24") -> None:
+    def __init__(self, subnet: str = "10.1.0.0/24", shared: str = "") -> None:
         self.failpoints = Failpoints()
+        self.shared = shared
         self.subnet = IPv4Network(subnet)
         self.held: dict[SandboxId, str] = {}
         self.problems: dict[SandboxId, str] = {}

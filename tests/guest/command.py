@@ -145,4 +145,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.within is not None and not options.suite:
         parser.error("--within needs --suite")
+    if options.suite and options.command:
+        parser.error(f"--suite runs no COMMAND: {' '.join(options.command)} (options come before NAME)")
     return options

@@ -1,9 +1,14 @@
 """The door: CRI in, CRI out, and crib's own Node service on the same socket. It translates and nothing else.
 
 A request becomes a value of `model` in `translate` and ends there; the engine's verbs never see a message.
-`calls` says what a call is made of, `runtime_service`, `image_service` and `node_service` list theirs,
-`interceptors` is what every call passes through (request id, readiness, errors, log), `streams` joins list
-replies from cached encoded messages, and `server` puts all of it on the socket. Begin with `calls`.
+Begin with `calls`, which says what a call is made of. Then:
+
+* `runtime_service`, `image_service` and `node_service` list theirs; `stream_calls` has Exec, Attach and
+  PortForward.
+* `interceptors`: what every call passes through (request id, readiness, errors, log). `requests`: how many
+  bytes of them are held at once. `errors`: our errors as gRPC codes.
+* `list_replies` joins list replies from cached encoded messages.
+* `server` puts all of it on the socket; `self_test` asks it whether it still answers.
 """
 
 import os

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
-from crib.api.streams import EncodedList
+from crib.api.list_replies import EncodedList
 from crib.api.translate import images, info
 from crib.api.translate.images import ImageQuery, PullImage
 from crib.engine.node import Node

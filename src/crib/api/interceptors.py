@@ -21,10 +21,10 @@ from grpc import aio
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
 from crib.api.requests import Requests
-from crib.engine.lanes import note_call, stand_back
 from crib.model.errors import Broken, CribError
+from crib.tasks.lanes import note_call, stand_back
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GRPC_LOG = "grpc._cython.cygrpc"
 """Where grpc's server logs what its handlers raise."""
@@ -104,7 +104,7 @@ class Door:
                 _fail(name, began, error, context)
                 return b""
             if began:
-                log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
+                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
             return encoded
 
         return handle
@@ -132,7 +132,7 @@ class Door:
                 _fail(name, began, error, context)
                 return
             if began:
-                log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
+                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
 
         return handle
 
@@ -145,9 +145,9 @@ def _begin(name: str) -> int:
     """A call is taken up, and gets a request id; the time on the monotonic clock if it is logged, else 0."""
     _REQUEST_ID.set(f"{next(_numbers):x}")
     note_call()
-    if not log.isEnabledFor(logging.DEBUG):
+    if not _log.isEnabledFor(logging.DEBUG):
         return 0
-    log.debug("%s", name)
+    _log.debug("%s", name)
     return time.monotonic_ns()
 
 
@@ -165,11 +165,11 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
     """Answer with the error's code and text; a cancellation by the caller is raised again."""
     task = asyncio.current_task()
     if isinstance(error, aio.InternalError):
-        log.debug("%s: the caller has gone", name)  # while it was written to
+        _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
     if isinstance(error, asyncio.CancelledError):
         if task is None or task.cancelling():
-            log.debug("%s: the caller has gone", name)
+            _log.debug("%s: the caller has gone", name)
             raise error
         # the work was ended, not the waiting: only the daemon's own end does that
         code, text = grpc.StatusCode.UNAVAILABLE, "crib is stopping"
@@ -180,11 +180,11 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
     elif isinstance(error, DecodeError):
         code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
     else:
-        log.error("%s failed unexpectedly", name, exc_info=error)
+        _log.error("%s failed unexpectedly", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
-    log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
+    _log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
     _refuse(context, code, text)

@@ -10,7 +10,7 @@ from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import networks, upkeep, work
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
-from crib.api.translate.node import CheckImages, ExportImages, FollowPull, ImportImage
+from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError
@@ -70,11 +70,11 @@ class NodeService:
         answer.counts.layers = len(layers)
         return answer
 
-    async def _import(self, wanted: ImportImage) -> AsyncIterator[Answer]:
+    async def _import(self, wanted: ImportOrder) -> AsyncIterator[Answer]:
         async for update in self._node.images.import_archive(wanted.path, wanted.names):
             yield translate.encode_import(update)
 
-    async def _follow(self, wanted: FollowPull) -> AsyncIterator[Answer]:
+    async def _follow(self, wanted: FollowOrder) -> AsyncIterator[Answer]:
         """A failure of the pull itself is the last message; one to find it is the call's."""
         image = str(wanted.order.reference)
         begun = False
@@ -93,14 +93,14 @@ class NodeService:
     async def _explain_container(self, wanted: str | PlannedContainer) -> Answer:
         return translate.encode_explained(await self._node.containers.explain(wanted))
 
-    async def _check(self, wanted: CheckImages) -> AsyncIterator[Answer]:
+    async def _check(self, wanted: ImageCheckOrder) -> AsyncIterator[Answer]:
         found: list[LayerCheck] = []
         async for check in self._node.images.check(wanted.images, repair=wanted.repair):
             found.append(check)
             yield translate.encode_check(check)
         yield translate.encode_checked(found)
 
-    async def _export(self, wanted: ExportImages) -> Answer:
+    async def _export(self, wanted: ExportOrder) -> Answer:
         size = await self._node.images.export(wanted.path, wanted.images, wanted.format)
         return pb.ExportImagesResponse(size_bytes=size)
 
@@ -130,7 +130,7 @@ class NodeService:
     def _abandon(self, wanted: tuple[str, str]) -> Answer:
         return pb.AbandonResponse(abandoned=self._node.abandon(*wanted))
 
-    async def _check_node(self, wanted: upkeep.NodeCheck) -> AsyncIterator[Answer | None]:
+    async def _check_node(self, wanted: upkeep.NodeCheckOrder) -> AsyncIterator[Answer | None]:
         yield None  # the client may have long to wait for the first finding
         async for found in self._node.check(repair=wanted.repair, quick=wanted.quick):
             yield upkeep.encode_finding(found)

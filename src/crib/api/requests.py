@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import CALLER, Admission, Claim
-from crib.engine.lanes import stand_back
 from crib.model.errors import InvalidRequest
+from crib.tasks.lanes import stand_back
 
 PLACES = 4
 """Requests of one caller that are on their way at once: 64 MiB of the largest."""

@@ -6,25 +6,25 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
+from crib.api.list_replies import EncodedList, element, parts
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.streams import EncodedList, element, parts
 from crib.api.translate import containers, events, info, sandboxes, stats, status
 from crib.api.translate.containers import (
     ContainerFilter,
-    CreateContainer,
-    ExecSync,
-    StopContainer,
-    UpdateResources,
+    CreateOrder,
+    ExecSyncOrder,
+    StopOrder,
+    UpdateOrder,
 )
 from crib.api.translate.ledger import NOT_BUILT
-from crib.api.translate.sandboxes import RunSandbox, SandboxFilter, StatusQuery, UpdateSandbox
-from crib.engine.lanes import stand_back
+from crib.api.translate.sandboxes import PodUpdateOrder, RunOrder, SandboxFilter, StatusQuery
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
 from crib.model.events import ContainerEvent
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.tasks.lanes import stand_back
 
 NAME = "runtime.v1.RuntimeService"
 
@@ -154,7 +154,7 @@ class RuntimeService:
 
     # sandboxes
 
-    async def _run_sandbox(self, wanted: RunSandbox) -> Answer:
+    async def _run_sandbox(self, wanted: RunOrder) -> Answer:
         made = await self._node.sandboxes.run(wanted.config, wanted.handler)
         return pb.RunPodSandboxResponse(pod_sandbox_id=made)
 
@@ -180,7 +180,7 @@ class RuntimeService:
     def _sandbox_info(self, record: SandboxRecord) -> Mapping[str, str]:
         return info.of_sandbox(record, self._node.sandboxes.spec(record), self._node.stages(record.id))
 
-    async def _update_sandbox(self, wanted: UpdateSandbox) -> Answer:
+    async def _update_sandbox(self, wanted: PodUpdateOrder) -> Answer:
         await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
         return pb.UpdatePodSandboxResourcesResponse()
 
@@ -198,7 +198,7 @@ class RuntimeService:
 
     # containers
 
-    async def _create(self, wanted: CreateContainer) -> Answer:
+    async def _create(self, wanted: CreateOrder) -> Answer:
         made = await self._node.containers.create(wanted.sandbox_id, wanted.config)
         return pb.CreateContainerResponse(container_id=made)
 
@@ -206,7 +206,7 @@ class RuntimeService:
         await self._node.containers.start(container)
         return pb.StartContainerResponse()
 
-    async def _stop(self, wanted: StopContainer) -> Answer:
+    async def _stop(self, wanted: StopOrder) -> Answer:
         await self._node.containers.stop(wanted.id, wanted.timeout)
         return pb.StopContainerResponse()
 
@@ -237,11 +237,11 @@ class RuntimeService:
         await self._node.containers.reopen_log(container)
         return pb.ReopenContainerLogResponse()
 
-    async def _exec_sync(self, wanted: ExecSync) -> Answer:
+    async def _exec_sync(self, wanted: ExecSyncOrder) -> Answer:
         result = await self._node.containers.exec_sync(wanted.id, wanted.command)
         return containers.encode_exec_sync(result)
 
-    async def _update_container(self, wanted: UpdateResources) -> Answer:
+    async def _update_container(self, wanted: UpdateOrder) -> Answer:
         await self._node.containers.update(wanted.id, wanted.change)
         return pb.UpdateContainerResourcesResponse()
 

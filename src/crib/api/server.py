@@ -19,7 +19,7 @@ from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RECEIVE_LIMIT = 16 << 20
 """Bytes of one request, as kubelets and the peers have it."""
@@ -75,7 +75,7 @@ class Server:
         if not bound:
             raise Broken(f"cannot listen on {path}")
         await self._server.start()
-        log.info("listening on %s", path)
+        _log.info("listening on %s", path)
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, and give those under way `grace` seconds.

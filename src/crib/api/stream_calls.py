@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crib.api.calls import Answer, Call, Read
 from crib.api.translate import streams as translate
-from crib.api.translate.streams import Attach, Exec, Forward
+from crib.api.translate.streams import AttachOrder, ExecOrder, ForwardOrder
 from crib.engine.streams.verbs import Streams
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -34,20 +34,20 @@ class StreamCalls:
         """Those of crib.v1.Node."""
         return {"Forward": Read(node_pb2.ForwardRequest, translate.decode_forward, self._forward)}
 
-    def _exec(self, wanted: Exec) -> Answer:
+    def _exec(self, wanted: ExecOrder) -> Answer:
         return pb.ExecResponse(
             url=self._url_for("exec", self._streams.issue_exec(wanted.container, wanted.process))
         )
 
-    def _attach(self, wanted: Attach) -> Answer:
+    def _attach(self, wanted: AttachOrder) -> Answer:
         token = self._streams.issue_attach(wanted.container, wanted.streams)
         return pb.AttachResponse(url=self._url_for("attach", token))
 
-    def _port_forward(self, wanted: Forward) -> Answer:
+    def _port_forward(self, wanted: ForwardOrder) -> Answer:
         return pb.PortForwardResponse(url=self._forward_url(wanted))
 
-    def _forward(self, wanted: Forward) -> Answer:
+    def _forward(self, wanted: ForwardOrder) -> Answer:
         return node_pb2.ForwardResponse(url=self._forward_url(wanted))
 
-    def _forward_url(self, wanted: Forward) -> str:
+    def _forward_url(self, wanted: ForwardOrder) -> str:
         return self._url_for("portforward", self._streams.issue_forward(wanted.sandbox, wanted.connections))

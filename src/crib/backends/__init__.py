@@ -1,1 +1,15 @@
-"""backends."""
+"""The hands: the ports, done with programs, files, the kernel and databases.
+
+Begin with the port that you are after (`crib.ports`), then go where it is done:
+
+* `oci`: pods and containers by crun or runc and conmon, one kind of handler. `bundle` is what a container
+  is made from on this host, and `pods` what a pod has of its own, whichever kind of handler runs it.
+* `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
+* `network`: the built-in bridge, or CNI plugins.
+* `records`: rows of sandboxes, containers and images, in SQLite.
+
+For all of them: `failures` turns what goes wrong into errors of the model, `waiting` runs work in threads
+and does the same, `together` asks many questions in one step, `known_processes` says whether a process that
+a record names still lives, `environment` is what all parts of a handler are given, `locks` keeps a second
+cribd away, and `host_facts` finds out what the host can do.
+"""

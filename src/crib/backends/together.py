@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from crib.host.threads import OURS, Job
+from crib.tasks.keeper import HANDS
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -23,7 +24,6 @@ class Together(Generic[Q, A]):
         self._what = what
         self._look = look
         self._asked: list[tuple[Q, asyncio.Future[A]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Q) -> A:
         """What `look` returns or raises."""
@@ -36,9 +36,7 @@ class Together(Generic[Q, A]):
 
     def _begin(self) -> None:
         asked, self._asked = self._asked, []
-        task = asyncio.ensure_future(self._answer(asked))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        HANDS.part(self._what, self._answer(asked))
 
     async def _answer(self, asked: list[tuple[Q, asyncio.Future[A]]]) -> None:
         try:

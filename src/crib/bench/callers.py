@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from crib.bench.lives import Life
-from crib.bench.target import Target
+from crib.bench.target import BenchTarget
 from crib.bench.turns import first_error
 from crib.client import ClientError, Connection
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -61,7 +61,7 @@ class Callers:
         self._order = order
         self._outcome = Outcome()
         self._targets = [
-            Target(str(number), Connection(order.endpoint), order.directory, order.image, order.handler)
+            BenchTarget(str(number), Connection(order.endpoint), order.directory, order.image, order.handler)
             for number in range(order.callers)
         ]
 
@@ -83,12 +83,12 @@ class Callers:
         except ExceptionGroup as errors:
             self._outcome.error = str(first_error(errors)) or "too slow"
 
-    async def _live(self, target: Target, left: Iterator[int]) -> None:
+    async def _live(self, target: BenchTarget, left: Iterator[int]) -> None:
         for _ in left:  # which all callers draw from
             await Life(target).live(use=False)
             self._outcome.done += 1
 
-    async def _list(self, target: Target, until: float) -> None:
+    async def _list(self, target: BenchTarget, until: float) -> None:
         call, runtime = target.connection.call, target.connection.runtime
         while time.monotonic() < until:
             await call(runtime.ListPodSandbox, ListPodSandboxRequest())

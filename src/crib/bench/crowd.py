@@ -20,10 +20,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from crib.bench import report
-from crib.bench.app import CrowdPart
 from crib.bench.callers import Order, Outcome
 from crib.bench.figures import Samples
-from crib.bench.target import Target
+from crib.bench.options import CrowdPart
+from crib.bench.target import BenchTarget
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
@@ -31,7 +31,7 @@ from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from crib.bench.app import CrowdOptions
+    from crib.bench.options import CrowdOptions
 
 CALLERS = (10, 100, 200)
 PROCESSES = 4
@@ -55,7 +55,7 @@ class CrowdBench:
         os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[Target] = []
+        self.targets: list[BenchTarget] = []
 
     async def run(self) -> None:
         """Everything; ClientError when a runtime fails."""
@@ -77,12 +77,12 @@ class CrowdBench:
     async def _prepare(self) -> None:
         for text in self._options.endpoints or [f"crib={self._default_endpoint}"]:
             found = await reach(text, self._options.pids)
-            target = Target(found.name, found.connection, self._directory, self._options.image)
+            target = BenchTarget(found.name, found.connection, self._directory, self._options.image)
             target.handler = self._options.handler
             self.targets.append(target)
             await target.prepare()
 
-    async def _round(self, target: Target, part: CrowdPart, callers: int) -> None:
+    async def _round(self, target: BenchTarget, part: CrowdPart, callers: int) -> None:
         label = f"{callers} callers, {part}"
         say(f"{target.name}: {label}")
         processes: list[CallerProcess] = []
@@ -101,7 +101,7 @@ class CrowdBench:
         finally:
             await asyncio.gather(*(process.end() for process in processes))
 
-    def _orders(self, target: Target, part: CrowdPart, callers: int) -> list[Order]:
+    def _orders(self, target: BenchTarget, part: CrowdPart, callers: int) -> list[Order]:
         """The crowd's work, in shares that differ by one at most."""
         lives = max(callers, self._options.number) if part is CrowdPart.LIVES else 0
         seconds = self._options.seconds if part is CrowdPart.LISTS else 0.0
@@ -120,7 +120,7 @@ class CrowdBench:
         ]
 
     @contextlib.asynccontextmanager
-    async def _versions(self, target: Target, label: str) -> AsyncIterator[None]:
+    async def _versions(self, target: BenchTarget, label: str) -> AsyncIterator[None]:
         """Version is called at fixed times until the block ends; each call is a sample."""
         calls: set[asyncio.Task[None]] = set()
 

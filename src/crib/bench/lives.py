@@ -22,7 +22,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from crib.bench.target import Target
+    from crib.bench.target import BenchTarget
     from crib.client.connection import UnaryMethod
 
 _Request = TypeVar("_Request")
@@ -34,12 +34,12 @@ GONE = "pod gone (stop and remove of both)"
 class Life:
     """One pod of one runtime; `times` are the milliseconds of its calls."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: BenchTarget) -> None:
         self._target = target
         self.times: dict[str, float] = {}
 
     async def live(self, *, use: bool = True) -> dict[str, float]:
-        """Make a pod, use it if asked to, end it. A pod whose life breaks off is left to `Target.clean`."""
+        """Make a pod, use it if asked to, end it. A life that breaks off is left to `BenchTarget.clean`."""
         pod_id, container_id = await self._begin()
         if use:
             await self._use(pod_id, container_id)
@@ -115,7 +115,7 @@ def cpu_seconds() -> float:
     return (user + nice + system + irq + soft) / 100  # USER_HZ is 100 on every Linux
 
 
-async def many_lives(target: Target, count: int, at_once: int) -> tuple[float, float]:
+async def many_lives(target: BenchTarget, count: int, at_once: int) -> tuple[float, float]:
     """`count` lives, `at_once` at a time: pods per second, and milliseconds of the machine's CPU for each."""
     left = iter(range(count))
 

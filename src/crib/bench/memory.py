@@ -21,7 +21,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 
 if TYPE_CHECKING:
     from crib.bench.figures import Samples
-    from crib.bench.target import Target
+    from crib.bench.target import BenchTarget
 
 AT_ONCE = 10
 CALLS = 10
@@ -107,7 +107,7 @@ def _command_line(pid: int) -> list[str]:
         return []  # the process ended while it was looked at
 
 
-async def measure(target: Target, count: int, samples: Samples) -> None:
+async def measure(target: BenchTarget, count: int, samples: Samples) -> None:
     """Bring `count` pods up, look, take them down; one row each in `samples`."""
     name, pid = target.name, target.pid
     before = processes()
@@ -126,12 +126,12 @@ async def measure(target: Target, count: int, samples: Samples) -> None:
     samples.add(f"{count} pods down, concurrency {AT_ONCE}", "pods/s", name, await _down(target))
 
 
-async def _ids(target: Target) -> set[str]:
+async def _ids(target: BenchTarget) -> set[str]:
     found = await lookup.containers(target.connection)
     return target.alive | {each.id for each in found if each.pod_sandbox_id in target.alive}
 
 
-async def _up(target: Target, count: int) -> float:
+async def _up(target: BenchTarget, count: int) -> float:
     left = iter(range(count))
 
     async def worker() -> None:
@@ -141,7 +141,7 @@ async def _up(target: Target, count: int) -> float:
     return await _rate(worker, count)
 
 
-async def _down(target: Target) -> float:
+async def _down(target: BenchTarget) -> float:
     count = len(target.alive)
     left = iter(list(target.alive))
 
@@ -158,7 +158,7 @@ async def _rate(worker: Callable[[], Awaitable[None]], count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-async def _calls(target: Target, count: int, samples: Samples) -> None:
+async def _calls(target: BenchTarget, count: int, samples: Samples) -> None:
     connection = target.connection
     runtime = connection.runtime
     one = ListContainersRequest(filter=ContainerFilter(pod_sandbox_id=next(iter(target.alive))))

@@ -14,7 +14,7 @@ from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError, Connection
 
 if TYPE_CHECKING:
-    from crib.bench.app import PullOptions
+    from crib.bench.options import PullBenchOptions
 
 RESTORE_LIMIT = 300.0
 """Seconds that leaving everything as it was may take."""
@@ -23,7 +23,7 @@ RESTORE_LIMIT = 300.0
 class PullBench:
     """One run of the bench."""
 
-    def __init__(self, options: PullOptions, default_endpoint: str) -> None:
+    def __init__(self, options: PullBenchOptions, default_endpoint: str) -> None:
         self._options = options
         self._default_endpoint = default_endpoint
         self._connections: list[Connection] = []
@@ -82,7 +82,7 @@ def short_names(names: list[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(names) else {name: name for name in names}
 
 
-async def run(options: PullOptions, default_endpoint: str) -> None:
+async def run(options: PullBenchOptions, default_endpoint: str) -> None:
     """`crib bench pull`: measure, write the table to standard output and JSON where it is asked for."""
     bench = PullBench(options, default_endpoint)
     began = time.monotonic()

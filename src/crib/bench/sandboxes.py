@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from crib.bench.figures import Samples
-    from crib.bench.target import Target
+    from crib.bench.target import BenchTarget
 
 
-class Sandboxes:
+class BenchSandboxes:
     """One runtime's sandboxes, made and ended `at_once` at a time."""
 
-    def __init__(self, target: Target, at_once: int, samples: Samples) -> None:
+    def __init__(self, target: BenchTarget, at_once: int, samples: Samples) -> None:
         self._target = target
         self._at_once = at_once
         self._samples = samples

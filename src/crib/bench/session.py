@@ -11,18 +11,18 @@ import time
 from typing import TYPE_CHECKING
 
 from crib.bench import lives, memory, report
-from crib.bench.app import Part
 from crib.bench.cni_floor import CniFloor
 from crib.bench.figures import Samples
 from crib.bench.floors import NAME as FLOOR
 from crib.bench.floors import FloorError, Floors
-from crib.bench.sandboxes import Sandboxes
-from crib.bench.target import Target, parse_named
+from crib.bench.options import BenchPart
+from crib.bench.sandboxes import BenchSandboxes
+from crib.bench.target import BenchTarget, parse_named
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
 
 if TYPE_CHECKING:
-    from crib.bench.app import BenchOptions
+    from crib.bench.options import BenchOptions
 
 WARM_UP = 2
 """Pods of each runtime that are not counted."""
@@ -43,7 +43,7 @@ class Bench:
         os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[Target] = []
+        self.targets: list[BenchTarget] = []
         self._floors: list[Floors | CniFloor] = []
         if options.floors:
             self._floors.append(Floors(self._directory))
@@ -56,12 +56,12 @@ class Bench:
         try:
             await self._prepare()
             self.warnings += load_warnings("before")
-            parts = set(self._options.only or list(Part))
-            if Part.OPS in parts:
+            parts = set(self._options.only or list(BenchPart))
+            if BenchPart.OPS in parts:
                 await self._ops()
-            if Part.LIFECYCLE in parts:
+            if BenchPart.LIFECYCLE in parts:
                 await self._lifecycle()
-            if Part.SANDBOXES in parts:
+            if BenchPart.SANDBOXES in parts:
                 await self._sandboxes()
             for target in self.targets if self._options.pods else []:
                 say(f"{target.name}: {self._options.pods} pods at once")
@@ -76,7 +76,7 @@ class Bench:
         )
         for text in self._options.endpoints or [f"crib={self._default_endpoint}"]:
             found = await reach(text, self._options.pids)
-            target = Target(found.name, found.connection, self._directory, self._options.image)
+            target = BenchTarget(found.name, found.connection, self._directory, self._options.image)
             target.handler = handlers.get(found.name, "") if handlers else self._options.handler
             target.seccomp = self._options.seccomp
             target.cgroup_parent = self._options.cgroup_parent
@@ -115,7 +115,7 @@ class Bench:
             for number in range(rounds):
                 for target in rotated(self.targets, number):
                     say(f"{target.name}: {count} sandboxes, {at_once} at a time, round {number + 1}")
-                    await Sandboxes(target, at_once, self.samples).live(count)
+                    await BenchSandboxes(target, at_once, self.samples).live(count)
 
     async def _clean(self) -> None:
         failures: list[str] = []

@@ -20,7 +20,7 @@ from crib.wire.portforward import Target as Address
 
 if TYPE_CHECKING:
     from crib.bench.figures import Samples
-    from crib.bench.target import Target
+    from crib.bench.target import BenchTarget
     from crib.client.streams import Reader, Session
 
 ECHO_PORT = 7000
@@ -42,7 +42,7 @@ LIMIT = 60.0
 class StreamPod:
     """The pod of one runtime. `blocks` of BLOCK bytes are a flood out of it; into it goes a quarter."""
 
-    target: Target
+    target: BenchTarget
     blocks: int
     samples: Samples
     counts: bool = False

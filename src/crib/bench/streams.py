@@ -20,17 +20,17 @@ import time
 from typing import TYPE_CHECKING
 
 from crib.bench import report
-from crib.bench.app import StreamPart
 from crib.bench.figures import Samples
+from crib.bench.options import StreamPart
 from crib.bench.stream_pod import BLOCK, StreamPod
-from crib.bench.target import Target
+from crib.bench.target import BenchTarget
 from crib.bench.turns import first_error, load_warnings, reach, rotated, say
 from crib.client import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from crib.bench.app import StreamsOptions
+    from crib.bench.options import StreamsOptions
 
 WARM_UP = 2
 """Round trips of each kind that are not counted."""
@@ -49,7 +49,7 @@ class StreamBench:
         os.chmod(self._directory, 0o755)  # noqa: S103  # holds nothing secret
         self.samples = Samples()
         self.warnings: list[str] = []
-        self.targets: list[Target] = []
+        self.targets: list[BenchTarget] = []
         self._pods: list[StreamPod] = []
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class StreamBench:
         blocks = max(1, options.size * 1_000_000 // BLOCK)
         for text in options.endpoints or [f"crib={self._default_endpoint}"]:
             found = await reach(text, options.pids)
-            target = Target(found.name, found.connection, self._directory, options.image, pid=found.pid)
+            target = BenchTarget(found.name, found.connection, self._directory, options.image, pid=found.pid)
             self.targets.append(target)
             await target.prepare()
             pod = StreamPod(target, blocks, self.samples)

@@ -42,7 +42,7 @@ REMOVERS = 10
 
 
 @dataclass(slots=True)
-class Target:
+class BenchTarget:
     """One runtime. `directory` is the bench's own, for logs and mounts."""
 
     name: str

@@ -12,11 +12,11 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli import upkeep_app as upkeep
 from crib.cli.command import command, command_group
 from crib.cli.ending import ending
 from crib.cli.network_commands import network
-from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, Session, fill_standard_streams, quiet
+from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fill_standard_streams, quiet
+from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -65,11 +65,11 @@ def _globals(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    ctx.obj = Session(endpoint, os.path.abspath(pods_dir), timeout)
+    ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunOptions, _RUN)
-def run(session: Session, options: args.RunOptions) -> None:
+@command(app, args.RunCommandOptions, _RUN)
+def run(session: CliSession, options: args.RunCommandOptions) -> None:
     """Run the pods of a Kubernetes manifest.
 
     Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
@@ -85,7 +85,7 @@ def run(session: Session, options: args.RunOptions) -> None:
 
 
 @command(app, args.StopOptions, _RUN)
-def stop(session: Session, options: args.StopOptions) -> None:
+def stop(session: CliSession, options: args.StopOptions) -> None:
     """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
     rm.
     """
@@ -95,7 +95,7 @@ def stop(session: Session, options: args.StopOptions) -> None:
 
 
 @command(app, args.RmOptions, _RUN)
-def rm(session: Session, options: args.RmOptions) -> None:
+def rm(session: CliSession, options: args.RmOptions) -> None:
     """Remove pods with their containers, logs and emptyDir volumes."""
     from crib.cli import lifecycle
 
@@ -103,7 +103,7 @@ def rm(session: Session, options: args.RmOptions) -> None:
 
 
 @command(app, args.PodsOptions, _LOOK)
-def pods(session: Session, options: args.PodsOptions) -> None:
+def pods(session: CliSession, options: args.PodsOptions) -> None:
     """List pods."""
     from crib.cli import listing
 
@@ -111,7 +111,7 @@ def pods(session: Session, options: args.PodsOptions) -> None:
 
 
 @command(app, args.PsOptions, _LOOK)
-def ps(session: Session, options: args.PsOptions) -> None:
+def ps(session: CliSession, options: args.PsOptions) -> None:
     """List containers."""
     from crib.cli import listing
 
@@ -119,7 +119,7 @@ def ps(session: Session, options: args.PsOptions) -> None:
 
 
 @command(app, args.LogsOptions, _LOOK)
-def logs(session: Session, options: args.LogsOptions) -> None:
+def logs(session: CliSession, options: args.LogsOptions) -> None:
     """Show a container's log. Its standard error goes to standard error."""
     from crib.cli import logs as work
 
@@ -127,7 +127,7 @@ def logs(session: Session, options: args.LogsOptions) -> None:
 
 
 @command(app, args.ExecOptions, _LOOK, name="exec")
-def exec_(session: Session, options: args.ExecOptions) -> None:
+def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """Run a command in a container and exit with its exit code.
 
     Output appears as it is written. With -i the command gets standard input. With -it it gets a terminal, and
@@ -141,7 +141,7 @@ def exec_(session: Session, options: args.ExecOptions) -> None:
 
 
 @command(app, args.AttachOptions, _LOOK)
-def attach(session: Session, options: args.AttachOptions) -> None:
+def attach(session: CliSession, options: args.AttachOptions) -> None:
     """Attach to the first process of a container: see its output from now on, and with -i send it input.
 
     Ends when the container ends. On a terminal Ctrl-P Ctrl-Q detaches and leaves the container running.
@@ -154,7 +154,7 @@ def attach(session: Session, options: args.AttachOptions) -> None:
 
 
 @command(app, args.ForwardOptions, _LOOK)
-def forward(session: Session, options: args.ForwardOptions) -> None:
+def forward(session: CliSession, options: args.ForwardOptions) -> None:
     """Forward local ports to a pod until Ctrl-C.
 
     With crib as the runtime, UDP ports and a container's unix sockets can be forwarded too.
@@ -167,7 +167,7 @@ def forward(session: Session, options: args.ForwardOptions) -> None:
 
 
 @command(app, args.CopyOptions, _LOOK)
-def cp(session: Session, options: args.CopyOptions) -> None:
+def cp(session: CliSession, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container. The container needs the program tar.
 
     Keeps modes, times and hard links; copies belong to whoever copies. Sparse files are sent in full. Nothing
@@ -182,7 +182,7 @@ def cp(session: Session, options: args.CopyOptions) -> None:
 
 
 @command(app, args.InspectOptions, _LOOK)
-def inspect(session: Session, options: args.InspectOptions) -> None:
+def inspect(session: CliSession, options: args.InspectOptions) -> None:
     """Show everything about a pod, a container or an image."""
     from crib.cli import inspection
 
@@ -190,7 +190,7 @@ def inspect(session: Session, options: args.InspectOptions) -> None:
 
 
 @command(app, args.ExplainSpecOptions, _LOOK, name="explain")
-def explain_spec(session: Session, options: args.ExplainSpecOptions) -> None:
+def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
     """Show the OCI spec of a manifest or a container, with the origin of each field.
 
     Makes, runs and pulls nothing. The origin is what a field depends on: the container's or the pod's
@@ -205,7 +205,7 @@ def explain_spec(session: Session, options: args.ExplainSpecOptions) -> None:
 
 
 @command(app, args.TimelineOptions, _LOOK)
-def timeline(session: Session, options: args.TimelineOptions) -> None:
+def timeline(session: CliSession, options: args.TimelineOptions) -> None:
     """Show how long each stage of a pod's start took."""
     from crib.cli import timeline as work
 
@@ -213,7 +213,7 @@ def timeline(session: Session, options: args.TimelineOptions) -> None:
 
 
 @command(app, node_args.WorkOptions, _NODE)
-def work(session: Session, options: node_args.WorkOptions) -> None:
+def work(session: CliSession, options: node_args.WorkOptions) -> None:
     """Show work in progress: each verb with its object and stage, and what threads wait for."""
     from crib.cli import work as commands
 
@@ -221,7 +221,7 @@ def work(session: Session, options: node_args.WorkOptions) -> None:
 
 
 @command(app, node_args.AbandonOptions, _NODE)
-def abandon(session: Session, options: node_args.AbandonOptions) -> None:
+def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
     """Give up on a pod or a container whose verbs hang, and remove it in the background.
 
     Callers that wait for its verbs get an error at once, and its name is free for the next attempt. It is
@@ -235,7 +235,7 @@ def abandon(session: Session, options: node_args.AbandonOptions) -> None:
 
 
 @command(app, args.ImagesOptions, _IMAGES)
-def images(session: Session, options: args.ImagesOptions) -> None:
+def images(session: CliSession, options: args.ImagesOptions) -> None:
     """List images."""
     from crib.cli import listing
 
@@ -243,7 +243,7 @@ def images(session: Session, options: args.ImagesOptions) -> None:
 
 
 @command(app, args.PullOptions, _IMAGES)
-def pull(session: Session, options: args.PullOptions) -> None:
+def pull(session: CliSession, options: args.PullOptions) -> None:
     """Pull images and print their ids.
 
     Shows the progress of each layer, and the registry or mirror that it comes from. Without credentials the
@@ -258,15 +258,15 @@ def pull(session: Session, options: args.PullOptions) -> None:
 
 
 @command(app, args.ImportOptions, _IMAGES, name="import")
-def import_(session: Session, options: args.ImportOptions) -> None:
+def import_(session: CliSession, options: args.ImportOptions) -> None:
     """Import images from an archive on this node and print their names."""
     from crib.cli import images as work
 
     session.run(work.import_archive(session, options))
 
 
-@command(image, args.CheckOptions, _IMAGES)
-def check(session: Session, options: args.CheckOptions) -> None:
+@command(image, args.CheckOptions, _IMAGES, name="check")
+def check_images(session: CliSession, options: args.CheckOptions) -> None:
     """Compare the layers of images on disk with what was recorded when they were written.
 
     Shows each damaged layer with its images. Exits with 1 if damage remains. --repair fetches damaged layers
@@ -278,7 +278,7 @@ def check(session: Session, options: args.CheckOptions) -> None:
 
 
 @command(image, args.ExportOptions, _IMAGES)
-def export(session: Session, options: args.ExportOptions) -> None:
+def export(session: CliSession, options: args.ExportOptions) -> None:
     """Write images to an archive on this node, for crib import or docker load elsewhere."""
     from crib.cli import images as work
 
@@ -286,7 +286,7 @@ def export(session: Session, options: args.ExportOptions) -> None:
 
 
 @command(registry, args.ExplainOptions, _IMAGES)
-def explain(session: Session, options: args.ExplainOptions) -> None:
+def explain(session: CliSession, options: args.ExplainOptions) -> None:
     """Show which hosts would be asked for an image, in which order, with which credential and why.
 
     Contacts no host. Also shows whether the image policy accepts the image.
@@ -297,7 +297,7 @@ def explain(session: Session, options: args.ExplainOptions) -> None:
 
 
 @command(app, args.RmiOptions, _IMAGES)
-def rmi(session: Session, options: args.RmiOptions) -> None:
+def rmi(session: CliSession, options: args.RmiOptions) -> None:
     """Remove images."""
     from crib.cli import images as work
 
@@ -305,21 +305,43 @@ def rmi(session: Session, options: args.RmiOptions) -> None:
 
 
 @command(app, args.InfoOptions, _NODE)
-def info(session: Session, options: args.InfoOptions) -> None:
+def info(session: CliSession, options: args.InfoOptions) -> None:
     """Show whether the runtime is ready, and what it found out about this node."""
     from crib.cli import info as work
 
     session.run(work.info(session, options))
 
 
-command(app, upkeep.NodeCheckOptions, _NODE)(upkeep.check)
-command(app, upkeep.WipeOptions, _NODE)(upkeep.wipe)
+@command(app, NodeCheckOptions, _NODE)
+def check(session: CliSession, options: NodeCheckOptions) -> None:
+    """Check the whole node; one line for each thing that is wrong or worth reporting.
+
+    Compares records with what runs, and what is on the host with the records; checks databases, layers,
+    networks, logs and disk space. --repair repairs as a restart, a stop or a pull would; containers keep
+    running. Exits with 0 if nothing is wrong (any more), 1 if something is, 2 if the check was not possible.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.check(session, options)))
+
+
+@command(app, WipeOptions, _NODE)
+def wipe(session: CliSession, options: WipeOptions) -> None:
+    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
+
+    Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes
+    and networks of CNI stay. --offline also removes what belongs to no record. It works on a damaged node
+    too: with missing programs and directories, or unreadable records.
+    """
+    from crib.cli import upkeep as work
+
+    raise typer.Exit(session.run(work.wipe(session, options)))
 
 
 # programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
 _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
-command(_bench_group, _bench.PullOptions, _NODE)(_bench.pull)
+command(_bench_group, _bench.PullBenchOptions, _NODE)(_bench.pull)
 command(_bench_group, _bench.StreamsOptions, _NODE)(_bench.streams)
 command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 

@@ -13,14 +13,14 @@ from crib.stubs.runtime.v1.api_pb2 import ContainerStatusRequest
 
 if TYPE_CHECKING:
     from crib.cli.options import AttachOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
 
 _TERMINAL = (("record", "config", "tty"), ("runtimeSpec", "process", "terminal"))
 """Where crib, and containerd and CRI-O, tell of a container's terminal."""
 
 
-async def attach(session: Session, options: AttachOptions) -> int:
+async def attach(session: CliSession, options: AttachOptions) -> int:
     """Join the container until it ends or the keys are typed; then 0."""
     keys = DetachKeys(options.detach_keys)
     async with session.connect() as connection:

@@ -10,10 +10,10 @@ from typing import TypeAlias, TypeVar
 
 import typer
 
-from crib.cli.session import CommandError, Session
+from crib.cli.session import CliSession, CommandError
 
 Options = TypeVar("Options")
-Verb: TypeAlias = Callable[[Session, Options], None]
+Verb: TypeAlias = Callable[[CliSession, Options], None]
 
 
 def command(

@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from crib.cli.options import CopyOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client.unpacking import Problems
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CopySide:
     """One side. `target` is empty for a path here; the path `-` is then a standard stream."""
 
     target: str
     path: str
 
 
-def parse(text: str) -> Place:
+def parse(text: str) -> CopySide:
     """A path with a colon is one of a pod, unless it begins with `/` or `.`."""
     target, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")):
-        return Place("", text)
+        return CopySide("", text)
     if not target or not path:
         raise CommandError(f"{text!r} is not POD:PATH", 2)
-    return Place(target, path)
+    return CopySide(target, path)
 
 
-async def copy(session: Session, options: CopyOptions) -> None:
+async def copy(session: CliSession, options: CopyOptions) -> None:
     """Copy; CommandError when something was left out."""
     source, destination = parse(options.source), parse(options.destination)
     if bool(source.target) == bool(destination.target):

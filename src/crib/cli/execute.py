@@ -13,14 +13,14 @@ from crib.stubs.runtime.v1.api_pb2 import ExecSyncRequest
 
 if TYPE_CHECKING:
     from crib.cli.options import ExecOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
 
 MARGIN = 30.0
 """Seconds for the runtime to end a command whose time-out has passed."""
 
 
-async def execute(session: Session, options: ExecOptions) -> int:
+async def execute(session: CliSession, options: ExecOptions) -> int:
     """Run the command and give its exit code."""
     if options.timeout and (options.stdin or options.tty):
         raise CommandError("--timeout works only without --stdin and --tty", 2)

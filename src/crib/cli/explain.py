@@ -19,14 +19,14 @@ from crib.client.explain import explain_container, explain_plan
 if TYPE_CHECKING:
     from crib.cli.manifest import PodPlan
     from crib.cli.options import ExplainSpecOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 
 _COLUMNS = ("FIELD", "VALUE", "ORIGIN")
 
 
-async def explain(session: Session, options: ExplainSpecOptions) -> None:
+async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
     """Show every container of a manifest or pod, or the one that is named.
 
     NotOffered from runtimes without crib's Node service.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from crib.cli.options import ForwardOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
 
     Dial = Callable[[Target], contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]]
 
@@ -63,7 +63,7 @@ def parse(text: str) -> Spec:
     return Spec(local, target)
 
 
-async def forward(session: Session, options: ForwardOptions) -> None:
+async def forward(session: CliSession, options: ForwardOptions) -> None:
     """Listen until the command is interrupted."""
     specs = [parse(text) for text in options.ports]
     async with session.connect() as connection:
@@ -76,13 +76,13 @@ async def forward(session: Session, options: ForwardOptions) -> None:
 
         async with contextlib.AsyncExitStack() as stack:
             for spec in specs:
-                listener = Datagrams if spec.target.kind == "udp" else Connections
+                listener = Datagrams if spec.target.kind == "udp" else ForwardedSocket
                 await stack.enter_async_context(_listening(listener(spec, dial), options.address, spec))
             await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def _listening(listener: Connections | Datagrams, address: str, spec: Spec) -> AsyncIterator[None]:
+async def _listening(listener: ForwardedSocket | Datagrams, address: str, spec: Spec) -> AsyncIterator[None]:
     try:
         host, port = await listener.listen(address)
     except OSError as error:
@@ -94,7 +94,7 @@ async def _listening(listener: Connections | Datagrams, address: str, spec: Spec
         await listener.close()
 
 
-class Connections:
+class ForwardedSocket:
     """A TCP socket here; each of its connections has one in the pod."""
 
     def __init__(self, spec: Spec, dial: Dial) -> None:

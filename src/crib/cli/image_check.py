@@ -13,10 +13,10 @@ from crib.stubs.node.v1.node_pb2 import CheckProgress
 
 if TYPE_CHECKING:
     from crib.cli.options import CheckOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
 
 
-async def check(session: Session, options: CheckOptions) -> int:
+async def check(session: CliSession, options: CheckOptions) -> int:
     """Show each layer that is damaged, then how many there are; 1 when some are damaged still, else 0.
 
     NotOffered from runtimes without crib's Node service.

@@ -13,10 +13,10 @@ from crib.client.errors import NotFound
 
 if TYPE_CHECKING:
     from crib.cli.options import ExportOptions, ImportOptions, PullOptions, RmiOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
 
 
-async def pull(session: Session, options: PullOptions) -> None:
+async def pull(session: CliSession, options: PullOptions) -> None:
     """Pull each image in turn, or follow one; its id goes to standard output."""
     if options.watch:
         await _watch(session, options)
@@ -29,7 +29,7 @@ async def pull(session: Session, options: PullOptions) -> None:
             print(await progress.pull(connection, name, auth, options.platform), flush=True)
 
 
-async def _watch(session: Session, options: PullOptions) -> None:
+async def _watch(session: CliSession, options: PullOptions) -> None:
     if options.platform or options.user or options.password_stdin or options.identity_token_stdin:
         raise CommandError("--watch starts no pull, so it takes no platform and no credentials", 2)
     if len(options.images) != 1:
@@ -48,7 +48,7 @@ def _check_platform(text: str) -> None:
         raise CommandError(f"platform {clean(text)!r} is not OS/ARCH or OS/ARCH/VARIANT", 2)
 
 
-async def import_archive(session: Session, options: ImportOptions) -> None:
+async def import_archive(session: CliSession, options: ImportOptions) -> None:
     """Import an archive; a line for each image goes to standard output: its id and its names."""
     path = os.path.abspath(options.path)
     if not os.path.exists(path):
@@ -61,7 +61,7 @@ async def import_archive(session: Session, options: ImportOptions) -> None:
         tell(" ".join((image.image_id, *image.names)))
 
 
-async def export(session: Session, options: ExportOptions) -> None:
+async def export(session: CliSession, options: ExportOptions) -> None:
     """Write images to a new archive; a line with its path and size goes to standard output."""
     path = os.path.abspath(options.path)
     if os.path.lexists(path):
@@ -73,7 +73,7 @@ async def export(session: Session, options: ExportOptions) -> None:
     tell(f"exported {many} to {path} ({size(written)})")
 
 
-async def remove(session: Session, options: RmiOptions) -> None:
+async def remove(session: CliSession, options: RmiOptions) -> None:
     """Remove each image; goes on after one that cannot be removed, and fails at the end."""
     failed = 0
     async with session.connect() as connection:

@@ -12,10 +12,10 @@ from crib.stubs.runtime.v1.api_pb2 import StatusRequest, StatusResponse, Version
 
 if TYPE_CHECKING:
     from crib.cli.options import InfoOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
 
 
-async def info(session: Session, options: InfoOptions) -> None:
+async def info(session: CliSession, options: InfoOptions) -> None:
     """Show Version, Status and, from a crib, what its Node service says."""
     node: InfoResponse | None = None
     async with session.connect() as connection:

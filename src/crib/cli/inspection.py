@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from crib.cli.options import InspectOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
 
 
-async def inspect(session: Session, options: InspectOptions) -> None:
+async def inspect(session: CliSession, options: InspectOptions) -> None:
     """Show a pod, a container or an image; what fits first in this order is meant."""
     if options.output is Format.TABLE:
         raise CommandError("inspect prints json or yaml only", exit_code=2)

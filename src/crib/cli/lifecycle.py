@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from crib.cli.options import RmOptions, StopOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import PodSandbox
 
 MAX_GRACE = 24 * 3600
 
 
-async def stop(session: Session, options: StopOptions) -> None:
+async def stop(session: CliSession, options: StopOptions) -> None:
     """Stop each pod with its grace period, or with the one of the command line."""
 
     async def one(connection: Connection, pod: PodSandbox) -> None:
@@ -35,7 +35,7 @@ async def stop(session: Session, options: StopOptions) -> None:
     await _each(session, options.pods, "stopped", one)
 
 
-async def remove(session: Session, options: RmOptions) -> None:
+async def remove(session: CliSession, options: RmOptions) -> None:
     """Remove each pod and what `crib run` made for it on the node."""
     if bool(options.pods) == options.every:
         raise CommandError("name the pods to remove, or use --all", exit_code=2)
@@ -67,7 +67,7 @@ async def grace_of(connection: Connection, pod: PodSandbox) -> int:
 
 
 async def _each(
-    session: Session,
+    session: CliSession,
     names: list[str] | None,
     done: str,
     work: Callable[[Connection, PodSandbox], Awaitable[None]],

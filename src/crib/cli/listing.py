@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from crib.cli.options import ImagesOptions, PodsOptions, PsOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import Container
 
@@ -41,7 +41,7 @@ async def _all(calls: list[Awaitable[str]]) -> list[str]:
     return await asyncio.gather(*(one(call) for call in calls))
 
 
-async def pods(session: Session, options: PodsOptions) -> None:
+async def pods(session: CliSession, options: PodsOptions) -> None:
     """Sandboxes, newest first, with addresses and how many of their containers run."""
     async with session.connect() as connection:
         found = [
@@ -77,7 +77,7 @@ async def _address(connection: Connection, pod_id: str) -> str:
         return "-"  # removed since the list was made
 
 
-async def containers(session: Session, options: PsOptions) -> None:
+async def containers(session: CliSession, options: PsOptions) -> None:
     """Containers that run (or all), newest first."""
     async with session.connect() as connection:
         pods_by_id = {pod.id: pod for pod in await lookup.pods(connection)}
@@ -121,7 +121,7 @@ async def _state(connection: Connection, container: Container) -> str:
     return f"{word} ({status.exit_code}{reason})"
 
 
-async def images(session: Session, options: ImagesOptions) -> None:
+async def images(session: CliSession, options: ImagesOptions) -> None:
     """Images by name; one with several names has a row for each."""
     async with session.connect() as connection:
         found = await client_images.list_images(connection)

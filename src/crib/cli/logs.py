@@ -19,7 +19,7 @@ from crib.wire.crilog import parse_time
 
 if TYPE_CHECKING:
     from crib.cli.options import LogsOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.wire.crilog import LogLine
 
@@ -43,9 +43,9 @@ def since_time(text: str, now_ns: int) -> int:
         ) from None
 
 
-async def logs(session: Session, options: LogsOptions) -> None:
+async def logs(session: CliSession, options: LogsOptions) -> None:
     """Write the lines; with --follow until the container has exited or is gone."""
-    wanted = client_logs.Wanted(options.tail, since_time(options.since, time.time_ns()))
+    wanted = client_logs.WantedLines(options.tail, since_time(options.since, time.time_ns()))
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
         status = await client_pods.container_status(connection, found.container.id)
@@ -57,7 +57,7 @@ async def logs(session: Session, options: LogsOptions) -> None:
 
 
 async def _follow(
-    connection: Connection, container_id: str, path: str, wanted: client_logs.Wanted, *, timestamps: bool
+    connection: Connection, container_id: str, path: str, wanted: client_logs.WantedLines, *, timestamps: bool
 ) -> None:
     exited = asyncio.Event()
 

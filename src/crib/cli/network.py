@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         NetworkInspectOptions,
         NetworkListOptions,
     )
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.stubs.node.v1.node_pb2 import NetworkCheck
 
 
-async def list_networks(session: Session, options: NetworkListOptions) -> None:
+async def list_networks(session: CliSession, options: NetworkListOptions) -> None:
     """The node's networks, those that pods are attached to first."""
     async with session.connect() as connection:
         found = await client_networks.list_networks(connection)
@@ -45,7 +45,7 @@ async def list_networks(session: Session, options: NetworkListOptions) -> None:
     table(("NETWORK", "KIND", "INTERFACE", "SUBNETS", "PODS", "PROBLEM"), rows)
 
 
-async def inspect(session: Session, options: NetworkInspectOptions) -> None:
+async def inspect(session: CliSession, options: NetworkInspectOptions) -> None:
     """One pod's network, drawn or as a document."""
     async with session.connect() as connection:
         pod = await lookup.find_pod(connection, options.pod)
@@ -59,7 +59,7 @@ async def inspect(session: Session, options: NetworkInspectOptions) -> None:
         print(line)
 
 
-async def check(session: Session, options: NetworkCheckOptions) -> int:
+async def check(session: CliSession, options: NetworkCheckOptions) -> int:
     """A line for each pod; 1 when one has a problem still, else 0."""
     found: list[NetworkCheck] = []
     async with session.connect() as connection:
@@ -86,7 +86,7 @@ def check_line(item: NetworkCheck) -> str:
     return clean(f"{line}; not repaired: {item.repair_error}" if item.repair_error else line)
 
 
-async def collect(session: Session, options: NetworkGcOptions) -> None:
+async def collect(session: CliSession, options: NetworkGcOptions) -> None:
     """A line for all that was released."""
     async with session.connect() as connection:
         released = await client_networks.collect(connection, everything=options.everything)
@@ -96,7 +96,7 @@ async def collect(session: Session, options: NetworkGcOptions) -> None:
         say("nothing to release")
 
 
-async def remove(session: Session) -> None:
+async def remove(session: CliSession) -> None:
     """Remove the built-in bridge."""
     async with session.connect() as connection:
         await client_networks.remove(connection)

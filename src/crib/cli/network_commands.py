@@ -6,7 +6,7 @@ import typer
 
 from crib.cli import options as args
 from crib.cli.command import command
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 
 _PANEL = "The node"
 
@@ -14,7 +14,7 @@ network = typer.Typer(help="Show, check and repair pods' networks, and release w
 
 
 @command(network, args.NetworkListOptions, _PANEL, name="list")
-def network_list(session: Session, options: args.NetworkListOptions) -> None:
+def network_list(session: CliSession, options: args.NetworkListOptions) -> None:
     """List the networks of this node, those that pods are attached to first."""
     from crib.cli import network as work
 
@@ -22,7 +22,7 @@ def network_list(session: Session, options: args.NetworkListOptions) -> None:
 
 
 @command(network, args.NetworkInspectOptions, _PANEL, name="inspect")
-def network_inspect(session: Session, options: args.NetworkInspectOptions) -> None:
+def network_inspect(session: CliSession, options: args.NetworkInspectOptions) -> None:
     """Draw a pod's network as the kernel has it now.
 
     From the pod through each interface to the host, the way out, and the host ports that lead in. A cross on
@@ -34,7 +34,7 @@ def network_inspect(session: Session, options: args.NetworkInspectOptions) -> No
 
 
 @command(network, args.NetworkCheckOptions, _PANEL, name="check")
-def network_check(session: Session, options: args.NetworkCheckOptions) -> None:
+def network_check(session: CliSession, options: args.NetworkCheckOptions) -> None:
     """Compare each pod's network with how it was made; one line per pod.
 
     Without names it checks every ready pod. Exits with 1 if a problem remains. --repair makes a damaged
@@ -47,7 +47,7 @@ def network_check(session: Session, options: args.NetworkCheckOptions) -> None:
 
 
 @command(network, args.NetworkGcOptions, _PANEL, name="gc")
-def network_gc(session: Session, options: args.NetworkGcOptions) -> None:
+def network_gc(session: CliSession, options: args.NetworkGcOptions) -> None:
     """Release addresses, ports and interfaces of pods that no longer exist.
 
     Without --all it releases only what is certainly this runtime's, or left from before the boot.
@@ -58,7 +58,7 @@ def network_gc(session: Session, options: args.NetworkGcOptions) -> None:
 
 
 @command(network, args.NetworkRemoveOptions, _PANEL, name="remove")
-def network_remove(session: Session, options: args.NetworkRemoveOptions) -> None:
+def network_remove(session: CliSession, options: args.NetworkRemoveOptions) -> None:
     """Remove the built-in bridge and its rules. Refused while pods are attached.
 
     The runtime makes them again for the next pod, and when it starts.

@@ -58,7 +58,7 @@ _Pods = Annotated[
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunCommandOptions:
     manifests: Annotated[
         list[str],
         typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),

@@ -10,13 +10,13 @@ from crib.client import images
 
 if TYPE_CHECKING:
     from crib.cli.options import ExplainOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.stubs.node.v1.node_pb2 import RegistryHost
 
 _COLUMNS = ("#", "HOST", "REPOSITORY", "ASKED FOR", "CREDENTIAL", "TLS", "TIMEOUT", "WHY")
 
 
-async def explain(session: Session, options: ExplainOptions) -> None:
+async def explain(session: CliSession, options: ExplainOptions) -> None:
     """Show the hosts in their order; NotOffered from runtimes without crib's Node service."""
     async with session.connect() as connection:
         reply = await images.explain(connection, options.image)

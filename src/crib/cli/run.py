@@ -20,8 +20,8 @@ from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
     from crib.cli.manifest import ContainerPlan
-    from crib.cli.options import RunOptions
-    from crib.cli.session import Session
+    from crib.cli.options import RunCommandOptions
+    from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.client.pods import Pod
 
@@ -29,7 +29,7 @@ LAST_LINES = 20
 """Lines of a failed init container's log that are shown."""
 
 
-async def run(session: Session, options: RunOptions) -> None:
+async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Read every manifest first, then start pod after pod; the first that fails ends the command."""
     plans = plans_of(session, options.manifests)
     for plan in plans:
@@ -46,7 +46,7 @@ async def run(session: Session, options: RunOptions) -> None:
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await PodStart(connection, plan, dirs, keep=options.keep).start()
+            pod = await PodRun(connection, plan, dirs, keep=options.keep).start()
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
                 _print_result(results[-1])
@@ -54,7 +54,7 @@ async def run(session: Session, options: RunOptions) -> None:
         document(results, options.output)
 
 
-def plans_of(session: Session, paths: list[str]) -> list[PodPlan]:
+def plans_of(session: CliSession, paths: list[str]) -> list[PodPlan]:
     """What the manifests come to on this node; CommandError names the one that is wrong."""
     site = read_site(session.pods_dir)
     plans: list[PodPlan] = []
@@ -100,7 +100,7 @@ async def _clear_names(connection: Connection, plans: list[PodPlan], dirs: Dirs,
             await lifecycle.remove_pod(connection, pod, dirs)
 
 
-class PodStart:
+class PodRun:
     """One pod's start, step by step; what was made is taken back when a step fails (unless `keep`)."""
 
     def __init__(self, connection: Connection, plan: PodPlan, dirs: Dirs, *, keep: bool) -> None:
@@ -172,7 +172,7 @@ class PodStart:
 
 def _last_lines(path: str) -> list[str]:
     try:
-        lines = list(logs.read(path, logs.Wanted(tail=LAST_LINES)))
+        lines = list(logs.read(path, logs.WantedLines(tail=LAST_LINES)))
     except ClientError:
         return []
     return [line.content.decode(errors="replace") for line in lines]

@@ -29,7 +29,7 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class CliSession:
     """The global options. `timeout` is in seconds, for calls that have none of their own."""
 
     endpoint: str

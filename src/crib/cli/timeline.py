@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crib.cli.options import TimelineOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.stubs.node.v1.node_pb2 import Stage, TimelineResponse
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 MIN_BAR, MAX_BAR, MAX_NAME = 20, 60, 48
 
 
-async def timeline(session: Session, options: TimelineOptions) -> None:
+async def timeline(session: CliSession, options: TimelineOptions) -> None:
     """Show a pod's stages; NotOffered from runtimes without crib's Node service."""
     async with session.connect() as connection:
         reply = await connection.call(connection.node.Timeline, TimelineRequest(pod=options.pod))

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from crib.cli.options import Format
 from crib.cli.output import as_dict, clean, document
 from crib.cli.session import CommandError
-from crib.cli.upkeep_app import WipeKind
+from crib.cli.upkeep_options import WipeKind
 from crib.client import upkeep
 from crib.client.errors import ClientError
 from crib.stubs.node.v1.node_pb2 import Finding, Wiped
@@ -19,8 +19,8 @@ from crib.stubs.node.v1.node_pb2 import Finding, Wiped
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from crib.cli.session import Session
-    from crib.cli.upkeep_app import NodeCheckOptions, WipeOptions
+    from crib.cli.session import CliSession
+    from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 Item = TypeVar("Item", Finding, Wiped)
 LINE_BYTES = 1 << 20
@@ -29,7 +29,7 @@ NOT_LOOKED_AT = 2
 """Exit code of a check that could not be made."""
 
 
-async def check(session: Session, options: NodeCheckOptions) -> int:
+async def check(session: CliSession, options: NodeCheckOptions) -> int:
     """A line for each finding, then what it comes to; 1 when something is wrong still, else 0."""
     found: list[Finding] = []
     try:
@@ -46,7 +46,7 @@ async def check(session: Session, options: NodeCheckOptions) -> int:
     return 1 if any(map(upkeep.is_left, found)) else 0
 
 
-async def wipe(session: Session, options: WipeOptions) -> int:
+async def wipe(session: CliSession, options: WipeOptions) -> int:
     """A line for each thing; 1 when one of them is still there, else 0."""
     if not (options.dry_run or options.yes):
         raise CommandError("nothing was removed: see what would be removed with --dry-run, then use --yes", 2)
@@ -90,7 +90,7 @@ def wiped_line(item: Wiped, *, dry_run: bool) -> str:
     return clean(f"{'would remove' if dry_run else 'removed':<12} {item.kind:<10} {item.name}")
 
 
-async def _findings(session: Session, options: NodeCheckOptions) -> AsyncIterator[Finding]:
+async def _findings(session: CliSession, options: NodeCheckOptions) -> AsyncIterator[Finding]:
     if options.offline:
         wanted = {"--repair": options.repair, "--quick": options.quick}
         arguments = ["--check", *(name for name, is_set in wanted.items() if is_set)]
@@ -102,7 +102,7 @@ async def _findings(session: Session, options: NodeCheckOptions) -> AsyncIterato
             yield finding
 
 
-async def _wiped(session: Session, options: WipeOptions) -> AsyncIterator[Wiped]:
+async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wiped]:
     kinds = [kind.value for kind in options.kinds if kind is not WipeKind.ALL]
     if WipeKind.ALL in options.kinds:
         kinds = [kind for kind in upkeep.WIPE_KINDS if kind != "containers"]

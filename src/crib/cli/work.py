@@ -10,13 +10,13 @@ from crib.client import work as client
 
 if TYPE_CHECKING:
     from crib.cli.node_options import AbandonOptions, WorkOptions
-    from crib.cli.session import Session
+    from crib.cli.session import CliSession
     from crib.stubs.node.v1.node_pb2 import Work
 
 COLUMNS = ("WORK", "ID", "POD", "SINCE", "CALLERS", "REQUEST", "STAGE")
 
 
-async def work(session: Session, options: WorkOptions) -> None:
+async def work(session: CliSession, options: WorkOptions) -> None:
     """List what is under way; NotOffered from runtimes without crib's Node service."""
     async with session.connect() as connection:
         found = await client.under_way(connection)
@@ -39,7 +39,7 @@ def row(one: Work) -> tuple[str, ...]:
     )
 
 
-async def abandon(session: Session, options: AbandonOptions) -> None:
+async def abandon(session: CliSession, options: AbandonOptions) -> None:
     """Give up on one object and say which verbs that ended."""
     async with session.connect() as connection:
         for line in await client.abandon(connection, options.id, options.reason):

@@ -28,14 +28,14 @@ POLL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedLines:
     """Which lines: `tail` the last so many (None: all), `since` from this time on (ns since the epoch)."""
 
     tail: int | None = None
     since: int = 0
 
 
-def read(path: str, wanted: Wanted = Wanted()) -> Iterator[LogLine]:
+def read(path: str, wanted: WantedLines = WantedLines()) -> Iterator[LogLine]:
     """The lines that are in the file now. Raises NotFound or RuntimeFailure, naming the path."""
     with _open(path) as file:
         yield from _existing(file, LineJoiner(), wanted, finish=True)
@@ -43,7 +43,7 @@ def read(path: str, wanted: Wanted = Wanted()) -> Iterator[LogLine]:
 
 async def follow(
     path: str,
-    wanted: Wanted = Wanted(),
+    wanted: WantedLines = WantedLines(),
     ended: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[LogLine]:
     """The lines that are there, then each one as it comes, over rotations.
@@ -90,7 +90,7 @@ def _open(path: str) -> BinaryIO:
         raise RuntimeFailure(f"cannot read log file {path}: {error.strerror}") from error
 
 
-def _existing(file: BinaryIO, joiner: LineJoiner, wanted: Wanted, *, finish: bool) -> Iterator[LogLine]:
+def _existing(file: BinaryIO, joiner: LineJoiner, wanted: WantedLines, *, finish: bool) -> Iterator[LogLine]:
     end = os.fstat(file.fileno()).st_size
     if wanted.tail is not None:
         file.seek(_tail_offset(file, end, wanted.tail))

@@ -1,16 +1,19 @@
 """The verbs: what the CRI asks for, in five beats, through the ports.
 
 Every verb is: look up → check the state (`model.lifecycle`) → record the intent → act through ports →
-record the result and tell. Who has read `sandboxes/run.py` has read all of them. Five things to know:
+record the result and tell. Begin with `sandboxes/run.py`: the other verbs are built like it. Then:
 
-* `core.Core` is what the verbs share: tables, locks, ports, events. `node.Node` is the front that the
-  doors see.
-* `tables.Table` holds frozen records in memory and writes each change to `Records` first.
-* `joins.Joins` makes a retry wait for the work that is already running, and keeps a caller's deadline
-  from ever cancelling a verb.
-* Each noun has one teardown (`sandboxes/teardown.py`, `containers/teardown.py`), run by the failed verb,
-  by stop and remove, and by recovery.
-* `keeper.TaskKeeper` owns every task.
+* `core`: what the verbs share. `tables` holds frozen records in memory and writes each change to the
+  records first; `events` goes to subscribers, `timeline` remembers where time went, `notices` what is wrong
+  with the node.
+* `node`: the front that the doors see.
+* `joins` and `identity`: a retry waits for the work that is already running, and a caller's deadline never
+  cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.
+* `sandboxes` and `containers`: the verbs of each noun. Each has one teardown, run by the failed verb, by
+  stop and remove, and by recovery. `losses`: pods that come to an end by themselves.
+* `images`, `networks`, `streams`, `stats`, `status`, `explain`: the other nouns, and the questions.
+* `recovery` after a start, `retries` of what could not be taken away, `abandon` for what hangs, `checks`
+  and `wipe` for whoever repairs a node.
 
 This room knows no program, no SQL, no protobuf and no socket.
 """

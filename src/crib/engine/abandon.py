@@ -17,11 +17,12 @@ from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.retries import CLEAN_UP
 from crib.engine.sandboxes.teardown import discard_sandbox
-from crib.model.container import ContainerRecord, ContainerState
+from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
 from crib.model.events import EventType
 from crib.model.facts import KILLED
-from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.model.lifecycle import ContainerVerb, SandboxVerb, move_container, move_sandbox
+from crib.model.sandbox import SandboxRecord
 
 ABANDONED = "Abandoned"
 """The reason that a row has from then on."""
@@ -115,13 +116,14 @@ class Abandon:
         return told
 
     def _mark_container(self, row: ContainerRecord, reason: str) -> None:
-        state = row.state if row.state is ContainerState.EXITED else ContainerState.UNKNOWN
+        state = move_container(row, ContainerVerb.ABANDON)
         marked = replace(row, state=state, reason=ABANDONED, message=reason, abandoned=True)
         self._core.containers.put(marked)
         self._core.tell(EventType.STOPPED, row.id, row.sandbox_id)
 
     def _mark_sandbox(self, row: SandboxRecord, reason: str) -> None:
-        self._core.sandboxes.put(replace(row, state=SandboxState.NOT_READY, reason=reason, abandoned=True))
+        state = move_sandbox(row, SandboxVerb.ABANDON)
+        self._core.sandboxes.put(replace(row, state=state, reason=reason, abandoned=True))
         self._core.tell(EventType.STOPPED, row.id, row.id)
 
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from crib.engine.joins import Joins
-from crib.engine.keeper import TaskKeeper
 from crib.model.errors import Exhausted, Unavailable
+from crib.tasks.keeper import TaskKeeper
 
 QUEUE_LIMIT = 512
 """Verbs that wait at most: pods of the largest node, all at once."""
@@ -119,7 +119,7 @@ class Line:
                 del self._pods[ticket.pod]
 
 
-class Waiting:
+class CallerWait:
     """What one caller waits for: pods that have begun come before new ones, but not always."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class TurnQueue:
     """Who is next: the caller whose turn is longest ago."""
 
     def __init__(self) -> None:
-        self._callers: OrderedDict[str, Waiting] = OrderedDict()
+        self._callers: OrderedDict[str, CallerWait] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(map(len, self._callers.values()))
@@ -166,7 +166,7 @@ class TurnQueue:
         return max(self._callers, key=self.length)
 
     def put(self, ticket: Ticket) -> None:
-        self._callers.setdefault(ticket.caller, Waiting()).put(ticket)
+        self._callers.setdefault(ticket.caller, CallerWait()).put(ticket)
 
     def pop(self) -> Ticket:
         """The next; there must be one."""

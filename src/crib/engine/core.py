@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
-from crib.engine.keeper import TaskKeeper, at_stage
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -28,6 +27,7 @@ from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
+from crib.tasks.keeper import TaskKeeper, at_stage
 
 
 @dataclass(frozen=True, slots=True)

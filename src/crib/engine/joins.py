@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from crib.engine.keeper import TaskKeeper, Work
+from crib.tasks.keeper import TaskKeeper, Work
 
 R = TypeVar("R")
 

@@ -19,11 +19,11 @@ from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
 from crib.ports.networks import PodNetwork
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 LOOK_AFTER_SECONDS = 5.0
-"""Between two looks at bridge and rules: as often as a kubelet asks for Status."""
+"""Between two looks at what pods share: as often as a kubelet asks for Status."""
 REPAIRS = 3
 """In a row that leave something to find fault with; then the periodic check does no more."""
 
@@ -49,13 +49,13 @@ class Networks:
         """Pods whose check found fault right after a repair: the periodic check leaves them alone in time."""
 
     def begin(self) -> None:
-        """Look after the bridge from now on, and after all pods every `network.check_interval` seconds."""
-        if self._core.settings.network.mode == "bridge":
-            self._core.keeper.serve("bridge and rules", self._look_after_for_ever())
+        """Look after what pods share, and after all pods every `network.check_interval` seconds."""
+        if shared := self._core.ports.networks.shared:
+            self._core.keeper.serve(shared, self._look_after_for_ever(shared))
         if self._core.settings.network.check_interval:
             self._core.keeper.serve("checks of networks", self._check_for_ever())
 
-    async def _look_after_for_ever(self) -> None:
+    async def _look_after_for_ever(self, shared: str) -> None:
         """What somebody took away is put back also where no kubelet asks for Status.
 
         Without our rules pods reach what listens on the host's loopback alone.
@@ -65,7 +65,7 @@ class Networks:
             try:
                 await self._core.ports.networks.readiness()
             except Exception:
-                log.exception("bridge and rules could not be checked; the next check follows")
+                _log.exception("%s could not be looked at; the next look comes", shared)
 
     async def list(self) -> Sequence[NetworkInfo]:
         """The node's networks."""
@@ -110,8 +110,9 @@ class Networks:
 
     async def remove(self) -> None:
         """Remove what pods share. WrongState while one is attached, or where it is not ours."""
-        if self._core.settings.network.mode != "bridge":
-            raise WrongState("network.mode is cni: there is no built-in bridge here")
+        if not self._core.ports.networks.shared:
+            mode = self._core.settings.network.mode
+            raise WrongState(f"network.mode is {mode}: there is no built-in bridge here")
         attached = [row for row in self._core.sandboxes if not row.released and not row.config.host_network]
         if attached:
             some = ", ".join(row.id[:13] for row in attached[:5])
@@ -138,7 +139,7 @@ class Networks:
                 return replace(found, problem=f"it cannot be checked: {error}")
             if not found.problem or not repair:
                 return found
-            log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
+            _log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
             try:
                 # Not on the pod's own timeline: that is of its start.
                 attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
@@ -169,7 +170,7 @@ class Networks:
             return
         if attachment.addresses != record.network.addresses:
             before, now = ", ".join(record.network.addresses), ", ".join(attachment.addresses)
-            log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
+            _log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
         self._core.sandboxes.put(replace(record, network=attachment))
 
     async def _check_for_ever(self) -> None:
@@ -181,16 +182,16 @@ class Networks:
                     if found.problem:
                         await self._attend(found, repair=settings.repair)
             except Exception:
-                log.exception("a check of all networks failed; the next one follows")
+                _log.exception("a check of all networks failed; the next one follows")
 
     async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
         if not repair:
-            log.error("pod %s: network: %s", found.sandbox, found.problem)
+            _log.error("pod %s: network: %s", found.sandbox, found.problem)
         elif (doubt := self._doubts.get(found.sandbox)) is None or doubt.allows(found.problem):
             record = self._core.sandboxes.get(found.sandbox)
             outcome = await self._check(record, repair=True) if record is not None else None
             if outcome is not None and outcome.repair_error:
-                log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
+                _log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
 
 
 def _name(record: SandboxRecord) -> str:

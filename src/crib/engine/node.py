@@ -24,8 +24,9 @@ from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.networks import Networks
 from crib.engine.recovery.recover import recover
+from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.run import RunSandbox
-from crib.engine.sandboxes.stop import RemoveSandbox, StopSandbox
+from crib.engine.sandboxes.stop import StopSandbox
 from crib.engine.sandboxes.update import UpdateSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
@@ -43,7 +44,7 @@ from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 
 
-class Sandboxes:
+class NodeSandboxes:
     """Pod sandboxes. `get` raises NotFound."""
 
     def __init__(self, core: Core) -> None:
@@ -69,7 +70,7 @@ class Sandboxes:
         return self._core.caretaker(record).made_spec(record)
 
 
-class Containers:
+class NodeContainers:
     """Containers. `get` raises NotFound."""
 
     def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
@@ -134,8 +135,8 @@ class Node:
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.admission = self._core.admission
-        self.sandboxes = Sandboxes(self._core)
-        self.containers = Containers(self._core, self._catalogue, policy)
+        self.sandboxes = NodeSandboxes(self._core)
+        self.containers = NodeContainers(self._core, self._catalogue, policy)
         self.images = ImageStore(self._core, self._catalogue, verbs)
         self.networks = Networks(self._core)
         findings = ImageFindings(self._core, self._catalogue, verbs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from crib.ports.clocks import Clock
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LIMIT = 256
 """Notices of what is over that are kept, the latest ones."""
@@ -39,7 +39,7 @@ class Notices:
         """From now on something is wrong; logged when it was not known."""
         known = self._faults.get(subject)
         if known is None:
-            log.error("%s: %s", subject, text)
+            _log.error("%s: %s", subject, text)
         if known is None or known.text != text:
             self._faults[subject] = Notice(subject, text, known.at if known else self._clock(), True)
 
@@ -51,7 +51,7 @@ class Notices:
 
     def past(self, subject: str, text: str) -> None:
         """Something was wrong and has been mended, or lost."""
-        log.warning("%s: %s", subject, text)
+        _log.warning("%s: %s", subject, text)
         self._past.append(Notice(subject, text, self._clock(), False))
         del self._past[:-LIMIT]
 

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from crib.engine.keeper import TaskKeeper, at_stage
 from crib.model.errors import CribError
+from crib.tasks.keeper import TaskKeeper, at_stage
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 10.0
 """Seconds before the first try. The next pauses are twice as long each."""
@@ -61,7 +61,7 @@ class Retries:
                     await attempt()
                 except Exception as error:  # a bug too: nobody else would try again
                     is_bug = not isinstance(error, CribError)
-                    log.warning("%s of %s goes on: %s", key[1], key[0], error, exc_info=is_bug)
+                    _log.warning("%s of %s goes on: %s", key[1], key[0], error, exc_info=is_bug)
                 else:
                     return
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)

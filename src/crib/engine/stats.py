@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
 from crib.model.sandbox import SandboxRecord, SandboxState
 from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, InterfaceUsage, PodUsage
+from crib.tasks.groups import all_of
 
 SHORTEST_RATE = 100_000_000
 """Nanoseconds between two readings that give a rate; closer ones give the previous rate."""
@@ -57,8 +57,14 @@ class Stats:
     async def pods(self, records: Iterable[SandboxRecord]) -> list[PodFigures]:
         """Of those that are ready; one that goes away meanwhile is left out."""
         ready = [record for record in records if record.state is SandboxState.READY]
-        found = await asyncio.gather(*(self._pod(record) for record in ready), return_exceptions=True)
-        return [figures for figures in found if isinstance(figures, PodFigures)]
+        found = await all_of("figures of a pod", map(self._pod_if_there, ready))
+        return [figures for figures in found if figures is not None]
+
+    async def _pod_if_there(self, record: SandboxRecord) -> PodFigures | None:
+        try:
+            return await self._pod(record)
+        except Exception:  # whatever it is: the figures of the other pods are wanted
+            return None
 
     async def _container(self, record: ContainerRecord) -> ContainerUsage:
         sandbox = self._core.sandbox(record.sandbox_id)

@@ -11,14 +11,14 @@ MIN_PREFIX = 4
 """Shortest beginning of an id that is taken for the id."""
 
 
-class Row(Protocol):
+class Identified(Protocol):
     """What every record has."""
 
     @property
     def id(self) -> str: ...
 
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=Identified)
 
 
 class Table(Generic[R]):

@@ -9,11 +9,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Self
 
-from crib.engine.keeper import at_stage
 from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
 from crib.ports.clocks import Clock
+from crib.tasks.keeper import at_stage
 
 SANDBOX_LIMIT = 1000
 """Sandboxes that are remembered, the removed ones too; the oldest goes first."""

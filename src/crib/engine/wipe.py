@@ -19,7 +19,7 @@ from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.networks import Networks
-from crib.engine.sandboxes.stop import RemoveSandbox
+from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.teardown import teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, WrongState
@@ -73,8 +73,8 @@ class Wipe:
             steps.append(_pod_steps(filter(is_listed, core.sandboxes), self._remove_pod))
         elif "containers" in kinds:
             steps.append(self._container_steps())
-        if "network" in kinds and core.settings.network.mode == "bridge":
-            steps.append(iter((_Step("network", self._bridge, self._verbs.networks.remove),)))
+        if "network" in kinds and (shared := core.ports.networks.shared):
+            steps.append(iter((_Step("network", shared, self._verbs.networks.remove),)))
         if "images" in kinds:
             steps.append(self._image_steps())
         async for wiped in _taken(steps, dry=order.dry):
@@ -109,10 +109,6 @@ class Wipe:
             some = ", ".join(map(_container_name, running[:_NAMED]))
             raise WrongState(f"containers run ({len(running)}): {some}; they are ended by force only")
 
-    @property
-    def _bridge(self) -> str:
-        return f"bridge {self._core.settings.network.bridge} and its rules"
-
     async def _remove_pod(self, row: SandboxRecord) -> None:
         await self._verbs.remove_pod(row.id)
 
@@ -140,9 +136,9 @@ class Wipe:
         core, ports, kinds = self._core, self._core.ports, order.kinds
         will_be_empty = "pods" in kinds and (order.dry or not len(core.sandboxes))
         steps: list[_Step] = []
-        if "network" in kinds and core.settings.network.mode == "bridge":
+        if "network" in kinds and (shared := ports.networks.shared):
             remove = ports.networks.dismantle if will_be_empty else self._verbs.networks.remove
-            steps.append(_Step("network", self._bridge, remove))
+            steps.append(_Step("network", shared, remove))
         if will_be_empty:
             steps += [
                 _Step("pods", f"mounts and cgroup of handler {name}", handler.dismantle)

@@ -1,8 +1,21 @@
 """Linux, thinly: system calls, mounts, programs, namespaces, cgroup files, files that containers wrote.
 
-This room knows nothing of pods, containers or images and imports nothing of crib but its own modules. Errors
-are `OSError` with the path that was tried in `filename`, or the few small errors of a module. Values are
-frozen, functions are short, and what a function may block on is in its docstring.
+This room knows nothing of pods, containers or images and imports nothing of crib but its own modules.
+Errors are `OSError` with the path that was tried in `filename`, or the few small errors of a module. Values
+are frozen, functions are short, and what a function may block on is in its docstring.
 
-Begin with `processes` (the one door for programs) and `namespaces` (threads that change a namespace end).
+Begin with `threads` (whatever may block goes there) and `processes` (the one door for programs). By
+subject:
+
+* processes: `processes`, `capture`, `adoption`, `executions`, `pidfds`, `strays`, `undying`, `sealed`,
+  `oom_score`, `priority`, `notify`; `streams` and `terminals` for what they read and write.
+* namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
+* cgroups: `cgroups`, `cgroup_limits`, `cgroup_stats`, `freezer`.
+* mounts and files: `mounts`, `mount_table`, `mount_changes`, `overlay_view`, `loop_devices`, `files`,
+  `directories`, `tree_copies`, `inotify`, `null_device`.
+* networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`,
+  `conntrack`, `ip_settings`; `nftables` and `nft_elements`.
+* security: `capabilities`, `apparmor`, `selinux`; `confinement`, `privileges`, `landlock` and `seccomp`
+  with `system_calls`, for processes of ours that give up what they do not need.
+* `libc`: what the standard library lacks.
 """

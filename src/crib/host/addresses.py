@@ -7,7 +7,7 @@ import struct
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from crib.host.links import Link, list_links
+from crib.host.links import KernelLink, list_links
 from crib.host.netlink import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
@@ -34,12 +34,12 @@ def new_address(index: int, name: str, address: Interface, flags: int) -> Reques
     return Request(_RTM_NEWADDR, _body(index, address), f"add address {address}", name, NLM_F_CREATE | flags)
 
 
-def ensure_address(netlink: Netlink, link: Link, address: Interface) -> None:
+def ensure_address(netlink: Netlink, link: KernelLink, address: Interface) -> None:
     """Give an interface an address; having it already is fine."""
     netlink.ask((new_address(link.index, link.name, address, NLM_F_REPLACE),))
 
 
-def list_addresses(netlink: Netlink, link: Link) -> list[Interface]:
+def list_addresses(netlink: Netlink, link: KernelLink) -> list[Interface]:
     """An interface's addresses with their prefix lengths, IPv4 first, without IPv6's link-local ones."""
     return [address for index, address in _addresses(netlink, link.index) if index == link.index]
 

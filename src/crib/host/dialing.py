@@ -16,7 +16,7 @@ from collections import deque
 
 from crib.host.files import open_in_root, open_root
 from crib.host.namespaces import run_in_namespace_async
-from crib.host.streams import Readiness
+from crib.host.streams import DescriptorWait
 from crib.host.threads import FOREIGN, Job
 
 LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
@@ -107,7 +107,7 @@ async def _udp_socket(netns: str, family: int, address: str, port: int) -> socke
     return made
 
 
-class Datagrams:
+class UdpFlow:
     """A UDP flow to a port on a namespace's loopback: IPv4, and IPv6 if nobody listens there.
 
     That nobody does the kernel tells only after a datagram was sent (ICMP, as an error of a later call), so
@@ -122,7 +122,7 @@ class Datagrams:
         self._ready = self._readiness()
 
     @classmethod
-    async def open(cls, netns: str, port: int) -> Datagrams:
+    async def open(cls, netns: str, port: int) -> UdpFlow:
         """OSError when the namespace is not there."""
         sockets: list[socket.socket] = []
         try:
@@ -189,6 +189,6 @@ class Datagrams:
             with contextlib.suppress(OSError):
                 self._socket.send(payload)
 
-    def _readiness(self) -> Readiness:
+    def _readiness(self) -> DescriptorWait:
         loop = asyncio.get_running_loop()
-        return Readiness(self._socket.fileno(), loop.add_reader, loop.remove_reader)
+        return DescriptorWait(self._socket.fileno(), loop.add_reader, loop.remove_reader)

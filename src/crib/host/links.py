@@ -65,7 +65,7 @@ _STATS64: Final = struct.Struct("=8Q")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class KernelLink:
     """An interface as the kernel lists it; `master` is the index of its bridge, 0 for none."""
 
     index: int
@@ -157,13 +157,13 @@ def set_link_mtu(netlink: Netlink, name: str, mtu: int) -> None:
     netlink.ask((Request(RTM_NEWLINK, body, f"set mtu {mtu}", name),))
 
 
-def get_link(netlink: Netlink, name: str) -> Link:
+def get_link(netlink: Netlink, name: str) -> KernelLink:
     """The interface of that name. OSError ENODEV if there is none."""
     body = link_header() + name_attribute(name) + u32_attribute(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     return _parse_link(netlink.get(Request(_RTM_GETLINK, body, "look up interface", name)))
 
 
-def find_link(netlink: Netlink, name: str) -> Link | None:
+def find_link(netlink: Netlink, name: str) -> KernelLink | None:
     """The interface of that name; None if there is none."""
     try:
         return get_link(netlink, name)
@@ -181,13 +181,13 @@ def index_of(name: str) -> int:
         raise OSError(errno.ENODEV, f"look up interface: {os.strerror(errno.ENODEV)}", name) from error
 
 
-def link_at(netlink: Netlink, index: int) -> Link:
+def link_at(netlink: Netlink, index: int) -> KernelLink:
     """The interface of that index. OSError ENODEV if there is none."""
     body = link_header(index=index) + u32_attribute(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     return _parse_link(netlink.get(Request(_RTM_GETLINK, body, "look up interface", f"number {index}")))
 
 
-def list_links(netlink: Netlink, *, master: int = 0) -> list[Link]:
+def list_links(netlink: Netlink, *, master: int = 0) -> list[KernelLink]:
     """All interfaces, or the ports of the bridge with index `master`."""
     body = link_header() + u32_attribute(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     if master:
@@ -248,13 +248,13 @@ def _name_of(attributes: dict[int, bytes]) -> str:
     return attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
 
 
-def _parse_link(reply: Reply) -> Link:
+def _parse_link(reply: Reply) -> KernelLink:
     header, attributes = _link_parts(reply)
     _family, _type, index, flags, _change = header
     info = parse_attributes(attributes.get(IFLA_LINKINFO, b""))
     port = parse_attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     bridged = info.get(IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") == b"bridge"
-    return Link(
+    return KernelLink(
         index=index,
         name=_name_of(attributes),
         up=bool(flags & IFF_UP),

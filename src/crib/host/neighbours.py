@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from crib.host.links import Link, mac_bytes
+from crib.host.links import KernelLink, mac_bytes
 from crib.host.netlink import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
@@ -54,7 +54,7 @@ def static_entry(index: int, name: str, mac: str) -> Request:
     return Request(_RTM_NEWNEIGH, body, f"add {mac} to bridge", name, NLM_F_CREATE | NLM_F_REPLACE)
 
 
-def forget_neighbours(netlink: Netlink, link: Link, addresses: Collection[Address]) -> None:
+def forget_neighbours(netlink: Netlink, link: KernelLink, addresses: Collection[Address]) -> None:
     """Remove what is known of these addresses on an interface's link; nothing need be, nor that interface."""
     requests = [
         Request(
@@ -72,7 +72,7 @@ def forget_neighbours(netlink: Netlink, link: Link, addresses: Collection[Addres
             raise
 
 
-def permanent_neighbours(netlink: Netlink, link: Link) -> Mapping[Address, str]:
+def permanent_neighbours(netlink: Netlink, link: KernelLink) -> Mapping[Address, str]:
     """The MACs that were stated for good, by address, on an interface's link."""
     found: dict[Address, str] = {}
     body = _NDMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0) + u32_attribute(_NDA_IFINDEX, link.index)
@@ -84,7 +84,7 @@ def permanent_neighbours(netlink: Netlink, link: Link) -> Mapping[Address, str]:
     return found
 
 
-def has_static_entry(netlink: Netlink, port: Link, mac: str) -> bool:
+def has_static_entry(netlink: Netlink, port: KernelLink, mac: str) -> bool:
     """Whether it was stated for good that a MAC is behind this port of its bridge."""
     header = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, port.index, 0, _NTF_MASTER, 0)
     body = header + attribute(_NDA_LLADDR, mac_bytes(mac))

@@ -21,7 +21,7 @@ _FILE_LIMIT = 1 << 16
 _BENEATH = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_NO_MAGICLINKS
 
 
-class TooMuch(OSError):
+class LabellingLimit(OSError):
     """A tree has more files than may be labelled, or it takes longer than it may."""
 
 
@@ -96,7 +96,9 @@ def relabel_tree(path: str, label: str, bounds: Bounds = Bounds()) -> int:
     """Label `path` and all below it, `path` itself last; how many labels changed.
 
     Others may move things about in the tree meanwhile: nothing outside of it is touched. What is right is
-    not written again, so that a second try goes on where a first one was stopped. TooMuch beyond `bounds`.
+    not written again, so that a second try goes on where a first one was stopped.
+
+    LabellingLimit beyond `bounds`.
     """
     wanted = label.encode()
     deadline = time.monotonic() + bounds.seconds
@@ -105,9 +107,9 @@ def relabel_tree(path: str, label: str, bounds: Bounds = Bounds()) -> int:
         changed = 0
         for seen, fd in enumerate(_below(top), 1):
             if seen > bounds.files:
-                raise TooMuch(errno.E2BIG, f"more than {bounds.files} files to label", path)
+                raise LabellingLimit(errno.E2BIG, f"more than {bounds.files} files to label", path)
             if seen % 64 == 0 and time.monotonic() > deadline:
-                raise TooMuch(
+                raise LabellingLimit(
                     errno.ETIMEDOUT, f"labelling takes longer than {bounds.seconds:g} s ({seen} files)", path
                 )
             changed += _label(fd, wanted)

@@ -27,7 +27,7 @@ _TURN = 1 << 20
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has the name only where the C library had it
 
 
-class Readiness:
+class DescriptorWait:
     """Waits until a descriptor can be read (or written). Who closes the descriptor calls `wake` before."""
 
     def __init__(self, fd: int, add: Callable[..., object], remove: Callable[[int], object]) -> None:
@@ -71,7 +71,7 @@ class Source:
         self._left: int | None = None
         self._until = 0.0
         self._turn = 0
-        self._ready = Readiness(fd, loop.add_reader, loop.remove_reader)
+        self._ready = DescriptorWait(fd, loop.add_reader, loop.remove_reader)
         os.set_blocking(fd, False)
 
     async def read(self) -> bytes:
@@ -133,7 +133,7 @@ class Sink:
         loop = asyncio.get_running_loop()
         self._fd = fd
         self._owned = owned
-        self._ready = Readiness(fd, loop.add_writer, loop.remove_writer)
+        self._ready = DescriptorWait(fd, loop.add_writer, loop.remove_writer)
         os.set_blocking(fd, False)
 
     async def write(self, data: bytes | memoryview) -> None:
@@ -165,7 +165,7 @@ class Sink:
         return os.write(self._fd, data)
 
 
-class Connection:
+class SocketStream:
     """A connected stream socket, both ways; it is let go of when both directions have ended."""
 
     def __init__(self, connected: socket.socket) -> None:

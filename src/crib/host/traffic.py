@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from crib.host.links import IFF_UP, Link, check_interface_name
+from crib.host.links import IFF_UP, KernelLink, check_interface_name
 from crib.host.netlink import (
     NLA_F_NESTED,
     NLM_F_CREATE,
@@ -85,7 +85,7 @@ class TokenBucket:
     limit: int
 
 
-def set_bucket(netlink: Netlink, link: Link, bucket: TokenBucket) -> None:
+def set_bucket(netlink: Netlink, link: KernelLink, bucket: TokenBucket) -> None:
     """Let an interface send at a rate; what it sends comes through this one queue. Changes an earlier rate.
 
     `burst` must hold the longest packet, or that is dropped for ever. OSError ENOENT: a kernel without TBF.
@@ -102,14 +102,14 @@ def set_bucket(netlink: Netlink, link: Link, bucket: TokenBucket) -> None:
     netlink.ask((Request(_RTM_NEWQDISC, body, what, link.name, NLM_F_CREATE | NLM_F_REPLACE),))
 
 
-def clear_bucket(netlink: Netlink, link: Link) -> None:
+def clear_bucket(netlink: Netlink, link: KernelLink) -> None:
     """Take the rate off an interface; without one nothing happens."""
     body = _tc_header(link, parent=_TC_H_ROOT) + text_attribute(_TCA_KIND, "tbf")
     # EINVAL: the queue there is of another kind, such as the default one.
     _ask_unless(netlink, Request(_RTM_DELQDISC, body, "remove rate", link.name), {errno.ENOENT, errno.EINVAL})
 
 
-def bucket_rate(netlink: Netlink, link: Link) -> int:
+def bucket_rate(netlink: Netlink, link: KernelLink) -> int:
     """The rate of an interface in bytes per second, 0 for none."""
     body = _tc_header(link, parent=_TC_H_ROOT) + text_attribute(_TCA_KIND, "tbf")
     found = _get_unless(netlink, Request(_RTM_GETQDISC, body, "read rate", link.name, _NLM_F_ECHO))
@@ -143,7 +143,7 @@ def make_intermediate(netlink: Netlink, name: str) -> None:
     _ask_unless(netlink, request, {errno.EEXIST})
 
 
-def redirect_incoming(netlink: Netlink, link: Link, to: Link) -> None:
+def redirect_incoming(netlink: Netlink, link: KernelLink, to: KernelLink) -> None:
     """Have all that comes in at `link` leave by `to` first, before anything else of the host sees it.
 
     If `to` is removed, what comes in is dropped. The redirection ends with `link`.
@@ -165,14 +165,14 @@ def redirect_incoming(netlink: Netlink, link: Link, to: Link) -> None:
     netlink.ask((Request(_RTM_NEWTFILTER, body, f"redirect to {to.name}", link.name, NLM_F_CREATE),))
 
 
-def stop_redirecting(netlink: Netlink, link: Link) -> None:
+def stop_redirecting(netlink: Netlink, link: KernelLink) -> None:
     """Undo `redirect_incoming`; without one nothing happens."""
     body = _tc_header(link, parent=_TC_H_INGRESS, handle=_INGRESS_HANDLE)
     request = Request(_RTM_DELQDISC, body, "stop redirecting", link.name)
     _ask_unless(netlink, request, {errno.ENOENT, errno.EINVAL})
 
 
-def redirection(netlink: Netlink, link: Link) -> int:
+def redirection(netlink: Netlink, link: KernelLink) -> int:
     """The index of the interface that what comes in is redirected to; 0 for none, or one that is gone."""
     request = Request(_RTM_GETTFILTER, _filter_header(link), "read redirection", link.name, _NLM_F_ECHO)
     found = _get_unless(netlink, request)
@@ -182,11 +182,11 @@ def redirection(netlink: Netlink, link: Link) -> int:
     return int(_MIRRED.unpack_from(raw)[6]) if len(raw) >= _MIRRED.size else 0
 
 
-def _tc_header(link: Link, *, parent: int, handle: int = 0, info: int = 0) -> bytes:
+def _tc_header(link: KernelLink, *, parent: int, handle: int = 0, info: int = 0) -> bytes:
     return _TC_HEADER.pack(socket.AF_UNSPEC, link.index, handle, parent, info)
 
 
-def _filter_header(link: Link) -> bytes:
+def _filter_header(link: KernelLink) -> bytes:
     info = _FILTER_PRIORITY << 16 | socket.htons(_ETH_P_ALL)
     header = _tc_header(link, parent=_INGRESS_HANDLE, handle=_FILTER_HANDLE, info=info)
     return header + text_attribute(_TCA_KIND, "u32")

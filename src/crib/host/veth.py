@@ -25,7 +25,7 @@ from crib.host.links import (
     IFLA_MTU,
     LOOPBACK_INDEX,
     RTM_NEWLINK,
-    Link,
+    KernelLink,
     index_of,
     link_header,
     mac_bytes,
@@ -57,7 +57,7 @@ class PortSettings:
     isolated: bool = False
     """It passes no frames to and from other isolated ports of its bridge."""
 
-    def are_of(self, link: Link) -> bool:
+    def are_of(self, link: KernelLink) -> bool:
         """Whether a port has them; but for the flooding."""
         found = PortSettings(link.group, link.isolated)
         return found == self and link.hairpin and not link.learning
@@ -70,7 +70,7 @@ class VethPair:
     host_name: str
     pod_name: str
     pod_namespace: int  # an open descriptor of the namespace
-    bridge: Link
+    bridge: KernelLink
     mtu: int
     pod_mac: str
     port: PortSettings
@@ -122,7 +122,7 @@ def create_veth(netlink: Netlink, pair: VethPair, neighbours: Sequence[Address])
     )
 
 
-def set_port(netlink: Netlink, port: Link, settings: PortSettings, mac: str) -> None:
+def set_port(netlink: Netlink, port: KernelLink, settings: PortSettings, mac: str) -> None:
     """Give a pod's port these settings; `mac` is that of the pod's end, empty if it is not known."""
     stated = (static_entry(port.index, port.name, mac),) if mac else ()
     netlink.ask((_port_request(port.name, settings), *stated))

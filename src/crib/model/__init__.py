@@ -1,7 +1,13 @@
 """Our nouns: frozen values that every other room speaks in, and nothing else.
 
-This room imports only the standard library and does no I/O. Begin with `sandbox` and `container`
-(what the CRI asks for, and what we keep of it), then `lifecycle` (which moves are legal) and `errors`
-(the one tree of failures that leaves the daemon). Times are integers in nanoseconds since the epoch
-unless a name says otherwise; sizes are bytes.
+This room imports only the standard library and does no I/O. Times are integers in nanoseconds since the
+epoch unless a name says otherwise; sizes are bytes. Begin with `sandbox` and `container` (what the CRI asks
+for, and what we keep of it), then `lifecycle` (which moves are legal) and `errors` (the one tree of
+failures that leaves the daemon). Beside them:
+
+* `ids` and `paths`: how things are called, and where they are.
+* `image` and `registry`, `network`, `streams`, `stats`, `events`, `signals`: the other nouns.
+* `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
+  decided, and what the host is.
+* `differences`, `explanation` and `finding`: answers for people.
 """

@@ -15,7 +15,7 @@ from types import FrameType
 
 from crib.model.facts import LoopLag
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 TOO_LONG = 0.2
 """Seconds of work between two looks at what is ready, from which on the loop counts as blocked."""
@@ -87,7 +87,7 @@ class LoopWatch:
         self._stalls += 1
         self._seconds += lasted
         self._longest = max(self._longest, lasted)
-        log.warning("the loop continues: it was blocked for %.0f ms", lasted * 1000)
+        _log.warning("the loop continues: it was blocked for %.0f ms", lasted * 1000)
 
     def _watch(self) -> None:
         told, told_at = -1, 0.0
@@ -97,7 +97,7 @@ class LoopWatch:
                 told, told_at = turns, now
                 frame = sys._current_frames().get(self._loop_thread)
                 if self._turns == turns:  # or it is the stack of something else
-                    log.warning("the loop is blocked for over %.0f ms by %s", TOO_LONG * 1000, _shown(frame))
+                    _log.warning("the loop is blocked for over %.0f ms by %s", TOO_LONG * 1000, _shown(frame))
                 del frame
             elif since and told != turns:
                 self._wake.wait(max(since + TOO_LONG - now, 0.01))

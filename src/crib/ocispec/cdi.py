@@ -11,7 +11,7 @@ from crib.wire import oci_runtime as oci
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceNode:
+class HostNode:
     """A node of the host that a CDI device brings; `kind` is `c` or `b`."""
 
     path: str
@@ -31,7 +31,7 @@ class ContainerEdits:
     """All that a container's CDI devices ask for together, each part in the devices' order."""
 
     env: tuple[tuple[str, str], ...] = ()
-    devices: tuple[DeviceNode, ...] = ()
+    devices: tuple[HostNode, ...] = ()
     mounts: tuple[oci.Mount, ...] = ()
     hooks: oci.Hooks | None = None
     groups: tuple[int, ...] = ()

@@ -19,7 +19,7 @@ import msgspec
 
 from crib.ocispec.container import container_document, container_spec
 from crib.ocispec.inputs import ContainerInputs
-from crib.ocispec.variants import LIMITS, Source, sources
+from crib.ocispec.variants import LIMITS, SpecInput, sources
 
 DEFAULT = "default"
 EARLIER = "earlier"
@@ -31,7 +31,7 @@ _IDENTITY = ("destination", "source", "type", "path", "major", "minor", "allow",
 """What tells one element of a list from another."""
 
 Recipe = Callable[[ContainerInputs], bytes]
-Marks = dict[str, list[Source]]
+Marks = dict[str, list[SpecInput]]
 
 
 def whole_document(inputs: ContainerInputs) -> bytes:
@@ -140,7 +140,7 @@ class _Telling:
         self._count(spec, "", ())
         yield from self._told(spec, "", "", 0)
 
-    def _count(self, value: Any, pointer: str, above: tuple[Source, ...]) -> Counter[str]:
+    def _count(self, value: Any, pointer: str, above: tuple[SpecInput, ...]) -> Counter[str]:
         """How many fields below are of which origin."""
         found = (*above, *self._marks.get(pointer, ()))
         counts: Counter[str] = Counter()
@@ -167,7 +167,7 @@ class _Telling:
         for key, child in _children(value):
             yield from self._told(child, f"{pointer}/{key}", told, depth + 1)
 
-    def _text(self, found: tuple[Source, ...]) -> str:
+    def _text(self, found: tuple[SpecInput, ...]) -> str:
         key = tuple(map(id, found))
         if (text := self._texts.get(key)) is None:
             text = self._texts[key] = _text(found)
@@ -181,7 +181,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(position), child) for position, child in enumerate(value))
 
 
-def _text(found: Sequence[Source]) -> str:
+def _text(found: Sequence[SpecInput]) -> str:
     asked = [source for source in found if source.tier < LIMITS]
     asked = [source for source in asked if not source.chooses] or asked or list(found)
     labels = dict.fromkeys(source.label for source in sorted(asked, key=lambda source: source.tier))

@@ -83,7 +83,7 @@ _OWN_LABELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SpecInput:
     """An input; `variants` are the inputs with it changed or without it, to be tried in this order, once."""
 
     label: str
@@ -93,7 +93,7 @@ class Source:
     """It says which of several things holds, and so is not told beside what that thing is made of."""
 
 
-def sources(inputs: ContainerInputs) -> Iterator[Source]:
+def sources(inputs: ContainerInputs) -> Iterator[SpecInput]:
     """Every input that is there, the most particular first."""
     found = (part.source for part in _walk_inputs(inputs))
     yield from sorted(found, key=lambda source: source.tier)
@@ -109,9 +109,9 @@ class _Part:
     put: Callable[[Any], ContainerInputs]
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SpecInput:
         chooses = any(isinstance(value, Enum) for value in self.stand_ins)
-        return Source(self.label, self.tier, map(self.put, self.stand_ins), chooses)
+        return SpecInput(self.label, self.tier, map(self.put, self.stand_ins), chooses)
 
 
 def _walk_inputs(inputs: ContainerInputs) -> Iterator[_Part]:

@@ -35,6 +35,13 @@ class PodNetwork:
 class PodNetworks(Protocol):
     """Attaches pods to their network: the built-in bridge, or CNI."""
 
+    @property
+    def shared(self) -> str:
+        """What it keeps on the host for all pods, in words: `readiness` looks after it, `dismantle` removes
+        it. Empty: nothing of ours.
+        """
+        ...
+
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Waits, within bounds, for a network that is just coming up. What fails is undone by `detach`."""
         ...

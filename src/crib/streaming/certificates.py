@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SELF_SIGNED_DAYS = 365
 """Of a certificate made here; the next one is made after half of them."""
@@ -44,7 +44,7 @@ class Certificates:
         try:
             await self._in_thread(f"looking at the certificate {settings.cert_file}", self._look)
         except TimeoutError as error:
-            log.warning("streaming: %s; the old one stays", error)
+            _log.warning("streaming: %s; the old one stays", error)
         return self._context
 
     def _look(self) -> None:
@@ -53,9 +53,11 @@ class Certificates:
             self._tried = now
             try:
                 self._context = self._make()
-                log.info("streaming: there is a new certificate")
+                _log.info("streaming: there is a new certificate")
             except OSError as error:
-                log.warning("streaming: the changed certificate cannot be used, the old one stays: %s", error)
+                _log.warning(
+                    "streaming: the changed certificate cannot be used, the old one stays: %s", error
+                )
 
     def _version(self) -> _Version:
         """Differs when there is something new to take."""

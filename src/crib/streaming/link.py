@@ -14,7 +14,7 @@ from crib.tunnel.inbox import Room
 from crib.tunnel.link import UNSENT_BYTES, Link
 from crib.wire.spdy.reader import Buffer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 UNREAD_BYTES = 1 << 20
 """Held of one connection for readers that are late; then it is not read."""
@@ -121,5 +121,5 @@ class ClientLink(Link):
         if left > 0:
             self._silence = asyncio.get_running_loop().call_later(left, self._watch, limit)
         else:
-            log.info("a stream of %s without a byte for %g s is closed", self.peer, limit)
+            _log.info("a stream of %s without a byte for %g s is closed", self.peer, limit)
             self.abort()

@@ -20,13 +20,14 @@ from crib.model.settings import StreamingSettings
 from crib.model.streams import ForwardRequest, PodAddress
 from crib.streaming.head import BadRequest, HeadReader, RequestHead, choose_protocol, websocket_key
 from crib.streaming.link import ClientLink
+from crib.tasks.groups import Group
 from crib.tunnel.spdy import Carrier, ServerSession, SpdyStream
 from crib.tunnel.websocket import Channels
 from crib.wire import channel_messages as messages
 from crib.wire import portforward as wire
 from crib.wire.remotecommand import ACCEPTED_HEADER, PROTOCOL_HEADER, SPDY_UPGRADE, MalformedRequest
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LAST_BYTES_TIME = 5.0
 """Seconds in which the pod may take what came over a WebSocket's channels before its client went."""
@@ -93,10 +94,10 @@ class _Forwarding:
             for at, port in enumerate(ports)
         ]
         with self._telling_end():
-            async with asyncio.TaskGroup() as group:
+            async with Group() as group:
                 for _, _, error in served:
                     error.discard()  # what a client sends there, nobody reads
-                reading = group.create_task(channels.run())
+                reading = group.start("channels", channels.run())
                 try:
                     for port, *both in served:
                         for channel in both:
@@ -104,7 +105,7 @@ class _Forwarding:
                 except ConnectionError:
                     return
                 connections = [
-                    group.create_task(self._connection(wire.Target("tcp", port), data, error))
+                    group.start(f"port {port}", self._connection(wire.Target("tcp", port), data, error))
                     for port, data, error in served
                 ]
                 loop = asyncio.get_running_loop()
@@ -116,16 +117,16 @@ class _Forwarding:
     async def _spdy(self, carrier: Carrier, link: ClientLink) -> None:
         session = ServerSession(carrier, link.room(), self.settings.max_streams, cuts_off=True)
         with self._telling_end():
-            async with asyncio.TaskGroup() as group:
-                group.create_task(session.run())
-                connections = group.create_task(self._connections(session))
+            async with Group() as group:
+                group.start("session", session.run())
+                connections = group.start("connections", self._connections(session))
                 await session.ended()
                 connections.cancel()
 
     async def _connections(self, session: ServerSession) -> None:
         """Join the streams that the client opens to pairs, and serve each pair in a task of its own."""
         halves = _Halves()
-        async with asyncio.TaskGroup() as group:
+        async with Group() as group:
             while True:
                 try:
                     async with asyncio.timeout(halves.patience()):
@@ -138,13 +139,13 @@ class _Forwarding:
                 try:
                     pair = halves.add(stream)
                 except MalformedRequest as error:
-                    log.debug("forward to sandbox %s: a stream is refused: %s", self.request.sandbox, error)
+                    _log.debug("forward to sandbox %s: a stream is refused: %s", self.request.sandbox, error)
                     stream.abort()
                     continue
                 with contextlib.suppress(ConnectionError):
                     stream.accept()
                 if pair is not None:
-                    group.create_task(self._connection(*pair))
+                    group.start("connection", self._connection(*pair))
 
     async def _connection(self, target: wire.Target, client: ByteStream, words: ByteSink) -> None:
         """One connection, to its end; what goes wrong with it is told on its own error stream."""
@@ -153,10 +154,12 @@ class _Forwarding:
         try:
             problem = await self._connect(address, client, words)
         except Exception:
-            log.exception("forward to sandbox %s, %s, failed as it should not", self.request.sandbox, address)
+            _log.exception(
+                "forward to sandbox %s, %s, failed as it should not", self.request.sandbox, address
+            )
             problem = "crib failed, see its log"
         if problem:
-            log.info("forward to sandbox %s, %s: %s", self.request.sandbox, address, problem)
+            _log.info("forward to sandbox %s, %s: %s", self.request.sandbox, address, problem)
             with contextlib.suppress(ConnectionError):
                 await words.write(problem.encode())
                 await words.close()
@@ -171,8 +174,8 @@ class _Forwarding:
         if isinstance(client, SpdyStream):
             client.when_broken(target.abort)  # or a target that takes nothing would be kept
         try:
-            async with asyncio.TaskGroup() as group:
-                down = group.create_task(_down(client, target, has_end=address.kind != "udp"))
+            async with Group() as group:
+                down = group.start("to the pod", _down(client, target, has_end=address.kind != "udp"))
                 problem = await _up(target, client)
                 if problem:
                     down.cancel()
@@ -191,7 +194,7 @@ class _Forwarding:
             yield
         finally:
             sandbox, spent = self.request.sandbox, time.monotonic() - began
-            log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
+            _log.info("forward to sandbox %s: %d connections within %.1f s", sandbox, self._count, spent)
 
 
 def _cancel(connections: list[asyncio.Task[None]]) -> None:

@@ -18,11 +18,12 @@ from crib.model.streams import AttachRequest, ExecRequest
 from crib.streaming.head import BadRequest, HeadReader, RequestHead, choose_protocol, websocket_key
 from crib.streaming.link import ClientLink
 from crib.streaming.terminals import ClientTerminal, SpdyTerminal, WebSocketTerminal, collect
+from crib.tasks.groups import Group
 from crib.tunnel.spdy import ServerSession
 from crib.wire import channel_messages
 from crib.wire import remotecommand as wire
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GOODBYE_TIME = 1.0
 """Seconds for telling a client that we stop."""
@@ -80,13 +81,13 @@ class _Serving:
         has_status: bool,
     ) -> None:
         """`reading` takes what comes over the connection meanwhile; `client` is there when it has begun."""
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(reading)
+        async with Group() as group:
+            reader = group.start("reading", reading)
             try:
                 terminal = await client
                 await self._run(terminal, lambda outcome: wire.encode_outcome(outcome, has_status=has_status))
             except ConnectionError as error:
-                log.info("%s: %s", self._name, error)
+                _log.info("%s: %s", self._name, error)
             finally:
                 reader.cancel()
 
@@ -100,7 +101,7 @@ class _Serving:
                 async with asyncio.timeout(GOODBYE_TIME):
                     await client.finish(encode(wire.Failed(f"crib is stopping: {self._fate}")))
             raise
-        log.info("%s: %s after %.1f s", self._name, _told(outcome), time.monotonic() - began)
+        _log.info("%s: %s after %.1f s", self._name, _told(outcome), time.monotonic() - began)
         if outcome is not None:
             await client.finish(encode(outcome))
 
@@ -120,7 +121,7 @@ class _Serving:
         except CribError as error:
             return wire.Failed(str(error))
         except Exception:
-            log.exception("%s failed unexpectedly", self._name)
+            _log.exception("%s failed unexpectedly", self._name)
             return wire.Failed("crib failed, see its log")
         return None if code is None else wire.Exited(code)
 

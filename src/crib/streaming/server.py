@@ -15,20 +15,20 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from crib.engine.keeper import TaskKeeper
 from crib.engine.streams.verbs import Streams
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
 from crib.streaming.certificates import Certificates, InThread
 from crib.streaming.link import ClientLink
+from crib.tasks.keeper import TaskKeeper
 
 if TYPE_CHECKING:
     from crib.streaming.head import HeadReader, RequestHead
 
     Run = Callable[[ClientLink, HeadReader], Coroutine[Any, Any, None]]
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BACKLOG: Final = 128
 STRANGERS: Final = 256
@@ -81,7 +81,7 @@ class StreamServer:
                 f"streaming: cannot listen on {settings.address}:{settings.port}: {error}"
             ) from error
         self._port = self._server.sockets[0].getsockname()[1]
-        log.info("streams at %s", self._base())
+        _log.info("streams at %s", self._base())
 
     def url_for(self, kind: str, token: str) -> str:
         """Where a client takes up what it was given the token for; `kind` is exec, attach or portforward."""
@@ -127,7 +127,7 @@ class StreamServer:
         except OSError:
             pass  # the client has gone, was no TLS client, or takes too long
         except Exception:
-            log.exception("a stream failed unexpectedly")
+            _log.exception("a stream failed unexpectedly")
         finally:
             self._strangers.pop(link, None)
             self._served.discard(link)

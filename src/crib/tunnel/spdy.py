@@ -15,7 +15,7 @@ from crib.tunnel.inbox import Inbox, Room
 from crib.wire import spdy
 from crib.wire.spdy.reader import Buffer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 WRITE_BYTES = 64 << 10
 """Of one data frame: larger ones would keep other streams of the connection waiting."""
@@ -91,6 +91,7 @@ class SpdySession(ABC):
         self._spdy = connection
         self._peer = peer
         self._streams: dict[int, SpdyStream] = {}
+        self._discards = False
         self._turn = 0
         self._news = asyncio.Event()
         """The peer has opened, taken or let go of a stream."""
@@ -105,8 +106,7 @@ class SpdySession(ABC):
                 for event in self._spdy.steps(data):
                     if isinstance(event, spdy.SessionFailed):
                         why = f"the {self._peer} broke the protocol: {event.reason}"
-                    elif event is not None:
-                        self._take(event)
+                    self._take(event)
                     self._turn += 1
                     if self._turn >= TURN_FRAMES:
                         self._turn = 0
@@ -158,6 +158,12 @@ class SpdySession(ABC):
             self._forget_if_done(stream)
             self._answer()
 
+    def discard(self) -> None:
+        """Nobody reads the streams any more: what comes is dropped, so that the peer's end is seen."""
+        self._discards = True
+        for stream in tuple(self._streams.values()):
+            stream.drop()
+
     def reply(self, stream: SpdyStream) -> None:
         """Accept a stream of the peer's. ConnectionError when it has let the stream go."""
         try:
@@ -178,10 +184,22 @@ class SpdySession(ABC):
     def _break_off(self, stream: SpdyStream, why: str) -> None:
         """Nothing more comes or goes on a stream."""
 
-    def _take(self, event: spdy.Event) -> None:
+    @abstractmethod
+    def _take_opened(self, event: spdy.StreamOpened) -> None:
+        """The peer opens a stream."""
+
+    def _take(self, event: spdy.Event | None) -> None:
         match event:
             case spdy.DataReceived():
                 self._take_data(event)
+            case spdy.StreamOpened():
+                self._take_opened(event)
+            case spdy.StreamReplied():
+                if stream := self._streams.get(event.stream_id):
+                    stream.is_accepted = True
+                    if event.fin:
+                        stream.end()
+                self._news.set()
             case spdy.StreamReset():
                 if stream := self._streams.pop(event.stream_id, None):
                     self._break_off(stream, event.reason or f"the {self._peer} reset the stream")
@@ -192,7 +210,7 @@ class SpdySession(ABC):
 
     def _take_data(self, event: spdy.DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
-        if stream is None:
+        if stream is None or self._discards:
             self._spdy.acknowledge(event.stream_id, len(event.data))
             return
         stream.feed(event.data)
@@ -232,7 +250,6 @@ class ServerSession(SpdySession):
         self._fresh: dict[int, SpdyStream] = {}
         """Opened and not looked at yet; those that were reset meanwhile are not kept."""
         self._refuses = False
-        self._discards = False
         if cuts_off:
             room.when_stuck(self._cut_off)
 
@@ -252,39 +269,25 @@ class ServerSession(SpdySession):
             self.reset(stream)
         self._fresh.clear()
 
-    def discard(self) -> None:
-        """Nobody reads the streams any more: what comes is dropped, so that the client's end is seen."""
-        self._discards = True
-        for stream in tuple(self._streams.values()):
-            stream.drop()
-
     def _break_off(self, stream: SpdyStream, why: str) -> None:
         self._fresh.pop(stream.stream_id, None)
         stream.cut_off(why)
 
-    def _take(self, event: spdy.Event) -> None:
-        if not isinstance(event, spdy.StreamOpened):
-            super()._take(event)
-        elif self._refuses:
+    def _take_opened(self, event: spdy.StreamOpened) -> None:
+        if self._refuses:
             self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)
-        else:
-            stream = SpdyStream(self, event.stream_id, event.headers)
-            self._streams[event.stream_id] = self._fresh[event.stream_id] = stream
-            if event.fin:
-                stream.end()
-            self._news.set()
-
-    def _take_data(self, event: spdy.DataReceived) -> None:
-        if self._discards:
-            self._spdy.acknowledge(event.stream_id, len(event.data))
-        else:
-            super()._take_data(event)
+            return
+        stream = SpdyStream(self, event.stream_id, event.headers)
+        self._streams[event.stream_id] = self._fresh[event.stream_id] = stream
+        if event.fin:
+            stream.end()
+        self._news.set()
 
     def _cut_off(self) -> None:
         """Most peers know no windows: only without this stream its connection can be read on."""
         late = max(self._streams.values(), key=lambda stream: stream.size, default=None)
         if late is not None:
-            log.info("stream %d is reset: nobody reads it, and it holds up all others", late.stream_id)
+            _log.info("stream %d is reset: nobody reads it, and it holds up all others", late.stream_id)
             self.reset(late)
 
 
@@ -315,15 +318,5 @@ class ClientSession(SpdySession):
     def _break_off(self, stream: SpdyStream, why: str) -> None:
         stream.break_off(why)
 
-    def _take(self, event: spdy.Event) -> None:
-        match event:
-            case spdy.StreamReplied():
-                if stream := self._streams.get(event.stream_id):
-                    stream.is_accepted = True
-                    if event.fin:
-                        stream.end()
-                    self._news.set()
-            case spdy.StreamOpened():
-                self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)
-            case _:
-                super()._take(event)
+    def _take_opened(self, event: spdy.StreamOpened) -> None:
+        self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)

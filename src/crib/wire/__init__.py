@@ -1,1 +1,15 @@
-"""wire."""
+"""Formats that others decided, as values: bytes in, values out, and back. No I/O, nothing async.
+
+They are called by their own names, and so by their module (`oci_runtime.Spec`, `cdi.Device`). Hostile input
+is refused with bounds, by an error of the module. Begin with `oci_runtime`, or with the format that you are
+after:
+
+* images: `oci_image`, `registry` and `simple_signing` from registries; `tar`, `tar_member`, `tar_records`
+  and `tar_writer`; `erofs`, `erofs_inode`, `erofs_tree` and `erofs_reader` for layers on disk.
+* containers: `oci_runtime`, `oci_hooks`, `cdi`, `conmon`, and `crilog` for their logs.
+* networks: `cni` and `cni_result`, `dns`.
+* streams: `remotecommand`, `portforward` and `datagrams`, over `spdy` or `channel_messages`.
+* files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
+  `go_template`.
+* `sqlite_file`: what is left in a damaged database.
+"""

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from struct import Struct
 
-from crib.wire.erofs_tree import LayoutError, Node
+from crib.wire.erofs_tree import Inode, LayoutError
 from crib.wire.tar_member import printable
 
 SUPERBLOCK_OFFSET = 1024
@@ -60,7 +60,7 @@ class Metadata:
         return self.offset + len(self.body)
 
 
-def metadata(root: Node, offset: int, block_size: int) -> Metadata:
+def metadata(root: Inode, offset: int, block_size: int) -> Metadata:
     """The metadata of the tree below ``root``, to be put at ``offset`` (a multiple of 4096, behind all data).
 
     Raises LayoutError for what the format cannot hold (an xattr too large, more than 2**32 blocks).
@@ -76,13 +76,13 @@ class _Layout:
         self._block = block_size
         # The first slots stay empty: readers of directories skip inode number 0, and the root must not be it.
         self._end = _ROOT_SLOTS * _SLOT
-        self._nodes: list[Node] = []
-        self._directories: list[tuple[Node, Node]] = []
+        self._nodes: list[Inode] = []
+        self._directories: list[tuple[Inode, Inode]] = []
         self._xattrs: dict[int, bytes] = {}
         self._blocks: list[bytes] = []
         self._places: dict[int, tuple[int, int]] = {}
 
-    def build(self, root: Node) -> Metadata:
+    def build(self, root: Inode) -> Metadata:
         self._number(root)
         self._data_start = self._end + -self._end % self._block
         self._data_end = self._data_start
@@ -111,7 +111,7 @@ class _Layout:
             node.nid = -1
         return Metadata(self._offset, body, superblock, len(self._nodes))
 
-    def _number(self, root: Node) -> None:
+    def _number(self, root: Inode) -> None:
         """Give every inode its slots, a directory's children together, in the order of their names."""
         self._assign(root)
         self._directories.append((root, root))
@@ -126,7 +126,7 @@ class _Layout:
                     if child.children is not None:
                         self._directories.append((child, directory))
 
-    def _assign(self, node: Node) -> None:
+    def _assign(self, node: Inode) -> None:
         position = self._end
         size = _INODE.size
         if node.xattrs or node.opaque:
@@ -141,11 +141,11 @@ class _Layout:
         self._end = position + size + -size % _SLOT
         self._nodes.append(node)
 
-    def _is_inline(self, node: Node) -> bool:
+    def _is_inline(self, node: Inode) -> bool:
         attributes = self._xattrs.get(id(node), b"")
         return _INODE.size + len(attributes) + len(node.target) <= self._block
 
-    def _store(self, node: Node, data: bytes, size: int) -> None:
+    def _store(self, node: Inode, data: bytes, size: int) -> None:
         """Put data of the metadata's own (a directory, a long link target) into blocks behind the inodes."""
         self._places[id(node)] = (self._offset + self._data_end) // self._block, size
         padding = -len(data) % self._block
@@ -153,7 +153,7 @@ class _Layout:
         self._blocks.append(bytes(padding))
         self._data_end += len(data) + padding
 
-    def _directory(self, directory: Node, parent: Node) -> None:
+    def _directory(self, directory: Inode, parent: Inode) -> None:
         children = directory.children
         assert children is not None
         entries = [(b".", directory), (b"..", parent), *children.items()]
@@ -184,7 +184,7 @@ class _Layout:
         pieces.append(bytes(self._data_start - position))
         return pieces
 
-    def _inode(self, node: Node, number: int) -> bytes:
+    def _inode(self, node: Inode, number: int) -> bytes:
         attributes = self._xattrs.get(id(node), b"")
         count = (len(attributes) - len(_XATTR_HEADER)) // 4 + 1 if attributes else 0
         layout = _FLAT_PLAIN
@@ -223,11 +223,11 @@ class _Layout:
         return fixed + attributes + inline if attributes or inline else fixed
 
 
-def _name(entry: tuple[bytes, Node]) -> bytes:
+def _name(entry: tuple[bytes, Inode]) -> bytes:
     return entry[0]
 
 
-def _directory_block(entries: list[tuple[bytes, Node]]) -> bytes:
+def _directory_block(entries: list[tuple[bytes, Inode]]) -> bytes:
     offset = _DIRENT.size * len(entries)
     heads = []
     for name, node in entries:
@@ -236,7 +236,7 @@ def _directory_block(entries: list[tuple[bytes, Node]]) -> bytes:
     return b"".join((*heads, *map(_name, entries)))
 
 
-def _xattr_body(node: Node) -> bytes:
+def _xattr_body(node: Inode) -> bytes:
     """The inline xattrs of an inode, sorted, behind a header without shared ones."""
     attributes = dict(node.xattrs or {})
     if node.opaque:

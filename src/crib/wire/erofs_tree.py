@@ -51,7 +51,7 @@ class LayoutError(ValueError):
     """A member cannot have its place in a layer; the message names the member."""
 
 
-class Node:
+class Inode:
     """One inode. ``offset`` is where a file's data begins in the layer's file (bytes), ``nid`` its number."""
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Node:
         self.device = (0, 0)
         self.target = b""
         self.xattrs: dict[bytes, bytes] | None = None
-        self.children: dict[bytes, Node] | None = {} if stat.S_ISDIR(mode) else None
+        self.children: dict[bytes, Inode] | None = {} if stat.S_ISDIR(mode) else None
         self.links = 1
         self.opaque = False
         self.walked = False
@@ -114,7 +114,7 @@ class LayerTree:
     """
 
     def __init__(self, *, absolute: bool = False, max_inodes: int = MAX_MEMBERS) -> None:
-        self.root = Node(stat.S_IFDIR | 0o755)
+        self.root = Inode(stat.S_IFDIR | 0o755)
         self._absolute = absolute
         self._max_inodes = max_inodes
         self._inodes = 1
@@ -123,7 +123,7 @@ class LayerTree:
         self._metadata = 0
         self.walked = 0
         """Names that were looked up on all ways so far."""
-        self._directories: dict[bytes, Node] = {b"": self.root}
+        self._directories: dict[bytes, Inode] = {b"": self.root}
         self._known = 0
 
     @property
@@ -132,7 +132,7 @@ class LayerTree:
         nodes = self._inodes * _NODE_COST + self._directory_count * _DIRECTORY_COST
         return nodes + self._xattrs * _XATTR_COST + self._metadata * _COPIES + self._known
 
-    def add(self, member: Member, offset: int) -> Node | None:
+    def add(self, member: Member, offset: int) -> Inode | None:
         """Give the member its place; ``offset`` is where its data is in the layer's file.
 
         A later member replaces an earlier one of the same name; a directory over a directory merges.
@@ -143,7 +143,7 @@ class LayerTree:
         except ValueError as error:
             raise LayoutError(f"tar member {printable(member.name)}: {error}") from error
 
-    def _add(self, member: Member, offset: int) -> Node | None:
+    def _add(self, member: Member, offset: int) -> Inode | None:
         name = self._relative(member.name)
         head, _, base = name.rpartition(b"/")
         if not base or base in (b".", b".."):
@@ -186,7 +186,7 @@ class LayerTree:
             raise ValueError("the name contains '..'")
         return parts
 
-    def _place(self, parent: Node, base: bytes, member: Member, offset: int) -> Node | None:
+    def _place(self, parent: Inode, base: bytes, member: Member, offset: int) -> Inode | None:
         assert parent.children is not None
         existing = parent.children.get(base)
         is_directory = member.kind is Kind.DIRECTORY
@@ -194,7 +194,7 @@ class LayerTree:
             existing.describe(member)
             self._count(0, b"", existing)
             return None
-        node = Node(_TYPES[member.kind])
+        node = Inode(_TYPES[member.kind])
         node.describe(member)
         if member.kind is Kind.FILE:
             node.size = member.size
@@ -210,7 +210,7 @@ class LayerTree:
         self._put(parent, base, node)
         return node if member.kind is Kind.FILE else None
 
-    def _put(self, parent: Node, base: bytes, node: Node) -> None:
+    def _put(self, parent: Inode, base: bytes, node: Inode) -> None:
         assert parent.children is not None
         existing = parent.children.get(base)
         if existing is not None:
@@ -224,7 +224,7 @@ class LayerTree:
         self._directory_count += node.children is not None
         self._count(1, base, node)
 
-    def _count(self, inodes: int, base: bytes, node: Node) -> None:
+    def _count(self, inodes: int, base: bytes, node: Inode) -> None:
         self._inodes += inodes
         if self._inodes > self._max_inodes:
             raise ValueError(f"the layer has more than {self._max_inodes} files and directories")
@@ -235,7 +235,7 @@ class LayerTree:
         if self._metadata > MAX_METADATA:
             raise ValueError(f"names, link targets and xattrs are more than {MAX_METADATA} bytes")
 
-    def _link(self, parent: Node, base: bytes, member: Member) -> None:
+    def _link(self, parent: Inode, base: bytes, member: Member) -> None:
         assert parent.children is not None
         target = self._find(self._relative(member.link))
         if target is None:
@@ -249,7 +249,7 @@ class LayerTree:
         target.links += 1
         self._put(parent, base, target)
 
-    def _whiteout(self, parent: Node, base: bytes, member: Member) -> None:
+    def _whiteout(self, parent: Inode, base: bytes, member: Member) -> None:
         if base == _OPAQUE:
             parent.opaque = True
             return
@@ -259,13 +259,13 @@ class LayerTree:
             raise ValueError("a whiteout of nothing")
         existing = parent.children.get(name)
         if existing is None:
-            node = Node(stat.S_IFCHR)
+            node = Inode(stat.S_IFCHR)
             node.mtime = member.mtime
             self._put(parent, name, node)
         elif existing.children is not None:
             existing.opaque = True
 
-    def _directory(self, path: bytes) -> Node:
+    def _directory(self, path: bytes) -> Inode:
         """The directory of this name, made (0755, root) where it is missing."""
         node = self.root
         for part in self._resolved(self._parts(path)):
@@ -274,7 +274,7 @@ class LayerTree:
             if child is None or child.is_whiteout():
                 if len(part) > _NAME_MAX:
                     raise ValueError(f"a name of {len(part)} bytes, at most {_NAME_MAX} are possible")
-                child = Node(stat.S_IFDIR | 0o755)
+                child = Inode(stat.S_IFDIR | 0o755)
                 self._put(node, part, child)
             elif child.children is None:
                 raise ValueError(f"{printable(part)} is used as a directory but is not one")
@@ -290,13 +290,13 @@ class LayerTree:
         self._directories = {b"": self.root}
         self._known = 0
 
-    def _find(self, path: bytes) -> Node | None:
+    def _find(self, path: bytes) -> Inode | None:
         head, _, base = path.rpartition(b"/")
         known = self._directories.get(head)
         if known is not None and known.children is not None and base not in (b"", b".", b".."):
             return known.children.get(base)
         *parts, base = self._parts(path) or [b""]
-        node: Node | None = self.root
+        node: Inode | None = self.root
         for part in (*self._resolved(parts), base):
             if node is None or node.children is None:
                 return None
@@ -307,7 +307,7 @@ class LayerTree:
         """The same directory without symbolic links on the way, as an extraction would reach it."""
         todo = parts[::-1]
         path: list[bytes] = []
-        nodes: list[Node | None] = [self.root]
+        nodes: list[Inode | None] = [self.root]
         followed = 0
         while todo:
             part = todo.pop()

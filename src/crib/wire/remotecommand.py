@@ -154,7 +154,7 @@ class _Status(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int = 0
 
 
-class TerminalSize(msgspec.Struct, frozen=True):
+class SizeMessage(msgspec.Struct, frozen=True):
     """Columns and rows."""
 
     width: int
@@ -222,7 +222,7 @@ def decode_outcome(data: bytes, *, has_status: bool) -> Outcome:
     return Exited(int(code))
 
 
-def encode_resize(size: TerminalSize) -> bytes:
+def encode_resize(size: SizeMessage) -> bytes:
     """One terminal size, as a line."""
     return msgspec.json.encode({"Width": size.width, "Height": size.height}) + b"\n"
 
@@ -233,7 +233,7 @@ class ResizeDecoder:
     def __init__(self) -> None:
         self._held = b""
 
-    def receive(self, data: bytes) -> list[TerminalSize]:
+    def receive(self, data: bytes) -> list[SizeMessage]:
         """The newest of the sizes that `data` completes. What is none is left out."""
         *whole, self._held = (self._held + data).split(b"}")
         if len(self._held) > MAX_RESIZE:
@@ -241,7 +241,7 @@ class ResizeDecoder:
         return [size for text in whole[-NEWEST_SIZES:] if (size := _terminal_size(text + b"}"))]
 
 
-def _terminal_size(text: bytes) -> TerminalSize | None:
+def _terminal_size(text: bytes) -> SizeMessage | None:
     """Names are taken in any case, as Go does, and one that is missing is 0."""
     if len(text) > MAX_RESIZE:
         return None
@@ -253,7 +253,7 @@ def _terminal_size(text: bytes) -> TerminalSize | None:
     width, height = numbers.get("width", 0), numbers.get("height", 0)
     if not (_is_length(width) and _is_length(height)):
         return None
-    return TerminalSize(width, height)
+    return SizeMessage(width, height)
 
 
 def _is_length(number: object) -> TypeGuard[int]:

@@ -141,7 +141,7 @@ main.main([sys.argv[1], "65534", "65534", str(os.getppid()), "0"])
 _UNPACKER = """
 from crib.backends.images.unpacked import unpack_main
 def answer(source, root):
-    return unpack_main.Answer(error=json.dumps({asked}))
+    return unpack_main.UnpackAnswer(error=json.dumps({asked}))
 unpack_main._answer = answer
 unpack_main.main(["-1", sys.argv[1], str(os.getppid())])
 """

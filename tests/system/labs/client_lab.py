@@ -11,7 +11,7 @@ import pytest
 from crib.backends.images.messages import LayerTerms, Pull
 from crib.backends.images.worker.documents import FoundImage
 from crib.backends.images.worker.host_pool import HostPool
-from crib.backends.images.worker.registry import BlobBody, RegistryClient
+from crib.backends.images.worker.registry import BlobResponse, RegistryClient
 from crib.model.facts import LayerMounting
 from crib.model.image import Platform
 from crib.model.image_settings import TransferSettings
@@ -88,7 +88,7 @@ async def refused(kind: type[Exception], *hosts: RegistryHost, **fields: Any) ->
     return caught.value
 
 
-async def content(body: BlobBody) -> bytes:
+async def content(body: BlobResponse) -> bytes:
     """A blob, whole."""
     with contextlib.closing(body):
         return b"".join([chunk async for chunk in body.chunks()])

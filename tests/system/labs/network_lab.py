@@ -105,8 +105,8 @@ class LabHost:
             for pair in addresses:
                 host.ip(f"address add {pair[side]} dev {link}" + (" nodad" if ":" in pair[side] else ""))
 
-    def interfaces(self) -> dict[str, links.Link]:
-        def look() -> dict[str, links.Link]:
+    def interfaces(self) -> dict[str, links.KernelLink]:
+        def look() -> dict[str, links.KernelLink]:
             with Netlink() as netlink:
                 return {link.name: link for link in links.list_links(netlink)}
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 
 from crib.backends.network.bridge import bandwidth
-from crib.backends.network.bridge.bandwidth import Bandwidth
+from crib.backends.network.runtime_config import Bandwidth
 from crib.host import links
 from crib.host.netlink import Netlink
 from tests.system.labs.pod_namespaces import PodNamespace, PodNamespaces

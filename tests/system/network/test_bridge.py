@@ -46,7 +46,7 @@ async def test_an_attached_pod_has_loopback_address_route_and_reaches_the_gatewa
     assert IPv4Address(attachment.addresses[0]) in rig.subnet
     assert attachment.interface == "eth0"
 
-    def look() -> tuple[list[str], list[links.Link]]:
+    def look() -> tuple[list[str], list[links.KernelLink]]:
         with Netlink() as netlink:
             eth0 = links.get_link(netlink, "eth0")
             return [str(a) for a in list_addresses(netlink, eth0)], links.list_links(netlink)

@@ -16,7 +16,7 @@ import pytest
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge.host_ports import Forwards, parse_maps
 from crib.backends.network.bridge.link import host_link_name
-from crib.backends.network.networks import open_network
+from crib.backends.network.networks import Host, open_network
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
@@ -314,7 +314,7 @@ async def test_the_preferred_familys_address_comes_first(
     connection = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
     namespaces = PodNamespaces(str(tmp_path))
     async with own_host():
-        network = open_network(settings, Paths(str(tmp_path), str(tmp_path)), connection)
+        network = open_network(settings, Host(Paths(str(tmp_path), str(tmp_path)), connection))
         attachment = await network.attach(namespaces.make().pod(), no_stage)
         await network.close()
     namespaces.unpin_all()

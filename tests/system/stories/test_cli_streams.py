@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.hostile_layers import CANARY, LEADS_OUT, looks
 from tests.images import layer_tar
@@ -35,11 +35,11 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
 
 
 @pytest.fixture
-def session(cribd: Cribd) -> Session:
-    return Session(f"unix://{cribd.socket}")
+def session(cribd: Cribd) -> CliSession:
+    return CliSession(f"unix://{cribd.socket}")
 
 
-async def test_a_shell_on_a_terminal(cri: Cri, session: Session) -> None:
+async def test_a_shell_on_a_terminal(cri: Cri, session: CliSession) -> None:
     await box_in(cri, "shell")
     with terminal(session, "exec", "-it", "shell", "--", "sh") as screen:
         await screen.until_shown(b"# ")
@@ -56,7 +56,7 @@ async def test_a_shell_on_a_terminal(cri: Cri, session: Session) -> None:
         assert screen.is_as_before
 
 
-async def test_twenty_megabytes_through_cat_are_the_same(cri: Cri, session: Session) -> None:
+async def test_twenty_megabytes_through_cat_are_the_same(cri: Cri, session: CliSession) -> None:
     await box_in(cri, "cat")
     data = os.urandom(20_000_000)
     done = await crib(session, "exec", "-i", "cat", "cat", stdin=data)
@@ -65,7 +65,7 @@ async def test_twenty_megabytes_through_cat_are_the_same(cri: Cri, session: Sess
 
 
 async def test_a_terminal_is_left_by_keys_and_the_container_goes_on(
-    cri: Cri, cribd: Cribd, session: Session
+    cri: Cri, cribd: Cribd, session: CliSession
 ) -> None:
     _, box = await box_in(cri, "left", "sh", stdin=True, tty=True)
     for word in (b"ONE", b"TWO"):
@@ -106,7 +106,7 @@ async def _busybox(cri: Cri, box: str) -> str:
 
 
 async def test_a_tree_goes_into_a_container_and_comes_back(
-    cri: Cri, session: Session, tmp_path: Path
+    cri: Cri, session: CliSession, tmp_path: Path
 ) -> None:
     _, box = await box_in(cri, "copies")
     await cri.sh(box, f"ln -s {await _busybox(cri, box)} /bin/tar")
@@ -134,7 +134,7 @@ async def test_a_tree_goes_into_a_container_and_comes_back(
 
 
 async def test_a_container_whose_tar_is_hostile_writes_nothing_outside(
-    cri: Cri, session: Session, tmp_path: Path
+    cri: Cri, session: CliSession, tmp_path: Path
 ) -> None:
     await box_in(cri, "hostile")
     evil = "printf '#!/bin/sh\\ncat /evil' > /bin/tar; chmod +x /bin/tar"
@@ -154,7 +154,7 @@ async def test_a_container_whose_tar_is_hostile_writes_nothing_outside(
         assert os.listdir(outside) == ["secret"], name
 
 
-async def test_a_container_without_tar_is_told(cri: Cri, session: Session, tmp_path: Path) -> None:
+async def test_a_container_without_tar_is_told(cri: Cri, session: CliSession, tmp_path: Path) -> None:
     await box_in(cri, "bare")
     (tmp_path / "file").write_bytes(bytes(3_000_000))
     for words in ((f"{tmp_path}/file", "bare:/var/"), ("bare:/etc", str(tmp_path))):
@@ -164,7 +164,7 @@ async def test_a_container_without_tar_is_told(cri: Cri, session: Session, tmp_p
 
 
 async def test_an_input_that_is_empty_ends_a_command_that_was_to_have_a_terminal(
-    cri: Cri, session: Session
+    cri: Cri, session: CliSession
 ) -> None:
     await box_in(cri, "empty")
     done = await crib(session, "exec", "-it", "empty", "--", "sh", "-c", "cat; tty; exit 4", stdin=b"")
@@ -172,7 +172,9 @@ async def test_an_input_that_is_empty_ends_a_command_that_was_to_have_a_terminal
     assert done.stderr == b"crib: standard input is not a terminal, so the command gets none\n"
 
 
-async def test_files_with_several_names_go_there_and_back(cri: Cri, session: Session, tmp_path: Path) -> None:
+async def test_files_with_several_names_go_there_and_back(
+    cri: Cri, session: CliSession, tmp_path: Path
+) -> None:
     _, box = await box_in(cri, "edges")
     await cri.sh(box, "ln -s $(readlink -f /bin/sh) /bin/tar")
     tree, back = tmp_path / "tree", tmp_path / "back"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crib.bench import crowd
-from crib.bench.app import CrowdOptions, CrowdPart
+from crib.bench.options import CrowdOptions, CrowdPart
 from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import IMAGE, Cri, Cribd, running_cribd, until

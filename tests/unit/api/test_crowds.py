@@ -12,13 +12,11 @@ import grpc
 import pytest
 from grpc import aio
 
-from crib.api import streams
+from crib.api.list_replies import MANY, STRETCH, EncodedList
 from crib.api.server import Server
-from crib.api.streams import EncodedList
 from crib.api.translate import containers, events
 from crib.engine.admission import Claim
 from crib.engine.events import QUEUE_LIMIT
-from crib.engine.lanes import _IS_VERB
 from crib.engine.node import Node
 from crib.model.container import ContainerRecord
 from crib.model.errors import Unavailable
@@ -26,6 +24,7 @@ from crib.model.events import ContainerEvent, EventType
 from crib.model.settings import Settings
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.tasks.lanes import _IS_VERB
 from tests.fakes.world import bounded, until
 from tests.unit.api.fake_node import FakeNode, container, sandbox
 
@@ -104,7 +103,7 @@ async def test_other_calls_go_on_while_a_long_list_is_encoded(monkeypatch: pytes
         encoded += 1
         return containers.encode(record)
 
-    rows = [container(number) for number in range(streams.MANY + 1)]
+    rows = [container(number) for number in range(MANY + 1)]
     lists = EncodedList(encode)
     listing = asyncio.ensure_future(lists.prepared(rows))
     longest = before = 0
@@ -113,14 +112,14 @@ async def test_other_calls_go_on_while_a_long_list_is_encoded(monkeypatch: pytes
         longest, before = max(longest, encoded - before), encoded
     assert await listing == rows
     assert encoded == len(rows)
-    assert longest <= streams.STRETCH
+    assert longest <= STRETCH
     message = pb.ListContainersResponse(containers=[containers.encode(row) for row in rows])
     assert pb.ListContainersResponse.FromString(lists.whole(rows)) == message
     assert encoded == len(rows)
 
 
 async def test_a_short_list_waits_for_nothing() -> None:
-    rows = [container(number) for number in range(streams.MANY)]
+    rows = [container(number) for number in range(MANY)]
     listing = EncodedList(containers.encode).prepared(rows)
     with pytest.raises(StopIteration) as ended:
         listing.send(None)

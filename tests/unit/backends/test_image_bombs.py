@@ -24,7 +24,7 @@ from crib.backends.images.worker.shares import Crowded, Memory
 from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers
 from crib.model.ids import Digest
 from crib.wire import erofs_tree
-from crib.wire.erofs_tree import LayerTree, LayoutError, Node
+from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar import TarError, TarReader
 from crib.wire.tar_member import MAX_XATTR_BYTES, MAX_XATTRS, Kind, Member
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, directory, layer_tar
@@ -193,7 +193,7 @@ def test_an_error_of_a_layer_does_not_keep_its_tree(tmp_path: Path) -> None:
     with pytest.raises(LayerError) as caught:
         write(tmp_path, layer_tar([Entry("a"), Entry("b"), Entry("../escape")]))
     assert caught.value.__cause__ is not None
-    assert [each for each in gc.get_objects() if isinstance(each, Node)] == []
+    assert [each for each in gc.get_objects() if isinstance(each, Inode)] == []
 
 
 def test_a_layer_that_takes_too_much_time_to_read_is_refused(tmp_path: Path) -> None:

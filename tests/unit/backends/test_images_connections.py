@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.backends.images.worker.addresses import address, proxy_of, redirected
-from crib.backends.images.worker.connections import Request, _pause, host_name
+from crib.backends.images.worker.connections import HttpRequest, _pause, host_name
 from crib.backends.images.worker.host_pool import HostPool
 from crib.backends.images.worker.tls import tls_context
 from crib.model.registry import RegistryHost
@@ -115,7 +115,9 @@ def test_a_host_is_shown_without_user_information() -> None:
 
 
 def test_a_request_shows_no_secret() -> None:
-    text = repr(Request("https://one.example/", (("Accept", "x"),), "Basic hidden", {"password": "hidden"}))
+    text = repr(
+        HttpRequest("https://one.example/", (("Accept", "x"),), "Basic hidden", {"password": "hidden"})
+    )
     assert "hidden" not in text
 
 

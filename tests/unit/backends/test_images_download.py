@@ -13,7 +13,7 @@ import pytest
 
 from crib.backends.images.worker import download
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure
-from crib.backends.images.worker.download import Bandwidth, BlobDownload, Terms
+from crib.backends.images.worker.download import BlobDownload, SharedRate, TransferTerms
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import Unavailable
 from crib.model.image_settings import TransferSettings
@@ -44,7 +44,7 @@ def spool() -> Iterator[Spool]:
 def fetching(
     spool: Spool, client: FakeClient, limits: TransferSettings = LIMITS, told: list[str] | None = None
 ) -> BlobDownload:
-    terms = Terms(limits, Bandwidth(), [].append if told is None else told.append)
+    terms = TransferTerms(limits, SharedRate(), [].append if told is None else told.append)
     return BlobDownload(client, spool, terms, client.blob_hosts())
 
 
@@ -187,10 +187,10 @@ def test_a_pull_that_only_drips_fails_with_its_rate_and_host(spool: Spool) -> No
 
 def test_a_host_that_our_own_bandwidth_limit_slows_down_is_not_to_blame(spool: Spool) -> None:
     limits = dataclasses.replace(LIMITS, stall_timeout=20.0, min_rate=8192)
-    bandwidth = Bandwidth()
+    bandwidth = SharedRate()
     bandwidth.rate = 4096
     client = FakeClient(FakeHost(BLOB))
-    terms = Terms(limits, bandwidth, [].append)
+    terms = TransferTerms(limits, bandwidth, [].append)
     without_waiting(BlobDownload(client, spool, terms, client.blob_hosts()).run())
     assert spool.is_right()
 
@@ -217,7 +217,7 @@ async def test_only_what_is_missing_is_asked_for() -> None:
 
 
 def test_the_bandwidth_is_shared_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    bandwidth = Bandwidth()
+    bandwidth = SharedRate()
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:

@@ -16,13 +16,13 @@ from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     MAX_MESSAGE,
     Cancel,
-    Channel,
     Failed,
     File,
     NeedFile,
     Step,
     ToDaemon,
     ToWorker,
+    WorkerChannel,
     daemon_decoder,
     worker_decoder,
 )
@@ -47,7 +47,7 @@ class Daemon:
     def __init__(self, sock: socket.socket) -> None:
         self.messages: asyncio.Queue[ToDaemon] = asyncio.Queue()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.channel: Channel[ToDaemon] = Channel(
+        self.channel: WorkerChannel[ToDaemon] = WorkerChannel(
             sock,
             daemon_decoder(),
             lambda message, _: self.messages.put_nowait(message),
@@ -80,7 +80,7 @@ async def test_a_channel_that_cannot_keep_what_comes_ends(
 async def test_messages_and_descriptors_arrive_in_order(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     got: asyncio.Queue[tuple[ToWorker, int | None]] = asyncio.Queue()
-    worker: Channel[ToWorker] = Channel(
+    worker: WorkerChannel[ToWorker] = WorkerChannel(
         pair[1], worker_decoder(), lambda message, fd: got.put_nowait((message, fd)), lambda _: None
     )
     daemon = Daemon(pair[0])

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
-from crib.backends.network.networks import open_network
+from crib.backends.network.networks import Host, open_network
 from crib.backends.network.runtime_config import (
+    Bandwidth,
     bandwidth_of,
     of_further_network,
     parse_rate,
@@ -43,7 +43,7 @@ async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp
     handlers = {"crun": HandlerSettings(), "kata": HandlerSettings(cni_conf_dir=str(tmp_path / "kata.d"))}
     settings = NetworkSettings(cni_conf_dir=str(tmp_path / "net.d"), ready_timeout=0.0)
     paths = Paths(data=str(tmp_path), state=str(tmp_path))
-    network = open_network(settings, paths, sqlite3.connect(":memory:"), handlers)
+    network = open_network(settings, Host(paths, sqlite3.connect(":memory:"), handlers))
     for conf_dir, looked_in in (("", "net.d"), (str(tmp_path / "kata.d"), "kata.d")):
         with pytest.raises(Unavailable, match=f"{POD}: cannot read {tmp_path / looked_in}"):
             await network.attach(pod(conf_dir=conf_dir), lambda _name, _detail: nullcontext())
@@ -120,13 +120,14 @@ def test_a_mode_is_refused_while_pods_hold_something_of_the_other_one(
             book.reserve(POD, "shop/web")
         else:
             results.write(POD, [kept()])
-        open_network(NetworkSettings(mode=other), paths, connection)
+        network = open_network(NetworkSettings(mode=other), Host(paths, connection))
+        assert network.shared == {"bridge": "bridge crib0 and its rules", "cni": ""}[other]
         with pytest.raises(InvalidRequest, match=f"1 pods hold something of {other}") as refused:
-            open_network(NetworkSettings(mode=mode), paths, connection)
+            open_network(NetworkSettings(mode=mode), Host(paths, connection))
         assert refused.value.field == "network.mode"
         book.release(POD)
         results.remove(POD)
-        open_network(NetworkSettings(mode=mode), paths, connection)
+        open_network(NetworkSettings(mode=mode), Host(paths, connection))
 
 
 def test_a_pod_tells_plugins_its_name_in_the_usual_words() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from crib.backends.network.cni.conf_dir import ConfDirectory
-from crib.backends.network.cni.conf_template import FILE_NAME, RANGES, fields_of, ranges_of, write_conf
+from crib.backends.network.cni.conf_template import FILE_NAME, fields_of, write_conf
+from crib.backends.network.pod_ranges import RANGES, ranges_of
 from crib.model.errors import Broken, InvalidRequest
 
 TEMPLATE = """{

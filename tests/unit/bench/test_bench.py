@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from crib.bench import floors, lives, memory, report
 from crib.bench import session as bench_session
-from crib.bench.app import BenchOptions, Part
 from crib.bench.figures import Samples, figures, percentile
 from crib.bench.image import write_archive
-from crib.bench.target import Target, parse_named, peer_pid
+from crib.bench.options import BenchOptions, BenchPart
+from crib.bench.target import BenchTarget, parse_named, peer_pid
 from crib.client import Connection
 from crib.client.errors import ClientError
 from tests.unit.client.fake_runtime import World, serve
@@ -80,7 +80,7 @@ def test_the_archive_is_a_docker_archive_with_one_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parent", ["/pods/pod{uid}", "kubepods-pod{uid}.slice"])
 async def test_each_pod_has_a_cgroup_parent_of_its_own_at_one_level(parent: str, tmp_path: Path) -> None:
     connection = Connection(f"unix://{tmp_path}/s")
-    target = Target("a", connection, str(tmp_path), "image", cgroup_parent=parent)
+    target = BenchTarget("a", connection, str(tmp_path), "image", cgroup_parent=parent)
     first, second = (target.sandbox_config() for _ in range(2))
     await connection.close()
     assert first.linux.cgroup_parent != second.linux.cgroup_parent
@@ -151,7 +151,7 @@ async def test_a_run_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     server = await serve(f"{tmp_path}/s", world)
     world.add_image("localhost/crib-bench:latest")
     world.exec_reply.exit_code = 1
-    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], only=[Part.LIFECYCLE])
+    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], only=[BenchPart.LIFECYCLE])
     with pytest.raises(ClientError, match="a: true exited with 1"):
         await bench_session.run(options, "unused")
     await server.stop(None)

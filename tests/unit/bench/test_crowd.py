@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from crib.bench import crowd
-from crib.bench.app import CrowdOptions, CrowdPart
 from crib.bench.callers import Order
 from crib.bench.crowd import CallerProcess
+from crib.bench.options import CrowdOptions, CrowdPart
 from crib.client.errors import ClientError
 from tests.fakes.world import bounded
 from tests.unit.client.fake_runtime import World, serve

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crib.bench import memory, pull_round, pulls, turns
-from crib.bench.app import PullOptions
+from crib.bench.options import PullBenchOptions
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
@@ -33,7 +33,7 @@ async def test_a_run_measures_each_runtime_and_leaves_images_as_they_were(
     worlds = [World(), World()]
     servers = [await serve(f"{tmp_path}/{number}", world) for number, world in enumerate(worlds)]
     worlds[0].add_image("reg/dir/big:1")
-    options = PullOptions(
+    options = PullBenchOptions(
         ["reg/dir/big:1", "reg/zstd:1"],
         endpoints=[f"a={tmp_path}/0", f"b={tmp_path}/1"],
         number=2,
@@ -62,7 +62,7 @@ async def test_a_run_measures_each_runtime_and_leaves_images_as_they_were(
 async def test_an_image_is_cold_before_each_pull_that_is_called_so(tmp_path: Path) -> None:
     world = World()
     server = await serve(f"{tmp_path}/s", world)
-    await pulls.run(PullOptions(["reg/a:1"], number=1), f"{tmp_path}/s")
+    await pulls.run(PullBenchOptions(["reg/a:1"], number=1), f"{tmp_path}/s")
     await server.stop(None)
     words = [call.split()[0] for call in world.calls]
     assert words == [
@@ -80,7 +80,7 @@ async def test_a_pull_that_fails_ends_the_run_and_leaves_nothing(
     world = World()
     server = await serve(f"{tmp_path}/s", world)
     with pytest.raises(NotFound, match="no image reg/missing:1 in the registry"):
-        await pulls.run(PullOptions(["reg/missing:1"]), f"{tmp_path}/s")
+        await pulls.run(PullBenchOptions(["reg/missing:1"]), f"{tmp_path}/s")
     await server.stop(None)
     assert not world.images
     assert "is not as it was" not in capsys.readouterr().err
@@ -92,12 +92,12 @@ async def test_an_image_that_others_need_is_left_alone(tmp_path: Path) -> None:
     image_id = world.add_image("reg/a:1")
     world.images[image_id].repo_tags.append("reg/b:1")
     with pytest.raises(ClientError, match="crib: reg/a:1 has other names too"):
-        await pulls.run(PullOptions(["reg/a:1"]), f"{tmp_path}/s")
+        await pulls.run(PullBenchOptions(["reg/a:1"]), f"{tmp_path}/s")
     del world.images[image_id].repo_tags[1]
     world.containers["c1"] = cri.ContainerStatus(id="c1", image=cri.ImageSpec(image=image_id))
     world.owner["c1"] = "pod"
     with pytest.raises(ClientError, match="crib: reg/a:1 is used by container c1"):
-        await pulls.run(PullOptions(["reg/a:1"]), f"{tmp_path}/s")
+        await pulls.run(PullBenchOptions(["reg/a:1"]), f"{tmp_path}/s")
     await server.stop(None)
     assert not [call for call in world.calls if call.startswith("RemoveImage")]
 
@@ -110,7 +110,7 @@ async def test_the_same_image_under_another_name_is_left_alone(
     monkeypatch.setattr("zlib.crc32", lambda _: 1)
     world.add_image("reg/other:1", 1)
     with pytest.raises(ClientError, match="is here under another name already"):
-        await pulls.run(PullOptions(["reg/a:1"]), f"{tmp_path}/s")
+        await pulls.run(PullBenchOptions(["reg/a:1"]), f"{tmp_path}/s")
     await server.stop(None)
     assert not [call for call in world.calls if call.startswith("RemoveImage")]
 
@@ -118,7 +118,7 @@ async def test_the_same_image_under_another_name_is_left_alone(
 async def test_an_interrupted_pull_is_waited_for_and_its_image_removed(tmp_path: Path) -> None:
     world = World()
     server = await serve(f"{tmp_path}/s", world)
-    bench = pulls.PullBench(PullOptions(["reg/a:1"]), f"{tmp_path}/s")
+    bench = pulls.PullBench(PullBenchOptions(["reg/a:1"]), f"{tmp_path}/s")
     running = asyncio.ensure_future(bench.run())
     async with asyncio.timeout(BOUND):
         while not world.pull_requests:

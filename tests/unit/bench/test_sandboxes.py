@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from crib.bench import session as bench_session
-from crib.bench.app import BenchOptions, Part
 from crib.bench.cni_floor import CniFloor
 from crib.bench.floors import FloorError
+from crib.bench.options import BenchOptions, BenchPart
 from tests.unit.client.fake_runtime import World, serve
 
 PLUGINS = "/usr/lib/cni"
@@ -25,7 +25,7 @@ async def test_sandboxes_are_timed_phase_by_phase_and_leave_nothing(
     world.add_image("localhost/crib-bench:latest")
     monkeypatch.setattr(bench_session, "LIVES", {2: 5})
     out = tmp_path / "figures.json"
-    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], rounds=2, only=[Part.SANDBOXES], json=str(out))
+    options = BenchOptions(endpoints=[f"a={tmp_path}/s"], rounds=2, only=[BenchPart.SANDBOXES], json=str(out))
     await bench_session.run(options, "unused")
     await server.stop(None)
     counts = {row["metric"]: row["count"] for row in json.loads(out.read_text())["results"]}

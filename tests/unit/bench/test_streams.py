@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from crib.bench import flows, streams
-from crib.bench.app import StreamPart, StreamsOptions
 from crib.bench.flows import ChannelCounter, Counter, ExecFlood, SpdyCounter
+from crib.bench.options import StreamPart, StreamsOptions
 from crib.client.errors import ClientError, RuntimeFailure
 from crib.model.streams import AttachRequest
 from crib.wire.spdy import frames

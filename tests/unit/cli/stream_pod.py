@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
 from tests.unit.streaming.lab import BOUND, Lab
@@ -25,7 +25,7 @@ CRIB = (sys.executable, "-c", "from crib.cli.app import main; main()")
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, *, tty: bool = False) -> AsyncIterator[tuple[Session, World, Lab]]:
+async def serving(directory: Path, *, tty: bool = False) -> AsyncIterator[tuple[CliSession, World, Lab]]:
     """Pod `web` with the container `box`."""
     world, lab = World(), Lab(tty=tty)
     world.lab = await lab.start()
@@ -37,7 +37,7 @@ async def serving(directory: Path, *, tty: bool = False) -> AsyncIterator[tuple[
     status.metadata.name = "box"
     world.containers[lab.box.id], world.owner[lab.box.id] = status, pod.id
     server = await serve(f"{directory}/s", world)
-    yield Session(f"unix://{directory}/s", f"{directory}/pods"), world, lab
+    yield CliSession(f"unix://{directory}/s", f"{directory}/pods"), world, lab
     await server.stop(None)
     await lab.stop()
 
@@ -45,7 +45,7 @@ async def serving(directory: Path, *, tty: bool = False) -> AsyncIterator[tuple[
 class Terminal:
     """`crib` on a terminal of its own; the test is the person."""
 
-    def __init__(self, session: Session, *words: str) -> None:
+    def __init__(self, session: CliSession, *words: str) -> None:
         self.fd, self._end = pty.openpty()
         self.resize(101, 33, tell=False)
         self._before = termios.tcgetattr(self._end)
@@ -98,7 +98,7 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(session: Session, *words: str) -> Iterator[Terminal]:
+def terminal(session: CliSession, *words: str) -> Iterator[Terminal]:
     made = Terminal(session, *words)
     try:
         yield made
@@ -107,7 +107,7 @@ def terminal(session: Session, *words: str) -> Iterator[Terminal]:
 
 
 async def crib(
-    session: Session, *words: str, stdin: bytes | BinaryIO = b""
+    session: CliSession, *words: str, stdin: bytes | BinaryIO = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """`crib` to its end, with pipes."""
     source = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}

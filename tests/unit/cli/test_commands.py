@@ -27,7 +27,7 @@ from crib.cli import (
     run,
     timeline,
 )
-from crib.cli.session import CommandError, Session
+from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.node.v1 import node_pb2
@@ -58,9 +58,9 @@ def world() -> World:
 
 
 @pytest.fixture
-async def session(world: World, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(world: World, tmp_path: Path) -> AsyncIterator[CliSession]:
     server = await serve(f"{tmp_path}/s", world)
-    yield Session(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
+    yield CliSession(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
     await server.stop(None)
 
 
@@ -77,9 +77,9 @@ def write(tmp_path: Path, init: int = 0, command: str = "sleep", image: str = "l
 
 
 async def test_run_makes_the_pod_in_order_and_says_so(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     assert world.calls == [
         "RunPodSandbox",
         "CreateContainer page",
@@ -101,50 +101,50 @@ async def test_run_makes_the_pod_in_order_and_says_so(
 
 
 async def test_run_in_json_gives_ids(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest], output=options.Format.JSON))
+    await run.run(session, options.RunCommandOptions([manifest], output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["id"] in world.pods
     assert set(found[0]["containers"]) == {"page", "server"}
 
 
 async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_lines(
-    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(CommandError, match="pod default/web: init container page exited with 3"):
-        await run.run(session, options.RunOptions([write(tmp_path, init=3)]))
+        await run.run(session, options.RunCommandOptions([write(tmp_path, init=3)]))
     assert "  page: something is wrong?[2J?\n" in capsys.readouterr().err
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
 
 async def test_a_container_that_cannot_start_is_named_and_the_pod_taken_back(
-    session: Session, world: World, tmp_path: Path
+    session: CliSession, world: World, tmp_path: Path
 ) -> None:
     with pytest.raises(ClientError, match="container server: crun start: no such file"):
-        await run.run(session, options.RunOptions([write(tmp_path, command="fail")]))
+        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
 
 async def test_keep_leaves_a_failed_pod(
-    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ClientError):
-        await run.run(session, options.RunOptions([write(tmp_path, command="fail")], keep=True))
+        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")], keep=True))
     assert len(world.pods) == 1
     assert "kept pod default/web" in capsys.readouterr().err
 
 
 async def test_a_name_that_is_taken_is_refused_unless_replaced(
-    session: Session, world: World, manifest: str
+    session: CliSession, world: World, manifest: str
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     first = next(iter(world.pods))
     with pytest.raises(CommandError, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
-        await run.run(session, options.RunOptions([manifest]))
-    await run.run(session, options.RunOptions([manifest], replace=True))
+        await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
     assert len(world.pods) == 1
     assert world.stop_timeouts[0] == 4
@@ -152,9 +152,9 @@ async def test_a_name_that_is_taken_is_refused_unless_replaced(
 
 
 async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
-    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([write(tmp_path, image="reg/new:1")]))
+    await run.run(session, options.RunCommandOptions([write(tmp_path, image="reg/new:1")]))
     err = capsys.readouterr().err
     assert err.count("pulling reg/new:1") == 1
     assert "pulled reg/new:1 in " in err
@@ -166,11 +166,11 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
     with pytest.raises(
         CommandError, match="container a: image reg/absent:1 is not on this node and its policy is Never"
     ):
-        await run.run(session, options.RunOptions([str(path)]))
+        await run.run(session, options.RunCommandOptions([str(path)]))
 
 
 async def test_run_as_non_root_is_checked_against_the_image(
-    session: Session, world: World, tmp_path: Path
+    session: CliSession, world: World, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -178,12 +178,12 @@ async def test_run_as_non_root_is_checked_against_the_image(
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
     )
     with pytest.raises(CommandError, match="container a: runAsNonRoot: the image runs as root"):
-        await run.run(session, options.RunOptions([str(path)]))
+        await run.run(session, options.RunCommandOptions([str(path)]))
     assert not world.pods
 
 
 async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
-    session: Session, world: World, tmp_path: Path
+    session: CliSession, world: World, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
@@ -192,24 +192,24 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
         f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
     )
     with pytest.raises(CommandError, match=f"volume h: {path} is not a Directory"):
-        await run.run(session, options.RunOptions([str(path)]))
+        await run.run(session, options.RunCommandOptions([str(path)]))
     assert not world.calls
     assert not Path(session.pods_dir).exists()
 
 
 async def test_a_dry_run_shows_the_requests_and_makes_nothing(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest], dry_run=True, output=options.Format.JSON))
+    await run.run(session, options.RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
 
 
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
         await lifecycle.remove(session, options.RmOptions(["web"]))
     with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
@@ -222,8 +222,8 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     assert os.listdir(session.pods_dir) == []
 
 
-async def test_rm_all_with_force_removes_everything(session: Session, world: World, manifest: str) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+async def test_rm_all_with_force_removes_everything(session: CliSession, world: World, manifest: str) -> None:
+    await run.run(session, options.RunCommandOptions([manifest]))
     with pytest.raises(CommandError, match="name the pods to remove"):
         await lifecycle.remove(session, options.RmOptions())
     await lifecycle.remove(session, options.RmOptions(force=True, every=True))
@@ -231,7 +231,7 @@ async def test_rm_all_with_force_removes_everything(session: Session, world: Wor
 
 
 async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
-    session: Session, world: World, tmp_path: Path
+    session: CliSession, world: World, tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -243,9 +243,9 @@ async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
 
 
 async def test_pods_and_ps_are_tables_or_documents(
-    session: Session, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     capsys.readouterr()
     await listing.pods(session, options.PodsOptions())
     head, row = capsys.readouterr().out.splitlines()
@@ -262,7 +262,7 @@ async def test_pods_and_ps_are_tables_or_documents(
 
 
 async def test_images_are_listed_pulled_imported_and_removed(
-    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await listing.images(session, options.ImagesOptions(digests=True))
     assert "localhost/demo:1" in capsys.readouterr().out
@@ -280,9 +280,9 @@ async def test_images_are_listed_pulled_imported_and_removed(
 
 
 async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
-    session: Session, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
+    session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     capfdbinary.readouterr()
     world.exec_reply = cri.ExecSyncResponse(stdout=b"out\xff", stderr=b"err", exit_code=7)
     code = await execute.execute(session, options.ExecOptions("web", ["ls", "-l"], "server", 5))
@@ -293,9 +293,9 @@ async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
 
 
 async def test_logs_of_a_container_that_has_ended_follow_nothing(
-    session: Session, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    session: CliSession, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunOptions([write(tmp_path)]))
+    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
     capfdbinary.readouterr()
     await logs.logs(session, options.LogsOptions("web", "page", follow=True))
     assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
@@ -308,9 +308,9 @@ async def test_logs_of_a_container_that_has_ended_follow_nothing(
 
 
 async def test_following_a_log_ends_when_the_container_exits(
-    session: Session, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
+    session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -338,9 +338,9 @@ def test_since_that_is_neither_is_wrong_usage() -> None:
 
 
 async def test_inspect_opens_the_json_of_info(
-    session: Session, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunOptions([manifest]))
+    await run.run(session, options.RunCommandOptions([manifest]))
     capsys.readouterr()
     await inspection.inspect(session, options.InspectOptions("web", output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)["info"] == {"info": {"runtime": "fake"}}
@@ -353,7 +353,7 @@ async def test_inspect_opens_the_json_of_info(
 
 
 async def test_info_shows_conditions_without_control_characters(
-    session: Session, capsys: pytest.CaptureFixture[str]
+    session: CliSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await info.info(session, options.InfoOptions())
     out = capsys.readouterr().out
@@ -366,7 +366,7 @@ async def test_info_of_another_runtime_is_what_the_cri_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = await serve(f"{tmp_path}/other", World(), node=False)
-    await info.info(Session(f"{tmp_path}/other"), options.InfoOptions())
+    await info.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
     await server.stop(None)
     assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
 
@@ -400,7 +400,7 @@ def test_a_timeline_that_names_itself_as_parent_still_ends() -> None:
     assert timeline.chart(node_pb2.TimelineResponse(), 80) == ["no stages were recorded"]
 
 
-async def crib(session: Session, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+async def crib(session: CliSession, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "CRIB_ENDPOINT": session.endpoint, "CRIB_PODS_DIR": session.pods_dir}
     return await asyncio.to_thread(
         subprocess.run,
@@ -415,7 +415,7 @@ async def crib(session: Session, *words: str, stdin: str = "") -> subprocess.Com
 
 
 async def test_the_program_ends_with_the_right_code_and_one_line(
-    session: Session, world: World, manifest: str, tmp_path: Path
+    session: CliSession, world: World, manifest: str, tmp_path: Path
 ) -> None:
     done = await crib(session, "run", manifest)
     assert (done.returncode, done.stderr) == (0, "")
@@ -435,7 +435,9 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
 
 
-async def test_an_interrupted_run_takes_the_pod_back(session: Session, world: World, tmp_path: Path) -> None:
+async def test_an_interrupted_run_takes_the_pod_back(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
     path = write(tmp_path).replace("web.yaml", "hang.yaml")
     text = POD.replace('[exit, "INIT"]', "[sleep]").replace("COMMAND", "sleep")
     Path(path).write_text(text)
@@ -453,7 +455,7 @@ async def test_an_interrupted_run_takes_the_pod_back(session: Session, world: Wo
     assert os.listdir(session.pods_dir) == []
 
 
-async def test_help_is_fast_enough_to_type(session: Session) -> None:
+async def test_help_is_fast_enough_to_type(session: CliSession) -> None:
     done = await crib(session, "--help")
     assert done.returncode == 0
     for name in ("run", "logs", "exec", "import", "timeline", "bench"):

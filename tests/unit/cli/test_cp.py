@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crib.cli import copy, options
-from crib.cli.copy import Place, parse
-from crib.cli.session import CommandError, Session
+from crib.cli.copy import CopySide, parse
+from crib.cli.session import CliSession, CommandError
 from tests.hostile_layers import symlink
 from tests.images import Entry, directory, layer_tar
 from tests.unit.cli.stream_pod import crib, serving
@@ -18,7 +18,7 @@ from tests.unit.client.fake_runtime import World
 from tests.unit.client.tar_scripts import Unpacking, tar_that
 from tests.unit.streaming.lab import Lab
 
-Served = tuple[Session, World, Lab]
+Served = tuple[CliSession, World, Lab]
 TREE = layer_tar([directory("./t"), Entry("./t/a", b"x"), Entry("./t/b", b"y" * 1000)])
 
 
@@ -94,16 +94,16 @@ async def test_a_source_that_is_not_there_is_told(served: Served, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("web:/x", Place("web", "/x")),
-        ("default/web:x", Place("default/web", "x")),
-        ("web:a:b", Place("web", "a:b")),
-        ("/x:y", Place("", "/x:y")),
-        ("./x:y", Place("", "./x:y")),
-        ("x", Place("", "x")),
-        ("-", Place("", "-")),
+        ("web:/x", CopySide("web", "/x")),
+        ("default/web:x", CopySide("default/web", "x")),
+        ("web:a:b", CopySide("web", "a:b")),
+        ("/x:y", CopySide("", "/x:y")),
+        ("./x:y", CopySide("", "./x:y")),
+        ("x", CopySide("", "x")),
+        ("-", CopySide("", "-")),
     ],
 )
-def test_a_colon_makes_it_the_pods(text: str, place: Place) -> None:
+def test_a_colon_makes_it_the_pods(text: str, place: CopySide) -> None:
     assert parse(text) == place
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 from tests.unit.cli.stream_pod import CRIB, serving
 from tests.unit.client.fake_runtime import World
 from tests.unit.streaming.lab import BOUND, Command, Lab, cat
 
-Served = tuple[Session, World, Lab]
+Served = tuple[CliSession, World, Lab]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def speak(command: Command) -> int:
 
 
 async def shut(
-    session: Session, redirection: str, *words: str, stdin: bytes = b"input"
+    session: CliSession, redirection: str, *words: str, stdin: bytes = b"input"
 ) -> subprocess.CompletedProcess[bytes]:
     """`crib` with a standard stream shut."""
     return await asyncio.to_thread(
@@ -45,7 +45,7 @@ async def shut(
     )
 
 
-async def unread(session: Session, *words: str, read: int = 0) -> tuple[int, bytes]:
+async def unread(session: CliSession, *words: str, read: int = 0) -> tuple[int, bytes]:
     """`crib` with a standard output whose reader goes when it has read so much: exit code, standard error."""
     return await asyncio.to_thread(_unread, [*CRIB, "-e", session.endpoint, *words], read)
 

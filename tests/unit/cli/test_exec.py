@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from crib.cli import execute, options
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 from crib.client.errors import RuntimeFailure
 from crib.model.errors import Broken
 from tests.unit.cli.stream_pod import crib, serving, terminal
 from tests.unit.client.fake_runtime import World
 from tests.unit.streaming.lab import BOUND, Command, Lab, cat, forever, until
 
-Served = tuple[Session, World, Lab]
+Served = tuple[CliSession, World, Lab]
 
 
 @pytest.fixture

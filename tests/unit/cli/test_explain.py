@@ -11,7 +11,7 @@ import pytest
 from crib.cli import explain
 from crib.cli.options import ExplainSpecOptions, Format
 from crib.cli.origin_rows import origin_of, rows
-from crib.cli.session import CommandError, Session
+from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import Ambiguous, NotFound, NotOffered
 from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
@@ -61,9 +61,9 @@ def world() -> World:
 
 
 @pytest.fixture
-async def session(world: World, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(world: World, tmp_path: Path) -> AsyncIterator[CliSession]:
     server = await serve(f"{tmp_path}/s", world)
-    yield Session(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
+    yield CliSession(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
     await server.stop(None)
 
 
@@ -73,7 +73,7 @@ def manifest(tmp_path: Path) -> str:
     return str(tmp_path / "web.yaml")
 
 
-async def run_pod(session: Session, name: str, *containers: str, uid: str = "") -> pods.Pod:
+async def run_pod(session: CliSession, name: str, *containers: str, uid: str = "") -> pods.Pod:
     async with session.connect() as connection:
         config = pb.PodSandboxConfig(metadata={"name": name, "namespace": "default", "uid": uid or name})
         configs = [
@@ -111,7 +111,7 @@ def test_the_longest_pointer_names_the_origin_and_long_values_are_cut() -> None:
 
 
 async def test_every_container_of_a_manifest_is_asked_for_as_it_would_be_made(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, other = world.add_image("reg/a:1"), world.add_image("reg/b:1", 2, uid=7)
     await explain.explain(session, ExplainSpecOptions(manifest, output=Format.JSON))
@@ -132,7 +132,7 @@ async def test_every_container_of_a_manifest_is_asked_for_as_it_would_be_made(
 
 
 async def test_one_container_is_shown_as_a_table_without_control_characters(
-    session: Session, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.add_image("reg/a:1")
     world.add_image("reg/b:1", 2)
@@ -145,7 +145,7 @@ async def test_one_container_is_shown_as_a_table_without_control_characters(
 
 
 async def test_an_image_that_is_not_here_is_named_and_not_pulled(
-    session: Session, world: World, manifest: str
+    session: CliSession, world: World, manifest: str
 ) -> None:
     world.add_image("reg/a:1")
     with pytest.raises(CommandError, match=r"container other: image reg/b:1 is not on this node"):
@@ -154,7 +154,7 @@ async def test_an_image_that_is_not_here_is_named_and_not_pulled(
 
 
 async def test_a_pods_containers_or_one_of_them_are_asked_for_by_id(
-    session: Session, world: World, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pod = await run_pod(session, "web", "one", "two")
     await run_pod(session, "bare")
@@ -177,5 +177,5 @@ async def test_another_runtime_does_not_offer_it(world: World, tmp_path: Path, m
     world.add_image("reg/b:1", 2)
     server = await serve(f"{tmp_path}/other", world, node=False)
     with pytest.raises(NotOffered):
-        await explain.explain(Session(f"unix://{tmp_path}/other"), ExplainSpecOptions(manifest))
+        await explain.explain(CliSession(f"unix://{tmp_path}/other"), ExplainSpecOptions(manifest))
     await server.stop(None)

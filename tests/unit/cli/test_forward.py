@@ -15,7 +15,7 @@ import pytest
 
 from crib.cli import forward, options
 from crib.cli.forward import Spec, parse
-from crib.cli.session import CommandError, Session
+from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound
 from crib.wire.portforward import Target
 from tests.unit.cli.stream_pod import CRIB, serving
@@ -23,7 +23,7 @@ from tests.unit.client.fake_runtime import World
 from tests.unit.streaming.lab import BOUND, Lab, until
 from tests.unit.streaming.lab import Target as PodEnd
 
-Served = tuple[Session, World, Lab]
+Served = tuple[CliSession, World, Lab]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ class Shown:
 
 @contextlib.asynccontextmanager
 async def forwarding(
-    session: Session, capture: pytest.CaptureFixture[str], *specs: str
+    session: CliSession, capture: pytest.CaptureFixture[str], *specs: str
 ) -> AsyncIterator[Shown]:
     shown = Shown(capture)
     running = asyncio.ensure_future(forward.forward(session, options.ForwardOptions("web", list(specs))))

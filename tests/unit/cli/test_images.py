@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crib.cli import credentials, image_check, images, options, progress, registry
-from crib.cli.session import CommandError, Session
+from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound, NotOffered, RuntimeFailure
 from crib.stubs.node.v1.node_pb2 import CheckProgress, ExplainRegistryResponse, RegistryHost
 from tests.unit.client.fake_runtime import World, serve
@@ -22,17 +22,17 @@ def world() -> World:
 
 
 @pytest.fixture
-async def session(world: World, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(world: World, tmp_path: Path) -> AsyncIterator[CliSession]:
     server = await serve(f"{tmp_path}/s", world)
-    yield Session(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
+    yield CliSession(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
     await server.stop(None)
 
 
 @pytest.fixture
-async def other(world: World, tmp_path: Path) -> AsyncIterator[Session]:
+async def other(world: World, tmp_path: Path) -> AsyncIterator[CliSession]:
     """A runtime without crib's Node service."""
     server = await serve(f"{tmp_path}/other", world, node=False)
-    yield Session(f"unix://{tmp_path}/other", pods_dir=f"{tmp_path}/pods")
+    yield CliSession(f"unix://{tmp_path}/other", pods_dir=f"{tmp_path}/pods")
     await server.stop(None)
 
 
@@ -41,7 +41,7 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 async def test_a_pull_without_a_terminal_tells_host_layers_and_end_in_lines(
-    session: Session, capsys: pytest.CaptureFixture[str]
+    session: CliSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await images.pull(session, options.PullOptions(["reg/a:1"], platform="linux/arm64"))
     said = capsys.readouterr()
@@ -59,7 +59,7 @@ async def test_a_pull_without_a_terminal_tells_host_layers_and_end_in_lines(
 
 
 async def test_credentials_come_from_standard_input(
-    session: Session, other: Session, world: World, monkeypatch: pytest.MonkeyPatch
+    session: CliSession, other: CliSession, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "secret\r\n")
     await images.pull(session, options.PullOptions(["reg/a:1"], user="me", password_stdin=True))
@@ -71,7 +71,7 @@ async def test_credentials_come_from_standard_input(
 
 
 async def test_a_typed_password_is_not_echoed(
-    session: Session, world: World, monkeypatch: pytest.MonkeyPatch
+    session: CliSession, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
@@ -113,7 +113,7 @@ def test_the_registry_of_a_name_is_its_first_part_if_that_is_a_host(name: str, h
 
 
 async def test_a_platform_is_refused_where_the_runtime_would_not_heed_it(
-    other: Session, world: World
+    other: CliSession, world: World
 ) -> None:
     with pytest.raises(NotOffered, match="takes no platform: it pulls for its own"):
         await images.pull(other, options.PullOptions(["reg/a:1"], platform="linux/arm64"))
@@ -121,7 +121,7 @@ async def test_a_platform_is_refused_where_the_runtime_would_not_heed_it(
 
 
 async def test_watching_ends_with_the_pull_and_says_when_there_is_none(
-    session: Session, world: World, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = options.PullOptions(["reg/a:1"], watch=True)
     with pytest.raises(CommandError, match="nobody is pulling reg/a:1 now"):
@@ -139,7 +139,7 @@ def host(url: str, **fields: object) -> RegistryHost:
 
 
 async def test_explain_is_a_table_of_hosts_in_their_order(
-    session: Session, world: World, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror = host(
         "https://mirror.example/v2",
@@ -173,7 +173,7 @@ def test_plain_http_is_seen(url: str, text: str) -> None:
 
 
 async def test_a_check_tells_what_is_damaged_and_fails_while_damage_remains(
-    session: Session, world: World, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image_id = world.add_image("reg/a:1", 0xABC << 240)
     world.checked = [
@@ -199,7 +199,7 @@ async def test_a_check_tells_what_is_damaged_and_fails_while_damage_remains(
 
 
 async def test_a_check_without_damage_succeeds(
-    session: Session, world: World, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.checked = [CheckProgress(layer_digest="sha256:aa"), CheckProgress(finished=True, layers=1)]
     assert await image_check.check(session, options.CheckOptions()) == 0
@@ -213,7 +213,7 @@ async def test_a_check_without_damage_succeeds(
 
 
 async def test_an_export_names_its_archive_and_overwrites_nothing(
-    session: Session, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.add_image("reg/a:1")
     path = f"{tmp_path}/out.tar"

@@ -16,7 +16,7 @@ from crib.cli.options import (
     NetworkInspectOptions,
     NetworkListOptions,
 )
-from crib.cli.session import Session
+from crib.cli.session import CliSession
 from crib.client.errors import Ambiguous, NotFound, NotOffered, WrongState
 from crib.stubs.node.v1 import node_pb2 as node
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -54,14 +54,14 @@ def world() -> NetworkWorld:
 
 
 @pytest.fixture
-async def session(world: NetworkWorld, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(world: NetworkWorld, tmp_path: Path) -> AsyncIterator[CliSession]:
     server = await serve_networks(f"{tmp_path}/s", world)
-    yield Session(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
+    yield CliSession(f"unix://{tmp_path}/s", pods_dir=f"{tmp_path}/pods")
     await server.stop(None)
 
 
 async def test_networks_are_listed_as_columns_or_documents(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await network.list_networks(session, NetworkListOptions())
     assert capsys.readouterr().out.splitlines() == [
@@ -77,7 +77,7 @@ async def test_networks_are_listed_as_columns_or_documents(
 
 @pytest.mark.parametrize("name", ["web", "default/web", "aa01"])
 async def test_a_pods_network_is_drawn_by_name_or_id(
-    session: Session, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    session: CliSession, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     await network.inspect(session, NetworkInspectOptions(name))
@@ -87,7 +87,7 @@ async def test_a_pods_network_is_drawn_by_name_or_id(
 
 
 async def test_a_pods_network_is_a_document_too(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await network.inspect(session, NetworkInspectOptions("web", Format.JSON))
     found = json.loads(capsys.readouterr().out)
@@ -97,7 +97,7 @@ async def test_a_pods_network_is_a_document_too(
     assert "\nnetns: /run/netns\n" in capsys.readouterr().out
 
 
-async def test_names_that_fit_no_pod_or_several_are_refused(session: Session) -> None:
+async def test_names_that_fit_no_pod_or_several_are_refused(session: CliSession) -> None:
     with pytest.raises(NotFound, match="there is no pod 'nosuch'"):
         await network.inspect(session, NetworkInspectOptions("nosuch"))
     with pytest.raises(Ambiguous, match="more than one pod"):
@@ -105,7 +105,7 @@ async def test_names_that_fit_no_pod_or_several_are_refused(session: Session) ->
 
 
 async def test_a_check_writes_a_line_for_each_pod_and_fails_while_a_problem_remains(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.found = [
         node.NetworkCheck(pod_sandbox_id=WEB, pod="default/web"),
@@ -127,7 +127,7 @@ async def test_a_check_writes_a_line_for_each_pod_and_fails_while_a_problem_rema
 
 
 async def test_a_check_as_a_document_ends_the_same(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.found = [node.NetworkCheck(pod_sandbox_id=WEB, pod="default/web", problem="torn")]
     assert await network.check(session, NetworkCheckOptions(output=Format.JSON)) == 1
@@ -138,13 +138,13 @@ async def test_a_check_as_a_document_ends_the_same(
     assert capsys.readouterr().out == "[]\n"
 
 
-async def test_a_check_of_no_pod_says_so(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_check_of_no_pod_says_so(session: CliSession, capsys: pytest.CaptureFixture[str]) -> None:
     assert await network.check(session, NetworkCheckOptions()) == 0
     assert capsys.readouterr() == ("", "no ready pod has a network of its own\n")
 
 
 async def test_what_was_released_is_told(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await network.collect(session, NetworkGcOptions())
     assert capsys.readouterr() == ("", "nothing to release\n")
@@ -158,7 +158,7 @@ async def test_what_was_released_is_told(
 
 
 async def test_the_bridge_is_removed_when_no_pod_is_attached(
-    session: Session, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
+    session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.attached = 2
     with pytest.raises(WrongState, match="2 pods are attached"):
@@ -172,7 +172,7 @@ async def test_the_bridge_is_removed_when_no_pod_is_attached(
 async def test_another_runtime_does_not_offer_them(tmp_path: Path, world: NetworkWorld) -> None:
     other = World(pods=world.pods)
     server = await serve(f"{tmp_path}/s", other, node=False)
-    session = Session(f"unix://{tmp_path}/s")
+    session = CliSession(f"unix://{tmp_path}/s")
     for work in (
         network.list_networks(session, NetworkListOptions()),
         network.inspect(session, NetworkInspectOptions("web")),

@@ -12,12 +12,12 @@ import pytest
 
 from crib.cli import app, upkeep
 from crib.cli.options import Format
-from crib.cli.session import CommandError, Session
-from crib.cli.upkeep_app import NodeCheckOptions, WipeKind, WipeOptions
+from crib.cli.session import CliSession, CommandError
+from crib.cli.upkeep_options import NodeCheckOptions, WipeKind, WipeOptions
 from crib.client.errors import WrongState
 from crib.stubs.node.v1.node_pb2 import Finding, Wiped
 
-SESSION = Session("unix:///nowhere")
+SESSION = CliSession("unix:///nowhere")
 WRONG = Finding(
     area="leftovers", subject="container abc", problem="belongs to no record", mend="it is removed"
 )

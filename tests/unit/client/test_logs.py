@@ -34,16 +34,16 @@ def test_partial_lines_are_joined(tmp_path: Path) -> None:
 def test_the_tail_counts_whole_lines(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text(entry(1, "one") + entry(2, "tw", "P") + entry(3, "o F F") + entry(4, "three"))
-    assert texts(list(logs.read(str(log), logs.Wanted(tail=2)))) == ["two F F", "three"]
-    assert texts(list(logs.read(str(log), logs.Wanted(tail=0)))) == []
-    assert texts(list(logs.read(str(log), logs.Wanted(tail=9)))) == ["one", "two F F", "three"]
+    assert texts(list(logs.read(str(log), logs.WantedLines(tail=2)))) == ["two F F", "three"]
+    assert texts(list(logs.read(str(log), logs.WantedLines(tail=0)))) == []
+    assert texts(list(logs.read(str(log), logs.WantedLines(tail=9)))) == ["one", "two F F", "three"]
 
 
 def test_lines_from_before_since_are_left_out(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
     log.write_text(entry(1, "one") + entry(2, "two"))
     at = next(iter(logs.read(str(log)))).at
-    assert texts(list(logs.read(str(log), logs.Wanted(since=at + 1)))) == ["two"]
+    assert texts(list(logs.read(str(log), logs.WantedLines(since=at + 1)))) == ["two"]
 
 
 @given(st.lists(st.text(alphabet="aP F", max_size=30), max_size=60), st.integers(0, 70), st.integers(20, 200))
@@ -55,7 +55,7 @@ def test_a_tail_is_the_end_of_everything(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "CHUNK", chunk)
         everything = texts(list(logs.read(str(log))))
-        assert texts(list(logs.read(str(log), logs.Wanted(tail=tail)))) == (
+        assert texts(list(logs.read(str(log), logs.WantedLines(tail=tail)))) == (
             everything[-tail:] if tail else []
         )
 
@@ -77,7 +77,7 @@ async def test_following_goes_on_over_a_rotation_and_ends_with_the_writer(
     ended = False
 
     async def follow() -> None:
-        async for line in logs.follow(str(log), logs.Wanted(tail=1), ended=lambda: ended):
+        async for line in logs.follow(str(log), logs.WantedLines(tail=1), ended=lambda: ended):
             seen.append(line.content.decode())
 
     async def until(text: str) -> None:
@@ -114,8 +114,8 @@ def test_a_line_that_a_rotation_cut_is_whole(tmp_path: Path) -> None:
     aged(tmp_path / "0.log.20260102-030305", entry(0, "no", "P"), 5)
     aged(log, entry(3, "cd") + entry(4, "next"), 20)
     assert texts(list(logs.read(str(log)))) == ["abcd", "next"]
-    assert texts(list(logs.read(str(log), logs.Wanted(tail=1)))) == ["next"]
-    assert texts(list(logs.read(str(log), logs.Wanted(tail=2)))) == ["abcd", "next"]
+    assert texts(list(logs.read(str(log), logs.WantedLines(tail=1)))) == ["next"]
+    assert texts(list(logs.read(str(log), logs.WantedLines(tail=2)))) == ["abcd", "next"]
 
 
 def test_an_entry_without_its_newline_is_not_merged_with_the_next_file(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from crib.engine import admission as module
 from crib.engine.admission import CALLER, HOLD_LIMIT, NEW_POD_WAITS, Admission, AdmittedJoins, Claim
-from crib.engine.keeper import TaskKeeper
 from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxState
 from crib.model.settings import Settings
+from crib.tasks.keeper import TaskKeeper
 from tests.fakes.failpoints import Hold
 from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
 

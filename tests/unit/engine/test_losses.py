@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crib.engine.sandboxes import losses
-from crib.engine.sandboxes.losses import LOST
+from crib.engine import losses
+from crib.engine.losses import LOST
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, WrongState
 from crib.model.events import EventType

@@ -19,15 +19,16 @@ from tests.fakes.networks import NAME, FakeNetworks
 from tests.fakes.settings import image_settings
 from tests.fakes.world import World, bounded, pod_config, turns, until
 
-BRIDGE = Settings(images=image_settings(pull_linger=0.0), network=NetworkSettings(mode="bridge"))
+SETTINGS = Settings(images=image_settings(pull_linger=0.0))
+BRIDGE = "bridge crib0 and its rules"
 NEW_ADDRESS = "10.1.0.200"
 
 
 class NewAddress(FakeNetworks):
     """A repair gives another address than the pod had; what sweeps were asked is kept."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, shared: str) -> None:
+        super().__init__(shared=shared)
         self.swept: list[tuple[frozenset[SandboxId], bool]] = []
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
@@ -43,9 +44,9 @@ class NewAddress(FakeNetworks):
 class Damaged(World):
     """A world with such networks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings = SETTINGS, shared: str = BRIDGE) -> None:
         super().__init__(settings)
-        self.networks: NewAddress = NewAddress()
+        self.networks: NewAddress = NewAddress(shared)
         self.node = self._new_node()
 
     async def checked(self, *wanted: str, repair: bool = False) -> list[NetworkCheck]:
@@ -58,7 +59,7 @@ class Damaged(World):
 
 @pytest.fixture
 async def world() -> AsyncIterator[Damaged]:
-    made = Damaged(BRIDGE)
+    made = Damaged()
     await made.start()
     yield made
     await made.close()
@@ -250,7 +251,7 @@ async def test_a_pod_that_is_being_attached_keeps_the_bridge(world: Damaged) -> 
 
 
 async def test_there_is_no_bridge_to_remove_where_plugins_make_the_networks() -> None:
-    world = Damaged(replace(BRIDGE, network=NetworkSettings(mode="cni")))
+    world = Damaged(shared="")
     await world.start()
     with pytest.raises(WrongState, match=r"network\.mode is cni"):
         await world.node.networks.remove()
@@ -271,8 +272,8 @@ async def test_the_networks_resolver_is_kept_for_pods_without_their_own(world: D
 async def test_the_periodic_check_finds_and_repairs_as_the_settings_say(
     repair: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = NetworkSettings(mode="bridge", check_interval=0.001, repair=repair)
-    world = Damaged(replace(BRIDGE, network=network))
+    network = NetworkSettings(check_interval=0.001, repair=repair)
+    world = Damaged(replace(SETTINGS, network=network))
     await world.start()
     async with bounded():
         bug = world.networks.failpoints.hold("check")
@@ -296,8 +297,8 @@ async def test_the_periodic_check_finds_and_repairs_as_the_settings_say(
 
 
 async def test_a_pod_with_which_a_check_is_never_content_is_repaired_once_and_then_on_demand_only() -> None:
-    network = NetworkSettings(mode="bridge", check_interval=0.001, repair=True)
-    world = Damaged(replace(BRIDGE, network=network))
+    network = NetworkSettings(check_interval=0.001, repair=True)
+    world = Damaged(replace(SETTINGS, network=network))
     world.networks.repair = world.networks.attach  # type: ignore[method-assign]  # it mends nothing
     await world.start()
     async with bounded():
@@ -316,8 +317,8 @@ async def test_a_pod_with_which_a_check_is_never_content_is_repaired_once_and_th
 
 
 async def test_damage_that_comes_between_a_repair_and_the_look_after_it_is_repaired_too() -> None:
-    network = NetworkSettings(mode="bridge", check_interval=0.001, repair=True)
-    world = Damaged(replace(BRIDGE, network=network))
+    network = NetworkSettings(check_interval=0.001, repair=True)
+    world = Damaged(replace(SETTINGS, network=network))
     await world.start()
     async with bounded():
         pod = await world.pod()
@@ -345,17 +346,18 @@ async def test_bridge_and_rules_are_looked_after_without_a_kubelet_whatever_a_lo
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.0)
-    world = World(BRIDGE)
+    world = World(SETTINGS)
+    world.networks.shared = BRIDGE
     world.networks.failpoints.set("readiness=1*bug(oops)")
     await world.start()
     await until(lambda: world.networks.failpoints.count("readiness") >= 3)
     await world.close()
-    assert "bridge and rules could not be checked" in caplog.text
+    assert f"{BRIDGE} could not be looked at" in caplog.text
 
 
 async def test_plugins_are_not_asked_for_their_status_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crib.engine.networks.LOOK_AFTER_SECONDS", 0.0)
-    world = World(replace(BRIDGE, network=NetworkSettings(mode="cni")))
+    world = World(SETTINGS)
     await world.start()
     await turns()
     await world.close()

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from crib.engine.losses import LOST
 from crib.engine.recovery.recover import BOUND, GATE_BOUND, PARALLEL, PATIENCE, sweep
 from crib.engine.retries import FIRST_PAUSE
-from crib.engine.sandboxes.losses import LOST
 from crib.model.container import ContainerRecord, ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
 from crib.model.ids import ContainerId, HandlerName, SandboxId

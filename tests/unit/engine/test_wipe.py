@@ -10,7 +10,7 @@ import pytest
 from crib.model.errors import WrongState
 from crib.model.finding import Wiped, WipeOrder
 from crib.model.ids import ContainerId
-from crib.model.settings import NetworkSettings, Settings
+from crib.model.settings import Settings
 from tests.fakes.settings import image_settings
 from tests.fakes.world import World, bounded
 
@@ -19,7 +19,8 @@ EVERYTHING = frozenset({"pods", "network", "images", "layers"})
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    made = World(Settings(images=image_settings(pull_linger=0.0), network=NetworkSettings(mode="bridge")))
+    made = World(Settings(images=image_settings(pull_linger=0.0)))
+    made.networks.shared = "bridge crib0 and its rules"
     await made.start()
     yield made
     await made.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crib.host import selinux
-from crib.host.selinux import Bounds, TooMuch, label_file, relabel_tree
+from crib.host.selinux import Bounds, LabellingLimit, label_file, relabel_tree
 
 LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
 
@@ -117,10 +117,10 @@ def test_relabel_is_bounded_in_files_and_seconds_and_the_top_comes_last(
 ) -> None:
     for number in range(200):
         (tmp_path / str(number)).touch()
-    with pytest.raises(TooMuch, match="100 files"):
+    with pytest.raises(LabellingLimit, match="100 files"):
         relabel_tree(str(tmp_path), LABEL, Bounds(files=100))
     assert len(labels) == 100
-    with pytest.raises(TooMuch, match="longer than"):
+    with pytest.raises(LabellingLimit, match="longer than"):
         relabel_tree(str(tmp_path), LABEL, Bounds(seconds=-1))
     assert tmp_path.stat().st_ino not in labels
     done = len(labels)

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from crib.host.streams import CHUNK, PIPE_BYTES, Connection, Readiness, Sink, Source, make_pipe, unread_bytes
+from crib.host.streams import (
+    CHUNK,
+    PIPE_BYTES,
+    DescriptorWait,
+    Sink,
+    SocketStream,
+    Source,
+    make_pipe,
+    unread_bytes,
+)
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 
 
@@ -148,7 +157,7 @@ async def test_a_flood_leaves_others_their_turn() -> None:
 async def test_two_tasks_may_not_wait_for_the_same() -> None:
     reading, writing = os.pipe()
     loop = asyncio.get_running_loop()
-    ready = Readiness(reading, loop.add_reader, loop.remove_reader)
+    ready = DescriptorWait(reading, loop.add_reader, loop.remove_reader)
     first = asyncio.ensure_future(ready.wait())
     assert await waits(first)
     with pytest.raises(RuntimeError, match="two tasks"):
@@ -162,7 +171,7 @@ async def test_two_tasks_may_not_wait_for_the_same() -> None:
 
 async def test_halves_of_a_connection_end_one_by_one_and_then_it_is_gone() -> None:
     ours, theirs = socket.socketpair()
-    connection = Connection(ours)
+    connection = SocketStream(ours)
     theirs.setblocking(False)
     loop = asyncio.get_running_loop()
     await connection.write(b"question")

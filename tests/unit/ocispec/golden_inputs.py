@@ -23,7 +23,7 @@ from crib.model.sandbox import (
     UserNamespace,
 )
 from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
-from crib.ocispec.cdi import ContainerEdits, DeviceNode
+from crib.ocispec.cdi import ContainerEdits, HostNode
 from crib.ocispec.defaults import node_mounts
 from crib.ocispec.hooks import HookRule
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HostDevice
@@ -111,7 +111,7 @@ def devices() -> ContainerInputs:
     )
     edits = ContainerEdits(
         env=(("GPU", "0"),),
-        devices=(DeviceNode("/dev/gpu0", "c", 195, 0, "rw"),),
+        devices=(HostNode("/dev/gpu0", "c", 195, 0, "rw"),),
         mounts=(
             oci.Mount(destination="/usr/lib/gpu", type="bind", source="/lib/gpu", options=("ro", "bind")),
         ),

@@ -11,7 +11,7 @@ import pytest
 from crib.model.container import Mount
 from crib.model.settings import HandlerSettings
 from crib.ocispec.base_spec import usable_part
-from crib.ocispec.cdi import ContainerEdits, DeviceNode
+from crib.ocispec.cdi import ContainerEdits, HostNode
 from crib.ocispec.container import (
     container_document,
     container_spec,
@@ -28,7 +28,7 @@ from tests.unit.ocispec.inputs_for_tests import inputs, with_config, with_securi
 def test_edits_are_put_into_the_parts_that_they_concern() -> None:
     edits = ContainerEdits(
         env=(("A", "cdi"), ("GPU", "0")),
-        devices=(DeviceNode("/dev/gpu0", "c", 195, 0, "rw", mode=0o660, gid=44),),
+        devices=(HostNode("/dev/gpu0", "c", 195, 0, "rw", mode=0o660, gid=44),),
         mounts=(oci.Mount("/usr/lib/gpu", "bind", "/opt/gpu", ("ro", "bind")),),
         hooks=oci.Hooks(create_container=(oci.Hook("/bin/hook", ("hook", "x")),)),
         groups=(44, 44),

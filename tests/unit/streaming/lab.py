@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from crib.ends import ByteStream
 from crib.engine.core import Core
-from crib.engine.keeper import TaskKeeper
 from crib.engine.streams.verbs import Streams
 from crib.model.container import ContainerConfig, ContainerRecord
 from crib.model.errors import CribError, NotFound, Unavailable
@@ -20,6 +19,7 @@ from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings, StreamingSettings
 from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress, TerminalSize
 from crib.streaming.server import StreamServer
+from crib.tasks.keeper import TaskKeeper
 from tests.fakes.clock import ManualClock
 from tests.unit.api.fake_node import container, sandbox
 

@@ -12,8 +12,7 @@ from crib.model.errors import Broken, InvalidRequest, WrongState
 from crib.model.streams import TerminalSize
 from crib.streaming import remotecommand
 from crib.wire import spdy
-from crib.wire.remotecommand import Exited, Failed, encode_resize
-from crib.wire.remotecommand import TerminalSize as WireSize
+from crib.wire.remotecommand import Exited, Failed, SizeMessage, encode_resize
 from tests.unit.streaming.clients import Refused, SpdyClient
 from tests.unit.streaming.lab import Command, Lab, MakeLab, cat, forever, until
 
@@ -81,9 +80,9 @@ async def test_a_terminal_has_input_output_and_sizes(make_lab: MakeLab) -> None:
     lab.script = vi
     client = await SpdyClient.connect(lab.exec_url("vi", tty=True, stdin=True, stdout=True), V4)
     streams = await client.terminal("stdin", "stdout", "resize")
-    size = encode_resize(WireSize(80, 24))
+    size = encode_resize(SizeMessage(80, 24))
     await client.send(streams["resize"], size[:5])
-    await client.send(streams["resize"], size[5:] + encode_resize(WireSize(100, 30)))
+    await client.send(streams["resize"], size[5:] + encode_resize(SizeMessage(100, 30)))
     await until(lambda: lab.commands and lab.commands[0].sizes)
     assert lab.commands[0].sizes[-1] == TerminalSize(100, 30)
     await client.send(streams["stdin"], b":q\n", fin=True)
@@ -97,7 +96,7 @@ async def test_nonsense_for_a_size_does_no_harm(lab: Lab) -> None:
     client = await SpdyClient.connect(lab.exec_url("vi", tty=True, stdin=True, stdout=True), V4)
     streams = await client.terminal("stdin", "stdout", "resize")
     await client.send(streams["resize"], b"nonsense}")
-    await client.send(streams["resize"], encode_resize(WireSize(100, 30)))
+    await client.send(streams["resize"], encode_resize(SizeMessage(100, 30)))
     await until(lambda: lab.commands and lab.commands[0].sizes)
     assert lab.commands[0].sizes == [TerminalSize(100, 30)]
     await client.send(streams["stdin"], b"x", fin=True)

@@ -15,11 +15,9 @@ from crib.wire.remotecommand import (
     WEBSOCKET_PROTOCOLS,
     Exited,
     Failed,
+    SizeMessage,
     decode_outcome,
     encode_resize,
-)
-from crib.wire.remotecommand import (
-    TerminalSize as WireSize,
 )
 from tests.unit.streaming.clients import Refused, WsClient
 from tests.unit.streaming.lab import Command, Lab, MakeLab, cat, forever, until
@@ -129,7 +127,7 @@ async def test_a_terminal_is_resized_and_nonsense_does_no_harm(lab: Lab) -> None
     lab.script = cat
     client = await WsClient.connect(lab.exec_url("vi", tty=True, stdin=True, stdout=True), [V5])
     await client.message(bytes([RESIZE]) + b"nonsense}")
-    await client.message(bytes([RESIZE]) + encode_resize(WireSize(100, 30)))
+    await client.message(bytes([RESIZE]) + encode_resize(SizeMessage(100, 30)))
     await until(lambda: lab.commands and lab.commands[0].sizes)
     assert lab.commands[0].sizes == [TerminalSize(100, 30)]
     await client.message(bytes([9]) + b"nobody listens")

@@ -4,13 +4,12 @@ screen anew: a terminal that has that size already sees a change only by both.""
 from __future__ import annotations
 
 from crib.model.streams import TerminalSize
-from crib.wire.remotecommand import TerminalSize as WireSize
-from crib.wire.remotecommand import encode_resize
+from crib.wire.remotecommand import SizeMessage, encode_resize
 from tests.unit.streaming.clients import SpdyClient, WsClient
 from tests.unit.streaming.lab import MakeLab, forever, until
 
 RESIZE = b"\4"
-BOTH = encode_resize(WireSize(81, 25)) + encode_resize(WireSize(80, 24))
+BOTH = encode_resize(SizeMessage(81, 25)) + encode_resize(SizeMessage(80, 24))
 EXPECTED = [TerminalSize(81, 25), TerminalSize(80, 24)]
 
 
@@ -19,7 +18,7 @@ async def test_both_sizes_of_one_write_come_over_spdy(make_lab: MakeLab) -> None
     lab.script = forever
     client = await SpdyClient.connect(lab.attach_url(stdin=True, stdout=True, tty=True), "v4.channel.k8s.io")
     streams = await client.terminal("stdin", "stdout", "resize")
-    await client.send(streams["resize"], encode_resize(WireSize(1, 1)) + BOTH)
+    await client.send(streams["resize"], encode_resize(SizeMessage(1, 1)) + BOTH)
     await until(lambda: lab.commands and lab.commands[0].sizes[-1:] == EXPECTED[1:])
     assert lab.commands[0].sizes == EXPECTED
     client.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crib.wire.erofs import SUPERBLOCK_OFFSET, metadata
 from crib.wire.erofs_reader import MAX_DEPTH, Entry, ErofsError, ErofsImage
-from crib.wire.erofs_tree import LayerTree, Node
+from crib.wire.erofs_tree import Inode, LayerTree
 from crib.wire.tar_member import Kind, Member
 from tests.fuzz import fuzz_erofs
 
@@ -45,12 +45,12 @@ def walked(image: bytes | bytearray) -> dict[bytes, Entry]:
     return found
 
 
-def expected(root: Node) -> dict[bytes, tuple[object, ...]]:
+def expected(root: Inode) -> dict[bytes, tuple[object, ...]]:
     """What the writer's own tree says of each path."""
     found: dict[bytes, tuple[object, ...]] = {}
     first: dict[int, bytes] = {}
 
-    def visit(path: bytes, node: Node) -> None:
+    def visit(path: bytes, node: Inode) -> None:
         xattrs = dict(node.xattrs or {})
         if node.opaque:
             xattrs[b"trusted.overlay.opaque"] = b"y"
@@ -296,7 +296,7 @@ def test_a_tree_that_is_too_deep_is_refused() -> None:
     tree = LayerTree()
     node = tree.root
     for _ in range(MAX_DEPTH + 1):
-        child = Node(stat.S_IFDIR | 0o755)
+        child = Inode(stat.S_IFDIR | 0o755)
         assert node.children is not None
         node.children[b"d"] = child
         node = child

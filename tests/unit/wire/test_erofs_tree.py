@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from crib.wire.erofs_tree import LayerTree, LayoutError, Node
+from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar_member import Kind, Member
 
 
@@ -23,8 +23,8 @@ def tree(*members: Member, absolute: bool = False) -> LayerTree:
     return built
 
 
-def at(built: LayerTree, path: str) -> Node | None:
-    node: Node | None = built.root
+def at(built: LayerTree, path: str) -> Inode | None:
+    node: Inode | None = built.root
     for part in path.split("/") if path else []:
         assert node is not None
         node = (node.children or {}).get(part.encode())

@@ -17,8 +17,8 @@ from crib.wire.remotecommand import (
     MalformedRequest,
     Outcome,
     ResizeDecoder,
+    SizeMessage,
     StreamType,
-    TerminalSize,
     Wanted,
     choose_spdy,
     decode_outcome,
@@ -144,17 +144,17 @@ def test_outcomes_that_cannot_be_read_are_failures(data: bytes) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 65535)), max_size=5), st.integers(1, 30))
 def test_sizes_come_back_wherever_they_are_cut(sizes: list[tuple[int, int]], cut: int) -> None:
-    data = b"".join(encode_resize(TerminalSize(*size)) for size in sizes)
+    data = b"".join(encode_resize(SizeMessage(*size)) for size in sizes)
     decoder = ResizeDecoder()
     got = [size for at in range(0, len(data), cut) for size in decoder.receive(data[at : at + cut])]
     assert [(size.width, size.height) for size in got] == sizes
 
 
 def test_sizes_are_as_clients_have_them() -> None:
-    assert encode_resize(TerminalSize(80, 24)) == b'{"Width":80,"Height":24}\n'
+    assert encode_resize(SizeMessage(80, 24)) == b'{"Width":80,"Height":24}\n'
     assert ResizeDecoder().receive(b'{"width": 5}{"HEIGHT":6,"more":"x"} ') == [
-        TerminalSize(5, 0),
-        TerminalSize(0, 6),
+        SizeMessage(5, 0),
+        SizeMessage(0, 6),
     ]
 
 
@@ -175,12 +175,12 @@ def test_sizes_are_as_clients_have_them() -> None:
 def test_what_is_no_size_is_left_out_and_the_next_one_is_taken(data: bytes) -> None:
     decoder = ResizeDecoder()
     assert decoder.receive(data) == []
-    assert decoder.receive(b'}{"Width":1}{"Width":80}')[-1:] == [TerminalSize(80, 0)]
+    assert decoder.receive(b'}{"Width":1}{"Width":80}')[-1:] == [SizeMessage(80, 0)]
 
 
 def test_of_many_sizes_at_once_the_newest_two_count() -> None:
-    data = b"".join(encode_resize(TerminalSize(number, 1)) for number in range(1000))
-    assert ResizeDecoder().receive(data) == [TerminalSize(998, 1), TerminalSize(999, 1)]
+    data = b"".join(encode_resize(SizeMessage(number, 1)) for number in range(1000))
+    assert ResizeDecoder().receive(data) == [SizeMessage(998, 1), SizeMessage(999, 1)]
 
 
 def test_a_size_that_never_ends_is_not_held() -> None:
@@ -190,4 +190,4 @@ def test_a_size_that_never_ends_is_not_held() -> None:
     assert len(decoder._held) == MAX_RESIZE
     assert decoder.receive(b"1") == []
     assert decoder._held == b""
-    assert decoder.receive(b'}{"Width":80}') == [TerminalSize(80, 0)]
+    assert decoder.receive(b'}{"Width":80}') == [SizeMessage(80, 0)]

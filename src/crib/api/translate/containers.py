@@ -39,7 +39,7 @@ cri-client/pkg/utils.go, maxMsgSize): of an answer that is longer they would get
 
 
 @dataclass(frozen=True, slots=True)
-class CreateContainer:
+class CreateOrder:
     """CRI CreateContainerRequest."""
 
     sandbox_id: str
@@ -47,7 +47,7 @@ class CreateContainer:
 
 
 @dataclass(frozen=True, slots=True)
-class StopContainer:
+class StopOrder:
     """CRI StopContainerRequest; `timeout` is seconds before SIGKILL."""
 
     id: str
@@ -55,7 +55,7 @@ class StopContainer:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecSync:
+class ExecSyncOrder:
     """CRI ExecSyncRequest."""
 
     id: str
@@ -63,7 +63,7 @@ class ExecSync:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateResources:
+class UpdateOrder:
     """CRI UpdateContainerResourcesRequest; 0 and "" in `change` leave a limit as it is."""
 
     id: str
@@ -89,11 +89,11 @@ class ContainerFilter:
         return not self.labels or self.labels.items() <= record.config.labels.items()
 
 
-def decode_create(message: pb.CreateContainerRequest) -> CreateContainer:
+def decode_create(message: pb.CreateContainerRequest) -> CreateOrder:
     sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
     if not message.HasField("config"):
         checks.refuse("config", "is missing")
-    return CreateContainer(sandbox, config(message.config, "config"))
+    return CreateOrder(sandbox, config(message.config, "config"))
 
 
 def decode_id(
@@ -105,8 +105,8 @@ def decode_id(
     return checks.identifier(message.container_id, "container_id")
 
 
-def decode_stop(message: pb.StopContainerRequest) -> StopContainer:
-    return StopContainer(
+def decode_stop(message: pb.StopContainerRequest) -> StopOrder:
+    return StopOrder(
         checks.identifier(message.container_id, "container_id"),
         checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout"),
     )
@@ -116,18 +116,18 @@ def decode_status(message: pb.ContainerStatusRequest) -> StatusQuery:
     return StatusQuery(checks.identifier(message.container_id, "container_id"), message.verbose)
 
 
-def decode_update(message: pb.UpdateContainerResourcesRequest) -> UpdateResources:
+def decode_update(message: pb.UpdateContainerResourcesRequest) -> UpdateOrder:
     container = checks.identifier(message.container_id, "container_id")
-    return UpdateResources(container, security.resources(message.linux, "linux"))
+    return UpdateOrder(container, security.resources(message.linux, "linux"))
 
 
-def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSync:
+def decode_exec_sync(message: pb.ExecSyncRequest) -> ExecSyncOrder:
     container = checks.identifier(message.container_id, "container_id")
     argv = checks.words(message.cmd, "cmd")
     if not argv or not argv[0]:
         checks.refuse("cmd", "is empty")
     timeout = checks.number(message.timeout, 0, MAX_TIMEOUT, "timeout")
-    return ExecSync(container, ExecCommand(argv, timeout))
+    return ExecSyncOrder(container, ExecCommand(argv, timeout))
 
 
 def encode_exec_sync(result: ExecResult) -> pb.ExecSyncResponse:

@@ -22,7 +22,7 @@ _ENDED = ("done", "present")
 
 
 @dataclass(frozen=True, slots=True)
-class ImportImage:
+class ImportOrder:
     """An archive to import; `names` replace those in it."""
 
     path: str
@@ -30,7 +30,7 @@ class ImportImage:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowPull:
+class FollowOrder:
     """A pull to watch, or to start."""
 
     order: PullOrder
@@ -38,7 +38,7 @@ class FollowPull:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckImages:
+class ImageCheckOrder:
     """Images to check, all when none is named."""
 
     images: tuple[str, ...]
@@ -46,7 +46,7 @@ class CheckImages:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportImages:
+class ExportOrder:
     """Images to write to an archive that is not there yet."""
 
     path: str
@@ -54,13 +54,13 @@ class ExportImages:
     format: str
 
 
-def decode_import(message: pb.ImportImageRequest) -> ImportImage:
+def decode_import(message: pb.ImportImageRequest) -> ImportOrder:
     names = tuple(checks.at_most(message.names, limits.MAX_IMAGE_NAMES, "names"))
     checks.distinct(names, "names", "name")
-    return ImportImage(checks.absolute(message.path, "path"), names)
+    return ImportOrder(checks.absolute(message.path, "path"), names)
 
 
-def decode_follow(message: pb.PullProgressRequest) -> FollowPull:
+def decode_follow(message: pb.PullProgressRequest) -> FollowOrder:
     credentials = message.credentials
     auth = AuthConfig(
         username=images.secret(credentials.username, "credentials.username"),
@@ -71,7 +71,7 @@ def decode_follow(message: pb.PullProgressRequest) -> FollowPull:
     platform = images.platform(message.platform, "platform")
     if not message.start and (auth.fingerprint() or str(platform)):
         checks.refuse("start", "is false, so credentials and platform cannot be given")
-    return FollowPull(PullOrder(_reference(message.image), auth, platform), message.start)
+    return FollowOrder(PullOrder(_reference(message.image), auth, platform), message.start)
 
 
 def decode_explain(message: pb.ExplainRegistryRequest) -> PullOrder:
@@ -95,17 +95,17 @@ def decode_explain_container(message: pb.ExplainContainerRequest) -> str | Plann
     )
 
 
-def decode_check(message: pb.CheckImagesRequest) -> CheckImages:
-    return CheckImages(_images(message.images), message.repair)
+def decode_check(message: pb.CheckImagesRequest) -> ImageCheckOrder:
+    return ImageCheckOrder(_images(message.images), message.repair)
 
 
-def decode_export(message: pb.ExportImagesRequest) -> ExportImages:
+def decode_export(message: pb.ExportImagesRequest) -> ExportOrder:
     wanted = _images(message.images)
     if not wanted:
         checks.refuse("images", "is empty")
     if message.format not in ("", "oci", "docker"):
         checks.refuse("format", f"is {message.format[:100]!r}, and must be oci or docker")
-    return ExportImages(checks.absolute(message.path, "path"), wanted, message.format or "oci")
+    return ExportOrder(checks.absolute(message.path, "path"), wanted, message.format or "oci")
 
 
 def _reference(text: str) -> ImageReference:

@@ -26,7 +26,7 @@ NOT_READY = pb.PodSandboxState.SANDBOX_NOTREADY
 
 
 @dataclass(frozen=True, slots=True)
-class RunSandbox:
+class RunOrder:
     """CRI RunPodSandboxRequest."""
 
     config: SandboxConfig
@@ -34,7 +34,7 @@ class RunSandbox:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateSandbox:
+class PodUpdateOrder:
     """CRI UpdatePodSandboxResourcesRequest; None leaves one as it is."""
 
     id: str
@@ -66,10 +66,10 @@ class StatusQuery:
     verbose: bool = False
 
 
-def decode_run(message: pb.RunPodSandboxRequest) -> RunSandbox:
+def decode_run(message: pb.RunPodSandboxRequest) -> RunOrder:
     if not message.HasField("config"):
         checks.refuse("config", "is missing")
-    return RunSandbox(config(message.config, "config"), HandlerName(checks.handler(message.runtime_handler)))
+    return RunOrder(config(message.config, "config"), HandlerName(checks.handler(message.runtime_handler)))
 
 
 def decode_id(
@@ -82,8 +82,8 @@ def decode_status(message: pb.PodSandboxStatusRequest) -> StatusQuery:
     return StatusQuery(checks.identifier(message.pod_sandbox_id, "pod_sandbox_id"), message.verbose)
 
 
-def decode_update(message: pb.UpdatePodSandboxResourcesRequest) -> UpdateSandbox:
-    return UpdateSandbox(
+def decode_update(message: pb.UpdatePodSandboxResourcesRequest) -> PodUpdateOrder:
+    return PodUpdateOrder(
         checks.identifier(message.pod_sandbox_id, "pod_sandbox_id"),
         overhead=security.resources(message.overhead, "overhead") if message.HasField("overhead") else None,
         resources=security.resources(message.resources, "resources")

@@ -15,7 +15,7 @@ MAX_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Exec:
+class ExecOrder:
     """CRI ExecRequest; `container` may be the beginning of an id."""
 
     container: str
@@ -23,7 +23,7 @@ class Exec:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
+class AttachOrder:
     """CRI AttachRequest; `streams.container` is not known yet."""
 
     container: str
@@ -31,43 +31,43 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class ForwardOrder:
     """CRI PortForwardRequest, or crib's ForwardRequest; `connections.sandbox` is not known yet."""
 
     sandbox: str
     connections: ForwardRequest
 
 
-def decode_exec(message: pb.ExecRequest) -> Exec:
+def decode_exec(message: pb.ExecRequest) -> ExecOrder:
     container = checks.identifier(message.container_id, "container_id")
     argv = checks.words(message.cmd, "cmd")
     if not argv or not argv[0]:
         checks.refuse("cmd", "is empty")
     process = ExecProcess(argv, message.tty, message.stdin, message.stdout, message.stderr)
-    return Exec(container, process)
+    return ExecOrder(container, process)
 
 
-def decode_attach(message: pb.AttachRequest) -> Attach:
+def decode_attach(message: pb.AttachRequest) -> AttachOrder:
     container = checks.identifier(message.container_id, "container_id")
     streams = AttachRequest(ContainerId(""), message.tty, message.stdin, message.stdout, message.stderr)
-    return Attach(container, streams)
+    return AttachOrder(container, streams)
 
 
-def decode_port_forward(message: pb.PortForwardRequest) -> Forward:
+def decode_port_forward(message: pb.PortForwardRequest) -> ForwardOrder:
     asked = checks.at_most(message.port, limits.MAX_STREAM_PORTS, "port")
     ports = tuple(checks.number(port, 1, MAX_PORT, f"port[{number}]") for number, port in enumerate(asked))
     sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
-    return Forward(sandbox, ForwardRequest(SandboxId(""), ports))
+    return ForwardOrder(sandbox, ForwardRequest(SandboxId(""), ports))
 
 
-def decode_forward(message: node_pb2.ForwardRequest) -> Forward:
+def decode_forward(message: node_pb2.ForwardRequest) -> ForwardOrder:
     """Crib's own: `targets` are texts as crib.v1 says."""
     asked = checks.at_most(message.targets, limits.MAX_STREAM_PORTS, "targets")
     if not asked:
         checks.refuse("targets", "is empty")
     targets = tuple(_target(text, f"targets[{number}]") for number, text in enumerate(asked))
     sandbox = checks.identifier(message.pod_sandbox_id, "pod_sandbox_id")
-    return Forward(sandbox, ForwardRequest(SandboxId(""), beyond=targets))
+    return ForwardOrder(sandbox, ForwardRequest(SandboxId(""), beyond=targets))
 
 
 def _target(text: str, field: str) -> PodAddress:

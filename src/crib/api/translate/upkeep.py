@@ -12,15 +12,15 @@ from crib.stubs.node.v1 import node_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
-class NodeCheck:
+class NodeCheckOrder:
     """How to check."""
 
     repair: bool
     quick: bool
 
 
-def decode_check(message: pb.CheckNodeRequest) -> NodeCheck:
-    return NodeCheck(message.repair, message.quick)
+def decode_check(message: pb.CheckNodeRequest) -> NodeCheckOrder:
+    return NodeCheckOrder(message.repair, message.quick)
 
 
 def decode_wipe(message: pb.WipeRequest) -> WipeOrder:

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.backends.bundle.spec_files import Found, SpecFiles
+from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
-from crib.ocispec.cdi import ContainerEdits, DeviceNode
+from crib.ocispec.cdi import ContainerEdits, HostNode
 from crib.ocispec.hooks import STAGES
 from crib.wire import cdi
 from crib.wire import oci_runtime as oci
@@ -59,7 +59,7 @@ class CdiRegistry:
             parts.append((name, field, known.own))
         return _joined(parts)
 
-    def _find(self, name: str, field: str, files: Sequence[Found[cdi.Document]]) -> _Known:
+    def _find(self, name: str, field: str, files: Sequence[FoundFile[cdi.Document]]) -> _Known:
         """The device of the last directory that has it; twice in one directory is a conflict."""
         kind, device = _split(name, field)
         places: dict[str, list[_Known]] = {}
@@ -80,7 +80,7 @@ class CdiRegistry:
             raise InvalidRequest(f"CDI device {name} is in {paths}: which one is meant?", field=field)
         return found[-1][0]
 
-    def _missing(self, name: str, files: Sequence[Found[cdi.Document]]) -> str:
+    def _missing(self, name: str, files: Sequence[FoundFile[cdi.Document]]) -> str:
         where = ", ".join(self._files.directories) or "no directory (cdi_spec_dirs is empty)"
         broken = "; ".join(f"{file.path}: {file.problem}" for file in files if file.problem)
         also = f"; not readable there: {broken}" if broken else ""
@@ -106,7 +106,7 @@ def _split(name: str, field: str) -> tuple[str, str]:
 
 def _joined(parts: Sequence[tuple[str, str, cdi.Edits]]) -> ContainerEdits:
     env: list[tuple[str, str]] = []
-    devices: list[DeviceNode] = []
+    devices: list[HostNode] = []
     mounts: list[oci.Mount] = []
     hooks: dict[str, list[oci.Hook]] = {}
     groups: list[int] = []
@@ -146,7 +146,7 @@ def _mount(mount: cdi.Mount, name: str, field: str) -> oci.Mount:
     )
 
 
-def _node(node: cdi.DeviceNode, name: str, field: str) -> DeviceNode:
+def _node(node: cdi.DeviceNode, name: str, field: str) -> HostNode:
     path = node.host_path or node.path
     kind, major, minor = node.type, node.major, node.minor
     if not kind or not major:
@@ -159,7 +159,7 @@ def _node(node: cdi.DeviceNode, name: str, field: str) -> DeviceNode:
             wanted = f"a device of type {kind}" if kind else "a device"
             raise InvalidRequest(f"CDI device {name}: {path} is not {wanted}", field=field)
         kind, major, minor = real, os.major(status.st_rdev), os.minor(status.st_rdev)
-    return DeviceNode(
+    return HostNode(
         path=os.path.normpath(node.path),
         kind=kind.replace("u", "c"),
         major=major,

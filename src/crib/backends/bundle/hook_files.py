@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from crib.backends.bundle.spec_files import Found, SpecFiles
+from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.model.errors import Broken
 from crib.ocispec.hooks import HookRule
 from crib.wire import oci_hooks
@@ -23,7 +23,7 @@ class HookFiles:
 
         Broken when one cannot be used: a hook that is left out in silence may be one that guards something.
         """
-        chosen: dict[str, Found[HookRule]] = {os.path.basename(f.path): f for f in self._files.read()}
+        chosen: dict[str, FoundFile[HookRule]] = {os.path.basename(f.path): f for f in self._files.read()}
         rules = []
         for name in sorted(chosen):
             found = chosen[name]

@@ -224,7 +224,7 @@ def relabel_volume(path: str, label: str, field: str) -> None:
         raise InvalidRequest(f"{real} belongs to the system and is never relabelled", field=field)
     try:
         selinux.relabel_tree(real, label)
-    except selinux.TooMuch as error:
+    except selinux.LabellingLimit as error:
         raise InvalidRequest(f"{real} cannot be relabelled: {error.strerror}", field=field) from error
     except OSError as error:
         if error.errno == errno.EINVAL:

@@ -37,7 +37,7 @@ _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
 
 
-class LayerMounts(Protocol):
+class SharedLayers(Protocol):
     """Where image layers are mounted, each once and shared."""
 
     async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:

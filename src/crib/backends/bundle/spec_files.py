@@ -20,7 +20,7 @@ _Stamp = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+class FoundFile(Generic[T]):
     """One file: its content, or what is wrong with it."""
 
     path: str
@@ -38,9 +38,9 @@ class SpecFiles(Generic[T]):
         self.directories = tuple(directories)
         self._endings = endings
         self._decode = decode
-        self._known: dict[str, tuple[_Stamp, Found[T]]] = {}
+        self._known: dict[str, tuple[_Stamp, FoundFile[T]]] = {}
 
-    def read(self) -> list[Found[T]]:
+    def read(self) -> list[FoundFile[T]]:
         """All files now, directory by directory, by name within each."""
         found = [self._file(path) for directory in self.directories for path in self._paths(directory)]
         here = {item.path for item in found}
@@ -54,7 +54,7 @@ class SpecFiles(Generic[T]):
             return []
         return [f"{directory.rstrip('/')}/{name}" for name in names if not name.startswith(".")][:_MAX_FILES]
 
-    def _file(self, path: str) -> Found[T]:
+    def _file(self, path: str) -> FoundFile[T]:
         try:
             # Nothing but a plain file: opening a fifo would wait for its writer.
             with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
@@ -64,14 +64,14 @@ class SpecFiles(Generic[T]):
                 if known is not None and known[0] == stamp:
                     return known[1]
                 if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-                    return Found(path, None, f"it is not a plain file of at most {_MAX_BYTES} bytes")
+                    return FoundFile(path, None, f"it is not a plain file of at most {_MAX_BYTES} bytes")
                 data = file.read(_MAX_BYTES + 1)
         except OSError as error:
-            return Found(path, None, error.strerror or str(error))
+            return FoundFile(path, None, error.strerror or str(error))
         try:
-            found = Found(path, self._decode(path, data))
+            found = FoundFile(path, self._decode(path, data))
         except ValueError as error:
-            found = Found(path, None, str(error))
+            found = FoundFile(path, None, str(error))
         if abs(time.time() - max(status.st_mtime, status.st_ctime)) > _SETTLED:
             self._known[path] = (stamp, found)
         return found

@@ -18,7 +18,7 @@ from crib.backends.bundle.host_resources import real_sources
 from crib.backends.bundle.id_maps import PodIdMap, bind_id_mapped, id_mapped_layers, release_below
 from crib.backends.bundle.labels import relabel_volume
 from crib.backends.bundle.mount_targets import place_in_root
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.failures import trying
 from crib.host import mounts
 from crib.host.directories import make_directory
@@ -56,7 +56,7 @@ Stacks = tuple[Sequence[str], ...]
 class Volumes:
     """The volume side of one handler's containers. All but `acquire` may block."""
 
-    def __init__(self, paths: Paths, layers: LayerMounts, settings: Settings) -> None:
+    def __init__(self, paths: Paths, layers: SharedLayers, settings: Settings) -> None:
         self._paths = paths
         self._layers = layers
         self._declared = settings.image_volumes

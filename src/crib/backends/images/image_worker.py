@@ -24,7 +24,6 @@ from crib.backends.images.archives import open_file_of
 from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     Cancel,
-    Channel,
     Done,
     Failed,
     File,
@@ -34,6 +33,7 @@ from crib.backends.images.messages import (
     Step,
     Taken,
     ToDaemon,
+    WorkerChannel,
     daemon_decoder,
 )
 from crib.backends.images.staging import Staging
@@ -94,7 +94,7 @@ class _Request:
 @dataclass(slots=True)
 class _Process:
     child: processes.Child
-    channel: Channel[ToDaemon]
+    channel: WorkerChannel[ToDaemon]
     log: WorkerLog
     pulls: bool
     """Whether it loaded what pulls need while it could; without rights it may not be able to any more."""
@@ -266,7 +266,7 @@ class ImageWorker:
         def closed(reason: str) -> None:
             self._lost(process, reason)
 
-        channel = Channel(ours, daemon_decoder(), self._take, closed)
+        channel = WorkerChannel(ours, daemon_decoder(), self._take, closed)
         process = _Process(child, channel, log, pulls, staging)
         _log.debug("image worker started, pid %d", child.pid)
         return process

@@ -161,7 +161,7 @@ class ChannelError(Exception):
 _Incoming = TypeVar("_Incoming")
 
 
-class Channel(Generic[_Incoming]):
+class WorkerChannel(Generic[_Incoming]):
     """One end of the socket pair, served by the running loop.
 
     `on_message` gets each message and its descriptor (or None), which it then owns. `on_closed` is called

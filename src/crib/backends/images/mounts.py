@@ -29,6 +29,7 @@ from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting
 from crib.model.ids import Digest, digest_from_hex, is_digest
 from crib.model.paths import Paths
+from crib.tasks.keeper import HANDS
 from crib.wire.erofs_inode import OPAQUE
 
 _log = logging.getLogger(__name__)
@@ -92,10 +93,10 @@ class LayerMounts:
                     await self._directories.unpack(layer)
         waiting = [future for layer in layers if (future := self._begin(layer)) is not None]
         # All of them end before an error is raised, so that no mount appears after the caller was told.
-        results = await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        if waiting:
+            await asyncio.wait(waiting)
+        for mounted in waiting:
+            mounted.result()
 
     def _look(self, layers: Sequence[Digest]) -> tuple[dict[str, _Mounted], list[str]]:
         """By their places layers that are not there any more; if there are none, the places to be used."""
@@ -116,7 +117,7 @@ class LayerMounts:
         if (under_way := self._under_way.get(target)) is not None:
             return under_way
         job = Job(f"mounting layer {layer}", owner=layer)
-        future = asyncio.ensure_future(OURS.run(job, self._mount, layer, target))
+        future = HANDS.part("mounting layer", OURS.run(job, self._mount, layer, target), layer)
         self._under_way[target] = future
         future.add_done_callback(lambda done: self._ended(target, done))
         return future

@@ -87,7 +87,7 @@ def _look(hosts: Netlink, pods: Netlink) -> tuple[tuple[InterfaceView, ...], tup
     )
 
 
-def _interface(hosts: Netlink, pods: Netlink, link: links.Link) -> InterfaceView:
+def _interface(hosts: Netlink, pods: Netlink, link: links.KernelLink) -> InterfaceView:
     host_end, bridge = _host_end(hosts, link)
     return InterfaceView(
         name=link.name,
@@ -100,7 +100,7 @@ def _interface(hosts: Netlink, pods: Netlink, link: links.Link) -> InterfaceView
     )
 
 
-def _host_end(hosts: Netlink, link: links.Link) -> tuple[str, str]:
+def _host_end(hosts: Netlink, link: links.KernelLink) -> tuple[str, str]:
     """Names of a veth's other end and of its bridge, if it is on the host: the two point at each other."""
     if not link.peer:
         return "", ""

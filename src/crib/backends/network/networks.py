@@ -1,13 +1,19 @@
-"""Which network the settings ask for; the other one is not imported (20 ms of a start)."""
+"""The kinds of network, by what `network.mode` calls them. One more is a row of `KINDS`.
+
+Only the kind that the settings ask for is imported: that of the other takes 20 ms of a start.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
 import sqlite3
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final
 
+from crib.backends.locks import own_bridge
 from crib.backends.network.bridge.addresses import (
     AddressBook,
     Keep,
@@ -21,32 +27,75 @@ from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, NetworkSettings
 from crib.ports.networks import PodNetworks
 
-if TYPE_CHECKING:
-    from crib.backends.network.bridge.shared import BridgeSettings
-    from crib.backends.network.cni.network import CniSettings
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where a network keeps what it must know after a restart: rows are read from `connection`, and written
+    by `keep`."""
+
+    paths: Paths
+    connection: sqlite3.Connection
+    handlers: Mapping[str, HandlerSettings] = field(default_factory=dict)
+    keep: Keep | None = None
 
 
-def import_network(mode: str) -> None:
-    """Import what `open_network` will; it may be done beside other work."""
-    if mode == "cni":
-        from crib.backends.network.cni import network  # noqa: F401
-    else:
-        from crib.backends.network.bridge import network as _  # noqa: F401
+@dataclass(frozen=True, slots=True)
+class NetworkKind:
+    """What has to be known of a kind of network before one of it is there."""
+
+    module: str
+    """What `open` needs; it may be imported beside other work."""
+    open: Callable[[NetworkSettings, Host], PodNetworks]
+    """InvalidRequest for settings that cannot be met."""
+    held: Callable[[Host], int]
+    """How many pods hold something that only this kind can take back."""
+    owned: Callable[[NetworkSettings], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Holds what two daemons of one host must not share; Broken when another has it."""
 
 
-def open_network(
-    settings: NetworkSettings,
-    paths: Paths,
-    connection: sqlite3.Connection,
-    handlers: Mapping[str, HandlerSettings] = MappingProxyType({}),
-    keep: Keep | None = None,
-) -> PodNetworks:
-    """The built-in bridge, whose addresses are read from `connection` and written by `keep`, or CNI."""
-    _refuse_change_of_mode(settings.mode, paths, connection)
-    if settings.mode == "cni":
-        from crib.backends.network.cni.network import CniNetwork
+def import_network(settings: NetworkSettings) -> None:
+    """Import what `open_network` will."""
+    importlib.import_module(KINDS[settings.mode].module)
 
-        return CniNetwork(_cni_settings(settings, paths, handlers))
+
+def owned_network(settings: NetworkSettings) -> AbstractContextManager[None]:
+    """To be held from before `open_network` until the daemon ends."""
+    return KINDS[settings.mode].owned(settings)
+
+
+def open_network(settings: NetworkSettings, host: Host) -> PodNetworks:
+    """The network that the settings ask for. InvalidRequest while pods hold something of another kind."""
+    for name, kind in KINDS.items():
+        if name != settings.mode and (held := kind.held(host)):
+            text = f"{held} pods hold something of {name}: remove them with that, or run cribd --wipe with it"
+            raise InvalidRequest(text, field="network.mode")
+    return KINDS[settings.mode].open(settings, host)
+
+
+def _open_cni(settings: NetworkSettings, host: Host) -> PodNetworks:
+    from crib.backends.network.cni.choice import Directories
+    from crib.backends.network.cni.network import CniNetwork, CniSettings
+
+    return CniNetwork(
+        CniSettings(
+            directories=Directories(
+                node=settings.cni_conf_dir,
+                handlers=tuple(one.cni_conf_dir for one in host.handlers.values() if one.cni_conf_dir),
+                networks=settings.cni_networks,
+                default_network=settings.cni_default_network,
+            ),
+            bin_dirs=settings.cni_bin_dirs,
+            state_dir=host.paths.network,
+            ranges_file=_ranges_file(host.paths),
+            plugin_timeout=settings.plugin_timeout,
+            ready_timeout=settings.ready_timeout,
+            ip_preference=settings.ip_preference,
+            conf_template=settings.cni_conf_template,
+        )
+    )
+
+
+def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
     try:
         subnet = parse_subnet(settings.subnet)
     except ValueError as error:
@@ -56,58 +105,39 @@ def open_network(
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
     from crib.backends.network.bridge.network import BridgeNetwork
-
-    return BridgeNetwork(_bridge_settings(settings, paths), AddressBook(connection, subnet, subnet6, keep))
-
-
-def _refuse_change_of_mode(mode: str, paths: Paths, connection: sqlite3.Connection) -> None:
-    """What one kind of network gave to pods the other one cannot take back."""
-    held = pods_on_record(connection) if mode == "cni" else len(KeptResults(paths.network).pods())
-    if held:
-        other = "bridge" if mode == "cni" else "cni"
-        text = f"{held} pods hold something of {other}: remove them with that, or run cribd --wipe with it"
-        raise InvalidRequest(text, field="network.mode")
-
-
-def _cni_settings(
-    settings: NetworkSettings, paths: Paths, handlers: Mapping[str, HandlerSettings]
-) -> CniSettings:
-    from crib.backends.network.cni.choice import Directories
-    from crib.backends.network.cni.network import CniSettings
-
-    return CniSettings(
-        directories=Directories(
-            node=settings.cni_conf_dir,
-            handlers=tuple(one.cni_conf_dir for one in handlers.values() if one.cni_conf_dir),
-            networks=settings.cni_networks,
-            default_network=settings.cni_default_network,
-        ),
-        bin_dirs=settings.cni_bin_dirs,
-        state_dir=paths.network,
-        ranges_file=_ranges_file(paths),
-        plugin_timeout=settings.plugin_timeout,
-        ready_timeout=settings.ready_timeout,
-        ip_preference=settings.ip_preference,
-        conf_template=settings.cni_conf_template,
-    )
-
-
-def _bridge_settings(settings: NetworkSettings, paths: Paths) -> BridgeSettings:
     from crib.backends.network.bridge.shared import BridgeSettings
 
-    return BridgeSettings(
-        name=settings.bridge,
-        mtu=settings.mtu,
-        # The table is named for the bridge, so that two daemons of one host do not share it.
-        table="crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge),
-        isolated=settings.isolation == "pods",
-        dns_domain=settings.dns_domain,
-        ranges_file=_ranges_file(paths),
-        native_ranges=settings.native_ranges,
-        ip_preference=settings.ip_preference,
+    return BridgeNetwork(
+        BridgeSettings(
+            name=settings.bridge,
+            mtu=settings.mtu,
+            # The table is named for the bridge, so that two daemons of one host do not share it.
+            table="crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge),
+            isolated=settings.isolation == "pods",
+            dns_domain=settings.dns_domain,
+            ranges_file=_ranges_file(host.paths),
+            native_ranges=settings.native_ranges,
+            ip_preference=settings.ip_preference,
+        ),
+        AddressBook(host.connection, subnet, subnet6, host.keep),
     )
 
 
 def _ranges_file(paths: Paths) -> str:
     """Beside the pods' own files, whose names are ids."""
     return f"{paths.network}/pod-cidr"
+
+
+KINDS: Final[Mapping[str, NetworkKind]] = {
+    "bridge": NetworkKind(
+        "crib.backends.network.bridge.network",
+        _open_bridge,
+        held=lambda host: pods_on_record(host.connection),
+        owned=lambda settings: own_bridge(settings.bridge),
+    ),
+    "cni": NetworkKind(
+        "crib.backends.network.cni.network",
+        _open_cni,
+        held=lambda host: len(KeptResults(host.paths.network).pods()),
+    ),
+}

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+from ipaddress import ip_network
 from typing import Final
 
-from crib.backends.network.cni.conf_template import ranges_of
 from crib.host.files import atomic_write
 from crib.host.threads import OURS
 from crib.model.errors import Broken, InvalidRequest
 
 _log = logging.getLogger(__name__)
 
+RANGES: Final = 16
+FIELD: Final = "runtime_config.network_config.pod_cidr"
 _FILE_BYTES: Final = 4096
+
+
+def ranges_of(pod_cidr: str) -> tuple[str, ...]:
+    """The ranges of a text with commas, bits beyond a prefix cut off; InvalidRequest naming the CRI field."""
+    texts = [part.strip() for part in pod_cidr.split(",") if part.strip()]
+    if len(texts) > RANGES:
+        raise InvalidRequest(f"{len(texts)} ranges, more than {RANGES}", field=FIELD)
+    return tuple(_range(text) for text in texts)
+
+
+def _range(text: str) -> str:
+    _, _, prefix = text.partition("/")
+    try:
+        if prefix.isdecimal():  # Go's ParseCIDR, which plugins read ranges with, wants a number too
+            return str(ip_network(text, strict=False))
+    except ValueError:
+        pass
+    raise InvalidRequest(f"{text!r} is not an address range such as 10.1.0.0/24", field=FIELD)
 
 
 class PodRanges:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
-from crib.backends.network.bridge.bandwidth import Bandwidth
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Protocol
 from crib.ports.networks import PodNetwork
@@ -36,6 +36,14 @@ _QUANTITY = re.compile(
 _DECIMAL: Final = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _PROTOCOLS: Final = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Bits per second into the pod and out of it; 0 is no limit."""
+
+    ingress: int = 0
+    egress: int = 0
 
 
 def plugin_arguments(pod: PodNetwork) -> dict[str, str]:

@@ -17,7 +17,7 @@ import logging
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from crib.backends.failures import trying
 from crib.backends.known_processes import is_alive
@@ -31,6 +31,7 @@ from crib.model.container import ContainerRecord, Exit
 from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import ContainerId
 from crib.model.streams import AttachRequest, TerminalSize
+from crib.tasks.keeper import HANDS
 from crib.tunnel.inbox import Inbox
 from crib.wire.conmon import (
     ATTACH_SOCKET,
@@ -160,7 +161,7 @@ class _Hub:
         self,
         record: ContainerRecord,
         bundle: str,
-        exit_code: Callable[[ContainerRecord], Awaitable[int]],
+        exit_code: Callable[[ContainerRecord], Coroutine[object, object, int]],
         gone: Callable[[ContainerId], None],
     ) -> None:
         self.record = record
@@ -229,7 +230,7 @@ class _Hub:
         large and then the right one, so that whoever is attached to draws its screen anew."""
         self._sizes.append(size)
         if self._resizing is None:
-            self._resizing = asyncio.ensure_future(self._resize())
+            self._resizing = HANDS.part("terminal size", self._resize(), self.record.id)
 
     async def exit_code(self) -> int:
         """Once the container has ended; Unavailable when nobody looked at it any more by then."""
@@ -249,7 +250,7 @@ class _Hub:
     def _end(self) -> None:
         """The monitor has closed: all output has come, and its exit file is next."""
         if self._sessions:
-            self._code = asyncio.ensure_future(self._learn_code(self.record))
+            self._code = HANDS.part("exit code", self._learn_code(self.record), self.record.id)
         self._close()
         for session in self._sessions:
             session.end()

@@ -28,7 +28,7 @@ from crib.backends.bundle.id_maps import locked_options, mounts_inside, pod_id_m
 from crib.backends.bundle.labels import Labels
 from crib.backends.bundle.mount_targets import Landing, Placed, check_landings, check_places
 from crib.backends.bundle.rootfs import (
-    LayerMounts,
+    SharedLayers,
     check_mount_points,
     make_directories,
     mount_root,
@@ -74,7 +74,7 @@ _KILL_TIME = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ContainerRequest:
     """What a container is made from."""
 
     record: ContainerRecord
@@ -89,7 +89,7 @@ class Containers:
         self,
         environment: OciEnvironment,
         bundles: Bundles,
-        layers: LayerMounts,
+        layers: SharedLayers,
         oom: OomKills,
         filters: SeccompFilters,
     ) -> None:
@@ -107,7 +107,7 @@ class Containers:
         self._told_of_null_device = False
         self._deletes: WeakValueDictionary[ContainerId, asyncio.Lock] = WeakValueDictionary()
 
-    async def create(self, request: Request, stage: StageTimer) -> CreatedContainer:
+    async def create(self, request: ContainerRequest, stage: StageTimer) -> CreatedContainer:
         """See Handler.create."""
         record = request.record
         self._env.require_usable()
@@ -219,7 +219,7 @@ class Containers:
             await delete_state(runtime, container, self._env.settings.verb_timeout)
 
     async def _prepared(
-        self, request: Request, layers: Sequence[str], stacks: Stacks
+        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks
     ) -> tuple[oci.Spec, Sequence[Landing]]:
         """`_prepare` in a thread: host paths and devices may lie on file systems that do not answer."""
         record, look = request.record, ForeignLook()
@@ -234,7 +234,7 @@ class Containers:
             raise Unavailable(f"{error}{look.where}") from error
 
     def _prepare(
-        self, request: Request, layers: Sequence[str], stacks: Stacks, look: ForeignLook
+        self, request: ContainerRequest, layers: Sequence[str], stacks: Stacks, look: ForeignLook
     ) -> tuple[oci.Spec, Sequence[Landing]]:
         record, config = request.record, request.record.config
         look.at_all(record, self._env.options.containers)
@@ -287,7 +287,7 @@ class Containers:
         self._bundles.write_spec(record.id, document)
         return spec, landings
 
-    def gather(self, request: Request, root: str) -> ContainerInputs:
+    def gather(self, request: ContainerRequest, root: str) -> ContainerInputs:
         """All that the recipe needs to know. It only reads: explanations are made from it too."""
         names = self._env.names
         config, options = request.record.config, self._env.options

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from crib.backends.known_processes import is_alive
 from crib.ends import ByteStream
-from crib.host.dialing import LOOPBACKS, Datagrams, connect_tcp, connect_unix
-from crib.host.streams import Connection
+from crib.host.dialing import LOOPBACKS, UdpFlow, connect_tcp, connect_unix
+from crib.host.streams import SocketStream
 from crib.model.container import ContainerRecord
 from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.paths import Paths
@@ -35,10 +35,10 @@ async def dial(
         async with asyncio.timeout(CONNECT_TIME):
             if address.kind == "unix":
                 root = _root_of(containers, address)
-                return Connection(await connect_unix(root, address.path))
+                return SocketStream(await connect_unix(root, address.path))
             if address.kind == "udp":
-                return FramedDatagrams(await Datagrams.open(netns, address.port))
-            return Connection(await _first_that_answers(netns, address.port, what))
+                return FramedDatagrams(await UdpFlow.open(netns, address.port))
+            return SocketStream(await _first_that_answers(netns, address.port, what))
     except TimeoutError:
         raise Unavailable(f"{what}: no answer within {CONNECT_TIME:g} s") from None
     except OSError as error:
@@ -78,7 +78,7 @@ def _root_of(containers: Collection[ContainerRecord], address: PodAddress) -> st
 class FramedDatagrams:
     """See ports.ByteStream: each datagram in its frame (wire.datagrams)."""
 
-    def __init__(self, flow: Datagrams) -> None:
+    def __init__(self, flow: UdpFlow) -> None:
         self._flow = flow
         self._reader = DatagramReader()
 

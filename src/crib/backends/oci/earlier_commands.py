@@ -7,7 +7,6 @@ they do when a client goes away.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import os
@@ -24,6 +23,7 @@ from crib.host.pidfds import signal_process
 from crib.host.strays import programs_with
 from crib.host.threads import OURS
 from crib.model.ids import ContainerId
+from crib.tasks.groups import all_of
 
 _LIFE = secrets.token_hex(3)
 _OF_OTHERS = re.compile(rf"exec-(?!{_LIFE}-)[0-9a-f]+-\d+(\.\w+)?")
@@ -55,7 +55,7 @@ async def end_earlier_commands(
             "looking for commands of an earlier daemon",
             lambda: list(_find(environment, bundles, known)),
         )
-        ended = await asyncio.gather(*(_end(environment, left) for left in found))
+        ended = await all_of("earlier commands", (_end(environment, left) for left in found))
     return [what for what in ended if what]
 
 
@@ -80,7 +80,7 @@ def _of_others(directory: str, names: Iterable[str]) -> tuple[str, ...]:
 async def _end(environment: OciEnvironment, left: _Left) -> str:
     # Where there are files the daemon ended while the runtime was at work, which may be so still.
     await OURS.run("ending runtimes of an earlier daemon", _end_runtimes, left.files)
-    rests = await asyncio.gather(*(_end_cgroup(environment, cgroup) for cgroup in left.cgroups))
+    rests = await all_of("earlier command", (_end_cgroup(environment, cgroup) for cgroup in left.cgroups))
     await OURS.run("removing files of an earlier daemon's commands", _unlink, left.files)
     alive = ", ".join(rest for rest in rests if rest)
     what = f"{len(rests)} commands of an earlier daemon in container {left.container}" if rests else ""

@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -23,7 +22,7 @@ from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.runtime_words import words_of_failure
-from crib.backends.oci.sessions import Console, ExecSession, Pipes, Streams
+from crib.backends.oci.sessions import CommandEnds, Console, ExecSession, Pipes
 from crib.backends.oci.signals import Signals
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
@@ -32,6 +31,7 @@ from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, WrongState
 from crib.model.streams import ExecProcess
 from crib.ocispec.process import exec_process, oom_score_adj
+from crib.tasks.keeper import HANDS
 from crib.wire import oci_runtime as oci
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class _Started:
     """A command that runs. `words` is the descriptor of the runtime's log, the file of which is gone."""
 
     command: Adopted
-    streams: Streams
+    streams: CommandEnds
     words: int
 
 
@@ -85,7 +85,6 @@ class Commands:
         self._bundles = bundles
         self._labels = Labels(environment.paths, environment.host)
         self._signals = signals
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._busy: set[str] = set()
         """Cgroups of commands that could not be removed yet."""
         self._dying: set[str] = set()
@@ -95,24 +94,13 @@ class Commands:
         """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
             plan = self._plan(record, process)
-        opening = self._task(self._open(plan))
+        # They go on whoever waits for them.
+        opening = HANDS.part("start of a command", self._open(plan), record.id)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            await asyncio.shield(self._task(_undo(opening)))
+            await asyncio.shield(HANDS.part("end of a command", _undo(opening), record.id))
             raise
-
-    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """One that goes on whoever waits for it; its failure is told to who waits, if anybody does."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
 
     def _plan(self, record: ContainerRecord, process: ExecProcess) -> _Plan:
         what = f"exec in container {record.id}"
@@ -141,7 +129,7 @@ class Commands:
                     await self._env.cgroups.kill(plan.cgroup, _KILL_TIME)
                     await self._remove_cgroups(plan.cgroup)
                 raise
-        followed = self._task(self._follow(plan, started))
+        followed = HANDS.part("following a command", self._follow(plan, started), plan.record.id)
         return ExecSession(
             plan.process, started.streams, followed, lambda: self._kill(plan, started.command, followed)
         )

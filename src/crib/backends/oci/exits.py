@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -29,6 +29,8 @@ from crib.host.threads import OURS, Job
 from crib.model.container import Exit
 from crib.model.ids import ContainerId, is_id
 from crib.model.sandbox import ProcessIdentity
+from crib.tasks.groups import Beside
+from crib.tasks.keeper import TaskKeeper
 from crib.wire.conmon import decode_exit
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class Exits:
         self._streams: set[asyncio.Queue[Exit | None]] = set()
         self._untold: list[Exit] = []
         """Of monitors that ended while nobody listened."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper = TaskKeeper()
 
     def watch(
         self, container: ContainerId, monitor: ProcessIdentity | None, first: ProcessIdentity | None = None
@@ -80,8 +82,7 @@ class Exits:
         """Watch nothing any more."""
         self._monitors.close()
         self._firsts.close()
-        for task in self._tasks:
-            task.cancel()
+        self._keeper.cancel()
 
     async def read(self, container: ContainerId) -> Exit | None:
         """The exit on file for a container; None when there is none (yet)."""
@@ -99,18 +100,17 @@ class Exits:
         for exit_ in self._untold:
             news.put_nowait(exit_)
         self._untold.clear()
-        watch = asyncio.ensure_future(self._watch_directory(news))
-        watch.add_done_callback(lambda _done: news.put_nowait(None))
         self._streams.add(news)
         try:
-            with trying("watching exit files"):
-                while (found := await news.get()) is not None:
-                    yield found
-                watch.result()
+            async with Beside() as beside:
+                watch = beside.start("watching exit files", self._watch_directory(news))
+                watch.add_done_callback(lambda _done: news.put_nowait(None))
+                with trying("watching exit files"):
+                    while (found := await news.get()) is not None:
+                        yield found
+                    watch.result()
         finally:
             self._streams.discard(news)
-            watch.cancel()
-            await asyncio.wait([watch])
 
     async def _watch_directory(self, news: asyncio.Queue[Exit | None]) -> None:
         """Also one that somebody removes: it is made again, and what monitors file from then on is seen."""
@@ -137,12 +137,7 @@ class Exits:
     def _tell(self, name: str, news: asyncio.Queue[Exit | None]) -> None:
         """Each exit by itself: a log that does not answer holds up no other container's."""
         if is_id(name):
-            self._do(self._tell_filed(ContainerId(name), news))
-
-    def _do(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._keeper.part("telling an exit", self._tell_filed(ContainerId(name), news), name)
 
     async def _tell_filed(self, container: ContainerId, news: asyncio.Queue[Exit | None]) -> None:
         note = await self._at_last(container, self._bundles.note)
@@ -159,15 +154,18 @@ class Exits:
             news.put_nowait(found)
 
     def _monitor_ended(self, container: ContainerId) -> None:
-        self._do(self._tell_lost(container, "its monitor has ended"))
+        self._tell_lost_later(container, "its monitor has ended")
 
     def _first_ended(self, container: ContainerId) -> None:
         def ask() -> None:
             if self._monitors.watches(container):
                 why = f"its first process ended {MONITOR_TIME:.0f} s ago, and its monitor has not reported it"
-                self._do(self._tell_lost(container, why))
+                self._tell_lost_later(container, why)
 
         asyncio.get_running_loop().call_later(MONITOR_TIME, ask)
+
+    def _tell_lost_later(self, container: ContainerId, why: str) -> None:
+        self._keeper.part("telling a lost exit", self._tell_lost(container, why), container)
 
     async def _tell_lost(self, container: ContainerId, why: str) -> None:
         if await self._at_last(container, self.read) is not None:

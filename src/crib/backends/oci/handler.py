@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from dataclasses import dataclass
 
 from crib.backends.bundle.bundles import Bundles
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.failures import checked, trying
 from crib.backends.known_processes import is_alive
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.containers import Containers, Request
+from crib.backends.oci.containers import ContainerRequest, Containers
 from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment
@@ -54,6 +54,7 @@ from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports.clocks import StageTimer
 from crib.ports.handler import CreatedContainer, Observation
+from crib.tasks.groups import Beside
 from crib.wire.oci_runtime import decode_state
 
 _LOOK_AGAIN = 1.0
@@ -77,7 +78,7 @@ class _OnFile:
 class OciHandler:
     """See ports.Handler; made with `open_environment`."""
 
-    def __init__(self, environment: OciEnvironment, layers: LayerMounts) -> None:
+    def __init__(self, environment: OciEnvironment, layers: SharedLayers) -> None:
         self._env = environment
         self._paths = environment.paths
         stats = StatsReader(environment.cgroups.layout)
@@ -125,7 +126,7 @@ class OciHandler:
     async def create(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig, stage: StageTimer
     ) -> CreatedContainer:
-        created = await self._containers.create(Request(record, sandbox, image), stage)
+        created = await self._containers.create(ContainerRequest(record, sandbox, image), stage)
         if note := await self._bundles.note(record.id):
             self._oom.made(note)
         await self._updates.created(record)
@@ -135,7 +136,7 @@ class OciHandler:
     async def explain(
         self, record: ContainerRecord, sandbox: SandboxRecord, image: ImageConfig
     ) -> ExplainedSpec:
-        return await self._explanations.explain(Request(record, sandbox, image))
+        return await self._explanations.explain(ContainerRequest(record, sandbox, image))
 
     def made_spec(self, record: ContainerRecord | SandboxRecord) -> bytes:
         with trying(f"reading the spec of {record.id}"):
@@ -163,19 +164,15 @@ class OciHandler:
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
         """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
-        running = asyncio.ensure_future(
-            run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
-        )
-        try:
+        async with Beside() as beside:
+            running = beside.start(
+                what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
+            )
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
                 # The runtime removes the pipe once the process has been told: then only hooks keep it.
                 if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
-        finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
 
     async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
         with trying(f"signal {signum} to container {record.id}"):

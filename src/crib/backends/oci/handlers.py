@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from crib.backends.bundle.rootfs import LayerMounts
+from crib.backends.bundle.rootfs import SharedLayers
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.handler import OciHandler
 from crib.model.errors import CribError
@@ -16,11 +16,11 @@ from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def closed_handlers(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
 ) -> Mapping[HandlerName, Handler]:
     """None can run anything, but what they made can be removed, also where their programs are gone."""
     environments = {
@@ -31,7 +31,7 @@ def closed_handlers(
 
 
 async def open_handlers(
-    settings: Settings, paths: Paths, facts: HostFacts, layers: LayerMounts, *, to_run: bool = True
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers, *, to_run: bool = True
 ) -> Mapping[HandlerName, Handler]:
     """Probe each. One that cannot be used runs nothing and tells why; the default one is an error `to_run`.
 
@@ -45,13 +45,13 @@ async def open_handlers(
         except CribError as error:
             if to_run and text == settings.default_handler:
                 raise
-            log.warning("handler %s cannot be used: %s", name, error)
+            _log.warning("handler %s cannot be used: %s", name, error)
             environments[name] = closed_environment(name, settings, paths, facts, str(error))
     return _handlers(environments, settings, layers)
 
 
 def _handlers(
-    environments: dict[HandlerName, OciEnvironment], settings: Settings, layers: LayerMounts
+    environments: dict[HandlerName, OciEnvironment], settings: Settings, layers: SharedLayers
 ) -> Mapping[HandlerName, Handler]:
     default = HandlerName(settings.default_handler)
     others = frozenset(environments) - {default}

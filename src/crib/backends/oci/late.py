@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 
+from crib.tasks.keeper import HANDS
+
 _log = logging.getLogger(__name__)
-_tasks: set[asyncio.Task[object]] = set()
 
 
 def clear_away(what: str, work: Coroutine[object, object, object]) -> None:
     """Do it behind everybody's back; a failure is logged, as there is nobody to tell."""
-    task = asyncio.ensure_future(_logged(what, work))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    HANDS.part(what, _logged(what, work))
 
 
 async def _logged(what: str, work: Coroutine[object, object, object]) -> None:

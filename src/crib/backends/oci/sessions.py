@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from crib.host.streams import Sink, Source, make_pipe
 from crib.host.terminals import ConsoleSocket, TerminalSource, begin_lines_anew
 from crib.model.streams import ExecProcess, TerminalSize
+from crib.tasks.keeper import HANDS
 
 ChildEnds = tuple[int | None, int | None, int | None]
 """Standard input, output and error of what is started; None is /dev/null."""
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class CommandEnds:
     """Our ends."""
 
     stdin: Sink | None = None
@@ -49,12 +50,12 @@ class Pipes:
 
     def __init__(self, wanted: ExecProcess) -> None:
         self._child: list[int] = []
-        self._streams = Streams()
+        self._streams = CommandEnds()
         try:
             child, own = make_pipe()
             self._child.append(child)
             stdin = Sink(own)
-            self._streams = Streams(stdin)
+            self._streams = CommandEnds(stdin)
             if not wanted.stdin:
                 stdin.release()
             own, child = make_pipe()
@@ -77,9 +78,9 @@ class Pipes:
         while self._child:
             os.close(self._child.pop())
 
-    def connect(self) -> Streams:
+    def connect(self) -> CommandEnds:
         """Our ends, which belong to the caller from now on."""
-        streams, self._streams = self._streams, Streams()
+        streams, self._streams = self._streams, CommandEnds()
         return streams
 
     def close(self) -> None:
@@ -100,13 +101,13 @@ class Console:
     def started(self) -> None:
         """Nothing: the runtime connects to the socket."""
 
-    def connect(self) -> Streams:
+    def connect(self) -> CommandEnds:
         """The terminal that the runtime, which has ended, has sent. OSError when it sent none."""
         terminal = self._socket.receive()
         begin_lines_anew(terminal)
         # Two descriptors: the end of the input is no end for the command, which is hung up with the last.
         stdin = Sink(os.dup(terminal)) if self._wanted.stdin else None
-        return Streams(stdin, TerminalSource(terminal))
+        return CommandEnds(stdin, TerminalSource(terminal))
 
     def close(self) -> None:
         """Safe to repeat."""
@@ -122,7 +123,7 @@ class ExecSession:
     def __init__(
         self,
         wanted: ExecProcess,
-        streams: Streams,
+        streams: CommandEnds,
         followed: asyncio.Task[int],
         kill: Callable[[], Awaitable[None]],
     ) -> None:
@@ -131,7 +132,7 @@ class ExecSession:
         self._followed = followed
         self._kill = kill
         self._dropping = [
-            asyncio.ensure_future(_drop(source))
+            HANDS.part("unwanted output", _drop(source))
             for source, asked in ((streams.stdout, wanted.stdout), (streams.stderr, wanted.stderr))
             if source is not None and not asked
         ]

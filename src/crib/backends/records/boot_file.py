@@ -17,7 +17,7 @@ from crib.backends.records.follower import RETRY, Changed, Follower, problem_wit
 from crib.backends.records.sqlite_files import BUSY_TIMEOUT, check, commit, file_at, open_file, remove
 from crib.backends.records.tables import take_all
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BUSY = 0.1
 """Seconds for which the loop waits where somebody else has locked the file: a person's `sqlite3`."""
@@ -58,7 +58,7 @@ def open_boot_file(
             check(connection)
             return connection, True
         connection.close()
-        log.info("%s is of another boot, or others had the data since, and is made again", path)
+        _log.info("%s is of another boot, or others had the data since, and is made again", path)
     except sqlite3.DatabaseError as error:
         mended.append(f"{path} was damaged ({error}) and is made again, with what was on disk")
     remove(path)
@@ -165,7 +165,7 @@ class BootRows:
         self._retry = None
         self._wait_at_most(BUSY_TIMEOUT)
         if not self._try_paying():
-            log.error("%s: %d rows could not be written, and are lost", self._path, len(self._owed))
+            _log.error("%s: %d rows could not be written, and are lost", self._path, len(self._owed))
 
     def close(self) -> None:
         self.connection.close()

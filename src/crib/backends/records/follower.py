@@ -24,7 +24,7 @@ from crib.backends.records.sqlite_files import (
     set_aside,
     shorten_log,
 )
-from crib.backends.records.tables import Shape, copy_all, copy_rows
+from crib.backends.records.tables import TableShape, copy_all, copy_rows
 from crib.host.threads import RECORDS, Job, Overdue
 from crib.model.errors import CribError
 
@@ -58,7 +58,7 @@ class Follower:
         self._changed: dict[Changed, bool] = {}
         """Rows to be written, and whether that must outlive a power cut."""
         self._everything = True
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[str, TableShape] = {}
         self._file = (0, 0)
         """The open one, as `file_at` tells it."""
         self._lock = threading.Lock()

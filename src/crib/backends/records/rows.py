@@ -27,7 +27,7 @@ from crib.model.image import ImageDocuments, ImageRecord
 from crib.model.sandbox import SandboxRecord
 from crib.ports.records import AllRecords
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_DOCUMENT = 8 << 20
@@ -145,7 +145,7 @@ def _load(connection: sqlite3.Connection, noun: str, kind: type[T]) -> Sequence[
         try:
             found.append(decoder.decode(blob))
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
+            _log.error("row %s in %s cannot be read and is set aside: %s", key, noun, error)
             _set_aside(connection, (noun, key, blob, str(error)))
     return found
 
@@ -170,4 +170,4 @@ def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str])
     try:
         commit(connection, moved)
     except sqlite3.Error as error:  # of a full disk: it stays where it is, and is as unreadable the next time
-        log.error("row %s in %s could not be set aside: %s", key, noun, error)
+        _log.error("row %s in %s could not be set aside: %s", key, noun, error)

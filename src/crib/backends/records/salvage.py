@@ -20,7 +20,7 @@ from crib.model.image import ImageRecord
 from crib.model.sandbox import SandboxRecord
 from crib.wire.sqlite_file import Row, rows
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LOST_FILE = "file"
 """The noun, in the table `unreadable`, of a damaged file: what it had is lost until the file is removed."""
@@ -50,7 +50,7 @@ def salvage(path: str, schema: str, error: Exception, *, noted: bool = False) ->
     sqlite3.Error, OSError: nothing was changed, or `open_file` will finish it.
     """
     fresh, aside = f"{path}{SALVAGED}", f"{path}.broken-{time.time_ns()}"
-    log.error("%s is damaged (%s): what can still be read goes into a new one", path, error)
+    _log.error("%s is damaged (%s): what can still be read goes into a new one", path, error)
     remove(fresh)
     with contextlib.closing(open_file(fresh, schema)) as connection:
         kept = _fill(connection, path)
@@ -79,7 +79,7 @@ def _fill(connection: sqlite3.Connection, damaged: str) -> Counter[str]:
             if not connection.in_transaction or is_full(refused):
                 raise
             # A table of the bridge's that is not there, as nothing has asked for it yet.
-            log.warning("a row of %s in %s is not taken over: %s", table, damaged, refused)
+            _log.warning("a row of %s in %s is not taken over: %s", table, damaged, refused)
             continue
         kept[table] += 1
     connection.execute("COMMIT")
@@ -90,12 +90,12 @@ def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE:
-                log.error("%s is too large to be salvaged", path)
+                _log.error("%s is too large to be salvaged", path)
                 return b""
             return file.read()
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
-            log.error("%s cannot be salvaged: %s", path, error)
+            _log.error("%s cannot be salvaged: %s", path, error)
         return b""
 
 

@@ -11,7 +11,7 @@ _OWN = ("origin",)
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TableShape:
     """One table, as needed to copy its rows."""
 
     name: str
@@ -37,7 +37,7 @@ class Shape:
         return f"DELETE FROM {self.name} WHERE {self.key} = ?"  # noqa: S608
 
 
-def shapes(connection: sqlite3.Connection) -> dict[str, Shape]:
+def shapes(connection: sqlite3.Connection) -> dict[str, TableShape]:
     """All tables that are to be the same in both files."""
     listed = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -45,16 +45,16 @@ def shapes(connection: sqlite3.Connection) -> dict[str, Shape]:
     return {name: _shape(connection, name, sql) for name, sql in listed if name not in _OWN}
 
 
-def _shape(connection: sqlite3.Connection, name: str, sql: str) -> Shape:
+def _shape(connection: sqlite3.Connection, name: str, sql: str) -> TableShape:
     info = connection.execute(f"PRAGMA table_info({name})").fetchall()
     columns = [column[1] for column in info]
     keys = [column[1] for column in info if column[5]]
     if len(keys) == 1:
-        return Shape(name, sql, keys[0], tuple(columns))
-    return Shape(name, sql, "rowid", ("rowid", *columns))
+        return TableShape(name, sql, keys[0], tuple(columns))
+    return TableShape(name, sql, "rowid", ("rowid", *columns))
 
 
-def copy_all(source: sqlite3.Connection, target: sqlite3.Connection) -> dict[str, Shape]:
+def copy_all(source: sqlite3.Connection, target: sqlite3.Connection) -> dict[str, TableShape]:
     """Make the target's tables those of the source, and return them. The caller has begun transactions."""
     wanted, found = shapes(source), shapes(target)
     for name in found.keys() - wanted.keys():
@@ -80,14 +80,14 @@ def take_all(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         source.execute("ROLLBACK")
 
 
-def _by_key(connection: sqlite3.Connection, shape: Shape) -> Iterator[tuple[object, tuple[object, ...]]]:
+def _by_key(connection: sqlite3.Connection, shape: TableShape) -> Iterator[tuple[object, tuple[object, ...]]]:
     position = shape.columns.index(shape.key)
     for row in connection.execute(shape.read):
         yield row[position], row
 
 
 def copy_rows(
-    source: sqlite3.Connection, target: sqlite3.Connection, rows: Iterable[tuple[Shape, object]]
+    source: sqlite3.Connection, target: sqlite3.Connection, rows: Iterable[tuple[TableShape, object]]
 ) -> None:
     """Only these rows, each told by its table and key; the same for the transactions."""
     for shape, key in rows:

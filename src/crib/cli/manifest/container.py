@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from crib.cli.manifest import security, shapes
 from crib.cli.manifest.expand import expand
-from crib.cli.manifest.fields import ManifestError, Node
+from crib.cli.manifest.fields import ManifestError, ManifestNode
 from crib.cli.manifest.names import check_env_name, check_label
 from crib.cli.manifest.plan import ContainerPlan, Site, VolumePlan
 from crib.cli.manifest.resources import Amounts, amounts, linux_resources
@@ -31,7 +31,7 @@ GRACE = "io.kubernetes.pod.terminationGracePeriod"
 class PodParts:
     """What every container of a pod is made with."""
 
-    def __init__(self, spec: Node, site: Site, uid: str, options: NamespaceOption) -> None:
+    def __init__(self, spec: ManifestNode, site: Site, uid: str, options: NamespaceOption) -> None:
         self.spec = spec
         self.site = site
         self.uid = uid
@@ -50,7 +50,7 @@ class PodParts:
         return all(found.best_effort for found in self.quality.values())
 
 
-def read_amounts(node: Node, parts: PodParts) -> None:
+def read_amounts(node: ManifestNode, parts: PodParts) -> None:
     """First pass: names and resources of all containers, which the quality of service is made of."""
     node.check(shapes.CONTAINER)
     name = check_label(node, "name")
@@ -59,7 +59,7 @@ def read_amounts(node: Node, parts: PodParts) -> None:
     parts.quality[name] = amounts(node)
 
 
-def container_plan(node: Node, parts: PodParts, *, init: bool) -> ContainerPlan:
+def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> ContainerPlan:
     """Second pass: everything else."""
     name, image = node.text("name"), node.need_text("image")
     found, sub_paths = mounts(node, parts.volumes, parts.site.dirs, parts.uid)
@@ -101,7 +101,7 @@ def container_plan(node: Node, parts: PodParts, *, init: bool) -> ContainerPlan:
     )
 
 
-def _environment(node: Node) -> dict[str, str]:
+def _environment(node: ManifestNode) -> dict[str, str]:
     """Variables in order; a value may refer to those before it, and a later one of a name wins."""
     found: dict[str, str] = {}
     for entry in node.children("env"):
@@ -111,7 +111,7 @@ def _environment(node: Node) -> dict[str, str]:
     return found
 
 
-def _is_sidecar(node: Node, *, init: bool) -> bool:
+def _is_sidecar(node: ManifestNode, *, init: bool) -> bool:
     if not node.has("restartPolicy"):
         return False
     if not init:
@@ -120,7 +120,7 @@ def _is_sidecar(node: Node, *, init: bool) -> bool:
     return True
 
 
-def _stop_signal(node: Node) -> api_pb2.Signal.ValueType:
+def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:
     lifecycle = node.child("lifecycle")
     if lifecycle is None:
         return api_pb2.SIGNAL_RUNTIME_DEFAULT

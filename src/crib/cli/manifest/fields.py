@@ -45,7 +45,7 @@ class Notes:
         return tuple(self._lines)
 
 
-class Node:
+class ManifestNode:
     """One object of the document: its fields are asked for by name and type, and checked as they are."""
 
     def __init__(self, value: object, path: str, notes: Notes) -> None:
@@ -135,15 +135,15 @@ class Node:
             raise ManifestError(self.at(name), f"must be true or false, not {_kind(value)}")
         return value
 
-    def child(self, name: str) -> Node | None:
+    def child(self, name: str) -> ManifestNode | None:
         """An object; None when it is absent."""
         value = self._value.get(name)
-        return None if value is None else Node(value, self.at(name), self.notes)
+        return None if value is None else ManifestNode(value, self.at(name), self.notes)
 
-    def children(self, name: str) -> list[Node]:
+    def children(self, name: str) -> list[ManifestNode]:
         """A list of objects; empty when it is absent."""
         return [
-            Node(value, f"{self.at(name)}[{index}]", self.notes)
+            ManifestNode(value, f"{self.at(name)}[{index}]", self.notes)
             for index, value in enumerate(self._list(name))
         ]
 

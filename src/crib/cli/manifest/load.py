@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, Node, Notes
+from crib.cli.manifest.fields import ManifestError, ManifestNode, Notes
 from crib.cli.manifest.pod import pod_plan
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def read_plans(text: str, site: Site, new_uid: Callable[[], str] = _new_uid) -> 
     return plans
 
 
-def _pods(text: str) -> Iterator[Node]:
+def _pods(text: str) -> Iterator[ManifestNode]:
     documents = [document for document in _documents(text) if document is not None]
     for number, document in enumerate(documents, 1):
-        node = Node(document, f"document {number}" if len(documents) > 1 else "", Notes())
+        node = ManifestNode(document, f"document {number}" if len(documents) > 1 else "", Notes())
         kind = node.need_text("kind")
         version = node.need_text("apiVersion")
         if version != "v1":
@@ -71,18 +71,18 @@ def _pods(text: str) -> Iterator[Node]:
             node.check(shapes.LIST)
             for item in node.children("items"):
                 _check_pod_kind(item)
-                yield Node(node_value(item), item.path, Notes())
+                yield ManifestNode(node_value(item), item.path, Notes())
         else:
             _check_pod_kind(node)
             yield node
 
 
-def node_value(node: Node) -> dict[str, object]:
+def node_value(node: ManifestNode) -> dict[str, object]:
     """The object behind a node: a pod of a list gets notes of its own."""
     return {name: node.raw(name) for name in node.names()}
 
 
-def _check_pod_kind(node: Node) -> None:
+def _check_pod_kind(node: ManifestNode) -> None:
     kind = node.need_text("kind")
     if kind != "Pod" or node.need_text("apiVersion") != "v1":
         raise ManifestError(node.at("kind"), f"{kind!r} is not supported: crib runs pods (kind: Pod, v1)")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from crib.cli.manifest.fields import ManifestError
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.fields import Node
+    from crib.cli.manifest.fields import ManifestNode
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9]{0,62}[A-Za-z0-9])?")
 _ENV = re.compile(r"[^=\0]+")
 
 
-def check_label(node: Node, name: str, default: str = "") -> str:
+def check_label(node: ManifestNode, name: str, default: str = "") -> str:
     """A required field that is an RFC 1123 label."""
     value = node.text(name) or default or node.need_text(name)
     if not _LABEL.fullmatch(value):
@@ -25,7 +25,7 @@ def check_label(node: Node, name: str, default: str = "") -> str:
     return value
 
 
-def check_subdomain(node: Node, name: str) -> str:
+def check_subdomain(node: ManifestNode, name: str) -> str:
     """A required field that is an RFC 1123 subdomain: labels with dots between them."""
     value = node.need_text(name)
     if len(value) > 253 or not all(_LABEL.fullmatch(part) for part in value.split(".")):
@@ -38,7 +38,7 @@ def is_uid(value: str) -> bool:
     return bool(_UID.fullmatch(value))
 
 
-def check_env_name(node: Node, name: str) -> str:
+def check_env_name(node: ManifestNode, name: str) -> str:
     """An environment variable's name."""
     value = node.need_text(name)
     if not _ENV.fullmatch(value):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crib.cli.manifest import security, shapes
 from crib.cli.manifest.container import PodParts, container_plan, read_amounts
-from crib.cli.manifest.fields import ManifestError, Node
+from crib.cli.manifest.fields import ManifestError, ManifestNode
 from crib.cli.manifest.names import check_label, check_subdomain, is_uid
 from crib.cli.manifest.plan import PodPlan, Site
 from crib.cli.manifest.volumes import volume_plans
@@ -34,7 +34,7 @@ _PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 _DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 
 
-def pod_plan(document: Node, site: Site, new_uid: Callable[[], str]) -> PodPlan:
+def pod_plan(document: ManifestNode, site: Site, new_uid: Callable[[], str]) -> PodPlan:
     """Translate one pod. `new_uid` names a pod that has no uid of its own."""
     document.check(shapes.DOCUMENT)
     metadata, spec = document.child("metadata"), document.child("spec")
@@ -77,7 +77,7 @@ def pod_plan(document: Node, site: Site, new_uid: Callable[[], str]) -> PodPlan:
     )
 
 
-def _identity(metadata: Node, new_uid: Callable[[], str]) -> PodSandboxMetadata:
+def _identity(metadata: ManifestNode, new_uid: Callable[[], str]) -> PodSandboxMetadata:
     uid = metadata.text("uid") or new_uid()
     if not is_uid(uid):
         raise ManifestError(metadata.at("uid"), f"{uid!r} must be at most 64 letters, digits and '-'")
@@ -85,7 +85,7 @@ def _identity(metadata: Node, new_uid: Callable[[], str]) -> PodSandboxMetadata:
     return PodSandboxMetadata(name=name, uid=uid, namespace=check_label(metadata, "namespace", "default"))
 
 
-def _parts(spec: Node, site: Site, identity: PodSandboxMetadata) -> PodParts:
+def _parts(spec: ManifestNode, site: Site, identity: PodSandboxMetadata) -> PodParts:
     parts = PodParts(spec, site, identity.uid, security.namespaces(spec))
     parts.volumes = volume_plans(spec, site.dirs, identity.uid)
     grace = spec.number("terminationGracePeriodSeconds", 0, 2**31 - 1)
@@ -98,7 +98,9 @@ def _parts(spec: Node, site: Site, identity: PodSandboxMetadata) -> PodParts:
     return parts
 
 
-def _containers(spec: Node, parts: PodParts) -> tuple[tuple[ContainerPlan, ...], tuple[ContainerPlan, ...]]:
+def _containers(
+    spec: ManifestNode, parts: PodParts
+) -> tuple[tuple[ContainerPlan, ...], tuple[ContainerPlan, ...]]:
     init, main = spec.children("initContainers"), spec.children("containers")
     if not main:
         raise ManifestError(spec.at("containers"), "needs at least one container")
@@ -112,7 +114,7 @@ def _containers(spec: Node, parts: PodParts) -> tuple[tuple[ContainerPlan, ...],
     )
 
 
-def _note_pod_fields(spec: Node) -> None:
+def _note_pod_fields(spec: ManifestNode) -> None:
     policy = spec.choice("restartPolicy", ("Always", "OnFailure", "Never"), "Never")
     if policy != "Never":
         spec.notes.add(
@@ -125,7 +127,7 @@ def _note_pod_fields(spec: Node) -> None:
             raise ManifestError(os_node.at("name"), "not supported: crib runs Linux pods only")
 
 
-def _hostname(spec: Node, pod_name: str) -> str:
+def _hostname(spec: ManifestNode, pod_name: str) -> str:
     if spec.flag("hostNetwork"):
         return ""
     if spec.has("hostname"):
@@ -133,7 +135,7 @@ def _hostname(spec: Node, pod_name: str) -> str:
     return pod_name[:63].rstrip("-.")  # as a kubelet shortens it
 
 
-def _dns(spec: Node, site: Site) -> DNSConfig | None:
+def _dns(spec: ManifestNode, site: Site) -> DNSConfig | None:
     policy = spec.choice("dnsPolicy", _DNS_POLICIES, "ClusterFirst")
     node = spec.child("dnsConfig")
     if policy.startswith("ClusterFirst") and spec.has("dnsPolicy"):
@@ -156,7 +158,7 @@ def _dns(spec: Node, site: Site) -> DNSConfig | None:
     return host
 
 
-def _dns_options(node: Node) -> list[str]:
+def _dns_options(node: ManifestNode) -> list[str]:
     found = []
     for option in node.children("options"):
         option.check(shapes.DNS_OPTION)
@@ -165,7 +167,7 @@ def _dns_options(node: Node) -> list[str]:
     return found
 
 
-def _ports(spec: Node) -> list[PortMapping]:
+def _ports(spec: ManifestNode) -> list[PortMapping]:
     """Ports of all containers; on the host's network they are open as they are and nothing is mapped."""
     found: list[PortMapping] = []
     on_host = security.namespaces(spec).network == NODE
@@ -180,7 +182,7 @@ def _ports(spec: Node) -> list[PortMapping]:
     return [] if on_host else found
 
 
-def _port(node: Node, *, on_host: bool) -> PortMapping:
+def _port(node: ManifestNode, *, on_host: bool) -> PortMapping:
     node.check(shapes.PORT)
     inside = node.number("containerPort", 1, 65535)
     if inside is None:

@@ -10,7 +10,7 @@ from crib.cli.manifest.fields import ManifestError
 from crib.stubs.runtime.v1.api_pb2 import LinuxContainerResources
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.fields import Node
+    from crib.cli.manifest.fields import ManifestNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Amounts:
         return not any((self.cpu_request, self.cpu_limit, self.memory_request, self.memory_limit))
 
 
-def amounts(container: Node) -> Amounts:
+def amounts(container: ManifestNode) -> Amounts:
     """A container's `resources`; a request that is not given is its limit, as an API server fills it in."""
     node = container.child("resources")
     if node is None:
@@ -48,7 +48,7 @@ def amounts(container: Node) -> Amounts:
     return Amounts(requests.get("cpu"), limits.get("cpu"), requests.get("memory"), limits.get("memory"))
 
 
-def _amounts(resources: Node, which: str) -> dict[str, int]:
+def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
     node = resources.child(which)
     found: dict[str, int] = {}
     for name in node.names() if node else []:

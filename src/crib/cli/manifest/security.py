@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, Node
+from crib.cli.manifest.fields import ManifestError, ManifestNode
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER,
     NODE,
@@ -53,7 +53,7 @@ _TYPES = {
 }
 
 
-def namespaces(spec: Node) -> NamespaceOption:
+def namespaces(spec: ManifestNode) -> NamespaceOption:
     """Whose namespaces the pod's containers run in."""
     host_pid = bool(spec.flag("hostPID"))
     share = bool(spec.flag("shareProcessNamespace"))
@@ -69,7 +69,7 @@ def namespaces(spec: Node) -> NamespaceOption:
 
 
 def sandbox_security(
-    spec: Node, options: NamespaceOption, *, privileged: bool
+    spec: ManifestNode, options: NamespaceOption, *, privileged: bool
 ) -> LinuxSandboxSecurityContext:
     """The sandbox's own context. `privileged`: whether any of the containers is."""
     found = LinuxSandboxSecurityContext(
@@ -90,7 +90,7 @@ def sandbox_security(
     return found
 
 
-def sysctls(spec: Node) -> dict[str, str]:
+def sysctls(spec: ManifestNode) -> dict[str, str]:
     """The pod's sysctls by name."""
     found: dict[str, str] = {}
     pod = spec.child("securityContext")
@@ -103,7 +103,7 @@ def sysctls(spec: Node) -> dict[str, str]:
     return found
 
 
-def must_not_be_root(spec: Node, container: Node) -> bool:
+def must_not_be_root(spec: ManifestNode, container: ManifestNode) -> bool:
     """Whether runAsNonRoot holds for a container; refuses a context that contradicts itself."""
     for node in (container.child("securityContext"), spec.child("securityContext")):
         if node is not None and (value := node.flag("runAsNonRoot")) is not None:
@@ -115,10 +115,12 @@ def must_not_be_root(spec: Node, container: Node) -> bool:
 
 
 def container_security(
-    spec: Node, container: Node, options: NamespaceOption, site: Site
+    spec: ManifestNode, container: ManifestNode, options: NamespaceOption, site: Site
 ) -> LinuxContainerSecurityContext:
     """A container's context: its own fields, then the pod's, then the defaults."""
-    own = container.child("securityContext") or Node({}, container.at("securityContext"), container.notes)
+    own = container.child("securityContext") or ManifestNode(
+        {}, container.at("securityContext"), container.notes
+    )
     own.check(shapes.CONTAINER_SECURITY)
     privileged = bool(own.flag("privileged"))
     pod = spec.child("securityContext")
@@ -150,24 +152,24 @@ def container_security(
     return found
 
 
-def _effective(spec: Node, container: Node, name: str) -> Int64Value | None:
+def _effective(spec: ManifestNode, container: ManifestNode, name: str) -> Int64Value | None:
     for node in (container.child("securityContext"), spec.child("securityContext")):
         if node is not None and (value := _id(node, name)) is not None:
             return value
     return None
 
 
-def _id(node: Node, name: str) -> Int64Value | None:
+def _id(node: ManifestNode, name: str) -> Int64Value | None:
     value = node.number(name, 0, MAX_ID)
     return None if value is None else Int64Value(value=value)
 
 
-def _groups_policy(pod: Node | None) -> SupplementalGroupsPolicy.ValueType:
+def _groups_policy(pod: ManifestNode | None) -> SupplementalGroupsPolicy.ValueType:
     word = pod.choice("supplementalGroupsPolicy", ("Merge", "Strict"), "Merge") if pod else "Merge"
     return Strict if word == "Strict" else Merge
 
 
-def _capabilities(own: Node) -> Capability | None:
+def _capabilities(own: ManifestNode) -> Capability | None:
     node = own.child("capabilities")
     if node is None:
         return None
@@ -175,7 +177,7 @@ def _capabilities(own: Node) -> Capability | None:
     return Capability(add_capabilities=node.texts("add"), drop_capabilities=node.texts("drop"))
 
 
-def _no_new_privs(own: Node, *, privileged: bool) -> bool:
+def _no_new_privs(own: ManifestNode, *, privileged: bool) -> bool:
     if own.flag("allowPrivilegeEscalation") is not False:
         return False
     where = own.at("allowPrivilegeEscalation")
@@ -188,7 +190,7 @@ def _no_new_privs(own: Node, *, privileged: bool) -> bool:
     return True
 
 
-def _profile(owner: Node, name: str, root: str) -> SecurityProfile | None:
+def _profile(owner: ManifestNode, name: str, root: str) -> SecurityProfile | None:
     node = owner.child(name)
     if node is None:
         return None
@@ -206,7 +208,7 @@ def _profile(owner: Node, name: str, root: str) -> SecurityProfile | None:
     return SecurityProfile(profile_type=_TYPES[word], localhost_ref=local)
 
 
-def _selinux(owner: Node) -> SELinuxOption | None:
+def _selinux(owner: ManifestNode) -> SELinuxOption | None:
     node = owner.child("seLinuxOptions")
     if node is None:
         return None

@@ -6,7 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, Node
+from crib.cli.manifest.fields import ManifestError, ManifestNode
 from crib.cli.manifest.names import check_label
 from crib.cli.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
 from crib.cli.manifest.quantity import parse_quantity, whole
@@ -30,7 +30,7 @@ _PROPAGATION = {
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
-def volume_plans(spec: Node, dirs: Dirs, uid: str) -> dict[str, VolumePlan]:
+def volume_plans(spec: ManifestNode, dirs: Dirs, uid: str) -> dict[str, VolumePlan]:
     """Every volume of the pod by name."""
     found: dict[str, VolumePlan] = {}
     for node in spec.children("volumes"):
@@ -46,7 +46,7 @@ def volume_plans(spec: Node, dirs: Dirs, uid: str) -> dict[str, VolumePlan]:
     return found
 
 
-def _volume(node: Node, kind: str, name: str, directory: str) -> VolumePlan:
+def _volume(node: ManifestNode, kind: str, name: str, directory: str) -> VolumePlan:
     source = node.child(kind)
     assert source is not None
     if kind == "emptyDir":
@@ -62,7 +62,7 @@ def _volume(node: Node, kind: str, name: str, directory: str) -> VolumePlan:
     return VolumePlan(name, "image", image=reference, pull=pull_policy(source, "pullPolicy", reference))
 
 
-def _empty_dir(source: Node, name: str, directory: str) -> VolumePlan:
+def _empty_dir(source: ManifestNode, name: str, directory: str) -> VolumePlan:
     source.check(shapes.EMPTY_DIR)
     medium = source.text("medium")
     if medium.startswith("HugePages"):
@@ -79,7 +79,7 @@ def _empty_dir(source: Node, name: str, directory: str) -> VolumePlan:
     return VolumePlan(name, "emptyDir", path=directory, memory=bool(medium), size=size)
 
 
-def pull_policy(node: Node, name: str, image: str) -> PullPolicy:
+def pull_policy(node: ManifestNode, name: str, image: str) -> PullPolicy:
     """The policy, with Kubernetes' default: Always for the tag latest, else IfNotPresent.
 
     Images of the host name `localhost` are made here and have no registry, so for them it is IfNotPresent.
@@ -94,7 +94,7 @@ def pull_policy(node: Node, name: str, image: str) -> PullPolicy:
 
 
 def mounts(
-    container: Node, volumes: dict[str, VolumePlan], dirs: Dirs, uid: str
+    container: ManifestNode, volumes: dict[str, VolumePlan], dirs: Dirs, uid: str
 ) -> tuple[list[Mount], tuple[SubPathPlan, ...]]:
     """A container's mounts, and which of them are parts of a volume that are bound first."""
     found: list[Mount] = []
@@ -119,7 +119,7 @@ def mounts(
     return found, tuple(parts)
 
 
-def _mount(container: Node, node: Node, volume: VolumePlan) -> Mount:
+def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> Mount:
     path = node.need_text("mountPath")
     if ":" in path:
         raise ManifestError(node.at("mountPath"), f"{path!r} must not hold a colon")
@@ -141,7 +141,7 @@ def _mount(container: Node, node: Node, volume: VolumePlan) -> Mount:
     )
 
 
-def _bind_options(node: Node) -> list[str]:
+def _bind_options(node: ManifestNode) -> list[str]:
     """KEP-5855: restrictions of this one mount."""
     options = node.texts("bindMountOptions")
     for option in options:
@@ -151,7 +151,7 @@ def _bind_options(node: Node) -> list[str]:
     return options
 
 
-def _recursive(node: Node, *, read_only: bool, propagation: str) -> bool:
+def _recursive(node: ManifestNode, *, read_only: bool, propagation: str) -> bool:
     word = node.choice("recursiveReadOnly", ("Disabled", "IfPossible", "Enabled"), "Disabled")
     if word == "Disabled":
         return False
@@ -165,7 +165,7 @@ def _recursive(node: Node, *, read_only: bool, propagation: str) -> bool:
     return True
 
 
-def _sub_path(node: Node) -> str:
+def _sub_path(node: ManifestNode) -> str:
     inside = node.text("subPath")
     if not inside:
         return ""

@@ -20,7 +20,7 @@ from crib.tunnel.spdy import ClientSession
 from crib.tunnel.websocket import Channels, WebSocket
 from crib.wire import remotecommand
 from crib.wire.channel_messages import V5
-from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, StreamType, TerminalSize, Wanted
+from crib.wire.remotecommand import CHANNELS, SPDY_PROTOCOLS, Exited, SizeMessage, StreamType, Wanted
 
 _SPDY_VERSION = SPDY_PROTOCOLS[0].name
 _InWebSocket = TypeVar("_InWebSocket")
@@ -61,7 +61,7 @@ class Session:
     async def resize(self, width: int, height: int) -> None:
         """Tell the terminal its size in columns and rows; nothing without a terminal. Unavailable."""
         if stream := self._streams.get(StreamType.RESIZE):
-            await stream.write(remotecommand.encode_resize(TerminalSize(width, height)))
+            await stream.write(remotecommand.encode_resize(SizeMessage(width, height)))
 
     async def wait(self) -> int:
         """The exit code, when the runtime has told it. RuntimeFailure with the runtime's words, Unavailable.

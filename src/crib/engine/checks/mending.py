@@ -11,14 +11,14 @@ from crib.engine.core import Core
 from crib.model.errors import CribError
 from crib.model.finding import Finding
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def mended(core: Core, findings: Iterable[Finding], work: Coroutine[Any, Any, object]) -> list[Finding]:
     """The findings after the work that mends them all. A caller that goes away ends its waiting, not that."""
     found = list(findings)
     for one in found:
-        log.warning("%s: %s: %s; a repair was asked for: %s", one.area, one.subject, one.problem, one.mend)
+        _log.warning("%s: %s: %s; a repair was asked for: %s", one.area, one.subject, one.problem, one.mend)
     try:
         await core.keeper.begin(f"repair of {found[0].area}", work).wait()
     except CribError as error:

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from crib.engine.checks.mending import mended
 from crib.engine.core import Core
+from crib.engine.losses import LOST, notice_loss
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
 from crib.engine.recovery.recover import carry_out, sweep
-from crib.engine.sandboxes.losses import LOST, notice_loss
 from crib.engine.sandboxes.stop import StopSandbox
 from crib.model.container import ContainerRecord
 from crib.model.errors import CribError

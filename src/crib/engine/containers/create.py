@@ -20,9 +20,8 @@ from crib.engine.core import Core
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
-from crib.engine.keeper import current_work
+from crib.engine.losses import notice_loss
 from crib.engine.retries import MAX_LEFT
-from crib.engine.sandboxes.losses import notice_loss
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,
@@ -35,9 +34,10 @@ from crib.model.errors import (
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
-from crib.model.lifecycle import is_listed, move_container, move_sandbox
+from crib.model.lifecycle import ContainerVerb, SandboxVerb, is_listed, move_container, move_sandbox
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
+from crib.tasks.keeper import current_work
 
 _TARGET = "config.linux.security_context.namespace_options.target_id"
 
@@ -102,7 +102,7 @@ class CreateContainer:
         await notice_loss(core, sandbox_id)  # its watch may be about to tell the same
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
-        move_sandbox(sandbox, "create container")
+        move_sandbox(sandbox, SandboxVerb.CREATE_CONTAINER)
         self._refuse_crowd(sandbox_id)
         self._check_target(sandbox_id, config)
         record = self.draft(sandbox, config, image)
@@ -125,7 +125,8 @@ class CreateContainer:
                         user=created.user,
                         stop_signal=created.stop_signal or record.stop_signal,
                     )
-                    record = core.containers.put(replace(made, state=move_container(record, "create")))
+                    state = move_container(made, ContainerVerb.CREATE)
+                    record = core.containers.put(replace(made, state=state))
                     core.refuse_if_faulty()
             except BaseException as error:
                 with suppress(Exception):  # the row stays and says why; the first error is the one to tell

@@ -6,12 +6,13 @@ import asyncio
 
 from crib.ends import ByteSource
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.streams import ExecProcess
 from crib.ports.handler import Handler
+from crib.tasks.groups import all_of
+from crib.tasks.keeper import at_stage
 
 DYING_TIME = 1.0
 """Seconds that commands get to die from SIGKILL when the daemon stops."""
@@ -30,7 +31,7 @@ class ExecSync:
         if not command.argv:
             raise InvalidRequest("no command is given", field="cmd")
         record = core.container(text)
-        move_container(record, "exec")
+        move_container(record, ContainerVerb.EXEC)
         handler = core.caretaker(core.sandbox(record.sandbox_id))
         work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
         self._under_way.add(work.task)
@@ -86,10 +87,9 @@ async def run_command(handler: Handler, record: ContainerRecord, command: ExecCo
                 session = await handler.exec(record, process)
             try:
                 with at_stage("its own end"):
-                    stdout, stderr = await asyncio.gather(
-                        _beginning(session.stdout, command.output_limit),
-                        _beginning(session.stderr, command.output_limit),
-                    )
+                    outputs = (session.stdout, session.stderr)
+                    kept = (_beginning(output, command.output_limit) for output in outputs)
+                    stdout, stderr = await all_of("output", kept)
                     return ExecResult(await session.wait(), stdout, stderr)
             except asyncio.CancelledError:
                 await session.kill()
@@ -125,6 +125,6 @@ class ReopenLog:
     async def __call__(self, text: str) -> None:
         core = self._core
         record = core.container(text)
-        move_container(record, "reopen log")
+        move_container(record, ContainerVerb.REOPEN_LOG)
         handler = core.caretaker(core.sandbox(record.sandbox_id))
         await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()

@@ -12,11 +12,11 @@ from crib.engine.core import Core
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import CribError
 from crib.model.events import EventType
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import NamespaceMode
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RETRY_AFTER = 1.0
 """Seconds until exits are watched again after that failed; what happened meanwhile is on file then."""
@@ -31,7 +31,7 @@ async def watch_exits(core: Core, handler: Handler) -> None:
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
         except Exception as error:  # a bug too: nobody else tells of exits
             is_bug = not isinstance(error, CribError)
-            log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
+            _log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
             await asyncio.sleep(RETRY_AFTER)
 
 
@@ -39,7 +39,7 @@ async def _record_or_log(core: Core, exit_: Exit) -> None:
     try:
         await record_exit(core, exit_)
     except Exception:
-        log.exception("could not record the exit of container %s", exit_.id)
+        _log.exception("could not record the exit of container %s", exit_.id)
 
 
 async def record_exit(core: Core, exit_: Exit) -> None:
@@ -67,7 +67,7 @@ async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
         handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
         await handler.signal(record, signal.SIGKILL, everyone=True)
     except CribError as error:
-        log.warning("ending what container %s left behind: %s", record.id, error)
+        _log.warning("ending what container %s left behind: %s", record.id, error)
 
 
 def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
@@ -84,7 +84,7 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
         reason, message = record.reason, record.message
     return replace(
         record,
-        state=move_container(record, "exit"),
+        state=move_container(record, ContainerVerb.EXIT),
         # A program may have ended before its start was recorded, and the clock may have been set back.
         finished_at=max(exit_.at, record.started_at),
         exit_code=code,

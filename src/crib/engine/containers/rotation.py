@@ -11,7 +11,7 @@ from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError
 from crib.model.ids import ContainerId
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 """Seconds between two looks at all logs; by as much as is written in them a log may pass its bound."""
@@ -53,7 +53,7 @@ class RotateLogs:
         try:
             handler = self._core.caretaker(sandbox)
             if await handler.rotate_log(record, settings.log_size_max, settings.log_files):
-                log.debug("rotated the log of container %s", record.id)
+                _log.debug("rotated the log of container %s", record.id)
         except Exception as error:  # a bug too: the others' logs are looked at
             current = self._core.containers.get(record.id)
             if current is not None and current.state is ContainerState.RUNNING:
@@ -62,4 +62,4 @@ class RotateLogs:
                     not isinstance(error, CribError),
                     "log of container %s: %s; tried again in %.0f s",
                 )
-                log.warning(text, record.id, error, PAUSE, exc_info=is_bug)
+                _log.warning(text, record.id, error, PAUSE, exc_info=is_bug)

@@ -12,7 +12,7 @@ from crib.model.container import ContainerState
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventType
 from crib.model.ids import ContainerId
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import SandboxState
 
 START_FAILED = 128
@@ -37,7 +37,7 @@ class StartContainer:
             record = core.container(container)
             if record.state is ContainerState.RUNNING:
                 return  # a retry, after a start whose answer the caller did not wait for
-            state = move_container(record, "start")
+            move_container(record, ContainerVerb.START)
             core.refuse_if_faulty()
             sandbox = core.sandbox(record.sandbox_id)
             if sandbox.state is not SandboxState.READY:
@@ -54,7 +54,7 @@ class StartContainer:
                 core.containers.put(
                     replace(
                         record,
-                        state=ContainerState.EXITED,
+                        state=move_container(record, ContainerVerb.FAIL_START),
                         finished_at=core.clock(),
                         exit_code=START_FAILED,
                         reason="StartError",
@@ -64,5 +64,6 @@ class StartContainer:
                 core.tell_exited(container)
                 core.tell(EventType.STOPPED, container, record.sandbox_id)
                 raise
+            state = move_container(record, ContainerVerb.START)
             core.containers.put(replace(record, state=state, started_at=core.clock()))
         core.tell(EventType.STARTED, container, record.sandbox_id)

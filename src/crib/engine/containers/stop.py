@@ -7,12 +7,12 @@ import signal
 
 from crib.engine.containers.exits import record_exit
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
-from crib.model.lifecycle import is_listed, move_container
+from crib.model.lifecycle import ContainerVerb, is_listed, move_container
 from crib.ports.handler import Handler
+from crib.tasks.keeper import at_stage
 
 KILL_BOUND = 30.0
 """Seconds that a killed container may take to be gone (a process in uninterruptible sleep takes longer)."""
@@ -42,7 +42,7 @@ class StopContainer:
             record = core.containers.get(container)
             if record is None or record.state is ContainerState.EXITED:
                 return
-            move_container(record, "stop")
+            move_container(record, ContainerVerb.STOP)
         if grace > 0 and record.state is ContainerState.RUNNING:
             exited = core.exited(container)
             await self._signal_once(record)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.engine.retries import CLEAN_UP
-from crib.model.container import ContainerRecord, ContainerState
+from crib.model.container import ContainerRecord
 from crib.model.events import EventType
-from crib.model.lifecycle import is_listed, move_container
+from crib.model.lifecycle import ContainerVerb, is_listed, move_container
+from crib.tasks.keeper import at_stage
 
 
 async def teardown_container(core: Core, record: ContainerRecord) -> None:
@@ -23,7 +23,8 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
             return
         was_listed = is_listed(current)
         if not current.abandoned:  # which stays in the lists until nothing of it is left
-            current = core.containers.put(replace(current, state=move_container(current, "remove")))
+            state = move_container(current, ContainerVerb.REMOVE)
+            current = core.containers.put(replace(current, state=state))
         sandbox = core.sandboxes.get(current.sandbox_id)
         handler = core.caretaker(sandbox)
         try:
@@ -31,9 +32,8 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
                 await handler.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
             reason = current.reason if current.abandoned else "RemoveError"
-            core.containers.put(
-                replace(current, state=ContainerState.UNKNOWN, reason=reason, message=str(error))
-            )
+            state = move_container(current, ContainerVerb.FAIL_REMOVE)
+            core.containers.put(replace(current, state=state, reason=reason, message=str(error)))
             core.retries.later(record.id, CLEAN_UP, lambda: teardown_container(core, record))
             raise
         core.containers.remove(current)

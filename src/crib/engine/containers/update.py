@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.model.ids import ContainerId
-from crib.model.lifecycle import move_container
+from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import Resources, merged
 
 
@@ -33,7 +33,7 @@ class UpdateContainer:
         core = self._core
         async with core.locks.of(container):  # a start, stop or earlier update comes first
             record = core.container(container)
-            move_container(record, "update")
+            move_container(record, ContainerVerb.UPDATE)
             core.refuse_if_faulty()
             wanted = merged(record.resources, change)
             handler = core.handler_of(core.sandbox(record.sandbox_id))

@@ -23,7 +23,7 @@ from crib.ports.clocks import Clock
 from crib.ports.images import Images
 from crib.ports.records import Records
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ID_PREFIX = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{4,64}")
@@ -85,7 +85,7 @@ class Catalogue:
             for row in self:
                 if gone := [layer.diff_id for layer in row.layers if layer.diff_id in lost - self._lost]:
                     name = next(iter((*row.tags, *row.digests)), row.id)
-                    log.error("image %s has to be pulled again: missing on disk: %s", name, ", ".join(gone))
+                    _log.error("image %s has to be pulled again: missing on disk: %s", name, ", ".join(gone))
             self._lost = lost
 
     async def doubt(self, images: Images) -> None:

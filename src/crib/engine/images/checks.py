@@ -13,7 +13,7 @@ from crib.model.errors import CribError, NotFound
 from crib.model.ids import Digest
 from crib.model.image import ImageRecord, Layer, PullOrder, parse_reference
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class CheckImages:
             images = tuple(next(iter((*row.tags, *row.digests)), row.id) for row in owners)
             found = LayerCheck(layer.diff_id, problem, images)
             if problem:
-                log.error("layer %s of %s is damaged: %s", layer.diff_id, ", ".join(images), problem)
+                _log.error("layer %s of %s is damaged: %s", layer.diff_id, ", ".join(images), problem)
                 if repair:
                     error = await self._repair(layer, owners)
                     found = LayerCheck(layer.diff_id, problem, images, not error, error)
@@ -71,7 +71,7 @@ class CheckImages:
                 continue
             problem = await self._core.ports.images.check(self._now(layer))
             if not problem:
-                log.info("layer %s was fetched again from %s", layer.diff_id, name)
+                _log.info("layer %s was fetched again from %s", layer.diff_id, name)
                 return ""
             errors.append(f"{name}: after it was fetched again: {problem}")
         return "; ".join(errors) or "no registry is known that has it: import the image again"

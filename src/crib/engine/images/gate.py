@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from crib.model.errors import Broken, CribError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class StoreGate:
@@ -53,7 +53,7 @@ class StoreGate:
         try:
             await self.sweep_once()
         except CribError as error:
-            log.error("%s", error)
+            _log.error("%s", error)
             self._failed()
 
     async def sweep_once(self) -> None:

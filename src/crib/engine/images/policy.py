@@ -18,7 +18,7 @@ from crib.model.image_settings import ImagePolicy, TrustSettings
 from crib.model.registry import registry_pattern, spellings
 from crib.ports.images import Images
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _ACCEPT = ImagePolicy()
 
@@ -123,7 +123,7 @@ class PolicyGuard:
     def _refuse(self, rule: ImagePolicy, reference: ImageReference, problem: str) -> None:
         text = f"image {reference} is refused by the image policy {rule.match!r} ({rule.action}): {problem}"
         if rule.audit:
-            log.warning("audit: %s", text)
+            _log.warning("audit: %s", text)
             return
         raise WrongState(text, reason=SIGNATURE_VALIDATION_FAILED)
 

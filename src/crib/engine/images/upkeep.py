@@ -11,8 +11,9 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.model.errors import CribError
 from crib.model.image import ImageRecord, PullOrder, parse_reference
+from crib.tasks.groups import Group
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
@@ -46,12 +47,12 @@ class Upkeep:
             try:
                 async for update in self._verbs.import_archive(path, ()):
                     for record in update.images:
-                        log.info("%s: imported %s", path, ", ".join(record.tags) or record.id)
+                        _log.info("%s: imported %s", path, ", ".join(record.tags) or record.id)
             except CribError as error:
-                log.error("%s: %s", path, error)
-        async with asyncio.TaskGroup() as group:
+                _log.error("%s: %s", path, error)
+        async with Group() as group:
             for name in self._settings.prepull:
-                group.create_task(self._prepull(name))
+                group.start(f"pre-pull {name}", self._prepull(name))
 
     async def _prepull(self, name: str) -> None:
         pause = FIRST_PAUSE
@@ -59,9 +60,9 @@ class Upkeep:
             try:
                 if self._catalogue.find_here(name) is None:
                     await self._verbs.pull(PullOrder(parse_reference(name, field="images.prepull")))
-                    log.info("pre-pulled %s", name)
+                    _log.info("pre-pulled %s", name)
             except CribError as error:
-                log.warning("pre-pull of %s failed, next try in %.0f s: %s", name, pause, error)
+                _log.warning("pre-pull of %s failed, next try in %.0f s: %s", name, pause, error)
             else:
                 return
             await asyncio.sleep(pause)
@@ -74,7 +75,7 @@ class Upkeep:
             try:
                 await self._catalogue.look(self._core.ports.images)
             except CribError as error:
-                log.warning("could not check for lost layers: %s", error)
+                _log.warning("could not check for lost layers: %s", error)
 
     async def _collect_forever(self) -> None:
         while True:
@@ -82,7 +83,7 @@ class Upkeep:
                 await self.collect()
             except Exception as error:  # a bug too: the disk fills up
                 is_bug = not isinstance(error, CribError)
-                log.error("garbage collection of images: %s", error, exc_info=is_bug)
+                _log.error("garbage collection of images: %s", error, exc_info=is_bug)
             await asyncio.sleep(COLLECT_INTERVAL)
 
     async def collect(self) -> Sequence[ImageRecord]:
@@ -94,10 +95,12 @@ class Upkeep:
             if await self._used_percent() <= self._settings.gc_low:
                 break
             await self._verbs.remove(record.id)
-            log.info("garbage collection removed image %s", next(iter(record.tags), record.id))
+            _log.info("garbage collection removed image %s", next(iter(record.tags), record.id))
             removed.append(record)
         else:
-            log.warning("the image file system is above %d %%, and no image is unused", self._settings.gc_low)
+            _log.warning(
+                "the image file system is above %d %%, and no image is unused", self._settings.gc_low
+            )
         return removed
 
     async def _used_percent(self) -> float:

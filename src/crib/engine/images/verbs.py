@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
@@ -28,8 +27,9 @@ from crib.model.image import (
 )
 from crib.model.registry import RegistryHost
 from crib.model.sandbox import PodMetadata
+from crib.tasks.groups import Beside
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ImageVerbs:
@@ -126,7 +126,11 @@ class ImageVerbs:
 
     async def fs_usage(self) -> tuple[FilesystemUsage, FilesystemUsage]:
         """Of the image store, and of the containers' writable layers."""
-        return await asyncio.gather(self._core.ports.images.usage(), self._core.ports.images.writable_usage())
+        images = self._core.ports.images
+        async with Beside() as beside:
+            layers = beside.start("usage of layers", images.usage())
+            writable = beside.start("usage of writable layers", images.writable_usage())
+            return await layers, await writable
 
     async def sweep(self) -> None:
         """Remove layers that no image and no container needs."""
@@ -203,7 +207,7 @@ class ImageVerbs:
 
     async def _sweep_unreferenced(self) -> None:
         for digest in await self._core.ports.images.sweep(self._needed()):
-            log.info("layer %s removed: no image and no container needs it", digest)
+            _log.info("layer %s removed: no image and no container needs it", digest)
 
 
 def _key(order: PullOrder) -> tuple[str, str, str, frozenset[Digest]]:

@@ -14,23 +14,31 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from crib.engine.abandon import clean_later
 from crib.engine.containers.exits import record_exit, watch_exits
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.losses import LOST, notice_loss, watch_pods
 from crib.engine.recovery.decide import Action, Decision, decide, decide_unseen
-from crib.engine.sandboxes.losses import LOST, notice_loss, watch_pods
 from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import is_listed
+from crib.model.lifecycle import (
+    CONTAINER_MOVES,
+    SANDBOX_MOVES,
+    ContainerVerb,
+    SandboxVerb,
+    is_listed,
+    move_container,
+    move_sandbox,
+)
 from crib.model.sandbox import SandboxRecord, SandboxState
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GATE_BOUND = 3.0
 """Seconds after which the gate opens though something is not recovered yet."""
@@ -42,9 +50,8 @@ PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
 """Seconds after which one that takes longer makes room for the next, and goes on beside it."""
-_UNDOUBTED = (ContainerState.EXITED, ContainerState.UNKNOWN)
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[object, object, None]]
 Doubt = Callable[[str], None]
 
 
@@ -54,7 +61,7 @@ async def recover(core: Core) -> asyncio.Task[None]:
     states = core.keeper.serve("recovery", recovery.states())
     await asyncio.wait([states], timeout=GATE_BOUND)
     if not states.done():
-        log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
+        _log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
     return core.keeper.serve("recovery behind the gate", recovery.rest(states))
 
 
@@ -65,8 +72,6 @@ class _Recovery:
         self._core = core
         self._slots = asyncio.Semaphore(PARALLEL)
         self._sandboxes: dict[SandboxId, asyncio.Task[None]] = {}
-        self._left: set[asyncio.Future[None]] = set()
-        """Not waited for any more."""
         self.under_way: dict[str, None] = {}
         """What is being recovered."""
 
@@ -136,30 +141,23 @@ class _Recovery:
         self.under_way[what] = None
         try:
             async with self._turn():
-                task = asyncio.ensure_future(work())
+                task = self._core.keeper.part(what, work())
                 try:
                     async with asyncio.timeout(bound):
                         await asyncio.shield(task)
                 finally:
-                    if task.cancel():
-                        self._left.add(task)
-                        task.add_done_callback(self._left_has_ended)
+                    task.cancel()
         except TimeoutError as error:  # a thread's own limit says what it is of
             problem = str(error) or f"recovery took more than {bound:.0f} s"
-            log.error("recovering %s: %s", what, problem)
+            _log.error("recovering %s: %s", what, problem)
         except Exception as error:
             problem = str(error) or type(error).__name__
-            log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
+            _log.error("recovering %s: %s", what, error, exc_info=not isinstance(error, CribError))
         else:
             return ""
         finally:
             del self.under_way[what]
         return problem
-
-    def _left_has_ended(self, task: asyncio.Future[None]) -> None:
-        self._left.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved: its end at the bound has been told
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -193,17 +191,17 @@ def _is_settled(core: Core, record: ContainerRecord) -> bool:
 def _doubt_container(core: Core, row: ContainerRecord, problem: str) -> None:
     """Nobody knows how it is: shown as UNKNOWN, so that the kubelet removes it."""
     now = core.containers.get(row.id)
-    if now is not None and now.state not in _UNDOUBTED:
-        core.containers.put(
-            replace(now, state=ContainerState.UNKNOWN, reason="RecoveryError", message=problem)
-        )
+    if now is not None and now.state in CONTAINER_MOVES[ContainerVerb.DOUBT]:
+        state = move_container(now, ContainerVerb.DOUBT)
+        core.containers.put(replace(now, state=state, reason="RecoveryError", message=problem))
 
 
 def _doubt_sandbox(core: Core, row: SandboxRecord, problem: str) -> None:
     """Half-made or half-removed is shown as NOT_READY, so that the kubelet removes it; a READY one stays."""
     now = core.sandboxes.get(row.id)
-    if now is not None and not is_listed(now):
-        core.sandboxes.put(replace(now, state=SandboxState.NOT_READY, reason=problem))
+    if now is not None and now.state in SANDBOX_MOVES[SandboxVerb.DOUBT]:
+        state = move_sandbox(now, SandboxVerb.DOUBT)
+        core.sandboxes.put(replace(now, state=state, reason=problem))
 
 
 async def _container(core: Core, record: ContainerRecord) -> None:
@@ -227,10 +225,11 @@ async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> 
             await teardown_container(core, record)
         case Action.KEEP_RUNNING:
             began = record.started_at or core.clock()
-            found = replace(record, state=ContainerState.RUNNING, started_at=began, reason="", message="")
-            core.containers.put(found)
+            state = move_container(record, ContainerVerb.FIND_RUNNING)
+            core.containers.put(replace(record, state=state, started_at=began, reason="", message=""))
         case Action.KEEP_CREATED:
-            core.containers.put(replace(record, state=ContainerState.CREATED, reason="", message=""))
+            state = move_container(record, ContainerVerb.FIND_CREATED)
+            core.containers.put(replace(record, state=state, reason="", message=""))
         case Action.KILL:
             assert decision.exit is not None
             handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
@@ -260,7 +259,8 @@ async def _sandbox(core: Core, sandbox: SandboxId) -> None:
                 return  # what runs in a lost one still is the client's to stop
         # The reason of a run that failed lets the next try of that run clear it away.
         reason = record.reason if record.state is SandboxState.NOT_READY else LOST
-        record = core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=reason))
+        state = move_sandbox(record, SandboxVerb.LOSE)
+        record = core.sandboxes.put(replace(record, state=state, reason=reason))
         released = await release_sandbox(core, record)
         core.sandboxes.put(replace(released, reason=reason))
 
@@ -273,7 +273,7 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
         attachment = await core.ports.networks.resume(core.pod_network(record))
         now = core.sandboxes.get(sandbox)
         if attachment is not None and now is not None:
-            log.warning("pod %s: its network was made again: it has %s", sandbox, attachment.addresses)
+            _log.warning("pod %s: its network was made again: it has %s", sandbox, attachment.addresses)
             core.sandboxes.put(replace(now, network=attachment))
 
 
@@ -283,7 +283,7 @@ async def sweep(core: Core) -> None:
     for handler in core.ports.handlers.values():
         try:
             for what in await handler.sweep(core.known_ids):
-                log.warning("removed %s: it belonged to no record", what)
+                _log.warning("removed %s: it belonged to no record", what)
         except (CribError, OSError) as error:
             failures.append(error)
     if failures:
@@ -295,14 +295,14 @@ async def _sweep_networks(core: Core) -> None:
     try:
         await _release_networks(core)
     except Unavailable as error:
-        log.warning("garbage of networks will be collected later: %s", error)
+        _log.warning("garbage of networks will be collected later: %s", error)
         core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
-        log.error("garbage of networks could not be collected: %s", error, exc_info=is_bug)
+        _log.error("garbage of networks could not be collected: %s", error, exc_info=is_bug)
 
 
 async def _release_networks(core: Core) -> None:
     attached = {row.id for row in core.sandboxes if not row.released}
     for what in await core.ports.networks.sweep(attached):
-        log.warning("released %s: it belonged to no pod", what)
+        _log.warning("released %s: it belonged to no pod", what)

@@ -20,7 +20,7 @@ from crib.engine.timeline import SandboxTimeline
 from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
-from crib.model.lifecycle import move_sandbox
+from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import DnsConfig, SandboxConfig, SandboxRecord, SandboxState
 from crib.ports.handler import Handler
 
@@ -83,7 +83,8 @@ class RunSandbox:
                 if not record.config.host_network:
                     attachment = await core.ports.networks.attach(core.pod_network(record), stage)
                     record = replace(record, network=attachment)
-                record = core.sandboxes.put(replace(record, state=move_sandbox(record, "run")))
+                state = move_sandbox(record, SandboxVerb.RUN)
+                record = core.sandboxes.put(replace(record, state=state))
                 core.refuse_if_faulty()
             except BaseException as error:
                 async with core.locks.of(record.id):

@@ -1,4 +1,4 @@
-"""StopPodSandbox and RemovePodSandbox. Both succeed for what is not there, as the CRI says."""
+"""StopPodSandbox. It succeeds for what is not there, as the CRI says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.engine.joins import Joins
-from crib.engine.sandboxes.teardown import release_sandbox, teardown_sandbox
-from crib.model.errors import Broken, CribError
+from crib.engine.sandboxes.teardown import release_sandbox
+from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import is_listed, move_sandbox
+from crib.model.lifecycle import SandboxVerb, is_listed, move_sandbox
 
 
 class StopSandbox:
@@ -35,7 +35,7 @@ async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
         record = core.sandboxes.get(sandbox)
         if record is None or record.released:
             return
-        state = move_sandbox(record, "stop")
+        state = move_sandbox(record, SandboxVerb.STOP)
         # Recorded first: from here on no container is created in it, also after a crash.
         record = core.sandboxes.put(replace(record, state=state, reason=""))
         try:
@@ -45,33 +45,3 @@ async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
             raise
         core.sandboxes.put(replace(released, reason=""))
     core.tell(EventType.STOPPED, sandbox, sandbox)
-
-
-class RemoveSandbox:
-    """Removes the pod and whatever is left of its containers, by force where they still run."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._joins: Joins[None] = Joins(core.keeper, "remove sandbox")
-
-    async def __call__(self, text: str) -> None:
-        record = self._core.sandboxes.find(text)
-        # One that is being removed is hidden, but not gone: who asks again waits with who asked first.
-        if record is not None and (is_listed(record) or self._joins.running(record.id)):
-            ending = self._core.admission.ending
-            await self._joins.join(
-                record.id, record, lambda: ending(lambda: self._remove(record.id)), record.id
-            )
-
-    async def _remove(self, sandbox: SandboxId) -> None:
-        core = self._core
-        async with core.locks.of(sandbox):
-            record = core.sandboxes.get(sandbox)
-            if record is None:
-                return
-            record = core.sandboxes.put(replace(record, state=move_sandbox(record, "remove")))
-            failures = await teardown_sandbox(core, record, "")
-            if failures:
-                raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
-        # The kubelet drops events that carry no sandbox: this one would be lost on it.
-        core.tell(EventType.DELETED, sandbox, sandbox, record)

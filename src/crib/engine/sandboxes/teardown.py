@@ -6,7 +6,6 @@ the row then stays, NOT_READY with its reason, for the next try.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -14,14 +13,16 @@ from dataclasses import replace
 from crib.engine.containers.stop import kill_container
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
-from crib.engine.keeper import at_stage
 from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, CribError
 from crib.model.ids import SandboxId
-from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.model.lifecycle import SandboxVerb, move_sandbox
+from crib.model.sandbox import SandboxRecord
+from crib.tasks.groups import all_of
+from crib.tasks.keeper import at_stage
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
@@ -37,7 +38,7 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
         for row in core.containers_of(record.id)
         if row.state not in (ContainerState.EXITED, ContainerState.REMOVING)
     ]
-    await asyncio.gather(*(_try(failures, kill_container(core, row.id)) for row in running))
+    await all_of("end of a container", (_try(failures, kill_container(core, row.id)) for row in running))
     attached = len(failures)
     if not record.config.host_network:
         with at_stage("network"):
@@ -50,9 +51,10 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     if failures:
         reason = "; ".join(failures)
         current = core.sandboxes.get(record.id) or record  # it may have been abandoned meanwhile
-        core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=reason))
+        state = move_sandbox(current, SandboxVerb.RELEASE)
+        core.sandboxes.put(replace(current, state=state, reason=reason))
         raise Broken(f"stopping pod sandbox {record.id}: {reason}")
-    return replace(record, state=SandboxState.NOT_READY, released=True, infra=None)
+    return replace(record, state=move_sandbox(record, SandboxVerb.RELEASE), released=True, infra=None)
 
 
 async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> list[str]:
@@ -72,9 +74,10 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
         failures.append(str(error))
     if failures:
         kept = "; ".join(filter(None, (reason, *failures)))
-        log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
+        _log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
         if (current := core.sandboxes.get(record.id)) is not None:
-            core.sandboxes.put(replace(current, state=SandboxState.NOT_READY, reason=kept))
+            state = move_sandbox(current, SandboxVerb.RELEASE)
+            core.sandboxes.put(replace(current, state=state, reason=kept))
             core.retries.later(record.id, CLEAN_UP, lambda: discard_sandbox(core, record.id))
     else:
         core.sandboxes.remove(record)
@@ -99,5 +102,5 @@ async def _try(failures: list[str], step: Awaitable[object]) -> None:
     except CribError as error:
         failures.append(str(error))
     except Exception as error:
-        log.exception("teardown step failed unexpectedly")
+        _log.exception("teardown step failed unexpectedly")
         failures.append(f"{type(error).__name__}: {error}")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from crib.engine.core import Core
 from crib.model.ids import SandboxId
-from crib.model.lifecycle import move_sandbox
+from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import Resources, SandboxRecord
 
 
@@ -34,7 +34,7 @@ class UpdateSandbox:
         core = self._core
         async with core.locks.of(sandbox):
             record = core.sandbox(sandbox)
-            move_sandbox(record, "update resources")
+            move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
             await core.handler_of(record).update_pod(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)

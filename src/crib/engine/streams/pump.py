@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from crib.ends import ByteSink, ByteSource, Session, TerminalStreams
+from crib.tasks.groups import Beside, Group
 
 
 async def carry(client: TerminalStreams, session: Session) -> int | None:
@@ -13,20 +14,13 @@ async def carry(client: TerminalStreams, session: Session) -> int | None:
 
     Whatever is then left to do with the session is the caller's.
     """
-    ended = asyncio.ensure_future(_ended(session, client.stdout, client.stderr))
-    gone = asyncio.ensure_future(client.gone())
-    down = (
-        asyncio.ensure_future(_copy(client.stdin, session.stdin)),
-        asyncio.ensure_future(_resize(client, session)),
-    )
-    try:
+    async with Beside() as beside:
+        ended = beside.start("output and end", _ended(session, client.stdout, client.stderr))
+        gone = beside.start("client's going", client.gone())
+        beside.start("input", _copy(client.stdin, session.stdin))
+        beside.start("sizes", _resize(client, session))
         await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
         return ended.result() if ended.done() else None
-    finally:
-        tasks = (ended, gone, *down)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def drain(session: Session) -> int:
@@ -36,9 +30,9 @@ async def drain(session: Session) -> int:
 
 async def _ended(session: Session, stdout: ByteSink | None, stderr: ByteSink | None) -> int:
     """All output first, then the code: a client takes the code for the end."""
-    async with asyncio.TaskGroup() as outputs:
-        outputs.create_task(_copy(session.stdout, stdout))
-        outputs.create_task(_copy(session.stderr, stderr))
+    async with Group() as outputs:
+        outputs.start("stdout", _copy(session.stdout, stdout))
+        outputs.start("stderr", _copy(session.stderr, stderr))
     return await session.wait()
 
 

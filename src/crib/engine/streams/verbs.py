@@ -20,7 +20,7 @@ from crib.engine.streams.pump import carry, drain
 from crib.engine.streams.tickets import Tickets
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError, InvalidRequest
-from crib.model.lifecycle import move_container, move_sandbox
+from crib.model.lifecycle import ContainerVerb, SandboxVerb, move_container, move_sandbox
 from crib.model.streams import (
     AttachRequest,
     ExecProcess,
@@ -31,7 +31,7 @@ from crib.model.streams import (
 )
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 ABANDONED = 256
 """Commands whose clients have gone, and whose output is still read, at most; then the oldest get SIGPIPE."""
@@ -50,7 +50,7 @@ class Streams:
         if not process.argv:
             raise InvalidRequest("no command is given", field="cmd")
         _check_streams(process)
-        record = self._running(text, "exec")
+        record = self._running(text, ContainerVerb.EXEC)
         return self._tickets.issue(ExecRequest(record.id, process))
 
     def issue_attach(self, text: str, wanted: AttachRequest) -> str:
@@ -59,7 +59,7 @@ class Streams:
         Input for a container that takes none is read and dropped, as clients ask for it by habit.
         """
         _check_streams(wanted)
-        record = self._running(text, "attach to")
+        record = self._running(text, ContainerVerb.ATTACH)
         if wanted.tty != record.config.tty:
             has = "has a terminal" if record.config.tty else "has no terminal"
             raise InvalidRequest(f"container {record.id} {has}", field="tty")
@@ -68,7 +68,7 @@ class Streams:
     def issue_forward(self, text: str, wanted: ForwardRequest) -> str:
         """A token for connections into a ready sandbox; `wanted.sandbox` is ignored."""
         record = self._core.sandbox(text)
-        move_sandbox(record, "forward ports")
+        move_sandbox(record, SandboxVerb.FORWARD)
         return self._tickets.issue(replace(wanted, sandbox=record.id))
 
     def redeem(self, token: str) -> StreamRequest | None:
@@ -77,7 +77,7 @@ class Streams:
 
     async def exec(self, request: ExecRequest, client: TerminalStreams) -> int | None:
         """Run the command; its exit code after all its output is with the client, None without a client."""
-        record = self._running(request.container, "exec")
+        record = self._running(request.container, ContainerVerb.EXEC)
         process = request.process
         if self._core.settings.streaming.kill_abandoned:
             process = replace(process, contained=True)
@@ -102,7 +102,7 @@ class Streams:
 
     async def attach(self, request: AttachRequest, client: TerminalStreams) -> int | None:
         """Join the container's streams until it ends or the client goes; the container's exit code."""
-        record = self._running(request.container, "attach to")
+        record = self._running(request.container, ContainerVerb.ATTACH)
         session = await self._open(
             f"attach to {record.id}", self._handler(record).attach(record, request), self._close
         )
@@ -115,7 +115,7 @@ class Streams:
         """Connect to something in the pod; InvalidRequest for a port that was not asked for."""
         core = self._core
         record = core.sandbox(request.sandbox)
-        move_sandbox(record, "forward ports")
+        move_sandbox(record, SandboxVerb.FORWARD)
         if not _allows(request, address):
             raise InvalidRequest(f"{address} was not asked for when this stream was", field="port")
         running = [row for row in core.containers_of(record.id) if row.state is ContainerState.RUNNING]
@@ -163,12 +163,12 @@ class Streams:
                 await session.stdin.close()
             await drain(session)
         except CribError as error:
-            log.info("an abandoned command failed: %s", error)
+            _log.info("an abandoned command failed: %s", error)
         finally:
             self._abandoned.pop(session, None)
             await session.close()
 
-    def _running(self, text: str, verb: str) -> ContainerRecord:
+    def _running(self, text: str, verb: ContainerVerb) -> ContainerRecord:
         record = self._core.container(text)
         move_container(record, verb)
         return record

@@ -249,7 +249,7 @@ def test_volumes_get_the_containers_label_whole(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (selinux.TooMuch(7, "more than 5 files to label"), "more than 5 files"),
+        (selinux.LabellingLimit(7, "more than 5 files to label"), "more than 5 files"),
         (OSError(22, "Invalid argument"), "policy of this host does not know"),
         (OSError(30, "Read-only file system"), "cannot be relabelled: Read-only"),
     ],

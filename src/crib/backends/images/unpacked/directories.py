@@ -22,7 +22,7 @@ import msgspec
 
 import crib
 from crib.backends.images.archives import close_all
-from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, Answer
+from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, UnpackAnswer
 from crib.backends.waiting import ours
 from crib.host import files, libc, processes
 from crib.host.directories import in_own
@@ -193,7 +193,7 @@ class DirectoryLayers:
         os.mkdir(target, 0o700)
         opened.append(os.open(target, _DIRECTORY))
 
-    def _finish(self, layer: Digest, target_fd: int, answer: Answer) -> None:
+    def _finish(self, layer: Digest, target_fd: int, answer: UnpackAnswer) -> None:
         """Mark and put in place what the process made and synced, without following anything in it."""
         for path in answer.opaque:
             fd = libc.openat2(target_fd, os.fsdecode(path) or ".", _DIRECTORY, resolve=_BENEATH)
@@ -282,7 +282,7 @@ async def check_directory(path: str) -> str:
         raise Broken(f"{subject}: {error.strerror or error}") from error
 
 
-async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
+async def unpack_file(source_fd: int, target_fd: int, subject: str) -> UnpackAnswer:
     """Unpack an EROFS file into an empty directory, in a confined process of its own.
 
     What is opaque is told and not marked. With a `source_fd` of -1 the tree that is there is only read, for
@@ -299,7 +299,7 @@ async def unpack_file(source_fd: int, target_fd: int, subject: str) -> Answer:
         options=processes.RunOptions(output_limit=MAX_ANSWER, pass_fds=descriptors, cwd="/"),
     )
     try:
-        answer = msgspec.msgpack.decode(completed.check().stdout, type=Answer)
+        answer = msgspec.msgpack.decode(completed.check().stdout, type=UnpackAnswer)
     except (processes.ProgramFailed, msgspec.MsgspecError, ValueError) as error:
         raise Broken(f"{subject}: {error}") from error
     if answer.error:

@@ -25,7 +25,7 @@ _READING = ("DAC_READ_SEARCH", "SYS_ADMIN")  # attributes named trusted.* are sh
 _SPARE_DESCRIPTORS = 64
 
 
-class Answer(msgspec.Struct, frozen=True):
+class UnpackAnswer(msgspec.Struct, frozen=True):
     """How it went: an `error`, or the tree's digest and, of one that was made, what there is of it.
 
     `opaque` are the directories to be marked, `size` is what the synced tree takes on disk (bytes),
@@ -49,20 +49,20 @@ def unpack(source_fd: int, root_fd: int) -> Written:
     return write_tree(image, source_fd, root_fd)
 
 
-def _answer(source_fd: int, root_fd: int) -> Answer:
+def _answer(source_fd: int, root_fd: int) -> UnpackAnswer:
     try:
         if source_fd < 0:
-            return Answer(digest=digest_directory(root_fd))
+            return UnpackAnswer(digest=digest_directory(root_fd))
         written = unpack(source_fd, root_fd)
         # What is allocated is known once it is on disk.
         files.sync_filesystem(root_fd)
         usage = files.disk_usage("/")
         left_out = written.left_out
-        return Answer("", False, written.digest, written.opaque, usage.bytes, usage.inodes, left_out)
+        return UnpackAnswer("", False, written.digest, written.opaque, usage.bytes, usage.inodes, left_out)
     except (ErofsError, TreeError, OSError, MemoryError) as error:
         cause = error.__cause__ if isinstance(error, TreeError) else error
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        return Answer(f"{error or type(error).__name__}"[:4000], full)
+        return UnpackAnswer(f"{error or type(error).__name__}"[:4000], full)
 
 
 def main(arguments: list[str]) -> None:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", f"descriptor {root_fd}")
     os.umask(0)
     # Once, to load what encoding needs: nothing can be loaded after the root has changed.
-    msgspec.msgpack.encode(Answer())
+    msgspec.msgpack.encode(UnpackAnswer())
     privileges.limit(MAX_DEPTH + _SPARE_DESCRIPTORS)
     confinement.confine(root_fd, _READING if source_fd < 0 else _WRITING, parent)
     seccomp.confine(system_calls.TREES.values(), sockets=False)

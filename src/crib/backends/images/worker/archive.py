@@ -46,7 +46,7 @@ class ArchiveError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class FileExtent:
     """Bytes of an open file; several may share one descriptor, so they are read by position."""
 
     fd: int
@@ -68,7 +68,7 @@ class Extent:
 class ArchiveSource(Protocol):
     """Where the files of an archive are had from."""
 
-    async def find(self, name: str) -> Extent | None:
+    async def find(self, name: str) -> FileExtent | None:
         """The file of that name, or None."""
         ...
 
@@ -82,7 +82,7 @@ class LayoutDirectory:
         self._opener = opener
         self._fds: list[int] = []
 
-    async def find(self, name: str) -> Extent | None:
+    async def find(self, name: str) -> FileExtent | None:
         fd = await self._opener(name)
         if fd is None:
             return None
@@ -90,7 +90,7 @@ class LayoutDirectory:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ArchiveError(f"{name} is not a regular file")
-        return Extent(fd, 0, status.st_size, name)
+        return FileExtent(fd, 0, status.st_size, name)
 
     def close(self) -> None:
         for fd in self._fds:
@@ -158,7 +158,7 @@ class TarArchive:
             raise ArchiveError(f"archive ends inside {shown}: it is truncated")
         self._members[name] = member
 
-    async def find(self, name: str) -> Extent | None:
+    async def find(self, name: str) -> FileExtent | None:
         member = self._members.get(name)
         if member is not None and member.kind in (Kind.SYMLINK, Kind.HARD_LINK):
             # Old versions of docker save link a layer that occurs twice; one step is all they make.
@@ -169,7 +169,7 @@ class TarArchive:
             return None
         if member.kind is not Kind.FILE or member.sparse is not None:
             raise ArchiveError(f"archive member {printable(member.name)} is not a plain file")
-        return Extent(self._fd, member.offset, member.stored, name)
+        return FileExtent(self._fd, member.offset, member.stored, name)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -60,7 +60,7 @@ class DamagedFailure(HostFailure):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A GET, or a POST of a form. `authorization` goes to the origin of `url` only, `headers` everywhere.
 
     `token`: what is answered goes to the registry.
@@ -107,7 +107,7 @@ class Connections:
         """It is asked last for the configured time."""
         self.pool.mark_dead(host, self._limits.dead_host_time)
 
-    async def send(self, host: RegistryHost, request: Request) -> aiohttp.ClientResponse:
+    async def send(self, host: RegistryHost, request: HttpRequest) -> aiohttp.ClientResponse:
         """A response with any status but a redirect, or 429 or 503 before the host was waited for.
 
         `host` is who is asked, or whose token server is. HostFailure when there is no response.
@@ -132,7 +132,7 @@ class Connections:
         self.mark_dead(host)
         raise failure
 
-    async def _follow(self, host: RegistryHost, request: Request) -> aiohttp.ClientResponse:
+    async def _follow(self, host: RegistryHost, request: HttpRequest) -> aiohttp.ClientResponse:
         url = self._address(request.url)
         start = url.origin()
         trusted = True
@@ -150,7 +150,7 @@ class Connections:
         raise HostFailure(response.status, f"redirects more than {MAX_REDIRECTS} times")
 
     async def _hop(
-        self, host: RegistryHost, request: Request, url: yarl.URL, *, trusted: bool
+        self, host: RegistryHost, request: HttpRequest, url: yarl.URL, *, trusted: bool
     ) -> aiohttp.ClientResponse:
         asked = address(host.url).origin()
         itself = url.origin() == asked
@@ -253,7 +253,7 @@ def _pause(attempt: int, retry_after: float | None) -> float:
     return min(_FIRST_PAUSE * (1 << attempt), _LONGEST_PAUSE) * (0.5 + 0.5 * spread)
 
 
-def _replaced(request: Request) -> set[str]:
+def _replaced(request: HttpRequest) -> set[str]:
     """Names of a host's headers that the request sets itself."""
     names = {name.lower() for name, _ in request.headers}
     return names | {"authorization"} if request.authorization else names

@@ -19,6 +19,7 @@ from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
 from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
+from crib.tasks.groups import Group
 
 LARGE = 32 << 20
 """A blob of which so many bytes are missing is fetched in ranges."""
@@ -50,7 +51,7 @@ class BlobClient(Protocol):
     def failure(self, what: str, failures: list[tuple[RegistryHost, HostFailure]]) -> CribError: ...
 
 
-class Bandwidth:
+class SharedRate:
     """One token bucket for all transfers of the worker; they take turns in the order in which they come."""
 
     def __init__(self) -> None:
@@ -95,18 +96,20 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class TransferTerms:
     """What a transfer keeps to, and who hears which host brought something."""
 
     limits: TransferSettings
-    bandwidth: Bandwidth
+    bandwidth: SharedRate
     told: Callable[[str], None]
 
 
 class BlobDownload:
     """Brings the rest of one blob into its spool from some of the client's hosts."""
 
-    def __init__(self, client: BlobClient, spool: Spool, terms: Terms, hosts: Sequence[RegistryHost]) -> None:
+    def __init__(
+        self, client: BlobClient, spool: Spool, terms: TransferTerms, hosts: Sequence[RegistryHost]
+    ) -> None:
         self._client = client
         self._spool = spool
         self._limits = terms.limits
@@ -132,12 +135,12 @@ class BlobDownload:
             await self._fetch_all(_Piece(self._cursor, self._spool.size))
             return
         try:
-            async with asyncio.TaskGroup() as group:
+            async with Group() as group:
                 first = self._next()
                 assert first is not None
-                group.create_task(self._lane(first))
+                group.start("lane", self._lane(first))
                 for _ in range(1, lanes):
-                    group.create_task(self._lane(None))
+                    group.start("lane", self._lane(None))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 

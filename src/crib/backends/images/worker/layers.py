@@ -23,9 +23,9 @@ from crib.backends.images.rest_digest import RestDigest
 from crib.backends.images.worker.inflate import InflateError, Inflater
 from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
 from crib.backends.images.worker.shares import Memory
-from crib.backends.images.worker.stage import Stage
+from crib.backends.images.worker.stage import StageThread
 from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
-from crib.wire.erofs_tree import LayerTree, LayoutError, Node
+from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
 from crib.wire.tar_member import Member
 from crib.wire.tar_records import Extent
@@ -178,7 +178,7 @@ class _LayerWriter:
         self._inflater = Inflater()
         self._reader = TarReader(options.max_members)
         self._tree = LayerTree(absolute=options.absolute_names, max_inodes=options.max_members)
-        self._sparse: list[tuple[Node, Member]] = []
+        self._sparse: list[tuple[Inode, Member]] = []
         self._extents = 0
         self._memory = 0
         self._placement = Padded() if options.block_size > 512 else Verbatim()
@@ -186,7 +186,7 @@ class _LayerWriter:
         self._data_hash = self._tar_hash if options.block_size == 512 else hashlib.sha256()
 
     def write(self, source: Iterable[bytes]) -> LayerFacts:
-        with Stage("layer-hash") as hashing, Stage("layer-write") as writing:
+        with StageThread("layer-hash") as hashing, StageThread("layer-write") as writing:
             for piece in _gathered(self._unpacked(source, hashing)):
                 self._tar_size += len(piece)
                 self._check_growth()
@@ -212,7 +212,7 @@ class _LayerWriter:
             rest_digest=rest_digest,
         )
 
-    def _unpacked(self, source: Iterable[bytes], hashing: Stage) -> Iterator[bytes]:
+    def _unpacked(self, source: Iterable[bytes], hashing: StageThread) -> Iterator[bytes]:
         unhashed = b""
         for data in source:
             # Data of which nothing comes costs time, too.
@@ -279,7 +279,7 @@ class _LayerWriter:
                 f" the ratio {self._options.max_ratio} is the limit"
             )
 
-    def _take(self, piece: bytes, hashing: Stage, writing: Stage) -> None:
+    def _take(self, piece: bytes, hashing: StageThread, writing: StageThread) -> None:
         """Read the headers in this piece of the tar, and have its data written."""
         for number, member in enumerate(self._reader.receive_data(piece), 1):
             if number % _LOOK_EVERY == 0:
@@ -296,7 +296,7 @@ class _LayerWriter:
             if self._data_hash is not self._tar_hash:
                 hashing.put(self._data_hash.update, data)
 
-    def _add_sparse(self, node: Node, member: Member, extents: Sequence[Extent]) -> None:
+    def _add_sparse(self, node: Inode, member: Member, extents: Sequence[Extent]) -> None:
         self._sparse.append((node, member))
         self._extents += len(extents)
         if self._extents > MAX_SPARSE_EXTENTS:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from crib.backends.images.messages import (
     Cancel,
-    Channel,
     Done,
     File,
     Import,
@@ -28,6 +27,7 @@ from crib.backends.images.messages import (
     Step,
     Taken,
     ToWorker,
+    WorkerChannel,
     worker_decoder,
 )
 from crib.backends.images.worker import archive
@@ -38,6 +38,7 @@ from crib.host import landlock, privileges, seccomp, system_calls
 from crib.model.errors import Unavailable
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
+from crib.tasks.groups import Group
 
 if TYPE_CHECKING:
     from crib.backends.images.worker.host_pool import HostPool
@@ -63,7 +64,9 @@ _PULL_LIBRARIES = ("encodings.idna", "aiohttp", *_PULL_MODULES)
 class _Request:
     """One pull or import under way."""
 
-    def __init__(self, message: Pull | Import, channel: Channel[ToWorker], transfers: LayerTransfers) -> None:
+    def __init__(
+        self, message: Pull | Import, channel: WorkerChannel[ToWorker], transfers: LayerTransfers
+    ) -> None:
         self._id = message.id
         self._importing = isinstance(message, Import)
         self._terms = message.terms
@@ -122,7 +125,9 @@ class _Request:
             for image in images:
                 extents = {layer.place: await _existing(source, layer.place) for layer in image.layers}
 
-                def origin(layer: FoundLayer, extents: dict[str, archive.Extent] = extents) -> LayerOrigin:
+                def origin(
+                    layer: FoundLayer, extents: dict[str, archive.FileExtent] = extents
+                ) -> LayerOrigin:
                     return FileOrigin(extents[layer.place].chunks)
 
                 fetched.append(image.fetched(await self._layers(image, origin)))
@@ -169,9 +174,9 @@ class _Request:
                 self._report(Progress("present", layer.diff_id, layer.size, layer.size))
         while wanted := missing():
             try:
-                async with asyncio.TaskGroup() as group:
+                async with Group() as group:
                     for layer in sorted(wanted.values(), key=lambda layer: -layer.size):
-                        group.create_task(fetch(layer))
+                        group.start(f"layer {layer.diff_id}", fetch(layer))
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         return tuple(got.get(layer.diff_id) or self._found(layer) for layer in image.layers)
@@ -195,7 +200,7 @@ class _Request:
         )
 
 
-async def _existing(source: archive.ArchiveSource, name: str) -> archive.Extent:
+async def _existing(source: archive.ArchiveSource, name: str) -> archive.FileExtent:
     extent = await source.find(name)
     if extent is None:
         raise archive.ArchiveError(f"archive lacks {name}")
@@ -205,9 +210,11 @@ async def _existing(source: archive.ArchiveSource, name: str) -> archive.Extent:
 class _Worker:
     """All requests of one worker."""
 
-    def __init__(self, sock: socket.socket, group: asyncio.TaskGroup, memory: int) -> None:
+    def __init__(self, sock: socket.socket, group: Group, memory: int) -> None:
         self._group = group
-        self._channel: Channel[ToWorker] = Channel(sock, worker_decoder(), self._take, self._closed)
+        self._channel: WorkerChannel[ToWorker] = WorkerChannel(
+            sock, worker_decoder(), self._take, self._closed
+        )
         self._transfers = LayerTransfers(group, memory)
         self._requests: dict[int, _Request] = {}
         self._pool: HostPool | None = None
@@ -248,7 +255,7 @@ class _Worker:
 
     def _start(self, request: _Request, job: Coroutine[None, None, tuple[FetchedImage, ...]]) -> None:
         number = next(key for key, value in self._requests.items() if value is request)
-        request.task = self._group.create_task(request.run(job))
+        request.task = self._group.start(f"request {number}", request.run(job))
         request.task.add_done_callback(lambda _: self._requests.pop(number, None))
 
     def _closed(self, reason: str) -> None:
@@ -259,7 +266,7 @@ class _Worker:
 
 async def _serve(sock: socket.socket, memory: int) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_LOOKUPS, "lookup"))
-    async with asyncio.TaskGroup() as group:
+    async with Group() as group:
         worker = _Worker(sock, group, memory)
         await asyncio.Event().wait()
         del worker

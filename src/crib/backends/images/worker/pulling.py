@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crib.backends.images.messages import LayerTerms
 from crib.backends.images.worker.connections import host_name
 from crib.backends.images.worker.documents import FoundLayer
-from crib.backends.images.worker.download import Bandwidth, BlobClient, BlobDownload, Terms
+from crib.backends.images.worker.download import BlobClient, BlobDownload, SharedRate, TransferTerms
 from crib.backends.images.worker.free_space import require_free
 from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerFacts, LayerOptions, write_layer
 from crib.backends.images.worker.shares import Crowded, Writers
@@ -24,6 +24,7 @@ from crib.backends.images.worker.spool import Spool, SpoolClosed, Starved
 from crib.model.errors import CribError, Exhausted
 from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
+from crib.tasks.keeper import HANDS
 
 Report = Callable[[str, int, str], None]
 """Told the stage, the bytes of the blob that are here, and the host."""
@@ -77,11 +78,13 @@ class LayerJob:
 class PulledLayer:
     """One layer on its way from `client`; `spool_name` replaces the name of the blob's own spool."""
 
-    def __init__(self, job: LayerJob, client: BlobClient, bandwidth: Bandwidth, spool_name: str = "") -> None:
+    def __init__(
+        self, job: LayerJob, client: BlobClient, bandwidth: SharedRate, spool_name: str = ""
+    ) -> None:
         self._job = job
         self._client = client
         self._spool_name = spool_name
-        self._terms = Terms(job.limits, bandwidth, self._told)
+        self._terms = TransferTerms(job.limits, bandwidth, self._told)
         self._hosts = list(client.blob_hosts())
         self._alone = False
         self._wrong: list[str] = []
@@ -145,7 +148,7 @@ class PulledLayer:
             raise LayerError("; ".join(self._wrong)) from error
 
     async def _attempt(self, download: BlobDownload) -> LayerFacts:
-        writing = asyncio.ensure_future(self._written())
+        writing = HANDS.part("writing a layer", self._written())
         try:
             if not await _while(writing, download.run()):
                 # It says why it ended before all had come.

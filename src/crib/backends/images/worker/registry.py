@@ -18,7 +18,7 @@ from crib.backends.images.worker.connections import (
     Connections,
     DamagedFailure,
     HostFailure,
-    Request,
+    HttpRequest,
     host_name,
     translated,
 )
@@ -61,7 +61,7 @@ class _Wanted:
     """Whether a host may lack it and still be as good as the others."""
 
 
-class BlobBody:
+class BlobResponse:
     """A blob, or a part of it, on its way; `close` it in any case."""
 
     def __init__(
@@ -152,7 +152,7 @@ class RegistryClient:
         hosts = [host for host in self._pull.hosts if host.pulls]
         return self._pool.dead_last(sorted(hosts, key=lambda host: host.url in self._failed))
 
-    async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> BlobBody:
+    async def open_blob(self, host: RegistryHost, digest: str, start: int, end: int | None) -> BlobResponse:
         """Ask one host for the bytes from `start` to `end` (exclusive; None: all that follow).
 
         HostFailure when it does not give them, or gives others than those from `start` on.
@@ -163,13 +163,13 @@ class RegistryClient:
         response = await self._get(host, path, () if whole else (("Range", asked),))
         if response.status == 200:
             total = response.content_length
-            return BlobBody(response, 0, total, total)
+            return BlobResponse(response, 0, total, total)
         told = registry.parse_content_range(response.headers.get("Content-Range", ""))
         if told is None or told[0] != start or (end is not None and told[1] > end):
             text = f"sent another range than {asked}: {response.headers.get('Content-Range', '')[:100]!r}"
             response.close()
             raise HostFailure(response.status, registry.printable(text))
-        return BlobBody(response, *told)
+        return BlobResponse(response, *told)
 
     def mark_dead(self, host: RegistryHost) -> None:
         """It brings nothing, or too little: it is asked last for a while, by other pulls too."""
@@ -287,7 +287,7 @@ class RegistryClient:
         if host.namespace:
             url += f"?{urlencode({'ns': host.namespace})}"
         sent = await self._authorizer.header(host)
-        response = await self._connections.send(host, Request(url, headers, sent))
+        response = await self._connections.send(host, HttpRequest(url, headers, sent))
         if response.status == 401 and _comes_from(host, response):
             try:
                 answer = await self._authorizer.answer(host, response, sent)
@@ -296,7 +296,7 @@ class RegistryClient:
                 raise
             if answer:
                 response.release()
-                response = await self._connections.send(host, Request(url, headers, answer))
+                response = await self._connections.send(host, HttpRequest(url, headers, answer))
         if response.status in (200, 206):
             return response
         failure = await self._connections.refusal(response)

@@ -11,7 +11,7 @@ from typing import Self
 _DEPTH = 4
 
 
-class Stage:
+class StageThread:
     """Calls what it is given, one after the other, in a thread of its own; leaving the block ends the thread.
 
     The first error of a call is raised by the next ``put`` or by ``finish``; later calls are then dropped.

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from crib.backends.images.worker.connections import Connections, HostFailure, Request
+from crib.backends.images.worker.connections import Connections, HostFailure, HttpRequest
 from crib.backends.images.worker.host_pool import Grant
 from crib.model.registry import Credential, RegistryHost
 from crib.wire import registry
@@ -128,14 +128,14 @@ class Authorizer:
         self, host: RegistryHost, challenge: registry.Challenge, form: dict[str, str]
     ) -> aiohttp.ClientResponse:
         realm = challenge.parameters["realm"].partition("#")[0]
-        return await self._connections.send(host, Request(realm, form=form, token=True))
+        return await self._connections.send(host, HttpRequest(realm, form=form, token=True))
 
     async def _get(self, host: RegistryHost, challenge: registry.Challenge) -> aiohttp.ClientResponse:
         credential = host.credential
         secret = credential.password or credential.identity_token
         url = registry.token_url(challenge, host.repository, credential.username if secret else "")
         header = registry.basic(credential.username, secret) if secret else ""
-        return await self._connections.send(host, Request(url, authorization=header, token=True))
+        return await self._connections.send(host, HttpRequest(url, authorization=header, token=True))
 
 
 def refusal(credential: Credential) -> str:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 
 from crib.backends.images.messages import LayerTerms, staged_name
 from crib.backends.images.worker.documents import FoundLayer
-from crib.backends.images.worker.download import Bandwidth, BlobClient
+from crib.backends.images.worker.download import BlobClient, SharedRate
 from crib.backends.images.worker.layers import LayerFacts, write_layer
 from crib.backends.images.worker.pulling import LayerJob, PulledLayer
 from crib.backends.images.worker.shares import TransferShares, Writers
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
+from crib.tasks.groups import Group
 
 _REPORT_EVERY = 0.2
 
@@ -94,11 +95,11 @@ class LayerTransfers:
     """All layers that the worker is writing; `group` runs the work, so that it outlives its first caller.
     `memory` is what the worker may use (bytes; 0: no limit)."""
 
-    def __init__(self, group: asyncio.TaskGroup, memory: int = 0) -> None:
+    def __init__(self, group: Group, memory: int = 0) -> None:
         self._group = group
         self._writers = Writers(memory)
         self._shares = TransferShares()
-        self._bandwidth = Bandwidth()
+        self._bandwidth = SharedRate()
         self._flights: dict[tuple[Digest, Digest | None], _Flight] = {}
         self._staged: dict[Digest, _Staged] = {}
         self._spooling: set[Digest] = set()
@@ -172,7 +173,9 @@ class LayerTransfers:
             return flight, False
         flight = _Flight(layer, asyncio.get_running_loop().create_future())
         self._flights[key] = flight
-        flight.task = self._group.create_task(self._fly(flight, origin, terms))
+        flight.task = self._group.start(
+            f"transfer of layer {layer.diff_id}", self._fly(flight, origin, terms)
+        )
         return flight, True
 
     async def _wait(self, flight: _Flight, listener: LayerProgress) -> None:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from crib.backends.network.runtime_config import Bandwidth
 from crib.host import links, traffic
 from crib.host.netlink import Netlink
 
@@ -27,14 +27,6 @@ BURST_PACKETS: Final = 2
 QUEUE_SECONDS: Final = 0.025
 QUEUE_PACKETS: Final = 10
 _HEADER_BYTES: Final = 18
-
-
-@dataclass(frozen=True, slots=True)
-class Bandwidth:
-    """Bits per second into the pod and out of it; 0 is no limit."""
-
-    ingress: int = 0
-    egress: int = 0
 
 
 def apply(host_interface: str, limits: Bandwidth) -> None:

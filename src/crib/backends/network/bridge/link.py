@@ -100,7 +100,7 @@ def host_mtu() -> int:
         return DEFAULT_MTU
 
 
-def prepare_bridge(spec: BridgeSpec) -> links.Link:
+def prepare_bridge(spec: BridgeSpec) -> links.KernelLink:
     """Make the bridge what it must be; cheap when it is.
 
     OSError EADDRINUSE if another interface's network overlaps a range: pods would cut it off.
@@ -157,7 +157,7 @@ def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:
     return problems
 
 
-def align_ports(bridge: links.Link, spec: BridgeSpec, holdings: Mapping[SandboxId, Holding]) -> None:
+def align_ports(bridge: links.KernelLink, spec: BridgeSpec, holdings: Mapping[SandboxId, Holding]) -> None:
     """Make the pods' ports, which may be older than we are, what they must be today."""
     settings = spec.port
     macs = {host_link_name(pod): holding.link_mac for pod, holding in holdings.items()}
@@ -168,7 +168,7 @@ def align_ports(bridge: links.Link, spec: BridgeSpec, holdings: Mapping[SandboxI
                 set_port(netlink, port, settings, macs.get(port.name, ""))
 
 
-def ensure_neighbours(bridge: links.Link, holdings: Mapping[SandboxId, Holding]) -> None:
+def ensure_neighbours(bridge: links.KernelLink, holdings: Mapping[SandboxId, Holding]) -> None:
     """State again which MACs pods have, where somebody (or the bridge's going down) took that away."""
     with Netlink() as netlink:
         present = permanent_neighbours(netlink, bridge)
@@ -182,13 +182,13 @@ def ensure_neighbours(bridge: links.Link, holdings: Mapping[SandboxId, Holding])
             netlink.ask(lost[first : first + NEIGHBOURS_AT_ONCE])
 
 
-def forget_pod(bridge: links.Link, addresses: Sequence[Address]) -> None:
+def forget_pod(bridge: links.KernelLink, addresses: Sequence[Address]) -> None:
     """Let the host ask again who has these addresses."""
     with Netlink() as netlink:
         forget_neighbours(netlink, bridge, addresses)
 
 
-def make_pod_link(link: PodLink, bridge: links.Link, spec: BridgeSpec) -> None:
+def make_pod_link(link: PodLink, bridge: links.KernelLink, spec: BridgeSpec) -> None:
     """On a thread of its own, which ends inside the pod's namespace."""
     name, mac = host_link_name(link.pod), link.holding.link_mac
     namespace = os.open(link.netns, os.O_RDONLY | os.O_CLOEXEC)
@@ -238,7 +238,7 @@ def unmake_pod_link(pod: SandboxId, netns: str) -> None:
         links.delete_link(inside, POD_INTERFACE)
 
 
-def pod_ports(bridge: links.Link) -> list[str]:
+def pod_ports(bridge: links.KernelLink) -> list[str]:
     """The bridge's ports that are pods'."""
     with Netlink() as netlink:
         ports = links.list_links(netlink, master=bridge.index)

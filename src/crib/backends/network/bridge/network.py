@@ -30,7 +30,13 @@ from crib.backends.network.interfaces import (
     interface_usage,
     pod_interfaces,
 )
-from crib.backends.network.runtime_config import ALIASES_ANNOTATION, bandwidth_of, field_of, wishes_of
+from crib.backends.network.runtime_config import (
+    ALIASES_ANNOTATION,
+    Bandwidth,
+    bandwidth_of,
+    field_of,
+    wishes_of,
+)
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.host.threads import OURS, Job
@@ -63,6 +69,11 @@ class BridgeNetwork:
         self._shared = SharedBridge(settings, addresses)
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
+
+    @property
+    def shared(self) -> str:
+        """The bridge and its table of rules."""
+        return f"bridge {self._name} and its rules"
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
@@ -192,7 +203,7 @@ class BridgeNetwork:
         try:
             limits = await _ask(pod.id, "limits", bandwidth.read, host_link_name(pod.id))
         except OSError:
-            limits = bandwidth.Bandwidth()
+            limits = Bandwidth()
         return PodNetworkView(
             networks=(self._name,),
             network_interfaces=(POD_INTERFACE,),
@@ -252,7 +263,7 @@ class BridgeNetwork:
         await self._shared.close()
 
     async def _give(
-        self, pod: PodNetwork, stage: StageTimer, bridge: links.Link, *, keep_link: bool = False
+        self, pod: PodNetwork, stage: StageTimer, bridge: links.KernelLink, *, keep_link: bool = False
     ) -> NetworkAttachment:
         limits = bandwidth_of(pod.annotations)
         wishes = wishes_of(pod.annotations)
@@ -284,7 +295,7 @@ class BridgeNetwork:
 
             with stage("network", "veth"):
                 await _inside(pod, make, gone.set)
-        if limits != bandwidth.Bandwidth():
+        if limits != Bandwidth():
             with stage("network", "bandwidth"):
                 await _ask(pod.id, "limits", bandwidth.apply, host_link_name(pod.id), limits)
         return NetworkAttachment(
@@ -341,7 +352,7 @@ async def _inside(pod: PodNetwork, work: Callable[[], T], stop: Callable[[], Non
 
 def _bandwidth_problems(pod: PodNetwork) -> list[str]:
     wanted = bandwidth_of(pod.annotations)
-    if wanted == bandwidth.Bandwidth():
+    if wanted == Bandwidth():
         return []
     try:
         found = bandwidth.read(host_link_name(pod.id))

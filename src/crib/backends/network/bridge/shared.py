@@ -28,9 +28,8 @@ from crib.backends.network.bridge.addresses import (
 from crib.backends.network.bridge.link import BridgeSpec
 from crib.backends.network.bridge.naming import BridgeNames
 from crib.backends.network.bridge.rules import Rules, RuleSettings
-from crib.backends.network.cni.conf_template import ranges_of
 from crib.backends.network.interfaces import NETLINK_SECONDS
-from crib.backends.network.pod_ranges import PodRanges
+from crib.backends.network.pod_ranges import FIELD, PodRanges, ranges_of
 from crib.host import links
 from crib.host.addresses import Interface
 from crib.host.netlink import Netlink
@@ -43,7 +42,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_FIELD: Final = "runtime_config.network_config.pod_cidr"
 POLICY_SECONDS: Final = 60.0
 """For so long what the host's firewall does is believed: looking lists all of its chains."""
 
@@ -89,7 +87,7 @@ class SharedBridge:
         self._addresses = addresses
         self._told = PodRanges(settings.ranges_file) if settings.ranges_file else None
         self._mtu = settings.mtu
-        self._link: links.Link | None = None
+        self._link: links.KernelLink | None = None
         self._preparing = asyncio.Lock()
         self._policy: tuple[float, str] | None = None
         self._use_told_ranges()
@@ -100,11 +98,11 @@ class SharedBridge:
         return self._mtu
 
     @property
-    def link(self) -> links.Link | None:
+    def link(self) -> links.KernelLink | None:
         """The bridge, if it was made or found."""
         return self._link
 
-    async def ready(self, *, verify: bool = False) -> links.Link:
+    async def ready(self, *, verify: bool = False) -> links.KernelLink:
         """The bridge, made if it was not; with `verify` what somebody changed meanwhile is put back."""
         if self._link is not None and not verify:
             return self._link
@@ -208,7 +206,7 @@ class SharedBridge:
             gateway for network, gateway in ranges if any(address in network for address in addresses)
         )
 
-    def _prepare(self, holdings: Mapping[SandboxId, Holding], *, is_first: bool) -> links.Link:
+    def _prepare(self, holdings: Mapping[SandboxId, Holding], *, is_first: bool) -> links.KernelLink:
         spec = self.spec()
         link = bridge_link.prepare_bridge(spec)
         if is_first or spec.isolated:
@@ -256,7 +254,7 @@ class SharedBridge:
         told4 = [text for text in told if ":" not in text]
         told6 = [text for text in told if ":" in text]
         if not told4:
-            raise InvalidRequest(f"{', '.join(told)} holds no IPv4 range", field=_FIELD)
+            raise InvalidRequest(f"{', '.join(told)} holds no IPv4 range", field=FIELD)
         of_settings = [network for network in self._addresses.ranges if network.version == 6]
         try:
             subnet = parse_subnet(told4[0])
@@ -264,4 +262,4 @@ class SharedBridge:
                 return (subnet,)
             return (subnet, parse_subnet6(told6[0]) if told6 else of_settings[0])
         except ValueError as error:
-            raise InvalidRequest(str(error), field=_FIELD) from error
+            raise InvalidRequest(str(error), field=FIELD) from error

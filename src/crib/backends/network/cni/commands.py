@@ -20,7 +20,7 @@ from crib.wire.cni_result import Result, converted, parse_result, result_from_do
 _log = logging.getLogger(__name__)
 
 
-class Commands:
+class PluginCommands:
     """Runs plugins for one attachment; a pod's attachments are made one after another, pods' side by side."""
 
     def __init__(self, plugins: Plugins) -> None:

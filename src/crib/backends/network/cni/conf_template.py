@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Final
 
+from crib.backends.network.pod_ranges import FIELD, ranges_of
 from crib.host.directories import make_directory
 from crib.host.files import atomic_write
 from crib.model.errors import Broken, InvalidRequest
@@ -18,18 +19,8 @@ from crib.wire import cni
 from crib.wire.go_template import TEMPLATE_BYTES, MalformedTemplate, render
 
 FILE_NAME: Final = "10-crib.conflist"
-RANGES: Final = 16
-FIELD: Final = "runtime_config.network_config.pod_cidr"
 _SETTING: Final = "network.cni_conf_template"
 _DEFAULT_ROUTES: Final = {4: "0.0.0.0/0", 6: "::/0"}
-
-
-def ranges_of(pod_cidr: str) -> tuple[str, ...]:
-    """The ranges of a text with commas, bits beyond a prefix cut off; InvalidRequest naming the CRI field."""
-    texts = [part.strip() for part in pod_cidr.split(",") if part.strip()]
-    if len(texts) > RANGES:
-        raise InvalidRequest(f"{len(texts)} ranges, more than {RANGES}", field=FIELD)
-    return tuple(_range(text) for text in texts)
 
 
 def fields_of(ranges: Sequence[str]) -> Mapping[str, str | Sequence[str]]:
@@ -67,16 +58,6 @@ def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
     except OSError as error:
         raise Broken(f"{_SETTING} {template}: write {path}: {error.strerror}") from error
     return True
-
-
-def _range(text: str) -> str:
-    _, _, prefix = text.partition("/")
-    try:
-        if prefix.isdecimal():  # Go's ParseCIDR, which plugins read ranges with, wants a number too
-            return str(ip_network(text, strict=False))
-    except ValueError:
-        pass
-    raise InvalidRequest(f"{text!r} is not an address range such as 10.1.0.0/24", field=FIELD)
 
 
 def _read(path: str, limit: int) -> bytes:

@@ -16,7 +16,7 @@ from ipaddress import ip_interface
 from typing import Any, Final, TypeVar
 
 from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
-from crib.backends.network.cni.commands import Commands, is_namespace, result_of
+from crib.backends.network.cni.commands import PluginCommands, is_namespace, result_of
 from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
 from crib.backends.network.cni.conf_template import write_conf
 from crib.backends.network.cni.exclusion import Exclusion
@@ -24,7 +24,7 @@ from crib.backends.network.cni.gc import Garbage, Holders
 from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.cni.ready import ReadyNetworks
-from crib.backends.network.cni.views import Place, missing_in_kernel, network_info, pod_view
+from crib.backends.network.cni.views import NetworkPlace, missing_in_kernel, network_info, pod_view
 from crib.backends.network.interfaces import bring_loopback_up, interface_usage
 from crib.backends.network.pod_ranges import PodRanges
 from crib.backends.network.runtime_config import (
@@ -78,7 +78,7 @@ class CniNetwork:
         self._choice = NetworkChoice(settings.directories)
         self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout, owner=settings.state_dir)
         self._ready = ReadyNetworks(self._choice, self._plugins)
-        self._commands = Commands(self._plugins)
+        self._commands = PluginCommands(self._plugins)
         self._kept = KeptResults(settings.state_dir)
         self._ranges = PodRanges(settings.ranges_file)
         self._pods = Exclusion()
@@ -88,6 +88,11 @@ class CniNetwork:
         self._has_begun = False
         self._ours: set[SandboxId] = set()
         """Pods that this process has begun to attach and not detached: a sweep may not have been told."""
+
+    @property
+    def shared(self) -> str:
+        """Nothing: what plugins share between pods is theirs to look after."""
+        return ""
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Run ADD of each network, once they are ready; what a failed one leaves is undone by `detach`."""
@@ -152,10 +157,9 @@ class CniNetwork:
     async def _write_conf(self, ranges: Sequence[str]) -> None:
         if ranges and self._settings.conf_template:
             directory = self._settings.directories.node
-            job = Job(
-                f"writing cni configuration from {self._settings.conf_template} to {directory}", directory
-            )
-            if await FOREIGN.run(job, write_conf, self._settings.conf_template, directory, ranges):
+            template = self._settings.conf_template
+            job = Job(f"writing cni configuration from {template} to {directory}", directory)
+            if await FOREIGN.run(job, write_conf, template, directory, ranges):
                 _log.info("cni configuration for %s is written to %s", ", ".join(ranges), directory)
 
     async def networks(self) -> Sequence[NetworkInfo]:
@@ -171,7 +175,7 @@ class CniNetwork:
             kept_only.pop(network.conf.name, None)
             found.append(await network_info(self._plugins, network, place, count, self._ranges.ranges))
         for name, one in kept_only.items():
-            gone = Place(problem="its configuration no longer exists")
+            gone = NetworkPlace(problem="its configuration no longer exists")
             network = FoundNetwork(one.network, "")
             found.append(await network_info(self._plugins, network, gone, attached[name], ()))
         return sorted(found, key=lambda info: (not info.interface, bool(info.handlers), not info.attached))
@@ -295,8 +299,8 @@ class CniNetwork:
         except CribError as error:
             _log.warning("pod %s: its network is made again all the same: %s", pod.id, error)
 
-    async def _places(self) -> list[tuple[FoundNetwork, Place]]:
-        found: list[tuple[FoundNetwork, Place]] = []
+    async def _places(self) -> list[tuple[FoundNetwork, NetworkPlace]]:
+        found: list[tuple[FoundNetwork, NetworkPlace]] = []
         for directory in self._choice.directories:
             try:
                 configured = await self._choice.configured(directory)
@@ -308,7 +312,7 @@ class CniNetwork:
             for number, network in enumerate(configured):
                 interface = next(names) if number < chosen else ""
                 problem = await self._ready.problem_of(network)
-                found.append((network, Place(interface, handler, problem)))
+                found.append((network, NetworkPlace(interface, handler, problem)))
         return found
 
     async def _chosen_anywhere(self) -> list[cni.NetworkConf]:

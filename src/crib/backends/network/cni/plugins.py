@@ -43,7 +43,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PluginAnswer:
     """What a plugin that succeeded printed."""
 
     call: Call
@@ -146,7 +146,7 @@ class Plugins:
         except cni.MalformedCni as error:
             raise answer.malformed(error) from error
 
-    async def call(self, call: Call) -> Answer:
+    async def call(self, call: Call) -> PluginAnswer:
         """What the plugin printed. PluginFailed with its own error; Broken if it could not be run.
 
         After the time-out it is killed, with the processes that it started.
@@ -180,7 +180,7 @@ class Plugins:
                 raise PluginFailed(call, refusal)
             words = _words(done.stderr) or _words(done.stdout)
             raise Broken(f"{call}: {_ending(done)}: {words or 'it said nothing'}")
-        return Answer(call, done.stdout, done.stderr)
+        return PluginAnswer(call, done.stdout, done.stderr)
 
 
 def _limit_of(command: str) -> float:

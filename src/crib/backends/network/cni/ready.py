@@ -18,6 +18,7 @@ from crib.backends.network.cni.plugins import UNKNOWN_COMMAND, Call, PluginFaile
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.model.facts import Readiness
 from crib.ports.clocks import StageTimer
+from crib.tasks.groups import all_of
 from crib.wire import cni
 
 NOT_READY: Final = "NetworkPluginNotReady"
@@ -99,7 +100,7 @@ class ReadyNetworks:
             chosen = await self._choice.chosen()
         except NoNetworkConf as error:
             return Readiness(ready=False, reason=NOT_READY, message=str(error))
-        problems = await asyncio.gather(*map(self.problem_of, chosen))
+        problems = await all_of("readiness of a network", map(self.problem_of, chosen))
         if told := [
             f"network {network.conf.name} ({network.path}): {problem}"
             for network, problem in zip(chosen, problems, strict=True)

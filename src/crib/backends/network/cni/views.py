@@ -28,7 +28,7 @@ _ANY_ADDRESS: Final = frozenset({"", str(IPv4Address(0)), str(IPv6Address(0))})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NetworkPlace:
     """Where a network stands among those of the node; all empty for one whose file is gone."""
 
     interface: str = ""
@@ -38,7 +38,7 @@ class Place:
 
 
 async def network_info(
-    plugins: Plugins, network: FoundNetwork, place: Place, attached: int, ranges: Sequence[str]
+    plugins: Plugins, network: FoundNetwork, place: NetworkPlace, attached: int, ranges: Sequence[str]
 ) -> NetworkInfo:
     """What there is to know of a network."""
     conf = network.conf

@@ -1,4 +1,4 @@
-"""The commands `crib check` and `crib wipe`: their arguments and their help."""
+"""The arguments of `crib check` and `crib wipe`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from crib.cli.options import Format, Output
-from crib.cli.session import Session
 
 _Offline = Annotated[
     bool,
@@ -52,27 +51,3 @@ class WipeOptions:
     offline: _Offline = False
     config: _Config = ""
     output: Output = Format.TABLE
-
-
-def check(session: Session, options: NodeCheckOptions) -> None:
-    """Check the whole node; one line for each thing that is wrong or worth reporting.
-
-    Compares records with what runs, and what is on the host with the records; checks databases, layers,
-    networks, logs and disk space. --repair repairs as a restart, a stop or a pull would; containers keep
-    running. Exits with 0 if nothing is wrong (any more), 1 if something is, 2 if the check was not possible.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.check(session, options)))
-
-
-def wipe(session: Session, options: WipeOptions) -> None:
-    """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
-
-    Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes
-    and networks of CNI stay. --offline also removes what belongs to no record. It works on a damaged node
-    too: with missing programs and directories, or unreadable records.
-    """
-    from crib.cli import upkeep as work
-
-    raise typer.Exit(session.run(work.wipe(session, options)))

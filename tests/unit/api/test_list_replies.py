@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.api.streams import PART_BYTES, EncodedList, element, parts
+from crib.api.list_replies import PART_BYTES, EncodedList, element, parts
 from crib.api.translate import containers
 from crib.model.container import ContainerRecord, ContainerState
 from crib.stubs.runtime.v1 import api_pb2 as pb

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from crib.engine.lanes import verb_context
 from crib.model.errors import Aborted, Unavailable
+from crib.tasks.lanes import verb_context
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Work(Generic[T]):
@@ -86,9 +86,14 @@ def at_stage(name: str) -> Iterator[None]:
 
 def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:
     context.run(_CURRENT.set, work)
-    name = f"{work.name} {work.of}".rstrip()
-    work.task = asyncio.get_running_loop().create_task(body, name=name, context=context)
+    work.task = _task(work.name, work.of, body, context)
     return work
+
+
+def _task(
+    name: str, of: str, body: Coroutine[Any, Any, T], context: Context | None = None
+) -> asyncio.Task[T]:
+    return asyncio.get_running_loop().create_task(body, name=f"{name} {of}".rstrip(), context=context)
 
 
 class TaskKeeper:
@@ -99,6 +104,7 @@ class TaskKeeper:
         self._request_id = request_id
         self._tasks: dict[asyncio.Task[Any], Work[Any]] = {}
         self._services: dict[asyncio.Task[Any], Work[Any]] = {}
+        self._parts: set[asyncio.Task[Any]] = set()
 
     def works(self) -> list[Work[Any]]:
         """What is under way, the oldest first; of what lasts as long as the daemon, what has an object."""
@@ -115,7 +121,7 @@ class TaskKeeper:
     def _service_done(self, task: asyncio.Task[Any]) -> None:
         self._services.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s ended: %s", task.get_name(), error, exc_info=error)
+            _log.error("%s ended: %s", task.get_name(), error, exc_info=error)
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in a task of its own. The caller may await it; if nobody does, a failure is logged."""
@@ -128,17 +134,36 @@ class TaskKeeper:
         begun.task.add_done_callback(self._done)
         return begun
 
+    def part(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> asyncio.Task[T]:
+        """Run a part of what the current task is at, in its lane; it may outlast whoever waits for it.
+
+        It is told of by the work that it is a part of, and ended with the services.
+        """
+        part = _task(name, of, work)
+        self._parts.add(part)
+        part.add_done_callback(self._done)
+        return part
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
+        self._parts.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Whoever awaits the task gets the exception too; this line is for work that nobody awaits.
-            log.debug("%s failed: %s", task.get_name(), error)
+            _log.debug("%s failed: %s", task.get_name(), error)
 
     async def close(self, grace: float) -> None:
         """Wait up to `grace` seconds for tasks to end by themselves, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)
-        for task in (*self._tasks, *self._services):
-            task.cancel()
-        if rest := set(self._tasks) | set(self._services):
+        self.cancel()
+        if rest := {*self._tasks, *self._services, *self._parts}:
             await asyncio.wait(rest, timeout=grace)
+
+    def cancel(self) -> None:
+        """End all of them as soon as they can, and wait for none."""
+        for task in (*self._tasks, *self._services, *self._parts):
+            task.cancel()
+
+
+HANDS: Final = TaskKeeper()
+"""Of backends: they are handed no keeper, as they are no threads (`crib.host.threads`)."""

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from crib.engine.lanes import stand_back
+from crib.tasks.lanes import stand_back
 
 MANY = 500
 """Records whose list holds up other calls: several of such lists at once take turns with them."""
@@ -25,14 +25,14 @@ _ELEMENT = b"\x0a"
 """Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
 
 
-class Record(Protocol):
+class Listed(Protocol):
     """What the cache needs of a record."""
 
     @property
     def id(self) -> str: ...
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Listed)
 
 
 class EncodedList(Generic[R]):

@@ -15,10 +15,11 @@ from crib.engine.core import Core
 from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.ids import SandboxId
+from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import SandboxRecord, SandboxState
 from crib.ports.handler import Handler
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LOST = "its namespaces, its /dev/shm or its infra process are gone"
 """The record's reason."""
@@ -42,7 +43,7 @@ async def watch_pods(core: Core, handler: Handler) -> None:
                 await notice_loss(core, sandbox)
         except Exception as error:  # a bug too: nobody else tells of losses
             is_bug = not isinstance(error, CribError)
-            log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
+            _log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
         await asyncio.sleep(RETRY_AFTER)
 
 
@@ -54,8 +55,8 @@ async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     record = _ready(core, sandbox)  # a stop may have come between
     if record is None:
         return
-    log.warning("pod sandbox %s is no longer ready: %s", sandbox, LOST)
-    core.sandboxes.put(replace(record, state=SandboxState.NOT_READY, reason=LOST))
+    _log.warning("pod sandbox %s is no longer ready: %s", sandbox, LOST)
+    core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.LOSE), reason=LOST))
     core.tell(EventType.STOPPED, sandbox, sandbox)
 
 

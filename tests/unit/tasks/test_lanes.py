@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from crib.engine import lanes
-from crib.engine.keeper import TaskKeeper
-from crib.engine.lanes import TwoLanes, verb_context
+from crib.tasks import lanes
+from crib.tasks.keeper import TaskKeeper
+from crib.tasks.lanes import TwoLanes, verb_context
 from tests.fakes.world import bounded
 
 
