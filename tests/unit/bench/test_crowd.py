@@ -77,7 +77,7 @@ async def test_callers_whose_bench_is_gone_remove_their_pods(tmp_path: Path) -> 
 
 async def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
     order = Order(f"unix://{tmp_path}/none", str(tmp_path), "x", "", callers=1, lives=1)
-    with pytest.raises(ClientError, match="ended before it was done"):
+    with pytest.raises(ClientError, match="ended early"):
         await CallerProcess.started(order)
 
 

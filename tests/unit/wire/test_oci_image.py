@@ -49,7 +49,7 @@ def test_a_manifest_is_read_with_its_layers() -> None:
         (MANIFEST, oci_image.OCI_INDEX, "other fields"),
         ({"schemaVersion": 2, "manifests": []}, oci_image.OCI_MANIFEST, "other fields"),
         ({**MANIFEST, "mediaType": oci_image.OCI_INDEX}, "", "other fields"),
-        ({**MANIFEST, "mediaType": "text/plain"}, "", "is no image"),
+        ({**MANIFEST, "mediaType": "text/plain"}, "", "is not an image"),
         (
             {**MANIFEST, "config": {**CONFIG, "mediaType": "application/vnd.unknown.v1+json"}},
             "",
