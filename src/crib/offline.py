@@ -26,15 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with no cribd running: remove all of these kinds, then end, with a line of JSON for each thing "
         f"({', '.join(WIPE_KINDS)}; without one: pods, network)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="with --wipe: remove nothing, tell only")
+    parser.add_argument("--dry-run", action="store_true", help="with --wipe: only show what would be removed")
     parser.add_argument(
         "--check",
         action="store_true",
         help="with no cribd running: check everything, a line of JSON for each finding, then end with 0 when "
         "nothing is wrong (any more), 1 when something is, 2 when it could not be looked at",
     )
-    parser.add_argument("--repair", action="store_true", help="with --check: mend what can be mended")
-    parser.add_argument("--quick", action="store_true", help="with --check: leave layers' content unread")
+    parser.add_argument("--repair", action="store_true", help="with --check: repair what can be repaired")
+    parser.add_argument(
+        "--quick", action="store_true", help="with --check: do not read the content of layers"
+    )
 
 
 def wipe_order(options: argparse.Namespace) -> WipeOrder:

@@ -180,7 +180,7 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
     elif isinstance(error, DecodeError):
         code, text = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a message of {name}: {error}"
     else:
-        _log.error("%s failed in a way that it should not", name, exc_info=error)
+        _log.error("%s failed unexpectedly", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller

@@ -22,11 +22,11 @@ class BenchSession(Protocol):
 
 
 def bench(session: BenchSession, options: BenchOptions) -> None:
-    """Measure what pods cost here: single calls, whole lives, memory.
+    """Measure what pods cost on this node: single calls, whole lives, memory.
 
-    Pods are made as a kubelet makes them: a pid namespace for each container, a memory limit, two mounts, a
-    log file, the runtime's own network. Runtimes are measured in turn, pod by pod, after a warm-up; figures
-    are medians and 99th percentiles. Everything that was made is removed, also after Ctrl-C.
+    Makes pods as a kubelet does: a pid namespace for each container, a memory limit, two mounts, a log file,
+    the runtime's own network. Measures runtimes in turn, pod by pod, after a warm-up. Figures are medians and
+    99th percentiles. Removes everything that it made, even after Ctrl-C.
 
     crib bench -e crib=unix:///run/crib/crib.sock -e containerd=unix:///run/containerd/containerd.sock
     """
@@ -36,12 +36,12 @@ def bench(session: BenchSession, options: BenchOptions) -> None:
 
 
 def pull(session: BenchSession, options: PullBenchOptions) -> None:
-    """Measure what pulls cost here: time, CPU, memory, and whether the runtime still answers meanwhile.
+    """Measure what pulls cost on this node: time, CPU, memory, and how well the runtime answers meanwhile.
 
-    Each round removes the image, pulls it (then sync), pulls it again while it is there, lists images, and
-    pulls it once more while Version is called every few milliseconds. Runtimes are measured in turn, after a
-    pull that is not counted. An image that was there before is there afterwards, others are removed, also
-    after Ctrl-C. Do it on a quiet node: sync and the CPU's figures are the whole machine's.
+    Each round removes the image, pulls it (then sync), pulls it again while it is present, lists images, and
+    pulls it once more while calling Version every few milliseconds. Measures runtimes in turn, after a pull
+    that does not count. An image that was there before stays; others are removed, even after Ctrl-C. Use a
+    quiet node: sync and the CPU figures are those of the whole machine.
 
     crib bench pull localhost:5000/big:1 -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
@@ -51,13 +51,12 @@ def pull(session: BenchSession, options: PullBenchOptions) -> None:
 
 
 def streams(session: BenchSession, options: StreamsOptions) -> None:
-    """Measure exec, attach and port-forward here: round trips, throughput, many at once.
+    """Measure exec, attach and port-forward on this node: round trips, throughput, concurrent sessions.
 
-    Each runtime gets one pod. All that it speaks is measured, SPDY and WebSocket, in turn with the others,
-    after a warm-up: commands from the call to the exit code, with the client's own part of it; bytes out of
-    the container, into it, and out of a port; sessions at once, what each takes of CPU and of the daemon's
-    memory. Pods are removed, also after Ctrl-C. Do it on a quiet node: the CPU's figures are the whole
-    machine's.
+    Makes one pod in each runtime and measures every protocol that it speaks, SPDY and WebSocket, in turn,
+    after a warm-up: commands from the call to the exit code, with the client's own share; bytes out of the
+    container, into it, and out of a port; concurrent sessions, with the CPU and the daemon's memory for each.
+    Removes its pods, even after Ctrl-C. Use a quiet node: the CPU figures are those of the whole machine.
 
     crib bench streams -e crib=unix:///run/crib/crib.sock -e crio=unix:///run/crio/crio.sock
     """
@@ -67,12 +66,12 @@ def streams(session: BenchSession, options: StreamsOptions) -> None:
 
 
 def crowd(session: BenchSession, options: CrowdOptions) -> None:
-    """Measure what is left for others while a crowd of callers works: is Version still answered at once?
+    """Measure how well the runtime serves others while a crowd of callers works: how long does Version take?
 
-    Each caller has a connection of its own, in a few processes. In the one part all of them run whole lives
-    of pods, one after the other; in the other all list pods, containers and their stats without a pause.
-    Version is called 20 times a second meanwhile, over a connection of its own. Pods are removed, also after
-    Ctrl-C. Do it on a quiet node.
+    Each caller has a connection of its own; a few processes hold them. In one part all callers run whole
+    lives of pods, one after the other; in the other they list pods, containers and their stats continuously.
+    Meanwhile Version is called 20 times a second, over a connection of its own. Removes its pods, even after
+    Ctrl-C. Use a quiet node.
 
     crib bench crowd --callers 10 --callers 200 -e crib=unix:///run/crib/crib.sock
     """

@@ -41,7 +41,7 @@ class CniFloor:
                 self._network = json.loads(file.read(BYTES))
             plugins = [plugin["type"] for plugin in self._network["plugins"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FloorError(f"{self.conf} is no list of CNI plugins: {error!r}") from error
+            raise FloorError(f"{self.conf} is not a list of CNI plugins: {error!r}") from error
         for name in plugins:
             self._find(name)
 

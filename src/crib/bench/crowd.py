@@ -201,7 +201,7 @@ class CallerProcess:
     async def _line(self) -> bytes:
         line = await self._words.readline()
         if not line:
-            raise ClientError("a process of callers ended before it was done")
+            raise ClientError("a process of callers ended early")
         return line
 
     async def end(self) -> None:
@@ -220,7 +220,7 @@ def go_before_all() -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
-        say("no real-time priority: times of Version include our own wait for a CPU")
+        say("no real-time priority: times of Version include the bench's own wait for a CPU")
 
 
 async def run(options: CrowdOptions, default_endpoint: str) -> None:

@@ -38,14 +38,18 @@ _Endpoints = Annotated[
         "--endpoint",
         "-e",
         metavar="NAME=unix:///PATH",
-        help="A runtime to measure; give more of them to measure them in turn. Default: crib's own.",
+        help="A runtime to measure. Repeat it to measure several in turn. Default: crib.",
     ),
 ]
 _Pids = Annotated[
     list[str] | None,
-    typer.Option("--pid", metavar="NAME=PID", help="A runtime's process, where its socket does not tell it."),
+    typer.Option(
+        "--pid", metavar="NAME=PID", help="The process of a runtime, if its socket does not reveal it."
+    ),
 ]
-_Json = Annotated[str, typer.Option("--json", metavar="FILE", help="Also write figures and samples there.")]
+_Json = Annotated[
+    str, typer.Option("--json", metavar="FILE", help="Also write figures and samples to this file.")
+]
 
 
 @dataclass(frozen=True)
@@ -54,33 +58,35 @@ class BenchOptions:
     image: Annotated[
         str,
         typer.Option(
-            help="The containers' image, with sleep and true in it. The default is made from busybox."
+            help="The containers' image; it must have sleep and true. The default is made from busybox."
         ),
     ] = "localhost/crib-bench:latest"
-    number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Pods for the single calls.")] = 30
-    rounds: Annotated[
-        int, typer.Option(min=1, max=100, help="Rounds of lives and sandboxes by the dozen.")
-    ] = 3
+    number: Annotated[
+        int, typer.Option("-n", min=1, max=10_000, help="Number of pods for the single calls.")
+    ] = 30
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of concurrent lives and sandboxes.")] = 3
     only: Annotated[list[BenchPart] | None, typer.Option(help="Measure only this part.")] = None
     handler: Annotated[
         str, typer.Option(help="The RuntimeClass handler to use; NAME=HANDLER for one runtime.")
     ] = ""
     pods: Annotated[
-        int, typer.Option(min=0, max=2000, help="Also: memory with so many pods at once; 100 is usual.")
+        int,
+        typer.Option(min=0, max=2000, help="Also measure memory with this many pods at once; 100 is usual."),
     ] = 0
     floors: Annotated[
-        bool, typer.Option("--floors", help="Also: crun and conmon alone, in the same run. Needs root.")
+        bool,
+        typer.Option("--floors", help="Also measure crun and conmon alone, in the same run. Needs root."),
     ] = False
     cni: Annotated[
         str,
         typer.Option(
             metavar="FILE",
-            help="Also: the CNI plugins of this .conflist alone, in the same run. Needs root.",
+            help="Also measure the CNI plugins of this .conflist alone, in the same run. Needs root.",
         ),
     ] = ""
-    cni_bin: Annotated[list[str] | None, typer.Option(metavar="DIRECTORY", help="Where CNI plugins are.")] = (
-        None
-    )
+    cni_bin: Annotated[
+        list[str] | None, typer.Option(metavar="DIRECTORY", help="Directory of the CNI plugins.")
+    ] = None
     cgroup_parent: Annotated[
         str,
         typer.Option(
@@ -91,7 +97,7 @@ class BenchOptions:
     seccomp: Annotated[
         bool,
         typer.Option(
-            "--seccomp", help="Containers get the runtime's seccomp profile (kubelet --seccomp-default)."
+            "--seccomp", help="Give containers the runtime's seccomp profile (as kubelet --seccomp-default)."
         ),
     ] = False
     pids: _Pids = None
@@ -102,7 +108,9 @@ class BenchOptions:
 class PullBenchOptions:
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE", help="Images to pull; those of a registry on this node say most."),
+        typer.Argument(
+            metavar="IMAGE", help="Images to pull; a registry on this node gives the most reliable figures."
+        ),
     ]
     endpoints: _Endpoints = None
     number: Annotated[int, typer.Option("-n", min=1, max=1000, help="Rounds; each pulls twice.")] = 5
@@ -116,14 +124,17 @@ class StreamsOptions:
     image: Annotated[
         str,
         typer.Option(
-            help="The container's image, with busybox's sh, cat, dd and nc. The default is made from busybox."
+            help="The container's image; it must have busybox's sh, cat, dd and nc. "
+            "The default is made from busybox."
         ),
     ] = "localhost/crib-bench:latest"
     number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Round trips of each kind.")] = 30
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Floods and crowds of each kind.")] = 3
     size: Annotated[
         int,
-        typer.Option(min=1, max=100_000, help="MB of a flood out of a container; into it goes a quarter."),
+        typer.Option(
+            min=1, max=100_000, help="MB of a flood out of a container; a flood into it has a quarter."
+        ),
     ] = 1000
     sessions: Annotated[int, typer.Option(min=1, max=500, help="Sessions at once.")] = 100
     only: Annotated[list[StreamPart] | None, typer.Option(help="Measure only this part.")] = None
@@ -135,16 +146,18 @@ class StreamsOptions:
 class CrowdOptions:
     endpoints: _Endpoints = None
     image: Annotated[
-        str, typer.Option(help="The containers' image, with sleep in it. The default is made from busybox.")
+        str, typer.Option(help="The containers' image; it must have sleep. The default is made from busybox.")
     ] = "localhost/crib-bench:latest"
     callers: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=1000, help="Callers at once; give more of them. Default: 10, 100 and 200."),
+        typer.Option(
+            min=1, max=1000, help="Number of concurrent callers; repeatable. Default: 10, 100 and 200."
+        ),
     ] = None
     number: Annotated[
-        int, typer.Option("-n", min=1, max=100_000, help="Lives of a round, at least one a caller.")
+        int, typer.Option("-n", min=1, max=100_000, help="Lives per round, at least one per caller.")
     ] = 400
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long a crowd lists.")] = 10.0
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Duration of the lists.")] = 10.0
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of each kind.")] = 1
     handler: Annotated[str, typer.Option(help="The RuntimeClass handler to use.")] = ""
     only: Annotated[list[CrowdPart] | None, typer.Option(help="Measure only this part.")] = None

@@ -56,7 +56,7 @@ class Puller:
         if found is None and self._ids[image] in there:
             self._kept.add(image)
             raise ClientError(
-                f"{self.name}: {image} is here under another name already, which RemoveImage would remove too"
+                f"{self.name}: {image} is already here under another name, which RemoveImage would remove too"
             )
 
     async def _refuse_shared(self, image: str, image_id: str, names: int) -> None:

@@ -124,7 +124,7 @@ class BenchTarget:
                 await self._import()
                 return
             except NotOffered:
-                raise ClientError(f"{self.name} has no image {self.image}; give one with --image") from None
+                raise ClientError(f"{self.name} has no image {self.image}; name one with --image") from None
         await images.pull(self.connection, self.image)
 
     def _make_files(self) -> None:
@@ -151,7 +151,7 @@ class BenchTarget:
                 try:
                     await self.remove_pod(pod_id)
                 except ClientError as error:
-                    failures.append(f"{self.name}: pod {pod_id[:12]} is left: {error}")
+                    failures.append(f"{self.name}: pod {pod_id[:12]} was not removed: {error}")
 
         await asyncio.gather(*(one(pod_id) for pod_id in list(self.alive)))
         if self.imported:
@@ -161,7 +161,7 @@ class BenchTarget:
             except NotFound:
                 pass  # the import failed or was refused
             except ClientError as error:
-                failures.append(f"{self.name}: image {self.image} is left: {error}")
+                failures.append(f"{self.name}: image {self.image} was not removed: {error}")
         return failures
 
 

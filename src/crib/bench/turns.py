@@ -31,7 +31,7 @@ async def reach(text: str, pids: Sequence[str] | None) -> Endpoint:
     name, address = parse_named(text, "endpoint")
     known = dict(parse_named(each, "pid") for each in pids or [])
     if not known.get(name, "0").isdecimal():
-        raise ClientError(f"pid {known[name]!r} of {name} is no number")
+        raise ClientError(f"pid {known[name]!r} of {name} is not a number")
     connection = await Connection(address).__aenter__()
     try:
         version = await connection.call(connection.runtime.Version, VersionRequest())

@@ -19,11 +19,11 @@ from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fi
 from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
-_RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Look at pods", "Images", "The node"
+_RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
 
 app = typer.Typer(
     name="crib",
-    help="Run Kubernetes pods on this node, look at them, and see where their milliseconds go.",
+    help="Run and inspect Kubernetes pods on this node, and see where their start spends its time.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -37,9 +37,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-image = typer.Typer(help="Look after images: check and repair their layers, export them.")
+image = typer.Typer(help="Check, repair and export images.")
 app.add_typer(image, name="image", rich_help_panel=_IMAGES)
-registry = typer.Typer(help="See how registries are asked for images.")
+registry = typer.Typer(help="Show how registries are asked for images.")
 app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
 app.add_typer(network, name="network", rich_help_panel=_NODE)
 
@@ -50,12 +50,16 @@ def _globals(
     endpoint: Annotated[
         str,
         typer.Option(
-            "--endpoint", "-e", envvar="CRIB_ENDPOINT", help="The runtime's socket; any CRI runtime's."
+            "--endpoint",
+            "-e",
+            envvar="CRIB_ENDPOINT",
+            help="The socket of a CRI runtime, crib's or another one's.",
         ),
     ] = DEFAULT_ENDPOINT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 120.0,
     pods_dir: Annotated[
-        str, typer.Option(envvar=PODS_DIR_VARIABLE, help="Where `crib run` keeps volumes and logs of pods.")
+        str,
+        typer.Option(envvar=PODS_DIR_VARIABLE, help="Where `crib run` keeps the volumes and logs of pods."),
     ] = DEFAULT_PODS_DIR,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -68,10 +72,10 @@ def _globals(
 def run(session: CliSession, options: args.RunCommandOptions) -> None:
     """Run the pods of a Kubernetes manifest.
 
-    Takes v1 Pods (several documents, or a List): pulls what is missing, makes the sandbox, runs the init
-    containers in order, starts the containers. A field that Kubernetes does not know, or that only a kubelet
-    can honour, is refused; one without effect here is accepted with a note. Containers are not restarted
-    when they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's own.
+    Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
+    containers in order, and starts the containers. Refuses fields that Kubernetes does not know or that only
+    a kubelet can honour; accepts fields without effect here with a note. Containers are not restarted when
+    they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's default.
 
     crib run web.yaml && crib logs -f web
     """
@@ -82,7 +86,9 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
 
 @command(app, args.StopOptions, _RUN)
 def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods: the stop signal, the grace period, then SIGKILL. Logs and volumes stay until crib rm."""
+    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
+    rm.
+    """
     from crib.cli import lifecycle
 
     session.run(lifecycle.stop(session, options))
@@ -114,7 +120,7 @@ def ps(session: CliSession, options: args.PsOptions) -> None:
 
 @command(app, args.LogsOptions, _LOOK)
 def logs(session: CliSession, options: args.LogsOptions) -> None:
-    """Show what a container wrote; its standard error goes to standard error."""
+    """Show a container's log. Its standard error goes to standard error."""
     from crib.cli import logs as work
 
     session.run(work.logs(session, options))
@@ -122,10 +128,10 @@ def logs(session: CliSession, options: args.LogsOptions) -> None:
 
 @command(app, args.ExecOptions, _LOOK, name="exec")
 def exec_(session: CliSession, options: args.ExecOptions) -> None:
-    """Run a command in a container and end with its exit code.
+    """Run a command in a container and exit with its exit code.
 
-    Its output comes as it is written. With -i it gets standard input, with -it a terminal to which this one's
-    keys go as they are, Ctrl-C too.
+    Output appears as it is written. With -i the command gets standard input. With -it it gets a terminal, and
+    all keys go to it unchanged, even Ctrl-C.
 
     crib exec -it web -c server -- sh
     """
@@ -136,9 +142,9 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
 
 @command(app, args.AttachOptions, _LOOK)
 def attach(session: CliSession, options: args.AttachOptions) -> None:
-    """Join the first process of a container: see what it writes from now on, with -i type to it.
+    """Attach to the first process of a container: see its output from now on, and with -i send it input.
 
-    Ends when the container does. On a terminal Ctrl-P Ctrl-Q leaves it running.
+    Ends when the container ends. On a terminal Ctrl-P Ctrl-Q detaches and leaves the container running.
 
     crib attach -i web -c shell
     """
@@ -149,9 +155,9 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
 
 @command(app, args.ForwardOptions, _LOOK)
 def forward(session: CliSession, options: args.ForwardOptions) -> None:
-    """Listen here and connect to ports of a pod, until Ctrl-C.
+    """Forward local ports to a pod until Ctrl-C.
 
-    UDP ports and unix sockets of a container can be forwarded when the runtime is crib.
+    With crib as the runtime, UDP ports and a container's unix sockets can be forwarded too.
 
     crib forward web 8080:80 udp:53 :unix:db:/run/db.sock
     """
@@ -162,11 +168,11 @@ def forward(session: CliSession, options: args.ForwardOptions) -> None:
 
 @command(app, args.CopyOptions, _LOOK)
 def cp(session: CliSession, options: args.CopyOptions) -> None:
-    """Copy files and directories to or from a container, which needs the program tar.
+    """Copy files and directories to or from a container. The container needs the program tar.
 
-    Modes, times and hard links are kept; what arrives belongs to who copies. Sparse files are sent in full.
-    Nothing from a container is ever written outside of the destination: links that lead out, devices and
-    pipes are left out, told, and make the end 1.
+    Keeps modes, times and hard links; copies belong to whoever copies. Sparse files are sent in full. Nothing
+    from a container is ever written outside the destination. Links that point outside, devices and pipes are
+    skipped and reported, and the exit code is then 1.
 
     crib cp web:/var/log/app ./logs
     """
@@ -185,11 +191,11 @@ def inspect(session: CliSession, options: args.InspectOptions) -> None:
 
 @command(app, args.ExplainSpecOptions, _LOOK, name="explain")
 def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
-    """Show the OCI spec that a manifest gives or a container has, each field with its origin.
+    """Show the OCI spec of a manifest or a container, with the origin of each field.
 
-    Nothing is made, run or pulled. Origins are what a field depends on: the container's or the pod's
-    configuration, the image, the handler with its hooks and devices, the host; what nothing changes is a
-    default, and what would be different now is earlier. Paths with ids in them are those that would be.
+    Makes, runs and pulls nothing. The origin is what a field depends on: the container's or the pod's
+    configuration, the image, the handler with its hooks and devices, or the host. "default" depends on none
+    of them; "earlier" would be different if the container were made now. Paths with ids are examples.
 
     crib explain web.yaml -c server
     """
@@ -200,7 +206,7 @@ def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
 
 @command(app, args.TimelineOptions, _LOOK)
 def timeline(session: CliSession, options: args.TimelineOptions) -> None:
-    """Show where the milliseconds of a pod's start went, stage by stage."""
+    """Show how long each stage of a pod's start took."""
     from crib.cli import timeline as work
 
     session.run(work.timeline(session, options))
@@ -208,7 +214,7 @@ def timeline(session: CliSession, options: args.TimelineOptions) -> None:
 
 @command(app, node_args.WorkOptions, _NODE)
 def work(session: CliSession, options: node_args.WorkOptions) -> None:
-    """Show what is under way: each verb with its object and its stage, and what threads wait for."""
+    """Show work in progress: each verb with its object and stage, and what threads wait for."""
     from crib.cli import work as commands
 
     session.run(commands.work(session, options))
@@ -216,10 +222,10 @@ def work(session: CliSession, options: node_args.WorkOptions) -> None:
 
 @command(app, node_args.AbandonOptions, _NODE)
 def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
-    """Give up on a pod or a container whose verbs hang; it is taken away in the background.
+    """Give up on a pod or a container whose verbs hang, and remove it in the background.
 
-    Who waits for its verbs is told at once, its name is free for the next attempt, and it is shown as
-    NotReady or Unknown until nothing of it is left.
+    Callers that wait for its verbs get an error at once, and its name is free for the next attempt. It is
+    shown as NotReady or Unknown until nothing of it is left.
 
     crib work, then crib abandon 8d5a1f
     """
@@ -238,11 +244,11 @@ def images(session: CliSession, options: args.ImagesOptions) -> None:
 
 @command(app, args.PullOptions, _IMAGES)
 def pull(session: CliSession, options: args.PullOptions) -> None:
-    """Pull images and write their ids.
+    """Pull images and print their ids.
 
-    Shows how far each layer is, and which registry or mirror it comes from. Without credentials the runtime
-    uses what the node has for the registry. They are read from standard input alone, as everybody on the node
-    can see arguments. --watch follows a pull that a kubelet or somebody else began.
+    Shows the progress of each layer, and the registry or mirror that it comes from. Without credentials the
+    runtime uses those of the node. Credentials are read only from standard input, because everybody on the
+    node can see arguments. --watch follows a pull that a kubelet or somebody else began.
 
     crib pull --user ci --password-stdin registry.example/app:1 < password
     """
@@ -253,7 +259,7 @@ def pull(session: CliSession, options: args.PullOptions) -> None:
 
 @command(app, args.ImportOptions, _IMAGES, name="import")
 def import_(session: CliSession, options: args.ImportOptions) -> None:
-    """Import images from an archive on this node and write their names."""
+    """Import images from an archive on this node and print their names."""
     from crib.cli import images as work
 
     session.run(work.import_archive(session, options))
@@ -261,10 +267,10 @@ def import_(session: CliSession, options: args.ImportOptions) -> None:
 
 @command(image, args.CheckOptions, _IMAGES, name="check")
 def check_images(session: CliSession, options: args.CheckOptions) -> None:
-    """Compare images' layers on disk with what was recorded when they were written.
+    """Compare the layers of images on disk with what was recorded when they were written.
 
-    Shows each damaged layer with the images that have it, and ends with 1 when damage remains. --repair
-    fetches what is damaged anew, while containers go on running.
+    Shows each damaged layer with its images. Exits with 1 if damage remains. --repair fetches damaged layers
+    again; containers keep running.
     """
     from crib.cli import image_check as work
 
@@ -281,9 +287,9 @@ def export(session: CliSession, options: args.ExportOptions) -> None:
 
 @command(registry, args.ExplainOptions, _IMAGES)
 def explain(session: CliSession, options: args.ExplainOptions) -> None:
-    """Show who would be asked for an image, in which order, with what and why.
+    """Show which hosts would be asked for an image, in which order, with which credential and why.
 
-    Nobody is asked. Also shown: whether the image policy lets it in.
+    Contacts no host. Also shows whether the image policy accepts the image.
     """
     from crib.cli import registry as work
 
@@ -300,7 +306,7 @@ def rmi(session: CliSession, options: args.RmiOptions) -> None:
 
 @command(app, args.InfoOptions, _NODE)
 def info(session: CliSession, options: args.InfoOptions) -> None:
-    """Show whether the runtime is ready, and what it found on this node."""
+    """Show whether the runtime is ready, and what it found out about this node."""
     from crib.cli import info as work
 
     session.run(work.info(session, options))
@@ -308,11 +314,11 @@ def info(session: CliSession, options: args.InfoOptions) -> None:
 
 @command(app, NodeCheckOptions, _NODE)
 def check(session: CliSession, options: NodeCheckOptions) -> None:
-    """Check everything of this node, a line for each thing that is wrong or worth telling.
+    """Check the whole node; one line for each thing that is wrong or worth reporting.
 
-    Records against what runs, what lies about against the records, databases, layers, networks, logs, disk
-    space. --repair mends as a restart, a stop or a pull would; containers go on running. Ends with 0 when
-    nothing is wrong (any more), 1 when something is, 2 when it could not be looked at.
+    Compares records with what runs, and what is on the host with the records; checks databases, layers,
+    networks, logs and disk space. --repair repairs as a restart, a stop or a pull would; containers keep
+    running. Exits with 0 if nothing is wrong (any more), 1 if something is, 2 if the check was not possible.
     """
     from crib.cli import upkeep as work
 
@@ -323,9 +329,9 @@ def check(session: CliSession, options: NodeCheckOptions) -> None:
 def wipe(session: CliSession, options: WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
-    Nothing is removed without --yes, and no container that runs is ended without --force or --offline. Logs
-    stay, as do volumes and networks of CNI. With --offline also what belongs to no record goes, on a node
-    that is damaged too: missing programs and directories, unreadable records.
+    Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes
+    and networks of CNI stay. --offline also removes what belongs to no record. It works on a damaged node
+    too: with missing programs and directories, or unreadable records.
     """
     from crib.cli import upkeep as work
 

@@ -46,7 +46,7 @@ def command_group(app: typer.Typer, options: type[Options], panel: str, verb: Ve
             verb(ctx.find_root().obj, values)
         elif any(_is_typed(ctx, item.name) for item in dataclasses.fields(options)):  # type: ignore[arg-type]  # a dataclass
             path = f"{ctx.command_path} {ctx.invoked_subcommand}"
-            raise CommandError(f"the options of {path} go after {ctx.invoked_subcommand}", 2)
+            raise CommandError(f"put the options of {path} after {ctx.invoked_subcommand}", 2)
 
     group = typer.Typer(rich_markup_mode="rich")
     group.callback(invoke_without_command=True)(_entry(act, options, verb.__doc__))

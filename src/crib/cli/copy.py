@@ -41,7 +41,7 @@ async def copy(session: CliSession, options: CopyOptions) -> None:
     """Copy; CommandError when something was left out."""
     source, destination = parse(options.source), parse(options.destination)
     if bool(source.target) == bool(destination.target):
-        raise CommandError("one side is POD:PATH, the other a path here or -", 2)
+        raise CommandError("one side must be POD:PATH, the other a local path or -", 2)
     async with session.connect() as connection:
         found = await lookup.find_container(
             connection, source.target or destination.target, options.container
@@ -54,8 +54,8 @@ async def copy(session: CliSession, options: CopyOptions) -> None:
             problems = await _to(container, source.path, destination.path)
     if problems is not None and problems.count:
         for line in problems.lines:
-            say(f"crib: not copied: {line}")
-        raise CommandError(f"{problems.count} things were not copied")
+            say(f"crib: skipped: {line}")
+        raise CommandError(f"{problems.count} entries were skipped")
 
 
 async def _from(container: copying.Container, path: str, here: str, max_bytes: int) -> Problems | None:

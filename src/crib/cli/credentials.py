@@ -26,7 +26,7 @@ def read(options: PullOptions) -> AuthConfig | None:
     if wants_password and options.identity_token_stdin:
         raise CommandError("give a password or an identity token, not both", 2)
     if wants_password and not (options.user and options.password_stdin):
-        raise CommandError("--user NAME and --password-stdin belong together", 2)
+        raise CommandError("--user NAME and --password-stdin must be given together", 2)
     _check_one_registry(options.images)
     if options.identity_token_stdin:
         return AuthConfig(identity_token=_secret("identity token"))

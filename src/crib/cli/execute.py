@@ -23,7 +23,7 @@ MARGIN = 30.0
 async def execute(session: CliSession, options: ExecOptions) -> int:
     """Run the command and give its exit code."""
     if options.timeout and (options.stdin or options.tty):
-        raise CommandError("--timeout is for commands without --stdin and --tty", 2)
+        raise CommandError("--timeout works only without --stdin and --tty", 2)
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
         if options.timeout:
@@ -40,7 +40,7 @@ async def execute(session: CliSession, options: ExecOptions) -> int:
 def _gets_terminal(options: ExecOptions) -> bool:
     """As asked for; but the end of an input that is no terminal cannot be told to one, so there is none."""
     if options.tty and options.stdin and terminal_of(STDIN) is None:
-        say("crib: the input is no terminal, so the command gets none")
+        say("crib: standard input is not a terminal, so the command gets none")
         return False
     return options.tty
 

@@ -55,11 +55,11 @@ def parse(text: str) -> Spec:
         target = decode_target(match["remote"] if match else "")
     except ValueError:
         wanted = "PORT, LOCAL:PORT, udp:PORT or unix:CONTAINER:/PATH"
-        raise CommandError(f"{text!r} is not such as {wanted}", 2) from None
+        raise CommandError(f"{text!r} is not {wanted}", 2) from None
     assert match is not None
     local = target.port if match["local"] is None else int(match["local"] or 0)
     if local > _MAX_PORT:
-        raise CommandError(f"{text!r}: there is no port {local} here", 2)
+        raise CommandError(f"{text!r}: {local} is not a port number", 2)
     return Spec(local, target)
 
 

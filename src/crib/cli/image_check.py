@@ -36,7 +36,7 @@ async def check(session: CliSession, options: CheckOptions) -> int:
                 if as_text and item.problem:
                     print(layer_line(item), flush=True)
     if end is None:
-        raise RuntimeFailure("the check of the images ended without a result")
+        raise RuntimeFailure("the image check ended without a result")
     if as_text:
         print(summary_line(end, sum(item.repaired for item in found)), flush=True)
     else:

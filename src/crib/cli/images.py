@@ -31,9 +31,9 @@ async def pull(session: CliSession, options: PullOptions) -> None:
 
 async def _watch(session: CliSession, options: PullOptions) -> None:
     if options.platform or options.user or options.password_stdin or options.identity_token_stdin:
-        raise CommandError("--watch starts no pull: it goes with no platform and no credentials", 2)
+        raise CommandError("--watch starts no pull, so it takes no platform and no credentials", 2)
     if len(options.images) != 1:
-        raise CommandError("--watch follows one pull: name one image", 2)
+        raise CommandError("--watch follows one pull: name exactly one image", 2)
     name = options.images[0]
     async with session.connect() as connection:
         try:
@@ -56,7 +56,7 @@ async def import_archive(session: CliSession, options: ImportOptions) -> None:
     async with session.connect() as connection:
         brought = await progress.import_archive(connection, path, options.names or [])
     if not brought:
-        raise CommandError(f"{path} brought no image")
+        raise CommandError(f"{path} contains no image")
     for image in brought:
         tell(" ".join((image.image_id, *image.names)))
 
@@ -65,7 +65,7 @@ async def export(session: CliSession, options: ExportOptions) -> None:
     """Write images to a new archive; a line with its path and size goes to standard output."""
     path = os.path.abspath(options.path)
     if os.path.lexists(path):
-        raise CommandError(f"{path} is there already; an export overwrites nothing")
+        raise CommandError(f"{path} exists already; an export overwrites nothing")
     async with session.connect() as connection:
         names = [await images.full_name(connection, name) for name in options.images]
         written = await images.export(connection, path, names, options.format)

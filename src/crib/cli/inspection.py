@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 async def inspect(session: CliSession, options: InspectOptions) -> None:
     """Show a pod, a container or an image; what fits first in this order is meant."""
     if options.output is Format.TABLE:
-        raise CommandError("inspect writes json or yaml", exit_code=2)
+        raise CommandError("inspect prints json or yaml only", exit_code=2)
     async with session.connect() as connection:
         found = await _look(connection, options.target, options.container)
     document(_opened(found), options.output)

@@ -38,12 +38,12 @@ async def stop(session: CliSession, options: StopOptions) -> None:
 async def remove(session: CliSession, options: RmOptions) -> None:
     """Remove each pod and what `crib run` made for it on the node."""
     if bool(options.pods) == options.every:
-        raise CommandError("name the pods to remove, or give --all", exit_code=2)
+        raise CommandError("name the pods to remove, or use --all", exit_code=2)
     dirs = Dirs(session.pods_dir)
 
     async def one(connection: Connection, pod: PodSandbox) -> None:
         if pod.state == SANDBOX_READY and not options.force:
-            raise ClientError(f"pod {lookup.pod_label(pod)} runs; stop it first, or give --force")
+            raise ClientError(f"pod {lookup.pod_label(pod)} is running; stop it first, or use --force")
         await remove_pod(connection, pod, dirs)
 
     await _each(session, options.pods, "removed", one)

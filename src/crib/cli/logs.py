@@ -39,7 +39,7 @@ def since_time(text: str, now_ns: int) -> int:
         return parse_time(text.encode())
     except ValueError:
         raise CommandError(
-            f"--since {text!r} is neither such as 90s, 10m, 2h nor an RFC 3339 time", 2
+            f"--since {text!r} is neither a duration such as 90s, 10m or 2h, nor an RFC 3339 time", 2
         ) from None
 
 

@@ -73,7 +73,7 @@ async def check(session: CliSession, options: NetworkCheckOptions) -> int:
     if options.output is not Format.TABLE:
         document([as_dict(item) for item in found], options.output)
     elif not found:
-        say("no pod with a network of its own is ready")
+        say("no ready pod has a network of its own")
     return 1 if any(item.problem and not item.repaired for item in found) else 0
 
 
@@ -93,7 +93,7 @@ async def collect(session: CliSession, options: NetworkGcOptions) -> None:
     for what in released:
         print(f"released {clean(what)}")
     if not released:
-        say("there was nothing to release")
+        say("nothing to release")
 
 
 async def remove(session: CliSession) -> None:

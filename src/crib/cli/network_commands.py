@@ -10,7 +10,7 @@ from crib.cli.session import CliSession
 
 _PANEL = "The node"
 
-network = typer.Typer(help="See pods' networks, check and repair them, release what is held for nobody.")
+network = typer.Typer(help="Show, check and repair pods' networks, and release what belongs to no pod.")
 
 
 @command(network, args.NetworkListOptions, _PANEL, name="list")
@@ -25,8 +25,8 @@ def network_list(session: CliSession, options: args.NetworkListOptions) -> None:
 def network_inspect(session: CliSession, options: args.NetworkInspectOptions) -> None:
     """Draw a pod's network as the kernel has it now.
 
-    From the pod through each interface to the host, the way out, and the ports of the host that lead in. A
-    cross on a line is where it is broken. -o json and yaml give the values.
+    From the pod through each interface to the host, the way out, and the host ports that lead in. A cross on
+    a line marks where it is broken. -o json and yaml give the values.
     """
     from crib.cli import network as work
 
@@ -35,11 +35,11 @@ def network_inspect(session: CliSession, options: args.NetworkInspectOptions) ->
 
 @command(network, args.NetworkCheckOptions, _PANEL, name="check")
 def network_check(session: CliSession, options: args.NetworkCheckOptions) -> None:
-    """Compare pods' networks with what they were made as, a line for each pod.
+    """Compare each pod's network with how it was made; one line per pod.
 
-    Without names every ready pod is looked at. Ends with 1 when a problem remains. --repair makes a damaged
-    network anew, with the same addresses where they can be had, while containers go on running; their
-    connections may break.
+    Without names it checks every ready pod. Exits with 1 if a problem remains. --repair makes a damaged
+    network again, with the same addresses if they are still free. Containers keep running; their connections
+    may break.
     """
     from crib.cli import network as work
 
@@ -48,9 +48,9 @@ def network_check(session: CliSession, options: args.NetworkCheckOptions) -> Non
 
 @command(network, args.NetworkGcOptions, _PANEL, name="gc")
 def network_gc(session: CliSession, options: args.NetworkGcOptions) -> None:
-    """Release addresses, ports and interfaces that are held for pods that are not there any more.
+    """Release addresses, ports and interfaces of pods that no longer exist.
 
-    Only what is certainly this runtime's, or left from before the boot, unless --all is given.
+    Without --all it releases only what is certainly this runtime's, or left from before the boot.
     """
     from crib.cli import network as work
 
@@ -59,9 +59,9 @@ def network_gc(session: CliSession, options: args.NetworkGcOptions) -> None:
 
 @command(network, args.NetworkRemoveOptions, _PANEL, name="remove")
 def network_remove(session: CliSession, options: args.NetworkRemoveOptions) -> None:
-    """Remove the built-in bridge and its rules; refused while pods are attached.
+    """Remove the built-in bridge and its rules. Refused while pods are attached.
 
-    It is made anew for the next pod, and when the runtime starts.
+    The runtime makes them again for the next pod, and when it starts.
     """
     from crib.cli import network as work
 

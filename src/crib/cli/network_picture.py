@@ -189,7 +189,7 @@ def _pod_box(pod: InspectPodNetworkResponse, attached: Sequence[_Place], pen: Pe
         box.rows.append(("network", "the host's own"))
         return box
     if not pod.netns:
-        box.rows.append(("network", "none any more: the pod has stopped"))
+        box.rows.append(("network", "none: the pod has stopped"))
         return box
     box.rows.append(("namespace", pod.netns))
     for name, interface, network in attached:

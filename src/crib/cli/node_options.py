@@ -12,10 +12,12 @@ from crib.cli.options import Format
 
 @dataclass(frozen=True)
 class WorkOptions:
-    output: Annotated[Format, typer.Option("--output", "-o", help="How to show it.")] = Format.TABLE
+    output: Annotated[Format, typer.Option("--output", "-o", help="Output format.")] = Format.TABLE
 
 
 @dataclass(frozen=True)
 class AbandonOptions:
-    id: Annotated[str, typer.Argument(metavar="ID", help="Of a pod or a container, or the beginning of one.")]
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is shown with the object.")] = ""
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a pod or a container, or the beginning of it.")
+    ]
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="The reason; it is shown with the object.")] = ""

@@ -25,7 +25,7 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Write the result as table, json or yaml.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -34,13 +34,13 @@ _Target = Annotated[
     ),
 ]
 _Container = Annotated[
-    str, typer.Option("--container", "-c", metavar="NAME", help="Which of the pod's containers.")
+    str, typer.Option("--container", "-c", metavar="NAME", help="The container in the pod.")
 ]
-_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input there, to its end.")]
+_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input to it, until it ends.")]
 _Transport = Annotated[
     Transport,
     typer.Option(
-        "--transport", help="How the streams come; auto is a WebSocket, or SPDY for older runtimes."
+        "--transport", help="Protocol of the streams; auto is WebSocket, or SPDY for older runtimes."
     ),
 ]
 _CaFile = Annotated[
@@ -48,7 +48,7 @@ _CaFile = Annotated[
     typer.Option(
         "--ca-file",
         metavar="FILE",
-        help="PEM file of the authority that signed the runtime's certificate; one on this node needs none.",
+        help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
 _Pods = Annotated[
@@ -61,16 +61,17 @@ _Pods = Annotated[
 class RunCommandOptions:
     manifests: Annotated[
         list[str],
-        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - is standard input."),
+        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),
     ]
     replace: Annotated[
         bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
     ] = False
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave a pod that failed to start as it is, to look at it.")
-    ] = False
+    keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
+        False
+    )
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the manifest and show the CRI requests; make nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
     ] = False
     output: Output = Format.TABLE
 
@@ -86,7 +87,9 @@ class PodsOptions:
 @dataclass(frozen=True)
 class PsOptions:
     pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
-    every: Annotated[bool, typer.Option("--all", "-a", help="Also containers that do not run.")] = False
+    every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
+        False
+    )
     output: Output = Format.TABLE
 
 
@@ -95,7 +98,7 @@ class LogsOptions:
     target: _Target
     container: _Container = ""
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until the container has exited.")
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
     ] = False
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
         None
@@ -103,10 +106,10 @@ class LogsOptions:
     since: Annotated[
         str,
         typer.Option(
-            "--since", metavar="TIME", help="Only lines since 90s, 10m, 2h ago, or an RFC 3339 time."
+            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
         ),
     ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = (
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
         False
     )
 
@@ -114,7 +117,7 @@ class LogsOptions:
 @dataclass(frozen=True)
 class ExecOptions:
     target: _Target
-    words: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The program; put -- before it.")]
+    words: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command; put -- before it.")]
     container: _Container = ""
     timeout: Annotated[
         int,
@@ -122,12 +125,12 @@ class ExecOptions:
             "--timeout",
             min=0,
             metavar="SECONDS",
-            help="End the command after so long, and write its output then; 0: never.",
+            help="End the command after this time, and print its output then; 0 means never.",
         ),
     ] = 0
     stdin: _Stdin = False
     tty: Annotated[
-        bool, typer.Option("--tty", "-t", help="Give the command a terminal, which shows on this one.")
+        bool, typer.Option("--tty", "-t", help="Give the command a terminal, connected to this one.")
     ] = False
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
@@ -141,13 +144,15 @@ class AttachOptions:
     tty: Annotated[
         bool | None,
         typer.Option(
-            "--tty/--no-tty", "-t", help="Whether the container has a terminal; else the runtime is asked."
+            "--tty/--no-tty",
+            "-t",
+            help="Whether the container has a terminal. By default crib asks the runtime.",
         ),
     ] = None
     detach_keys: Annotated[
         str,
         typer.Option(
-            "--detach-keys", metavar="KEYS", help="What to type on a terminal to leave; empty: nothing."
+            "--detach-keys", metavar="KEYS", help="Keys that detach from a terminal; empty for none."
         ),
     ] = "ctrl-p,ctrl-q"
     transport: _Transport = Transport.AUTO
@@ -161,12 +166,12 @@ class ForwardOptions:
         list[str],
         typer.Argument(
             metavar="[LOCAL:]REMOTE",
-            help="REMOTE is PORT, udp:PORT or unix:CONTAINER:/PATH. Without LOCAL: the same port is taken "
-            "here; with 0 or nothing before the colon a free one.",
+            help="REMOTE is PORT, udp:PORT or unix:CONTAINER:/PATH. Without LOCAL the local port is the "
+            "same; with 0 or nothing before the colon it is a free one.",
         ),
     ]
     address: Annotated[
-        str, typer.Option("--address", metavar="ADDRESS", help="The address to listen on here.")
+        str, typer.Option("--address", metavar="ADDRESS", help="The local address to listen on.")
     ] = "127.0.0.1"
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
@@ -178,17 +183,22 @@ class CopyOptions:
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A path here, POD|CONTAINER:PATH, or - for a tar archive on standard input.",
+            help="A local path, POD|CONTAINER:PATH, or - for a tar archive on standard input.",
         ),
     ]
     destination: Annotated[
         str,
-        typer.Argument(metavar="DESTINATION", help="As SOURCE; - writes a tar archive to standard output."),
+        typer.Argument(metavar="DESTINATION", help="Like SOURCE; - writes a tar archive to standard output."),
     ]
     container: _Container = ""
     max_bytes: Annotated[
         int,
-        typer.Option("--max-bytes", min=0, metavar="N", help="Take no more from a container; 0: no limit."),
+        typer.Option(
+            "--max-bytes",
+            min=0,
+            metavar="N",
+            help="Copy at most this much from a container; 0 means no limit.",
+        ),
     ] = 0
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
@@ -204,7 +214,7 @@ class StopOptions:
             "-t",
             min=0,
             metavar="SECONDS",
-            help="Wait so long before SIGKILL; without it what the pod says.",
+            help="Grace period before SIGKILL. Default: the pod's own.",
         ),
     ] = None
 
@@ -215,14 +225,16 @@ class RmOptions:
         list[str] | None,
         typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
     ] = None
-    force: Annotated[bool, typer.Option("--force", "-f", help="Also pods that run: kill them first.")] = False
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Remove running pods too: kill them first.")
+    ] = False
     every: Annotated[bool, typer.Option("--all", "-a", help="Every pod.")] = False
 
 
 @dataclass(frozen=True)
 class ImagesOptions:
     output: Output = Format.TABLE
-    digests: Annotated[bool, typer.Option("--digests", help="Show digests too.")] = False
+    digests: Annotated[bool, typer.Option("--digests", help="Show digests.")] = False
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,7 @@ class PullOptions:
     ] = ""
     user: Annotated[
         str,
-        typer.Option("--user", "-u", metavar="NAME", help="Log in as this user; with --password-stdin."),
+        typer.Option("--user", "-u", metavar="NAME", help="Log in as this user; needs --password-stdin."),
     ] = ""
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the user's password from standard input.")
@@ -250,7 +262,8 @@ class PullOptions:
         typer.Option("--identity-token-stdin", help="Read an OAuth2 refresh token from standard input."),
     ] = False
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow a pull that somebody else began; start none.")
+        bool,
+        typer.Option("--watch", "-w", help="Follow a pull that somebody else began, without starting one."),
     ] = False
 
 
@@ -264,10 +277,12 @@ class ExplainOptions:
 class CheckOptions:
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids; none: every image."),
+        typer.Argument(
+            metavar="IMAGE", help="Names, digests or the beginnings of ids. Default: every image."
+        ),
     ] = None
     repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch damaged layers anew; containers go on running.")
+        bool, typer.Option("--repair", help="Fetch damaged layers again; containers keep running.")
     ] = False
     output: Output = Format.TABLE
 
@@ -281,9 +296,7 @@ class ArchiveFormat(StrEnum):
 
 @dataclass(frozen=True)
 class ExportOptions:
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", help="The archive to write; there must be nothing there yet.")
-    ]
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The archive to write; it must not exist yet.")]
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids.")
     ]
@@ -328,7 +341,7 @@ class ExplainSpecOptions:
         str,
         typer.Argument(
             metavar="MANIFEST|POD|CONTAINER",
-            help="A file with Kubernetes pods (- is standard input), a pod, or the beginning of an id.",
+            help="A file with Kubernetes pods (- means standard input), a pod, or the beginning of an id.",
         ),
     ]
     container: _Container = ""
@@ -361,9 +374,11 @@ class NetworkInspectOptions:
 class NetworkCheckOptions:
     pods: Annotated[
         list[str] | None,
-        typer.Argument(metavar="POD", help="Only these: NAME, NAMESPACE/NAME or the beginning of an id."),
+        typer.Argument(
+            metavar="POD", help="Only these pods: NAME, NAMESPACE/NAME or the beginning of an id."
+        ),
     ] = None
-    repair: Annotated[bool, typer.Option("--repair", help="Make a damaged pod's network anew.")] = False
+    repair: Annotated[bool, typer.Option("--repair", help="Make the network of a damaged pod again.")] = False
     output: Output = Format.TABLE
 
 
@@ -374,8 +389,8 @@ class NetworkGcOptions:
         typer.Option(
             "--all",
             "-a",
-            help="Also addresses and ports that another runtime may hold in a network of the same name: "
-            "its running pods would lose them.",
+            help="Include addresses and ports that another runtime may hold in a network of the same name. "
+            "Its running pods would lose them.",
         ),
     ] = False
 

@@ -43,17 +43,17 @@ class PodImages:
             return image
         if not self._may_pull:
             raise CommandError(
-                f"pod {self._plan.label}: {whose}: image {name} is not here: crib pull it first"
+                f"pod {self._plan.label}: {whose}: image {name} is not on this node: crib pull it first"
             )
         if policy == "Never":
             raise CommandError(
-                f"pod {self._plan.label}: {whose}: image {name} is not here and its policy is Never"
+                f"pod {self._plan.label}: {whose}: image {name} is not on this node and its policy is Never"
             )
         await progress.pull(self._connection, name)
         self._pulled.add(name)
         image = await images.find(self._connection, name)
         if image is None:
-            raise RuntimeFailure(f"image {name} was pulled and is not here")
+            raise RuntimeFailure(f"image {name} was pulled but is not on this node")
         return image
 
     def _mount(self, name: str, image: Image) -> None:

@@ -93,7 +93,7 @@ async def _clear_names(connection: Connection, plans: list[PodPlan], dirs: Dirs,
             if not (replace and same_name):
                 state = "runs" if pod.state == SANDBOX_READY else "is there, stopped"
                 raise CommandError(
-                    f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or give --replace"
+                    f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or use --replace"
                 )
             if pod.state == SANDBOX_READY:
                 await client_pods.stop(connection, pod.id, await lifecycle.grace_of(connection, pod))
@@ -162,7 +162,7 @@ class PodRun:
     async def _discard(self) -> None:
         failure = await client_pods.discard(self._connection, self._pod.id) if self._pod else None
         if failure is not None:
-            say(f"crib: could not remove what was made of pod {self._plan.label}: {failure}")
+            say(f"crib: could not remove the remains of pod {self._plan.label}: {failure}")
             return
         try:
             volumes.remove(self._dirs, self._plan.uid)
@@ -193,4 +193,4 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
 def _print_result(result: dict[str, Any]) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
-    tell(f"pod {label} runs ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
+    tell(f"pod {label} is running ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")

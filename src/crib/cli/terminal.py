@@ -105,4 +105,4 @@ def _key(text: str) -> int:
         return _CONTROLS.index(name[5])
     if len(text) == 1 and text.isascii():
         return ord(text)
-    raise CommandError(f"detach key {text!r} is neither one character nor ctrl- and a letter", 2)
+    raise CommandError(f"detach key {text!r} is neither one character nor ctrl- with a letter", 2)

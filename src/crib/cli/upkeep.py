@@ -49,7 +49,7 @@ async def check(session: CliSession, options: NodeCheckOptions) -> int:
 async def wipe(session: CliSession, options: WipeOptions) -> int:
     """A line for each thing; 1 when one of them is still there, else 0."""
     if not (options.dry_run or options.yes):
-        raise CommandError("nothing was removed: see what would be with --dry-run, and then say --yes", 2)
+        raise CommandError("nothing was removed: see what would be removed with --dry-run, then use --yes", 2)
     done: list[Wiped] = []
     async for item in _wiped(session, options):
         done.append(item)
@@ -58,18 +58,18 @@ async def wipe(session: CliSession, options: WipeOptions) -> int:
     if options.output is not Format.TABLE:
         document([as_dict(item) for item in done], options.output)
     elif not done:
-        print("there was nothing to remove", flush=True)
+        print("nothing to remove", flush=True)
     return 1 if any(item.problem for item in done) else 0
 
 
 def finding_line(item: Finding) -> str:
     """What is wrong where, and what became of it or would."""
-    state = "note" if item.note else "mended" if item.mended else "wrong"
-    line = f"{state:<7} {item.area:<11} {item.subject}{': ' if item.subject else ''}{item.problem}"
+    state = "note" if item.note else "repaired" if item.mended else "wrong"
+    line = f"{state:<8} {item.area:<11} {item.subject}{': ' if item.subject else ''}{item.problem}"
     if item.mend_error:
-        return clean(f"{line}; not mended: {item.mend_error}")
+        return clean(f"{line}; not repaired: {item.mend_error}")
     if state == "wrong":
-        return clean(f"{line} ({f'--repair: {item.mend}' if item.mend else 'no repair mends that'})")
+        return clean(f"{line} ({f'--repair: {item.mend}' if item.mend else 'no repair can fix this'})")
     return clean(line)
 
 
@@ -78,8 +78,8 @@ def summary_line(found: Sequence[Finding]) -> str:
     left, mended = sum(map(upkeep.is_left, found)), sum(item.mended for item in found)
     notes = sum(item.note for item in found)
     parts = [f"{left} wrong" if left else "nothing is wrong"]
-    parts += [f"{mended} mended"] if mended else []
-    parts += [f"{notes} to note"] if notes else []
+    parts += [f"{mended} repaired"] if mended else []
+    parts += [f"{notes} noted"] if notes else []
     return ", ".join(parts)
 
 

@@ -12,18 +12,19 @@ from crib.cli.options import Format, Output
 
 _Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Without the daemon, which must not run: cribd's own program does it."),
+    typer.Option("--offline", help="Work without the daemon, which must not be running."),
 ]
 _Config = Annotated[
-    str, typer.Option("--config", metavar="FILE", help="With --offline: the daemon's configuration.")
+    str,
+    typer.Option("--config", metavar="FILE", help="With --offline: the configuration file of the daemon."),
 ]
 
 
 @dataclass(frozen=True)
 class NodeCheckOptions:
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only see whether layers are there, without reading them.")
+        bool, typer.Option("--quick", help="Only check that layers exist, without reading them.")
     ] = False
     offline: _Offline = False
     config: _Config = ""
@@ -43,10 +44,10 @@ class WipeKind(StrEnum):
 
 @dataclass(frozen=True)
 class WipeOptions:
-    kinds: Annotated[list[WipeKind], typer.Argument(help="What to remove; pods go with their containers.")]
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Remove nothing, tell only.")] = False
+    kinds: Annotated[list[WipeKind], typer.Argument(help="What to remove; pods include their containers.")]
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only show what would be removed.")] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it.")] = False
-    force: Annotated[bool, typer.Option("--force", help="End containers that run.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Kill running containers.")] = False
     offline: _Offline = False
     config: _Config = ""
     output: Output = Format.TABLE

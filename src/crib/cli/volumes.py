@@ -49,10 +49,10 @@ def _check_host_path(plan: PodPlan, volume: VolumePlan) -> None:
         if volume.host_type.endswith("OrCreate"):
             return
         where = f"pod {plan.label}: volume {volume.name}"
-        raise CommandError(f"{where}: {volume.path} is not there (type {volume.host_type})") from None
+        raise CommandError(f"{where}: {volume.path} does not exist (type {volume.host_type})") from None
     if not is_type(mode):
         wanted = volume.host_type.removesuffix("OrCreate")
-        raise CommandError(f"pod {plan.label}: volume {volume.name}: {volume.path} is no {wanted}")
+        raise CommandError(f"pod {plan.label}: volume {volume.name}: {volume.path} is not a {wanted}")
 
 
 def make(plan: PodPlan, dirs: Dirs) -> None:
@@ -115,7 +115,7 @@ def _bind(part: SubPathPlan) -> None:
             mode = os.fstat(current).st_mode
             is_last = position == len(names) - 1
             if not stat.S_ISDIR(mode) and not (is_last and stat.S_ISREG(mode)):
-                raise NotADirectoryError(20, f"{name} is no directory")
+                raise NotADirectoryError(20, f"{name} is not a directory")
         os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
         if stat.S_ISDIR(os.fstat(current).st_mode):
             os.mkdir(part.target)

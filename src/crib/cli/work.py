@@ -44,4 +44,4 @@ async def abandon(session: CliSession, options: AbandonOptions) -> None:
     async with session.connect() as connection:
         for line in await client.abandon(connection, options.id, options.reason):
             tell(f"abandoned {line}")
-    tell(f"{options.id} is taken away in the background")
+    tell(f"{options.id} is being removed in the background")

@@ -285,8 +285,8 @@ class Admission:
             raise _stopping()
         if len(self._queue) >= self._limit:
             error = Exhausted(
-                f"{self._limit} requests to run, create or start wait already for one of {self._places}"
-                " places: try again later"
+                f"{self._limit} requests to run, create or start are already waiting for "
+                f"one of {self._places} places: try again later"
             )
             longest = self._queue.longest()
             if self._queue.length(longest) <= self._queue.length(ticket.caller) + 1:

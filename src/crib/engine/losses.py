@@ -55,7 +55,7 @@ async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     record = _ready(core, sandbox)  # a stop may have come between
     if record is None:
         return
-    _log.warning("pod sandbox %s is not ready any more: %s", sandbox, LOST)
+    _log.warning("pod sandbox %s is no longer ready: %s", sandbox, LOST)
     core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.LOSE), reason=LOST))
     core.tell(EventType.STOPPED, sandbox, sandbox)
 

@@ -161,7 +161,7 @@ class Networks:
         # Another text may be of new damage, which came between: that is tried a few times.
         tries = self._doubts[pod.id].tries if pod.id in self._doubts else 0
         self._doubts[pod.id] = _Doubt(left if left == found.problem else "", tries + 1)
-        return replace(found, problem=left, repair_error=f"made anew, and still: {left}")
+        return replace(found, problem=left, repair_error=f"made again, but still: {left}")
 
     def _record(self, sandbox: SandboxId, attachment: NetworkAttachment) -> None:
         """The state may have changed meanwhile: a dead pod is noticed without this lock."""
@@ -182,7 +182,7 @@ class Networks:
                     if found.problem:
                         await self._attend(found, repair=settings.repair)
             except Exception:
-                _log.exception("a check of all networks broke off; the next one comes")
+                _log.exception("a check of all networks failed; the next one follows")
 
     async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
         if not repair:

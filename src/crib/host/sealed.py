@@ -57,7 +57,7 @@ def _make(program: str) -> _Copy:
         identity = _identity(os.fstat(file.fileno()))
         content = file.read(_LIMIT + 1)
     if len(content) > _LIMIT or not content.startswith(b"\x7fELF"):
-        raise OSError(f"{program} is no program that can be copied")
+        raise OSError(f"{program} is not a program that can be copied")
     fd = _create(os.path.basename(program))
     # It stays open for good: whoever was told its path may still be about to execute it.
     view = memoryview(content)

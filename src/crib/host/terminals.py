@@ -97,7 +97,7 @@ class ConsoleSocket:
         if len(received) != 1 or not os.isatty(received[0]):
             for fd in received:
                 os.close(fd)
-            raise OSError(errno.ENOTTY, "what the runtime sent is no terminal")
+            raise OSError(errno.ENOTTY, "what the runtime sent is not a terminal")
         return received[0]
 
     def close(self) -> None:

@@ -234,7 +234,7 @@ class Threads:
         if self._end_of(piece.done.get_loop()) < math.inf:
             piece.done.set_exception(Overdue(f"{what}: given up, as the daemon ends"))
         elif piece.begun:
-            piece.done.set_exception(Overdue(f"{what}: takes more than {limit:g} s, and is left to itself"))
+            piece.done.set_exception(Overdue(f"{what}: takes more than {limit:g} s, and is abandoned"))
         else:
             text = f"{what}: no thread was free for {limit:g} s: all {self._size} wait for such work"
             piece.done.set_exception(Overdue(text))
@@ -347,7 +347,7 @@ def on_own_thread(work: Callable[[], T]) -> T:
     thread.start()
     thread.join(LIMIT)
     if thread.is_alive():
-        raise Overdue(f"a thread of its own takes more than {LIMIT:g} s, and is left to itself")
+        raise Overdue(f"a thread of its own takes more than {LIMIT:g} s, and is abandoned")
     if errors:
         try:
             raise errors[0]

@@ -87,7 +87,7 @@ class LoopWatch:
         self._stalls += 1
         self._seconds += lasted
         self._longest = max(self._longest, lasted)
-        _log.warning("the loop goes on: it was blocked for %.0f ms", lasted * 1000)
+        _log.warning("the loop continues: it was blocked for %.0f ms", lasted * 1000)
 
     def _watch(self) -> None:
         told, told_at = -1, 0.0

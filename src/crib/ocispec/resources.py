@@ -79,7 +79,7 @@ def _memory(wanted: Resources, host: HostFacts) -> oci.Memory | None:
     limit, swap = wanted.memory_limit_in_bytes, wanted.memory_swap_limit_in_bytes
     if limit < -1 or swap < -1:
         raise InvalidRequest(
-            "a limit cannot be negative, but for -1: no limit", field="memory_limit_in_bytes"
+            "a limit cannot be negative, except -1 (no limit)", field="memory_limit_in_bytes"
         )
     if swap > 0 and (limit > swap or limit < 0):
         raise InvalidRequest(
@@ -115,7 +115,7 @@ def _hugepages(wanted: Resources, host: HostFacts) -> tuple[oci.HugepageLimit, .
     limits = []
     for size, limit in wanted.hugepage_limits.items():
         if _PAGE_SIZE.fullmatch(size) is None or limit < 0:
-            raise InvalidRequest(f"{size!r}: {limit} is no limit", field="hugepage_limits")
+            raise InvalidRequest(f"{size!r}: {limit} is not a limit", field="hugepage_limits")
         # The kubelet sends a limit of 0 for every size; where there is no controller only that can be
         # promised.
         if "hugetlb" in host.cgroup_controllers:

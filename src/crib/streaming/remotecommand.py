@@ -121,7 +121,7 @@ class _Serving:
         except CribError as error:
             return wire.Failed(str(error))
         except Exception:
-            _log.exception("%s failed in a way that it should not", self._name)
+            _log.exception("%s failed unexpectedly", self._name)
             return wire.Failed("crib failed, see its log")
         return None if code is None else wire.Exited(code)
 

@@ -127,7 +127,7 @@ class StreamServer:
         except OSError:
             pass  # the client has gone, was no TLS client, or takes too long
         except Exception:
-            _log.exception("a stream failed in a way that it should not")
+            _log.exception("a stream failed unexpectedly")
         finally:
             self._strangers.pop(link, None)
             self._served.discard(link)

@@ -101,7 +101,7 @@ def decode(data: bytes, *, yaml: bool = False) -> Document:
     _check(document.container_edits, "containerEdits")
     for device in document.devices:
         if re.fullmatch(_NAME, device.name) is None or device.name in names:
-            raise ValueError(f"device {device.name!r} is there twice, or has no proper name")
+            raise ValueError(f"device {device.name!r} appears twice, or has an invalid name")
         names.add(device.name)
         _check(device.container_edits, f"devices {device.name}")
     return document
@@ -122,7 +122,7 @@ def _from_yaml(data: bytes) -> Document:
     try:
         text = data.decode()
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("aliases are not taken")  # a few lines of them are gigabytes
+            raise ValueError("aliases are not supported")  # a few lines of them are gigabytes
         value = yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {error}".replace("\n", " ")) from error

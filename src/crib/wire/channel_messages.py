@@ -105,4 +105,4 @@ def decode_message(protocol: ChannelProtocol, message: bytes) -> Message | None:
     try:
         return Message(channel, base64.b64decode(message[1:], validate=True))
     except binascii.Error as error:
-        raise MalformedMessage(f"a message for channel {channel} is no base64: {error}") from error
+        raise MalformedMessage(f"a message for channel {channel} is not base64: {error}") from error

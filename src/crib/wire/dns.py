@@ -118,7 +118,7 @@ def read_query(data: bytes) -> Query:
         raise MalformedMessage(f"dns message of {len(data)} bytes")
     ident, flags, questions, *counts = _HEADER.unpack_from(data)
     if flags & _RESPONSE or questions != 1:
-        raise MalformedMessage(f"dns message with flags {flags:#x} and {questions} questions is no query")
+        raise MalformedMessage(f"dns message with flags {flags:#x} and {questions} questions is not a query")
     labels, kind, family, offset = _read_question(data)
     payload, version = _read_edns(data, offset, sum(counts))
     return Query(ident, flags, labels, kind, family, payload, version)

@@ -163,7 +163,7 @@ class ErofsImage:
         """Names, inodes and types of each block of a directory, checked to rise, without '.' and '..'."""
         directory = self._table.read(nid)
         if not stat.S_ISDIR(directory.mode):
-            raise ErofsError(f"inode {nid}: mode {directory.mode:o} is no directory")
+            raise ErofsError(f"inode {nid}: mode {directory.mode:o} is not a directory")
         before = b""
         dots = {b".": nid, b"..": parent}
         for start in range(0, directory.size, self.block_size):

@@ -277,7 +277,7 @@ class LayerTree:
                 child = Inode(stat.S_IFDIR | 0o755)
                 self._put(node, part, child)
             elif child.children is None:
-                raise ValueError(f"{printable(part)} is used as a directory and is none")
+                raise ValueError(f"{printable(part)} is used as a directory but is not one")
             child.walked = True
             node = child
         self._known += _KNOWN_SIZE + len(path)

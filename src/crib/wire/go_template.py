@@ -231,7 +231,9 @@ class _Renderer:
     def _run_range(self, node: _Range, dot: _Dot, variables: Mapping[str, _Scalar]) -> None:
         over = self._value(node.over, dot, variables)
         if isinstance(over, str | int):
-            raise MalformedTemplate(f"line {node.over.line}: range over {node.over.text}, which is no list")
+            raise MalformedTemplate(
+                f"line {node.over.line}: range over {node.over.text}, which is not a list"
+            )
         if not over:
             self.run(node.otherwise, dot, variables)
         for index, item in enumerate(over):
@@ -245,7 +247,7 @@ class _Renderer:
         if text == ".":
             if isinstance(dot, str):
                 return dot
-            raise MalformedTemplate(f"line {operand.line}: . outside of a range is no value")
+            raise MalformedTemplate(f"line {operand.line}: . outside of a range is not a value")
         source = self._fields if text.startswith("$") else dot
         name = text.rpartition(".")[2]
         if isinstance(source, str):

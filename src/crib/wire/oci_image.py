@@ -212,7 +212,7 @@ def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
     claim = _decode(data, _AnyManifest, what)
     if claim.schema_version == 1 or claim.fs_layers is not None:
         raise ImageFormatError(
-            f"{what} is a Docker schema 1 manifest, which is not supported; push the image anew"
+            f"{what} is a Docker schema 1 manifest, which is not supported; push the image again"
         )
     if claim.schema_version != 2:
         raise ImageFormatError(f"{what} has schemaVersion {claim.schema_version} where 2 is expected")
@@ -220,7 +220,7 @@ def parse_manifest(data: bytes, media_type: str, what: str) -> Manifest | Index:
         raise ImageFormatError(f"{what} has both manifests and layers or config, so it can be read two ways")
     known = {text for text in (media_type, claim.media_type) if text in INDEX_TYPES | MANIFEST_TYPES}
     if claim.media_type and claim.media_type not in known:
-        raise ImageFormatError(f"{what} has media type {claim.media_type!r}, which is no image")
+        raise ImageFormatError(f"{what} has media type {claim.media_type!r}, which is not an image")
     if known & (MANIFEST_TYPES if claim.manifests is not None else INDEX_TYPES):
         raise ImageFormatError(f"{what} is said to be {', '.join(sorted(known))} but has other fields")
     if claim.manifests is not None:
@@ -252,7 +252,7 @@ def _check_manifest(manifest: Manifest, what: str) -> None:
     _check_descriptors((manifest.config, *manifest.layers), what)
     if manifest.config.media_type not in CONFIG_TYPES:
         raise ImageFormatError(
-            f"{what} has a config of type {manifest.config.media_type!r}, so it is no image to run"
+            f"{what} has a config of type {manifest.config.media_type!r}, so it is no runnable image"
         )
     if manifest.config.size > MAX_DOCUMENT:
         raise ImageFormatError(

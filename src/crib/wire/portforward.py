@@ -201,5 +201,5 @@ def encode_port(port: int) -> bytes:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= MAX_PORT):
-        raise MalformedRequest(f"{text[:100]!r} is no port")
+        raise MalformedRequest(f"{text[:100]!r} is not a port")
     return int(text)

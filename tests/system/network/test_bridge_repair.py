@@ -175,7 +175,7 @@ async def test_a_pod_whose_namespace_is_gone_has_a_problem_no_counters_and_no_in
     damaged: Damaged,
 ) -> None:
     damaged.namespace.unpin()
-    assert "its network cannot be looked at" in await damaged.rig.network.check(damaged.pod)
+    assert "its network cannot be inspected" in await damaged.rig.network.check(damaged.pod)
     assert await damaged.rig.network.usage(damaged.pod) == ()
     view = await damaged.rig.network.view(damaged.pod)
     assert view.networks == (damaged.rig.settings.name,)

@@ -247,4 +247,4 @@ async def test_networks_are_told_with_what_they_are_made_of(lab: CniLab) -> None
     file.unlink()
     (gone,) = [one for one in await network.networks() if one.name == "a"]
     assert (gone.source, gone.interface, gone.attached) == ("", "", 1)
-    assert gone.problem == "its configuration is not there any more"
+    assert gone.problem == "its configuration no longer exists"

@@ -287,7 +287,7 @@ async def test_a_handler_whose_program_is_taken_away_is_not_ready_until_it_is_ba
     program.rename(f"{program}.away")
     readiness = await handler.readiness()
     assert not readiness.ready
-    assert readiness.message == f"{program} is not there, or cannot be executed"
+    assert readiness.message == f"{program} does not exist, or cannot be executed"
     Path(f"{program}.away").rename(program)
     assert (await handler.readiness()).message == usual
 

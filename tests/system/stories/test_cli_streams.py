@@ -169,7 +169,7 @@ async def test_an_input_that_is_empty_ends_a_command_that_was_to_have_a_terminal
     await box_in(cri, "empty")
     done = await crib(session, "exec", "-it", "empty", "--", "sh", "-c", "cat; tty; exit 4", stdin=b"")
     assert (done.returncode, done.stdout) == (4, b"not a tty\n")
-    assert done.stderr == b"crib: the input is no terminal, so the command gets none\n"
+    assert done.stderr == b"crib: standard input is not a terminal, so the command gets none\n"
 
 
 async def test_files_with_several_names_go_there_and_back(

@@ -128,5 +128,5 @@ async def test_what_blocks_the_loop_is_in_the_log_and_counted() -> None:
             info = await cri.call(cri.node.Info, node_pb2.InfoRequest())
             assert info.loop.stalls >= 1
             assert info.loop.longest >= 1.0
-        await until(lambda: "the loop goes on: it was blocked for" in cribd.log(), BOUND)
+        await until(lambda: "the loop continues: it was blocked for" in cribd.log(), BOUND)
         assert " < hold_up (" in cribd.log()

@@ -178,7 +178,7 @@ async def test_pods_that_have_no_network_to_check_are_refused(cri: Cri, network:
     assert "is not ready" in done.stderr
     assert "the pod has stopped" in (await network("inspect", "stopped")).stdout
     every = await network("check")
-    assert (every.returncode, every.stderr) == (0, "no pod with a network of its own is ready\n")
+    assert (every.returncode, every.stderr) == (0, "no ready pod has a network of its own\n")
     missing = await network("inspect", "nosuch")
     assert (missing.returncode, missing.stderr) == (1, "crib: there is no pod 'nosuch'\n")
 
@@ -187,7 +187,7 @@ async def test_what_belongs_to_no_pod_is_released(cri: Cri, cribd: Cribd, networ
     pod = await cri.run_pod("web")
     nothing = await network("gc")
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert nothing.stderr == "there was nothing to release\n"
+    assert nothing.stderr == "nothing to release\n"
     make_leftover(cribd.bridge)
     done = await network("gc")
     assert (done.returncode, done.stdout) == (0, f"released interface {LEFTOVER}\n")
@@ -256,5 +256,5 @@ async def test_a_chain_of_plugins_is_shown_by_name(lab: CniLab, chained: LabCrib
         assert removed.returncode == 1
         assert "network.mode is cni" in removed.stderr
         (lab.confs / "10-test.conflist").unlink()
-        assert "its configuration is not there any more" in (await run("inspect", "web")).stdout
+        assert "its configuration no longer exists" in (await run("inspect", "web")).stdout
         lab.write(*chain(lab))

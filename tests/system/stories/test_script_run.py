@@ -36,7 +36,7 @@ def test_script_run_shows_a_pod_again_and_again_and_down_leaves_nothing(demo: De
     first = demo.shell("script/run")
     assert first.returncode == 0, first.stdout
     assert "starting cribd" in first.stdout
-    assert f"pod default/web runs ({_pods(demo)[0][:12]}" in first.stdout
+    assert f"pod default/web is running ({_pods(demo)[0][:12]}" in first.stdout
     assert "\nHello from web, at " in first.stdout
     assert "StartContainer server" in first.stdout
 

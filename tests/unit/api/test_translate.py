@@ -371,7 +371,7 @@ def test_the_kubelets_file_for_the_termination_message_covers_a_volume_at_its_pl
     ],
 )
 def test_other_mounts_at_one_place_stay_refused(places: tuple[str, ...], annotations: dict[str, str]) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts: container_path .* comes twice"):
+    with pytest.raises(InvalidRequest, match=r"config\.mounts: container_path .* appears twice"):
         containers.decode_create(ctr(mounts=mounts_at(*places), annotations=annotations))
 
 

@@ -482,7 +482,7 @@ async def test_a_boots_file_that_somebody_removed_is_written_anew_with_all_that_
             Path(paths.boot_records).write_bytes(b"junk")
         records.put_sandbox(late)
         await seen.until(lambda: bool(seen.mended))
-        assert "was removed or replaced, and is written anew: nothing is lost" in seen.mended[0]
+        assert "was removed or replaced, and is written again: nothing is lost" in seen.mended[0]
         records.put_sandbox(last)
         await seen.until(lambda: on_disk(paths) == [kept.id, late.id, last.id])
         assert seen.problem == ""

@@ -77,14 +77,14 @@ async def test_callers_whose_bench_is_gone_remove_their_pods(tmp_path: Path) -> 
 
 async def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
     order = Order(f"unix://{tmp_path}/none", str(tmp_path), "x", "", callers=1, lives=1)
-    with pytest.raises(ClientError, match="ended before it was done"):
+    with pytest.raises(ClientError, match="ended early"):
         await CallerProcess.started(order)
 
 
 def test_work_is_shared_among_processes_evenly(tmp_path: Path) -> None:
     bench = crowd.CrowdBench(CrowdOptions(number=7), "unused")
     try:
-        target = crowd.Target("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
+        target = crowd.BenchTarget("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
         lives = bench._orders(target, CrowdPart.LIVES, 3)
         assert [(order.callers, order.lives, order.seconds) for order in lives] == [(2, 4, 0), (1, 3, 0)]
         lists = bench._orders(target, CrowdPart.LISTS, 1)

@@ -109,7 +109,7 @@ async def test_the_same_image_under_another_name_is_left_alone(
     server = await serve(f"{tmp_path}/s", world)
     monkeypatch.setattr("zlib.crc32", lambda _: 1)
     world.add_image("reg/other:1", 1)
-    with pytest.raises(ClientError, match="is here under another name already"):
+    with pytest.raises(ClientError, match="is already here under another name"):
         await pulls.run(PullBenchOptions(["reg/a:1"]), f"{tmp_path}/s")
     await server.stop(None)
     assert not [call for call in world.calls if call.startswith("RemoveImage")]
@@ -152,7 +152,7 @@ async def test_version_is_called_on_and_on_while_it_is_not_answered(tmp_path: Pa
 
 
 async def test_a_pid_that_is_no_number_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match="pid 'x' of a is no number"):
+    with pytest.raises(ClientError, match="pid 'x' of a is not a number"):
         await turns.reach(f"a={tmp_path}/s", ["a=x"])
 
 

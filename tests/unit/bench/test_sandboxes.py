@@ -56,7 +56,7 @@ def test_the_floor_of_a_cni_network_attaches_and_detaches_and_leaves_nothing(tmp
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{}", "is no list of CNI plugins"), ('{"plugins": [{"type": "none"}]}', "no plugin none in")],
+    [("{}", "is not a list of CNI plugins"), ('{"plugins": [{"type": "none"}]}', "no plugin none in")],
 )
 def test_a_network_that_cannot_be_used_is_refused(tmp_path: Path, text: str, words: str) -> None:
     conf = tmp_path / "net.conflist"

@@ -88,7 +88,7 @@ async def test_run_makes_the_pod_in_order_and_says_so(
         "StartContainer server",
     ]
     out = capsys.readouterr().out
-    assert out.startswith("pod default/web runs (")
+    assert out.startswith("pod default/web is running (")
     assert "10.0.0.7" in out
     pod = next(iter(world.configs.values()))
     directory = Path(session.pods_dir, pod.metadata.uid)
@@ -164,7 +164,7 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
         "  - {name: a, image: 'reg/absent:1', imagePullPolicy: Never}\n"
     )
     with pytest.raises(
-        CommandError, match="container a: image reg/absent:1 is not here and its policy is Never"
+        CommandError, match="container a: image reg/absent:1 is not on this node and its policy is Never"
     ):
         await run.run(session, options.RunCommandOptions([str(path)]))
 
@@ -191,7 +191,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
         f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
     )
-    with pytest.raises(CommandError, match=f"volume h: {path} is no Directory"):
+    with pytest.raises(CommandError, match=f"volume h: {path} is not a Directory"):
         await run.run(session, options.RunCommandOptions([str(path)]))
     assert not world.calls
     assert not Path(session.pods_dir).exists()
@@ -210,7 +210,7 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run.run(session, options.RunCommandOptions([manifest]))
-    with pytest.raises(ClientError, match="runs; stop it first, or give --force"):
+    with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
         await lifecycle.remove(session, options.RmOptions(["web"]))
     with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
         await lifecycle.remove(session, options.RmOptions(["web", "db"]))
@@ -332,7 +332,7 @@ def test_since_is_a_duration_or_a_time(text: str, ns: int) -> None:
 
 
 def test_since_that_is_neither_is_wrong_usage() -> None:
-    with pytest.raises(CommandError, match="neither such as 90s") as wrong:
+    with pytest.raises(CommandError, match="neither a duration such as 90s") as wrong:
         logs.since_time("yesterday", 0)
     assert wrong.value.exit_code == 2
 

@@ -57,9 +57,9 @@ async def test_what_is_left_out_is_told_and_makes_the_end_1(served: Served, tmp_
     done = await crib(session, "cp", "web:/t", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        "crib: not copied: 't/pipe': a fifo",
-        "crib: not copied: 't/\\x1b': a link that leads out of the copy, to '/etc'",
-        "crib: 2 things were not copied",
+        "crib: skipped: 't/pipe': a fifo",
+        "crib: skipped: 't/\\x1b': a link that leads out of the copy, to '/etc'",
+        "crib: 2 entries were skipped",
     ]
     assert (tmp_path / "t/good").exists()
 

@@ -176,5 +176,5 @@ async def test_input_that_is_no_terminal_goes_to_none(served: Served, data: byte
     lab.script = cat
     done = await crib(session, "exec", "-it", "web", "cat", stdin=data)
     assert (done.returncode, done.stdout) == (0, data)
-    assert done.stderr == b"crib: the input is no terminal, so the command gets none\n"
+    assert done.stderr == b"crib: standard input is not a terminal, so the command gets none\n"
     assert not lab.commands[0].wanted.tty

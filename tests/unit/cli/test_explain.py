@@ -148,7 +148,7 @@ async def test_an_image_that_is_not_here_is_named_and_not_pulled(
     session: CliSession, world: World, manifest: str
 ) -> None:
     world.add_image("reg/a:1")
-    with pytest.raises(CommandError, match=r"container other: image reg/b:1 is not here"):
+    with pytest.raises(CommandError, match=r"container other: image reg/b:1 is not on this node"):
         await explain.explain(session, ExplainSpecOptions(manifest))
     assert world.progress_requests == []
 

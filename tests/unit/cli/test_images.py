@@ -221,7 +221,7 @@ async def test_an_export_names_its_archive_and_overwrites_nothing(
     assert capsys.readouterr().out == f"exported reg/a:1 to {path} (2.0 KiB)\n"
     asked = world.export_requests[0]
     assert (asked.path, list(asked.images), asked.format) == (path, ["reg/a:1"], "docker")
-    with pytest.raises(CommandError, match="is there already; an export overwrites nothing"):
+    with pytest.raises(CommandError, match="exists already; an export overwrites nothing"):
         await images.export(session, options.ExportOptions(path, ["reg/a:1"]))
 
 

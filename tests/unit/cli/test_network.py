@@ -140,14 +140,14 @@ async def test_a_check_as_a_document_ends_the_same(
 
 async def test_a_check_of_no_pod_says_so(session: CliSession, capsys: pytest.CaptureFixture[str]) -> None:
     assert await network.check(session, NetworkCheckOptions()) == 0
-    assert capsys.readouterr() == ("", "no pod with a network of its own is ready\n")
+    assert capsys.readouterr() == ("", "no ready pod has a network of its own\n")
 
 
 async def test_what_was_released_is_told(
     session: CliSession, world: NetworkWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await network.collect(session, NetworkGcOptions())
-    assert capsys.readouterr() == ("", "there was nothing to release\n")
+    assert capsys.readouterr() == ("", "nothing to release\n")
     world.released = ["address 10.0.0.9 of pod 0001", "interface crib\x1b"]
     await network.collect(session, NetworkGcOptions(everything=True))
     assert capsys.readouterr().out.splitlines() == [

@@ -251,7 +251,7 @@ def test_a_pod_of_the_hosts_network_and_one_that_has_stopped() -> None:
         │ network  the host's own              │
         └──────────────────────────────────────┘
         """)
-    assert "none any more: the pod has stopped" in drawn(InspectPodNetworkResponse(**about), BRIDGE)
+    assert "none: the pod has stopped" in drawn(InspectPodNetworkResponse(**about), BRIDGE)
     bare = InspectPodNetworkResponse(**about, netns="/run/netns")
     assert drawn(bare).splitlines()[-2] == "│ network    ✗ no interface            │"
 

@@ -39,13 +39,13 @@ def told(monkeypatch: pytest.MonkeyPatch, *items: Finding | Wiped) -> None:
 @pytest.mark.parametrize(
     ("finding", "line"),
     [
-        (WRONG, "wrong   leftovers   container abc: belongs to no record (--repair: it is removed)"),
-        (MENDED, "mended  pods        p: is gone"),
-        (NOTE, "note    logs        /l: is nobody's"),
-        (Finding(area="node", problem="x"), "wrong   node        x (no repair mends that)"),
+        (WRONG, "wrong    leftovers   container abc: belongs to no record (--repair: it is removed)"),
+        (MENDED, "repaired pods        p: is gone"),
+        (NOTE, "note     logs        /l: is nobody's"),
+        (Finding(area="node", problem="x"), "wrong    node        x (no repair can fix this)"),
         (
             Finding(area="images", subject="l", problem="is damaged", mend="m", mend_error="no\nregistry"),
-            "wrong   images      l: is damaged; not mended: no?registry",
+            "wrong    images      l: is damaged; not repaired: no?registry",
         ),
     ],
 )
@@ -57,8 +57,8 @@ def test_each_finding_is_a_line_that_says_what_a_repair_would_do(finding: Findin
     ("found", "code", "last"),
     [
         ((), 0, "nothing is wrong"),
-        ((NOTE, MENDED), 0, "nothing is wrong, 1 mended, 1 to note"),
-        ((WRONG, NOTE), 1, "1 wrong, 1 to note"),
+        ((NOTE, MENDED), 0, "nothing is wrong, 1 repaired, 1 noted"),
+        ((WRONG, NOTE), 1, "1 wrong, 1 noted"),
     ],
 )
 async def test_a_check_ends_with_1_when_something_is_wrong_still(

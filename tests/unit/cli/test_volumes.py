@@ -50,7 +50,7 @@ def test_missing_host_paths_are_made_only_where_the_type_says_so(tmp_path: Path)
     volumes.remove(dirs, "u1")
     assert (tmp_path / "d/e").is_dir()
     assert os.listdir(f"{tmp_path}/pods") == []
-    with pytest.raises(CommandError, match=r"volume s: .*/s is not there \(type Socket\)"):
+    with pytest.raises(CommandError, match=r"volume s: .*/s does not exist \(type Socket\)"):
         volumes.check(plan(dirs, VolumePlan("s", "hostPath", path=f"{tmp_path}/s", host_type="Socket")))
 
 

@@ -326,7 +326,7 @@ def test_a_connection_of_a_node_with_itself_is_known(own: str, other: str, *, st
     ("answer", "kind", "message"),
     [
         (b"", Unavailable, "closed without an answer"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", RuntimeFailure, "the answer is no HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", RuntimeFailure, "the answer is not HTTP"),
         (
             b"HTTP/1.1 404 Not Found\r\n\r\nno such token",
             UpgradeRefused,
@@ -335,7 +335,7 @@ def test_a_connection_of_a_node_with_itself_is_known(own: str, other: str, *, st
         (b"HTTP/1.1 500 Oh no\r\nContent-Length: 0\r\n\r\n", UpgradeRefused, "with 500: Oh no"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1 << 20), UpgradeRefused, "with 200"),
         (b"HTTP/1.1 101 x\r\nUpgrade: SPDY/3.1\r\n\r\n", UpgradeRefused, "speaks no version"),
-        (b"HTTP/1.1 101 x\r\n" + b"x: y\r\n" * 10000, RuntimeFailure, "the answer is no HTTP"),
+        (b"HTTP/1.1 101 x\r\n" + b"x: y\r\n" * 10000, RuntimeFailure, "the answer is not HTTP"),
     ],
 )
 async def test_what_is_no_upgrade_is_told(

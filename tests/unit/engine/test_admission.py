@@ -108,7 +108,7 @@ async def test_a_full_queue_refuses_and_says_why() -> None:
         room.ask(name)
     await turns()
     with pytest.raises(
-        Exhausted, match="2 requests to run, create or start wait already for one of 1 places"
+        Exhausted, match="2 requests to run, create or start are already waiting for one of 1 places"
     ):
         await room.ask("d")
     assert await room.go_all() == ["a", "b", "c"]

@@ -124,7 +124,7 @@ async def test_a_layer_that_was_lost_while_no_daemon_ran_is_missed_at_the_start(
     world.images.layers.clear()
     await world.restarted()
     assert world.node.images.status(IMAGE) is None
-    assert f"image {IMAGE} has to be pulled again: not on disk are {record.layers[0].diff_id}" in caplog.text
+    assert f"image {IMAGE} has to be pulled again: missing on disk: {record.layers[0].diff_id}" in caplog.text
     async with bounded():
         await world.node.images.remove(IMAGE)  # it can still be removed
     assert world.records.images == {}

@@ -291,7 +291,7 @@ async def test_the_periodic_check_finds_and_repairs_as_the_settings_say(
         held.release.set()
     assert world.networks.failpoints.count("repair") == int(repair)
     assert (pod in world.networks.problems) is not repair
-    assert "the next one comes" in caplog.text
+    assert "the next one follows" in caplog.text
     assert ("network: eth0 is down" in caplog.text) is not repair
     await world.close()
 
@@ -312,7 +312,7 @@ async def test_a_pod_with_which_a_check_is_never_content_is_repaired_once_and_th
     (found,) = await world.checked(pod, repair=True)
     assert world.networks.failpoints.count("attach") == 3
     assert not found.repaired
-    assert found.repair_error == "made anew, and still: the plugin crashed"
+    assert found.repair_error == "made again, but still: the plugin crashed"
     await world.close()
 
 

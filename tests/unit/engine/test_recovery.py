@@ -551,7 +551,7 @@ async def test_a_network_that_is_new_after_a_restart_is_put_on_record(
     await world.restarted()
     assert (world.records.sandboxes[pod].network, world.records.sandboxes[other].network) == (new, before)
     assert world.node.sandboxes.get(pod).state is SandboxState.READY
-    assert f"pod {pod}: its network was made anew" in caplog.text
+    assert f"pod {pod}: its network was made again" in caplog.text
 
 
 async def test_a_network_that_cannot_be_resumed_is_told_and_the_pod_goes_on(
@@ -608,7 +608,7 @@ async def test_what_goes_wrong_in_a_sweep_of_networks_is_in_the_log(
     await world.restarted(start=False)
     world.networks.failpoints.set("sweep=1*bug(oops)")
     await world.start()
-    assert "what networks hold for no pod stays: oops" in caplog.text
+    assert "garbage of networks could not be collected: oops" in caplog.text
 
 
 async def test_what_networks_hold_is_looked_for_again_where_pods_came_before(

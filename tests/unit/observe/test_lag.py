@@ -53,7 +53,7 @@ def test_what_blocks_the_loop_is_logged_with_its_stack_and_counted() -> None:
         lag.log.removeHandler(told)
     blocked = next(line for line in told.lines if line.startswith("the loop is blocked"))
     assert " < hold_up (observe/test_lag.py:" in blocked
-    assert "the loop goes on: it was blocked for" in told.lines[-1]
+    assert "the loop continues: it was blocked for" in told.lines[-1]
     found = watch.lag
     assert found.stalls >= 1
     assert found.seconds >= found.longest >= TOO_LONG

@@ -115,7 +115,7 @@ def test_a_template_is_filled_in_as_by_go(template: str, output: str) -> None:
         ("{{$x}}", "line 1: variable $x is not defined"),
         ("{{range $x := .Routes}}{{end}}{{$x}}", "variable $x is not defined"),
         ("\n{{.Podcidr}}", "line 2: there is no field Podcidr, only PodCIDR, PodCIDRRanges, Routes"),
-        ("{{range .PodCIDR}}{{end}}", "range over .PodCIDR, which is no list"),
+        ("{{range .PodCIDR}}{{end}}", "range over .PodCIDR, which is not a list"),
         ("{{range $i, $x := .Routes}}{{range $i}}{{end}}{{end}}", "range over $i"),
         ("{{range .Routes}}{{.PodCIDR}}{{end}}", "within a range use $.PodCIDR"),
         ("{{.}}", "line 1: . outside of a range"),

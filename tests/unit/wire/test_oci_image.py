@@ -49,11 +49,11 @@ def test_a_manifest_is_read_with_its_layers() -> None:
         (MANIFEST, oci_image.OCI_INDEX, "other fields"),
         ({"schemaVersion": 2, "manifests": []}, oci_image.OCI_MANIFEST, "other fields"),
         ({**MANIFEST, "mediaType": oci_image.OCI_INDEX}, "", "other fields"),
-        ({**MANIFEST, "mediaType": "text/plain"}, "", "is no image"),
+        ({**MANIFEST, "mediaType": "text/plain"}, "", "is not an image"),
         (
             {**MANIFEST, "config": {**CONFIG, "mediaType": "application/vnd.unknown.v1+json"}},
             "",
-            "no image to run",
+            "no runnable image",
         ),
         ({**MANIFEST, "config": {**CONFIG, "size": 1 << 40}}, "", "more than"),
         ({**MANIFEST, "layers": [{**LAYER, "digest": "sha256:../../etc"}]}, "", "64 hex digits"),

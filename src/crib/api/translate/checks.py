@@ -244,5 +244,5 @@ def distinct(values: Iterable[str], field: str, what: str) -> None:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            refuse(field, f"{what} {value!r} comes twice")
+            refuse(field, f"{what} {value!r} appears twice")
         seen.add(value)

@@ -92,10 +92,10 @@ def platform(text: str, field: str) -> Platform:
     if not text:
         return Platform()
     if not _PLATFORM.fullmatch(text):
-        checks.refuse(field, f"{text[:100]!r} is no platform: OS/ARCHITECTURE[/VARIANT]")
+        checks.refuse(field, f"{text[:100]!r} is not a platform: OS/ARCHITECTURE[/VARIANT]")
     os, architecture, variant = (*text.split("/"), "")[:3]
     if os != "linux":
-        checks.refuse(field, f"{text!r} is no platform of this node: only linux images are taken")
+        checks.refuse(field, f"{text!r} is not a platform of this node: only linux images are accepted")
     return Platform(architecture, os, variant)
 
 

@@ -237,7 +237,7 @@ def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
         if not _PAGE_SIZE.fullmatch(limit.page_size) or limit.page_size in pages:
             checks.refuse(
                 f"{field}.hugepage_limits[{index}].page_size",
-                f"{limit.page_size[:100]!r} is no size, or twice",
+                f"{limit.page_size[:100]!r} is not a size, or appears twice",
             )
         pages[limit.page_size] = limit.limit
     unified = dict(checks.at_most(message.unified, limits.MAX_UNIFIED, f"{field}.unified"))

@@ -108,9 +108,9 @@ def _split(name: str, field: str) -> tuple[str, str]:
 
 def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
     if edits.net_devices:
-        raise InvalidRequest(f"CDI device {name} brings netDevices, which are not offered", field=field)
+        raise InvalidRequest(f"CDI device {name} brings netDevices, which crib does not support", field=field)
     if edits.intel_rdt is not None:
-        _log.warning("CDI device %s: its intelRdt is left out, it is not offered", name)
+        _log.warning("CDI device %s: its intelRdt is ignored: crib does not support it", name)
     variables = (entry.partition("=") for entry in edits.env)
     return ContainerEdits(
         origin=f"CDI {name}",

@@ -124,7 +124,7 @@ def check_log(path: str, field: str) -> None:
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InvalidRequest(f"{path} is there, and is not a regular file", field=field)
+            raise InvalidRequest(f"{path} exists and is not a regular file", field=field)
     except FileNotFoundError:
         pass  # to be made
     except NotADirectoryError:

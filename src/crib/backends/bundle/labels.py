@@ -77,7 +77,7 @@ class Labels:
                 return False
         except OSError as error:
             raise failure("the kernel's AppArmor profiles cannot be read", error) from error
-        raise Broken(f"the AppArmor profile {name!r} is not loaded in the kernel any more")
+        raise Broken(f"the AppArmor profile {name!r} is no longer loaded in the kernel")
 
     async def _give_default(self) -> bool:
         """Whether the kernel was given our profile."""

@@ -35,7 +35,7 @@ def check_descent(image: FetchedImage, *, layers: bool = True) -> None:
             raise Broken(f"image worker gave a config of digest {digest} for image {image.id}")
         document = parse_config(config, f"config of image {image.id}")
     except ImageFormatError as error:
-        raise Broken(f"image worker gave a document that is none: {error}") from error
+        raise Broken(f"image worker sent a malformed document: {error}") from error
     diff_ids = document.rootfs.diff_ids or ()
     if layers and diff_ids != tuple(layer.diff_id for layer in image.layers):
         raise Broken(f"image worker gave other layers than the config of image {image.id} names")

@@ -74,14 +74,14 @@ def _signature_problem(signature: Signature, suspect: SuspectImage, checks: Sequ
     try:
         raw = base64.b64decode(signature.signature, validate=True)
     except (binascii.Error, ValueError) as error:
-        return f"a signature is no base64: {error}"
+        return f"a signature is not base64: {error}"
     if not any(check(raw, signature.payload) for check in checks):
         return "a signature was made by none of the keys"
     # Only now: what nobody trusted has signed is not even parsed.
     try:
         claim = parse_payload(signature.payload)
     except PayloadError as error:
-        return f"a signature is of no use: {error}"
+        return f"a signature is unusable: {error}"
     if claim.digest != suspect.digest:
         return f"a signature is for {claim.digest[:100]!r}, not for {suspect.digest}"
     if not _same_repository(claim.repository, suspect.reference):
@@ -117,7 +117,7 @@ def _load_key(pem: bytes) -> _Check:
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ValueError("it is no public key in PEM") from error
+        raise ValueError("it is not a public key in PEM") from error
 
     def check(signature: bytes, payload: bytes) -> bool:
         try:

@@ -61,7 +61,7 @@ class PodRanges:
             return ()
         except (OSError, UnicodeDecodeError, InvalidRequest) as error:
             _log.warning(
-                "the node's pod ranges are not known until a kubelet tells: %s: %s", self._path, error
+                "the node's pod ranges are not known until a kubelet sends them: %s: %s", self._path, error
             )
             return ()
 

@@ -182,7 +182,7 @@ async def tell(bundle: str, command: bytes, fifo: str = CONTROL_FIFO) -> bool:
         if read is not None:
             return read
         await asyncio.sleep(_TELL_PAUSE)
-    raise OSError(errno.ETIMEDOUT, "the monitor does not read what it is told", path)
+    raise OSError(errno.ETIMEDOUT, "the monitor does not read its input", path)
 
 
 def _tell_once(path: str, command: bytes) -> bool | None:

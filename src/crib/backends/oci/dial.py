@@ -30,7 +30,7 @@ async def dial(
     what = f"connecting to {address} of sandbox {record.id}"
     netns = "" if record.config.host_network else paths.namespace(record.id, "net")
     if address.kind != "unix" and address.port not in _PORTS:
-        raise InvalidRequest(f"{address.port} is no port", field="port")
+        raise InvalidRequest(f"{address.port} is not a port", field="port")
     try:
         async with asyncio.timeout(CONNECT_TIME):
             if address.kind == "unix":
@@ -64,7 +64,7 @@ def _words(error: OSError) -> str:
 
 def _root_of(containers: Collection[ContainerRecord], address: PodAddress) -> str:
     if not address.path.startswith("/") or "\0" in address.path:
-        raise InvalidRequest(f"{address.path!r} is no absolute path", field="path")
+        raise InvalidRequest(f"{address.path!r} is not an absolute path", field="path")
     for record in containers:
         if (
             record.config.name == address.container

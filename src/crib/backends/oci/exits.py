@@ -159,7 +159,7 @@ class Exits:
     def _first_ended(self, container: ContainerId) -> None:
         def ask() -> None:
             if self._monitors.watches(container):
-                why = f"its first process ended {MONITOR_TIME:.0f} s ago, and its monitor does not tell"
+                why = f"its first process ended {MONITOR_TIME:.0f} s ago, and its monitor has not reported it"
                 self._tell_lost_later(container, why)
 
         asyncio.get_running_loop().call_later(MONITOR_TIME, ask)

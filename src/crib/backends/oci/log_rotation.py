@@ -67,7 +67,7 @@ def _problem(path: str) -> str:
             return f"{path} is a directory"
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(f"{path}.tmp").st_mode):
-            return f"{path}.tmp is there, and is not a regular file"
+            return f"{path}.tmp exists and is not a regular file"
     return ""
 
 

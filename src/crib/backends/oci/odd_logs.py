@@ -34,7 +34,7 @@ def odd_logs(
     for sandbox in sandboxes:
         if directory := sandbox.config.log_directory:
             odd = [path for path in _files(directory) if not _is_log_of(path, known)]
-            found += [(path, f"is no log of a container of pod {sandbox.id}") for path in odd[:MOST_FILES]]
+            found += [(path, f"is not a log of a container of pod {sandbox.id}") for path in odd[:MOST_FILES]]
             if len(odd) > MOST_FILES:
                 found.append((directory, f"has {len(odd) - MOST_FILES} more that are no container's log"))
     return found

@@ -48,7 +48,7 @@ class Programs:
 
     def _look(self) -> str:
         gone = (path for path in self._paths if not os.access(path, os.X_OK))
-        return next((f"{path} is not there, or cannot be executed" for path in gone), "")
+        return next((f"{path} does not exist, or cannot be executed" for path in gone), "")
 
 
 def write_note(paths: Paths, handler: str, runtime: RuntimeProgram) -> None:

@@ -58,9 +58,9 @@ def open_boot_file(
             check(connection)
             return connection, True
         connection.close()
-        _log.info("%s is of another boot, or others had the data since, and is made anew", path)
+        _log.info("%s is of another boot, or others had the data since, and is made again", path)
     except sqlite3.DatabaseError as error:
-        mended.append(f"{path} was damaged ({error}) and is made anew, with what was on disk")
+        mended.append(f"{path} was damaged ({error}) and is made again, with what was on disk")
     remove(path)
     return _open(path, schema), False
 
@@ -123,7 +123,7 @@ class BootRows:
             return False
         self._file = file_at(self._path)
         self._wait_at_most(BUSY)
-        self.mended(f"{self._path} was removed or replaced, and is written anew: nothing is lost")
+        self.mended(f"{self._path} was removed or replaced, and is written again: nothing is lost")
         self.told(self._path, "")
         return True
 

@@ -44,5 +44,5 @@ def _set_aside(path: str) -> Iterator[Finding]:
     for aside in sorted(glob.glob(f"{glob.escape(path)}.broken-*")):
         if not aside.endswith(("-wal", "-shm")):
             size = os.path.getsize(aside)
-            text = f"was damaged and set aside ({size} bytes): remove it when nobody wants to look into it"
+            text = f"was damaged and set aside ({size} bytes): remove it when nobody needs to inspect it"
             yield Finding(_AREA, aside, text, is_note=True)

@@ -175,7 +175,7 @@ class Follower:
             self._drop()
             aside = f"{self.path}.broken-{time.time_ns()}"
             set_aside(self.path, aside)
-            report = f"{self.path} was damaged ({error}): kept as {aside}, and written anew, nothing is lost"
+            report = f"{self.path} was damaged ({error}): kept as {aside}, and written again, nothing is lost"
             self._copy(changed, everything=True)
         assert self._connection is not None
         shorten_log(self._connection, self.path)

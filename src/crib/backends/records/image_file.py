@@ -218,7 +218,7 @@ class ImageFile:
         os.rename(fresh, self.path)
         self.connection = self._opened()
         self._is_copy = False
-        self._reports.append(f"{self.path} was removed while it was in use, and is written anew")
+        self._reports.append(f"{self.path} was removed while it was in use, and is written again")
 
     def _commit(self, statements: Sequence[Statement]) -> None:
         if self._is_copy:

@@ -128,7 +128,9 @@ def _words(error: Exception) -> str:
 
 async def _connect(parts: SplitResult, ca_file: str) -> Link:
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RuntimeFailure(f"the runtime's streams are at {parts.scheme}://{parts.netloc}: this is no URL")
+        raise RuntimeFailure(
+            f"the runtime's streams are at {parts.scheme}://{parts.netloc}: this is not a URL"
+        )
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = await _dial(parts.hostname, port)
     try:
@@ -192,7 +194,7 @@ async def _switch(link: Link, parts: SplitResult, wanted: Upgrade) -> Headers:
         try:
             event = http.next_event()
         except h11.RemoteProtocolError as error:
-            raise RuntimeFailure(f"streams at {parts.netloc}: the answer is no HTTP: {error}") from error
+            raise RuntimeFailure(f"streams at {parts.netloc}: the answer is not HTTP: {error}") from error
         if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             link.push_back(bytes(http.trailing_data[0]))
             return _told(event.headers)

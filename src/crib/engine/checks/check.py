@@ -101,7 +101,7 @@ class CheckNode:
                 continue
             if check.problem and row.boot_id == core.facts.boot_id:
                 subject = f"{check.sandbox} ({check.pod})"
-                found = Finding("network", subject, check.problem, "its network is made anew")
+                found = Finding("network", subject, check.problem, "its network is made again")
                 yield replace(found, mended=check.repaired, mend_error=check.repair_error)
 
     async def _garbage(self, *, repair: bool) -> AsyncIterator[Finding]:

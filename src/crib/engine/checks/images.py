@@ -14,7 +14,7 @@ from crib.model.finding import Finding
 from crib.model.ids import digest_of
 from crib.model.image import ImageRecord, PullOrder, parse_reference
 
-_FETCH = "it is fetched anew from where the image came"
+_FETCH = "it is fetched again from where the image came"
 _IMPORT = "no registry is known that has the image: import it again, or remove it"
 
 

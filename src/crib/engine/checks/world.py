@@ -22,8 +22,8 @@ SETTLE_SECONDS = 1.0
 """After which what was found while the daemon works is looked at again: an exit may just have come."""
 
 _R = TypeVar("_R")
-_BROKEN_OFF = "was broken off half-way in state {}"
-_TEARDOWN = "what there is of it is removed"
+_BROKEN_OFF = "was interrupted in state {}"
+_TEARDOWN = "its remains are removed"
 
 
 class WorldFindings:
@@ -41,7 +41,10 @@ class WorldFindings:
         for known in await _twice(rows, self._has_wrong_container, is_live=is_live):
             if core.locks.of(known.id).locked():
                 yield Finding(
-                    "containers", known.id, "is not looked at: a verb is at it (crib work)", is_note=True
+                    "containers",
+                    known.id,
+                    "is not checked: a verb is working on it (crib work)",
+                    is_note=True,
                 )
                 continue
             try:
@@ -110,7 +113,7 @@ class WorldFindings:
         if not is_listed(row):
             return _BROKEN_OFF.format(row.state), _TEARDOWN
         if row.boot_id != core.facts.boot_id:
-            return "is of before the last boot, and not released", "what it holds is given back"
+            return "is from before the last boot, and was not released", "what it holds is given back"
         if row.state is SandboxState.READY:
             try:
                 is_whole = await core.caretaker(row).pods.alive(row)

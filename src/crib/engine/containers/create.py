@@ -196,7 +196,7 @@ class CreateContainer:
             with below(f"mounts[{position}]"):
                 found = self._catalogue.find(mount.image)
             if found is None:
-                text = f"image {mount.image!r} is not here: pull it first"
+                text = f"image {mount.image!r} is not on this node: pull it first"
                 raise NotFound(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
             if not found.layers:
                 text = f"image {mount.image!r} has no layers: there is nothing to mount"
@@ -240,7 +240,7 @@ class CreateContainer:
 def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRecord:
     """The image that was found for a config, if a container can be made from it."""
     if image is None:
-        raise NotFound(f"image {config.image!r} is not here: pull it first")
+        raise NotFound(f"image {config.image!r} is not on this node: pull it first")
     if not image.layers:
         raise InvalidRequest(
             f"image {config.image!r} has no layers: there is nothing to run", field="image.image"

@@ -85,7 +85,7 @@ class Catalogue:
             for row in self:
                 if gone := [layer.diff_id for layer in row.layers if layer.diff_id in lost - self._lost]:
                     name = next(iter((*row.tags, *row.digests)), row.id)
-                    _log.error("image %s has to be pulled again: not on disk are %s", name, ", ".join(gone))
+                    _log.error("image %s has to be pulled again: missing on disk: %s", name, ", ".join(gone))
             self._lost = lost
 
     async def doubt(self, images: Images) -> None:

@@ -56,7 +56,7 @@ class CheckImages:
         for name in names:
             record = self._catalogue.find(name)
             if record is None:
-                raise NotFound(f"image {name!r} is not here")
+                raise NotFound(f"image {name!r} is not on this node")
             rows.append(record)
         return {layer.diff_id: layer for row in rows or self._catalogue for layer in row.layers}
 
@@ -71,9 +71,9 @@ class CheckImages:
                 continue
             problem = await self._core.ports.images.check(self._now(layer))
             if not problem:
-                _log.info("layer %s was fetched anew from %s", layer.diff_id, name)
+                _log.info("layer %s was fetched again from %s", layer.diff_id, name)
                 return ""
-            errors.append(f"{name}: after it was fetched anew: {problem}")
+            errors.append(f"{name}: after it was fetched again: {problem}")
         return "; ".join(errors) or "no registry is known that has it: import the image again"
 
     def _now(self, layer: Layer) -> Layer:

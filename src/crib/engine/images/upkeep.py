@@ -75,7 +75,7 @@ class Upkeep:
             try:
                 await self._catalogue.look(self._core.ports.images)
             except CribError as error:
-                _log.warning("layers could not be looked for: %s", error)
+                _log.warning("could not check for lost layers: %s", error)
 
     async def _collect_forever(self) -> None:
         while True:

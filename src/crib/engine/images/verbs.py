@@ -96,7 +96,7 @@ class ImageVerbs:
         for name in names:
             record = self._catalogue.find(name)
             if record is None:
-                raise NotFound(f"image {name!r} is not here")
+                raise NotFound(f"image {name!r} is not on this node")
             documents = await self._core.ports.records.image_documents(record.id)
             tags = _exported_tags(name, record)
             known = found.get(record.id)

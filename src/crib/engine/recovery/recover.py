@@ -273,7 +273,7 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
         attachment = await core.ports.networks.resume(core.pod_network(record))
         now = core.sandboxes.get(sandbox)
         if attachment is not None and now is not None:
-            _log.warning("pod %s: its network was made anew: it has %s", sandbox, attachment.addresses)
+            _log.warning("pod %s: its network was made again: it has %s", sandbox, attachment.addresses)
             core.sandboxes.put(replace(now, network=attachment))
 
 
@@ -295,11 +295,11 @@ async def _sweep_networks(core: Core) -> None:
     try:
         await _release_networks(core)
     except Unavailable as error:
-        _log.warning("what networks hold for no pod is looked for later: %s", error)
+        _log.warning("garbage of networks will be collected later: %s", error)
         core.retries.later("pods' networks", "garbage collection", lambda: _release_networks(core))
     except Exception as error:
         is_bug = not isinstance(error, CribError)
-        _log.error("what networks hold for no pod stays: %s", error, exc_info=is_bug)
+        _log.error("garbage of networks could not be collected: %s", error, exc_info=is_bug)
 
 
 async def _release_networks(core: Core) -> None:

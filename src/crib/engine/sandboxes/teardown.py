@@ -102,5 +102,5 @@ async def _try(failures: list[str], step: Awaitable[object]) -> None:
     except CribError as error:
         failures.append(str(error))
     except Exception as error:
-        _log.exception("teardown step failed in a way that it should not")
+        _log.exception("teardown step failed unexpectedly")
         failures.append(f"{type(error).__name__}: {error}")

@@ -139,7 +139,7 @@ def unpack_headers(plain: bytes, limits: Limits) -> Headers:
         value, at = _text(plain, at, limits.max_header_value)
         name = raw.lower()
         if not name or name in headers:
-            raise MalformedHeaders(f"header name {name[:100]!r} is empty or comes twice")
+            raise MalformedHeaders(f"header name {name[:100]!r} is empty or appears twice")
         headers[name] = value
     if at != len(plain):
         raise MalformedHeaders(f"{len(plain) - at} bytes after the last header")

@@ -193,7 +193,7 @@ async def test_a_default_profile_that_was_removed_is_brought_back_and_told(
     assert "unconfined until they start again" in told.message
     for name in ("mine", "unconfined", ""):
         assert not await labels.bring_back(name)
-    with pytest.raises(Broken, match="'other' is not loaded in the kernel any more"):
+    with pytest.raises(Broken, match="'other' is no longer loaded in the kernel"):
         await labels.bring_back("other")
     assert not await Labels(paths, HOST).bring_back("other")
 

@@ -48,7 +48,7 @@ async def test_only_a_regular_file_is_read_as_a_log(trap: str) -> None:
         open_log(trap)
     assert caught.value.errno == errno.EINVAL
     assert await asyncio.wait_for(read_words(trap, POD), BOUND) == b""
-    with pytest.raises(InvalidRequest, match=rf"log_path: {trap} is there, and is not a regular"):
+    with pytest.raises(InvalidRequest, match=rf"log_path: {trap} exists and is not a regular"):
         check_log(trap, "log_path")
 
 
@@ -175,6 +175,6 @@ async def test_a_monitor_is_not_told_to_open_its_log_anew_where_that_would_end_i
         case "link":
             Path(f"{path}.tmp").symlink_to("/etc/passwd")
     with pytest.raises(
-        WrongState, match=r"0\.log is a directory|0\.log\.tmp is there, and is not a regular file"
+        WrongState, match=r"0\.log is a directory|0\.log\.tmp exists and is not a regular file"
     ):
         await log_rotation.reopen(running(path), str(tmp_path))

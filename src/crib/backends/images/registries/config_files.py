@@ -105,7 +105,7 @@ def parse_key(data: bytes) -> str:
     text = _pem_text(data)
     labels = _pem_labels(text)
     if any(label.startswith("ENCRYPTED") for label in labels) or "Proc-Type: 4,ENCRYPTED" in text:
-        raise ValueError("has a private key with a passphrase, which nobody is here to give")
+        raise ValueError("has a private key with a passphrase, which crib cannot enter")
     if not has_key(text):
         raise ValueError("has no private key in PEM")
     return text

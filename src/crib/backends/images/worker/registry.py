@@ -91,7 +91,7 @@ class BlobResponse:
                 return
             done += len(chunk)
             if self.end is not None and done > self.end:
-                raise HostFailure(self._response.status, "sent more bytes than it had said")
+                raise HostFailure(self._response.status, "sent more bytes than announced")
             yield chunk
 
     def close(self) -> None:

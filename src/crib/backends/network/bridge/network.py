@@ -335,7 +335,7 @@ class BridgeNetwork:
         try:
             return await inside(pod, lambda hosts, pods: link_problems(hosts, pods, expected))
         except OSError as error:
-            return [f"its network cannot be looked at: {why(error)}"]
+            return [f"its network cannot be inspected: {why(error)}"]
 
     def _forget_detached(self) -> None:
         now = time.monotonic()

@@ -226,7 +226,9 @@ class SharedBridge:
         try:
             ranges = self._chosen(self._told.ranges)
         except InvalidRequest as error:
-            _log.warning("bridge %s: what a kubelet told is of no use: %s", self.settings.name, error)
+            _log.warning(
+                "bridge %s: the pod ranges from the kubelet are unusable: %s", self.settings.name, error
+            )
             return
         if ranges != self._addresses.ranges:
             self._change_ranges(ranges)

@@ -47,7 +47,7 @@ def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
     except OSError as error:
         raise failure(f"{_SETTING} {template}: cannot be read", error) from error
     except cni.MalformedCni as error:
-        raise Broken(f"{_SETTING} {template}: what it makes is no network: {error}") from error
+        raise Broken(f"{_SETTING} {template}: its output is not a network: {error}") from error
     except (MalformedTemplate, UnicodeDecodeError) as error:
         raise Broken(f"{_SETTING} {template}: {error}") from error
     path = os.path.join(conf_dir, FILE_NAME)

@@ -170,7 +170,7 @@ def _names(directory_fd: int) -> list[str]:
     with os.scandir(directory_fd) as entries:
         names = [entry.name for entry in itertools.islice(entries, ENTRIES + 1)]
     if len(names) > ENTRIES:
-        _log.warning("a host-local store has more than %d files; the rest is not looked at", ENTRIES)
+        _log.warning("a host-local store has more than %d files; the rest is not checked", ENTRIES)
     return sorted(names[:ENTRIES])
 
 

@@ -140,7 +140,7 @@ class CniNetwork:
         except CribError as error:
             if not any(one.grants("ips") for one in await self._kept_or_none(pod)):
                 raise
-            _log.warning("pod %s: not with the addresses that it had: %s", pod.id, error)
+            _log.warning("pod %s: could not keep its addresses: %s", pod.id, error)
         await self._undo(pod)
         return await self._attach(pod, stage, {})
 
@@ -176,7 +176,7 @@ class CniNetwork:
             kept_only.pop(network.conf.name, None)
             found.append(await network_info(self._plugins, network, place, count, self._ranges.ranges))
         for name, one in kept_only.items():
-            gone = NetworkPlace(problem="its configuration is not there any more")
+            gone = NetworkPlace(problem="its configuration no longer exists")
             network = FoundNetwork(one.network, "")
             found.append(await network_info(self._plugins, network, gone, attached[name], ()))
         return sorted(found, key=lambda info: (not info.interface, bool(info.handlers), not info.attached))
@@ -298,7 +298,7 @@ class CniNetwork:
         try:
             await self.detach(pod)
         except CribError as error:
-            _log.warning("pod %s: its network is made anew all the same: %s", pod.id, error)
+            _log.warning("pod %s: its network is made again all the same: %s", pod.id, error)
 
     async def _places(self) -> list[tuple[FoundNetwork, NetworkPlace]]:
         found: list[tuple[FoundNetwork, NetworkPlace]] = []
