@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from ipaddress import ip_network
-from typing import Final
 
 from crib.host.files import atomic_write
 from crib.host.threads import OURS
@@ -13,9 +12,9 @@ from crib.model.errors import Broken, InvalidRequest
 
 _log = logging.getLogger(__name__)
 
-RANGES: Final = 16
-FIELD: Final = "runtime_config.network_config.pod_cidr"
-_FILE_BYTES: Final = 4096
+RANGES = 16
+FIELD = "runtime_config.network_config.pod_cidr"
+_FILE_BYTES = 4096
 
 
 def ranges_of(pod_cidr: str) -> tuple[str, ...]:
