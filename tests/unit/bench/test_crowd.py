@@ -84,7 +84,7 @@ async def test_a_runtime_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_work_is_shared_among_processes_evenly(tmp_path: Path) -> None:
     bench = crowd.CrowdBench(CrowdOptions(number=7), "unused")
     try:
-        target = crowd.Target("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
+        target = crowd.BenchTarget("a", _Endpoint(), str(tmp_path), "image")  # type: ignore[arg-type]  # its endpoint is all that is read
         lives = bench._orders(target, CrowdPart.LIVES, 3)
         assert [(order.callers, order.lives, order.seconds) for order in lives] == [(2, 4, 0), (1, 3, 0)]
         lists = bench._orders(target, CrowdPart.LISTS, 1)
