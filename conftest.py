@@ -55,7 +55,7 @@ def room_coverage(coverage: Any) -> dict[str, float]:
         name = path.relative_to(SOURCE)
         if name.parts[0] == "stubs" or str(name) in UNSEEN:
             continue
-        room = str(name.parent)
+        room = str("crib" / name.parent)
         _, lines, _, missed, _ = coverage.analysis2(str(path))
         statements[room] += len(lines)
         missing[room] += len(missed)

@@ -31,6 +31,7 @@ from crib import __version__, offline
 from crib.api.interceptors import request_id
 from crib.api.self_test import answer_problem
 from crib.api.server import Server
+from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.mounts import release_unused_roots
@@ -38,7 +39,6 @@ from crib.backends.images.probe import probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.locks import locked, own_cgroup
 from crib.backends.network import networks
-from crib.backends.oci.handlers import closed_handlers, open_handlers
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
@@ -120,7 +120,7 @@ class Daemon:
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
-        names = CgroupNames(settings.cgroup_root, settings.cgroup_driver == "systemd")
+        names = CgroupNames.of(settings)
         if not names.systemd:
             cgroups.Cgroups(layout).create(names.own)
             self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)

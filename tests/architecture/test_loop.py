@@ -23,7 +23,7 @@ NOT_THE_DAEMON = (
 
 AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
-    "crib.backends.oci.handlers.open_handlers": "a part of it",
+    "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
@@ -64,11 +64,12 @@ ON_THE_LOOP = {
     "crib.backends.oci.exec.Commands._start": _STATE,
     "crib.backends.oci.exec.Commands._write_process": _STATE,
     "crib.backends.oci.exec._adopted": _PROC,
+    "crib.backends.oci.exec._children": _PROC,
     "crib.backends.oci.exec._kill_started": _PROC,
     "crib.backends.oci.exec._read_words": _STATE,
     "crib.backends.oci.exec._unlink": _STATE,
-    "crib.backends.oci.handler.OciHandler._run_start": _STATE,
-    "crib.backends.oci.handler.OciHandler.start": _PROC,
+    "crib.backends.oci.lives.OciContainers._run_start": _STATE,
+    "crib.backends.oci.lives.OciContainers.start": _PROC,
     "crib.backends.known_processes.read_pid": _STATE,
     "crib.backends.bundle.labels.Labels._give_default": "securityfs",
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",

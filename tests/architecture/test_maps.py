@@ -12,6 +12,8 @@ SOURCE = Path(__file__).parents[2] / "src" / "crib"
 ROOMS = (
     "api",
     "backends",
+    "backends/bundle",
+    "backends/pods",
     "engine",
     "host",
     "model",

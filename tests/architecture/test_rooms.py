@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ ALLOWED_FUNCTIONS: dict[str, int] = {}
 
 BANNED_NAMES = {"util", "utils", "helpers", "helper", "common", "manager", "misc"}
 ROOMS_WITHOUT_WAITING = ("model", "wire", "ocispec")
+ROOMS_WITHOUT_PROGRAMS = ("backends/bundle", "backends/pods", "backends/container_bundles.py")
+RUNTIMES = re.compile(r"\b(?:crun|runc|conmon)\b", re.IGNORECASE)
 
 
 def modules() -> list[Path]:
@@ -97,6 +100,18 @@ def test_no_module_is_named_for_nothing() -> None:
     assert [name_of(path) for path in modules() if path.stem in BANNED_NAMES] == []
 
 
+@pytest.mark.parametrize("room", ROOMS_WITHOUT_PROGRAMS)
+def test_rooms_for_every_kind_of_handler_name_no_runtime(room: str) -> None:
+    naming = [
+        f"{name_of(path)}: {line.strip()}"
+        for path in modules()
+        if path.is_relative_to(SOURCE / room)
+        for line in path.read_text().splitlines()
+        if RUNTIMES.search(line)
+    ]
+    assert naming == []
+
+
 @pytest.mark.parametrize("room", ROOMS_WITHOUT_WAITING)
 def test_rooms_without_input_and_output_do_not_wait(room: str) -> None:
     waiting = [
@@ -112,3 +127,19 @@ def test_rooms_without_input_and_output_do_not_wait(room: str) -> None:
 def test_every_module_says_what_it_is_for() -> None:
     silent = [name_of(path) for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_backends_turn_the_kernels_errors_into_words_in_one_module() -> None:
+    """Else than there an OSError is only raised again, in the processes that read images."""
+    users = {
+        name_of(path)
+        for path in modules()
+        if path.is_relative_to(SOURCE / "backends")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "strerror" and ast.unparse(node.value) != "os"
+    }
+    assert users == {
+        "backends/failures.py",
+        *(f"backends/images/worker/{name}.py" for name in ("layer_file", "spool")),
+        "backends/images/unpacked/tree_writer.py",
+    }

@@ -298,17 +298,29 @@ def wrap_stages(steering: Steering) -> None:
 
 def wrap_ports(steering: Steering) -> None:
     """The methods of the ports, on the classes that stand for them here."""
-    from crib.ports.handler import Handler
-    from crib.ports.images import Images
-    from crib.ports.networks import PodNetworks
-    from crib.ports.records import Records
+    from crib.ports import containers, handler, images, logs, networks, pods, records, statistics, streams
 
-    kinds = {"handlers": Handler, "networks": PodNetworks, "images": Images}
+    of_handler = {
+        "handler": handler.Handler,
+        "pods": pods.PodRuntime,
+        "containers": containers.ContainerRuntime,
+        "streams": streams.ContainerStreams,
+        "logs": logs.ContainerLogs,
+        "statistics": statistics.Statistics,
+    }
+    of_node = {
+        "networks": networks.PodNetworks,
+        "images": images.Images,
+        "records": records.Records,
+    }
     real = daemon.Ports
 
     def made(**hands: Any) -> Any:
-        for name, port in {**kinds, "records": Records}.items():
-            hand = next(iter(hands[name].values())) if name == "handlers" else hands[name]
+        first = next(iter(hands["handlers"].values()))
+        found = {name: hands[name] for name in of_node}
+        found |= {name: getattr(first, name, first) for name in of_handler}
+        for name, port in {**of_handler, **of_node}.items():
+            hand = found[name]
             public = [key for key, one in vars(port).items() if inspect.isfunction(one) and key[0] != "_"]
             wrap_methods(steering, f"port {name}", type(hand), public)
         steering.loop = asyncio.get_running_loop()

@@ -16,7 +16,8 @@ from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_referenc
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
 from crib.model.settings import Settings
 from tests.fakes.clock import ManualClock
-from tests.fakes.handler import FakeContainer, FakeHandler
+from tests.fakes.handler import FakeHandler
+from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
@@ -62,6 +63,7 @@ def pod_config(
     *,
     attempt: int = 0,
     host_network: bool = False,
+    pid: NamespaceMode = NamespaceMode.CONTAINER,
     hostname: str = "",
     labels: Mapping[str, str] | None = None,
     sysctls: Mapping[str, str] | None = None,
@@ -74,7 +76,7 @@ def pod_config(
         labels=labels or {},
         sysctls=sysctls or {},
         security=PodSecurity(
-            namespaces=NamespaceOptions(network=network, pid=NamespaceMode.CONTAINER),
+            namespaces=NamespaceOptions(network=network, pid=pid),
         ),
     )
 
@@ -136,8 +138,8 @@ class World:
         await self.node.keeper.close(0.0)
         if boot_id and boot_id != self.boot_id:
             self.boot_id = boot_id
-            self.handler.pods.clear()
-            self.handler.containers.clear()
+            self.handler.host.pods.clear()
+            self.handler.host.containers.clear()
         self.handler = self.handler.restarted()
         self.networks.restarted()
         self.node = self._new_node()
@@ -172,7 +174,7 @@ class World:
         return container
 
     def inside(self, container: ContainerId) -> FakeContainer:
-        return self.handler.containers[container]
+        return self.handler.host.containers[container]
 
 
 async def until(condition: Callable[[], bool]) -> None:

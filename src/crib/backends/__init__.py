@@ -2,8 +2,10 @@
 
 Begin with the port that you are after (`crib.ports`), then go where it is done:
 
-* `oci`: pods and containers by crun or runc and conmon, one kind of handler. `bundle` is what a container
-  is made from on this host, and `pods` what a pod has of its own, whichever kind of handler runs it.
+* `handlers`: the kinds of handler in one table. `oci` is the first: pods and containers by crun or runc and
+  conmon. Whichever kind runs it, `bundle` is what a container is made from on this host, `pods` what a pod
+  has of its own, `container_bundles` makes a container's bundle in its pod, and `explanations` says where the
+  fields of its spec come from.
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, in SQLite.

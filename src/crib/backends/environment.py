@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from crib.host.cgroups import Cgroups
 from crib.model.errors import Broken
 from crib.model.facts import HandlerFacts, HostFacts
+from crib.model.ids import Digest, HandlerName
 from crib.model.paths import Paths
 from crib.model.settings import HandlerSettings, Settings
+
+
+class SharedLayers(Protocol):
+    """Where image layers are mounted, each once and shared."""
+
+    async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
+        """Directories of the mounted layers, lowest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerOpening:
+    """What a handler is opened with."""
+
+    name: HandlerName
+    settings: Settings
+    paths: Paths
+    host: HostFacts
+    layers: SharedLayers
+    others: frozenset[str] | None = None
+    """Given to the default handler: those that look after themselves. It looks after what all others made."""
+
+    @property
+    def options(self) -> HandlerSettings:
+        """The administrator's settings for this handler."""
+        return _options(self.settings, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +57,13 @@ class HandlerEnvironment:
     @property
     def options(self) -> HandlerSettings:
         """The administrator's settings for this handler."""
-        settings = self.settings
-        return settings.handlers.get(self.facts.name, HandlerSettings(containers=settings.containers))
+        return _options(self.settings, self.facts.name)
 
     def require_usable(self) -> None:
         """Broken, with the reason, where the handler could not be opened."""
         if not self.facts.version:
             raise Broken(f"handler {self.facts.name} cannot be used: {self.facts.problem}")
+
+
+def _options(settings: Settings, handler: str) -> HandlerSettings:
+    return settings.handlers.get(handler, HandlerSettings(containers=settings.containers))

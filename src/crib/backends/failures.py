@@ -6,32 +6,59 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator
 
 from crib.host.processes import Completed, ProgramFailed, ToolMissing
 from crib.host.threads import Overdue
-from crib.model.errors import Broken, Exhausted, Unavailable
+from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, Unavailable
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""A limit of the host, whoever asked for what."""
 LONGEST_WORDS = 2000
 """Characters of what a program said that are told."""
 
 
+def why(error: OSError, what: str = "") -> str:
+    """The kernel's reason for a message that begins with `what`, with the file unless that names it."""
+    reason = error.strerror or str(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return f"{name}: {reason}" if name and name not in what else reason
+
+
+def failure(
+    what: str,
+    error: OSError | ProgramFailed,
+    kind: type[CribError] = Broken,
+    *,
+    field: str = "",
+    reason: str = "",
+) -> CribError:
+    """`error` as one of ours; `what` (lower-case, with the id or path) says what was tried.
+
+    Of this `kind` (with `field`: InvalidRequest, naming that), unless something else is to blame: Exhausted
+    at a limit of the host, Unavailable where nobody answered in time, Broken for a program.
+    """
+    if isinstance(error, ProgramFailed):
+        return Broken(f"{what}: {error}", reason=reason)
+    if isinstance(error, ToolMissing):
+        return Broken(f"{what}: {error.tool}: {error.strerror}", reason=reason)
+    if isinstance(error, Overdue):
+        text = str(error)
+        return Unavailable(text if text.startswith(what) else f"{what}: {text}", reason=reason)
+    text = f"{what}: {why(error, what)}"
+    if error.errno in _FULL:
+        return Exhausted(text, reason=reason)
+    return InvalidRequest(text, field=field, reason=reason) if field else kind(text, reason=reason)
+
+
 @contextlib.contextmanager
-def trying(what: str) -> Iterator[None]:
-    """Run a piece of work; `what` (lower-case, with the id) begins the message of what it raises."""
+def trying(what: str, kind: type[CribError] = Broken, *, field: str = "", reason: str = "") -> Iterator[None]:
+    """Run a piece of work, and raise the `failure` that it ends with."""
     try:
         yield
-    except ToolMissing as error:
-        raise Broken(f"{what}: {error.tool}: {error.strerror}") from error
-    except ProgramFailed as error:
-        raise Broken(f"{what}: {error}") from error
-    except Overdue as error:
-        text = str(error)
-        raise Unavailable(text if text.startswith(what) else f"{what}: {text}") from error
-    except OSError as error:
-        text = f"{what}: {error.filename}: {error.strerror}" if error.filename else f"{what}: {error}"
-        raise (Exhausted(text) if error.errno in _FULL else Broken(text)) from error
+    except (OSError, ProgramFailed) as error:
+        raise failure(what, error, kind, field=field, reason=reason) from error
 
 
 def _last_words(text: str) -> str:

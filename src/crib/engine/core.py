@@ -181,7 +181,7 @@ class Core:
         return PodNetwork(
             id=record.id,
             metadata=config.metadata,
-            netns=self.caretaker(record).netns_path(record),
+            netns=self.caretaker(record).pods.netns_path(record),
             port_mappings=config.port_mappings,
             annotations=tuple(sorted(config.annotations.items())),
             dns_servers=dns.servers if dns else (),

@@ -1,7 +1,7 @@
 """ExplainContainer: the OCI spec of a container or of a plan for one, each field with its origin.
 
 look up   the container with its sandbox and image; for a plan the handler and the image, which must be here
-act       handler.explain, which makes nothing
+act       the handler's containers.explain, which makes nothing
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from crib.model.errors import NotFound
 from crib.model.explanation import NO_CONTAINER, NO_SANDBOX, Explanation, PlannedContainer
 from crib.model.image import ImageConfig
 from crib.model.sandbox import SandboxRecord, SandboxState
+from crib.ports.containers import CreateRequest
 
 
 class ExplainContainer:
@@ -39,7 +40,8 @@ class ExplainContainer:
             raise NotFound(f"the pod sandbox of container {record.id} is gone")
         image = self._catalogue.find(record.image_id)  # it may have been removed since
         config = image.config if image is not None else ImageConfig()
-        explained = await core.caretaker(sandbox).explain(record, sandbox, config)
+        request = CreateRequest(record, sandbox, config)
+        explained = await core.caretaker(sandbox).containers.explain(request)
         return Explanation(record.id, sandbox.id, sandbox.handler, explained)
 
     async def _planned(self, wanted: PlannedContainer) -> Explanation:
@@ -55,5 +57,6 @@ class ExplainContainer:
             boot_id=core.facts.boot_id,
         )
         record = replace(self._create.draft(sandbox, wanted.config, image), id=NO_CONTAINER)
-        explained = await handler.explain(record, sandbox, image.config)
+        request = CreateRequest(record, sandbox, image.config)
+        explained = await handler.containers.explain(request)
         return Explanation(record.id, sandbox.id, name, explained)

@@ -39,7 +39,7 @@ async def watch_pods(core: Core, handler: Handler) -> None:
 
     while True:
         try:
-            async for sandbox in handler.lost_pods(ready):
+            async for sandbox in handler.pods.losses(ready):
                 await notice_loss(core, sandbox)
         except Exception as error:  # a bug too: nobody else tells of losses
             is_bug = not isinstance(error, CribError)
@@ -50,7 +50,7 @@ async def watch_pods(core: Core, handler: Handler) -> None:
 async def notice_loss(core: Core, sandbox: SandboxId) -> None:
     """If it is so: the sandbox is NOT_READY, subscribers are told."""
     record = _ready(core, sandbox)
-    if record is None or await core.caretaker(record).pod_alive(record):
+    if record is None or await core.caretaker(record).pods.alive(record):
         return
     record = _ready(core, sandbox)  # a stop may have come between
     if record is None:

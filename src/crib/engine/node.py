@@ -66,8 +66,8 @@ class NodeSandboxes:
         return self._core.pod_network(record).netns
 
     def spec(self, record: SandboxRecord) -> bytes:
-        """See Handler.made_spec."""
-        return self._core.caretaker(record).made_spec(record)
+        """See PodRuntime.made_spec."""
+        return self._core.caretaker(record).pods.made_spec(record)
 
 
 class NodeContainers:
@@ -91,8 +91,9 @@ class NodeContainers:
         return (row for row in self._core.containers if is_listed(row))
 
     def spec(self, record: ContainerRecord) -> bytes:
-        """See Handler.made_spec."""
-        return self._core.caretaker(self._core.sandboxes.get(record.sandbox_id)).made_spec(record)
+        """See ContainerRuntime.made_spec."""
+        sandbox = self._core.sandboxes.get(record.sandbox_id)
+        return self._core.caretaker(sandbox).containers.made_spec(record)
 
     def of_sandbox(self, sandbox: SandboxId) -> Iterator[ContainerRecord]:
         return (row for row in self._core.containers_of(sandbox) if is_listed(row))

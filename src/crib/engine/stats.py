@@ -68,11 +68,11 @@ class Stats:
 
     async def _container(self, record: ContainerRecord) -> ContainerUsage:
         sandbox = self._core.sandbox(record.sandbox_id)
-        usage = await self._core.caretaker(sandbox).container_usage(record, sandbox)
+        usage = await self._core.caretaker(sandbox).statistics.container(record, sandbox)
         return replace(usage, cgroup=self._with_rate(record.id, usage.cgroup))
 
     async def _pod(self, record: SandboxRecord) -> PodFigures:
-        usage = await self._core.caretaker(record).pod_usage(record)
+        usage = await self._core.caretaker(record).statistics.pod(record)
         usage = replace(usage, cgroup=self._with_rate(record.id, usage.cgroup))
         interfaces: tuple[InterfaceUsage, ...] = ()
         if not record.config.host_network:

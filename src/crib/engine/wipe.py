@@ -87,7 +87,7 @@ class Wipe:
         core, kinds = self._core, order.kinds
         if not order.dry:
             for name, handler in core.ports.handlers.items():
-                core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
+                core.keeper.serve(f"exits of {name}", watch_exits(core, handler.containers))
         steps: list[Iterator[_Step]] = []
         if "pods" in kinds:
             steps += [_pod_steps(core.sandboxes, self._tear_down), self._orphan_steps()]

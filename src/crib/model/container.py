@@ -177,9 +177,10 @@ class ContainerRecord:
     """In force now: what was asked for at creation or in the last update."""
     user: ContainerUser | None = None
     process: ProcessIdentity | None = None
-    """The container's first process."""
+    """The container's first process. None before it is made, and where it is no process of this host."""
     monitor: ProcessIdentity | None = None
-    """The process that holds the container's pipes, writes its log and tells its exit (conmon)."""
+    """The process that holds the container's pipes, writes its log and tells its exit (conmon), if there is
+    one."""
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0
@@ -188,6 +189,11 @@ class ContainerRecord:
     image_volumes: tuple[ImageVolume, ...] = ()
     abandoned: bool = False
     """Given up on: its name is free, and it goes as soon as it can be taken away."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its create has succeeded: then it is known who its first process is."""
+        return self.user is not None
 
     @property
     def held_layers(self) -> frozenset[Digest]:

@@ -58,6 +58,8 @@ class HandlerFacts:
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""
+    kind: str = ""
+    """Setting `handlers.NAME.kind`."""
     problem: str = ""
     """What on this host keeps the handler from running containers, and what to do; empty if nothing."""
 

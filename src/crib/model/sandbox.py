@@ -259,7 +259,8 @@ class SandboxRecord:
     resolver: DnsConfig | None = None
     """What the pod's network wants asked for names first, if the config has no DNS of its own."""
     infra: ProcessIdentity | None = None
-    """The process that holds a shared pid namespace (catatonit), if the pod shares one."""
+    """The process of this host that the pod cannot do without; None where there is none. Of pods that share
+    their pids it is the one that holds their pid namespace (catatonit)."""
     released: bool = False
     """Containers ended, network detached, namespaces unpinned: stopping again has nothing to do."""
     overhead: Resources | None = None

@@ -177,6 +177,8 @@ class HandlerSettings:
     """Where the CNI configuration of this handler's pods is; empty means `network.cni_conf_dir`."""
     containers: ContainerDefaults = ContainerDefaults()
     """The node's, with what the handler says otherwise."""
+    kind: str = "oci"
+    """How it runs containers: `oci`, by an OCI runtime and conmon."""
 
 
 @dataclass(frozen=True, slots=True)

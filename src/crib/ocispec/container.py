@@ -6,9 +6,8 @@ import msgspec
 
 from crib.ocispec.annotations import spec_annotations
 from crib.ocispec.base_spec import merged, merged_lists
-from crib.ocispec.cdi import with_edits
 from crib.ocispec.devices import device_nodes
-from crib.ocispec.hooks import with_rules
+from crib.ocispec.edits import edited
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.mounts import mounts, rootfs_propagation
 from crib.ocispec.namespaces import namespaces
@@ -46,9 +45,7 @@ def container_spec(inputs: ContainerInputs) -> oci.Spec:
             mount_label=mount_label(inputs),
         ),
     )
-    return with_rules(
-        with_edits(spec, inputs.edits), inputs.hook_rules, bind_mounts=bool(inputs.config.mounts)
-    )
+    return edited(inputs, spec)
 
 
 def made_mounts(inputs: ContainerInputs, spec: oci.Spec) -> tuple[oci.Mount, ...]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crib.model.container import ContainerConfig
+from crib.model.edits import ContainerEdits
 from crib.model.facts import HandlerFacts, HostFacts, RootfsFacts
 from crib.model.ids import ContainerId
 from crib.model.image import ImageConfig
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import HandlerSettings, NodeMount
-from crib.ocispec.cdi import ContainerEdits
 from crib.ocispec.hooks import HookRule
 
 
@@ -98,9 +98,12 @@ class ContainerInputs:
     """What the administrator has set for the handler, and for all of them."""
     base_spec: Mapping[str, Any] = field(default_factory=dict)
     """The usable part of the handler's base spec (`base_spec.usable_part`)."""
-    edits: ContainerEdits = ContainerEdits()
-    """Of the CDI devices."""
+    cdi: tuple[ContainerEdits, ...] = ()
+    """Of the CDI devices, each on its own."""
     hook_rules: tuple[HookRule, ...] = ()
+    """Of the hook files, by name."""
+    edits: tuple[ContainerEdits, ...] = ()
+    """What the request for the create carries."""
     device_ownership: bool = False
     """Setting `device_ownership_from_security_context`."""
     mount_sources: tuple[str, ...] = ()

@@ -12,11 +12,13 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
+from crib.model.edits import ContainerEdits
+from crib.ocispec.hooks import HookRule
 from crib.ocispec.inputs import ContainerInputs
 
-LIMITS = 6
+LIMITS = 5
 """Sources of this tier and beyond say what can be; those before it what is wanted."""
-_CONTAINER, _IMAGE, _POD, _CDI, _HOOK, _BASE, _HANDLER, _HOST = range(8)
+_CONTAINER, _IMAGE, _POD, _EDITS, _BASE, _HANDLER, _HOST = range(7)
 _CHANGE = "~"
 _MANY = 100
 """Elements of one field that are told one by one; more are told together: each costs a run of the recipe."""
@@ -68,8 +70,9 @@ _OWN_LABELS = {
     "seccomp_filter": ("handler, from the profile's last use", _HANDLER),
     "selinux_level": ("pod SELinux level", _POD),
     "declared_volumes": ("image VOLUME", _IMAGE),
-    "edits": ("CDI", _CDI),
-    "hook_rules": ("hook", _HOOK),
+    "cdi": ("CDI", _EDITS),
+    "hook_rules": ("hook file", _EDITS),
+    "edits": ("edits", _EDITS),
     "base_spec": ("base spec", _BASE),
     "device_ownership": ("setting device_ownership_from_security_context", _HANDLER),
     "pids_limit": ("setting pids_limit", _HANDLER),
@@ -202,7 +205,7 @@ def _own_label(inputs: ContainerInputs, name: str) -> tuple[str, int]:
 
 
 def _element_label(inputs: ContainerInputs, label: str, element: Any) -> str:
-    """Devices are told by the request's device that they are of, hooks by their program."""
+    """Devices are told by the request's device that they are of, edits by who they are from."""
     path = str(getattr(element, "path", ""))
     if label == _DEVICES and path:
         for position, device in enumerate(inputs.config.devices):
@@ -212,8 +215,8 @@ def _element_label(inputs: ContainerInputs, label: str, element: Any) -> str:
         return f"{_CONTEXT}.privileged" if inputs.privileged else label
     if label == _NODE_MOUNTS and element.destination not in _destinations(inputs):
         return "setting containers.timezone"
-    hook = getattr(element, "hook", None)
-    return label if hook is None else f"{label} {hook.path}"
+    edits = element.edits if isinstance(element, HookRule) else element
+    return edits.origin if isinstance(edits, ContainerEdits) else label
 
 
 def _destinations(inputs: ContainerInputs) -> list[str]:

@@ -1,6 +1,17 @@
-"""The seams: what the verbs (engine) need of the hands (backends), a page for each.
+"""The seams: what the verbs (engine) need of the hands (backends), a page for each port.
 
-* `handler`: runs pods and containers of one RuntimeClass handler.
+A handler runs pods and containers of one RuntimeClass. It is a port that offers five others, so that a verb
+takes what it uses, and a new handler may borrow what another one has:
+
+* `handler`: the handler itself: its facts, and what is done for all of its pods together.
+* `pods`: what a pod has of its own.
+* `containers`: a container's life.
+* `streams`: exec, attach, and connections into a pod.
+* `logs`: where containers' output is kept.
+* `statistics`: what pods and containers use.
+
+The node has one of each of these:
+
 * `networks`: attaches pods to their network.
 * `images`: keeps images, and fetches them.
 * `records`: keeps the rows.

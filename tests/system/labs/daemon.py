@@ -39,6 +39,8 @@ PATIENCE = float(os.environ.get("CRIB_TEST_PATIENCE", "1"))
 """How much longer everything may take, for machines whose CPU is emulated."""
 START_SECONDS = 120.0 * PATIENCE
 STOP_SECONDS = 120.0 * PATIENCE
+COMMAND_SECONDS = 600.0 * PATIENCE
+"""That `crib` may take: it hangs then. Starting Python alone may take a minute on a busy machine."""
 SETTLE_SECONDS = 60.0 * PATIENCE
 """What the kernel removes by itself (links of dead namespaces, emptied cgroups) may take as long."""
 _SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -287,7 +289,7 @@ def crib(cribd: Cribd, pods: Path, *arguments: str) -> subprocess.CompletedProce
         [*command, *where, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         check=False,
         env=environment,
     )

@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from crib.engine.containers.execute import run_command
@@ -26,7 +25,7 @@ from crib.model.sandbox import (
     NamespaceOptions,
     SandboxRecord,
 )
-from tests.system.labs.oci_setup import BOUND, STAGE, OciLab
+from tests.system.labs.oci_setup import BOUND, OciLab
 
 FOREVER = ("sleep", "1000")
 MODIFY = 0x2  # IN_MODIFY
@@ -40,13 +39,12 @@ def config(*command: str, **fields: object) -> ContainerConfig:
 
 @contextlib.asynccontextmanager
 async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
-    """A prepared pod; at the end it is removed, and nothing of it may be left."""
+    """A started pod; at the end it is removed, and nothing of it may be left."""
     record = lab.sandbox(**fields)  # type: ignore[arg-type]
     try:
-        infra = await lab.handler.prepare_pod(record, STAGE)
-        yield replace(record, infra=infra)
+        yield await lab.begin(record)
     finally:
-        await lab.handler.remove_pod(record)
+        await lab.handler.pods.remove(record)
         assert_nothing_left(lab)
 
 
@@ -57,15 +55,15 @@ async def running(
     record = lab.container(sandbox, wanted)
     try:
         record = await lab.create(record, sandbox)
-        await lab.handler.start(record)
+        await lab.handler.containers.start(record)
         yield record
     finally:
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfig) -> tuple[Exit, str]:
     """Run a container until it ends; its exit and what it logged."""
-    exits = lab.handler.exits()
+    exits = lab.handler.containers.exits()
     async with running(lab, sandbox, wanted) as record, asyncio.timeout(BOUND):
         async for found in exits:
             if found.id == record.id:
@@ -74,7 +72,7 @@ async def run_to_end(lab: OciLab, sandbox: SandboxRecord, wanted: ContainerConfi
 
 
 async def output(lab: OciLab, record: ContainerRecord, *argv: str) -> str:
-    result = await run_command(lab.handler, record, ExecCommand(argv, timeout=BOUND))
+    result = await run_command(lab.handler.streams, record, ExecCommand(argv, timeout=BOUND))
     assert result.exit_code == 0, result
     return result.stdout.decode()
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from crib.backends.environment import HandlerOpening
 from crib.backends.host_facts import read_host_facts
 from crib.backends.oci.environment import OciEnvironment, open_environment
 from crib.backends.oci.handler import OciHandler
@@ -44,6 +45,7 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.settings import HandlerSettings, Settings
+from crib.ports.containers import CreateRequest
 
 
 def host_facts() -> HostFacts:
@@ -176,16 +178,21 @@ class OciLab:
         )
 
     async def create(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerRecord:
-        made = await self.handler.create(record, sandbox, ImageConfig(), STAGE)
+        made = await self.handler.containers.create(CreateRequest(record, sandbox, ImageConfig()), STAGE)
         return replace(record, process=made.process, monitor=made.monitor, user=made.user)
+
+    async def begin(self, record: SandboxRecord) -> SandboxRecord:
+        """Prepare and start a pod that has no network."""
+        await self.handler.pods.prepare(record, STAGE)
+        return replace(record, infra=await self.handler.pods.start(record, STAGE))
 
     @contextlib.asynccontextmanager
     async def pod(self, record: SandboxRecord) -> AsyncIterator[SandboxRecord]:
-        """A prepared pod; removed at the end."""
+        """A started pod; removed at the end."""
         try:
-            yield replace(record, infra=await self.handler.prepare_pod(record, STAGE))
+            yield await self.begin(record)
         finally:
-            await self.handler.remove_pod(record)
+            await self.handler.pods.remove(record)
 
     @contextlib.asynccontextmanager
     async def running(
@@ -195,13 +202,13 @@ class OciLab:
         record = self.container(sandbox, config)
         try:
             record = await self.create(record, sandbox)
-            await self.handler.start(record)
+            await self.handler.containers.start(record)
             yield record
         finally:
-            await self.handler.delete(record)
+            await self.handler.containers.delete(record)
 
     async def execute(self, record: ContainerRecord, *argv: str) -> ExecResult:
-        return await run_command(self.handler, record, ExecCommand(argv, timeout=BOUND))
+        return await run_command(self.handler.streams, record, ExecCommand(argv, timeout=BOUND))
 
 
 @contextlib.contextmanager
@@ -245,14 +252,16 @@ async def oci_lab(
         **settings,  # type: ignore[arg-type]
     )
     try:
-        environment = await open_environment(HandlerName(program), options, paths, host_facts())
+        layers = PlainLayers({LAYER: lower})
+        opening = HandlerOpening(HandlerName(program), options, paths, host_facts(), layers)
+        environment = await open_environment(opening)
     except BaseException:
         unmount_tree(top)
         shutil.rmtree(top)
         raise
     try:
         with orphans_come_here():
-            made = OciHandler(environment, PlainLayers({LAYER: lower}))
+            made = OciHandler(environment, layers)
             yield OciLab(made, environment, paths, logs)
             await made.close()
     finally:

@@ -36,7 +36,7 @@ class Box:
         self, *argv: str, tty: bool = False, stdin: bool = False, contained: bool = False
     ) -> Session:
         wanted = ExecProcess(argv, tty, stdin, stdout=True, stderr=not tty, contained=contained)
-        return await self.handler.exec(self.record, wanted)
+        return await self.handler.streams.exec(self.record, wanted)
 
     async def run(self, *argv: str) -> str:
         """A command's output."""
@@ -100,4 +100,4 @@ async def comes_true(question: Callable[[], bool], within: float = BOUND) -> Non
 
 async def attached(to: Box, *, stdin: bool = True, tty: bool = False) -> Session:
     wanted = AttachRequest(to.record.id, tty, stdin, stdout=True, stderr=not tty)
-    return await to.handler.attach(to.record, wanted)
+    return await to.handler.streams.attach(to.record, wanted)

@@ -61,7 +61,7 @@ async def test_all_clients_see_both_outputs_and_the_exit_code(lab: OciLab) -> No
         await say(three, b"b\n")
         assert await until(two.stdout, b"b\n") == b"out:b\n"
         assert await until(two.stderr, b"b\n") == b"err:b\n"
-        await made.handler.signal(made.record, signal.SIGKILL)
+        await made.handler.containers.signal(made.record, signal.SIGKILL)
         assert await finish(two) == (137, b"", b"")
         assert await finish(three) == (137, b"out:b\n", b"err:b\n")
         with pytest.raises(WrongState, match="ended"):
@@ -160,7 +160,7 @@ async def test_it_works_for_the_next_daemon_too(lab: OciLab) -> None:
         await until(before.stdout, b"one\n")
         await before.close()
         wanted = AttachRequest(made.record.id, stdin=True, stdout=True, stderr=True)
-        session = await restarted(lab).attach(made.record, wanted)
+        session = await restarted(lab).streams.attach(made.record, wanted)
         await say(session, b"two\n")
         assert await until(session.stdout, b"two\n") == b"out:two\n"
         await session.close()
@@ -175,7 +175,7 @@ async def test_who_comes_later_gets_the_latest_output_first_without_gap_or_repet
         await until(first.stdout, b"line 2000\n")
         handler = restarted(lab, streaming=StreamingSettings(attach_replay=4096))
         wanted = AttachRequest(made.record.id, stdin=True, stdout=True)
-        late = await handler.attach(made.record, wanted)
+        late = await handler.streams.attach(made.record, wanted)
         await say(late, b"\n" * 3)
         seen = (await until(late.stdout, b"line 2003\n")).decode().splitlines()
         numbers = [int(line.split()[1]) for line in seen]
@@ -203,7 +203,7 @@ async def test_a_session_leaves_nothing_here_or_in_the_monitor(lab: OciLab) -> N
 async def test_a_monitor_that_dies_ends_the_session(lab: OciLab) -> None:
     async with box(lab, "cat", stdin=True) as made:
         assert made.record.monitor is not None
-        exits = asyncio.ensure_future(anext(lab.handler.exits()))
+        exits = asyncio.ensure_future(anext(lab.handler.containers.exits()))
         session = await attached(made)
         await asyncio.sleep(0)
         os.kill(made.record.monitor.pid, signal.SIGKILL)

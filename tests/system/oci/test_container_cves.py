@@ -103,7 +103,7 @@ and mended in each version that crib takes.
                          system/oci/test_handler.py::
                          test_exec_does_not_wait_for_a_child_that_holds_the_pipe
     CVE-2021-43816       relabelling the system
-                         unit/backends/test_oci_labels.py::
+                         unit/backends/bundle/test_labels.py::
                          test_the_systems_own_is_never_relabelled
 """
 
@@ -172,10 +172,9 @@ def config(*command: str, **fields: object) -> ContainerConfig:
 async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
     record = lab.sandbox(**fields)  # type: ignore[arg-type]
     try:
-        infra = await lab.handler.prepare_pod(record, STAGE)
-        yield replace(record, infra=infra)
+        yield await lab.begin(record)
     finally:
-        await lab.handler.remove_pod(record)
+        await lab.handler.pods.remove(record)
 
 
 @contextlib.asynccontextmanager
@@ -188,11 +187,11 @@ async def running(
         record = lab.container(place, wanted)
         try:
             record = await lab.create(record, place)
-            await lab.handler.start(record)
+            await lab.handler.containers.start(record)
             await until_ready(record)
             yield record
         finally:
-            await lab.handler.delete(record)
+            await lab.handler.containers.delete(record)
 
 
 async def until_ready(record: ContainerRecord) -> None:
@@ -205,7 +204,7 @@ async def until_ready(record: ContainerRecord) -> None:
 
 
 async def said(lab: OciLab, record: ContainerRecord, script: str) -> str:
-    result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=BOUND))
+    result = await run_command(lab.handler.streams, record, ExecCommand(("sh", "-c", script), timeout=BOUND))
     return result.stdout.decode()
 
 
@@ -297,12 +296,12 @@ async def test_a_container_with_a_user_namespace_is_inside_of_the_pods_cgroup_to
         plain, config=replace(plain.config, security=replace(plain.config.security, namespaces=spaces))
     )
     try:
-        await lab.handler.prepare_pod(record, STAGE)
+        await lab.handler.pods.prepare(record, STAGE)
         async with running(lab, config(namespaces=replace(OWN.namespaces, userns=userns)), record) as made:
             assert status(first(made))["Uid"].split()[0] == "300000"
             assert [path for path in cgroups(first(made)) if f"{record.id}/{made.id}" in path]
     finally:
-        await lab.handler.remove_pod(record)
+        await lab.handler.pods.remove(record)
 
 
 async def test_no_program_of_ours_listens_on_an_abstract_socket(lab: OciLab) -> None:
@@ -429,7 +428,7 @@ async def test_cve_2023_27561_a_link_swapped_in_during_a_create_leads_no_mount_a
             ):
                 await lab.create(record, sandbox)
         finally:
-            await lab.handler.delete(record)
+            await lab.handler.containers.delete(record)
         assert (shared / "x").is_symlink()
         assert not os.path.exists(lab.paths.container(record.id))
         assert not [path for path in Path("/proc").glob("[0-9]*/cgroup") if record.id in said_by(path)]
@@ -578,7 +577,7 @@ async def test_the_default_filter_refuses_the_kernels_ciphers_and_the_hypervisor
     wanted = config(mounts=mounts, seccomp=SecurityProfile(ProfileType.RUNTIME_DEFAULT))
     async with running(lab, wanted) as record:
         command = ExecCommand(("/usr/bin/python3", "-c", program), timeout=BOUND)
-        result = await run_command(lab.handler, record, command)
+        result = await run_command(lab.handler.streams, record, command)
         assert result.stdout.split() == [b"1", b"1", b"yes", b"yes", b"yes"], result
 
 
@@ -588,21 +587,21 @@ async def test_a_pods_own_filter_holds_for_its_infra_process(lab: OciLab) -> Non
     record = replace(plain, config=replace(plain.config, security=security))
     for _ in range(2):  # the second one gets what crun compiled for the first
         try:
-            infra = await lab.handler.prepare_pod(record, STAGE)
+            infra = (await lab.begin(record)).infra
             assert infra is not None
             async with asyncio.timeout(BOUND):
                 while "catatonit" not in os.readlink(f"/proc/{infra.pid}/exe"):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0)
             assert status(infra.pid)["Seccomp"] == "2"
         finally:
-            await lab.handler.remove_pod(record)
+            await lab.handler.pods.remove(record)
     missing = replace(security, seccomp=SecurityProfile(ProfileType.LOCALHOST, "/nosuch.json"))
     refused = replace(lab.sandbox(), config=replace(plain.config, security=missing))
     try:
         with pytest.raises(InvalidRequest, match="nosuch"):
-            await lab.handler.prepare_pod(refused, STAGE)
+            await lab.handler.pods.prepare(refused, STAGE)
     finally:
-        await lab.handler.remove_pod(refused)
+        await lab.handler.pods.remove(refused)
 
 
 async def test_no_new_privileges_is_set_when_asked_for(lab: OciLab) -> None:

@@ -44,7 +44,7 @@ async def connected_pod(lab: OciLab) -> AsyncIterator[SandboxRecord]:
     """A pod whose loopback is up, as its network makes it."""
     async with pod(lab) as sandbox:
         await bring_loopback_up(
-            PodNetwork(sandbox.id, sandbox.config.metadata, lab.handler.netns_path(sandbox))
+            PodNetwork(sandbox.id, sandbox.config.metadata, lab.handler.pods.netns_path(sandbox))
         )
         yield sandbox
 
@@ -63,7 +63,7 @@ def listening(
             made.listen(5)
         return made
 
-    return run_in_namespace(lab.handler.netns_path(sandbox), "net", make)
+    return run_in_namespace(lab.handler.pods.netns_path(sandbox), "net", make)
 
 
 async def accepted(server: socket.socket) -> socket.socket:
@@ -76,7 +76,7 @@ async def dialled(
     lab: OciLab, sandbox: SandboxRecord, server: socket.socket, kind: str = "tcp"
 ) -> ByteStream:
     port = server.getsockname()[1]
-    return await lab.handler.dial(sandbox, [], PodAddress(kind, port))  # type: ignore[arg-type]  # a literal
+    return await lab.handler.streams.dial(sandbox, [], PodAddress(kind, port))  # type: ignore[arg-type]  # a literal
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
@@ -117,12 +117,12 @@ async def test_both_loopbacks_are_reached_and_each_half_ends_by_itself(
 async def test_a_port_where_nobody_listens_is_told_with_all_that_was_tried(lab: OciLab) -> None:
     async with connected_pod(lab) as sandbox:
         with pytest.raises(Unavailable, match=r"tcp:81 .*127\.0\.0\.1: .*refused; ::1: .*refused"):
-            await lab.handler.dial(sandbox, [], PodAddress("tcp", 81))
+            await lab.handler.streams.dial(sandbox, [], PodAddress("tcp", 81))
         for port in (0, -1, 65536):
             with pytest.raises(InvalidRequest, match="port"):
-                await lab.handler.dial(sandbox, [], PodAddress("tcp", port))
+                await lab.handler.streams.dial(sandbox, [], PodAddress("tcp", port))
     with pytest.raises(Unavailable):
-        await lab.handler.dial(sandbox, [], PodAddress("tcp", 81))
+        await lab.handler.streams.dial(sandbox, [], PodAddress("tcp", 81))
 
 
 async def test_a_connection_that_is_broken_off_touches_no_other(lab: OciLab, stack: ExitStack) -> None:
@@ -166,10 +166,10 @@ async def test_what_never_answers_is_given_up(
         full.bind(f"/proc/{first_pid(made)}/root/full")
         full.listen(0)
         address = PodAddress("unix", container="main", path="/full")
-        first = await made.handler.dial(made.sandbox, [made.record], address)
+        first = await made.handler.streams.dial(made.sandbox, [made.record], address)
         monkeypatch.setattr(dial, "CONNECT_TIME", 0.3)
         with pytest.raises(Unavailable, match="no answer within"):
-            await made.handler.dial(made.sandbox, [made.record], address)
+            await made.handler.streams.dial(made.sandbox, [made.record], address)
         first.abort()
 
 
@@ -204,11 +204,11 @@ async def test_datagrams_keep_their_bounds(lab: OciLab, stack: ExitStack, family
 
 async def test_datagrams_to_nobody_are_told(lab: OciLab) -> None:
     async with connected_pod(lab) as sandbox:
-        stream = await lab.handler.dial(sandbox, [], PodAddress("udp", 53))
+        stream = await lab.handler.streams.dial(sandbox, [], PodAddress("udp", 53))
         with pytest.raises(ConnectionError):
             await talk(stream)
         stream.abort()
-        stream = await lab.handler.dial(sandbox, [], PodAddress("udp", 53))
+        stream = await lab.handler.streams.dial(sandbox, [], PodAddress("udp", 53))
         with pytest.raises(ConnectionError, match="longer"):
             await stream.write(b"\xff\xff")
         stream.abort()
@@ -230,7 +230,7 @@ async def test_sockets_of_a_container_are_reached_by_its_own_names(lab: OciLab, 
         await made.run("sh", "-c", "busybox ln -s /tmp/app.sock /tmp/link; busybox ln -s ../../../tmp /etc/t")
         for path in ("/tmp/app.sock", "/tmp/link", "/etc/t/app.sock", "/../../tmp/app.sock"):
             address = PodAddress("unix", container="main", path=path)
-            stream = await made.handler.dial(made.sandbox, [made.record], address)
+            stream = await made.handler.streams.dial(made.sandbox, [made.record], address)
             peer = await accepted(server)
             await asyncio.get_running_loop().sock_sendall(peer, b"hello\n")
             assert await until(stream, b"\n") == b"hello\n"
@@ -251,14 +251,14 @@ async def test_no_path_leads_to_a_socket_of_the_host(lab: OciLab, stack: ExitSta
         for path in paths:
             address = PodAddress("unix", container="main", path=path)
             with pytest.raises(Unavailable, match="unix:main:"):
-                await made.handler.dial(made.sandbox, [made.record], address)
+                await made.handler.streams.dial(made.sandbox, [made.record], address)
         for path in ("tmp/out", "", "/a\0b"):
             address = PodAddress("unix", container="main", path=path)
             with pytest.raises(InvalidRequest, match="path"):
-                await made.handler.dial(made.sandbox, [made.record], address)
+                await made.handler.streams.dial(made.sandbox, [made.record], address)
         other = PodAddress("unix", container="other", path="/x")
         with pytest.raises(NotFound, match="other"):
-            await made.handler.dial(made.sandbox, [made.record], other)
+            await made.handler.streams.dial(made.sandbox, [made.record], other)
         with suppress(BlockingIOError):
             server.setblocking(False)
             server.accept()

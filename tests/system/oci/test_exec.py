@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from crib.host import adoption
+from crib.host.strays import programs_with
 from crib.model.container import ContainerSecurity
 from crib.model.errors import Broken, WrongState
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
+from crib.model.settings import HandlerSettings
 from crib.model.streams import ExecProcess, TerminalSize
 from tests.system.labs.oci_pods import cgroup_of, config, frozen, pod, running
 from tests.system.labs.oci_setup import BOUND, OciLab, oci_lab
@@ -25,6 +28,15 @@ from tests.system.labs.oci_streams import Box, box, comes_true, descriptors, fin
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
 MEGABYTE = 1 << 20
+
+
+WRITES_NO_PID = """#!/bin/sh
+for word in "$@"; do
+    case "$word" in exec) setsid sleep 65432 & sleep 3600;; esac
+done
+exec {real} "$@"
+"""
+"""A runtime that has started a command, in a session of its own, and comes no further."""
 
 
 @pytest.fixture(params=["crun", "runc"])
@@ -59,10 +71,12 @@ async def test_input_goes_to_the_command_and_its_end_too(made: Box) -> None:
 
 async def test_what_was_not_asked_for_is_not_there(made: Box) -> None:
     script = "cat; echo out; echo err >&2; exit 2"
-    session = await made.handler.exec(made.record, ExecProcess(("sh", "-c", script), stderr=True))
+    session = await made.handler.streams.exec(made.record, ExecProcess(("sh", "-c", script), stderr=True))
     assert (session.stdin, session.stdout) == (None, None)
     assert await finish(session) == (2, b"", b"err\n")
-    tty = await made.handler.exec(made.record, ExecProcess(("sh", "-c", "yes | head -c 99999"), tty=True))
+    tty = await made.handler.streams.exec(
+        made.record, ExecProcess(("sh", "-c", "yes | head -c 99999"), tty=True)
+    )
     assert (tty.stdin, tty.stdout, tty.stderr) == (None, None, None)
     assert await finish(tty) == (0, b"", b"")
 
@@ -223,7 +237,7 @@ async def test_a_config_that_cannot_be_read_is_what_a_command_is_refused_for(mad
 async def test_nothing_is_run_in_what_is_paused_or_has_ended(made: Box) -> None:
     with frozen(made.lab, made.record), pytest.raises(WrongState, match="paused"):
         await made.exec("true")
-    await made.handler.signal(made.record, signal.SIGKILL, everyone=True)
+    await made.handler.containers.signal(made.record, signal.SIGKILL, everyone=True)
     await comes_true(lambda: pids(made) == [])
     with pytest.raises(WrongState):
         await made.exec("true")
@@ -245,6 +259,21 @@ async def test_who_is_cancelled_while_it_begins_leaves_nothing_that_runs(made: B
     assert "sleep 654" not in await made.run("ps")
     assert descriptors() <= before
     assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_a_command_whose_runtime_is_killed_before_it_wrote_the_pid_is_killed_too(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "crun"
+    program.write_text(WRITES_NO_PID.format(real=shutil.which("crun")))
+    program.chmod(0o755)
+    async with oci_lab("crun", HandlerSettings(path=str(program))) as lab, box(lab) as made:
+        opening = asyncio.ensure_future(made.exec("true"))
+        await comes_true(lambda: programs_with("65432") != [])
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await opening
+        await comes_true(lambda: programs_with("65432") == [])
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.nightly)])

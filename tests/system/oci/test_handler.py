@@ -49,6 +49,7 @@ from crib.model.sandbox import (
     Resources,
     SecurityProfile,
 )
+from crib.ports.containers import CreateRequest
 from crib.wire.crilog import LineJoiner
 from tests.system.labs.oci_pods import (
     FOREVER,
@@ -76,23 +77,23 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[OciLab]:
 async def test_container_is_created_started_signalled_and_deleted(lab: OciLab) -> None:
     script = "echo out; echo err >&2; trap 'exit 7' TERM; echo ready; while true; do sleep 0.02; done"
     async with pod(lab) as sandbox:
-        exits = lab.handler.exits()
+        exits = lab.handler.containers.exits()
         async with running(lab, sandbox, config("sh", "-c", script)) as record:
-            assert (await lab.handler.observe(record)).status == "running"
+            assert (await lab.handler.containers.observe(record)).status == "running"
             assert record.user is not None
             assert record.user.uid == 0
             await until_logged(record, "ready")
-            await lab.handler.signal(record, signal.SIGTERM)
+            await lab.handler.containers.signal(record, signal.SIGTERM)
             async with asyncio.timeout(BOUND):
                 found = await anext(exits)
             assert (found.id, found.code, found.oom_killed) == (record.id, 7, False)
             lines = [line.rstrip("\n").split(" ", 1)[1] for line in logged(record)]
             assert sorted(lines) == ["stderr F err", "stdout F out", "stdout F ready"]
-            observed = await lab.handler.observe(record)
+            observed = await lab.handler.containers.observe(record)
             assert observed.status == "stopped"
             assert observed.exit == found
-        assert (await lab.handler.observe(record)).status == "gone"
-        await lab.handler.delete(record)
+        assert (await lab.handler.containers.observe(record)).status == "gone"
+        await lab.handler.containers.delete(record)
 
 
 async def test_exits_on_file_are_told_first(lab: OciLab) -> None:
@@ -103,7 +104,7 @@ async def test_exits_on_file_are_told_first(lab: OciLab) -> None:
             assert await wait_pidfd(pidfd, BOUND)
             os.close(pidfd)
         async with asyncio.timeout(BOUND):
-            assert (await anext(lab.handler.exits())).id == record.id
+            assert (await anext(lab.handler.containers.exits())).id == record.id
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ async def test_failed_create_says_the_runtimes_words_and_leaves_nothing(
         record = lab.container(sandbox, config(*command))
         with pytest.raises(InvalidRequest, match=rf"^config\.command: create of container .*{words}"):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
         assert not os.path.exists(record.log_path)
 
 
@@ -129,9 +130,9 @@ async def test_an_empty_log_goes_with_its_container_only_if_that_was_never_made(
         failing = replace(lab.container(sandbox, config("nosuch")), log_path=silent.log_path)
         with pytest.raises(InvalidRequest, match="nosuch"):
             await lab.create(failing, sandbox)
-        await lab.handler.delete(failing)
+        await lab.handler.containers.delete(failing)
         assert os.path.getsize(silent.log_path) == 0, "it is another's"
-        await lab.handler.delete(silent)
+        await lab.handler.containers.delete(silent)
         assert os.path.getsize(silent.log_path) == 0
 
 
@@ -159,14 +160,14 @@ async def test_bad_requests_name_the_field_and_leave_nothing(lab: OciLab, wanted
         with pytest.raises(InvalidRequest) as caught:
             await lab.create(record, sandbox)
         assert caught.value.field.startswith("config.")
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def test_deleting_a_container_that_was_never_made_is_fine(lab: OciLab) -> None:
     async with pod(lab) as sandbox:
-        await lab.handler.delete(lab.container(sandbox, config("true")))
-    await lab.handler.remove_pod(sandbox)
-    await lab.handler.stop_pod(sandbox)
+        await lab.handler.containers.delete(lab.container(sandbox, config("true")))
+    await lab.handler.pods.remove(sandbox)
+    await lab.handler.pods.stop(sandbox)
 
 
 async def test_two_deletes_of_a_container_follow_each_other(
@@ -179,7 +180,7 @@ async def test_two_deletes_of_a_container_follow_each_other(
     async with pod(lab) as sandbox:
         record = lab.container(sandbox, config("sleep", "60"))
         record = await lab.create(record, sandbox)
-        await asyncio.gather(*(lab.handler.delete(record) for _ in range(2)))
+        await asyncio.gather(*(lab.handler.containers.delete(record) for _ in range(2)))
     assert steps == ["_left_to_do", "_erase"] * 2
 
 
@@ -204,9 +205,9 @@ async def test_a_pod_is_let_go_of_in_one_thread_job_and_not_once_more_at_its_rem
 
     async with pod(lab) as sandbox:
         monkeypatch.setattr(Threads, "run", counted)
-        await lab.handler.stop_pod(sandbox)
+        await lab.handler.pods.stop(sandbox)
         assert jobs == [f"the files of sandbox {sandbox.id}"]
-        await lab.handler.remove_pod(replace(sandbox, released=True))
+        await lab.handler.pods.remove(replace(sandbox, released=True))
         assert jobs == [f"the files of sandbox {sandbox.id}"] * 2
         monkeypatch.undo()
 
@@ -227,7 +228,7 @@ async def test_what_a_monitor_was_killed_over_goes_with_its_container(lab: OciLa
         drafts = [exits / f"{name}.VH18Y3" for name in (record.id, new_container_id())]  # as GLib names them
         for draft in drafts:
             draft.write_text("")
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
         assert list(exits.glob("*.VH18Y3")) == drafts[1:]
         await lab.handler.sweep(lambda: {sandbox.id})
         assert not list(exits.glob("*.VH18Y3"))
@@ -236,18 +237,18 @@ async def test_what_a_monitor_was_killed_over_goes_with_its_container(lab: OciLa
 async def test_exec_gives_code_and_both_outputs(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("sh", "-c", "echo out; echo err >&2; exit 3"))
-        result = await run_command(lab.handler, record, command)
+        result = await run_command(lab.handler.streams, record, command)
         assert (result.exit_code, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
-        result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", "kill -9 $$")))
+        result = await run_command(lab.handler.streams, record, ExecCommand(("sh", "-c", "kill -9 $$")))
         assert result.exit_code == 137
         with pytest.raises(Broken, match="nosuch"):
-            await run_command(lab.handler, record, ExecCommand(("nosuch",)))
+            await run_command(lab.handler.streams, record, ExecCommand(("nosuch",)))
 
 
 async def test_exec_output_is_bounded(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("dd", "if=/dev/zero", "bs=1M", "count=3"), output_limit=1 << 20)
-        result = await run_command(lab.handler, record, command)
+        result = await run_command(lab.handler.streams, record, command)
         assert (result.exit_code, len(result.stdout)) == (0, 1 << 20)
 
 
@@ -255,7 +256,7 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         script = "setsid sleep 777 & setsid sleep 777 & sleep 777"
         with pytest.raises(TimedOut):
-            await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=0.3))
+            await run_command(lab.handler.streams, record, ExecCommand(("sh", "-c", script), timeout=0.3))
         assert "777" not in await output(lab, record, "ps")
         assert is_alive(record.process)
 
@@ -263,15 +264,15 @@ async def test_exec_time_limit_kills_children_that_left_the_session(lab: OciLab)
 async def test_exec_does_not_wait_for_a_child_that_holds_the_pipe(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record, asyncio.timeout(BOUND):
         command = ExecCommand(("sh", "-c", "sleep 300 & echo done"), timeout=2 * BOUND)
-        assert (await run_command(lab.handler, record, command)).stdout == b"done\n"
+        assert (await run_command(lab.handler.streams, record, command)).stdout == b"done\n"
 
 
 async def test_exec_in_a_container_that_ended_is_the_wrong_state(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config("true")) as record:
         async with asyncio.timeout(BOUND):
-            await anext(lab.handler.exits())
+            await anext(lab.handler.containers.exits())
         with pytest.raises(WrongState):
-            await run_command(lab.handler, record, ExecCommand(("true",)))
+            await run_command(lab.handler.streams, record, ExecCommand(("true",)))
 
 
 async def test_memory_kill_is_told_as_such(lab: OciLab) -> None:
@@ -287,16 +288,16 @@ async def test_log_is_reopened(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
         await until_logged(record, "first")
         os.rename(record.log_path, f"{record.log_path}.1")
-        await lab.handler.reopen_log(record)
+        await lab.handler.logs.reopen(record)
         assert os.path.getsize(record.log_path) == 0
-        await lab.handler.signal(record, signal.SIGUSR1)
+        await lab.handler.containers.signal(record, signal.SIGUSR1)
         await until_logged(record, "second")
 
 
 async def test_shared_pids_have_an_infra_process_and_the_rest_dies_with_the_first(lab: OciLab) -> None:
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         assert is_alive(sandbox.infra)
-        assert await lab.handler.pod_alive(sandbox)
+        assert await lab.handler.pods.alive(sandbox)
         shared = ContainerSecurity(namespaces=NamespaceOptions(pid=NamespaceMode.POD))
         async with running(lab, sandbox, config(*FOREVER, security=shared)) as one:
             async with asyncio.timeout(BOUND):  # its start too is over before it is there
@@ -307,8 +308,8 @@ async def test_shared_pids_have_an_infra_process_and_the_rest_dies_with_the_firs
             )
             await run_to_end(lab, sandbox, config("sh", "-c", script, security=shared))
             assert "555" not in await output(lab, one, "ps")
-        await lab.handler.stop_pod(sandbox)
-        assert not await lab.handler.pod_alive(sandbox)
+        await lab.handler.pods.stop(sandbox)
+        assert not await lab.handler.pods.alive(sandbox)
         assert not is_alive(sandbox.infra)
 
 
@@ -322,7 +323,7 @@ async def test_a_look_at_a_pod_for_which_there_is_no_descriptor_left_is_an_error
         with monkeypatch.context() as patch:
             patch.setattr(namespaces, "is_mountpoint", used_up)
             with pytest.raises(Exhausted, match=sandbox.id):
-                await lab.handler.pod_alive(sandbox)
+                await lab.handler.pods.alive(sandbox)
         watch = PodLosses(lab.paths).stream(lambda: [sandbox])
         with monkeypatch.context() as patch:
             patch.setattr(known_processes, "open_pidfd", used_up)
@@ -363,7 +364,9 @@ async def test_cve_2020_8557_what_containers_write_to_the_pods_files_is_bounded(
             for name in ("hosts", "hostname", "resolv.conf")
         )
         async with running(lab, sandbox, config("sleep", "1000")) as first:
-            result = await run_command(lab.handler, first, ExecCommand(("sh", "-c", script), timeout=BOUND))
+            result = await run_command(
+                lab.handler.streams, first, ExecCommand(("sh", "-c", script), timeout=BOUND)
+            )
             assert result.stdout == b""
             directory = lab.paths.sandbox(sandbox.id)
             assert sum(entry.stat().st_size for entry in os.scandir(directory)) < 8 << 20
@@ -379,12 +382,12 @@ async def test_a_pod_whose_files_lie_on_no_mount_of_their_own_serves_on_and_is_r
     directory = lab.paths.sandbox(record.id)
     with monkeypatch.context() as patch:
         patch.setattr(pods, "is_mountpoint", lambda path: path == directory or is_mountpoint(path))
-        await lab.handler.prepare_pod(record, STAGE)
+        await lab.handler.pods.prepare(record, STAGE)
     assert not is_mountpoint(directory)
-    assert await lab.handler.pod_alive(record)
+    assert await lab.handler.pods.alive(record)
     found, log = await run_to_end(lab, record, config("cat", "/etc/hostname"))
     assert (found.code, log) == (0, "pod-host\n")
-    await lab.handler.remove_pod(record)
+    await lab.handler.pods.remove(record)
     assert_nothing_left(lab)
 
 
@@ -403,13 +406,13 @@ async def test_a_declared_volume_of_zeros_fills_no_disk_and_what_does_is_refused
             free = shutil.disk_usage(lab.logs).free
             record = lab.container(sandbox, config("true"))
             try:
-                await lab.handler.create(record, sandbox, image, STAGE)
+                await lab.handler.containers.create(CreateRequest(record, sandbox, image), STAGE)
                 assert fits
                 assert free - shutil.disk_usage(lab.logs).free < 8 << 20
             except Exhausted as error:
                 assert not fits
                 assert "volume /data of the image cannot be copied" in str(error)  # noqa: PT017
-            await lab.handler.delete(record)
+            await lab.handler.containers.delete(record)
             assert free - shutil.disk_usage(lab.logs).free < 1 << 20
 
 
@@ -457,7 +460,7 @@ async def test_host_namespaces_make_no_pins(lab: OciLab) -> None:
     node = NamespaceMode.NODE
     async with pod(lab, network=node, ipc=node, pid=node) as sandbox:
         assert os.listdir(f"{lab.paths.sandbox(sandbox.id)}/ns") == []
-        assert lab.handler.netns_path(sandbox) == ""
+        assert lab.handler.pods.netns_path(sandbox) == ""
         security = ContainerSecurity(namespaces=NamespaceOptions(node, node, node))
         _exit, log = await run_to_end(lab, sandbox, config("hostname", security=security))
         assert log.strip() == os.uname().nodename
@@ -533,12 +536,12 @@ async def test_a_filter_that_crun_compiled_is_used_for_the_next_container_of_tha
                 state = Path(lab.environment.runtime.root, record.id)
                 filters.append((state / "seccomp.bpf").read_bytes())
                 inside = await run_command(
-                    lab.handler, record, ExecCommand(("busybox", "unshare", "-U", "true"))
+                    lab.handler.streams, record, ExecCommand(("busybox", "unshare", "-U", "true"))
                 )
                 assert inside.exit_code != 0
                 assert b"Operation not permitted" in inside.stderr
                 seen = await run_command(
-                    lab.handler, record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
+                    lab.handler.streams, record, ExecCommand(("grep", "Seccomp:", "/proc/1/status"))
                 )
                 assert seen.stdout.split() == [b"Seccomp:", b"2"]
         assert annotations == ["", base64.b64encode(filters[0]).decode()]
@@ -580,7 +583,7 @@ async def test_terminal_and_stdin_are_set_up(lab: OciLab) -> None:
 
 async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
     """CVE-2021-30465 and its kin: what an image links to is resolved inside of it."""
-    (layer,) = await lab.handler._containers._layers.acquire(("sha256:" + "b" * 64,))  # type: ignore[arg-type]
+    (layer,) = await lab.handler._parts.layers.acquire(("sha256:" + "b" * 64,))  # type: ignore[arg-type]
     escape = f"{lab.logs}/escape"
     os.symlink(escape, f"{layer}/link")
     os.rename(f"{layer}/etc/passwd", f"{layer}/etc/real")
@@ -597,15 +600,13 @@ async def test_image_links_do_not_lead_out(lab: OciLab) -> None:
         record = lab.container(sandbox, config("true", working_dir="/link/inner"))
         with contextlib.suppress(CribError):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
     assert not os.path.exists(escape)
 
 
 async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None:
     async with pod(lab) as kept, running(lab, kept, config(*FOREVER)) as known:
-        stray_pod = lab.sandbox(pid=NamespaceMode.POD)
-        infra = await lab.handler.prepare_pod(stray_pod, STAGE)
-        stray_pod = replace(stray_pod, infra=infra)
+        stray_pod = await lab.begin(lab.sandbox(pid=NamespaceMode.POD))
         stray = await lab.create(lab.container(stray_pod, config(*FOREVER)), stray_pod)
         Path(lab.paths.exit_file(new_container_id())).touch()
         os.makedirs(lab.paths.sandbox(new_sandbox_id()))
@@ -613,25 +614,25 @@ async def test_sweep_removes_strays_and_keeps_what_is_known(lab: OciLab) -> None
         assert len(removed) == 4
         assert f"container {stray.id}" in removed
         assert not is_alive(stray.process)
-        assert not is_alive(infra)
-        assert (await lab.handler.observe(known)).status == "running"
+        assert not is_alive(stray_pod.infra)
+        assert (await lab.handler.containers.observe(known)).status == "running"
         assert list(await lab.handler.sweep(lambda: {kept.id, known.id})) == []
 
 
 async def test_usage_is_read(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         await output(lab, record, "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=2")
-        usage = await lab.handler.container_usage(record, sandbox)
+        usage = await lab.handler.statistics.container(record, sandbox)
         assert usage.cgroup.cpu is not None
         assert usage.cgroup.cpu.usage > 0
         assert usage.cgroup.memory is not None
         assert usage.cgroup.memory.usage > 0
         assert usage.writable_layer is not None
         assert usage.writable_layer.used_bytes >= 2 << 20
-        again = await lab.handler.container_usage(record, sandbox)
+        again = await lab.handler.statistics.container(record, sandbox)
         assert again.cgroup.cpu is not None
         assert again.cgroup.cpu.nano_cores is not None
-        assert (await lab.handler.pod_usage(sandbox)).cgroup.memory is not None
+        assert (await lab.handler.statistics.pod(sandbox)).cgroup.memory is not None
 
 
 async def test_runc_is_a_handler_too() -> None:
@@ -669,8 +670,9 @@ async def test_create_that_is_cut_short_anywhere_is_torn_down(lab: OciLab, milli
     async with pod(lab) as sandbox:
         record = lab.container(sandbox, config(*FOREVER))
         with contextlib.suppress(asyncio.CancelledError):
-            await lab.handler.create(record, sandbox, ImageConfig(), CutShort(milliseconds / 1000))
-        await lab.handler.delete(record)
+            request = CreateRequest(record, sandbox, ImageConfig())
+            await lab.handler.containers.create(request, CutShort(milliseconds / 1000))
+        await lab.handler.containers.delete(record)
 
 
 async def test_a_monitor_that_is_on_no_note_yet_ends_with_its_create(
@@ -687,22 +689,21 @@ async def test_a_monitor_that_is_on_no_note_yet_ends_with_its_create(
         with monkeypatch.context() as patched:
             patched.setattr(containers, "identity", fail)
             with pytest.raises(Broken, match="Input/output error"):
-                await lab.handler.create(record, sandbox, ImageConfig(), STAGE)
+                await lab.handler.containers.create(CreateRequest(record, sandbox, ImageConfig()), STAGE)
         (monitor,) = monitors
         assert not Path(f"/proc/{monitor}").exists()
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def test_client_named_cgroup_parent_is_used_and_stays(lab: OciLab) -> None:
     parent = f"{lab.environment.settings.cgroup_root}/kubepods/pod-1"
     cgroups = lab.environment.cgroups
     cgroups.create(parent)
-    sandbox = lab.sandbox(pid=NamespaceMode.POD, cgroup_parent=parent)
-    sandbox = replace(sandbox, infra=await lab.handler.prepare_pod(sandbox, STAGE))
+    sandbox = await lab.begin(lab.sandbox(pid=NamespaceMode.POD, cgroup_parent=parent))
     async with running(lab, sandbox, config(*FOREVER)) as record:
         assert record.process is not None
         assert record.process.pid in cgroups.pids(f"{parent}/{record.id}")
-    await lab.handler.remove_pod(sandbox)
+    await lab.handler.pods.remove(sandbox)
     assert cgroups.exists(parent)
     assert cgroups.pids(parent) == []
 
@@ -716,7 +717,7 @@ async def test_bad_cgroup_parent_is_refused_and_torn_down(lab: OciLab) -> None:
 
 async def test_long_lines_are_cut_by_the_monitor_and_joined_by_us(lab: OciLab) -> None:
     async with pod(lab) as sandbox:
-        exits = lab.handler.exits()
+        exits = lab.handler.containers.exits()
         script = "head -c 20000 /dev/zero | tr '\\0' x; echo; echo end"
         async with (
             running(lab, sandbox, config("busybox", "sh", "-c", script)) as record,

@@ -33,10 +33,10 @@ def program(request: pytest.FixtureRequest) -> str:
 async def pod(lab: OciLab, **fields: object) -> AsyncIterator[SandboxRecord]:
     record = lab.sandbox(**fields)  # type: ignore[arg-type]
     try:
-        await lab.handler.prepare_pod(record, STAGE)
+        await lab.handler.pods.prepare(record, STAGE)
         yield record
     finally:
-        await lab.handler.remove_pod(record)
+        await lab.handler.pods.remove(record)
         assert_nothing_left(lab)
 
 
@@ -91,7 +91,7 @@ async def test_a_cdi_device_brings_all_that_its_file_says(program: str, tmp_path
         record = lab.container(sandbox, config("true", cdi_devices=("vendor.com/gpu=1",)))
         with pytest.raises(InvalidRequest, match=f"vendor.com/gpu=1 is not in {tmp_path}/cdi"):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def test_hooks_are_run_from_the_first_to_the_last_moment(program: str, tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ async def test_hooks_are_run_from_the_first_to_the_last_moment(program: str, tmp
         record = lab.container(sandbox, config("true", annotations={"example.com/hooked": "yes"}))
         with pytest.raises(Broken):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
         os.unlink(tmp_path / "hook")
         (directory / "poststop.json").touch()
         record = lab.container(sandbox, config("true"))
         with pytest.raises(Broken, match=r"OCI hook .*post.*\.json cannot be used"):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def test_a_base_spec_and_listed_annotations_reach_the_container(program: str, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_a_base_spec_and_listed_annotations_reach_the_container(program: s
         assert document["annotations"]["example.com/a"] == "1"
         assert document["annotations"]["example.com/b"] == "2"
         assert "run.oci.keep_original_groups" not in document["annotations"]
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
         found, log = await run_to_end(lab, sandbox, config("sh", "-c", script))
         assert (found.code, log.split()) == (0, ["4", "77", "1"])
         base.write_text("{")

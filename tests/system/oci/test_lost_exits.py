@@ -52,7 +52,7 @@ def let_go(record: ContainerRecord) -> None:
 @contextlib.asynccontextmanager
 async def told(handler: OciHandler, ready: Callable[[], bool]) -> AsyncIterator[asyncio.Future[Exit]]:
     """The next exit; the block begins when `ready`."""
-    stream = handler.exits()
+    stream = handler.containers.exits()
     found = asyncio.ensure_future(anext(stream))
     try:
         await comes_true(ready)
@@ -101,7 +101,11 @@ async def test_an_exit_that_could_not_be_filed_is_told_as_lost_by_its_monitors_e
         with contextlib.suppress(Broken):  # the watch may fail first, and who listens will listen again
             assert (await within(found)).lost
         os.unlink(lab.paths.exits)
-        last = found if found.exception() is None else asyncio.ensure_future(anext(lab.handler.exits()))
+        last = (
+            found
+            if found.exception() is None
+            else asyncio.ensure_future(anext(lab.handler.containers.exits()))
+        )
         assert ((await within(last)).id, (await within(last)).lost) == (record.id, True)
 
 
@@ -115,7 +119,7 @@ async def test_a_container_whose_bundle_was_removed_by_hand_tells_its_exit_and_c
         bundle = lab.paths.container(record.id)
         unmount_tree(bundle)
         shutil.rmtree(bundle)
-        observed = await handler.observe(record)
+        observed = await handler.containers.observe(record)
         assert (observed.status, observed.exit, observed.monitor_alive) == ("running", None, True)
         async with told(handler, lambda: watched(lab)) as found:
             let_go(record)
@@ -130,7 +134,7 @@ async def test_a_monitor_that_dies_is_told_of_although_the_bundle_is_lost_and_th
         unmount_tree(lab.paths.container(record.id))
         shutil.rmtree(lab.paths.container(record.id))
         handler = OciHandler(lab.environment, PlainLayers({LAYER: "/"}))
-        await handler.observe(record)
+        await handler.containers.observe(record)
         async with told(handler, lambda: watched(lab)) as found:
             os.kill(record.monitor.pid, signal.SIGKILL)
             assert ((await within(found)).id, (await within(found)).lost) == (record.id, True)

@@ -43,7 +43,7 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[OciLab]:
 
 async def ended(record: ContainerRecord, lab: OciLab) -> int:
     async with asyncio.timeout(BOUND):
-        async for found in lab.handler.exits():
+        async for found in lab.handler.containers.exits():
             if found.id == record.id:
                 return found.code
     raise AssertionError("no exit")
@@ -55,7 +55,7 @@ async def test_a_frozen_container_obeys_a_signal(lab: OciLab, signum: int, every
     async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
         await until(lambda: "ready" in Path(record.log_path).read_text())
         with frozen(lab, record):
-            await lab.handler.signal(record, signum, everyone=everyone)
+            await lab.handler.containers.signal(record, signum, everyone=everyone)
             assert await ended(record, lab) == (137 if everyone else 7)
 
 
@@ -63,7 +63,7 @@ async def test_a_frozen_container_can_be_deleted(lab: OciLab) -> None:
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         with frozen(lab, record) as path:
             async with asyncio.timeout(BOUND):
-                await lab.handler.delete(record)
+                await lab.handler.containers.delete(record)
             assert not lab.environment.cgroups.exists(path)
 
 
@@ -73,7 +73,9 @@ async def test_a_command_in_a_frozen_container_is_refused_and_makes_nothing(lab:
             async with asyncio.timeout(BOUND):
                 for timeout in (0, 5):
                     with pytest.raises(WrongState, match="paused"):
-                        await run_command(lab.handler, record, ExecCommand(("true",), timeout=timeout))
+                        await run_command(
+                            lab.handler.streams, record, ExecCommand(("true",), timeout=timeout)
+                        )
             assert exec_cgroups(lab, path) == []
         assert await output(lab, record, "echo", "on") == "on\n"
 
@@ -92,7 +94,7 @@ async def test_what_forks_all_the_time_is_killed_whole(lab: OciLab) -> None:
                 return len(seen) > 50
 
             await until(has_forked)
-            await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+            await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
             assert lab.environment.cgroups.pids(path) == []
             assert await ended(record, lab) == 137
 
@@ -101,9 +103,9 @@ async def test_what_ignores_its_stop_signal_dies_of_the_kill(lab: OciLab) -> Non
     script = "trap '' TERM INT HUP QUIT; echo ready; while true; do sleep 0.02; done"
     async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
         await until(lambda: "ready" in Path(record.log_path).read_text())
-        await lab.handler.signal(record, signal.SIGTERM)
+        await lab.handler.containers.signal(record, signal.SIGTERM)
         assert is_alive(record.process)
-        await lab.handler.signal(record, signal.SIGKILL, everyone=True)
+        await lab.handler.containers.signal(record, signal.SIGKILL, everyone=True)
         assert await ended(record, lab) == 137
 
 
@@ -112,7 +114,9 @@ async def test_what_a_command_leaves_in_the_background_costs_no_cgroup(lab: OciL
         path = cgroup_of(lab, record)
         for number in range(3):
             script = f"setsid sleep 60{number} & echo started"
-            result = await run_command(lab.handler, record, ExecCommand(("sh", "-c", script), timeout=BOUND))
+            result = await run_command(
+                lab.handler.streams, record, ExecCommand(("sh", "-c", script), timeout=BOUND)
+            )
             assert (result.exit_code, result.stdout) == (0, b"started\n")
         assert exec_cgroups(lab, path) == []
         async with asyncio.timeout(BOUND):
@@ -127,7 +131,7 @@ async def test_a_command_that_forks_all_the_time_ends_at_its_time_limit(lab: Oci
         lab.environment.cgroups.write(path, "pids.max", "300")
         # whose message would go on with what does not die
         with pytest.raises(TimedOut, match=r"took longer than 0\.5 s$"):
-            await run_command(lab.handler, record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
+            await run_command(lab.handler.streams, record, ExecCommand(("sh", "-c", FORKING), timeout=0.5))
         assert exec_cgroups(lab, path) == []
         assert len(lab.environment.cgroups.pids(path)) == 1
         assert is_alive(record.process)
@@ -137,7 +141,7 @@ async def test_output_that_comes_in_tiny_pieces_is_cut_as_well(lab: OciLab) -> N
     script = "while true; do printf xy; done | head -c 20000; exit 5"
     async with pod(lab) as sandbox, running(lab, sandbox, config(*FOREVER)) as record:
         command = ExecCommand(("sh", "-c", script), timeout=BOUND, output_limit=9999)
-        result = await run_command(lab.handler, record, command)
+        result = await run_command(lab.handler.streams, record, command)
         assert (result.exit_code, result.stdout) == (5, b"xy" * 4999 + b"x")
 
 
@@ -187,7 +191,7 @@ async def test_a_line_that_was_written_in_pieces_is_read_as_one(lab: OciLab) -> 
     script = "trap 'printf two; echo three; exit' USR1; printf one; while true; do sleep 0.02; done"
     async with pod(lab) as sandbox, running(lab, sandbox, config("sh", "-c", script)) as record:
         await until(lambda: b" P one\n" in Path(record.log_path).read_bytes())
-        await lab.handler.signal(record, signal.SIGUSR1)
+        await lab.handler.containers.signal(record, signal.SIGUSR1)
         assert await ended(record, lab) == 0
         (line,) = logs.read(record.log_path)
         assert (line.content, line.partial) == (b"onetwothree", False)
@@ -222,7 +226,7 @@ def runs_busybox(record: ContainerRecord) -> bool:
 
 async def test_the_end_of_an_infra_process_is_told_as_the_loss_of_its_pod(lab: OciLab) -> None:
     async with pod(lab, pid=NamespaceMode.POD) as shared:
-        losses = lab.handler.lost_pods(lambda: [shared])
+        losses = lab.handler.pods.losses(lambda: [shared])
         assert shared.infra is not None
         wanted = config(*FOREVER, security=SHARED_PIDS)
         async with running(lab, shared, wanted) as record, asyncio.timeout(BOUND):
@@ -256,17 +260,17 @@ async def test_another_namespace_or_shm_over_a_pods_or_a_lost_shm_is_a_loss_for_
     whole, torn = lab.sandbox(), lab.sandbox()
     try:
         for record in (whole, torn):
-            await lab.handler.prepare_pod(record, STAGE)
+            await lab.handler.pods.prepare(record, STAGE)
         tear(lab, torn)
         later = OciHandler(lab.environment, PlainLayers({}))
-        losses = later.lost_pods(lambda: [whole, torn])
+        losses = later.pods.losses(lambda: [whole, torn])
         async with asyncio.timeout(BOUND):
             assert await anext(losses) == torn.id
         await losses.aclose()  # type: ignore[attr-defined]  # it is a generator
-        assert [await later.pod_alive(record) for record in (whole, torn)] == [True, False]
+        assert [await later.pods.alive(record) for record in (whole, torn)] == [True, False]
     finally:
         for record in (whole, torn):
-            await lab.handler.remove_pod(record)
+            await lab.handler.pods.remove(record)
 
 
 @pytest.mark.parametrize("part", ["runtime", "monitor"])
@@ -297,7 +301,7 @@ async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing
         cause = r"^config\.command: create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"
         with pytest.raises(InvalidRequest, match=cause):
             await lab.create(record, sandbox)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +321,12 @@ async def test_a_limit_that_the_kernel_refuses_among_shared_pids_is_told_alone_a
             await lab.create(record, sandbox)
         assert caught.value.field == f"config.linux.resources.{field}"
         assert "oom kill count" not in str(caught.value)
-        await lab.handler.delete(record)
+        await lab.handler.containers.delete(record)
 
 
 async def test_the_spec_of_a_pod_with_an_infra_process_is_that_ones(lab: OciLab) -> None:
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
-        spec = json.loads(lab.handler.made_spec(sandbox))
+        spec = json.loads(lab.handler.pods.made_spec(sandbox))
         assert spec["process"]["args"] == ["/catatonit", "-P"]
         types = {place["type"] for place in spec["linux"]["namespaces"]}
         assert types == {"pid", "mount", "network", "uts", "ipc"}
@@ -339,10 +343,10 @@ async def test_a_start_is_answered_when_the_program_runs(
             record = await lab.create(lab.container(sandbox, config(*FOREVER, tty=tty)), sandbox)
             try:
                 assert not runs_busybox(record)
-                await lab.handler.start(record)
+                await lab.handler.containers.start(record)
                 assert runs_busybox(record)
             finally:
-                await lab.handler.delete(record)
+                await lab.handler.containers.delete(record)
 
 
 async def test_a_start_does_not_wait_for_ever_for_a_program_that_never_runs(lab: OciLab) -> None:
@@ -353,7 +357,7 @@ async def test_a_start_does_not_wait_for_ever_for_a_program_that_never_runs(lab:
         handler = OciHandler(impatient, PlainLayers({}))
         try:
             with frozen(lab, record), pytest.raises(Broken, match=r"did not run within|paused"):
-                await handler.start(record)
+                await handler.containers.start(record)
         finally:
             await handler.close()
-            await lab.handler.delete(record)
+            await lab.handler.containers.delete(record)

@@ -29,6 +29,7 @@ from crib.model.sandbox import (
     SelinuxOption,
     UserNamespace,
 )
+from crib.ports.containers import CreateRequest
 from tests.system.labs import oci_setup
 from tests.system.labs.oci_setup import LAYER, STAGE, OciLab, oci_lab
 
@@ -227,24 +228,26 @@ async def test_an_image_volume_has_the_label_of_the_containers_files(crun: OciLa
         record = replace(record, image_volumes=(mounted,))
         try:
             record = await crun.create(record, sandbox)
-            await crun.handler.start(record)
+            await crun.handler.containers.start(record)
             assert inside(record, "/image/etc/passwd") == inside(record, "/")
             assert (await output(crun, record, "cat /image/etc/passwd")).startswith("root:")
         finally:
-            await crun.handler.delete(record)
+            await crun.handler.containers.delete(record)
 
 
 async def test_what_an_image_declares_as_volume_has_the_label_of_the_containers_files(crun: OciLab) -> None:
     async with crun.pod(crun.sandbox()) as sandbox:
         record = crun.container(sandbox, config())
         try:
-            made = await crun.handler.create(record, sandbox, ImageConfig(volumes=("/etc",)), STAGE)
+            made = await crun.handler.containers.create(
+                CreateRequest(record, sandbox, ImageConfig(volumes=("/etc",))), STAGE
+            )
             record = replace(record, process=made.process, monitor=made.monitor, user=made.user)
-            await crun.handler.start(record)
+            await crun.handler.containers.start(record)
             assert inside(record, "/etc/passwd") == inside(record, "/")
             await output(crun, record, "cat /etc/passwd && echo x > /etc/new")
         finally:
-            await crun.handler.delete(record)
+            await crun.handler.containers.delete(record)
 
 
 async def test_options_of_the_container_come_before_the_pods_part_by_part(crun: OciLab) -> None:

@@ -15,7 +15,7 @@ from crib.model.container import ContainerSecurity
 from crib.model.sandbox import IdMapping, NamespaceMode, NamespaceOptions, SandboxRecord, UserNamespace
 from crib.model.streams import ExecProcess
 from tests.system.labs.oci_pods import config, pod, run_to_end
-from tests.system.labs.oci_setup import STAGE, OciLab, oci_lab
+from tests.system.labs.oci_setup import OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, comes_true, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -73,7 +73,7 @@ async def test_a_command_has_no_file_of_the_host_and_cannot_close_dev_null_to_ot
     async with box(lab, security=security) as made:
         for script in (NAMES, CLOSE_IT):
             wanted = ExecProcess(("sh", "-c", script), tty=tty)
-            code, _out, _err = await finish(await made.handler.exec(made.record, wanted))
+            code, _out, _err = await finish(await made.handler.streams.exec(made.record, wanted))
             assert code == 0
         names = (await made.run("cat", "/tmp/names")).splitlines()
         assert len(names) == 3
@@ -81,7 +81,7 @@ async def test_a_command_has_no_file_of_the_host_and_cannot_close_dev_null_to_ot
         # the second is the file that they were written to
         assert [name.startswith(kind) for name in (names[0], names[2])] == [True, True]
         wanted = ExecProcess(("sh", "-c", CLOSE_IT), stdout=True, tty=tty)
-        await finish(await made.handler.exec(made.record, wanted))
+        await finish(await made.handler.streams.exec(made.record, wanted))
 
 
 @pytest.mark.usefixtures("null_device")
@@ -105,24 +105,23 @@ async def test_root_of_a_user_namespace_is_not_given_the_host_s_dev_null(
         pytest.skip("this handler has no user namespaces here")
     sandbox, security = user_namespaced(lab, pid)
     try:
-        infra = await lab.handler.prepare_pod(sandbox, STAGE)
+        sandbox = await lab.begin(sandbox)
         await is_untouched()
-        sandbox = replace(sandbox, infra=infra)
         wanted = config("sh", "-c", f"{CLOSE_IT}; echo tried; exec sleep 100", security=security, tty=tty)
         record = lab.container(sandbox, wanted)
         record = await lab.create(record, sandbox)
         await is_untouched()
         try:
-            await lab.handler.start(record)
+            await lab.handler.containers.start(record)
             made = Box(lab, sandbox, record)
             for command_tty in (False, True):
                 code, _out, _err = await finish(await made.exec("sh", "-c", CLOSE_IT, tty=command_tty))
                 assert code == 0
                 await is_untouched()
         finally:
-            await lab.handler.delete(record)
+            await lab.handler.containers.delete(record)
     finally:
-        await lab.handler.remove_pod(sandbox)
+        await lab.handler.pods.remove(sandbox)
 
 
 def test_only_the_null_device_is_put_back(private_root: Path) -> None:

@@ -16,9 +16,13 @@ import pytest
 
 from crib.client import streams
 from crib.client.errors import RuntimeFailure, Unavailable
-from crib.client.streams import ForwardedConnection, spdy, websocket
+from crib.client.streams import ForwardedConnection
+from crib.client.streams.link import connect_spdy, connect_websocket
+from crib.client.streams.runtime_stream import UNREAD_BYTES, open_streams
 from crib.client.streams.session import running
 from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.tunnel.inbox import Room
+from crib.tunnel.spdy import ClientSession
 from crib.wire import portforward
 from crib.wire.portforward import StreamKind, Target, stream_headers
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
@@ -106,19 +110,18 @@ async def test_one_session_carries_many_connections_as_kubectl_has_it(
     pod, _ = await box_in(cri, "box")
     url = (await cri.call(cri.runtime.PortForward, pb.PortForwardRequest(pod_sandbox_id=pod.id))).url
     carrier = (
-        await spdy.connect(url, (portforward.PROTOCOL,), "")
+        await connect_spdy(url, (portforward.PROTOCOL,))
         if transport == "spdy"
-        else websocket.Tunnel(await websocket.connect(url, portforward.TUNNEL_PROTOCOL, ""))
+        else await connect_websocket(url, portforward.TUNNEL_PROTOCOL)
     )
-    session = spdy.SpdySession(carrier)
+    session = ClientSession(carrier, Room(UNREAD_BYTES))
 
     async def opened(port: int, number: int) -> ForwardedConnection:
         kinds = (StreamKind.ERROR, StreamKind.DATA)
-        pair = [await session.open(stream_headers(kind, Target("tcp", port), str(number))) for kind in kinds]
-        for stream in pair:
-            await stream.accepted()
-        await pair[0].close()
-        return ForwardedConnection(pair[1], pair[0])
+        wanted = [stream_headers(kind, Target("tcp", port), str(number)) for kind in kinds]
+        error, data = await open_streams(session, wanted)
+        await error.close()
+        return ForwardedConnection(data, error)
 
     async with pod_server(cribd, pod, 4001, echo), running(session.run(), carrier.abort):
         async with asyncio.timeout(BOUND):

@@ -17,8 +17,11 @@ import pytest
 import yaml
 
 from crib import config
+from crib.client import pods
 from crib.model.settings import Settings
+from crib.stubs.node.v1.node_pb2 import InfoRequest
 from crib.wire import cni
+from tests.system.labs.daemon import Cribd, running_cribd
 from tests.system.labs.demo import CHECKOUT, Demo, copy_demo
 
 PAPERS = ("README.md", "docs/kubelet.md", "docs/debugging.md")
@@ -175,6 +178,33 @@ def test_every_program_runs(private_root: Path) -> None:
     finally:
         down = demo.shell("script/run --down")
     assert down.returncode == 0, down.stdout
+
+
+@pytest.fixture
+def cribd_of_the_kind_shown(tmp_path: Path) -> Iterator[Cribd]:
+    (shown,) = [block.text for block in blocks("python") if "KINDS[" in block.text]
+    program = tmp_path / "cribd.py"
+    program.write_text(f"{shown}\n\nfrom crib.daemon import main\n\nmain()\n")
+    with running_cribd() as cribd:
+        cribd.stop()
+        cribd.program = (str(program),)
+        without = cribd.config.read_text()
+        cribd.config.write_text(f'{without}\n[handlers.crun]\n[handlers.any]\nkind = "first"\n')
+        cribd.start()
+        yield cribd
+        cribd.config.write_text(without)  # no other cribd has that kind, and one wipes
+
+
+@pytest.mark.root
+@pytest.mark.system
+async def test_the_kind_of_handler_that_is_shown_runs_pods(cribd_of_the_kind_shown: Cribd) -> None:
+    async with cribd_of_the_kind_shown.story() as cri:
+        info = await cri.call(cri.node.Info, InfoRequest())
+        assert [(one.name, one.kind) for one in info.handlers] == [("crun", "oci"), ("any", "first")]
+        assert Path(info.handlers[1].program).name in ("youki", "crun", "runc")
+        pod = await pods.run_sandbox(cri.connection, cri.pod_config("shown"), "any")
+        box = await cri.run_container(pod, "sleep", "1000")
+        assert await cri.sh(box, "hostname") == "shown"
 
 
 def _compare(demo: Demo, command: str, shown: list[str]) -> None:

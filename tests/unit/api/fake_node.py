@@ -256,8 +256,8 @@ class FakeNode:
 
     async def status(self) -> NodeStatus:
         await asyncio.sleep(0)
-        crun = HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, True, False)
-        runc = HandlerFacts("runc", "/usr/sbin/runc", "1.1", "1.0.2", False, False, False)
+        crun = HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, True, False, kind="oci")
+        runc = HandlerFacts("runc", "/usr/sbin/runc", "1.1", "1.0.2", False, False, False, kind="vm")
         return NodeStatus(
             runtime=Readiness(True),
             network=Readiness(False, "NoConflist", "no network configuration in /etc/cni/net.d"),

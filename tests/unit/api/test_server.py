@@ -522,6 +522,7 @@ async def test_the_node_service_tells_info_and_timeline(client: Any, node: FakeN
     info = await client.node.Info(node_pb2.InfoRequest())
     assert (info.version, info.network_mode, info.cgroup_version) == ("9.9", "cni", 1)
     assert [h.name for h in info.handlers if h.default_handler] == ["crun"]
+    assert [(h.name, h.kind) for h in info.handlers] == [("crun", "oci"), ("runc", "vm")]
     assert (info.counts.containers_running, info.counts.layers) == (1, 1)
     assert info.facts["host.seccomp"] == "yes"
     assert (info.facts["verbs.queued"], info.facts["verbs.places"]) == ("17", "4")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     MAX_MESSAGE,
     Cancel,
@@ -24,6 +23,7 @@ from crib.backends.images.messages import (
     ToWorker,
     WorkerChannel,
     daemon_decoder,
+    raised,
     worker_decoder,
 )
 from crib.backends.images.worker.failures import failed

@@ -101,13 +101,13 @@ async def test_an_abandoned_pod_goes_with_its_containers_and_whoever_waits_for_o
     assert world.node.containers.get(container).state is ContainerState.UNKNOWN
     assert "enough" in await failed(stopping, Aborted)
     await until(lambda: world.records.sandboxes == {})
-    assert (world.records.containers, world.networks.held, world.handler.containers) == ({}, {}, {})
+    assert (world.records.containers, world.networks.held, world.handler.host.containers) == ({}, {}, {})
 
 
 async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_taken_away_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare, reached, goes_on = world.handler.prepare_pod, asyncio.Event(), asyncio.Event()
+    prepare, reached, goes_on = world.handler.pods.prepare, asyncio.Event(), asyncio.Event()
 
     async def unstoppable(record, stage):  # type: ignore[no-untyped-def]  # as the port has it
         try:
@@ -117,7 +117,7 @@ async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_t
             await goes_on.wait()
             await prepare(record, stage)
 
-    monkeypatch.setattr(world.handler, "prepare_pod", unstoppable)
+    monkeypatch.setattr(world.handler.pods, "prepare", unstoppable)
     running = asyncio.ensure_future(world.node.sandboxes.run(pod_config("web"), ""))
     async with bounded():
         await reached.wait()
@@ -129,7 +129,7 @@ async def test_what_a_thread_makes_for_a_pod_that_was_abandoned_and_is_gone_is_t
     again = await world.pod()
     goes_on.set()
     await until(lambda: world.node.abandon.under_way() == [])
-    assert set(world.handler.pods) == set(world.records.sandboxes) == {again}
+    assert set(world.handler.host.pods) == set(world.records.sandboxes) == {again}
 
 
 async def test_what_a_thread_or_a_killed_program_waits_for_is_shown_with_its_object(
@@ -212,7 +212,7 @@ async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(
     world: World, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container = await world.created(await world.pod())
-    delete, tries = world.handler.delete, 0
+    delete, tries = world.handler.containers.delete, 0
 
     async def broken(record):  # type: ignore[no-untyped-def]  # as the port has it
         nonlocal tries
@@ -221,7 +221,7 @@ async def test_a_removal_that_fails_by_a_bug_is_tried_again_too(
             raise ZeroDivisionError("a bug")
         await delete(record)
 
-    monkeypatch.setattr(world.handler, "delete", broken)
+    monkeypatch.setattr(world.handler.containers, "delete", broken)
     with pytest.raises(ZeroDivisionError):
         await world.node.containers.remove(container)
     for _ in range(2):

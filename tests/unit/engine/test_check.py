@@ -55,7 +55,7 @@ async def test_a_sound_node_has_nothing_to_find(world: World) -> None:
 
 async def _lose_pod(world: World) -> str:
     pod = await world.pod()
-    world.handler.pods[pod].alive = False
+    world.handler.host.pods[pod].alive = False
     return pod
 
 
@@ -186,7 +186,7 @@ async def test_an_exit_that_is_about_to_be_recorded_is_no_finding(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container = await world.running(await world.pod())
-    seen = world.handler.observe
+    seen = world.handler.containers.observe
     looks = 0
 
     async def observe(record):  # type: ignore[no-untyped-def]  # as the port has it
@@ -195,7 +195,7 @@ async def test_an_exit_that_is_about_to_be_recorded_is_no_finding(
         now = await seen(record)
         return replace(now, exit=Exit(container, 0, 1)) if looks == 1 else now
 
-    monkeypatch.setattr(world.handler, "observe", observe)
+    monkeypatch.setattr(world.handler.containers, "observe", observe)
     assert await found(world) == []
     assert looks == 2
 
@@ -205,7 +205,7 @@ async def test_an_exit_that_comes_between_the_look_and_the_repair_stays_on_recor
 ) -> None:
     container = await world.created(await world.pod())
     world.inside(container).status = "running"
-    seen, core = world.handler.observe, world.node._core
+    seen, core = world.handler.containers.observe, world.node._core
     looks = 0
 
     async def observe(record):  # type: ignore[no-untyped-def]  # as the port has it
@@ -216,7 +216,7 @@ async def test_an_exit_that_comes_between_the_look_and_the_repair_stays_on_recor
             await turns()
         return await seen(record)
 
-    monkeypatch.setattr(world.handler, "observe", observe)
+    monkeypatch.setattr(world.handler.containers, "observe", observe)
     (one,) = await found(world, repair=True)
     assert (one.subject, looks) == (container, 3)
     row = world.node.containers.get(container)
@@ -274,7 +274,7 @@ async def test_a_check_before_the_start_leaves_the_start_no_records_to_read(
 async def test_pods_of_an_earlier_boot_are_found_before_the_start_once_each(world: World) -> None:
     pod = await world.pod()
     world.boot_id = "boot-2"
-    world.handler.pods.clear()
+    world.handler.host.pods.clear()
     told = await found(await stopped(world))
     assert [(one.area, one.subject) for one in told] == [("pods", pod)]
 
@@ -299,7 +299,7 @@ async def test_faults_count_and_what_is_over_is_only_told(world: World) -> None:
     notices = world.node._core.notices
     notices.fault("records", "the disk is full")
     notices.past("layers", "one was unmounted by hand")
-    world.handler.odd = [("/var/log/pods/x/stray", "is no log of a container")]
+    world.handler.logs.oddities = [("/var/log/pods/x/stray", "is no log of a container")]
     told = await found(world)
     assert [(one.area, one.is_left) for one in told] == [("node", True), ("node", False), ("logs", False)]
 

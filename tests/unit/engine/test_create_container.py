@@ -13,7 +13,7 @@ from crib.model.errors import AlreadyExists, Broken, InvalidRequest, NotFound, W
 from crib.model.events import EventType
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxState
-from tests.fakes.handler import STOP_OF_SYSTEMD
+from tests.fakes.containers import STOP_OF_SYSTEMD
 from tests.fakes.images import made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
 
@@ -67,7 +67,7 @@ async def test_a_failed_create_leaves_no_row_and_no_world(world: World) -> None:
     with pytest.raises(Broken, match="no user app"):
         await world.created(pod)
     assert world.records.containers == {}
-    assert world.handler.containers == {}
+    assert world.handler.host.containers == {}
     await world.created(pod)
 
 
@@ -76,7 +76,7 @@ async def test_a_pod_found_dead_by_a_create_is_not_ready_so_that_the_kubelet_mak
 ) -> None:
     pod = await world.pod()
     await world.pulled()
-    world.handler.pods[pod].alive = False
+    world.handler.host.pods[pod].alive = False
     subscription = world.node.events.subscribe()
     with pytest.raises(WrongState, match="cannot create container"):
         await world.created(pod)
@@ -99,7 +99,7 @@ async def test_a_pod_that_dies_while_a_create_is_under_way_is_not_ready(world: W
     creation = asyncio.ensure_future(world.created(pod))
     async with bounded():
         await hold.reached.wait()
-        world.handler.pods[pod].alive = False
+        world.handler.host.pods[pod].alive = False
         hold.release.set()
         with pytest.raises(Broken, match="no namespaces"):
             await creation
@@ -125,7 +125,7 @@ async def test_a_failed_create_whose_teardown_fails_is_kept_unknown_and_the_retr
     (row,) = world.node.containers.list()
     assert (row.state, row.reason, row.message) == (ContainerState.UNKNOWN, "RemoveError", "mount busy")
     container = await world.created(pod)
-    assert set(world.records.containers) == set(world.handler.containers) == {container}
+    assert set(world.records.containers) == set(world.handler.host.containers) == {container}
 
 
 async def test_two_equal_creates_at_once_are_one_container(world: World) -> None:
@@ -331,8 +331,8 @@ async def test_a_start_that_hangs_does_not_hold_up_the_exit_of_another_container
     starting = asyncio.ensure_future(world.node.containers.start(slow))
     async with bounded():
         await hold.reached.wait()
-        world.handler.finish(slow, 0)
-        world.handler.finish(other, 0)
+        world.handler.host.finish(slow, 0)
+        world.handler.host.finish(other, 0)
         await turns()
         assert world.node.containers.get(other).state is ContainerState.EXITED
         hold.release.set()

@@ -10,7 +10,7 @@ import pytest
 from crib.engine.recovery.decide import LOST, Action, Decision, decide, decide_unseen
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, Exit
 from crib.model.ids import ContainerId, ImageId, SandboxId
-from crib.ports.handler import Observation
+from crib.ports.containers import Observation
 
 NOW = 99
 EXIT = Exit(ContainerId("c"), 3, 50)

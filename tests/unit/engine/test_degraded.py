@@ -36,11 +36,11 @@ async def test_while_records_cannot_be_written_nothing_is_made_and_the_reason_is
 ) -> None:
     pod = await world.pod()
     container = await world.created(pod)
-    before = (dict(world.handler.pods), dict(world.handler.containers))
+    before = (dict(world.handler.host.pods), dict(world.handler.host.containers))
     world.records.breaks(FULL)
     with pytest.raises(Unavailable, match=f"records: {FULL}"):
         await verb(world, pod, container)
-    assert (world.handler.pods, world.handler.containers) == before
+    assert (world.handler.host.pods, world.handler.host.containers) == before
     assert world.inside(container).status == "created"
     world.records.heals()
     await verb(world, pod, container)
@@ -71,7 +71,7 @@ async def test_a_row_that_cannot_be_written_makes_nothing_and_leaves_nothing(wor
     world.records.next_problem = FULL
     with pytest.raises(Unavailable, match=FULL):
         await (world.pod("other") if verb == "run" else world.created(pod))
-    assert (list(world.handler.pods), world.handler.containers) == ([pod], {})
+    assert (list(world.handler.host.pods), world.handler.host.containers) == ([pod], {})
     assert len(list(world.node.sandboxes.list())) == 1
     world.records.heals()
     assert (list(world.records.sandboxes), world.records.containers) == ([pod], {})
@@ -88,7 +88,7 @@ async def test_stop_kill_exit_remove_exec_and_lists_go_on_and_are_recorded_when_
     async with bounded():
         await world.node.containers.exec_sync(stopped, ExecCommand(("true",)))
         await world.node.containers.stop(stopped, 0)
-        world.handler.finish(ended, 4)
+        world.handler.host.finish(ended, 4)
         await until(lambda: world.node.containers.get(ended).exit_code == 4)
         await world.node.containers.remove(stopped)
         await world.node.sandboxes.stop(pod)
@@ -120,7 +120,7 @@ async def test_a_start_on_record_in_memory_only_is_found_to_run_and_never_runs_t
     assert world.node.containers.get(container).state is ContainerState.RUNNING
     await world.node.containers.start(container)
     assert await world.created(pod) == container
-    assert len(world.handler.containers) == 1
+    assert len(world.handler.host.containers) == 1
 
 
 async def test_what_a_killed_daemon_removed_without_a_record_can_be_removed_again(world: World) -> None:
@@ -144,7 +144,7 @@ async def test_a_daemon_that_starts_on_a_broken_disk_shows_what_there_is_and_let
     assert world.node.containers.get(container).state is ContainerState.RUNNING
     assert not (await world.node.status()).runtime.ready
     await world.node.sandboxes.remove(pod)
-    assert (world.handler.pods, world.handler.containers) == ({}, {})
+    assert (world.handler.host.pods, world.handler.host.containers) == ({}, {})
 
 
 async def test_an_image_goes_from_a_disk_that_takes_no_row_and_so_do_its_layers(world: World) -> None:

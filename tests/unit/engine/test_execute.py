@@ -170,7 +170,7 @@ async def test_a_stop_under_way_when_the_daemon_ends_still_sees_the_exit(world: 
         await hold.reached.wait()
         closing = asyncio.ensure_future(world.node.close(5.0))
         hold.release.set()
-        world.handler.finish(container, 0)
+        world.handler.host.finish(container, 0)
         await stopping
         await closing
     assert world.records.containers[container].exit_code == 0

@@ -19,7 +19,7 @@ async def test_a_watch_for_exits_that_fails_begins_again(
 ) -> None:
     container = await world.running(await world.pod())
     await world.restarted(start=False)
-    watch, tries = world.handler.exits, 0
+    watch, tries = world.handler.containers.exits, 0
 
     async def stream() -> AsyncIterator[Exit]:
         nonlocal tries
@@ -30,9 +30,9 @@ async def test_a_watch_for_exits_that_fails_begins_again(
             yield one
 
     monkeypatch.setattr(exits, "RETRY_AFTER", 0.0)
-    monkeypatch.setattr(world.handler, "exits", stream)
+    monkeypatch.setattr(world.handler.containers, "exits", stream)
     await world.start()
-    world.handler.finish(container, 3)
+    world.handler.host.finish(container, 3)
     await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
     assert world.node.containers.get(container).exit_code == 3
 
@@ -41,7 +41,7 @@ async def test_an_exit_of_what_was_abandoned_leaves_the_reason_that_a_person_gav
     container = await world.running(await world.pod())
     world.handler.failpoints.set("delete=error(busy)", subject=container)
     world.node.abandon(container, "its disk is gone")
-    world.handler.finish(container, 3)
+    world.handler.host.finish(container, 3)
     await until(lambda: world.node.containers.get(container).state is ContainerState.EXITED)
     row = world.node.containers.get(container)
     assert (row.exit_code, row.reason, row.message) == (3, ABANDONED, f"{ABANDONED}: its disk is gone")

@@ -119,7 +119,7 @@ async def test_the_next_attempt_ends_the_create_that_its_kubelet_gave_up(world: 
         hold.release.set()
         container = await world.node.containers.create(pod, replace(kubelet_try(2), attempt=1))
         await until(lambda: set(world.records.containers) == {container})
-    assert set(world.handler.containers) == {container}
+    assert set(world.handler.host.containers) == {container}
 
 
 async def test_the_next_attempt_removes_what_was_made_for_a_caller_that_had_gone(world: World) -> None:
@@ -135,7 +135,7 @@ async def test_the_next_attempt_removes_what_was_made_for_a_caller_that_had_gone
         second = await world.node.containers.create(pod, replace(kubelet_try(2), attempt=1))
         await until(lambda: set(world.records.containers) == {second})
         third = await world.node.containers.create(pod, replace(kubelet_try(3), attempt=2))
-    assert set(world.handler.containers) == {second, third}, "the second's caller knows its id"
+    assert set(world.handler.host.containers) == {second, third}, "the second's caller knows its id"
 
 
 async def test_the_next_attempt_leaves_a_create_alone_that_somebody_waits_for(world: World) -> None:

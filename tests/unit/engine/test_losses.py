@@ -17,7 +17,7 @@ async def test_a_pod_that_is_lost_is_not_ready_at_once_and_subscribers_are_told(
     pod, other = await world.pod("lost"), await world.pod("whole")
     container = await world.running(pod)
     subscription = world.node.events.subscribe()
-    world.handler.lose(pod)
+    world.handler.host.lose(pod)
     (event,) = await next_events(subscription, 1)
     assert (event.type, event.container_id) == (EventType.STOPPED, pod)
     record = world.node.sandboxes.get(pod)
@@ -33,7 +33,7 @@ async def test_a_pod_that_is_stopped_or_removed_is_not_lost(world: World) -> Non
     await world.node.sandboxes.stop(stopped)
     await world.node.sandboxes.remove(removed)
     witness = await world.pod("witness")
-    world.handler.lose(witness)
+    world.handler.host.lose(witness)
     await until(lambda: world.node.sandboxes.get(witness).reason == LOST)
     assert world.node.sandboxes.get(stopped).reason == ""
 
@@ -42,7 +42,7 @@ async def test_a_pod_that_is_stopped_or_removed_is_not_lost(world: World) -> Non
 async def test_a_watch_that_fails_begins_again(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    alive, looks = world.handler.pod_alive, 0
+    alive, looks = world.handler.pods.alive, 0
 
     async def pod_alive(record: SandboxRecord) -> bool:
         nonlocal looks
@@ -53,6 +53,6 @@ async def test_a_watch_that_fails_begins_again(
 
     monkeypatch.setattr(losses, "RETRY_AFTER", 0.0)
     pod = await world.pod()
-    monkeypatch.setattr(world.handler, "pod_alive", pod_alive)
-    world.handler.lose(pod)
+    monkeypatch.setattr(world.handler.pods, "alive", pod_alive)
+    world.handler.host.lose(pod)
     await until(lambda: world.node.sandboxes.get(pod).reason == LOST)

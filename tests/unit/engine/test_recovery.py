@@ -16,7 +16,7 @@ from crib.model.container import ContainerRecord, ContainerState, ExecCommand
 from crib.model.errors import Broken, CribError
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.sandbox import NetworkAttachment, SandboxState
-from crib.ports.handler import Observation
+from crib.ports.containers import Observation
 from tests.fakes.handler import FakeHandler
 from tests.fakes.images import digest_of
 from tests.fakes.world import IMAGE, World, bounded, pod_config, turns, until
@@ -39,14 +39,14 @@ async def test_what_runs_goes_on_and_its_exit_is_seen_after_a_restart(world: Wor
     assert {key: world.node.containers.get(key) for key in before} == before
     assert world.node.sandboxes.get(pod).state is SandboxState.READY
     assert world.node.images.status(IMAGE) is not None
-    world.handler.finish(running, 4)
+    world.handler.host.finish(running, 4)
     await until(lambda: world.node.containers.get(running).exit_code == 4)
 
 
 async def test_an_exit_while_the_daemon_was_away_is_recorded_with_its_code_and_time(world: World) -> None:
     container = await world.running(await world.pod())
     await world.node.keeper.close(0.0)
-    told = world.handler.finish(container, 9)
+    told = world.handler.host.finish(container, 9)
     await world.restarted()
     record = world.node.containers.get(container)
     assert (record.state, record.exit_code, record.finished_at) == ("exited", 9, told.at)
@@ -54,7 +54,7 @@ async def test_an_exit_while_the_daemon_was_away_is_recorded_with_its_code_and_t
 
 async def test_a_container_that_vanished_is_marked_lost(world: World) -> None:
     container = await world.running(await world.pod())
-    world.handler.vanish(container)
+    world.handler.host.vanish(container)
     await world.restarted()
     record = world.node.containers.get(container)
     assert (record.state, record.exit_code, record.reason) == ("exited", 255, "Unknown")
@@ -65,7 +65,7 @@ async def test_a_container_whose_exit_file_is_about_to_come_is_kept_until_then(w
     world.inside(container).status = "stopped"
     await world.restarted()
     assert world.node.containers.get(container).state is ContainerState.RUNNING
-    world.handler.finish(container, 5)
+    world.handler.host.finish(container, 5)
     await until(lambda: world.node.containers.get(container).exit_code == 5)
 
 
@@ -109,7 +109,7 @@ async def test_an_exit_is_never_before_the_start(world: World) -> None:
     starting = asyncio.ensure_future(world.node.containers.start(container))
     async with bounded():
         await hold.reached.wait()
-        world.handler.finish(container, 0)
+        world.handler.host.finish(container, 0)
         world.clock.advance(seconds=5)
         hold.release.set()
         await starting
@@ -124,7 +124,7 @@ async def test_a_half_made_container_is_torn_down(world: World, state: Container
     reset_state(world, container, state)
     await world.restarted()
     assert container not in world.records.containers
-    assert container not in world.handler.containers
+    assert container not in world.handler.host.containers
 
 
 @pytest.mark.parametrize("state", [SandboxState.CREATING, SandboxState.REMOVING])
@@ -136,7 +136,21 @@ async def test_a_half_made_sandbox_is_torn_down_with_the_containers_that_run_in_
     reset_pod(world, pod, state)
     await world.restarted()
     assert (world.records.sandboxes, world.records.containers) == ({}, {})
-    assert (world.handler.pods, world.handler.containers, world.networks.held) == ({}, {}, {})
+    assert (world.handler.host.pods, world.handler.host.containers, world.networks.held) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("point", ["prepare_pod", "attach", "start_pod"])
+async def test_a_pod_whose_run_the_end_of_the_daemon_cut_off_is_torn_down(world: World, point: str) -> None:
+    hold = (world.networks if point == "attach" else world.handler).failpoints.hold(point)
+    world.networks.failpoints.hold("detach")
+    running = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+        await world.node.keeper.close(0.0)  # the teardown hangs too: as if killed
+    assert [row.state for row in world.records.sandboxes.values()] == [SandboxState.CREATING]
+    await world.restarted()
+    assert (world.records.sandboxes, world.handler.host.pods, world.networks.held) == ({}, {}, {})
+    running.cancel()
 
 
 async def test_a_stopped_sandbox_whose_remove_was_cut_off_is_removed(world: World) -> None:
@@ -145,7 +159,7 @@ async def test_a_stopped_sandbox_whose_remove_was_cut_off_is_removed(world: Worl
     assert world.node.sandboxes.get(pod).released
     reset_pod(world, pod, SandboxState.REMOVING)
     await world.restarted()
-    assert (world.records.sandboxes, world.handler.pods) == ({}, {})
+    assert (world.records.sandboxes, world.handler.host.pods) == ({}, {})
 
 
 async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_its_containers_go_on(
@@ -154,7 +168,7 @@ async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_its_containe
     """Those with a pid namespace of their own need no other. A stop then releases it as any pod."""
     pod = await world.pod()
     container = await world.running(pod)
-    world.handler.pods[pod].alive = False
+    world.handler.host.pods[pod].alive = False
     for _daemon in range(2):
         await world.restarted()
         record = world.node.sandboxes.get(pod)
@@ -171,7 +185,7 @@ async def test_a_sandbox_whose_namespaces_are_gone_is_not_ready_and_its_containe
 async def test_a_stop_of_a_lost_sandbox_that_was_interrupted_is_finished(world: World) -> None:
     pod = await world.pod()
     await world.running(pod)
-    world.handler.lose(pod)
+    world.handler.host.lose(pod)
     await until(lambda: world.node.sandboxes.get(pod).reason == LOST)
     world.handler.failpoints.set("stop_pod=1*error(busy)")
     with pytest.raises(Broken, match="busy"):
@@ -182,7 +196,7 @@ async def test_a_stop_of_a_lost_sandbox_that_was_interrupted_is_finished(world: 
 
 async def test_a_sandbox_that_was_lost_before_a_reboot_is_released(world: World) -> None:
     pod = await world.pod()
-    world.handler.lose(pod)
+    world.handler.host.lose(pod)
     await until(lambda: world.node.sandboxes.get(pod).reason == LOST)
     await world.restarted(boot_id="boot-2")
     assert world.node.sandboxes.get(pod).released
@@ -223,7 +237,7 @@ async def test_a_look_whose_own_time_is_over_is_told_in_its_own_words(
 
     container = await world.running(await world.pod())
     await world.restarted(start=False)
-    monkeypatch.setattr(world.handler, "observe", observe)
+    monkeypatch.setattr(world.handler.containers, "observe", observe)
     await world.start()
     assert world.node.containers.get(container).message == "looking at it takes more than 2 s"
 
@@ -233,7 +247,7 @@ async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
 ) -> None:
     pod = await world.pod()
     stuck, other = await world.running(pod, "stuck"), await world.running(pod, "other")
-    world.handler.finish(other, 3)
+    world.handler.host.finish(other, 3)
     await world.restarted(start=False)
     hold = world.handler.failpoints.hold("observe", subject=stuck)
     starting = asyncio.ensure_future(world.node.start())
@@ -247,7 +261,7 @@ async def test_one_container_that_hangs_becomes_unknown_and_the_rest_go_on(
     assert (record.state, record.reason) == (ContainerState.UNKNOWN, "RecoveryError")
     assert "took more than" in record.message
     assert world.node.containers.get(other).exit_code == 3
-    world.handler.finish(stuck, 6)
+    world.handler.host.finish(stuck, 6)
     await until(lambda: world.node.containers.get(stuck).exit_code == 6)
 
 
@@ -266,7 +280,7 @@ async def test_a_container_whose_look_no_cancellation_ends_is_unknown_at_the_bou
                 await goes_on.wait()
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(world.handler, "observe", unstoppable)
+    monkeypatch.setattr(world.handler.containers, "observe", unstoppable)
     starting = asyncio.ensure_future(world.node.start())
     try:
         async with bounded():
@@ -291,7 +305,7 @@ async def test_twenty_containers_that_hang_delay_neither_the_start_nor_what_is_s
     other = await world.pod("other")
     ended = await world.running(other, "ended")
     await world.node.keeper.close(0.0)
-    world.handler.finish(ended, 3)
+    world.handler.host.finish(ended, 3)
     await world.restarted(start=False)
     holds = [world.handler.failpoints.hold("observe", subject=container) for container in stuck]
     starting = asyncio.ensure_future(world.node.start())
@@ -368,7 +382,7 @@ async def test_what_is_made_behind_the_gate_is_not_swept(world: World) -> None:
         await world.node.settled()
     assert world.handler.swept == []
     assert world.node.containers.get(container).state is ContainerState.RUNNING
-    assert container in world.handler.containers
+    assert container in world.handler.host.containers
 
 
 async def test_one_container_that_cannot_be_observed_becomes_unknown_and_can_be_removed(world: World) -> None:
@@ -442,7 +456,7 @@ async def test_a_container_without_its_sandbox_is_torn_down(world: World) -> Non
     del world.records.sandboxes[pod]
     await world.restarted()
     assert world.records.containers == {}
-    assert world.handler.containers == {}
+    assert world.handler.host.containers == {}
 
 
 async def test_what_belongs_to_no_record_is_swept(world: World) -> None:
@@ -513,7 +527,7 @@ async def test_a_verb_that_the_end_of_the_daemon_cut_off_is_cleared_by_the_next(
         await hold.reached.wait()
         await world.node.keeper.close(0.0)  # the teardown hangs too: as if killed
     await world.restarted()
-    assert (world.records.containers, world.handler.containers) == ({}, {})
+    assert (world.records.containers, world.handler.host.containers) == ({}, {})
     creating.cancel()
 
 
@@ -521,7 +535,7 @@ async def test_the_network_of_a_pod_that_lives_is_resumed_before_the_first_verb(
     pod, stopped, dead = await world.pod(), await world.pod("stopped"), await world.pod("dead")
     await world.node.sandboxes.run(pod_config("host", host_network=True), "")
     await world.node.sandboxes.stop(stopped)
-    world.handler.pods[dead].alive = False
+    world.handler.host.pods[dead].alive = False
     await world.restarted()
     calls = world.networks.failpoints.calls
     assert [subject for name, subject in calls if name == "resume"] == [pod]
@@ -570,7 +584,7 @@ async def test_a_handler_that_cannot_sweep_keeps_no_other_from_it(world: World) 
     core.sandboxes.remove(record)
     with pytest.raises(Broken, match="busy"):
         await sweep(core)
-    assert world.handler.pods == {}
+    assert world.handler.host.pods == {}
 
 
 async def test_a_sweep_of_networks_that_hangs_does_not_hold_up_the_start_and_goes_on(

@@ -60,7 +60,7 @@ async def test_a_log_that_cannot_be_rotated_holds_up_no_other_and_has_a_pause(
 async def test_a_bug_at_one_log_holds_up_no_other(
     world: World, rotate: RotateLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rotate_log = world.handler.rotate_log
+    rotate_log = world.handler.logs.rotate
 
     async def broken(record: ContainerRecord, size_max: int, files: int) -> bool:
         if record.config.name == "one":
@@ -69,7 +69,7 @@ async def test_a_bug_at_one_log_holds_up_no_other(
 
     pod = await world.pod()
     one, two = await logging(world, pod, "one", 1 << 20), await logging(world, pod, "two", 1 << 20)
-    monkeypatch.setattr(world.handler, "rotate_log", broken)
+    monkeypatch.setattr(world.handler.logs, "rotate", broken)
     async with bounded():
         await rotate.round()
     assert [world.inside(key).reopened for key in (one, two)] == [0, 1]

@@ -17,8 +17,8 @@ from tests.fakes.world import World, bounded, next_events, pod_config, turns
 
 async def test_a_run_records_its_intent_acts_and_records_the_result(world: World) -> None:
     pod = await world.pod()
-    assert world.records.written == [(pod, "creating"), (pod, "creating"), (pod, "ready")]
-    assert world.handler.failpoints.calls[-1] == ("prepare_pod", pod)
+    assert world.records.written == [(pod, "creating"), (pod, "ready")]
+    assert world.handler.failpoints.calls[-2:] == [("prepare_pod", pod), ("start_pod", pod)]
     record = world.node.sandboxes.get(pod)
     assert record.state is SandboxState.READY
     assert record.network is not None
@@ -126,14 +126,25 @@ async def test_a_pod_on_the_host_network_is_not_attached_nor_detached(world: Wor
     assert {"attach", "detach"}.isdisjoint(world.networks.failpoints.names())
 
 
-@pytest.mark.parametrize("point", ["prepare_pod", "attach"])
+async def test_a_pod_is_started_when_it_is_prepared_and_its_network_is_there(world: World) -> None:
+    hold, handler = world.networks.failpoints.hold("attach"), world.handler.failpoints
+    running = asyncio.ensure_future(world.pod())
+    async with bounded():
+        await hold.reached.wait()
+        assert (handler.count("prepare_pod"), handler.count("start_pod")) == (1, 0)
+        hold.release.set()
+        await running
+    assert (handler.count("prepare_pod"), handler.count("start_pod")) == (1, 1)
+
+
+@pytest.mark.parametrize("point", ["prepare_pod", "attach", "start_pod"])
 async def test_a_failed_step_leaves_no_row_namespace_nor_address(world: World, point: str) -> None:
-    fake = world.handler if point == "prepare_pod" else world.networks
+    fake = world.networks if point == "attach" else world.handler
     fake.failpoints.set(f"{point}=1*error(no address)")
     with pytest.raises(Broken, match="no address"):
         await world.pod()
     assert world.records.sandboxes == {}
-    assert world.handler.pods == {}
+    assert world.handler.host.pods == {}
     assert world.networks.held == {}
     assert await world.pod() in world.records.sandboxes
 
@@ -142,7 +153,7 @@ async def test_a_bug_in_a_step_is_torn_down_as_any_failure(world: World) -> None
     world.networks.failpoints.set("attach=1*bug(oops)")
     with pytest.raises(RuntimeError, match="oops"):
         await world.pod()
-    assert (world.records.sandboxes, world.handler.pods, world.networks.held) == ({}, {}, {})
+    assert (world.records.sandboxes, world.handler.host.pods, world.networks.held) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("point", ["detach", "stop_pod", "remove_pod"])
@@ -161,7 +172,7 @@ async def test_a_teardown_that_fails_keeps_the_row_not_ready_and_the_retry_start
     again = await world.pod()
     assert again != row.id
     assert set(world.records.sandboxes) == {again}
-    assert set(world.handler.pods) == {again}
+    assert set(world.handler.host.pods) == {again}
     assert set(world.networks.held) == {again}
 
 
@@ -274,7 +285,7 @@ async def test_a_run_that_the_stopping_daemon_ends_is_torn_down_and_its_caller_t
     await world.close()
     with pytest.raises(Unavailable, match="ended before it was done"):
         await first
-    assert (world.records.sandboxes, world.handler.pods) == ({}, {})
+    assert (world.records.sandboxes, world.handler.host.pods) == ({}, {})
 
 
 async def test_a_sysctl_of_the_host_is_refused_and_leaves_nothing(world: World) -> None:

@@ -21,7 +21,7 @@ async def test_the_first_reading_has_no_rate_and_the_second_has(world: World) ->
     _, usage = await world.node.stats.container(container)
     assert rate(usage) is None
     world.clock.advance(10)
-    world.handler.cpu_usage[container] = 5 * CORE
+    world.handler.statistics.cpu[container] = 5 * CORE
     record, usage = await world.node.stats.container(container)
     assert record.id == container
     assert rate(usage) == pytest.approx(CORE // 2, rel=0.001)
@@ -31,21 +31,21 @@ async def test_readings_close_together_give_the_previous_rate(world: World) -> N
     container = await world.running(await world.pod())
     await world.node.stats.container(container)
     world.clock.advance(1)
-    world.handler.cpu_usage[container] = CORE
+    world.handler.statistics.cpu[container] = CORE
     _, usage = await world.node.stats.container(container)
     known = rate(usage)
     world.clock.advance(0.01)
-    world.handler.cpu_usage[container] = 50 * CORE
+    world.handler.statistics.cpu[container] = 50 * CORE
     _, usage = await world.node.stats.container(container)
     assert rate(usage) == known
 
 
 async def test_a_counter_that_went_back_gives_no_negative_rate(world: World) -> None:
     container = await world.running(await world.pod())
-    world.handler.cpu_usage[container] = 9 * CORE
+    world.handler.statistics.cpu[container] = 9 * CORE
     await world.node.stats.container(container)
     world.clock.advance(1)
-    world.handler.cpu_usage[container] = 0
+    world.handler.statistics.cpu[container] = 0
     _, usage = await world.node.stats.container(container)
     assert rate(usage) is None
 

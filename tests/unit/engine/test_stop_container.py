@@ -75,7 +75,7 @@ async def test_a_cancelled_caller_does_not_end_the_stop(world: World) -> None:
     await until(lambda: bool(world.inside(container).signals))
     first.cancel()
     await turns()
-    world.handler.finish(container, 0)
+    world.handler.host.finish(container, 0)
     await exited(world, container)
     assert world.node.containers.get(container).reason == "Completed"
 
@@ -117,7 +117,7 @@ async def test_a_killed_container_whose_exit_nobody_tells_is_looked_at_and_recor
 ) -> None:
     monkeypatch.setattr("crib.engine.containers.stop.KILL_BOUND", 0.0)
     container = await world.running(await world.pod())
-    world.handler.vanish(container)
+    world.handler.host.vanish(container)
     async with bounded():
         await world.node.containers.stop(container, 0)
     record = world.node.containers.get(container)
@@ -167,8 +167,8 @@ async def test_an_exit_is_recorded_with_code_time_and_reason(
 async def test_a_second_exit_is_ignored(world: World) -> None:
     container = await world.running(await world.pod())
     subscription = world.node.events.subscribe()
-    first = world.handler.finish(container, 3)
-    world.handler.finish(container, 99)
+    first = world.handler.host.finish(container, 3)
+    world.handler.host.finish(container, 99)
     await exited(world, container)
     await turns()
     record = world.node.containers.get(container)
@@ -182,9 +182,9 @@ async def test_an_exit_of_what_is_not_known_is_ignored_and_the_watch_goes_on(wor
     container = await world.running(await world.pod())
     await record_exit(world.node._core, Exit(ContainerId(UNKNOWN), 1, 1))
     other = await world.pod("other")
-    world.handler.finish(container, 3)
+    world.handler.host.finish(container, 3)
     second = await world.running(other)
-    world.handler.finish(second, 4)
+    world.handler.host.finish(second, 4)
     await exited(world, second)
 
 
@@ -195,8 +195,8 @@ async def test_an_exit_during_the_create_is_left_to_the_create(world: World) -> 
     creating = asyncio.ensure_future(world.created(pod))
     async with bounded():
         await hold.reached.wait()
-        (container,) = world.handler.containers
-        world.handler.finish(container, 1)
+        (container,) = world.handler.host.containers
+        world.handler.host.finish(container, 1)
         await turns()
         hold.release.set()
         assert await creating == container
@@ -208,7 +208,7 @@ async def test_remove_kills_what_runs_and_takes_every_trace(world: World) -> Non
     subscription = world.node.events.subscribe()
     async with bounded():
         await world.node.containers.remove(container)
-    assert (world.records.containers, world.handler.containers) == ({}, {})
+    assert (world.records.containers, world.handler.host.containers) == ({}, {})
     with pytest.raises(NotFound):
         world.node.containers.get(container)
     assert [event.type for event in await next_events(subscription, 2)] == [

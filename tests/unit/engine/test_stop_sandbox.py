@@ -23,7 +23,7 @@ async def test_stop_kills_the_containers_gives_back_the_network_and_keeps_the_ro
     assert world.node.containers.get(container).state is ContainerState.EXITED
     assert world.node.containers.get(container).exit_code == 137
     assert world.networks.held == {}
-    assert not world.handler.pods[pod].alive
+    assert not world.handler.host.pods[pod].alive
     record = world.node.sandboxes.get(pod)
     assert (record.state, record.reason, record.released) == (SandboxState.NOT_READY, "", True)
 
@@ -64,9 +64,9 @@ async def test_a_stop_step_that_fails_is_told_the_rest_is_done_and_the_retry_fin
     assert "plugin gone" in record.reason
     assert world.node.containers.get(container).state is ContainerState.EXITED
     # A plugin may need the namespace when it is called again (CNI specification, DEL).
-    assert world.handler.pods[pod].alive
+    assert world.handler.host.pods[pod].alive
     await world.node.sandboxes.stop(pod)
-    assert not world.handler.pods[pod].alive
+    assert not world.handler.host.pods[pod].alive
     assert world.node.sandboxes.get(pod).released
     assert world.node.sandboxes.get(pod).reason == ""
 
@@ -78,7 +78,7 @@ async def test_a_bug_in_a_stop_step_does_not_keep_the_others_from_their_work(wor
     with pytest.raises(Broken, match="RuntimeError: oops"):
         await world.node.sandboxes.stop(pod)
     assert world.networks.held == {}
-    assert not world.handler.pods[pod].alive
+    assert not world.handler.host.pods[pod].alive
     await world.node.sandboxes.stop(pod)
     assert world.node.containers.get(container).state is ContainerState.EXITED
 
@@ -103,8 +103,8 @@ async def test_remove_takes_every_trace(world: World) -> None:
         await world.node.sandboxes.remove(pod)
     assert world.records.sandboxes == {}
     assert world.records.containers == {}
-    assert world.handler.pods == {}
-    assert world.handler.containers == {}
+    assert world.handler.host.pods == {}
+    assert world.handler.host.containers == {}
     assert world.networks.held == {}
     with pytest.raises(NotFound):
         world.node.sandboxes.get(pod)
@@ -181,7 +181,7 @@ async def test_stop_during_a_create_waits_for_a_whole_container_and_ends_it(worl
         container = await creating
         await stopping
     assert world.node.containers.get(container).state is ContainerState.EXITED
-    assert world.handler.containers[container].status == "stopped"
+    assert world.handler.host.containers[container].status == "stopped"
 
 
 async def test_stop_during_a_create_that_fails_leaves_no_container(world: World) -> None:
@@ -199,7 +199,7 @@ async def test_stop_during_a_create_that_fails_leaves_no_container(world: World)
             await creating
         await stopping
     assert world.records.containers == {}
-    assert world.handler.containers == {}
+    assert world.handler.host.containers == {}
 
 
 async def test_no_container_is_created_in_a_stopped_sandbox(world: World) -> None:

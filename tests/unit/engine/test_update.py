@@ -83,7 +83,7 @@ async def test_a_pods_resources_are_put_in_force_and_kept_beside_its_config(worl
     async with bounded():
         await world.node.sandboxes.update(sandbox, overhead, None)
         await world.node.sandboxes.update(sandbox, None, resources)
-    assert world.handler.pods[sandbox].limits == (overhead, resources)
+    assert world.handler.host.pods[sandbox].limits == (overhead, resources)
     async with bounded():
         await world.restarted()
         record = world.node.sandboxes.get(sandbox)

@@ -139,9 +139,9 @@ async def test_an_offline_wipe_goes_by_what_lies_about_where_the_records_are_los
     world.records.containers.clear()
     dry = await wiped_offline(world, "pods", "network", dry=True)
     assert {f"container {container}", f"sandbox {pod}"} <= {one.name for one in dry}
-    assert world.handler.pods
+    assert world.handler.host.pods
     await wiped_offline(world, "pods", "network")
-    assert (world.handler.pods, world.handler.containers, world.networks.held) == ({}, {}, {})
+    assert (world.handler.host.pods, world.handler.host.containers, world.networks.held) == ({}, {}, {})
     assert world.handler.dismantled
 
 

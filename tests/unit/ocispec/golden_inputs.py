@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crib.model.container import Capabilities, ContainerSecurity, Device, Mount, MountPropagation
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
 from crib.model.image import ImageConfig
 from crib.model.sandbox import (
     IdMapping,
@@ -23,12 +24,10 @@ from crib.model.sandbox import (
     UserNamespace,
 )
 from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
-from crib.ocispec.cdi import ContainerEdits, HostNode
 from crib.ocispec.defaults import node_mounts
 from crib.ocispec.hooks import HookRule
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HostDevice
 from crib.ocispec.origins import origins, whole_document
-from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config, with_security
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ocispec"
@@ -110,15 +109,28 @@ def devices() -> ContainerInputs:
         devices=(Device("/dev/mine", "/dev/null", "r"),), cdi_devices=("vendor.example/gpu=0",)
     )
     edits = ContainerEdits(
+        "CDI vendor.example/gpu=0",
         env=(("GPU", "0"),),
-        devices=(HostNode("/dev/gpu0", "c", 195, 0, "rw"),),
-        mounts=(
-            oci.Mount(destination="/usr/lib/gpu", type="bind", source="/lib/gpu", options=("ro", "bind")),
-        ),
-        hooks=oci.Hooks(create_container=(oci.Hook("/usr/bin/gpu-hook", ("gpu-hook", "link")),)),
+        devices=(AddedDevice("/dev/gpu0", "c", 195, 0, "rw"),),
+        mounts=(AddedMount("/usr/lib/gpu", "/lib/gpu", options=("ro", "bind")),),
+        hooks=(AddedHook("createContainer", "/usr/bin/gpu-hook", ("gpu-hook", "link")),),
         groups=(44,),
     )
-    return replace(asked, devices=(HostDevice("/dev/mine", "c", 1, 3, 0o666, 0, 0, "r"),), edits=edits)
+    return replace(asked, devices=(HostDevice("/dev/mine", "c", 1, 3, 0o666, 0, 0, "r"),), cdi=(edits,))
+
+
+def edits() -> ContainerInputs:
+    """What two plugins change, one of them over the other."""
+    asked = with_config(
+        mounts=(Mount("/data", "/host/data"),), envs=(("A", b"container"), ("B", b"container"))
+    )
+    first = ContainerEdits("plugin 10-first", env=(("A", "first"), ("C", "first")), groups=(44,))
+    second = ContainerEdits(
+        "plugin 20-second",
+        env=(("C", "second"),),
+        mounts=(AddedMount("/data", "/other", options=("rbind", "ro")),),
+    )
+    return replace(asked, mount_sources=("/host/data",), edits=(first, second))
 
 
 def limits() -> ContainerInputs:
@@ -151,10 +163,15 @@ def limits_v2() -> ContainerInputs:
 def handler() -> ContainerInputs:
     """Annotations that are let through, hooks and a base spec of the handler."""
     asked = with_config(annotations={"example.com/a": "container", "run.oci.x": "1", "other": "1"})
-    hook = oci.Hook("/usr/bin/note", ("note",), timeout=5)
+    notes = (
+        AddedHook(stage, "/usr/bin/note", ("note",), timeout=5) for stage in ("createRuntime", "poststop")
+    )
+    never = ContainerEdits(
+        "hook file /etc/hooks/never.json", hooks=(AddedHook("prestart", "/usr/bin/never"),)
+    )
     rules = (
-        HookRule(hook, ("createRuntime", "poststop"), always=True),
-        HookRule(oci.Hook("/usr/bin/never"), ("prestart",), commands=(re.compile("^other$"),)),
+        HookRule(ContainerEdits("hook file /etc/hooks/note.json", hooks=tuple(notes)), always=True),
+        HookRule(never, commands=(re.compile("^other$"),)),
     )
     base = {
         "process": {"rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}], "env": ["BASE=1", "A=base"]},
@@ -244,6 +261,7 @@ CASES = {
     "privileged": privileged,
     "mounts": mounts,
     "devices": devices,
+    "edits": edits,
     "limits": limits,
     "limits-v2": limits_v2,
     "handler": handler,

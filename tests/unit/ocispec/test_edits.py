@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from crib.model.container import Mount
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
 from crib.model.settings import HandlerSettings
 from crib.ocispec.base_spec import usable_part
-from crib.ocispec.cdi import ContainerEdits, HostNode
 from crib.ocispec.container import (
     container_document,
     container_spec,
@@ -27,13 +27,14 @@ from tests.unit.ocispec.inputs_for_tests import inputs, with_config, with_securi
 
 def test_edits_are_put_into_the_parts_that_they_concern() -> None:
     edits = ContainerEdits(
+        "a driver",
         env=(("A", "cdi"), ("GPU", "0")),
-        devices=(HostNode("/dev/gpu0", "c", 195, 0, "rw", mode=0o660, gid=44),),
-        mounts=(oci.Mount("/usr/lib/gpu", "bind", "/opt/gpu", ("ro", "bind")),),
-        hooks=oci.Hooks(create_container=(oci.Hook("/bin/hook", ("hook", "x")),)),
+        devices=(AddedDevice("/dev/gpu0", "c", 195, 0, "rw", mode=0o660, gid=44),),
+        mounts=(AddedMount("/usr/lib/gpu", "/opt/gpu", options=("ro", "bind")),),
+        hooks=(AddedHook("createContainer", "/bin/hook", ("hook", "x")),),
         groups=(44, 44),
     )
-    spec = container_spec(replace(with_security(run_as_user=1000), edits=edits))
+    spec = container_spec(replace(with_security(run_as_user=1000), edits=(edits,)))
     assert "A=cdi" in spec.process.env
     assert spec.process.env[-1] == "GPU=0"
     assert spec.process.user.additional_gids[-1] == 44
@@ -49,16 +50,17 @@ def test_edits_are_put_into_the_parts_that_they_concern() -> None:
 def test_an_edits_mount_takes_the_place_of_its_namesake_and_parents_come_first() -> None:
     made = with_config(mounts=(Mount("/data/in", "/host/in"),))
     mounts = (
-        oci.Mount("/data", "bind", "/cdi", ("rbind",)),
-        oci.Mount("/data/in", "bind", "/new", ("rbind",)),
+        AddedMount("/data", "/cdi", options=("rbind",)),
+        AddedMount("/data/in", "/new", options=("rbind",)),
     )
-    spec = container_spec(replace(made, edits=ContainerEdits(mounts=mounts)))
+    spec = container_spec(replace(made, edits=(ContainerEdits("a driver", mounts=mounts),)))
     found = [(m.destination, m.source) for m in spec.mounts if m.destination.startswith("/data")]
     assert found == [("/data", "/cdi"), ("/data/in", "/new")]
 
 
 def rule(stage: str = "prestart", **conditions: object) -> HookRule:
-    return HookRule(oci.Hook("/bin/hook"), (stage,), **conditions)  # type: ignore[arg-type]
+    edits = ContainerEdits("hook file 10.json", hooks=(AddedHook(stage, "/bin/hook"),))
+    return HookRule(edits, **conditions)  # type: ignore[arg-type]
 
 
 NAME = re.compile("^io.kubernetes.cri.container-name$")
@@ -84,17 +86,39 @@ def test_a_hook_is_added_when_all_conditions_hold(conditions: dict[str, object],
     assert (spec.hooks is not None and len(spec.hooks.prestart) == 1) is met
 
 
-def test_hooks_of_rules_come_after_those_of_devices_and_bind_mounts_are_seen() -> None:
-    edits = ContainerEdits(hooks=oci.Hooks(poststop=(oci.Hook("/bin/cdi"),)))
+def stop_hook(origin: str, path: str) -> ContainerEdits:
+    return ContainerEdits(origin, env=(("LAST", origin),), hooks=(AddedHook("poststop", path),))
+
+
+def test_devices_hook_files_and_the_requests_edits_come_over_the_authors_in_this_order() -> None:
+    base, _ = usable_part({"hooks": {"poststop": [{"path": "/bin/base"}]}, "process": {"env": ["LAST=base"]}})
     made = replace(
-        with_config(mounts=(Mount("/m", "/tmp"),)),
-        edits=edits,
-        hook_rules=(rule("poststop", has_bind_mounts=True),),
+        with_config(mounts=(Mount("/m", "/tmp"),), envs=(("LAST", b"request"),)),
+        cdi=(stop_hook("CDI 1", "/bin/cdi-1"), stop_hook("CDI 2", "/bin/cdi-2")),
+        hook_rules=(
+            HookRule(stop_hook("hook file 10.json", "/bin/file"), has_bind_mounts=True),
+            HookRule(stop_hook("hook file 20.json", "/bin/none"), has_bind_mounts=False),
+        ),
+        edits=(stop_hook("plugin 1", "/bin/plugin-1"), stop_hook("plugin 2", "/bin/plugin-2")),
+        base_spec=base,
     )
     spec = container_spec(made)
-    assert spec.hooks is not None
-    assert [hook.path for hook in spec.hooks.poststop] == ["/bin/cdi", "/bin/hook"]
+    document = json.loads(container_document(made, spec))
+    added = ["/bin/cdi-1", "/bin/cdi-2", "/bin/file", "/bin/plugin-1", "/bin/plugin-2"]
+    assert [hook["path"] for hook in document["hooks"]["poststop"]] == ["/bin/base", *added]
+    layers = (made, *(replace(made, edits=made.edits[:left]) for left in (1, 0)))
+    layers = (*layers, replace(layers[-1], hook_rules=()))
+    layers = (*layers, *(replace(layers[-1], cdi=made.cdi[:left]) for left in (1, 0)))
+    last = [entry for one in layers for entry in container_spec(one).process.env if entry.startswith("LAST=")]
+    assert [entry.partition("=")[2] for entry in last] == [
+        *("plugin 2", "plugin 1", "hook file 10.json", "CDI 2", "CDI 1", "request")
+    ]
     assert runs_hooks_at_delete(made, spec)
+
+
+def test_poststop_hooks_of_whoever_make_the_delete_run_them() -> None:
+    made = replace(inputs(), edits=(stop_hook("plugin", "/bin/x"),))
+    assert runs_hooks_at_delete(made, container_spec(made))
     assert not runs_hooks_at_delete(inputs(), container_spec(inputs()))
     base, _ = usable_part({"hooks": {"poststop": [{"path": "/bin/x"}]}})
     assert runs_hooks_at_delete(replace(inputs(), base_spec=base), container_spec(inputs()))

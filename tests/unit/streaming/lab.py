@@ -182,7 +182,7 @@ class Lab:
             keeper=self.keeper,
             container=self._container,
             sandbox=lambda text: self.pod,
-            caretaker=lambda record: self,
+            caretaker=lambda record: SimpleNamespace(streams=self),
             containers_of=lambda text: (self.box,),
         )
         self.streams = Streams(cast(Core, core))

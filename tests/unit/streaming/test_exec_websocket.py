@@ -9,6 +9,7 @@ from wsproto import events
 
 from crib.model.errors import Broken
 from crib.model.streams import TerminalSize
+from crib.streaming.link import UNREAD_BYTES
 from crib.wire import channel_messages as messages
 from crib.wire.channel_messages import ChannelProtocol
 from crib.wire.remotecommand import (
@@ -135,6 +136,19 @@ async def test_a_terminal_is_resized_and_nonsense_does_no_harm(lab: Lab) -> None
     await client.message(bytes([255, STDIN]))
     await client.to_end()
     assert decode_outcome(client.channel(ERROR), has_status=True) == Exited(0)
+    client.close()
+
+
+async def test_what_a_client_sends_on_channels_that_are_ours_holds_nothing_up(lab: Lab) -> None:
+    lab.script = cat
+    url = lab.exec_url("cat", stdin=True, stdout=True, stderr=True)
+    client = await WsClient.connect(url, [V5])
+    for channel in (STDOUT, STDERR, ERROR):
+        await client.message(bytes([channel]) + bytes(UNREAD_BYTES))
+    await client.message(bytes([STDIN]) + b"heard")
+    await client.message(bytes([255, STDIN]))
+    await client.to_end()
+    assert client.channel(STDOUT) == b"heard"
     client.close()
 
 

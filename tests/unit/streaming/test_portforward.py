@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crib.model.streams import PodAddress
+from crib.streaming.link import UNREAD_BYTES
 from crib.wire import portforward as wire
 from tests.unit.streaming.clients import Refused, WsClient
 from tests.unit.streaming.forwards import spdy, tunnel
@@ -289,6 +290,14 @@ async def test_each_port_of_a_websocket_has_two_channels_that_begin_with_it(lab:
     await client.message(b"\x0anor this")
     client.close()
     await until(lambda: all(target.aborted.is_set() for target in lab.targets))
+
+
+async def test_what_a_client_sends_on_error_channels_holds_no_connection_up(lab: Lab) -> None:
+    client = await WsClient.connect(lab.forward_url(80), ["v4.channel.k8s.io"])
+    await client.message(b"\1" + bytes(UNREAD_BYTES))
+    await client.message(b"\0heard")
+    await client.until(lambda: client.channel(0)[2:] == b"heard")
+    client.close()
 
 
 async def test_a_websocket_takes_its_ports_from_the_call_when_it_names_none(lab: Lab) -> None:

@@ -35,11 +35,14 @@ async def test_a_read_joins_pieces_up_to_its_bound_and_never_cuts_one() -> None:
     inbox = Inbox()
     for size in (READ_BYTES - LARGE, LARGE, LARGE, 2 * READ_BYTES):
         inbox.feed(bytes(size))
-    assert [len(await inbox.read()) for _ in range(3)] == [READ_BYTES, LARGE, 2 * READ_BYTES]
+    inbox.end()
+    assert [len(await inbox.read()) for _ in range(4)] == [READ_BYTES, LARGE, 2 * READ_BYTES, 0]
+    apart = Inbox()
     for size in (LARGE, LARGE):
-        inbox.feed(bytes(size))
-    assert [len(await inbox.read(0)) for _ in range(2)] == [LARGE, LARGE]
-    assert inbox.size == 0
+        apart.feed(bytes(size))
+    apart.end()
+    assert [len(await apart.read(0)) for _ in range(3)] == [LARGE, LARGE, 0]
+    assert (inbox.size, apart.size) == (0, 0)
 
 
 async def test_what_is_pushed_back_comes_first_even_behind_the_end() -> None:

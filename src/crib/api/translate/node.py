@@ -140,7 +140,10 @@ def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]
         cgroup_version=2 if status.host.cgroup_layout == "v2" else 1,
         handlers=[
             pb.Handler(
-                name=name, kind="oci", program=facts.program, default_handler=name == status.default_handler
+                name=name,
+                kind=facts.kind,
+                program=facts.program,
+                default_handler=name == status.default_handler,
             )
             for name, facts in status.handlers.items()
         ],

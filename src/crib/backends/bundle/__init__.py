@@ -1,1 +1,9 @@
-"""What a container is made from on this host, with the name of no program in it."""
+"""What a container is made from on this host, with the name of no runtime in it.
+
+* `rootfs`: its root, image layers under a writable one. `volumes`: images and VOLUMEs of images as volumes.
+* `host_resources`: paths, devices and profiles that it takes from the host.
+* `cdi`, `hook_files` and `base_specs`: what the administrator has put there for it, found by `spec_files`.
+* `mount_targets`: where each mount comes to lie, and where none may.
+* `id_maps`: files with the ids of a user namespace. `labels`: AppArmor and SELinux.
+* `bundles`: its bundle's directory, and the note from which it can be torn down.
+"""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from crib.backends.failures import failure
 from crib.model.errors import Broken
 from crib.ocispec.base_spec import usable_part
 
@@ -23,7 +24,7 @@ def read_base_spec(path: str, handler: str) -> Mapping[str, Any]:
             data = file.read(_LIMIT + 1)
         base, dropped = usable_part(_decoded(data))
     except OSError as error:
-        raise Broken(f"handler {handler}: base_spec {path}: {error.strerror}") from error
+        raise failure(f"handler {handler}: base_spec {path}", error) from error
     except (ValueError, RecursionError) as error:
         raise Broken(f"handler {handler}: base_spec {path}: {error}") from error
     if dropped:

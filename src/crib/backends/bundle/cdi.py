@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
+from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
+from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
 from crib.model.errors import InvalidRequest
-from crib.ocispec.cdi import ContainerEdits, HostNode
-from crib.ocispec.hooks import STAGES
 from crib.wire import cdi
-from crib.wire import oci_runtime as oci
 
 _log = logging.getLogger(__name__)
 
@@ -41,23 +40,26 @@ class CdiRegistry:
             lambda path, data: cdi.decode(data, yaml=path.endswith(".yaml")),
         )
 
-    def edits(self, config: ContainerConfig) -> ContainerEdits:
-        """What the container's devices ask for together; InvalidRequest names one that cannot be had."""
+    def edits(self, config: ContainerConfig) -> tuple[ContainerEdits, ...]:
+        """What each of the container's devices brings; InvalidRequest names one that cannot be had.
+
+        What a file brings for all of its devices comes with the first of them.
+        """
         asked = dict(asked_for(config))
         if not asked:
-            return ContainerEdits()
+            return ()
         if len(asked) > _MAX_ASKED:
             raise InvalidRequest(f"{len(asked)} devices are more than {_MAX_ASKED}", field=_FIELD)
         files = self._files.read()
         chosen = [self._find(name, field, files) for name, field in asked.items()]
-        parts: list[tuple[str, str, cdi.Edits]] = []
+        found: list[ContainerEdits] = []
         seen: set[str] = set()
         for (name, field), known in zip(asked.items(), chosen, strict=True):
             if known.path not in seen:
                 seen.add(known.path)
-                parts.append((name, field, known.common))
-            parts.append((name, field, known.own))
-        return _joined(parts)
+                found.append(_edits(name, field, known.common))
+            found.append(_edits(name, field, known.own))
+        return tuple(found)
 
     def _find(self, name: str, field: str, files: Sequence[FoundFile[cdi.Document]]) -> _Known:
         """The device of the last directory that has it; twice in one directory is a conflict."""
@@ -104,60 +106,45 @@ def _split(name: str, field: str) -> tuple[str, str]:
         raise InvalidRequest(f"CDI device {error}", field=field) from error
 
 
-def _joined(parts: Sequence[tuple[str, str, cdi.Edits]]) -> ContainerEdits:
-    env: list[tuple[str, str]] = []
-    devices: list[HostNode] = []
-    mounts: list[oci.Mount] = []
-    hooks: dict[str, list[oci.Hook]] = {}
-    groups: list[int] = []
-    for name, field, edits in parts:
-        if edits.net_devices:
-            raise InvalidRequest(f"CDI device {name} brings netDevices, which are not offered", field=field)
-        if edits.intel_rdt is not None:
-            _log.warning("CDI device %s: its intelRdt is left out, it is not offered", name)
-        for entry in edits.env:
-            key, _, value = entry.partition("=")
-            env.append((key, value))
-        devices += [_node(node, name, field) for node in edits.device_nodes]
-        mounts += [_mount(mount, name, field) for mount in edits.mounts]
-        for hook in edits.hooks:
-            made = oci.Hook(hook.path, hook.args, hook.env, hook.timeout)
-            hooks.setdefault(STAGES[hook.hook_name], []).append(made)
-        groups += edits.additional_gids
-    return ContainerEdits(tuple(env), tuple(devices), tuple(mounts), _hooks(hooks), tuple(groups))
+def _edits(name: str, field: str, edits: cdi.Edits) -> ContainerEdits:
+    if edits.net_devices:
+        raise InvalidRequest(f"CDI device {name} brings netDevices, which are not offered", field=field)
+    if edits.intel_rdt is not None:
+        _log.warning("CDI device %s: its intelRdt is left out, it is not offered", name)
+    variables = (entry.partition("=") for entry in edits.env)
+    return ContainerEdits(
+        origin=f"CDI {name}",
+        env=tuple((key, value) for key, _, value in variables),
+        devices=tuple(_node(node, name, field) for node in edits.device_nodes),
+        mounts=tuple(_mount(mount, name, field) for mount in edits.mounts),
+        hooks=tuple(AddedHook(h.hook_name, h.path, h.args, h.env, h.timeout) for h in edits.hooks),
+        groups=edits.additional_gids,
+    )
 
 
-def _hooks(hooks: Mapping[str, list[oci.Hook]]) -> oci.Hooks | None:
-    return oci.Hooks(**{stage: tuple(made) for stage, made in hooks.items()}) if hooks else None
-
-
-def _mount(mount: cdi.Mount, name: str, field: str) -> oci.Mount:
+def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:
     options = mount.options
     if not mount.type and not {"bind", "rbind"} & set(options):
         options = ("rbind", *options)
     if (not mount.type or mount.type == "bind") and not os.path.exists(mount.host_path):
         raise InvalidRequest(f"CDI device {name}: {mount.host_path} is not on this host", field=field)
-    # Never an empty type: crun takes that for no mount at all.
+    # Never an empty type: some runtimes take that for no mount at all.
     destination = os.path.normpath(mount.container_path)
-    return oci.Mount(
-        destination=destination, type=mount.type or "bind", source=mount.host_path, options=options
-    )
+    return AddedMount(destination, mount.host_path, mount.type or "bind", options)
 
 
-def _node(node: cdi.DeviceNode, name: str, field: str) -> HostNode:
+def _node(node: cdi.DeviceNode, name: str, field: str) -> AddedDevice:
     path = node.host_path or node.path
     kind, major, minor = node.type, node.major, node.minor
     if not kind or not major:
-        try:
+        with trying(f"CDI device {name}: {path}", field=field):
             status = os.stat(path)
-        except OSError as error:
-            raise InvalidRequest(f"CDI device {name}: {path}: {error.strerror}", field=field) from error
         real = "b" if stat.S_ISBLK(status.st_mode) else "c" if stat.S_ISCHR(status.st_mode) else ""
         if not real or (kind and real != kind.replace("u", "c")):
             wanted = f"a device of type {kind}" if kind else "a device"
             raise InvalidRequest(f"CDI device {name}: {path} is not {wanted}", field=field)
         kind, major, minor = real, os.major(status.st_rdev), os.minor(status.st_rdev)
-    return HostNode(
+    return AddedDevice(
         path=os.path.normpath(node.path),
         kind=kind.replace("u", "c"),
         major=major,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
+from crib.model.edits import AddedHook, ContainerEdits
 from crib.model.errors import Broken
 from crib.ocispec.hooks import HookRule
 from crib.wire import oci_hooks
@@ -42,8 +43,13 @@ def _rule(path: str, data: bytes) -> HookRule:
         raise ValueError("it names no stage")
     try:
         return HookRule(
-            hook=file.hook,
-            stages=tuple(dict.fromkeys(file.stages)),
+            edits=ContainerEdits(
+                origin=f"hook file {path}",
+                hooks=tuple(
+                    AddedHook(stage, program, file.hook.args, file.hook.env, file.hook.timeout)
+                    for stage in dict.fromkeys(file.stages)
+                ),
+            ),
             always=file.when.always,
             annotations=tuple((re.compile(k), re.compile(v)) for k, v in file.when.annotations.items()),
             commands=tuple(re.compile(pattern) for pattern in file.when.commands),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from crib.backends.failures import trying, why
 from crib.host.directories import make_directory
 from crib.host.mount_table import MountEntry, read_mounts
 from crib.host.threads import Overdue
@@ -110,11 +111,23 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
             table = table if table is not None else read_mounts()
             _check_propagation(mount.host_path, mount.propagation, table, f"{field}.propagation")
     for path, field in to_make:
-        try:
+        with trying(f"{path} does not exist and cannot be made", field=field):
             make_directory(path, 0o755)
-        except OSError as error:
-            text = f"{path} does not exist and cannot be made: {error.strerror}"
-            raise InvalidRequest(text, field=field) from error
+
+
+def check_log(path: str, field: str) -> None:
+    """InvalidRequest where something else has a log's name than a file, or its place. Blocks.
+
+    Who writes it follows links, waits for whoever reads a FIFO, and runs as root: a pod that may write its
+    log directory could have it write anywhere.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise InvalidRequest(f"{path} is there, and is not a regular file", field=field)
+    except FileNotFoundError:
+        pass  # to be made
+    except NotADirectoryError:
+        raise InvalidRequest(f"{path}: what leads there is not a directory", field=field) from None
 
 
 def make_log_directory(path: str, field: str) -> None:
@@ -122,7 +135,7 @@ def make_log_directory(path: str, field: str) -> None:
     try:
         make_directory(path, 0o755)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidRequest(f"{error.filename}: {error.strerror}", field=field) from error
+        raise InvalidRequest(why(error), field=field) from error
 
 
 def _check_missing(path: str, field: str, missing: str) -> None:
@@ -262,10 +275,8 @@ def find_node_mounts(defaults: ContainerDefaults) -> tuple[NodeMount, ...]:
     """What every container sees, with its real place on the host; Broken when it is not there."""
     found = []
     for mount in node_mounts(defaults):
-        try:
+        with trying(f"setting containers.mounts: {mount.source}"):
             found.append(replace(mount, source=os.path.realpath(mount.source, strict=True)))
-        except OSError as error:
-            raise Broken(f"setting containers.mounts: {mount.source}: {error.strerror}") from error
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Files with the ids of a pod's user namespace: mounts that shift them, and files made for its root.
 
 An id-mapped mount shows what uid 0 owns on disk as owned by the pod's root (mount_setattr(2)), so a layer or
-a volume needs no copy and no chown. They are made here and not by the OCI runtime, as old ones (runc 1.1)
+a volume needs no copy and no chown. They are made here and not by the OCI runtime, as old ones
 cannot.
 """
 
@@ -93,7 +93,7 @@ def mounts_inside(paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def locked_options(paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """For each path the flags of the mount that it lies on, none for what is missing.
 
-    Inside of a user namespace nobody can take them away, and runc (1.1) must be told to keep them
+    Inside of a user namespace nobody can take them away, and some runtimes must be told to keep them
     (mount_namespaces(7), restrictions on mount namespaces).
     """
     found = []

@@ -12,6 +12,7 @@ import secrets
 import threading
 
 from crib.backends.bundle.host_resources import read_seccomp_profile
+from crib.backends.failures import failure, why
 from crib.host import apparmor, selinux
 from crib.host.files import atomic_write
 from crib.host.processes import ProgramFailed, ToolMissing
@@ -75,7 +76,7 @@ class Labels:
             if name in apparmor.loaded_profiles():
                 return False
         except OSError as error:
-            raise Broken(f"the kernel's AppArmor profiles cannot be read: {error}") from error
+            raise failure("the kernel's AppArmor profiles cannot be read", error) from error
         raise Broken(f"the AppArmor profile {name!r} is not loaded in the kernel any more")
 
     async def _give_default(self) -> bool:
@@ -112,7 +113,7 @@ class Labels:
         try:
             return apparmor.loaded_profiles() & {name}
         except OSError as error:
-            raise Broken(f"the kernel's AppArmor profiles cannot be read: {error}") from error
+            raise failure("the kernel's AppArmor profiles cannot be read", error) from error
 
     def require_types(self) -> None:
         """Broken where SELinux is on and its policy has no types for containers: none could be made."""
@@ -225,10 +226,10 @@ def relabel_volume(path: str, label: str, field: str) -> None:
     try:
         selinux.relabel_tree(real, label)
     except selinux.LabellingLimit as error:
-        raise InvalidRequest(f"{real} cannot be relabelled: {error.strerror}", field=field) from error
+        raise InvalidRequest(f"{real} cannot be relabelled: {why(error)}", field=field) from error
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise InvalidRequest(
                 f"the SELinux policy of this host does not know {label}", field=field
             ) from error
-        raise InvalidRequest(f"{real} cannot be relabelled: {error.strerror}", field=field) from error
+        raise failure(f"{real} cannot be relabelled", error, field=field) from error

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from crib.backends.failures import failure
 from crib.host import libc
 from crib.host.files import open_root
 from crib.host.mount_table import read_mounts
@@ -41,13 +42,13 @@ _PROC_FILES = frozenset(
         *("net/dev", "sys/kernel/ns_last_pid"),
     )
 )
-"""What programs such as lxcfs lay over; runc takes these too."""
+"""What programs such as lxcfs lay over; OCI runtimes take these too."""
 _KERNELS_OWN = ("proc", "sys")
 """Links in there are not looked at, so nobody knows what `..` behind one is."""
 _GUARDED = ("/proc", "/sys", "/dev")
 """Where the runtime mounts, writes and makes nodes: reached by its own name or not at all."""
 _OF_MASKS = ("/dev", "/dev/null")
-"""runc before 1.2.8 covers masked files with whatever it finds here, and its console too."""
+"""Some runtimes cover masked files, and their console, with whatever they find here (CVE-2025-31133)."""
 _IMAGE = "config.image"
 _OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 """What runtimes make of these is theirs: one mount, many, or a bind."""
@@ -266,7 +267,7 @@ def _visible_source(view: _View, turn: int, found: _Found, mount: oci.Mount) -> 
 
 
 def _flags(mount: oci.Mount) -> frozenset[str]:
-    """What the mount must have of `_TAKING_AWAY`; crun gives a pod's users the node's mqueue without them."""
+    """What the mount must have of `_TAKING_AWAY`: without them some runtimes give pods the node's mqueue."""
     sets_them = _is_bind(mount) or mount.type == "sysfs"
     return _TAKING_AWAY.intersection(mount.options if sets_them else ())
 
@@ -318,8 +319,7 @@ def _find(view: _View, path: str, name: str) -> _Found:
     try:
         found = view.find(path)
     except OSError as error:
-        text = f"{path} cannot be reached in the image: {error.strerror}"
-        raise InvalidRequest(text, field=name or _IMAGE) from error
+        raise failure(f"{path} cannot be reached in the image", error, field=name or _IMAGE) from error
     place = found.place
     if place == "/":
         raise InvalidRequest(f"{path} is the container's root by links", field=name or found.guilty)

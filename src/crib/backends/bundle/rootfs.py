@@ -12,17 +12,16 @@ import os
 import stat
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 from crib.backends.bundle.id_maps import PodIdMap, id_mapped_layers, let_through, own, release_below
-from crib.backends.failures import trying
+from crib.backends.failures import failure
 from crib.host import mounts
 from crib.host.directories import make_directory
 from crib.host.files import make_dirs_in_root, open_in_root, open_root, read_in_root, remove_tree
 from crib.host.threads import OURS, Job, Overdue
 from crib.model.errors import InvalidRequest
 from crib.model.facts import RootfsFacts
-from crib.model.ids import ContainerId, Digest
+from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 
 _log = logging.getLogger(__name__)
@@ -35,14 +34,6 @@ WRITABLE_SECONDS = 3.0
 _INITS = ("init", "systemd")
 _MOUNT_POINTS = ("dev", "proc", "sys")
 _MAX_VOLUMES = 128
-
-
-class SharedLayers(Protocol):
-    """Where image layers are mounted, each once and shared."""
-
-    async def acquire(self, layers: Sequence[Digest]) -> Sequence[str]:
-        """Directories of the mounted layers, lowest first."""
-        ...
 
 
 def mount_root(
@@ -167,11 +158,8 @@ def _text(root: str, path: str) -> str:
         return ""
     except OSError as error:
         if error.errno in _OF_THE_IMAGE:
-            raise InvalidRequest(
-                f"/{path} of the image cannot be used: {error.strerror}", field="config.image"
-            ) from error
-        with trying(f"reading /{path} of the image in {root}"):
-            raise
+            raise failure(f"/{path} of the image cannot be used", error, field="config.image") from error
+        raise failure(f"reading /{path} of the image in {root}", error) from error
 
 
 def make_directories(
@@ -195,10 +183,7 @@ def make_directories(
                 os.close(make_dirs_in_root(root_fd, path, owner=owner))
             except OSError as error:
                 if error.errno in {errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.EEXIST}:
-                    raise InvalidRequest(
-                        f"{path} cannot be a directory: {error.strerror}", field=field
-                    ) from error
-                with trying(f"making {path} in {root}"):
-                    raise
+                    raise failure(f"{path} cannot be a directory", error, field=field) from error
+                raise failure(f"making {path} in {root}", error) from error
     finally:
         os.close(root_fd)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from crib.backends.failures import why
+
 T = TypeVar("T")
 
 _MAX_BYTES = 4 << 20
@@ -67,7 +69,7 @@ class SpecFiles(Generic[T]):
                     return FoundFile(path, None, f"it is not a plain file of at most {_MAX_BYTES} bytes")
                 data = file.read(_MAX_BYTES + 1)
         except OSError as error:
-            return FoundFile(path, None, error.strerror or str(error))
+            return FoundFile(path, None, why(error, path))
         try:
             found = FoundFile(path, self._decode(path, data))
         except ValueError as error:

@@ -18,8 +18,8 @@ from crib.backends.bundle.host_resources import real_sources
 from crib.backends.bundle.id_maps import PodIdMap, bind_id_mapped, id_mapped_layers, release_below
 from crib.backends.bundle.labels import relabel_volume
 from crib.backends.bundle.mount_targets import place_in_root
-from crib.backends.bundle.rootfs import SharedLayers
-from crib.backends.failures import trying
+from crib.backends.environment import SharedLayers
+from crib.backends.failures import failure, trying, why
 from crib.host import mounts
 from crib.host.directories import make_directory
 from crib.host.files import open_in_root, open_root
@@ -27,7 +27,6 @@ from crib.host.tree_copies import CopyBudget, CopyLimits, TooMuch, copy_tree
 from crib.model.container import ContainerRecord, Mount, MountPropagation
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,
-    Broken,
     CribError,
     Exhausted,
     InvalidRequest,
@@ -85,13 +84,13 @@ class Volumes:
         for number, layers in enumerate(stacks):
             target = f"{top}/{number}"
             make_directory(target, 0o755)
-            try:
-                with id_mapped_layers(idmap, layers, f"{top}/layers") as seen:
-                    lower = tuple(reversed(seen)) if len(seen) > 1 else (*seen, empty)
-                    mounts.perform(mounts.Overlay(target, lower, read_only=True, context=label))
-            except OSError as error:
-                text = f"image volume {number} of container {container}: {error.filename}: {error.strerror}"
-                raise Broken(text, reason=IMAGE_VOLUME_MOUNT_FAILED) from error
+            what = f"image volume {number} of container {container}"
+            with (
+                trying(what, reason=IMAGE_VOLUME_MOUNT_FAILED),
+                id_mapped_layers(idmap, layers, f"{top}/layers") as seen,
+            ):
+                lower = tuple(reversed(seen)) if len(seen) > 1 else (*seen, empty)
+                mounts.perform(mounts.Overlay(target, lower, read_only=True, context=label))
 
     def sources(self, record: ContainerRecord, sandbox: SandboxRecord) -> tuple[str, ...]:
         """What is mounted for each of `config.mounts` (ContainerInputs.mount_sources); only reads."""
@@ -182,8 +181,8 @@ def _resolve(top: str, sub_path: str, image: str, field: str) -> str:
     try:
         fd = open_in_root(root_fd, sub_path or ".", os.O_PATH)
     except OSError as error:
-        text = f"{sub_path!r} cannot be reached in image {image}: {error.strerror}"
-        raise InvalidRequest(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED) from error
+        what = f"{sub_path!r} cannot be reached in image {image}"
+        raise failure(what, error, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED) from error
     finally:
         os.close(root_fd)
     try:
@@ -241,10 +240,8 @@ def _is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(f"{top.rstrip('/')}/")
 
 
-def _unusable(path: str, error: OSError) -> InvalidRequest:
-    return InvalidRequest(
-        f"volume {path} of the image cannot be used: {error.strerror}", field="config.image"
-    )
+def _unusable(path: str, error: OSError) -> CribError:
+    return failure(f"volume {path} of the image cannot be used", error, field="config.image")
 
 
 def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume], min_free: int = 0) -> None:
@@ -270,7 +267,7 @@ def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume], min_free
 
 
 def _too_much(volume: DeclaredVolume, error: TooMuch) -> CribError:
-    text = f"volume {volume.destination} of the image cannot be copied: {error.strerror}"
+    text = f"volume {volume.destination} of the image cannot be copied: {why(error)}"
     if error.errno == errno.ENOSPC:
         return Exhausted(f"{text} (images.min_free)")
     if error.errno == errno.ETIME:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import AsyncIterator
 from functools import partial
 
+from crib.backends.failures import failure
 from crib.backends.waiting import foreign
 from crib.host import libc
 from crib.host.threads import FOREIGN, Job, Overdue
@@ -51,7 +52,7 @@ def _open_archive(path: str, opened: list[int]) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidRequest(f"archive {path} cannot be opened: {error.strerror}", field="path") from error
+        raise failure(f"archive {path} cannot be opened", error, field="path") from error
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
         opened.append(fd)

@@ -17,6 +17,7 @@ import mmap
 import os
 import stat
 
+from crib.backends.failures import why
 from crib.backends.images.rest_digest import WINDOW, RestDigest, windows
 from crib.model.image import Layer
 from crib.wire.erofs import DATA_OFFSET, SUPERBLOCK_OFFSET
@@ -47,7 +48,7 @@ def check_layer(path: str, layer: Layer) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return f"{path} is a symbolic link, not a regular file"
-        return f"{path} cannot be read: {error.strerror}"
+        return f"{path} cannot be read: {why(error, path)}"
 
 
 def _checked(path: str, layer: Layer, direct: int) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crib.backends.failures import failure
 from crib.backends.images.layer_tars import LayerTar, LayerTars
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, WrongState
 from crib.model.ids import Digest, digest_hex, digest_of
@@ -32,7 +33,6 @@ FORMATS = ("oci", "docker")
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _PARTIAL = ".partial"
 _FULL_NAME, _REF_NAME = oci_image.NAME_ANNOTATIONS
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -83,8 +83,8 @@ def export_images(path: str, images: Sequence[ExportedImage], archive_format: st
         try:
             _write_archive(directory, path, size, members)
         except OSError as error:
-            kind = Exhausted if error.errno in _FULL else Broken
-            raise kind(f"export to {path}: {error.strerror}") from error
+            kind = Exhausted if error.errno == errno.EFBIG else Broken
+            raise failure(f"export to {path}", error, kind) from error
     return size
 
 
@@ -103,7 +103,7 @@ def _directory(path: str) -> Iterator[int]:
     try:
         fd = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidRequest(f"directory {head} cannot be opened: {error.strerror}", field="path") from error
+        raise failure(f"directory {head} cannot be opened", error, field="path") from error
     try:
         if _exists(fd, name):
             raise InvalidRequest(f"{path} exists", field="path")
@@ -118,7 +118,7 @@ def _exists(directory: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise InvalidRequest(f"{name} cannot be made: {error.strerror}", field="path") from error
+        raise failure(f"{name} cannot be made", error, field="path") from error
     return True
 
 

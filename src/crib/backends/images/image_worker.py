@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import crib
+from crib.backends.failures import why
 from crib.backends.images.archives import open_file_of
-from crib.backends.images.failures import raised
 from crib.backends.images.messages import (
     Cancel,
     Done,
@@ -35,6 +35,7 @@ from crib.backends.images.messages import (
     ToDaemon,
     WorkerChannel,
     daemon_decoder,
+    raised,
 )
 from crib.backends.images.staging import Staging
 from crib.backends.images.worker_log import WorkerLog
@@ -334,7 +335,7 @@ class ImageWorker:
         try:
             fd = await open_file_of(request.directory, name, request.subject)
         except OSError as error:
-            process.channel.send(File(number, name, error.strerror or str(error)))
+            process.channel.send(File(number, name, why(error, name)))
         else:
             process.channel.send(File(number, name), fd)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from crib.backends.failures import failure
 from crib.backends.images.checks import check_layer
 from crib.backends.images.tree_entries import directory_entries, erofs_entries
 from crib.model.errors import Broken
@@ -153,7 +154,7 @@ def _failing_as_broken(path: str, layer: Layer) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Broken(f"layer {layer.diff_id} cannot be read from {path}: {error.strerror}") from error
+        raise failure(f"layer {layer.diff_id} cannot be read from {path}", error) from error
     except (ErofsError, EOFError, ValueError) as error:
         raise Broken(f"layer {layer.diff_id} cannot be exported: {path}: {error}") from error
 

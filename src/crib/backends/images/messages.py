@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from crib.backends.failures import why
+from crib.model import errors
 from crib.model.facts import LayerMounting
 from crib.model.ids import digest_hex
 from crib.model.image import FetchedImage, Platform
@@ -28,6 +30,20 @@ MAX_MESSAGE = 16 << 20
 """Bytes of one message: an image config (8 MiB at most) and some."""
 MAX_QUEUED = 64 << 20
 """Bytes that may wait for a peer that does not read."""
+MAX_FAILURE_TEXT = 4000
+"""Characters of a failure's text."""
+FAILURE_KINDS: dict[str, type[errors.CribError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.InvalidRequest,
+        errors.NotFound,
+        errors.Exhausted,
+        errors.Unavailable,
+        errors.NotBuilt,
+        errors.Broken,
+    )
+}
+"""The errors that may come out of the worker, by name."""
 BLOB_SUFFIX = ".blob"
 _MAX_FDS = 16
 _READ = 1 << 18
@@ -118,6 +134,12 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
     reason: str = ""
     spent: bool = False
+
+
+def raised(message: Failed, subject: str) -> errors.CribError:
+    """The error that a failed request becomes; `subject` says what was tried."""
+    kind = FAILURE_KINDS.get(message.kind, errors.Broken)
+    return kind(f"{subject}: {message.message}"[: 2 * MAX_FAILURE_TEXT], reason=message.reason[:100])
 
 
 class Taken(msgspec.Struct, frozen=True, tag=True):
@@ -240,7 +262,7 @@ class WorkerChannel(Generic[_Incoming]):
             self._loop.add_writer(self._socket, self._write)
             return
         except OSError as error:
-            self._fail(f"write failed: {error.strerror}")
+            self._fail(f"write failed: {why(error)}")
             return
         self._loop.remove_writer(self._socket)
 
@@ -258,7 +280,7 @@ class WorkerChannel(Generic[_Incoming]):
             self._fail("read failed: out of memory")
             return
         except OSError as error:
-            self._fail(f"read failed: {error.strerror}")
+            self._fail(f"read failed: {why(error)}")
             return
         self._fds.extend(fds)
         if flags & socket.MSG_CTRUNC or len(self._fds) > _MAX_FDS:

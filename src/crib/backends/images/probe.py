@@ -11,6 +11,7 @@ import os
 import stat
 import tempfile
 
+from crib.backends.failures import why
 from crib.backends.images.mounts import mount_layer, prepare_root
 from crib.host import files, mounts
 from crib.model.errors import Broken
@@ -67,7 +68,7 @@ def _try(paths: Paths, mounting: LayerMounting) -> str | None:
         mount_layer(kept_image(paths, mounting.block_size), target, mounting)
         return _read_back(f"{target}/probe")
     except OSError as error:
-        return str(error.strerror or error)
+        return why(error, target)
     finally:
         mounts.unmount(target, lazy=True)
         os.rmdir(target)
@@ -104,7 +105,7 @@ def _try_directories(paths: Paths) -> str | None:
             return "overlayfs does not understand whiteouts and opaque directories there"
         return _read_back(f"{places[2]}/probe")
     except OSError as error:
-        return str(error.strerror or error)
+        return why(error, target)
     finally:
         mounts.unmount_tree(target)
         for path in (target, *sources):

@@ -6,8 +6,8 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
 
+from crib.backends.failures import trying
 from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.backends.waiting import ours
 from crib.host import files
@@ -34,21 +34,21 @@ class StoreSpace:
     async def disk(self) -> DiskSpace:
         """Of the file system that holds the layers."""
         what = f"asking for the space of {self._paths.layers}"
-        with _measuring(self._paths.layers):
+        with trying(f"{self._paths.layers} cannot be measured", Unavailable):
             found = await ours(what, in_own, self._paths.layers, os.statvfs)
         return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
         job = Job(f"measuring the layers in {self._paths.layers}", limit=_MEASURE_SECONDS)
-        with _measuring(self._paths.layers):
+        with trying(f"{self._paths.layers} cannot be measured", Unavailable):
             return await ours(job, self._usage)
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
         if self._writable is None or time.monotonic() - self._writable[0] > _PAUSE_SECONDS:
             job = Job(f"measuring {self._paths.writable_layers}", limit=_MEASURE_SECONDS)
-            with _measuring(self._paths.writable_layers):
+            with trying(f"{self._paths.writable_layers} cannot be measured", Unavailable):
                 found = await ours(job, files.disk_usage, self._paths.writable_layers)
             usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
             self._writable = time.monotonic(), usage
@@ -66,11 +66,3 @@ class StoreSpace:
                 if not stat.S_ISDIR(status.st_mode):  # one of a layer was measured when it was unpacked
                     used, inodes = used + status.st_blocks * 512, inodes + 1
         return FilesystemUsage(self._paths.layers, used, inodes, time.time_ns())
-
-
-@contextlib.contextmanager
-def _measuring(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be measured: {error.strerror}") from error

@@ -16,6 +16,7 @@ from functools import partial
 
 import msgspec
 
+from crib.backends.failures import trying
 from crib.backends.images.archives import ARCHIVE_SECONDS, opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
@@ -226,10 +227,8 @@ class LayerStore:
         await self._worker.close()
 
     async def _list(self) -> list[Digest]:
-        try:
+        with trying(f"{self._paths.layers} cannot be listed", Unavailable):
             return await ours(f"listing {self._paths.layers}", self._listed)
-        except OSError as error:
-            raise Unavailable(f"{self._paths.layers} cannot be listed: {error.strerror}") from error
 
     def _listed(self) -> list[Digest]:
         names = in_own(self._paths.layers, os.listdir)

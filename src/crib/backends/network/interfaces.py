@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from crib.backends.failures import trying
 from crib.host import links
 from crib.host.addresses import list_addresses
 from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
 from crib.host.threads import OURS, Job
-from crib.model.errors import Broken
 from crib.model.network import InterfaceView, RouteView
 from crib.model.stats import InterfaceUsage
 from crib.ports.networks import PodNetwork
@@ -25,10 +25,8 @@ _LOOPBACK = "lo"
 
 async def bring_loopback_up(pod: PodNetwork) -> None:
     """Bring `lo` up in the pod's namespace. Broken if that cannot be done."""
-    try:
+    with trying(f"bring loopback of pod {pod.id} up"):
         await inside(pod, lambda _, pods: links.set_loopback_up(pods))
-    except OSError as error:
-        raise Broken(f"bring loopback of pod {pod.id} up: {error.strerror} ({error.filename})") from error
 
 
 async def interface_usage(pod: PodNetwork) -> Sequence[InterfaceUsage]:

@@ -6,9 +6,10 @@ import logging
 import os
 from ipaddress import ip_network
 
+from crib.backends.failures import trying
 from crib.host.files import atomic_write
 from crib.host.threads import OURS
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import InvalidRequest
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +65,6 @@ class PodRanges:
             return ()
 
     def _write(self, ranges: tuple[str, ...]) -> None:
-        try:
+        with trying("keep the node's pod range"):
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             atomic_write(self._path, ",".join(ranges).encode(), sync=True)
-        except OSError as error:
-            raise Broken(f"keep the node's pod range: {error.strerror} ({error.filename})") from error

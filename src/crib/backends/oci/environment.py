@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from crib.backends.bundle.base_specs import read_base_spec
 from crib.backends.bundle.host_resources import read_default_profile
 from crib.backends.bundle.labels import Labels
-from crib.backends.environment import HandlerEnvironment
+from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
 from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
 from crib.backends.oci.runtime_notes import noted_handlers, noted_program, write_note
@@ -25,10 +25,8 @@ from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
 from crib.host.sealed import seal
 from crib.model.errors import Broken
-from crib.model.facts import HandlerFacts, HostFacts
+from crib.model.facts import HandlerFacts
 from crib.model.ids import HandlerName
-from crib.model.paths import Paths
-from crib.model.settings import HandlerSettings, Settings
 from crib.wire.oci_runtime import decode_features
 
 _log = logging.getLogger(__name__)
@@ -84,27 +82,27 @@ class OciEnvironment(HandlerEnvironment):
         return CgroupNames.of(self.settings)
 
 
-def closed_environment(
-    name: HandlerName, settings: Settings, paths: Paths, host: HostFacts, problem: str
-) -> OciEnvironment:
+def closed_environment(opening: HandlerOpening, problem: str) -> OciEnvironment:
     """Of a handler that could not be opened: enough to stop and remove what it made before."""
-    runtime = noted_program(paths, name)
+    settings, paths = opening.settings, opening.paths
+    runtime = noted_program(paths, opening.name)
+    facts = HandlerFacts(opening.name, runtime.program, "", OCI_VERSION, False, False, False, problem=problem)
     return OciEnvironment(
-        facts=HandlerFacts(name, runtime.program, "", OCI_VERSION, False, False, False, problem=problem),
+        facts=replace(facts, kind=opening.options.kind),
         settings=settings,
         paths=paths,
-        host=host,
+        host=opening.host,
         cgroups=Cgroups(detect_layout()),
         runtime=runtime,
         monitor=MonitorProgram(settings.conmon, paths.exits, paths.monitor_sockets),
+        others=opening.others,
     )
 
 
-async def open_environment(
-    name: HandlerName, settings: Settings, paths: Paths, host: HostFacts
-) -> OciEnvironment:
+async def open_environment(opening: HandlerOpening) -> OciEnvironment:
     """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
-    handler = settings.handlers.get(name, HandlerSettings(containers=settings.containers))
+    name, handler = opening.name, opening.options
+    settings, paths, host = opening.settings, opening.paths, opening.host
     with trying(f"handler {name}"):
         program = _find(handler.path or name)
         conmon = _find(settings.conmon)
@@ -133,6 +131,7 @@ async def open_environment(
         await labels.load_default_profile(None, privileged=False)
         facts = replace(
             facts,
+            kind=handler.kind,
             systemd=version,
             monitor=conmon,
             monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
@@ -151,6 +150,7 @@ async def open_environment(
             has_fifo=_kind(first) in _WITH_FIFO,
             base_spec=base_spec,
             default_seccomp=default_seccomp,
+            others=opening.others,
         )
 
 

@@ -91,7 +91,7 @@ class Commands:
         """Cgroups of commands that are being killed."""
 
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
-        """See Handler.exec. Who is cancelled meanwhile leaves nothing that runs."""
+        """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
             plan = self._plan(record, process)
         # A part, as it goes on when its caller is cancelled.
@@ -304,10 +304,26 @@ def _adopted(plan: _Plan) -> Adopted:
 
 
 def _kill_started(child: Child, plan: _Plan) -> None:
-    """A runtime that is not waited for, and the command if it has come so far."""
+    """A runtime that is not waited for, and the command if it has come so far.
+
+    runc writes the pid only when the command runs already: until then it is known as the runtime's child.
+    """
+    if child.signal(signal.SIGSTOP):  # so that it starts no other one, and reaps none of its children
+        for pid in _children(child.pid):
+            signal_process(pid, signal.SIGKILL)
     child.kill()
     with contextlib.suppress(OSError, ValueError):
         signal_process(read_pid(plan.files.pid), signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """proc_pid_task(5); none of a process that has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found += map(int, file.read().split())
+    return found
 
 
 def _unlink(files: ExecFiles) -> None:

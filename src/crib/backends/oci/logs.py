@@ -18,7 +18,6 @@ from typing import TypeVar
 from crib.backends.oci.late import clear_away
 from crib.backends.oci.replay import latest_output
 from crib.host.threads import FOREIGN, Job, Overdue
-from crib.model.errors import InvalidRequest
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,21 +31,6 @@ _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 def log_job(what: str, path: str, pod: str, late: Callable[[], None] = lambda: None) -> Job:
     """`what` is done with the log at `path`, such as `reading`."""
     return Job(f"{what} the log {path}", owner=pod, limit=LOG_TIME, late=late)
-
-
-def check_log(path: str, field: str) -> None:
-    """InvalidRequest where something else has a log's name than a file, or its place. Blocks.
-
-    conmon follows links, waits for whoever reads a FIFO, and runs as root: a pod that may write its log
-    directory could have it write anywhere.
-    """
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InvalidRequest(f"{path} is there, and is not a regular file", field=field)
-    except FileNotFoundError:
-        pass  # to be made
-    except NotADirectoryError:
-        raise InvalidRequest(f"{path}: what leads there is not a directory", field=field) from None
 
 
 def open_log(path: str) -> io.FileIO:

@@ -13,6 +13,8 @@ from collections import OrderedDict
 import msgspec
 
 from crib.model.ids import ContainerId, SandboxId
+from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.seccomp import seccomp
 from crib.wire import oci_runtime as oci
 
 _PROFILES = 64
@@ -30,7 +32,7 @@ class SeccompFilters:
 
     def __init__(self, root: str, *, kept: bool = True) -> None:
         self._root = root
-        self.kept = kept
+        self._kept = kept
         self._known: OrderedDict[bytes, str] = OrderedDict()
 
     def known(self, profile: oci.Seccomp | None) -> str:
@@ -43,9 +45,13 @@ class SeccompFilters:
             self._known.move_to_end(key)
         return filter_
 
+    def ready(self, inputs: ContainerInputs) -> str:
+        """What is `known` of a container's profile (ContainerInputs.seccomp_filter)."""
+        return self.known(seccomp(inputs)) if self._kept else ""
+
     def is_new(self, profile: oci.Seccomp | None) -> bool:
         """Whether there is something to `learn`."""
-        return self.kept and profile is not None and not self.known(profile)
+        return self._kept and profile is not None and not self.known(profile)
 
     def learn(self, container: ContainerId | SandboxId, profile: oci.Seccomp | None) -> None:
         """Remember what crun made of this profile for a container that was just created. Blocks."""

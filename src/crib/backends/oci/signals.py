@@ -15,7 +15,7 @@ _KILL_TIME = 10.0
 
 
 class Signals:
-    """See Handler.signal."""
+    """See ContainerRuntime.signal."""
 
     def __init__(self, environment: OciEnvironment, bundles: Bundles) -> None:
         self._cgroups = environment.cgroups

@@ -37,7 +37,7 @@ class PodLosses:
             self._deaths.watch(sandbox, infra)
 
     async def stream(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
-        """See Handler.lost_pods."""
+        """See PodRuntime.losses."""
         later = asyncio.get_running_loop().call_later
         with trying("watching mounts"):
             mounts = MountChanges(lambda: later(PAUSE, self._news.put_nowait, None))

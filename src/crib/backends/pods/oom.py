@@ -1,7 +1,7 @@
 """Whether the kernel ended a container for want of memory.
 
 A container's cgroup counts its kills (`oom_kill` of memory.events). systemd removes a scope as soon as it is
-empty, often before anybody has read it; conmon, which then files `oom` in the bundle, comes too late as well.
+empty, often before anybody has read it; the monitor, which then files `oom` in the bundle, comes too late.
 But with cgroup v2 the pod's counter has the kills of all below it, also of what is gone (kernel,
 admin-guide/cgroup-v2, memory.events).
 

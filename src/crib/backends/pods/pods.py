@@ -57,8 +57,8 @@ class Pods:
         self._labels = Labels(environment.paths, environment.host)
         self._updates = Updates(environment, Bundles(environment.paths))
 
-    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
-        """See Handler.prepare_pod. Half-made things are left for `remove`."""
+    async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
+        """See PodRuntime.prepare. Half-made things are left for `remove`."""
         config = record.config
         self._env.require_usable()
         check_pod_files(config)
@@ -72,7 +72,7 @@ class Pods:
                 profile = await self._labels.seccomp_profile(record)
                 if config.log_directory:
                     await self._make_log_directory(record)
-                confinement = await OURS.run(self._job(record.id), self._make_files, record, size, profile)
+                await OURS.run(self._job(record.id), self._make_files, record, size, profile)
             with stage("namespaces", record.id):
                 await pin_pod_namespaces(self._paths, record, self._env.options.containers.sysctls)
             if not config.cgroup_parent:
@@ -80,10 +80,15 @@ class Pods:
                     if not self._names.systemd:
                         self._env.cgroups.create(cgroup)
                     await self._updates.pod(record, "config.linux.resources")
-            if not config.shares_pid:
-                return None
-            with stage("infra", record.id):
-                return await self._start_infra(record, cgroup, confinement)
+
+    async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
+        """See PodRuntime.start: the infra process, where pids are shared."""
+        if not record.config.shares_pid:
+            return None
+        with trying(f"starting sandbox {record.id}"), stage("infra", record.id):
+            profile = await self._labels.seccomp_profile(record)
+            confinement = await OURS.run(self._job(record.id), self._labels.confine, record, profile)
+            return await self._start_infra(record, self._names.pod(record), confinement)
 
     def _job(self, sandbox: SandboxId) -> Job:
         limit = self._env.settings.verb_timeout
@@ -95,14 +100,13 @@ class Pods:
         job = Job(f"making the log directory {path}", owner=record.id, limit=limit)
         await FOREIGN.run(job, make_log_directory, path, "config.log_directory")
 
-    def _make_files(self, record: SandboxRecord, shm: int, profile: bytes | None) -> PodConfinement:
+    def _make_files(self, record: SandboxRecord, shm: int, profile: bytes | None) -> None:
         self._make_directory(record)
-        confinement = self._labels.confine(record, profile)
+        self._labels.confine(record, profile)  # refused for every pod, though only an infra process needs it
         write_pod_files(self._paths, record)
         if record.config.security.namespaces.ipc != NamespaceMode.NODE:
             self._mount_shm(record, shm)
         self._labels.label_pod(record)
-        return confinement
 
     async def stop(self, record: SandboxRecord) -> None:
         """End the infra process, let go of namespaces and shm; safe to repeat."""
@@ -133,7 +137,7 @@ class Pods:
         return await self._looks.ask(record)
 
     def made_spec(self, record: SandboxRecord) -> bytes:
-        """See Handler.made_spec. Blocks."""
+        """See PodRuntime.made_spec. Blocks."""
         try:
             with open(f"{self._paths.infra(record.id)}/config.json", "rb") as file:
                 document = json.load(file)

@@ -1,7 +1,7 @@
 """Other limits for what is there: a container's cgroup, its processes' OOM scores, a pod's own cgroup.
 
 The cgroup's files are written here and not by the runtime's `update`: it is all or nothing, works with every
-runtime, and reaches what `runc update` leaves out (huge pages, unified). A unit of systemd is told the same
+runtime, and reaches what some of them leave out (huge pages, unified). A unit of systemd is told the same
 afterwards: the kernel has taken it then, and systemd, which would only log what the kernel refuses, writes it
 again whenever it reloads.
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.environment import HandlerEnvironment
-from crib.backends.failures import trying
+from crib.backends.failures import trying, why
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import change_unit, start_slice
 from crib.host.cgroup_limits import Files, restore_limits, write_limits
@@ -75,7 +75,7 @@ class _Change:
 
 
 class Updates:
-    """See Handler.update and Handler.update_pod."""
+    """See ContainerRuntime.update and PodRuntime.update."""
 
     def __init__(self, environment: HandlerEnvironment, bundles: Bundles) -> None:
         self._env = environment
@@ -167,11 +167,10 @@ class Updates:
             if error.errno == errno.EBUSY and "memory." in os.path.basename(str(error.filename)):
                 raise WrongState(
                     f"{what}: more is in use than the memory limit allows, and cannot be reclaimed"
-                    f" ({error.filename}: {error.strerror})"
+                    f" ({why(error)})"
                 ) from error
             if refused := refused_field(error, change.field):
-                problem = f"{what}: {error.filename}: {error.strerror}"
-                raise InvalidRequest(problem, field=refused) from error
+                raise InvalidRequest(f"{what}: {why(error)}", field=refused) from error
             raise
 
     def _check_memory(self, what: str, cgroup: str, files: Files) -> None:

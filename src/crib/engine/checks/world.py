@@ -83,7 +83,7 @@ class WorldFindings:
                 return row, Decision(Action.TEARDOWN)
             now, same_boot = core.clock(), sandbox.boot_id == core.facts.boot_id
             decision = decide_unseen(row, same_boot=same_boot, now=now)
-            return row, decision or decide(row, await core.caretaker(sandbox).observe(row), now)
+            return row, decision or decide(row, await core.caretaker(sandbox).containers.observe(row), now)
 
     async def pods(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """Records of pods that do not fit what is there."""
@@ -113,7 +113,7 @@ class WorldFindings:
             return "is of before the last boot, and not released", "what it holds is given back"
         if row.state is SandboxState.READY:
             try:
-                is_whole = await core.caretaker(row).pod_alive(row)
+                is_whole = await core.caretaker(row).pods.alive(row)
             except CribError as error:
                 return f"cannot be looked at: {error}", ""
             return (
@@ -145,7 +145,7 @@ class WorldFindings:
     async def logs(self) -> AsyncIterator[Finding]:
         """Logs that are nobody's, or lead nowhere: told, as they are the client's."""
         core = self._core
-        for where, text in await core.handler("")[1].odd_logs(tuple(core.sandboxes), tuple(core.containers)):
+        for where, text in await core.handler("")[1].logs.odd(tuple(core.sandboxes), tuple(core.containers)):
             yield Finding("logs", where, text, is_note=True)
 
 

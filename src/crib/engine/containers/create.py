@@ -3,7 +3,7 @@
 look up   a container of the same name (joined, returned, or refused); the image, those of image volumes, the
           policy's word on them, the sandbox (READY), the container whose processes this one is to see
 intend    row CREATING, holding the layers of these images from now on
-act       handler.create
+act       the handler's containers.create
 tell      row CREATED; event CREATED
 ✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
           namespaces or infra process turn out to be gone is NOT_READY from now on
@@ -37,6 +37,7 @@ from crib.model.image import ImageRecord
 from crib.model.lifecycle import ContainerVerb, SandboxVerb, is_listed, move_container, move_sandbox
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
+from crib.ports.containers import CreateRequest
 from crib.tasks.keeper import current_work
 
 _TARGET = "config.linux.security_context.namespace_options.target_id"
@@ -117,7 +118,8 @@ class CreateContainer:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
-                    created = await core.handler_of(sandbox).create(record, sandbox, image.config, stage)
+                    request = CreateRequest(record, sandbox, image.config)
+                    created = await core.handler_of(sandbox).containers.create(request, stage)
                     made = replace(
                         record,
                         process=created.process,
@@ -246,7 +248,7 @@ def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRec
 
 def _is_made(record: ContainerRecord) -> bool:
     """Whether its name is taken: not by what is half-made or half-gone, which the next try clears away."""
-    return is_listed(record) and record.process is not None and record.state is not ContainerState.UNKNOWN
+    return is_listed(record) and record.is_made and record.state is not ContainerState.UNKNOWN
 
 
 def _refuse_difference(wanted: ContainerConfig, known: ContainerConfig) -> None:

@@ -10,7 +10,7 @@ from crib.model.container import ContainerRecord, ExecCommand, ExecResult
 from crib.model.errors import Broken, InvalidRequest, TimedOut, Unavailable
 from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.streams import ExecProcess
-from crib.ports.handler import Handler
+from crib.ports.streams import ContainerStreams
 from crib.tasks.groups import all_of
 from crib.tasks.keeper import at_stage
 
@@ -32,8 +32,8 @@ class ExecSync:
             raise InvalidRequest("no command is given", field="cmd")
         record = core.container(text)
         move_container(record, ContainerVerb.EXEC)
-        handler = core.caretaker(core.sandbox(record.sandbox_id))
-        work = core.keeper.begin("exec", self._until_we_stop(handler, record, command), record.id)
+        streams = core.caretaker(core.sandbox(record.sandbox_id)).streams
+        work = core.keeper.begin("exec", self._until_we_stop(streams, record, command), record.id)
         self._under_way.add(work.task)
         work.task.add_done_callback(self._under_way.discard)
         try:
@@ -54,14 +54,14 @@ class ExecSync:
                 await asyncio.wait(under_way, timeout=DYING_TIME)
 
     async def _until_we_stop(
-        self, handler: Handler, record: ContainerRecord, command: ExecCommand
+        self, streams: ContainerStreams, record: ContainerRecord, command: ExecCommand
     ) -> ExecResult:
         """See `run_command`; Unavailable when it was ended, or left, because the daemon stops."""
         task = asyncio.current_task()
         assert task is not None
         stopping = f"crib is stopping: {_named(command, record)}"
         try:
-            return await run_command(handler, record, command)
+            return await run_command(streams, record, command)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise  # abandoned
@@ -74,7 +74,7 @@ class ExecSync:
             raise Unavailable(f"{stopping} may still run: {error}") from None
 
 
-async def run_command(handler: Handler, record: ContainerRecord, command: ExecCommand) -> ExecResult:
+async def run_command(streams: ContainerStreams, record: ContainerRecord, command: ExecCommand) -> ExecResult:
     """Run it to its end; what it writes is read to the end, and the beginning of it kept.
 
     TimedOut when its time-out passed. All of its processes are gone then, and after a cancellation.
@@ -84,7 +84,7 @@ async def run_command(handler: Handler, record: ContainerRecord, command: ExecCo
     try:
         async with asyncio.timeout(command.timeout if command.timeout > 0 else None) as limit:
             with at_stage("its start"):
-                session = await handler.exec(record, process)
+                session = await streams.exec(record, process)
             try:
                 with at_stage("its own end"):
                     outputs = (session.stdout, session.stderr)
@@ -126,5 +126,5 @@ class ReopenLog:
         core = self._core
         record = core.container(text)
         move_container(record, ContainerVerb.REOPEN_LOG)
-        handler = core.caretaker(core.sandbox(record.sandbox_id))
-        await core.keeper.begin("reopen log", handler.reopen_log(record), record.id).wait()
+        logs = core.caretaker(core.sandbox(record.sandbox_id)).logs
+        await core.keeper.begin("reopen log", logs.reopen(record), record.id).wait()

@@ -14,7 +14,7 @@ from crib.model.errors import CribError
 from crib.model.events import EventType
 from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import NamespaceMode
-from crib.ports.handler import Handler
+from crib.ports.containers import ContainerRuntime
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ RETRY_AFTER = 1.0
 """Seconds until exits are watched again after that failed; what happened meanwhile is on file then."""
 
 
-async def watch_exits(core: Core, handler: Handler) -> None:
+async def watch_exits(core: Core, containers: ContainerRuntime) -> None:
     """Record every exit that the handler tells of, for the daemon's life."""
     while True:
         try:
-            async for exit_ in handler.exits():
+            async for exit_ in containers.exits():
                 # Each on its own: a container whose start or removal hangs must not hold up the others.
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
         except Exception as error:  # a bug too: nobody else tells of exits
@@ -64,8 +64,8 @@ async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
     if record.config.security.namespaces.pid == NamespaceMode.CONTAINER:
         return
     try:
-        handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
-        await handler.signal(record, signal.SIGKILL, everyone=True)
+        containers = core.caretaker(core.sandboxes.get(record.sandbox_id)).containers
+        await containers.signal(record, signal.SIGKILL, everyone=True)
     except CribError as error:
         _log.warning("ending what container %s left behind: %s", record.id, error)
 

@@ -51,8 +51,8 @@ class RotateLogs:
         if sandbox is None:
             return
         try:
-            handler = self._core.caretaker(sandbox)
-            if await handler.rotate_log(record, settings.log_size_max, settings.log_files):
+            logs = self._core.caretaker(sandbox).logs
+            if await logs.rotate(record, settings.log_size_max, settings.log_files):
                 _log.debug("rotated the log of container %s", record.id)
         except Exception as error:  # a bug too: the others' logs are looked at
             current = self._core.containers.get(record.id)

@@ -44,13 +44,13 @@ class StartContainer:
                 raise WrongState(
                     f"cannot start container {container}: its sandbox {sandbox.id} is {sandbox.state}"
                 )
-            handler = core.handler_of(sandbox)
+            containers = core.handler_of(sandbox).containers
             try:
                 with core.timeline.of(sandbox.id)("StartContainer", record.config.name):
-                    await handler.start(record)
+                    await containers.start(record)
             except CribError as error:
                 with suppress(CribError):  # what half started must not run on while it is shown as ended
-                    await handler.signal(record, signal.SIGKILL, everyone=True)
+                    await containers.signal(record, signal.SIGKILL, everyone=True)
                 core.containers.put(
                     replace(
                         record,

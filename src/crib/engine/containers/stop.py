@@ -11,7 +11,7 @@ from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, is_listed, move_container
-from crib.ports.handler import Handler
+from crib.ports.containers import ContainerRuntime
 from crib.tasks.keeper import at_stage
 
 KILL_BOUND = 30.0
@@ -59,7 +59,7 @@ class StopContainer:
             return
         self._signalled.add(record.id)
         try:
-            await _handler(self._core, record).signal(record, record.stop_signal)
+            await _containers(self._core, record).signal(record, record.stop_signal)
         except BaseException:
             self._signalled.discard(record.id)
             raise
@@ -69,24 +69,24 @@ async def kill_container(core: Core, container: ContainerId) -> None:
     """SIGKILL everything in the container and wait until its exit is recorded."""
     async with core.locks.of(container):
         record = core.containers.get(container)
-        if record is None or record.process is None or record.finished_at:
+        if record is None or not record.is_made or record.finished_at:
             return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
         exited = core.exited(container)
-    handler = _handler(core, record)
+    containers = _containers(core, record)
     with at_stage("SIGKILL"):
-        await handler.signal(record, signal.SIGKILL, everyone=True)
+        await containers.signal(record, signal.SIGKILL, everyone=True)
         if await _happens(exited, KILL_BOUND):
             return
-    seen = await handler.observe(record)
+    seen = await containers.observe(record)
     if seen.status not in ("stopped", "gone"):
         raise Broken(f"container {container} is still {seen.status} {KILL_BOUND:.0f} s after SIGKILL")
     lost = Exit(container, 255, core.clock(), lost=True)
     await record_exit(core, seen.exit or lost)
 
 
-def _handler(core: Core, record: ContainerRecord) -> Handler:
+def _containers(core: Core, record: ContainerRecord) -> ContainerRuntime:
     sandbox = core.sandboxes.get(record.sandbox_id)
-    return core.caretaker(sandbox)
+    return core.caretaker(sandbox).containers
 
 
 async def _happens(event: asyncio.Event, within: float) -> bool:

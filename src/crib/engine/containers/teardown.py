@@ -26,10 +26,10 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
             state = move_container(current, ContainerVerb.REMOVE)
             current = core.containers.put(replace(current, state=state))
         sandbox = core.sandboxes.get(current.sandbox_id)
-        handler = core.caretaker(sandbox)
+        containers = core.caretaker(sandbox).containers
         try:
             with at_stage("delete"):
-                await handler.delete(current)
+                await containers.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
             reason = current.reason if current.abandoned else "RemoveError"
             state = move_container(current, ContainerVerb.FAIL_REMOVE)

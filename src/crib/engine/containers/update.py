@@ -1,7 +1,7 @@
 """UpdateContainerResources: other limits for a container that is there.
 
 look up   the container (CREATED or RUNNING)
-act       handler.update, with what is asked for merged into what is in force
+act       the handler's containers.update, with what is asked for merged into what is in force
 tell      the row's `resources`, which ContainerStatus shows
 ✗         nothing is changed. If the daemon dies after the act, the row has the limits of before until the
           caller, who got no answer, asks again
@@ -36,8 +36,8 @@ class UpdateContainer:
             move_container(record, ContainerVerb.UPDATE)
             core.refuse_if_faulty()
             wanted = merged(record.resources, change)
-            handler = core.handler_of(core.sandbox(record.sandbox_id))
-            await handler.update(record, wanted)
+            containers = core.handler_of(core.sandbox(record.sandbox_id)).containers
+            await containers.update(record, wanted)
             now = core.containers.get(container)
             if now is not None:
                 core.containers.put(replace(now, resources=wanted))

@@ -21,7 +21,7 @@ from enum import Enum, auto
 
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.lifecycle import is_listed
-from crib.ports.handler import Observation
+from crib.ports.containers import Observation
 
 LOST = 255
 """Exit code that stands for one that nobody knows any more."""

@@ -86,7 +86,7 @@ class _Recovery:
         await _over(every, LOOK_BOUND)
         # From here on containers are killed and their exits awaited.
         for name, handler in core.ports.handlers.items():
-            core.keeper.serve(f"exits of {name}", watch_exits(core, handler))
+            core.keeper.serve(f"exits of {name}", watch_exits(core, handler.containers))
         for pod in core.sandboxes:
             if not (pod.released and is_listed(pod)):
                 self._sandboxes[pod.id] = self._begin_sandbox(pod, looks.get(pod.id, ()))
@@ -212,7 +212,7 @@ async def _container(core: Core, record: ContainerRecord) -> None:
     now = core.clock()
     decision = decide_unseen(record, same_boot=sandbox.boot_id == core.facts.boot_id, now=now)
     if decision is None:
-        decision = decide(record, await core.caretaker(sandbox).observe(record), now)
+        decision = decide(record, await core.caretaker(sandbox).containers.observe(record), now)
     await carry_out(core, record, decision)
 
 
@@ -232,8 +232,8 @@ async def carry_out(core: Core, record: ContainerRecord, decision: Decision) -> 
             core.containers.put(replace(record, state=state, reason="", message=""))
         case Action.KILL:
             assert decision.exit is not None
-            handler = core.caretaker(core.sandboxes.get(record.sandbox_id))
-            await handler.signal(record, signal.SIGKILL, everyone=True)
+            containers = core.caretaker(core.sandboxes.get(record.sandbox_id)).containers
+            await containers.signal(record, signal.SIGKILL, everyone=True)
             await record_exit(core, decision.exit)
         case Action.MARK_EXITED:
             assert decision.exit is not None

@@ -2,7 +2,7 @@
 
 look up   the handler; a sandbox of the same name (joined, returned, or refused)
 intend    row CREATING: from here on the teardown finds everything by the id
-act       handler.prepare_pod, networks.attach
+act       the handler's pods.prepare, networks.attach, pods.start
 tell      row READY; events CREATED and STARTED
 ✗         teardown_sandbox: row gone, or NOT_READY with its reason if a step of that failed too
 """
@@ -78,11 +78,11 @@ class RunSandbox:
             core.sandboxes.put(record)
             try:
                 core.refuse_if_faulty()
-                infra = await handler.prepare_pod(record, stage)
-                record = core.sandboxes.put(replace(record, infra=infra))
+                await handler.pods.prepare(record, stage)
                 if not record.config.host_network:
                     attachment = await core.ports.networks.attach(core.pod_network(record), stage)
                     record = replace(record, network=attachment)
+                record = replace(record, infra=await handler.pods.start(record, stage))
                 state = move_sandbox(record, SandboxVerb.RUN)
                 record = core.sandboxes.put(replace(record, state=state))
                 core.refuse_if_faulty()

@@ -47,7 +47,7 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
         # A plugin that failed may need the namespace at its next try (CNI specification, DEL): an interface
         # that was moved into it gets its own name back there only.
         with at_stage("namespaces"):
-            await _try(failures, core.caretaker(record).stop_pod(record))
+            await _try(failures, core.caretaker(record).pods.stop(record))
     if failures:
         reason = "; ".join(failures)
         current = core.sandboxes.get(record.id) or record  # it may have been abandoned meanwhile
@@ -69,7 +69,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
             await _try(failures, teardown_container(core, row))
         if not failures:
             with at_stage("files"):
-                await _try(failures, core.caretaker(record).remove_pod(record))
+                await _try(failures, core.caretaker(record).pods.remove(record))
     except CribError as error:
         failures.append(str(error))
     if failures:

@@ -1,7 +1,7 @@
 """UpdatePodSandboxResources: other limits for a pod as a whole.
 
 look up   the sandbox (READY)
-act       handler.update_pod, which limits the pod's cgroup if that is ours
+act       the handler's pods.update, which limits the pod's cgroup if that is ours
 tell      the row's `overhead` and `resources`
 ✗         nothing is changed; see engine.containers.update for a daemon that dies in between
 """
@@ -36,7 +36,7 @@ class UpdateSandbox:
             record = core.sandbox(sandbox)
             move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
-            await core.handler_of(record).update_pod(_changed(record, overhead, resources))
+            await core.handler_of(record).pods.update(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)
             if now is not None:
                 core.sandboxes.put(_changed(now, overhead, resources))

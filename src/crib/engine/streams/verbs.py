@@ -1,7 +1,7 @@
 """Exec, Attach and PortForward: first a ticket for what was checked, then, with it, the stream itself.
 
 look up   the container (RUNNING) or the sandbox (READY), at both times
-act       handler.exec, handler.attach or handler.dial; then bytes between both ends
+act       the handler's streams: exec, attach or dial; then bytes between both ends
 ✗         a client that goes away: the command's input ends, and by the settings the command; its terminal
           hangs up; otherwise its output is dropped until it has ended
 """
@@ -29,7 +29,7 @@ from crib.model.streams import (
     PodAddress,
     StreamRequest,
 )
-from crib.ports.handler import Handler
+from crib.ports.streams import ContainerStreams
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Streams:
             process = replace(process, contained=True)
         session = await self._open(
             f"exec in {record.id}",
-            self._handler(record).exec(record, process),
+            self._streams_of(record).exec(record, process),
             lambda session: self._let_go(session, hang_up=process.tty),
         )
         try:
@@ -104,7 +104,7 @@ class Streams:
         """Join the container's streams until it ends or the client goes; the container's exit code."""
         record = self._running(request.container, ContainerVerb.ATTACH)
         session = await self._open(
-            f"attach to {record.id}", self._handler(record).attach(record, request), self._close
+            f"attach to {record.id}", self._streams_of(record).attach(record, request), self._close
         )
         try:
             return await carry(client, session)
@@ -119,7 +119,7 @@ class Streams:
         if not _allows(request, address):
             raise InvalidRequest(f"{address} was not asked for when this stream was", field="port")
         running = [row for row in core.containers_of(record.id) if row.state is ContainerState.RUNNING]
-        return await core.caretaker(record).dial(record, running, address)
+        return await core.caretaker(record).streams.dial(record, running, address)
 
     async def _open(
         self, what: str, opening: Coroutine[Any, Any, Session], undo: Callable[[Session], None]
@@ -173,8 +173,8 @@ class Streams:
         move_container(record, verb)
         return record
 
-    def _handler(self, record: ContainerRecord) -> Handler:
-        return self._core.caretaker(self._core.sandbox(record.sandbox_id))
+    def _streams_of(self, record: ContainerRecord) -> ContainerStreams:
+        return self._core.caretaker(self._core.sandbox(record.sandbox_id)).streams
 
 
 def _check_streams(wanted: ExecProcess | AttachRequest) -> None:

@@ -28,6 +28,7 @@ from crib.backends.oci.runtime_notes import (
     write_note,
 )
 from crib.model.container import ContainerConfig, ContainerSecurity, Device
+from crib.model.edits import ContainerEdits
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
@@ -47,6 +48,10 @@ def spec(path: Path, *names: str, edits: dict[str, object] | None = None, **own:
     path.write_text(json.dumps(document))
 
 
+def variables(edits: tuple[ContainerEdits, ...]) -> list[tuple[str, str]]:
+    return [pair for one in edits for pair in one.env]
+
+
 @pytest.fixture
 def dirs(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "etc", tmp_path / "run"
@@ -63,9 +68,10 @@ def test_devices_come_from_the_field_and_from_annotations_and_a_files_own_edits_
     spec(dirs[0] / "a.json", "0", "1", edits={"env": ["COMMON=1"], "additionalGids": [7]})
     asked = container(f"{KIND}=0", annotations={"cdi.k8s.io/x": f"{KIND}=1,{KIND}=0", "other": "x"})
     edits = registry.edits(asked)
-    assert [key for key, _ in edits.env] == ["COMMON", "D", "D"]
-    assert edits.groups == (7,)
-    assert registry.edits(container()).env == ()
+    assert [key for key, _ in variables(edits)] == ["COMMON", "D", "D"]
+    assert [one.origin for one in edits] == [f"CDI {KIND}=0", f"CDI {KIND}=0", f"CDI {KIND}=1"]
+    assert edits[0].groups == (7,)
+    assert registry.edits(container()) == ()
 
 
 def test_a_device_that_is_asked_for_again_is_meant_once(
@@ -74,18 +80,18 @@ def test_a_device_that_is_asked_for_again_is_meant_once(
     spec(dirs[0] / "a.json", "0", "1", edits={"env": ["COMMON=1"]})
     again = registry.edits(container(f"{KIND}=0", f"{KIND}=1", f"{KIND}=0"))
     assert again == registry.edits(container(f"{KIND}=0", f"{KIND}=1"))
-    assert len(again.env) == 3
+    assert len(variables(again)) == 3
 
 
 def test_the_later_directory_counts_and_changes_are_seen(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
     spec(dirs[0] / "a.json", "0")
-    assert registry.edits(container(f"{KIND}=0")).env == (("D", f"{dirs[0]}/a.json:0"),)
+    assert variables(registry.edits(container(f"{KIND}=0"))) == [("D", f"{dirs[0]}/a.json:0")]
     spec(dirs[1] / "a.json", "0")
-    assert registry.edits(container(f"{KIND}=0")).env == (("D", f"{dirs[1]}/a.json:0"),)
+    assert variables(registry.edits(container(f"{KIND}=0"))) == [("D", f"{dirs[1]}/a.json:0")]
     os.unlink(dirs[1] / "a.json")
-    assert registry.edits(container(f"{KIND}=0")).env == (("D", f"{dirs[0]}/a.json:0"),)
+    assert variables(registry.edits(container(f"{KIND}=0"))) == [("D", f"{dirs[0]}/a.json:0")]
 
 
 def test_a_missing_device_is_named_with_the_directories_and_what_cannot_be_read_there(
@@ -118,7 +124,7 @@ def test_nodes_are_completed_from_the_host(dirs: tuple[Path, Path], registry: Cd
         {"path": "/dev/b", "type": "b", "major": 8, "minor": 1, "permissions": "r"},
     ]
     spec(dirs[0] / "a.json", "0", deviceNodes=nodes)
-    first, second = registry.edits(container(f"{KIND}=0")).devices
+    first, second = registry.edits(container(f"{KIND}=0"))[-1].devices
     assert (first.kind, first.major, first.minor, first.permissions, first.uid) == ("c", 1, 3, "rwm", 5)
     assert (second.kind, second.major, second.permissions, second.uid) == ("b", 8, "r", None)
 
@@ -147,12 +153,12 @@ def test_rdt_is_left_out_and_that_is_said(
     mount = {"hostPath": "/tmp", "containerPath": "/x/", "options": ["ro"]}
     hook = {"hookName": "poststop", "path": "/bin/true"}
     spec(dirs[0] / "a.json", "0", intelRdt={"closID": "a"}, mounts=[mount], hooks=[hook])
-    edits = registry.edits(container(f"{KIND}=0"))
+    (_, edits) = registry.edits(container(f"{KIND}=0"))
     assert "intelRdt" in caplog.text
+    assert edits.origin == f"CDI {KIND}=0"
     assert edits.mounts[0].options == ("rbind", "ro")
     assert edits.mounts[0].destination == "/x"
-    assert edits.hooks is not None
-    assert edits.hooks.poststop[0].path == "/bin/true"
+    assert [(hook.stage, hook.path) for hook in edits.hooks] == [("poststop", "/bin/true")]
 
 
 def hook_file(path: Path, program: str = "/bin/true", **changes: object) -> None:
@@ -172,9 +178,14 @@ def test_hooks_are_taken_by_name_from_the_later_directory(dirs: tuple[Path, Path
     hook_file(dirs[0] / "20.json")
     hook_file(dirs[0] / "10.json", stages=["poststop"])
     hook_file(dirs[1] / "20.json", "/bin/false")
-    assert [(rule.hook.path, rule.stages) for rule in files.rules()] == [
-        ("/bin/true", ("poststop",)),
-        ("/bin/false", ("prestart", "poststop")),
+    found = [[(hook.path, hook.stage) for hook in rule.edits.hooks] for rule in files.rules()]
+    assert found == [
+        [("/bin/true", "poststop")],
+        [("/bin/false", "prestart"), ("/bin/false", "poststop")],
+    ]
+    assert [rule.edits.origin for rule in files.rules()] == [
+        f"hook file {dirs[0]}/10.json",
+        f"hook file {dirs[1]}/20.json",
     ]
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from crib.backends.bundle.host_resources import check_log
 from crib.backends.failures import trying
 from crib.backends.oci import log_rotation, logs
-from crib.backends.oci.logs import OpenLog, check_log, open_log, read_words
+from crib.backends.oci.logs import OpenLog, open_log, read_words
 from crib.host.threads import Overdue
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState
 from crib.model.errors import InvalidRequest, Unavailable, WrongState

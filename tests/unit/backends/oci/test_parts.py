@@ -11,14 +11,12 @@ import pytest
 from crib.backends.bundle import host_resources
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.host_resources import find_devices, prepare_mount_sources, read_seccomp_profile
-from crib.backends.failures import trying
 from crib.backends.known_processes import identity, is_alive
 from crib.backends.oci.command_lines import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
 from crib.backends.oci.runtime_words import runtime_words, words_of_failure
 from crib.backends.pods.files import check_pod_files, write_hosts, write_pod_files
-from crib.host.processes import ToolMissing
 from crib.model.container import ContainerConfig, ContainerSecurity, Device, Mount, MountPropagation
-from crib.model.errors import Broken, Exhausted, InvalidRequest
+from crib.model.errors import InvalidRequest
 from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.model.sandbox import (
@@ -98,15 +96,6 @@ def test_process_is_known_by_pid_and_start() -> None:
     assert is_alive(found)
     assert not is_alive(replace(found, start_time=found.start_time + 1))
     assert not is_alive(None)
-
-
-def test_failures_are_mapped_with_what_was_tried() -> None:
-    with pytest.raises(Broken, match="doing x: /p: Permission denied"), trying("doing x"):
-        raise PermissionError(13, "Permission denied", "/p")
-    with pytest.raises(Exhausted), trying("doing x"):
-        raise OSError(28, "No space left on device", "/p")
-    with pytest.raises(Broken, match="install the package conmon"), trying("doing x"):
-        raise ToolMissing("conmon")
 
 
 def test_a_runtimes_failure_is_told_at_whatever_level_and_its_warnings_are_none() -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from crib.backends.failures import failure
 from crib.model.errors import Unavailable
 from crib.model.registry import ClientCertificate
 
@@ -54,7 +55,7 @@ class ConfigFiles:
             self._kept.pop(key, None)
             return None
         except OSError as error:
-            raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+            raise failure(f"{path} cannot be read", error, Unavailable) from error
         try:
             value = parse(data)
         except ValueError as error:
@@ -80,7 +81,7 @@ class ConfigFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise Unavailable(f"{directory} cannot be read: {error.strerror}") from error
+            raise failure(f"{directory} cannot be read", error, Unavailable) from error
         if len(names) > MAX_ENTRIES:
             raise Unavailable(f"{directory} has {len(names)} entries, at most {MAX_ENTRIES} are looked at")
         return sorted(names)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from crib.backends.failures import why
 from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
 from crib.backends.waiting import foreign
 from crib.host import processes
@@ -198,7 +199,7 @@ async def _ask(helper: str, server: str, named_by: str) -> AuthEntry:
     except TimeoutError as error:
         raise Unavailable(f"{what} does not end: {error}") from error
     except OSError as error:
-        raise Unavailable(f"{what} cannot be started: {error.strerror}") from error
+        raise Unavailable(f"{what} cannot be started: {why(error, what)}") from error
     if answer.timed_out:
         raise Unavailable(f"{what} gave no answer within {HELPER_TIMEOUT:.0f} s")
     if answer.exit_code != 0:

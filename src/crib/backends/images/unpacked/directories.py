@@ -21,6 +21,7 @@ from functools import partial
 import msgspec
 
 import crib
+from crib.backends.failures import failure
 from crib.backends.images.archives import close_all
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, UnpackAnswer
 from crib.backends.waiting import ours
@@ -168,8 +169,7 @@ class DirectoryLayers:
             finally:
                 close_all(opened)
         except OSError as error:
-            kind = Exhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else Broken
-            raise kind(f"{subject}: {error}") from error
+            raise failure(subject, error) from error
         finally:
             # Gone already after a success: the name is another one then.
             await ours(Job("removing a half-unpacked layer", layer, _SECONDS), files.remove_tree, target)
@@ -184,7 +184,7 @@ class DirectoryLayers:
         try:
             opened.append(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
         except OSError as error:
-            raise NotFound(f"layer {layer} is not on disk: {source}: {error.strerror}") from error
+            raise failure(f"layer {layer} is not on disk: {source}", error, NotFound) from error
         files.remove_tree(target)
         space = os.statvfs(self._paths.layers)
         needed = os.fstat(opened[0]).st_blocks * 512 + self._min_free
@@ -279,7 +279,7 @@ async def check_directory(path: str) -> str:
         finally:
             close_all(opened)
     except OSError as error:
-        raise Broken(f"{subject}: {error.strerror or error}") from error
+        raise failure(subject, error) from error
 
 
 async def unpack_file(source_fd: int, target_fd: int, subject: str) -> UnpackAnswer:

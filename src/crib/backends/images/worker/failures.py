@@ -7,8 +7,8 @@ import errno
 import logging
 import traceback
 
-from crib.backends.images.failures import KINDS, MAX_TEXT
-from crib.backends.images.messages import Failed
+from crib.backends.failures import failure
+from crib.backends.images.messages import FAILURE_KINDS, MAX_FAILURE_TEXT, Failed
 from crib.backends.images.worker.archive import ArchiveError
 from crib.backends.images.worker.layers import LayerError, TooMuchMemory
 from crib.model import errors
@@ -25,20 +25,21 @@ def failed(number: int, error: BaseException, *, importing: bool) -> Failed:
     """
     match error:
         case errors.CribError():
-            kind = type(error).__name__ if type(error).__name__ in KINDS else "Broken"
-            return Failed(number, kind, error.message[:MAX_TEXT], error.reason)
+            kind = type(error).__name__ if type(error).__name__ in FAILURE_KINDS else "Broken"
+            return Failed(number, kind, error.message[:MAX_FAILURE_TEXT], error.reason)
         case asyncio.CancelledError():
             return Failed(number, "Unavailable", "cancelled")
         case ArchiveError() | ImageFormatError() | LayerError():
             kind = "InvalidRequest" if importing else "Broken"
             # The C library keeps what a large tree leaves in pieces, and its pages count for our limit.
-            return Failed(number, kind, str(error)[:MAX_TEXT], spent=isinstance(error, TooMuchMemory))
+            return Failed(number, kind, str(error)[:MAX_FAILURE_TEXT], spent=isinstance(error, TooMuchMemory))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return Failed(number, "Exhausted", f"no space left for layers: {error}")
         case MemoryError() | OSError(errno=errno.ENOMEM) | RuntimeError(args=("can't start new thread",)):
             return Failed(number, "Exhausted", "the image worker is out of memory", spent=True)
         case OSError():
-            return Failed(number, "Broken", f"image worker: {error}"[:MAX_TEXT])
+            found = failure("image worker", error)
+            return Failed(number, type(found).__name__, found.message[:MAX_FAILURE_TEXT])
     text = printable(f"{type(error).__name__}: {error}")
     # Where it happened, but not what came before it: the errors of connections name signed addresses.
     place = "".join(traceback.format_tb(error.__traceback__))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from crib.backends.failures import why
 from crib.backends.network.bridge.forwarder import Forwarder, Question, framed, read_framed
 from crib.wire import dns
 
@@ -99,7 +100,7 @@ class NameServer:
         except BaseException as error:
             listener.close()
             if isinstance(error, OSError):
-                text = f"listen for names on {address} port {port}: {error.strerror or error}"
+                text = f"listen for names on {address} port {port}: {why(error)}"
                 raise OSError(error.errno, text, str(address)) from error
             raise
         return listener

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from crib.backends.failures import why
 from crib.backends.network.bridge.addresses import Address, AddressBook
 from crib.backends.network.bridge.names import NameServer
 from crib.model.sandbox import DnsConfig
@@ -32,7 +33,7 @@ class BridgeNames:
         try:
             await self._server.listen(tuple(map(str, self._addresses.gateways)))
         except OSError as error:
-            problem = f"names of pods are not answered: {error.strerror or error}"
+            problem = f"names of pods are not answered: {why(error)}"
         if problem and problem != self.problem:
             _log.warning("%s", problem)
         self.problem = problem

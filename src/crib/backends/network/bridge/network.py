@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
+from crib.backends.failures import trying, why
 from crib.backends.network.bridge import bandwidth
 from crib.backends.network.bridge import link as bridge_link
 from crib.backends.network.bridge.addresses import Address, AddressBook, Holding, wish_of
@@ -22,7 +23,7 @@ from crib.backends.network.bridge.check import Expected, is_half_made, link_prob
 from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
 from crib.backends.network.bridge.senders import sender_of
-from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge, as_broken
+from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge
 from crib.backends.network.interfaces import (
     NETLINK_SECONDS,
     POD_INTERFACE,
@@ -78,7 +79,7 @@ class BridgeNetwork:
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""
         self._live.add(pod.id)
-        with as_broken(f"attach pod {pod.id} to bridge {self._name}"):
+        with trying(f"attach pod {pod.id} to bridge {self._name}"):
             bridge = await self._shared.ready()
             try:
                 return await self._give(pod, stage, bridge)
@@ -98,7 +99,7 @@ class BridgeNetwork:
         holding = self._addresses.holding(pod.id)
         if holding is None:
             return None
-        with as_broken(f"resume pod {pod.id} on bridge {self._name}"):
+        with trying(f"resume pod {pod.id} on bridge {self._name}"):
             bridge = await self._shared.ready()
             forwards = forwards_of(pod.port_mappings, holding.addresses)
             await self._shared.rules.add(forwards, self._addresses.describe)
@@ -121,7 +122,7 @@ class BridgeNetwork:
         """Give back host ports and addresses; the link goes with the pod's namespace."""
         holding = self._addresses.holding(pod.id)
         if holding is not None:
-            with as_broken(f"detach pod {pod.id} from bridge {self._name}"):
+            with trying(f"detach pod {pod.id} from bridge {self._name}"):
                 await self._shared.rules_at_hand()
                 # Before the address: without one this is not done again.
                 if bandwidth_of(pod.annotations).egress:
@@ -137,7 +138,7 @@ class BridgeNetwork:
         if holding is None:
             return "it holds no address"
         problems = await self._link_problems(pod, holding)
-        with as_broken(f"check pod {pod.id} on bridge {self._name}"):
+        with trying(f"check pod {pod.id} on bridge {self._name}"):
             problems += await self._shared.problems()
             wanted = forwards_of(pod.port_mappings, holding.addresses)
             problems += await self._shared.rules.problems(sender_of(pod.id, holding), wanted)
@@ -150,7 +151,7 @@ class BridgeNetwork:
         A pod whose addresses are of ranges that are no longer the bridge's gets new ones.
         """
         self._live.add(pod.id)
-        with as_broken(f"repair pod {pod.id} on bridge {self._name}"):
+        with trying(f"repair pod {pod.id} on bridge {self._name}"):
             bridge = await self._shared.ready(verify=True)
             holding = self._addresses.holding(pod.id)
             if holding is not None and len(self._shared.interfaces_of(holding.addresses)) < len(
@@ -197,7 +198,7 @@ class BridgeNetwork:
         if holding is None:
             return PodNetworkView()
         interfaces, routes = await pod_interfaces(pod)
-        with as_broken(f"look at pod {pod.id} on bridge {self._name}"):
+        with trying(f"look at pod {pod.id} on bridge {self._name}"):
             present = await self._shared.rules.in_kernel()
         forwards = {key: to for key, to in present.items() if to.address in holding.addresses}
         try:
@@ -232,7 +233,7 @@ class BridgeNetwork:
         """
         del everything
         released: list[str] = []
-        with as_broken(f"sweep bridge {self._name}"):
+        with trying(f"sweep bridge {self._name}"):
             if not (dry or self._shared.is_dismantled):
                 await self._shared.rules_at_hand()
             for pod, holding in list(self._addresses.all().items()):
@@ -255,7 +256,7 @@ class BridgeNetwork:
 
     async def dismantle(self) -> None:
         """Delete the bridge and its table of rules; the next pod makes them anew."""
-        with as_broken(f"remove bridge {self._name}"):
+        with trying(f"remove bridge {self._name}"):
             await self._shared.dismantle()
 
     async def close(self) -> None:
@@ -334,7 +335,7 @@ class BridgeNetwork:
         try:
             return await inside(pod, lambda hosts, pods: link_problems(hosts, pods, expected))
         except OSError as error:
-            return [f"its network cannot be looked at: {error.strerror or error} ({error.filename})"]
+            return [f"its network cannot be looked at: {why(error)}"]
 
     def _forget_detached(self) -> None:
         now = time.monotonic()
@@ -357,7 +358,7 @@ def _bandwidth_problems(pod: PodNetwork) -> list[str]:
     try:
         found = bandwidth.read(host_link_name(pod.id))
     except OSError as error:
-        return [f"its limits cannot be read: {error.strerror or error}"]
+        return [f"its limits cannot be read: {why(error)}"]
     problems: list[str] = []
     for what, limit, rate in (
         ("receives", wanted.ingress, found.ingress),

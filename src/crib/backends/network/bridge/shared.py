@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
 from typing import TypeVar
 
+from crib.backends.failures import trying, why
 from crib.backends.network.bridge import link as bridge_link
 from crib.backends.network.bridge.addresses import (
     Address,
@@ -63,16 +63,6 @@ class BridgeSettings:
     """Family of the address that comes first in a pod's status: `ipv6`, else IPv4's."""
     native_ranges: tuple[str, ...] = ()
     """Networks beyond the host that pods reach with their own addresses, as they know the way back."""
-
-
-@contextmanager
-def as_broken(what: str) -> Iterator[None]:
-    """Turn what the kernel says into what leaves this room."""
-    try:
-        yield
-    except OSError as error:
-        subject = f" ({error.filename})" if error.filename else ""
-        raise Broken(f"{what}: {error.strerror or error}{subject}") from error
 
 
 class SharedBridge:
@@ -126,7 +116,7 @@ class SharedBridge:
         try:
             await self.ready()
         except OSError as error:
-            _log.warning("bridge %s: %s", self.settings.name, error.strerror or error)
+            _log.warning("bridge %s: %s", self.settings.name, why(error))
             await self.rules.adopt()
 
     async def readiness(self) -> Readiness:
@@ -138,7 +128,7 @@ class SharedBridge:
             await self.ready(verify=True)
             dropped_by = await self._dropped_by()
         except OSError as error:
-            message = f"bridge {name}: {error.strerror or error} ({error.filename})"
+            message = f"bridge {name}: {why(error)}"
             return Readiness(ready=False, reason="NetworkPluginNotReady", message=message)
         messages = [text for text in (self.names.problem, self.rules.senders.gap) if text]
         if dropped_by:
@@ -165,7 +155,7 @@ class SharedBridge:
             self._change_ranges(ranges)
             if not self.is_dismantled:
                 try:
-                    with as_broken(f"move bridge {self.settings.name} to {', '.join(map(str, ranges))}"):
+                    with trying(f"move bridge {self.settings.name} to {', '.join(map(str, ranges))}"):
                         await self.ready()
                 except Broken:
                     self._change_ranges(before)

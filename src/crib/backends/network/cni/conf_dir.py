@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from crib.backends.failures import why
 from crib.wire import cni
 
 _log = logging.getLogger(__name__)
@@ -100,12 +101,12 @@ class ConfDirectory:
             files = self._signatures[self._path] = _look(self._path, SUFFIXES)
         except OSError as error:
             files = ()
-            problems.append(f"cannot read {self._path}: {error.strerror}")
+            problems.append(f"cannot read {self._path}: {why(error, self._path)}")
         for file in files:
             try:
                 conf = cni.parse_network(_content(file.path), self._plugins_beside)
             except OSError as error:
-                problems.append(f"{file.path}: {error.strerror} ({error.filename})")
+                problems.append(f"{file.path}: {why(error, file.path)}")
             except cni.MalformedCni as error:
                 problems.append(f"{file.path}: {error}")
             else:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 
+from crib.backends.failures import failure, trying
 from crib.backends.network.pod_ranges import FIELD, ranges_of
 from crib.host.directories import make_directory
 from crib.host.files import atomic_write
@@ -43,19 +44,17 @@ def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
         conf = render(_read(template, TEMPLATE_BYTES).decode("utf-8"), fields).encode()
         cni.parse_network(conf)
     except OSError as error:
-        raise Broken(f"{_SETTING} {template}: cannot be read: {error.strerror}") from error
+        raise failure(f"{_SETTING} {template}: cannot be read", error) from error
     except cni.MalformedCni as error:
         raise Broken(f"{_SETTING} {template}: what it makes is no network: {error}") from error
     except (MalformedTemplate, UnicodeDecodeError) as error:
         raise Broken(f"{_SETTING} {template}: {error}") from error
     path = os.path.join(conf_dir, FILE_NAME)
-    try:
+    with trying(f"{_SETTING} {template}: write {path}"):
         if _has(path, conf):
             return False
         make_directory(conf_dir, 0o755)
         atomic_write(path, conf, 0o644, sync=True)
-    except OSError as error:
-        raise Broken(f"{_SETTING} {template}: write {path}: {error.strerror}") from error
     return True
 
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from crib.model.errors import Broken, Unavailable
+from crib.backends.failures import failure
+from crib.model.errors import Unavailable
 from crib.wire import cni
 
 _log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise Broken(f"read host-local store {self.directory}: {error.strerror}") from error
+            raise failure(f"read host-local store {self.directory}", error) from error
 
     def release(self, allocations: Sequence[Allocation]) -> list[Allocation]:
         """Give back those that are still held just so, and say which; under the plugin's lock.
@@ -85,7 +86,7 @@ class Store:
         except FileNotFoundError:
             pass  # there is no store any more
         except OSError as error:
-            raise Broken(f"release in host-local store {self.directory}: {error.strerror}") from error
+            raise failure(f"release in host-local store {self.directory}", error) from error
         return released
 
     def _read(self, directory_fd: int, name: str) -> Allocation | None:

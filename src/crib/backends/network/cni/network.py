@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any, TypeVar
 
+from crib.backends.failures import trying
 from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
 from crib.backends.network.cni.commands import PluginCommands, is_namespace, result_of
 from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
@@ -362,10 +363,8 @@ class CniNetwork:
 async def _with_files(verb: str, owner: str, work: Callable[..., T], *args: object) -> T:
     """A call of the kept results, which block. Broken."""
     what = f"{verb} network result of {owner}"
-    try:
+    with trying(what):
         return await OURS.run(Job(what, owner), work, *args)
-    except OSError as error:
-        raise Broken(f"{what}: {error.strerror} ({error.filename})") from error
 
 
 def _asked(

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crib.backends.failures import failure
 from crib.backends.network.cni.choice import LOOK_SECONDS
 from crib.host import processes
 from crib.host.processes import Completed, RunOptions
@@ -166,7 +167,7 @@ class Plugins:
                 options=RunOptions(output_limit=_OUTPUT_BYTES),
             )
         except OSError as error:
-            raise Broken(f"{call}: cannot run {path}: {error.strerror or error}") from error
+            raise failure(f"{call}: cannot run {path}", error) from error
         if done.timed_out:
             words = _words(done.stderr)
             late = f"{call}: no answer within {timeout:g} s, killed"

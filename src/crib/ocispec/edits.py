@@ -1,51 +1,50 @@
-"""What CDI devices change in a spec (Container Device Interface, SPEC.md, "CDI edits")."""
+"""Edits put into a spec, in their order: CDI devices, hook files, then those of the request."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import msgspec
 
-from crib.ocispec.hooks import joined
+from crib.model.edits import AddedHook, AddedMount, ContainerEdits
+from crib.ocispec.inputs import ContainerInputs
 from crib.wire import oci_runtime as oci
 
-
-@dataclass(frozen=True, slots=True)
-class HostNode:
-    """A node of the host that a CDI device brings; `kind` is `c` or `b`."""
-
-    path: str
-    """Where it shall be in the container."""
-    kind: str
-    major: int
-    minor: int
-    permissions: str = "rwm"
-    mode: int | None = None
-    uid: int | None = None
-    """None: the container's user, as CDI has it; so with `gid`."""
-    gid: int | None = None
+_STAGES: Mapping[str, str] = {
+    "prestart": "prestart",
+    "createRuntime": "create_runtime",
+    "createContainer": "create_container",
+    "startContainer": "start_container",
+    "poststart": "poststart",
+    "poststop": "poststop",
+}
+"""Stage as the specification calls it, to the field of `oci.Hooks`."""
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerEdits:
-    """All that a container's CDI devices ask for together, each part in the devices' order."""
+def edited(inputs: ContainerInputs, spec: oci.Spec) -> oci.Spec:
+    """The authors' spec with all edits of the inputs. Each sees what those before it have made.
 
-    env: tuple[tuple[str, str], ...] = ()
-    devices: tuple[HostNode, ...] = ()
-    mounts: tuple[oci.Mount, ...] = ()
-    hooks: oci.Hooks | None = None
-    groups: tuple[int, ...] = ()
+    The conditions of a hook file are held against the spec with its devices; a plugin comes last, as it is
+    shown all of the container.
+    """
+    for edits in inputs.cdi:
+        spec = with_edits(spec, edits)
+    for rule in inputs.hook_rules:
+        if rule.meets(spec, bind_mounts=bool(inputs.config.mounts)):
+            spec = with_edits(spec, rule.edits)
+    for edits in inputs.edits:
+        spec = with_edits(spec, edits)
+    return spec
 
 
 def with_edits(spec: oci.Spec, edits: ContainerEdits) -> oci.Spec:
-    """The spec with the edits: a later device, mount or variable takes the place of its namesake."""
-    if edits == ContainerEdits():
-        return spec
+    """The spec with the edits: a device, mount or variable takes the place of its namesake."""
     return msgspec.structs.replace(
         spec,
         process=_process(spec.process, edits),
         mounts=_mounts(spec.mounts, edits),
-        hooks=joined(spec.hooks, edits.hooks),
+        hooks=_hooks(spec.hooks, edits),
         linux=_linux(spec.linux, spec.process.user, edits),
     )
 
@@ -67,10 +66,30 @@ def _process(process: oci.Process, edits: ContainerEdits) -> oci.Process:
 def _mounts(before: tuple[oci.Mount, ...], edits: ContainerEdits) -> tuple[oci.Mount, ...]:
     if not edits.mounts:
         return before
-    added = {mount.destination: mount for mount in edits.mounts}
+    added = {mount.destination: _mount(mount) for mount in edits.mounts}
     kept = [mount for mount in before if mount.destination not in added]
     # Parents before what is below; stable, so the order of equals is kept.
     return tuple(sorted([*kept, *added.values()], key=lambda mount: mount.destination.rstrip("/").count("/")))
+
+
+def _mount(mount: AddedMount) -> oci.Mount:
+    return oci.Mount(
+        destination=mount.destination, type=mount.type, source=mount.source, options=mount.options
+    )
+
+
+def _hooks(before: oci.Hooks | None, edits: ContainerEdits) -> oci.Hooks | None:
+    hooks = before
+    for hook in edits.hooks:
+        hooks = hooks or oci.Hooks()
+        stage = _STAGES[hook.stage]
+        hooks = msgspec.structs.replace(hooks, **{stage: (*getattr(hooks, stage), _hook(hook))})
+    return hooks
+
+
+def _hook(hook: AddedHook) -> oci.Hook:
+    """None gets the container's environment for want of its own."""
+    return oci.Hook(hook.path, hook.args, hook.env or (_PATH,), hook.timeout)
 
 
 def _linux(linux: oci.Linux, user: oci.User, edits: ContainerEdits) -> oci.Linux:

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from crib.backends.bundle.rootfs import SharedLayers
+from crib.backends.environment import SharedLayers
 from crib.backends.failures import trying
-from crib.backends.oci.containers import ContainerRequest
 from crib.host.overlay_view import look_through
 from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError
@@ -17,24 +16,25 @@ from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.origins import EARLIER, origins, whole_document
+from crib.ports.containers import CreateRequest
 
 _LIMIT = 64 << 20
 _INFRA = "/proc/INFRA/ns/pid"
 """Stands for the namespace of an infra process that there is not yet."""
 
-Gather = Callable[[ContainerRequest, str], ContainerInputs]
+Gather = Callable[[CreateRequest, str], ContainerInputs]
 """Reads what the recipe needs of a request, given the path at which its image's root can be seen."""
 
 
 class Explanations:
-    """See Handler.explain. The layers of the image stay mounted, as after a creation."""
+    """See ContainerRuntime.explain. The layers of the image stay mounted, as after a creation."""
 
     def __init__(self, paths: Paths, layers: SharedLayers, gather: Gather) -> None:
         self._paths = paths
         self._layers = layers
         self._gather = gather
 
-    async def explain(self, request: ContainerRequest) -> ExplainedSpec:
+    async def explain(self, request: CreateRequest) -> ExplainedSpec:
         """The spec that the container was made with, or that it would be made with now."""
         record = request.record
         with trying(f"explanation of container {record.id}"):
@@ -42,7 +42,7 @@ class Explanations:
             job = Job(f"explaining container {record.id}", owner=request.sandbox.id)
             return await FOREIGN.run(job, self._explain, request, layers)
 
-    def _explain(self, request: ContainerRequest, layers: Sequence[str]) -> ExplainedSpec:
+    def _explain(self, request: CreateRequest, layers: Sequence[str]) -> ExplainedSpec:
         made = self._made(request.record.id)
         try:
             inputs = look_through(

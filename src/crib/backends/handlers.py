@@ -1,0 +1,85 @@
+"""Every handler of the settings, by its kind. A new kind of runtime is a class, and a line in `KINDS`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.oci.handler import OciHandler
+from crib.model.errors import Broken, CribError
+from crib.model.facts import HostFacts
+from crib.model.ids import HandlerName
+from crib.model.paths import Paths
+from crib.model.settings import Settings
+from crib.ports.handler import Handler
+
+_log = logging.getLogger(__name__)
+
+
+class HandlerKind(Protocol):
+    """A class of handlers."""
+
+    async def open(self, opening: HandlerOpening) -> Handler:
+        """Find what it runs with. CribError, which says what to do, where it could run nothing."""
+        ...
+
+    def closed(self, opening: HandlerOpening, problem: str) -> Handler:
+        """One that runs nothing, and says why; what it made before can be stopped and removed."""
+        ...
+
+
+KINDS: Final[dict[str, HandlerKind]] = {"oci": OciHandler}
+"""By `handlers.NAME.kind`."""
+
+
+def closed_handlers(
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
+) -> Mapping[HandlerName, Handler]:
+    """None can run anything, but what they made can be removed, also where their programs are gone."""
+    openings = _openings(settings, paths, facts, layers)
+    return {name: _kind(opening).closed(opening, "it only removes") for name, opening in openings.items()}
+
+
+async def open_handlers(
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers, *, to_run: bool = True
+) -> Mapping[HandlerName, Handler]:
+    """Probe each. One that cannot be used runs nothing and tells why; the default one is an error `to_run`.
+
+    Broken for a kind that there is not, before anything is opened.
+    """
+    openings = _openings(settings, paths, facts, layers)
+    handlers: dict[HandlerName, Handler] = {}
+    for name, opening in openings.items():
+        try:
+            handlers[name] = await _kind(opening).open(opening)
+        except CribError as error:
+            if to_run and name == settings.default_handler:
+                raise
+            _log.warning("handler %s cannot be used: %s", name, error)
+            handlers[name] = _kind(opening).closed(opening, str(error))
+    return handlers
+
+
+def _openings(
+    settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
+) -> dict[HandlerName, HandlerOpening]:
+    default = HandlerName(settings.default_handler)
+    names = dict.fromkeys((*map(HandlerName, settings.handlers), default))
+    others = frozenset(names) - {default}
+    openings = {
+        name: HandlerOpening(name, settings, paths, facts, layers, others if name == default else None)
+        for name in names
+    }
+    for opening in openings.values():
+        _kind(opening)
+    return openings
+
+
+def _kind(opening: HandlerOpening) -> HandlerKind:
+    kind = opening.options.kind
+    if kind not in KINDS:
+        known = ", ".join(map(repr, sorted(KINDS)))
+        raise Broken(f"handlers.{opening.name}.kind is {kind!r}, and must be one of {known}")
+    return KINDS[kind]

@@ -1,0 +1,93 @@
+"""A container's life, from its create to its delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from crib.model.container import ContainerRecord, ContainerUser, Exit
+from crib.model.edits import ContainerEdits
+from crib.model.explanation import ExplainedSpec
+from crib.model.image import ImageConfig
+from crib.model.sandbox import ProcessIdentity, Resources, SandboxRecord
+from crib.ports.clocks import StageTimer
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """All that a container is made from."""
+
+    record: ContainerRecord
+    sandbox: SandboxRecord
+    image: ImageConfig
+    edits: tuple[ContainerEdits, ...] = ()
+    """What others than the request change in it, in their order; what the handler itself finds on the host
+    (CDI devices, hook files) comes before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedContainer:
+    """What `ContainerRuntime.create` made: the first process waits to be started."""
+
+    user: ContainerUser
+    process: ProcessIdentity | None
+    """The first process; None where it is none of this host (in a virtual machine)."""
+    monitor: ProcessIdentity | None
+    """The process that tells its exit; None where none is needed for that."""
+    stop_signal: int = 0  # 0: the record's
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the world says of a container, for recovery; `status` is the runtime's word, or `gone`."""
+
+    status: str
+    exit: Exit | None
+    monitor_alive: bool
+    """Whether somebody is there who will tell its exit: its monitor, or whatever stands for one."""
+
+
+class ContainerRuntime(Protocol):
+    """Makes containers, runs them and takes them away."""
+
+    async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
+        """Mount the root, write the bundle, run monitor and runtime's create. The record is CREATING."""
+        ...
+
+    async def explain(self, request: CreateRequest) -> ExplainedSpec:
+        """The spec that `create` made, or would make now, and where its fields are from. Makes nothing.
+
+        What an edit has put there is told with the edit's origin.
+        """
+        ...
+
+    def made_spec(self, record: ContainerRecord) -> bytes:
+        """The OCI spec that it was made with, empty when that is gone."""
+        ...
+
+    async def start(self, record: ContainerRecord) -> None:
+        """Returns when the container's program runs (execve(2) has happened), or has ended already."""
+        ...
+
+    async def signal(self, record: ContainerRecord, signum: int, *, everyone: bool = False) -> None:
+        """Signal the first process, or every process of the container. Gone already is fine."""
+        ...
+
+    async def update(self, record: ContainerRecord, resources: Resources) -> None:
+        """Put `resources` in force instead of `record.resources`, in a created or running container.
+
+        All or nothing: what was changed before something failed is changed back. InvalidRequest for what
+        cannot be asked for here, WrongState for a memory limit below what is in use.
+        """
+        ...
+
+    async def delete(self, record: ContainerRecord) -> None:
+        """Kill what is left, unmount the root, remove bundle, writable layer, exit file, sockets, cgroup."""
+        ...
+
+    def exits(self) -> AsyncIterator[Exit]:
+        """First the exits that are on file, then new ones as they happen; ends never."""
+        ...
+
+    async def observe(self, record: ContainerRecord) -> Observation: ...

@@ -1,0 +1,30 @@
+"""The handlers whose ports are held against the same suites."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.contract.handler_lab import HandlerLab
+from tests.fakes.clock import ManualClock
+from tests.fakes.handler import FakeHandler
+from tests.fakes.host import FakeHost
+from tests.system.labs.oci_setup import oci_lab
+
+
+@pytest.fixture(
+    params=["fake", "elsewhere", pytest.param("oci", marks=[pytest.mark.root, pytest.mark.system])]
+)
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[HandlerLab]:
+    async with contextlib.AsyncExitStack() as stack:
+        if request.param != "oci":
+            clock = ManualClock()
+            host = FakeHost(clock, elsewhere=request.param == "elsewhere")
+            made = HandlerLab(FakeHandler(clock, host), "/logs")
+        else:
+            real = await stack.enter_async_context(oci_lab())
+            made = HandlerLab(real.handler, real.logs)
+        stack.push_async_callback(made.close)
+        yield made

@@ -1,0 +1,102 @@
+"""Handlers by their kind: which class opens each, and what becomes of those that cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from crib.backends import handlers
+from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.handlers import closed_handlers, open_handlers
+from crib.model.errors import Broken
+from crib.model.ids import HandlerName
+from crib.model.paths import Paths
+from crib.model.settings import HandlerSettings, Settings
+from crib.ports.handler import Handler
+from tests.unit.ocispec.inputs_for_tests import HOST
+
+NO_LAYERS = cast(SharedLayers, None)
+
+
+@dataclass
+class Opened:
+    """Stands for a handler."""
+
+    opening: HandlerOpening
+    problem: str = ""
+
+
+class Kind:
+    """Opens all but those of a handler named `bad`."""
+
+    async def open(self, opening: HandlerOpening) -> Handler:
+        if opening.name == "bad":
+            raise Broken("no such machine")
+        return cast(Handler, Opened(opening))
+
+    def closed(self, opening: HandlerOpening, problem: str) -> Handler:
+        return cast(Handler, Opened(opening, problem))
+
+
+def node(default: str, **kinds: str) -> Settings:
+    return Settings(
+        handlers={name: HandlerSettings(kind=kind) for name, kind in kinds.items()}, default_handler=default
+    )
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setitem(handlers.KINDS, "vm", Kind())
+    return Paths(f"{tmp_path}/data", f"{tmp_path}/state")
+
+
+async def opened(settings: Settings, paths: Paths, *, to_run: bool = True) -> dict[str, Opened]:
+    found = await open_handlers(settings, paths, HOST, NO_LAYERS, to_run=to_run)
+    return {name: cast(Opened, handler) for name, handler in found.items()}
+
+
+async def test_each_handler_is_opened_by_its_kind_and_the_default_one_looks_after_others(
+    paths: Paths,
+) -> None:
+    found = await opened(node("one", one="vm", two="vm"), paths)
+    assert {name: handler.opening.options.kind for name, handler in found.items()} == {
+        "one": "vm",
+        "two": "vm",
+    }
+    assert found["one"].opening.others == {"two"}
+    assert found["two"].opening.others is None
+
+
+async def test_a_handler_that_cannot_be_opened_is_closed_and_an_error_only_where_pods_need_it(
+    paths: Paths,
+) -> None:
+    found = await opened(node("good", good="vm", bad="vm"), paths)
+    assert {name: handler.problem for name, handler in found.items()} == {
+        "good": "",
+        "bad": "no such machine",
+    }
+    with pytest.raises(Broken, match="no such machine"):
+        await opened(node("bad", bad="vm"), paths)
+    assert (await opened(node("bad", bad="vm"), paths, to_run=False))["bad"].problem == "no such machine"
+
+
+async def test_a_kind_that_there_is_not_is_refused_with_those_that_there_are(paths: Paths) -> None:
+    settings = node("crun", crun="oci", fast="microvm")
+    text = r"handlers\.fast\.kind is 'microvm', and must be one of 'oci', 'vm'"
+    with pytest.raises(Broken, match=text):
+        await opened(settings, paths)
+    with pytest.raises(Broken, match=text):
+        closed_handlers(settings, paths, HOST, NO_LAYERS)
+
+
+async def test_a_wipe_has_each_handler_closed(paths: Paths) -> None:
+    found = closed_handlers(node("one", one="vm", bad="vm"), paths, HOST, NO_LAYERS)
+    assert {cast(Opened, handler).problem for handler in found.values()} == {"it only removes"}
+
+
+def test_an_oci_handler_says_its_kind_also_when_it_is_closed(paths: Paths) -> None:
+    found = closed_handlers(node("crun", crun="oci"), paths, HOST, NO_LAYERS)
+    assert found[HandlerName("crun")].facts.kind == "oci"
