@@ -45,7 +45,7 @@ class FakeContainers:
         config, image = request.record.config, request.image
         argv = [*(config.command or image.entrypoint), *(config.args or image.cmd)]
         if not argv:
-            raise InvalidRequest(f"image {config.image} names no command", field="config.command")
+            raise InvalidRequest(f"image {config.image} names no command", field="command")
         origin = "container command" if config.command else "image ENTRYPOINT"
         origins = {"": "default", "/process/args": origin}
         for edits in request.edits:

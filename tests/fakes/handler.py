@@ -89,7 +89,7 @@ class FakePods:
     async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
         for name in record.config.sysctls:
             if _HOST_SYSCTL.fullmatch(name):
-                raise InvalidRequest(f"{name} is not a namespaced sysctl", field="config.linux.sysctls")
+                raise InvalidRequest(f"{name} is not a namespaced sysctl", field="linux.sysctls")
         with stage("namespaces", "pod"):
             self._host.pods[record.id] = FakePod()
             await self._failpoints.reach("prepare_pod", record.id)

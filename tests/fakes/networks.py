@@ -15,7 +15,7 @@ from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 from tests.fakes.failpoints import Failpoints
 
-_FIELD = "runtime_config.network_config.pod_cidr"
+_FIELD = "pod_cidr"
 NAME = "fake0"
 
 

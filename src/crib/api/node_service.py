@@ -13,7 +13,7 @@ from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.images.checks import LayerCheck
 from crib.engine.node import Node
-from crib.model.errors import CribError
+from crib.model.errors import CribError, below
 from crib.model.explanation import PlannedContainer
 from crib.model.finding import WipeOrder
 from crib.model.image import PullOrder
@@ -91,7 +91,8 @@ class NodeService:
         return translate.encode_explanation(order.reference, *await self._node.images.explain(order))
 
     async def _explain_container(self, wanted: str | PlannedContainer) -> Answer:
-        return translate.encode_explained(await self._node.containers.explain(wanted))
+        with below("config", pod="sandbox_config"):
+            return translate.encode_explained(await self._node.containers.explain(wanted))
 
     async def _check(self, wanted: ImageCheckOrder) -> AsyncIterator[Answer]:
         found: list[LayerCheck] = []

@@ -21,6 +21,7 @@ from crib.api.translate.sandboxes import PodUpdateOrder, RunOrder, SandboxFilter
 from crib.engine.node import Node
 from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
+from crib.model.errors import below
 from crib.model.events import ContainerEvent
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -133,7 +134,8 @@ class RuntimeService:
 
     async def _update_runtime_config(self, pod_cidr: str) -> Answer:
         if pod_cidr:
-            await self._node.configure_network(pod_cidr)
+            with below("runtime_config.network_config"):
+                await self._node.configure_network(pod_cidr)
         return pb.UpdateRuntimeConfigResponse()
 
     async def _events(self, _: None) -> AsyncIterator[Answer | None]:
@@ -155,7 +157,8 @@ class RuntimeService:
     # sandboxes
 
     async def _run_sandbox(self, wanted: RunOrder) -> Answer:
-        made = await self._node.sandboxes.run(wanted.config, wanted.handler)
+        with below("config"):
+            made = await self._node.sandboxes.run(wanted.config, wanted.handler)
         return pb.RunPodSandboxResponse(pod_sandbox_id=made)
 
     async def _stop_sandbox(self, sandbox: str) -> Answer:
@@ -181,7 +184,8 @@ class RuntimeService:
         return info.of_sandbox(record, self._node.sandboxes.spec(record), self._node.stages(record.id))
 
     async def _update_sandbox(self, wanted: PodUpdateOrder) -> Answer:
-        await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
+        with below("resources"):
+            await self._node.sandboxes.update(wanted.id, wanted.overhead, wanted.resources)
         return pb.UpdatePodSandboxResourcesResponse()
 
     async def _list_sandboxes(self, wanted: SandboxFilter | None) -> Answer:
@@ -199,7 +203,8 @@ class RuntimeService:
     # containers
 
     async def _create(self, wanted: CreateOrder) -> Answer:
-        made = await self._node.containers.create(wanted.sandbox_id, wanted.config)
+        with below("config", pod="sandbox_config"):
+            made = await self._node.containers.create(wanted.sandbox_id, wanted.config)
         return pb.CreateContainerResponse(container_id=made)
 
     async def _start(self, container: str) -> Answer:
@@ -242,7 +247,8 @@ class RuntimeService:
         return containers.encode_exec_sync(result)
 
     async def _update_container(self, wanted: UpdateOrder) -> Answer:
-        await self._node.containers.update(wanted.id, wanted.change)
+        with below("linux"):
+            await self._node.containers.update(wanted.id, wanted.change)
         return pb.UpdateContainerResourcesResponse()
 
     # stats

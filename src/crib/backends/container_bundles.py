@@ -96,7 +96,7 @@ class ContainerBundles:
         try:
             return await FOREIGN.run(job, self._make, request, layers, stacks, look)
         except Overdue as error:
-            raise Unavailable(f"{error}{look.where}") from error
+            raise Unavailable(f"{error}{look.where}", field=look.field) from error
 
     async def check_started(self, request: CreateRequest, made: MadeBundle, first: ProcessIdentity) -> None:
         """Once the runtime has mounted all: look where the mounts lie, and let go of their sources."""
@@ -120,7 +120,7 @@ class ContainerBundles:
         cgroup = self._names.below(self._names.pod(request.sandbox), record.id)
         own_pids = config.security.namespaces.pid == NamespaceMode.CONTAINER
         if record.log_path:
-            check_log(record.log_path, "config.log_path")
+            check_log(record.log_path, "log_path")
         note = BundleNote(
             self._env.facts.name,
             cgroup,
@@ -159,7 +159,7 @@ class ContainerBundles:
         self._volumes.prepare(record, idmap, volume_label(inputs))
         look.go_on()
         if record.log_path:
-            make_log_directory(os.path.dirname(record.log_path), "config.log_path")
+            make_log_directory(os.path.dirname(record.log_path), "log_path")
         make_directories(root, spec.process.cwd, self._volumes.plain(request.image), idmap)
         self._volumes.fill(root, inputs.declared_volumes, files)
         self._bundles.write_spec(record.id, document)

@@ -15,7 +15,7 @@ from crib.engine.retries import Retries
 from crib.engine.tables import Table
 from crib.engine.timeline import Timeline
 from crib.model.container import ContainerRecord
-from crib.model.errors import InvalidRequest, NotFound, Unavailable
+from crib.model.errors import FieldOf, InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventType
 from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
@@ -130,7 +130,9 @@ class Core:
         if handler is None:
             known = ", ".join(sorted(self.ports.handlers)) or "none"
             raise InvalidRequest(
-                f"no handler {wanted!r} is configured here (there is: {known})", field="runtime_handler"
+                f"no handler {wanted!r} is configured here (there is: {known})",
+                field="runtime_handler",
+                of=FieldOf.REQUEST,
             )
         return wanted, handler
 

@@ -18,25 +18,65 @@ one of the CRI's own words (cri-api pkg/errors, e.g. `RegistryUnavailable`) that
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+
+class FieldOf(Enum):
+    """What the path of a field begins in."""
+
+    OWN = auto()
+    """The noun that the verb makes or changes: the config of a pod or of a container, resources, an image."""
+    POD = auto()
+    """The config of the pod, where the verb is about something else."""
+    REQUEST = auto()
+    """The request itself: the path is whole."""
+
 
 class CribError(Exception):
-    """The root of the tree; never raised itself."""
+    """The root of the tree; never raised itself.
 
-    def __init__(self, message: str, *, reason: str = "") -> None:
+    `field` is the path of the CRI field that is to blame, if one is: relative to its noun, such as
+    `linux.resources.cpu_quota` of a container's config. Where the noun stands in a request, `api` knows.
+    """
+
+    def __init__(self, message: str, *, field: str = "", of: FieldOf = FieldOf.OWN, reason: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.problem = message
+        self.field = field
+        self.of = of
         self.reason = reason
+
+    @property
+    def message(self) -> str:
+        """The problem, with the field before it."""
+        return f"{self.field}: {self.problem}" if self.field else self.problem
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}" if self.reason else self.message
 
 
-class InvalidRequest(CribError):
-    """The request is wrong. `field` is the path of the CRI field, e.g. `config.metadata.name`."""
+@contextmanager
+def below(path: str, *, pod: str = "") -> Iterator[None]:
+    """The noun of the errors within stands at `path`, the config of its pod at `pod`: put that before fields.
 
-    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
-        super().__init__(f"{field}: {message}" if field else message, reason=reason)
-        self.field = field
+    Each caller of a verb that several have joined gets an error of its own.
+    """
+    try:
+        yield
+    except CribError as error:
+        place = {FieldOf.OWN: path, FieldOf.POD: pod}.get(error.of, "")
+        if not (error.field and place):
+            raise
+        placed = copy.copy(error)
+        placed.field = f"{place}.{error.field}"
+        raise placed from error
+
+
+class InvalidRequest(CribError):
+    """The request is wrong; `field` says where."""
 
 
 class NotFound(CribError):

@@ -39,13 +39,13 @@ class TransferSettings:
     pull_linger: Annotated[float, AtLeast(0)] = 30.0
     """Seconds that a pull goes on after its last caller has gone."""
     stall_timeout: Annotated[float, AtLeast(0.1)] = 60.0
-    """Seconds in which at least `stall_bytes` must come, else a transfer fails over to the next host."""
+    """Seconds in which at least `stall_bytes` must come. Otherwise the next host is asked."""
     stall_bytes: Annotated[int, AtLeast(1)] = 64 << 10
     """See `stall_timeout`."""
     min_rate: Annotated[int, AtLeast(0)] = 8 << 10
-    """Bytes a second that a host must bring of a layer, all in all, once `stall_timeout` is over; 0: any."""
+    """Bytes a second that a host must bring on average, once `stall_timeout` is over; 0: no limit."""
     dead_host_time: Annotated[float, AtLeast(0)] = 60.0
-    """Seconds that a host which could not be reached is asked last."""
+    """Seconds for which a host that could not be reached is asked last."""
     bandwidth: Annotated[int, AtLeast(0)] = 0
     """Bytes a second that all pulls together may take; 0: no limit."""
     max_layer_bytes: Annotated[int, AtLeast(1)] = 64 << 30
@@ -81,13 +81,13 @@ class UpkeepSettings:
     pinned: tuple[str, ...] = ()
     """Patterns of image names that are never collected as garbage."""
     prepull: tuple[Annotated[str, Is(Form.IMAGE)], ...] = ()
-    """Images pulled when the daemon starts, if they are not here."""
+    """Images that are pulled when the daemon starts, if they are missing."""
     import_dir: PathOrNone = ""
     """Directory of archives that are imported when the daemon starts; empty: none."""
     gc_high: Annotated[int, AtLeast(0)] = 0
     """Percent of the file system in use at which unused images are removed; 0: never (a kubelet does it)."""
     gc_low: Annotated[int, AtLeast(0)] = 80
-    """Percent down to which they are removed, the longest unused first."""
+    """Percent down to which they are removed. The longest unused go first."""
     gc_min_age: Annotated[float, AtLeast(0)] = 120.0
     """Seconds that an image is kept at least after its last use."""
 

@@ -29,29 +29,29 @@ class NetworkSettings:
     bridge: Annotated[str, Is(Form.INTERFACE)] = "crib0"
     """Name of the built-in bridge, at most 15 characters."""
     subnet: Annotated[str, Is(Form.SUBNET)] = "10.203.0.0/16"
-    """Range that the built-in bridge hands out; its first address is the gateway."""
+    """Range that the built-in bridge gives addresses from; the first address is the gateway."""
     subnet6: Annotated[str, Is(Form.SUBNET6, or_empty=True)] = ""
-    """IPv6 range that the built-in bridge hands out besides; empty: pods get no IPv6 address."""
+    """IPv6 range of the built-in bridge; empty: pods get no IPv6 address."""
     mtu: Annotated[int, AtLeast(0)] = 0
-    """Bytes; 0 takes that of the interface that the host's default route leaves by."""
+    """Bytes; 0: that of the interface with the host's default route."""
     native_ranges: tuple[Annotated[str, Is(Form.IP_RANGE)], ...] = ()
-    """Ranges beyond the host that pods of the built-in bridge reach with their own addresses, without
-    masquerade: where the way back is known, as of other nodes' pods."""
+    """Ranges that pods of the built-in bridge reach with their own addresses, without masquerade. The other
+    side needs a route back, as between the pods of several nodes."""
     isolation: Annotated[str, OneOf(("none", "pods"))] = "none"
     """`pods`: on the built-in bridge pods reach each other through published host ports only; or `none`."""
     dns_domain: Annotated[str, Is(Form.DOMAIN, or_empty=True)] = ""
     """Domain in which the built-in bridge answers for pods' names (NAME.NAMESPACE.DOMAIN); empty: none."""
     cni_conf_dir: Path = "/etc/cni/net.d"
-    """Where the CNI configuration is, in files that count in lexical order."""
+    """Directory of the CNI configuration. Its files are used in lexical order."""
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
     """Where CNI plugins are looked for, in this order."""
     cni_networks: Annotated[int, AtLeast(0)] = 1
-    """How many of the directory's networks each pod is attached to, in the order of the files; 0: all."""
+    """How many networks of that directory each pod is attached to, in the order of the files; 0: all."""
     cni_default_network: str = ""
     """Name of the network that comes first (eth0); empty: that of the first file. A pod waits for it."""
     cni_conf_template: PathOrNone = ""
-    """Template (in Go's syntax, as containerd's) of a configuration that is written to `cni_conf_dir` when
-    the kubelet tells the node's pod range; empty: none."""
+    """Template (in Go's syntax, as containerd's) of a configuration. cribd writes it to `cni_conf_dir` when
+    the kubelet sends the node's pod range; empty: none."""
     plugin_timeout: Annotated[float, AtLeast(0.1)] = 60.0
     """Seconds for one plugin's ADD, DEL or CHECK; its GC has 10 of them at most."""
     ip_preference: Annotated[str, OneOf(("cni", "ipv4", "ipv6"))] = "cni"
@@ -61,7 +61,7 @@ class NetworkSettings:
     check_interval: Annotated[float, AtLeast(0)] = 0.0
     """Seconds between two checks of all pods' networks; 0: only on demand."""
     repair: bool = False
-    """Make a pod's network anew when a periodic check finds it damaged."""
+    """Repair a pod's network when a periodic check finds it damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ DEFAULT_CAPABILITIES = (
     "SETUID",
     "SYS_CHROOT",
 )
-"""What a container has when nothing is said: the set that docker made customary."""
+"""What a container has by default: the set that docker made customary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class NodeMount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerDefaults:
-    """What pods and containers get that ask for nothing else. A handler's own are laid over the node's."""
+    """What pods and containers get if they ask for nothing else. A handler's own override the node's."""
 
     capabilities: tuple[Annotated[str, Is(Form.CAPABILITY)], ...] = DEFAULT_CAPABILITIES
     """Without CAP_; a container adds to them and drops of them."""
@@ -138,7 +138,7 @@ class ContainerDefaults:
     env: Mapping[Annotated[str, Is(Form.VARIABLE)], str] = field(default_factory=dict)
     """Variables that neither the image nor the container sets."""
     mounts: tuple[NodeMount, ...] = ()
-    """Paths of the host that containers see, unless a volume of theirs is there. Each is a table:"""
+    """Paths of the host that containers see, unless they have a volume there. Each is a table:"""
     seccomp_profile: PathOrNone = ""
     """File (JSON, as the OCI has it) that stands for RuntimeDefault; empty: our own profile."""
     shm_size: Annotated[int, Is(Form.SHM_SIZE)] = 64 << 20
@@ -170,13 +170,13 @@ class HandlerSettings:
     annotations: tuple[str, ...] = ()
     """Keys of pod and container annotations that the OCI spec gets; `*` stands for any characters."""
     base_spec: PathOrNone = ""
-    """File with an OCI spec (JSON) whose fields hold where ours says nothing; empty: none."""
+    """File with an OCI spec (JSON). Its fields hold where ours has none; empty: none."""
     privileged_without_host_devices: bool = False
     """A privileged container gets no device but those that it asks for."""
     cni_conf_dir: PathOrNone = ""
     """Where the CNI configuration of this handler's pods is; empty means `network.cni_conf_dir`."""
     containers: ContainerDefaults = ContainerDefaults()
-    """The node's, with what the handler says otherwise."""
+    """The node's, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon."""
 

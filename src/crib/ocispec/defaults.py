@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crib.model.container import ContainerConfig
-from crib.model.errors import InvalidRequest
+from crib.model.errors import FieldOf, InvalidRequest
 from crib.model.sandbox import SandboxConfig
 from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
 
@@ -40,23 +40,24 @@ _UNITS |= {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One that counts; `field` is the CRI's path to it."""
+    """One that counts, and where it stands."""
 
     value: str
     field: str
+    of: FieldOf
 
 
 def annotation(
     names: tuple[str, ...], pod: SandboxConfig, container: ContainerConfig | None, patterns: tuple[str, ...]
 ) -> Annotation | None:
     """The container's, else the pod's, by the first of its names that is there and let through."""
-    holders = [("sandbox_config", pod.annotations)] if container else [("config", pod.annotations)]
+    holders = [(FieldOf.OWN, pod.annotations)]
     if container is not None:
-        holders.insert(0, ("config", container.annotations))
+        holders = [(FieldOf.OWN, container.annotations), (FieldOf.POD, pod.annotations)]
     for holder, given in holders:
         for name in names:
             if name in given and passes(name, patterns):
-                return Annotation(given[name], f"{holder}.annotations[{name}]")
+                return Annotation(given[name], f"annotations[{name}]", holder)
     return None
 
 

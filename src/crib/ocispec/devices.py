@@ -50,7 +50,7 @@ def device_rules(inputs: ContainerInputs) -> tuple[oci.DeviceRule, ...]:
         if not device.permissions or set(device.permissions) - set("rwm"):
             raise InvalidRequest(
                 f"{device.permissions!r} is not made of r, w and m",
-                field=f"config.devices[{position}].permissions",
+                field=f"devices[{position}].permissions",
             )
         rules.append(_rule(device))
     return tuple(rules)

@@ -41,7 +41,9 @@ def writable_cgroups(inputs: ContainerInputs) -> bool:
     choice = inputs.options.containers.writable_cgroups
     if asked is not None:
         if asked.value not in ("true", "false"):
-            raise InvalidRequest(f"{asked.value[:80]!r} is neither true nor false", field=asked.field)
+            raise InvalidRequest(
+                f"{asked.value[:80]!r} is neither true nor false", field=asked.field, of=asked.of
+            )
         choice = "always" if asked.value == "true" else "never"
     wanted = choice == "always" or (choice == SYSTEMD and inputs.rootfs.init == SYSTEMD)
     return wanted and inputs.host.cgroup_delegation

@@ -36,7 +36,7 @@ def mounts(inputs: ContainerInputs) -> tuple[oci.Mount, ...]:
     """
     asked = inputs.config.mounts
     if len(asked) > _MAX_MOUNTS:
-        raise InvalidRequest(f"{len(asked)} mounts are more than {_MAX_MOUNTS}", field="config.mounts")
+        raise InvalidRequest(f"{len(asked)} mounts are more than {_MAX_MOUNTS}", field="mounts")
     wanted = [_asked_for(inputs, position, mount) for position, mount in enumerate(asked)]
     inner = [made for top, below in zip(wanted, inputs.submounts) for made in _inside(top, below)]  # noqa: B905
     shared = [made.destination for made in wanted if "rshared" in made.options]
@@ -106,12 +106,10 @@ def container_path(mount: Mount, position: int) -> str:
     """Where it goes, absolute and without `..`; a relative path counts from the root, as with the peers."""
     path = mount.container_path
     if not path or "\0" in path:
-        raise InvalidRequest("a path is needed", field=f"config.mounts[{position}].container_path")
+        raise InvalidRequest("a path is needed", field=f"mounts[{position}].container_path")
     cleaned = os.path.normpath(f"/{path.lstrip('/')}")
     if cleaned == "/":
-        raise InvalidRequest(
-            "the root cannot be mounted over", field=f"config.mounts[{position}].container_path"
-        )
+        raise InvalidRequest("the root cannot be mounted over", field=f"mounts[{position}].container_path")
     return cleaned
 
 
@@ -187,7 +185,7 @@ def _pod_files(inputs: ContainerInputs) -> list[oci.Mount]:
 
 
 def _asked_for(inputs: ContainerInputs, position: int, mount: Mount) -> oci.Mount:
-    field = f"config.mounts[{position}]"
+    field = f"mounts[{position}]"
     destination = container_path(mount, position)
     source = inputs.mount_sources[position] if position < len(inputs.mount_sources) else ""
     _check_options(mount, field)
@@ -195,7 +193,7 @@ def _asked_for(inputs: ContainerInputs, position: int, mount: Mount) -> oci.Moun
     if mount.image:
         options = ["rbind", "rprivate", *_image_volume_options(mount, field)]
         if not source:
-            raise Broken(f"{field}: image {mount.image} is not mounted", reason=IMAGE_VOLUME_MOUNT_FAILED)
+            raise Broken(f"image {mount.image} is not mounted", field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
     else:
         if not mount.host_path.startswith("/") or "\0" in mount.host_path:
             raise InvalidRequest(f"{mount.host_path!r} is not absolute", field=f"{field}.host_path")

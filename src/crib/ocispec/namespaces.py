@@ -44,7 +44,7 @@ def _pid(inputs: ContainerInputs) -> tuple[oci.Namespace, ...]:
             if inputs.target_pid <= 0:
                 raise InvalidRequest(
                     f"container {inputs.config.security.namespaces.target_id!r} does not run",
-                    field="config.linux.security_context.namespace_options.target_id",
+                    field="linux.security_context.namespace_options.target_id",
                 )
             return (oci.Namespace(type="pid", path=f"/proc/{inputs.target_pid}/ns/pid"),)
         case _:

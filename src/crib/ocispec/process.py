@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from crib.model.container import ContainerConfig
-from crib.model.errors import InvalidRequest
+from crib.model.errors import InvalidRequest, below
 from crib.model.facts import HostFacts
 from crib.model.image import ImageConfig
 from crib.ocispec.defaults import UMASK, annotation, parse_ulimit, parse_umask
@@ -25,6 +25,8 @@ _OOM_RANGE = range(-1000, 1001)
 def container_process(inputs: ContainerInputs) -> oci.Process:
     """The `process` of config.json."""
     config = inputs.config
+    with below("linux.resources"):
+        score = oom_score_adj(config.resources.oom_score_adj, inputs.host)
     return oci.Process(
         user=msgspec.structs.replace(
             container_user(config.security, inputs.image, inputs.rootfs), umask=umask(inputs)
@@ -36,7 +38,7 @@ def container_process(inputs: ContainerInputs) -> oci.Process:
         capabilities=capabilities(inputs),
         rlimits=rlimits(inputs),
         no_new_privileges=config.security.no_new_privs,
-        oom_score_adj=oom_score_adj(config.resources.oom_score_adj, inputs.host),
+        oom_score_adj=score,
         apparmor_profile=apparmor_profile(inputs),
         selinux_label=selinux_label(inputs),
     )
@@ -69,7 +71,7 @@ def umask(inputs: ContainerInputs) -> int | None:
         try:
             return parse_umask(asked.value)
         except ValueError as error:
-            raise InvalidRequest(str(error), field=asked.field) from error
+            raise InvalidRequest(str(error), field=asked.field, of=asked.of) from error
     text = inputs.options.containers.umask
     return parse_umask(text) if text else None
 
@@ -82,11 +84,11 @@ def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]
         args = (*image.entrypoint, *(config.args or image.cmd))
     if not args or not args[0]:
         raise InvalidRequest(
-            f"neither the container nor image {config.image} names a command", field="config.command"
+            f"neither the container nor image {config.image} names a command", field="command"
         )
     for position, arg in enumerate(args):
         if "\0" in arg:
-            raise InvalidRequest(f"argument {position} holds a NUL byte", field="config.command")
+            raise InvalidRequest(f"argument {position} holds a NUL byte", field="command")
     return args
 
 
@@ -94,7 +96,7 @@ def working_directory(config: ContainerConfig, image: ImageConfig) -> str:
     """`working_dir`, else the image's, else the root; always absolute."""
     directory = config.working_dir or image.working_dir or "/"
     if "\0" in directory:
-        raise InvalidRequest("a path cannot hold a NUL byte", field="config.working_dir")
+        raise InvalidRequest("a path cannot hold a NUL byte", field="working_dir")
     return os.path.normpath(f"/{directory.lstrip('/')}")
 
 
@@ -115,7 +117,7 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
     merged.update(_split(entry) for entry in inputs.image.env)
     for position, (key, value) in enumerate(inputs.config.envs):
         if not key or "=" in key or "\0" in key or b"\0" in value:
-            raise InvalidRequest(f"{key!r} cannot be set", field=f"config.envs[{position}]")
+            raise InvalidRequest(f"{key!r} cannot be set", field=f"envs[{position}]")
         try:
             merged[key] = value.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -123,7 +125,7 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
             # silence.
             raise InvalidRequest(
                 f"the value of {key} is not UTF-8, and an OCI spec carries nothing else",
-                field=f"config.envs[{position}]",
+                field=f"envs[{position}]",
             ) from error
     return tuple(f"{key}={value}" for key, value in merged.items())
 
@@ -136,7 +138,5 @@ def _split(entry: str) -> tuple[str, str]:
 def oom_score_adj(wanted: int, host: HostFacts) -> int:
     """What was asked for, raised to the daemon's own where the host lets nobody go below it."""
     if wanted not in _OOM_RANGE:
-        raise InvalidRequest(
-            f"{wanted} is not within -1000 and 1000", field="config.linux.resources.oom_score_adj"
-        )
+        raise InvalidRequest(f"{wanted} is not within -1000 and 1000", field="oom_score_adj")
     return wanted if host.may_lower_oom else max(wanted, host.oom_score_adj)

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from crib.model.errors import InvalidRequest
+from crib.model.errors import InvalidRequest, below
 from crib.model.facts import HostFacts
 from crib.model.sandbox import Resources
 from crib.ocispec.devices import device_rules
@@ -14,7 +14,6 @@ from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.limits import cpu_weight, limit_files
 from crib.wire import oci_runtime as oci
 
-FIELD = "config.linux.resources"
 _PAGE_SIZE = re.compile(r"[0-9]{1,6}[KMG]B")
 _CPU_LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 _PIDS = "pids.max"
@@ -23,7 +22,8 @@ _UNIFIED_KEY = re.compile(r"[a-z0-9_]+\.[A-Za-z0-9_.]+")
 
 def resources(inputs: ContainerInputs) -> oci.Resources:
     """The `resources` of config.json."""
-    limits = cgroup_limits(inputs.config.resources, inputs.host)
+    with below("linux.resources"):
+        limits = cgroup_limits(inputs.config.resources, inputs.host)
     pids = limits.pids
     if inputs.pids_limit and pids is None and _PIDS not in limits.unified:
         pids = oci.Pids(inputs.pids_limit)
@@ -58,33 +58,33 @@ def _at_create(cpu: oci.Cpu | None) -> oci.Cpu | None:
     return None if rest == oci.Cpu() else rest
 
 
-def cgroup_limits(wanted: Resources, host: HostFacts, field: str = FIELD) -> oci.Resources:
+def cgroup_limits(wanted: Resources, host: HostFacts) -> oci.Resources:
     """The part that can be changed later too (no devices); what is not set stays away.
 
-    InvalidRequest, naming the field below `field`, for what this host cannot keep.
+    InvalidRequest, naming the field of `wanted`, for what this host cannot keep.
     """
-    unified = _unified(wanted, host, field)
+    unified = _unified(wanted, host)
     if host.cgroup_layout == "v2" and wanted.cpu_shares > 0:
         unified.setdefault("cpu.weight", str(cpu_weight(wanted.cpu_shares)))
     return oci.Resources(
-        memory=_memory(wanted, host, field),
-        cpu=_cpu(wanted, field),
-        pids=_pids(unified.pop(_PIDS, ""), field) if host.cgroup_layout != "v2" else None,
-        hugepage_limits=_hugepages(wanted, host, field),
+        memory=_memory(wanted, host),
+        cpu=_cpu(wanted),
+        pids=_pids(unified.pop(_PIDS, "")) if host.cgroup_layout != "v2" else None,
+        hugepage_limits=_hugepages(wanted, host),
         unified=unified,
     )
 
 
-def _memory(wanted: Resources, host: HostFacts, field: str) -> oci.Memory | None:
+def _memory(wanted: Resources, host: HostFacts) -> oci.Memory | None:
     limit, swap = wanted.memory_limit_in_bytes, wanted.memory_swap_limit_in_bytes
     if limit < -1 or swap < -1:
         raise InvalidRequest(
-            "a limit cannot be negative, but for -1: no limit", field=f"{field}.memory_limit_in_bytes"
+            "a limit cannot be negative, but for -1: no limit", field="memory_limit_in_bytes"
         )
     if swap > 0 and (limit > swap or limit < 0):
         raise InvalidRequest(
             f"{swap} (memory and swap together) is less than the memory limit {limit}",
-            field=f"{field}.memory_swap_limit_in_bytes",
+            field="memory_swap_limit_in_bytes",
         )
     if not limit and not swap:
         return None
@@ -94,13 +94,13 @@ def _memory(wanted: Resources, host: HostFacts, field: str) -> oci.Memory | None
     return oci.Memory(limit=limit or None, swap=swap or limit)
 
 
-def _cpu(wanted: Resources, field: str) -> oci.Cpu | None:
+def _cpu(wanted: Resources) -> oci.Cpu | None:
     for name in ("cpuset_cpus", "cpuset_mems"):
         value = getattr(wanted, name)
         if value and _CPU_LIST.fullmatch(value) is None:
-            raise InvalidRequest(f"{value!r} is not a list such as 0-2,5", field=f"{field}.{name}")
+            raise InvalidRequest(f"{value!r} is not a list such as 0-2,5", field=name)
     if wanted.cpu_shares < 0 or wanted.cpu_period < 0:
-        raise InvalidRequest("shares and periods cannot be negative", field=f"{field}.cpu_shares")
+        raise InvalidRequest("shares and periods cannot be negative", field="cpu_shares")
     cpu = oci.Cpu(
         shares=wanted.cpu_shares or None,
         quota=wanted.cpu_quota or None,
@@ -111,36 +111,36 @@ def _cpu(wanted: Resources, field: str) -> oci.Cpu | None:
     return None if cpu == oci.Cpu() else cpu
 
 
-def _hugepages(wanted: Resources, host: HostFacts, field: str) -> tuple[oci.HugepageLimit, ...]:
+def _hugepages(wanted: Resources, host: HostFacts) -> tuple[oci.HugepageLimit, ...]:
     limits = []
     for size, limit in wanted.hugepage_limits.items():
         if _PAGE_SIZE.fullmatch(size) is None or limit < 0:
-            raise InvalidRequest(f"{size!r}: {limit} is no limit", field=f"{field}.hugepage_limits")
+            raise InvalidRequest(f"{size!r}: {limit} is no limit", field="hugepage_limits")
         # The kubelet sends a limit of 0 for every size; where there is no controller only that can be
         # promised.
         if "hugetlb" in host.cgroup_controllers:
             limits.append(oci.HugepageLimit(page_size=size, limit=limit))
         elif limit:
-            raise InvalidRequest("this host has no hugetlb controller", field=f"{field}.hugepage_limits")
+            raise InvalidRequest("this host has no hugetlb controller", field="hugepage_limits")
     return tuple(limits)
 
 
-def _unified(wanted: Resources, host: HostFacts, field: str) -> dict[str, str]:
+def _unified(wanted: Resources, host: HostFacts) -> dict[str, str]:
     # The limit of processes has no other field, and its file is the same in both versions.
     if wanted.unified.keys() - {_PIDS} and host.cgroup_layout != "v2":
-        raise InvalidRequest("this host has no cgroup v2", field=f"{field}.unified")
+        raise InvalidRequest("this host has no cgroup v2", field="unified")
     for key in wanted.unified:
         # `cgroup.` files are no limits: they move, freeze and kill.
         if _UNIFIED_KEY.fullmatch(key) is None or key.startswith("cgroup."):
-            raise InvalidRequest(f"{key!r} is not a limit of a cgroup", field=f"{field}.unified")
+            raise InvalidRequest(f"{key!r} is not a limit of a cgroup", field="unified")
     return dict(wanted.unified)
 
 
-def _pids(text: str, field: str) -> oci.Pids | None:
+def _pids(text: str) -> oci.Pids | None:
     if not text:
         return None
     if text == "max":
         return oci.Pids(-1)
     if not re.fullmatch(r"[0-9]{1,10}", text):
-        raise InvalidRequest(f"{text!r} is neither a number nor max", field=f"{field}.unified[{_PIDS!r}]")
+        raise InvalidRequest(f"{text!r} is neither a number nor max", field=f"unified[{_PIDS!r}]")
     return oci.Pids(int(text))

@@ -19,7 +19,7 @@ from crib.ocispec.security import capabilities
 from crib.ocispec.syscalls import ALLOWED, BY_ARCHITECTURE, BY_CAPABILITY
 from crib.wire import oci_runtime as oci
 
-_FIELD = "config.linux.security_context.seccomp"
+_FIELD = "linux.security_context.seccomp"
 _ALLOW = "SCMP_ACT_ALLOW"
 _ERRNO = "SCMP_ACT_ERRNO"
 _EPERM = 1

@@ -17,8 +17,8 @@ from crib.ocispec.selinux import file_label, process_label
 from crib.wire import oci_runtime as oci
 
 _ALL = "ALL"
-_FIELD = "config.linux.security_context.capabilities"
-_APPARMOR = "config.linux.security_context.apparmor"
+_FIELD = "linux.security_context.capabilities"
+_APPARMOR = "linux.security_context.apparmor"
 _SUPER_PRIVILEGED = "spc_t"
 _ALWAYS_MASKED = ("/sys/devices/virtual/powercap",)
 

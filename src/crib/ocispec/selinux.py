@@ -16,7 +16,7 @@ from crib.model.sandbox import NamespaceMode, NamespaceOptions, SandboxConfig, S
 PRIVILEGED_LEVEL = "s0:c1022,c1023"
 """Level of a privileged container's files; given to no pod, so that no confined process can reach them."""
 CATEGORIES = 1024
-_OPTIONS = "config.linux.security_context.selinux_options"
+_OPTIONS = "linux.security_context.selinux_options"
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SENSITIVITY = r"s\d{1,2}(?::c\d{1,4}(?:\.c\d{1,4})?(?:,c\d{1,4}(?:\.c\d{1,4})?)*)?"
 _LEVEL = re.compile(rf"{_SENSITIVITY}(?:-{_SENSITIVITY})?")

@@ -20,7 +20,7 @@ Beyond it programs that hold ids as signed numbers meet root again (CVE-2024-406
 """
 _MERGE = 0
 _MAX_GROUPS = 1024
-_CONTEXT = "config.linux.security_context"
+_CONTEXT = "linux.security_context"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def check_pod_namespaces(config: SandboxConfig) -> None:
         if mode == NamespaceMode.NODE:
             raise InvalidRequest(
                 f"a pod with a user namespace cannot use the node's {name} namespace",
-                field=f"config.linux.{_OPTIONS}.{name}",
+                field=f"linux.{_OPTIONS}.{name}",
             )
 
 
@@ -58,12 +58,12 @@ def check_container_namespaces(pod: SandboxConfig, options: NamespaceOptions) ->
     none_wanted = wanted is None or wanted.mode == NamespaceMode.NODE
     if wanted is not None and (found is not None or not none_wanted) and wanted != found:
         raise InvalidRequest(
-            "it differs from the pod's user namespace", field=f"config.linux.{_OPTIONS}.userns_options"
+            "it differs from the pod's user namespace", field=f"linux.{_OPTIONS}.userns_options"
         )
     if found is not None and options.pid == NamespaceMode.NODE:
         raise InvalidRequest(
             "a pod with a user namespace cannot use the node's pid namespace",
-            field=f"config.linux.{_OPTIONS}.pid",
+            field=f"linux.{_OPTIONS}.pid",
         )
 
 
@@ -81,7 +81,7 @@ def check_user(config: SandboxConfig, user: oci.User) -> None:
         if host_id(ranges, number) is None:
             raise InvalidRequest(
                 f"{kind} {number} is not in the pod's user namespace",
-                field=f"config.linux.security_context.{name}",
+                field=f"linux.security_context.{name}",
             )
 
 

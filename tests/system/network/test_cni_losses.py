@@ -156,7 +156,7 @@ async def test_a_pod_that_no_plugin_could_be_told_of_is_refused_and_can_be_remov
     pod = replace(namespace.pod(), metadata=replace(PodMetadata("web", "u", "default"), **{field: name}))
     with pytest.raises(InvalidRequest, match="contains a semicolon or an equals sign") as refused:
         await network.attach(pod, no_stage)
-    assert refused.value.field == f"config.metadata.{field}"
+    assert refused.value.field == f"metadata.{field}"
     await network.detach(pod)
     assert lab.calls("ADD", "DEL") == []
     assert not lab.kept_file(namespace).exists()

@@ -174,7 +174,7 @@ async def test_what_no_plugin_can_do_is_refused_naming_the_annotation(lab: CniLa
     pod = lab.namespaces.make().pod(annotations=(("io.crib.network.ips", "10.1.0.7"),))
     with pytest.raises(InvalidRequest, match="no plugin of network test-net has the capability ips") as told:
         await lab.network().attach(pod, no_stage)
-    assert told.value.field == "config.annotations[io.crib.network.ips]"
+    assert told.value.field == "annotations[io.crib.network.ips]"
     assert lab.calls("ADD") == []
 
 

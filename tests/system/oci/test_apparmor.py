@@ -37,7 +37,7 @@ pytestmark = [
 DEFAULT = SecurityProfile(ProfileType.RUNTIME_DEFAULT)
 UNCONFINED = SecurityProfile(ProfileType.UNCONFINED)
 HELD = "crib-default (enforce)"
-FIELD = r"config\.linux\.security_context\.apparmor"
+FIELD = r"linux\.security_context\.apparmor"
 
 
 @pytest.fixture(params=["crun", "runc"])

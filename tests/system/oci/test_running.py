@@ -298,7 +298,7 @@ async def test_a_create_that_fails_among_shared_pids_tells_its_cause_and_nothing
     """runc warns of a freezer first."""
     async with pod(lab, pid=NamespaceMode.POD) as sandbox:
         record = lab.container(sandbox, config("nosuch", security=SHARED_PIDS))
-        cause = r"^config\.command: create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"
+        cause = r"^command: create of container \S+ \('nosuch'\): .*nosuch.* not found.*$"
         with pytest.raises(InvalidRequest, match=cause):
             await lab.create(record, sandbox)
         await lab.handler.containers.delete(record)
@@ -319,7 +319,7 @@ async def test_a_limit_that_the_kernel_refuses_among_shared_pids_is_told_alone_a
         record = lab.container(sandbox, config(*FOREVER, security=SHARED_PIDS, resources=limits))
         with pytest.raises(InvalidRequest) as caught:
             await lab.create(record, sandbox)
-        assert caught.value.field == f"config.linux.resources.{field}"
+        assert caught.value.field == f"linux.resources.{field}"
         assert "oom kill count" not in str(caught.value)
         await lab.handler.containers.delete(record)
 

@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(not selinux.is_enabled(), reason="the kernel has no SELinux, or no policy is loaded"),
 ]
 
-OPTIONS = r"config\.linux\.security_context\.selinux_options"
+OPTIONS = r"linux\.security_context\.selinux_options"
 PRIVILEGED = "system_u:object_r:container_file_t:s0:c1022,c1023"
 """Label of a privileged container's files."""
 OWN_LEVEL = re.compile(r"system_u:system_r:container_t:(s0:c\d+,c\d+)")

@@ -35,6 +35,7 @@ from crib.model.errors import (
     AlreadyExists,
     Broken,
     Exhausted,
+    FieldOf,
     InvalidRequest,
     NotBuilt,
     NotFound,
@@ -281,6 +282,40 @@ async def test_an_error_of_the_engine_becomes_its_code_and_text(
     node.raises = error
     request = pb.PullImageRequest(image=pb.ImageSpec(image="busybox"))
     assert await refused(client.images.PullImage(request)) == (code, str(error))
+
+
+POD = pb.PodSandboxConfig(metadata=pb.PodSandboxMetadata(name="p", uid="u", namespace="n"))
+BOX = pb.ContainerConfig(metadata=pb.ContainerMetadata(name="c"), image=pb.ImageSpec(image="busybox"))
+
+
+@pytest.mark.parametrize(
+    ("name", "request_message", "place"),
+    [
+        ("RunPodSandbox", pb.RunPodSandboxRequest(config=POD), "config."),
+        ("CreateContainer", pb.CreateContainerRequest(pod_sandbox_id="0001", config=BOX), "config."),
+        ("UpdateContainerResources", pb.UpdateContainerResourcesRequest(container_id="0001"), "linux."),
+        (
+            "UpdatePodSandboxResources",
+            pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id="0001"),
+            "resources.",
+        ),
+        ("ExecSync", pb.ExecSyncRequest(container_id="0001", cmd=["a"]), ""),
+    ],
+)
+async def test_each_call_puts_the_place_of_its_noun_before_the_field(
+    client: Any, node: FakeNode, name: str, request_message: Any, place: str
+) -> None:
+    for error, text in (
+        (InvalidRequest("bad", field="a.b"), f"{place}a.b: bad"),
+        (InvalidRequest("bad", field="a.b", of=FieldOf.REQUEST), "a.b: bad"),
+        (WrongState("not now", field="a.b"), f"{place}a.b: not now"),
+        (WrongState("not now"), "not now"),
+    ):
+        node.raises = error
+        assert (await refused(getattr(client.runtime, name)(request_message)))[1] == text
+    node.raises = InvalidRequest("bad", field="annotations[a]", of=FieldOf.POD)
+    _, text = await refused(getattr(client.runtime, name)(request_message))
+    assert text == ("sandbox_config." if name == "CreateContainer" else "") + "annotations[a]: bad"
 
 
 async def test_an_unexpected_error_is_internal_and_logged_with_its_request(

@@ -168,7 +168,7 @@ def test_a_wish_that_cannot_be_met_is_refused_naming_the_annotation(
 ) -> None:
     book = AddressBook(connection, SMALL)
     reserved(book, 1)
-    with pytest.raises(InvalidRequest, match=rf"config\.annotations\[io\.crib\.network\.ips\]: .*{reason}"):
+    with pytest.raises(InvalidRequest, match=rf"annotations\[io\.crib\.network\.ips\]: .*{reason}"):
         reserved(book, 2, wanted)
     assert book.holding(pod(2)) is None
 

@@ -243,7 +243,7 @@ def test_aliases_mac_and_addresses_come_from_annotations() -> None:
 def test_an_annotation_that_asks_for_nonsense_is_refused_and_named(name: str, text: str) -> None:
     with pytest.raises(InvalidRequest) as told:
         wishes_of(((f"io.crib.network.{name}", text),))
-    assert told.value.field == f"config.annotations[io.crib.network.{name}]"
+    assert told.value.field == f"annotations[io.crib.network.{name}]"
 
 
 def test_a_plugin_is_granted_what_it_declares_and_was_told() -> None:

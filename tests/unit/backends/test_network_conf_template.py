@@ -58,7 +58,7 @@ def test_a_bad_range_is_refused_naming_the_field(text: str) -> None:
     for told in (lambda: ranges_of(text), lambda: fields_of(text.split(","))):
         with pytest.raises(InvalidRequest) as refused:
             told()
-        assert refused.value.field == "runtime_config.network_config.pod_cidr"
+        assert refused.value.field == "pod_cidr"
 
 
 def test_no_range_and_too_many_are_refused() -> None:

@@ -27,7 +27,7 @@ async def test_nonsense_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     await ranges.remember("10.2.0.0/24")
     with pytest.raises(InvalidRequest) as told:
         await ranges.remember("10.3.0.0/24,nonsense")
-    assert told.value.field == "runtime_config.network_config.pod_cidr"
+    assert told.value.field == "pod_cidr"
     assert ranges.ranges == ("10.2.0.0/24",)
 
 

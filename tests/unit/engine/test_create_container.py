@@ -17,7 +17,7 @@ from tests.fakes.containers import STOP_OF_SYSTEMD
 from tests.fakes.images import made_image
 from tests.fakes.world import IMAGE, World, bounded, container_config, next_events, pod_config, turns
 
-TARGET_ID = "config.linux.security_context.namespace_options.target_id"
+TARGET_ID = "linux.security_context.namespace_options.target_id"
 
 
 async def test_a_create_records_its_intent_with_the_layers_it_holds_then_the_result(world: World) -> None:
@@ -242,7 +242,7 @@ async def test_a_log_path_without_a_log_directory_is_refused_naming_the_field(wo
     await world.pulled()
     async with bounded():
         pod = await world.node.sandboxes.run(replace(pod_config(), log_directory=""), "")
-        with pytest.raises(InvalidRequest, match=r"config\.log_path"):
+        with pytest.raises(InvalidRequest, match=r"log_path"):
             await world.node.containers.create(pod, container_config(log_path="app/0.log"))
     assert world.records.containers == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from dataclasses import replace
@@ -12,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.model.differences import differing_fields
-from crib.model.errors import REGISTRY_UNAVAILABLE, InvalidRequest, Unavailable
+from crib.model.errors import (
+    REGISTRY_UNAVAILABLE,
+    CribError,
+    FieldOf,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    below,
+)
 from crib.model.ids import is_digest, is_id, new_container_id, new_sandbox_id
 from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity
@@ -118,10 +127,43 @@ def test_what_is_no_id_is_none(text: str) -> None:
 
 
 def test_an_error_says_its_field_and_the_reason_that_the_kubelet_looks_for() -> None:
-    assert str(InvalidRequest("is empty", field="config.metadata.name")) == "config.metadata.name: is empty"
+    assert str(InvalidRequest("is empty", field="metadata.name")) == "metadata.name: is empty"
     error = Unavailable("no answer from a.b", reason=REGISTRY_UNAVAILABLE)
     assert str(error) == "RegistryUnavailable: no answer from a.b"
     assert (error.message, error.reason) == ("no answer from a.b", REGISTRY_UNAVAILABLE)
+
+
+def test_each_who_shares_an_error_puts_its_own_place_before_the_field() -> None:
+    shared = NotFound("is not here", field="cpu_quota", reason=REGISTRY_UNAVAILABLE)
+
+    def placed(*places: str) -> CribError:
+        try:
+            with contextlib.ExitStack() as stack:
+                for place in places:
+                    stack.enter_context(below(place))
+                raise shared
+        except NotFound as error:
+            return error
+
+    assert placed("linux").message == "linux.cpu_quota: is not here"
+    assert placed("config", "linux.resources").field == "config.linux.resources.cpu_quota"
+    assert placed("config", "linux.resources").reason == REGISTRY_UNAVAILABLE
+    assert shared.field == "cpu_quota"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (InvalidRequest("bad", field="tty"), "config.tty: bad"),
+        (InvalidRequest("bad", field="annotations[a]", of=FieldOf.POD), "sandbox_config.annotations[a]: bad"),
+        (InvalidRequest("bad", field="runtime_handler", of=FieldOf.REQUEST), "runtime_handler: bad"),
+        (InvalidRequest("bad"), "bad"),
+    ],
+)
+def test_a_field_gets_the_place_of_its_own_noun(error: CribError, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught, below("config", pod="sandbox_config"), below(""):
+        raise error
+    assert caught.value.message == message
 
 
 def test_every_path_of_a_noun_lies_below_the_roots_and_differs() -> None:

@@ -125,7 +125,7 @@ def test_propagation_of_the_root_lets_mounts_travel() -> None:
     ],
 )
 def test_bad_mounts_are_refused_by_place(mount: Mount) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts\[0\]"):
+    with pytest.raises(InvalidRequest, match=r"mounts\[0\]"):
         mounts(with_config(mounts=(mount,)))
 
 
@@ -194,7 +194,7 @@ def test_nothing_asked_for_is_nothing_set() -> None:
 def test_bad_limits_are_refused_by_field(wanted: Resources) -> None:
     with pytest.raises(InvalidRequest) as caught:
         resources(with_config(resources=wanted))
-    assert caught.value.field.startswith("config.linux.resources.")
+    assert caught.value.field.startswith("linux.resources.")
 
 
 def test_unified_goes_to_v2_only_and_names_a_file() -> None:

@@ -125,5 +125,5 @@ def test_others_may_write_by_choice(choice: str, annotation: str, writable: bool
 
 
 def test_an_annotation_says_one_or_the_other() -> None:
-    with pytest.raises(InvalidRequest, match=r"^config\.annotations\[io\.crib\.writable-cgroups\]: 'yes' is"):
+    with pytest.raises(InvalidRequest, match=r"^annotations\[io\.crib\.writable-cgroups\]: 'yes' is"):
         container_spec(made(annotation="yes"))

@@ -153,12 +153,12 @@ def test_mounts_are_shifted_by_the_pods_maps_alone() -> None:
         return replace(made, security=replace(made.security, namespaces=NamespaceOptions(userns=userns)))
 
     asked = Mount("/data", "/srv", uid_mappings=UIDS, gid_mappings=GIDS)
-    check_mount_maps(config(USERNS), asked, "config.mounts[0]")
-    check_mount_maps(config(None), Mount("/data", "/srv"), "config.mounts[0]")
+    check_mount_maps(config(USERNS), asked, "mounts[0]")
+    check_mount_maps(config(None), Mount("/data", "/srv"), "mounts[0]")
     with pytest.raises(InvalidRequest, match=r"mounts\[0\].uidMappings: they need a user namespace"):
-        check_mount_maps(config(None), asked, "config.mounts[0]")
+        check_mount_maps(config(None), asked, "mounts[0]")
     with pytest.raises(InvalidRequest, match=r"mounts\[0\].gidMappings: they differ"):
-        check_mount_maps(config(USERNS), replace(asked, gid_mappings=UIDS), "config.mounts[0]")
+        check_mount_maps(config(USERNS), replace(asked, gid_mappings=UIDS), "mounts[0]")
 
 
 def test_ids_are_found_within_their_ranges_only() -> None:

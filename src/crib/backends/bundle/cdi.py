@@ -17,7 +17,7 @@ from crib.wire import cdi
 
 _log = logging.getLogger(__name__)
 
-_FIELD = "config.CDI_devices"
+_FIELD = "CDI_devices"
 _MAX_ASKED = 1000
 
 
@@ -96,7 +96,7 @@ def asked_for(config: ContainerConfig) -> Iterator[tuple[str, str]]:
     for key, value in sorted(config.annotations.items()):
         if key.startswith(cdi.ANNOTATION):
             for name in value.split(","):
-                yield name.strip(), f"config.annotations[{key}]"
+                yield name.strip(), f"annotations[{key}]"
 
 
 def _split(name: str, field: str) -> tuple[str, str]:

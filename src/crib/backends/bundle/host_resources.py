@@ -27,7 +27,7 @@ from crib.wire.oci_runtime import decode_seccomp
 REFUSED_SOURCES = frozenset({"/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev", "/proc", "/sys"})
 """Never made as a directory when missing: that would break the node, not help the pod."""
 _PROFILE_LIMIT = 4 << 20
-_SECCOMP = "config.linux.security_context.seccomp.localhost_ref"
+_SECCOMP = "linux.security_context.seccomp.localhost_ref"
 _MAX_DEVICES = 10_000
 _MAX_WALKED = 100_000
 _MAX_WALK_DEPTH = 32
@@ -41,6 +41,8 @@ class ForeignLook:
     def __init__(self) -> None:
         self._at = ""
         self._given_up = False
+        self.field = ""
+        """The field that names what is being looked at; empty when a setting does."""
 
     @property
     def where(self) -> str:
@@ -59,20 +61,19 @@ class ForeignLook:
     def at_all(self, record: ContainerRecord, defaults: ContainerDefaults) -> None:
         """Look at the host paths of a container. What is missing or wrong is for others to say. Blocks."""
         config = record.config
-        named = [(f"config.mounts[{n}].host_path", mount.host_path) for n, mount in enumerate(config.mounts)]
-        named += [(f"config.devices[{n}].host_path", dev.host_path) for n, dev in enumerate(config.devices)]
-        named += [("setting containers.mounts", mount.source) for mount in node_mounts(defaults)]
+        named = [(f"mounts[{n}].host_path", mount.host_path) for n, mount in enumerate(config.mounts)]
+        named += [(f"devices[{n}].host_path", dev.host_path) for n, dev in enumerate(config.devices)]
         if (profile := config.security.seccomp) is not None and profile.kind == ProfileType.LOCALHOST:
             named.append((_SECCOMP, profile.localhost_ref.removeprefix("localhost/")))
-        named.append(("config.log_path", record.log_path))
-        for field, path in named:
-            if not path.startswith("/"):
-                continue
-            self._at = f"{field} {path}"
+        named.append(("log_path", record.log_path))
+        looks = [(field, path, path) for field, path in named if path.startswith("/")]
+        sources = [mount.source for mount in node_mounts(defaults)]
+        looks += [("", path, f"setting containers.mounts {path}") for path in sources]
+        for self.field, path, self._at in looks:
             with contextlib.suppress(OSError, ValueError):
                 os.stat(path)
             self.go_on()
-        self._at = ""
+        self.field = self._at = ""
 
 
 def real_sources(config: ContainerConfig) -> list[str]:
@@ -96,7 +97,7 @@ def prepare_mount_sources(config: ContainerConfig, missing: str) -> None:
     table: list[MountEntry] | None = None
     to_make: list[tuple[str, str]] = []
     for position, mount in enumerate(config.mounts):
-        field = f"config.mounts[{position}]"
+        field = f"mounts[{position}]"
         if mount.image:
             continue
         try:
@@ -186,14 +187,14 @@ def find_devices(config: ContainerConfig, *, withhold: bool = False) -> tuple[Ho
     found = {}
     walk = _Walk()
     if config.security.privileged and not withhold:
-        field = "config.linux.security_context.privileged"
+        field = "linux.security_context.privileged"
         for path, status in _nodes_below("/dev", walk, field):
             found[path] = _device(path, status, "rwm")
     for position, asked in enumerate(config.devices):
-        for device in _asked_for(asked, f"config.devices[{position}]", walk):
+        for device in _asked_for(asked, f"devices[{position}]", walk):
             found[device.path] = device
             if len(found) > _MAX_DEVICES:
-                raise InvalidRequest(f"more than {_MAX_DEVICES} device nodes", field="config.devices")
+                raise InvalidRequest(f"more than {_MAX_DEVICES} device nodes", field="devices")
     return tuple(found.values())
 
 

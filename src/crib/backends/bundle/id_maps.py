@@ -85,7 +85,7 @@ def mounts_inside(paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         below = [entry.path for entry in reversed(mounts_below(top))] if top not in ("", "/") else []
         inside = [os.path.relpath(place, top) for place in below if place != top]
         if len(inside) > _MAX_INSIDE:
-            raise InvalidRequest(f"more than {_MAX_INSIDE} mounts lie below {path}", field="config.mounts")
+            raise InvalidRequest(f"more than {_MAX_INSIDE} mounts lie below {path}", field="mounts")
         found.append(tuple(dict.fromkeys(inside)))
     return tuple(found)
 

@@ -193,7 +193,7 @@ class Labels:
             if not selinux.is_known(context):
                 raise InvalidRequest(
                     f"the SELinux policy of this host does not know {context}",
-                    field="config.linux.security_context.selinux_options",
+                    field="linux.security_context.selinux_options",
                 )
 
     def _level_file(self, sandbox: SandboxId) -> str:

@@ -49,7 +49,7 @@ _GUARDED = ("/proc", "/sys", "/dev")
 """Where the runtime mounts, writes and makes nodes: reached by its own name or not at all."""
 _OF_MASKS = ("/dev", "/dev/null")
 """Some runtimes cover masked files, and their console, with whatever they find here (CVE-2025-31133)."""
-_IMAGE = "config.image"
+_IMAGE = "image"
 _OF_CGROUPS = frozenset({"cgroup", "cgroup2"})
 """What runtimes make of these is theirs: one mount, many, or a bind."""
 _TAKING_AWAY = frozenset({"ro", "nosuid", "nodev", "noexec"})
@@ -239,14 +239,14 @@ def check_places(root: str, config: ContainerConfig, placed: Placed) -> tuple[La
     with _View(open_root(root)) as view:
         for mount in placed.mounts:
             position = asked.get(mount.destination)
-            name = "" if position is None else f"config.mounts[{position}]"
+            name = "" if position is None else f"mounts[{position}]"
             found = _find(view, mount.destination, name and f"{name}.container_path")
             if position is not None:
                 _check_volume(found.place, config, position)
             source = placed.contents.get(mount.source, mount.source) if _is_bind(mount) else ""
             made.append((view.mount(found.place, source, name), found, mount))
         for path in placed.devices:
-            _find(view, path, "config.devices")
+            _find(view, path, "devices")
     if not any(found.moves for _turn, found, _mount in made):
         return ()
     return tuple(
@@ -299,7 +299,7 @@ def check_landings(landings: Sequence[Landing], process: str) -> None:
 def _led_away(landing: Landing) -> WrongState:
     name = "" if landing.position is None else f"[{landing.position}].container_path"
     text = f"{landing.destination} is not mounted at {landing.place} as asked: something moved it meanwhile"
-    return WrongState(f"config.mounts{name}: {text}")
+    return WrongState(text, field=f"mounts{name}")
 
 
 def _shows(root_fd: int, landing: Landing) -> bool:
@@ -331,7 +331,7 @@ def _find(view: _View, path: str, name: str) -> _Found:
 
 
 def _check_volume(place: str, config: ContainerConfig, position: int) -> None:
-    host_path, name = config.mounts[position].host_path, f"config.mounts[{position}].container_path"
+    host_path, name = config.mounts[position].host_path, f"mounts[{position}].container_path"
     hides = _is_below(place, "/proc") and place not in _PROC_FILES
     if hides and not (place == "/proc" and _is_proc(host_path)):
         raise InvalidRequest(f"a volume at {place} would hide a part of proc", field=name)

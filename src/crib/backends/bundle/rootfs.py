@@ -80,7 +80,7 @@ def check_mount_points(root: str) -> None:
         except FileNotFoundError:
             continue
         if not stat.S_ISDIR(status.st_mode):
-            raise InvalidRequest(f"/{name} of the image is not a directory", field="config.image")
+            raise InvalidRequest(f"/{name} of the image is not a directory", field="image")
 
 
 def unmount_root(paths: Paths, container: ContainerId) -> None:
@@ -158,7 +158,7 @@ def _text(root: str, path: str) -> str:
         return ""
     except OSError as error:
         if error.errno in _OF_THE_IMAGE:
-            raise failure(f"/{path} of the image cannot be used", error, field="config.image") from error
+            raise failure(f"/{path} of the image cannot be used", error, field="image") from error
         raise failure(f"reading /{path} of the image in {root}", error) from error
 
 
@@ -169,13 +169,13 @@ def make_directories(
     owner = (idmap.uid, idmap.gid) if idmap is not None else None
     if len(volumes) > _MAX_VOLUMES:
         raise InvalidRequest(
-            f"the image declares {len(volumes)} volumes, more than {_MAX_VOLUMES}", field="config.image"
+            f"the image declares {len(volumes)} volumes, more than {_MAX_VOLUMES}", field="image"
         )
     root_fd = open_root(root)
     try:
         for path, field in [
-            (working_dir, "config.working_dir"),
-            *((volume, "config.image") for volume in volumes),
+            (working_dir, "working_dir"),
+            *((volume, "image") for volume in volumes),
         ]:
             if path == "/":
                 continue

@@ -69,7 +69,8 @@ class Volumes:
                 if volume.image_id not in stacks:
                     stacks[volume.image_id] = await self._layers.acquire(volume.layers)
         except CribError as error:
-            raise type(error)(error.message, reason=IMAGE_VOLUME_MOUNT_FAILED) from error
+            text, field = error.problem, error.field
+            raise type(error)(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED) from error
         return tuple(stacks.values())
 
     def mount_images(
@@ -118,7 +119,7 @@ class Volumes:
         for position, mount in enumerate(record.config.mounts):
             source = sources[position]
             if mount.selinux_relabel and source:
-                relabel_volume(source, label, f"config.mounts[{position}].selinux_relabel")
+                relabel_volume(source, label, f"mounts[{position}].selinux_relabel")
             if idmap is not None and _is_shifted(mount):
                 both_ways = mount.propagation == MountPropagation.BIDIRECTIONAL
                 target = self._shifted(record.id, position)
@@ -150,7 +151,7 @@ class Volumes:
         with trying(f"volumes of the image in {root}"):
             make_declared_volumes(root, volumes, self._min_free)
         for volume in volumes:
-            relabel_volume(volume.source, label, "config.image")
+            relabel_volume(volume.source, label, "image")
 
 
 def _is_shifted(mount: Mount) -> bool:
@@ -169,7 +170,7 @@ def image_volume_sources(paths: Paths, record: ContainerRecord) -> dict[int, str
         number = numbers.setdefault(volume.image_id, len(numbers))
         mount = record.config.mounts[volume.mount]
         top = f"{paths.image_volumes(record.id)}/{number}"
-        field = f"config.mounts[{volume.mount}].image_sub_path"
+        field = f"mounts[{volume.mount}].image_sub_path"
         found[volume.mount] = _resolve(top, mount.image_sub_path, mount.image, field)
     return found
 
@@ -230,10 +231,10 @@ def check_declared(volumes: Sequence[str]) -> None:
     """Bounds that hold whatever is done with them."""
     if len(volumes) > MAX_DECLARED:
         text = f"the image declares {len(volumes)} volumes, more than {MAX_DECLARED}"
-        raise InvalidRequest(text, field="config.image")
+        raise InvalidRequest(text, field="image")
     for text in volumes:
         if not text or "\0" in text:
-            raise InvalidRequest(f"the image declares the volume {text!r}", field="config.image")
+            raise InvalidRequest(f"the image declares the volume {text!r}", field="image")
 
 
 def _is_below(path: str, top: str) -> bool:
@@ -241,7 +242,7 @@ def _is_below(path: str, top: str) -> bool:
 
 
 def _unusable(path: str, error: OSError) -> CribError:
-    return failure(f"volume {path} of the image cannot be used", error, field="config.image")
+    return failure(f"volume {path} of the image cannot be used", error, field="image")
 
 
 def make_declared_volumes(root: str, volumes: Sequence[DeclaredVolume], min_free: int = 0) -> None:
@@ -273,7 +274,7 @@ def _too_much(volume: DeclaredVolume, error: TooMuch) -> CribError:
     if error.errno == errno.ETIME:
         return Unavailable(text)
     without = 'image_volumes = "mkdir" in the configuration does without'
-    return InvalidRequest(f"{text}; {without}", field="config.image")
+    return InvalidRequest(f"{text}; {without}", field="image")
 
 
 def _copy_up(root_fd: int, volume: DeclaredVolume, owner: os.stat_result, budget: CopyBudget) -> None:

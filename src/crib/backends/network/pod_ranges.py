@@ -14,7 +14,7 @@ from crib.model.errors import InvalidRequest
 _log = logging.getLogger(__name__)
 
 RANGES = 16
-FIELD = "runtime_config.network_config.pod_cidr"
+FIELD = "pod_cidr"
 _FILE_BYTES = 4096
 
 

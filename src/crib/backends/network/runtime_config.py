@@ -63,7 +63,7 @@ def refuse_unspeakable(pod: PodNetwork) -> None:
     for field, text in (("name", meta.name), ("namespace", meta.namespace), ("uid", meta.uid)):
         if any(char in text for char in ";="):
             raise InvalidRequest(
-                f"{text!r} contains a semicolon or an equals sign", field=f"config.metadata.{field}"
+                f"{text!r} contains a semicolon or an equals sign", field=f"metadata.{field}"
             )
 
 
@@ -147,7 +147,7 @@ def bandwidth_of(annotations: Sequence[tuple[str, str]]) -> Bandwidth:
 
 def field_of(annotation: str) -> str:
     """The path of a pod's annotation in RunPodSandbox's request."""
-    return f"config.annotations[{annotation}]"
+    return f"annotations[{annotation}]"
 
 
 def parse_rate(text: str) -> int:

@@ -130,7 +130,7 @@ class OciPods:
             return self._pods.made_spec(record)
 
     async def update(self, record: SandboxRecord) -> None:
-        await self._updates.pod(record, "resources")
+        await self._updates.pod(record)
 
     async def alive(self, record: SandboxRecord) -> bool:
         with trying(f"looking at pod sandbox {record.id}"):

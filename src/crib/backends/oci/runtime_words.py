@@ -13,7 +13,6 @@ import re
 from crib.backends.failures import LONGEST_WORDS
 from crib.backends.pods.updates import REFUSED_NUMBERS, limit_field
 from crib.model.errors import Broken, CribError, InvalidRequest
-from crib.ocispec.resources import FIELD
 from crib.wire.crilog import parse_line
 
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z: ", re.MULTILINE)
@@ -45,27 +44,27 @@ _PLACE = "|".join(
         *(errno.ELOOP, errno.ENAMETOOLONG),
     )
 )
-_CONTEXT = "config.linux.security_context"
+_CONTEXT = "linux.security_context"
 _PLACES = tuple(
     (re.compile(pattern, re.IGNORECASE), field)
     for pattern, field in (
         # crun; a mount that fails for any other reason may be one of ours
-        (f"mount `[^`]*` to `[^`]*`: (?:{_KIND})", "config.mounts"),
-        (f"mkdir `[^`]*`: (?:{_PLACE})", "config.mounts"),
-        (rf"failed open\(\)ing /dev/null: (?:{_PLACE})", "config.mounts"),
-        (f"mknod `[^`]*`: (?:{_PLACE})", "config.devices"),
-        (f"open executable: (?:{_PLACE})", "config.command"),
-        (rf"executable file `[^`]*` not found(?: in \$PATH)?: (?:{_PLACE})", "config.command"),
-        (f"chdir `[^`]*`: (?:{_PLACE})", "config.working_dir"),
+        (f"mount `[^`]*` to `[^`]*`: (?:{_KIND})", "mounts"),
+        (f"mkdir `[^`]*`: (?:{_PLACE})", "mounts"),
+        (rf"failed open\(\)ing /dev/null: (?:{_PLACE})", "mounts"),
+        (f"mknod `[^`]*`: (?:{_PLACE})", "devices"),
+        (f"open executable: (?:{_PLACE})", "command"),
+        (rf"executable file `[^`]*` not found(?: in \$PATH)?: (?:{_PLACE})", "command"),
+        (f"chdir `[^`]*`: (?:{_PLACE})", "working_dir"),
         (f"^open `[^`/][^`]*`: (?:{_PLACE})", _CONTEXT),  # a masked or read-only path, below the root
         # runc
-        (f'error mounting "[^"]*" to rootfs at .*: (?:{_KIND})', "config.mounts"),
-        (f"error creating device nodes: .*: (?:{_PLACE})", "config.devices"),
-        (f'exec: "[^"]*": (?:stat .*: )?(?:executable file not found|{_PLACE})', "config.command"),
-        (f"chdir to cwd .* failed: (?:{_PLACE})", "config.working_dir"),
+        (f'error mounting "[^"]*" to rootfs at .*: (?:{_KIND})', "mounts"),
+        (f"error creating device nodes: .*: (?:{_PLACE})", "devices"),
+        (f'exec: "[^"]*": (?:stat .*: )?(?:executable file not found|{_PLACE})', "command"),
+        (f"chdir to cwd .* failed: (?:{_PLACE})", "working_dir"),
         (f"can't (?:mask|make) .*: (?:{_PLACE})", _CONTEXT),
         # conmon
-        (f"Failed to open log file (?:{_PLACE})", "config.log_path"),
+        (f"Failed to open log file (?:{_PLACE})", "log_path"),
     )
 )
 
@@ -78,10 +77,10 @@ def create_failure(what: str, words: str) -> CribError:
 
 def _refused_by(words: str) -> str:
     if _TOO_LITTLE.search(words):
-        return f"{FIELD}.memory_limit_in_bytes"
+        return "linux.resources.memory_limit_in_bytes"
     for pattern in _REFUSED:
         if found := pattern.search(words):
-            return f"{FIELD}.{limit_field(found['file'])}"
+            return f"linux.resources.{limit_field(found['file'])}"
     return next((field for pattern, field in _PLACES if pattern.search(words)), "")
 
 

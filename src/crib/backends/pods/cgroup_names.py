@@ -20,7 +20,7 @@ from crib.model.ids import SandboxId, is_id
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 
-_FIELD = "config.linux.cgroup_parent"
+_FIELD = "linux.cgroup_parent"
 _SCOPE = "crib"
 
 

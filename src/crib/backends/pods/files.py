@@ -25,17 +25,15 @@ def check_pod_files(config: SandboxConfig) -> None:
     if len(os.fsencode(config.hostname)) > _MAX_HOSTNAME or _not_a_word(config.hostname):
         raise InvalidRequest(
             f"{config.hostname[:80]!r} is not one word of at most {_MAX_HOSTNAME} bytes",
-            field="config.hostname",
+            field="hostname",
         )
     dns = config.dns or DnsConfig()
     for part, values in (("servers", dns.servers), ("searches", dns.searches), ("options", dns.options)):
         if len(values) > _MAX_LINES:
-            raise InvalidRequest(f"more than {_MAX_LINES} entries", field=f"config.dns_config.{part}")
+            raise InvalidRequest(f"more than {_MAX_LINES} entries", field=f"dns_config.{part}")
         for position, value in enumerate(values):
             if not value or _not_a_word(value):
-                raise InvalidRequest(
-                    f"{value!r} is not one word", field=f"config.dns_config.{part}[{position}]"
-                )
+                raise InvalidRequest(f"{value!r} is not one word", field=f"dns_config.{part}[{position}]")
 
 
 def _not_a_word(text: str) -> bool:

@@ -22,7 +22,7 @@ from crib.model.sandbox import IdMapping, NamespaceMode, SandboxConfig, SandboxR
 from crib.ocispec.userns import check_pod_namespaces, groups_outside
 
 _ALL = ("net", "ipc", "uts", "cgroup", "user")
-_SYSCTLS = "config.linux.sysctls"
+_SYSCTLS = "linux.sysctls"
 _PING_GROUPS = "net/ipv4/ping_group_range"
 _UNPRIVILEGED = {"net/ipv4/ip_unprivileged_port_start": "0", _PING_GROUPS: "0 2147483647"}
 """In a network of its own a pod may serve every port and send pings as any user, as images made for the peers
@@ -35,7 +35,7 @@ def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
     if config.user_namespace is not None and not facts.user_namespaces:
         raise InvalidRequest(
             f"handler {facts.name} ({facts.program} {facts.version}), or the kernel, cannot shift ids",
-            field="config.linux.security_context.namespace_options.userns_options",
+            field="linux.security_context.namespace_options.userns_options",
         )
     kinds = _kinds(config)
     for name, value in config.sysctls.items():

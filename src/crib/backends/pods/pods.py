@@ -30,7 +30,7 @@ from crib.host.files import remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
 from crib.host.threads import FOREIGN, OURS, Job
-from crib.model.errors import Broken, InvalidRequest
+from crib.model.errors import Broken, InvalidRequest, below
 from crib.model.ids import SandboxId
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.defaults import shm_size
@@ -79,7 +79,8 @@ class Pods:
                 with stage("cgroup", record.id):
                     if not self._names.systemd:
                         self._env.cgroups.create(cgroup)
-                    await self._updates.pod(record, "config.linux.resources")
+                    with below("linux.resources"):
+                        await self._updates.pod(record)
 
     async def start(self, record: SandboxRecord, stage: StageTimer) -> ProcessIdentity | None:
         """See PodRuntime.start: the infra process, where pids are shared."""
@@ -98,7 +99,7 @@ class Pods:
         """Logs may lie on a file system that does not answer."""
         path, limit = record.config.log_directory, self._env.settings.verb_timeout
         job = Job(f"making the log directory {path}", owner=record.id, limit=limit)
-        await FOREIGN.run(job, make_log_directory, path, "config.log_directory")
+        await FOREIGN.run(job, make_log_directory, path, "log_directory")
 
     def _make_files(self, record: SandboxRecord, shm: int, profile: bytes | None) -> None:
         self._make_directory(record)

@@ -24,7 +24,7 @@ from crib.backends.pods.slices import change_unit, start_slice
 from crib.host.cgroup_limits import Files, restore_limits, write_limits
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
-from crib.model.errors import InvalidRequest, WrongState
+from crib.model.errors import InvalidRequest, WrongState, below
 from crib.model.sandbox import Resources, SandboxRecord
 from crib.ocispec.limits import limit_files, pod_limits
 from crib.ocispec.process import oom_score_adj
@@ -66,12 +66,11 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """Of a cgroup's limits. `field` is the request's field that they are below."""
+    """Of a cgroup's limits."""
 
     what: str
     owner: str
     cgroup: str
-    field: str
 
 
 class Updates:
@@ -90,7 +89,8 @@ class Updates:
         note = await self._bundles.note(record.id)
         if note is not None and note.cgroup.endswith(".scope"):
             sets = Resources(cpuset_cpus=wanted.cpuset_cpus, cpuset_mems=wanted.cpuset_mems)
-            files = self._files(cgroup_limits(sets, self._env.host))
+            with below("linux.resources"):
+                files = self._files(cgroup_limits(sets, self._env.host))
             with trying(f"create of container {record.id}"):
                 await change_unit(os.path.basename(note.cgroup), unit_properties(files))
 
@@ -100,7 +100,7 @@ class Updates:
             note = await self._bundles.note(record.id)
         if note is None:
             raise WrongState(f"{what}: it has no bundle")
-        limits = cgroup_limits(resources, self._env.host, "linux")
+        limits = cgroup_limits(resources, self._env.host)
         before = dict(self._files(cgroup_limits(record.resources, self._env.host)))
         # Not what is as it was: the container, or whoever is above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]
@@ -110,20 +110,20 @@ class Updates:
             and OOM_GROUP in dict(files)
         ):
             problem = f"{what}: systemd sets it when the container is made, and not later"
-            raise InvalidRequest(problem, field=f"linux.unified[{OOM_GROUP!r}]")
+            raise InvalidRequest(problem, field=f"unified[{OOM_GROUP!r}]")
         score = oom_score_adj(resources.oom_score_adj, self._env.host)
         with trying(what):
-            await self._change(_Change(what, record.id, note.cgroup, "linux"), files, self._files(limits))
+            await self._change(_Change(what, record.id, note.cgroup), files, self._files(limits))
             if resources.oom_score_adj != record.resources.oom_score_adj:
                 await OURS.run(Job(what, owner=record.id), self._score, note.cgroup, score)
 
-    async def pod(self, record: SandboxRecord, field: str) -> None:
+    async def pod(self, record: SandboxRecord) -> None:
         """A cgroup that the client named is the client's: a kubelet limits its pods itself."""
         if record.config.cgroup_parent:
             return
         what = f"limits of sandbox {record.id}"
         wanted = pod_limits(record)
-        limits = cgroup_limits(wanted, self._env.host, field)
+        limits = cgroup_limits(wanted, self._env.host)
         if limits.memory is not None and not wanted.memory_swap_limit_in_bytes:
             # Its containers have limits of their own for swap; nothing is said of one above them.
             memory = oci.Memory(limit=limits.memory.limit)
@@ -136,7 +136,7 @@ class Updates:
                     await start_slice(os.path.basename(cgroup), transient=True)
                 # It hands a controller down when it is told of a limit: too late for the kernel's own word.
                 self._env.cgroups.create(cgroup)
-            await self._change(_Change(what, record.id, cgroup, field), files, files)
+            await self._change(_Change(what, record.id, cgroup), files, files)
 
     async def _change(self, change: _Change, files: Files, every: Files) -> None:
         """Write the files, and tell systemd `every` limit where the cgroup is a unit of its."""
@@ -169,7 +169,7 @@ class Updates:
                     f"{what}: more is in use than the memory limit allows, and cannot be reclaimed"
                     f" ({why(error)})"
                 ) from error
-            if refused := refused_field(error, change.field):
+            if refused := refused_field(error):
                 raise InvalidRequest(f"{what}: {why(error)}", field=refused) from error
             raise
 
@@ -216,12 +216,12 @@ def _reservation(key: str) -> str:
     return f"hugetlb.{size}.rsvd.{rest}"
 
 
-def refused_field(error: OSError, field: str) -> str:
-    """Below `field`, the limit whose file could not be written; empty when the value is not to blame."""
+def refused_field(error: OSError) -> str:
+    """The limit whose file could not be written; empty when the value is not to blame."""
     path = str(error.filename or "")
     if error.errno not in REFUSED_NUMBERS or not path or not os.path.isdir(os.path.dirname(path)):
         return ""
-    return f"{field}.{limit_field(os.path.basename(path))}"
+    return limit_field(os.path.basename(path))
 
 
 def limit_field(file: str) -> str:

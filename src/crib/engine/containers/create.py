@@ -30,6 +30,7 @@ from crib.model.errors import (
     InvalidRequest,
     NotFound,
     WrongState,
+    below,
 )
 from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
@@ -40,7 +41,7 @@ from crib.model.signals import stop_signal
 from crib.ports.containers import CreateRequest
 from crib.tasks.keeper import current_work
 
-_TARGET = "config.linux.security_context.namespace_options.target_id"
+_TARGET = "linux.security_context.namespace_options.target_id"
 
 
 class CreateContainer:
@@ -159,14 +160,14 @@ class CreateContainer:
             return
         target = self._core.containers.get(options.target_id)
         if target is None or not is_listed(target):
-            raise NotFound(f"{_TARGET}: there is no container {options.target_id!r}")
+            raise NotFound(f"there is no container {options.target_id!r}", field=_TARGET)
         if target.sandbox_id != sandbox_id:
             raise InvalidRequest(
                 f"container {target.id} is of pod sandbox {target.sandbox_id}, not of {sandbox_id}",
                 field=_TARGET,
             )
         if target.state is not ContainerState.RUNNING:
-            raise WrongState(f"{_TARGET}: container {target.id} does not run: it is {target.state}")
+            raise WrongState(f"container {target.id} does not run: it is {target.state}", field=_TARGET)
 
     async def _accepted(self, config: ContainerConfig) -> ImageRecord:
         """The image; the policy has accepted it and all of image volumes. From here to the row nothing may
@@ -191,11 +192,12 @@ class CreateContainer:
         for position, mount in enumerate(config.mounts):
             if not mount.image:
                 continue
-            field = f"config.mounts[{position}].image"
-            found = self._catalogue.find(mount.image)
+            field = f"mounts[{position}].image"
+            with below(f"mounts[{position}]"):
+                found = self._catalogue.find(mount.image)
             if found is None:
-                text = f"{field}: image {mount.image!r} is not here: pull it first"
-                raise NotFound(text, reason=IMAGE_VOLUME_MOUNT_FAILED)
+                text = f"image {mount.image!r} is not here: pull it first"
+                raise NotFound(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
             if not found.layers:
                 text = f"image {mount.image!r} has no layers: there is nothing to mount"
                 raise InvalidRequest(text, field=field, reason=IMAGE_VOLUME_MOUNT_FAILED)
@@ -207,13 +209,13 @@ class CreateContainer:
         if config.security.privileged and not sandbox.config.security.privileged:
             raise InvalidRequest(
                 f"cannot be set: pod sandbox {sandbox.id} is not privileged",
-                field="config.linux.security_context.privileged",
+                field="linux.security_context.privileged",
             )
         log_path = ""
         if config.log_path:
             if not sandbox.config.log_directory:
                 raise InvalidRequest(
-                    f"is {config.log_path!r}, but the pod has no log_directory", field="config.log_path"
+                    f"is {config.log_path!r}, but the pod has no log_directory", field="log_path"
                 )
             log_path = f"{sandbox.config.log_directory}/{config.log_path}"
         return ContainerRecord(
@@ -241,7 +243,7 @@ def usable_image(image: ImageRecord | None, config: ContainerConfig) -> ImageRec
         raise NotFound(f"image {config.image!r} is not here: pull it first")
     if not image.layers:
         raise InvalidRequest(
-            f"image {config.image!r} has no layers: there is nothing to run", field="config.image.image"
+            f"image {config.image!r} has no layers: there is nothing to run", field="image.image"
         )
     return image
 

@@ -149,7 +149,7 @@ def _refuse_shared_ids(core: Core, record: SandboxRecord) -> None:
             metadata = other.config.metadata
             raise InvalidRequest(
                 f"pod {metadata.namespace}/{metadata.name} ({other.id}) has some of these ids of the node",
-                field=f"config.linux.security_context.namespace_options.userns_options.{kind}[0].host_id",
+                field=f"linux.security_context.namespace_options.userns_options.{kind}[0].host_id",
             )
 
 

@@ -224,8 +224,8 @@ def test_profiles_that_cannot_be_read_are_no_reason_to_do_without(
 def test_the_systems_own_is_never_relabelled(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selinux, "relabel_tree", lambda *_: pytest.fail("it was"))
     with pytest.raises(InvalidRequest, match=r"mounts\[0\].*never relabelled"):
-        relabel_volume(path, LABEL, "config.mounts[0]")
-    relabel_volume(path, "", "config.mounts[0]")
+        relabel_volume(path, LABEL, "mounts[0]")
+    relabel_volume(path, "", "mounts[0]")
 
 
 def test_a_link_to_the_systems_own_is_never_relabelled(
@@ -262,4 +262,4 @@ def test_relabelling_that_fails_names_the_mount(
 
     monkeypatch.setattr(selinux, "relabel_tree", fail)
     with pytest.raises(InvalidRequest, match=words):
-        relabel_volume(str(tmp_path), LABEL, "config.mounts[2].selinux_relabel")
+        relabel_volume(str(tmp_path), LABEL, "mounts[2].selinux_relabel")

@@ -84,7 +84,7 @@ def test_places_are_found_as_a_process_in_the_root_sees_them(root: Path, path: s
     ],
 )
 def test_no_mount_takes_the_place_of_proc_or_the_root(root: Path, path: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts\[0\]\.container_path"):
+    with pytest.raises(InvalidRequest, match=r"mounts\[0\]\.container_path"):
         check(root, Mount(path, str(root)))
 
 
@@ -98,22 +98,20 @@ def test_places_below_sys_and_dev_are_fine_by_their_own_names(root: Path) -> Non
 
 def test_cve_2019_16884_a_link_of_the_image_leads_no_file_of_the_pod_into_proc(root: Path) -> None:
     (root / "etc" / "hostname").symlink_to("/proc/thread-self/attr/exec")
-    with pytest.raises(
-        InvalidRequest, match=r"^config\.image: /etc/hostname leads to /proc/thread-self/attr"
-    ):
+    with pytest.raises(InvalidRequest, match=r"^image: /etc/hostname leads to /proc/thread-self/attr"):
         check(root, before=(HOSTNAME,))
 
 
 @pytest.mark.parametrize("name", ["x", "up/attr", "s", "d"])
 def test_cve_2023_27561_a_link_in_a_volume_leads_no_mount_away(root: Path, volume: Path, name: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts\[1\]\.container_path: /vol/.* leads to"):
+    with pytest.raises(InvalidRequest, match=r"mounts\[1\]\.container_path: /vol/.* leads to"):
         check(root, Mount("/vol", str(volume)), Mount(f"/vol/{name}", "/x"))
 
 
 def test_a_link_in_a_volume_leads_nothing_of_ours_away_and_the_volume_is_named(
     root: Path, volume: Path
 ) -> None:
-    with pytest.raises(InvalidRequest, match=r"^config\.mounts\[0\]: /etc/hostname leads to /proc"):
+    with pytest.raises(InvalidRequest, match=r"^mounts\[0\]: /etc/hostname leads to /proc"):
         check_places(
             str(root),
             ContainerConfig("c", "i", mounts=(Mount("/etc", str(volume)),)),
@@ -122,12 +120,12 @@ def test_a_link_in_a_volume_leads_nothing_of_ours_away_and_the_volume_is_named(
 
 
 def test_a_device_is_not_led_away_either(root: Path, volume: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.devices: /vol/s leads to /sys/kernel"):
+    with pytest.raises(InvalidRequest, match=r"devices: /vol/s leads to /sys/kernel"):
         check(root, Mount("/vol", str(volume)), devices=("/dev/null", "/vol/s"))
 
 
 def test_a_mount_of_a_base_spec_or_a_cdi_device_is_not_led_away_either(root: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.image: /proc-link/x leads to /proc/sys/x"):
+    with pytest.raises(InvalidRequest, match=r"image: /proc-link/x leads to /proc/sys/x"):
         check(root, before=(oci.Mount("/proc-link/x", "none", "/x", ("bind",)),))
 
 
@@ -171,7 +169,7 @@ def test_many_mounts_inside_of_each_other_take_few_descriptors(root: Path, tmp_p
 def test_cve_2025_31133_no_volume_changes_what_masks_are_made_of(
     root: Path, tmp_path: Path, path: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=r"config\.mounts\[0\]\.container_path: a volume at /dev"):
+    with pytest.raises(InvalidRequest, match=r"mounts\[0\]\.container_path: a volume at /dev"):
         check(root, Mount(path, str(tmp_path)))
     check(root, Mount(path, path))  # the node's own
     config = ContainerConfig(
@@ -231,9 +229,7 @@ def test_mounts_where_they_were_asked_for_are_fine_whatever_else_is_mounted(tmp_
 def test_cve_2023_27561_a_mount_that_was_led_away_meanwhile_is_missed(
     tmp_path: Path, table: tuple[str, ...]
 ) -> None:
-    with pytest.raises(
-        WrongState, match=r"^config\.mounts\[.\]\.container_path: /vol.* is not mounted at /vol"
-    ):
+    with pytest.raises(WrongState, match=r"^mounts\[.\]\.container_path: /vol.* is not mounted at /vol"):
         check_landings(shown(tmp_path, "/vol", "/vol/x"), process(tmp_path, "/", "/proc", *table))
 
 
@@ -247,7 +243,7 @@ def test_a_place_must_be_mounted_over_as_often_as_it_was_asked_for(tmp_path: Pat
 def test_a_mount_that_a_recursive_bind_brought_along_stands_for_no_other(tmp_path: Path) -> None:
     landings = shown(tmp_path, "/vol", "/vol/x")
     landings[1] = Landing("/vol/x", "/vol/x", str(tmp_path), frozenset(), 1)
-    with pytest.raises(WrongState, match=r"config\.mounts\[1\]\.container_path: /vol/x is not mounted"):
+    with pytest.raises(WrongState, match=r"mounts\[1\]\.container_path: /vol/x is not mounted"):
         check_landings(landings, process(tmp_path, "/vol", "/vol/x"))
 
 
@@ -273,7 +269,7 @@ def test_a_link_put_where_a_mount_lies_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_file_of_the_pod_that_was_led_away_names_the_mounts(root: Path, tmp_path: Path) -> None:
     etc = Mount("/etc", str(tmp_path))
-    with pytest.raises(WrongState, match=r"^config\.mounts: /etc/hostname is not mounted at /etc/hostname"):
+    with pytest.raises(WrongState, match=r"^mounts: /etc/hostname is not mounted at /etc/hostname"):
         check_landings(
             check(root, etc, before=(bound(etc), HOSTNAME)), process(tmp_path, "/etc", "/etc", "/proc")
         )

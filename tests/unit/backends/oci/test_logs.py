@@ -48,13 +48,13 @@ async def test_only_a_regular_file_is_read_as_a_log(trap: str) -> None:
         open_log(trap)
     assert caught.value.errno == errno.EINVAL
     assert await asyncio.wait_for(read_words(trap, POD), BOUND) == b""
-    with pytest.raises(InvalidRequest, match=rf"config\.log_path: {trap} is there, and is not a regular"):
-        check_log(trap, "config.log_path")
+    with pytest.raises(InvalidRequest, match=rf"log_path: {trap} is there, and is not a regular"):
+        check_log(trap, "log_path")
 
 
 async def test_last_words_are_those_of_a_short_log(tmp_path: Path) -> None:
     log = tmp_path / "0.log"
-    check_log(str(log), "config.log_path")
+    check_log(str(log), "log_path")
     assert await read_words(str(log), POD) == b""
     for size, words in ((100, b"x" * 100), (10_000, b"")):
         log.write_bytes(b"x" * size)

@@ -161,10 +161,10 @@ def test_hosts_learn_the_address_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"hostname": "a b"}, "config.hostname"),
-        ({"hostname": "x" * 65}, "config.hostname"),
-        ({"dns": DnsConfig(("1.1.1.1\nnameserver 6.6.6.6",))}, "config.dns_config.servers[0]"),
-        ({"dns": DnsConfig((), ("ok", ""))}, "config.dns_config.searches[1]"),
+        ({"hostname": "a b"}, "hostname"),
+        ({"hostname": "x" * 65}, "hostname"),
+        ({"dns": DnsConfig(("1.1.1.1\nnameserver 6.6.6.6",))}, "dns_config.servers[0]"),
+        ({"dns": DnsConfig((), ("ok", ""))}, "dns_config.searches[1]"),
     ],
 )
 def test_lines_cannot_be_smuggled_into_pod_files(fields: dict[str, object], field: str) -> None:
@@ -175,7 +175,7 @@ def test_lines_cannot_be_smuggled_into_pod_files(fields: dict[str, object], fiel
 
 def test_missing_host_path_is_made_or_refused(tmp_path: Path) -> None:
     wanted = config(mounts=(Mount("/m", f"{tmp_path}/a/b"),))
-    with pytest.raises(InvalidRequest, match=re.escape("config.mounts[0].host_path")):
+    with pytest.raises(InvalidRequest, match=re.escape("mounts[0].host_path")):
         prepare_mount_sources(wanted, "error")
     prepare_mount_sources(wanted, "create")
     assert Path(tmp_path, "a/b").is_dir()
@@ -184,7 +184,7 @@ def test_missing_host_path_is_made_or_refused(tmp_path: Path) -> None:
 def test_no_path_is_made_when_another_is_refused(tmp_path: Path) -> None:
     Path(tmp_path, "file").touch()
     bad = config(mounts=(Mount("/m", f"{tmp_path}/made"), Mount("/n", f"{tmp_path}/file/below")))
-    with pytest.raises(InvalidRequest, match=re.escape("config.mounts[1].host_path")):
+    with pytest.raises(InvalidRequest, match=re.escape("mounts[1].host_path")):
         prepare_mount_sources(bad, "create")
     assert not Path(tmp_path, "made").exists()
 
@@ -207,7 +207,7 @@ def test_devices_are_found() -> None:
     every = find_devices(config(security=ContainerSecurity(privileged=True)))
     assert "/dev/null" in [device.path for device in every]
     for bad in (Device("/dev/x", "/etc/passwd"), Device("/dev/x", "/dev/nosuch"), Device("x", "/dev/null")):
-        with pytest.raises(InvalidRequest, match=re.escape("config.devices[0]")):
+        with pytest.raises(InvalidRequest, match=re.escape("devices[0]")):
             find_devices(config(devices=(bad,)))
 
 
@@ -229,7 +229,7 @@ def test_a_directory_of_devices_is_looked_through_within_bounds(
     wanted = config(devices=(Device("/d", str(tmp_path)),))
     assert [device.path for device in find_devices(wanted)] == ["/d/a/null", "/d/a/b/null"]
     monkeypatch.setattr(host_resources, bound, value)
-    with pytest.raises(InvalidRequest, match=rf"config\.devices.*{words}"):
+    with pytest.raises(InvalidRequest, match=rf"devices.*{words}"):
         find_devices(wanted)
 
 

@@ -43,32 +43,32 @@ RUNC = "runc create failed: unable to start container process: unable to apply c
 def test_a_create_that_the_kernel_refused_for_a_limit_names_it(words: str, field: str) -> None:
     error = create_failure("create of container c", words)
     assert isinstance(error, InvalidRequest)
-    assert error.field == f"config.linux.resources.{field}"
+    assert error.field == f"linux.resources.{field}"
     assert words in str(error)
 
 
 @pytest.mark.parametrize(
     ("words", "field"),
     [
-        ("mount `/h/file` to `bin`: Not a directory", "config.mounts"),
-        ("mkdir `/m/x`: Not a directory", "config.mounts"),
-        ("failed open()ing /dev/null: No such file or directory", "config.mounts"),
-        ("mknod `/bin/busybox/x`: Not a directory", "config.devices"),
-        ("open executable: Operation not permitted", "config.command"),
-        ("executable file `a\nb` not found in $PATH: No such file or directory", "config.command"),
-        ("executable file `x` not found: No such file or directory", "config.command"),
-        ("chdir `/proc/nox`: No such file or directory", "config.working_dir"),
-        ("open `bin/busybox/x`: Not a directory", "config.linux.security_context"),
+        ("mount `/h/file` to `bin`: Not a directory", "mounts"),
+        ("mkdir `/m/x`: Not a directory", "mounts"),
+        ("failed open()ing /dev/null: No such file or directory", "mounts"),
+        ("mknod `/bin/busybox/x`: Not a directory", "devices"),
+        ("open executable: Operation not permitted", "command"),
+        ("executable file `a\nb` not found in $PATH: No such file or directory", "command"),
+        ("executable file `x` not found: No such file or directory", "command"),
+        ("chdir `/proc/nox`: No such file or directory", "working_dir"),
+        ("open `bin/busybox/x`: Not a directory", "linux.security_context"),
         (
             "conmon ended without an answer: [conmon:e]: Failed to open log file Is a directory",
-            "config.log_path",
+            "log_path",
         ),
-        (f'{RUNC}exec: "x": executable file not found in $PATH', "config.command"),
-        (f'{RUNC}exec: "/bin": is a directory', "config.command"),
-        (f'{RUNC}error mounting "/h" to rootfs at "/bin": create mount: not a directory', "config.mounts"),
+        (f'{RUNC}exec: "x": executable file not found in $PATH', "command"),
+        (f'{RUNC}exec: "/bin": is a directory', "command"),
+        (f'{RUNC}error mounting "/h" to rootfs at "/bin": create mount: not a directory', "mounts"),
         (
             f'{RUNC}chdir to cwd ("/dev/null") set in config.json failed: not a directory',
-            "config.working_dir",
+            "working_dir",
         ),
     ],
 )
@@ -97,9 +97,7 @@ def test_an_update_is_to_blame_only_while_its_cgroup_is_there(tmp_path: Path) ->
     def error(number: int, path: Path) -> OSError:
         return OSError(number, os.strerror(number), str(path))
 
-    assert refused_field(error(errno.EINVAL, tmp_path / "cpu.max"), "linux") == "linux.cpu_quota"
-    assert (
-        refused_field(error(errno.ENOENT, tmp_path / "hugetlb.3MB.max"), "linux") == "linux.hugepage_limits"
-    )
-    assert refused_field(error(errno.EIO, tmp_path / "cpu.max"), "linux") == ""
-    assert refused_field(error(errno.ENOENT, tmp_path / "gone" / "cpu.max"), "linux") == ""
+    assert refused_field(error(errno.EINVAL, tmp_path / "cpu.max")) == "cpu_quota"
+    assert refused_field(error(errno.ENOENT, tmp_path / "hugetlb.3MB.max")) == "hugepage_limits"
+    assert refused_field(error(errno.EIO, tmp_path / "cpu.max")) == ""
+    assert refused_field(error(errno.ENOENT, tmp_path / "gone" / "cpu.max")) == ""

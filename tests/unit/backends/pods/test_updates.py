@@ -155,7 +155,7 @@ async def test_version_2_would_kill_so_a_limit_below_what_is_in_use_is_refused(t
 
 async def test_a_file_that_the_kernel_does_not_have_changes_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
-    with pytest.raises(InvalidRequest, match=r"^linux\.unified\['memory\.nothing'\]: update of container"):
+    with pytest.raises(InvalidRequest, match=r"^unified\['memory\.nothing'\]: update of container"):
         await world.updates.container(
             world.record, Resources(cpu_shares=512, unified={"memory.nothing": "1"})
         )
@@ -166,7 +166,7 @@ async def test_without_a_bundle_or_with_wrong_limits_nothing_is_tried(tmp_path: 
     world = World(tmp_path)
     with pytest.raises(WrongState, match="no bundle"):
         await world.updates.container(replace(world.record, id=ContainerId("d" * 64)), Resources())
-    with pytest.raises(InvalidRequest, match=r"linux\.unified"):
+    with pytest.raises(InvalidRequest, match=r"^unified"):
         await world.updates.container(world.record, Resources(unified={"cgroup.kill": "1"}))
     assert world.content() == {}
 
@@ -211,7 +211,7 @@ async def test_systemd_is_told_a_new_containers_cpus(tmp_path: Path, busctl: Bus
 async def test_what_a_scope_is_made_with_alone_is_refused_later(tmp_path: Path, busctl: Busctl) -> None:
     world = World(tmp_path, "systemd", systemd=257)
     wanted = Resources(unified={"memory.oom.group": "1"})
-    with pytest.raises(InvalidRequest, match=r"^linux\.unified\['memory\.oom\.group'\]: .* not later"):
+    with pytest.raises(InvalidRequest, match=r"^unified\['memory\.oom\.group'\]: .* not later"):
         await world.updates.container(world.record, wanted)
     wanted = replace(wanted, cpu_shares=512)
     before = replace(world.record, resources=Resources(unified={"memory.oom.group": "1"}))
@@ -241,7 +241,7 @@ async def test_what_systemd_refuses_is_taken_back_in_the_files(tmp_path: Path, b
 async def test_a_pods_own_slice_is_told_too(tmp_path: Path, busctl: Busctl) -> None:
     world = World(tmp_path, "systemd")
     record = replace(sandbox(), resources=Resources(cpu_shares=512, unified={"hugetlb.2MB.max": "0"}))
-    await world.updates.pod(record, "resources")
+    await world.updates.pod(record)
     assert world.content(world.pod) == {
         "cpu.weight": "59",
         "hugetlb.2MB.max": "0",
@@ -255,9 +255,9 @@ async def test_a_pods_own_cgroup_is_limited_and_a_clients_is_not(tmp_path: Path)
     world = World(tmp_path)
     resources = Resources(cpu_shares=488, memory_limit_in_bytes=64 * MIB)
     record = replace(sandbox(), resources=resources, overhead=Resources(cpu_shares=24))
-    await world.updates.pod(record, "resources")
+    await world.updates.pod(record)
     assert world.content(world.pod) == {"cpu.weight": "59", "memory.max": str(64 * MIB)}
     named = replace(record, config=replace(record.config, cgroup_parent="/elsewhere"))
-    await world.updates.pod(named, "resources")
-    with pytest.raises(InvalidRequest, match=r"^resources\.cpuset_cpus"):
-        await world.updates.pod(replace(record, resources=Resources(cpuset_cpus="x")), "resources")
+    await world.updates.pod(named)
+    with pytest.raises(InvalidRequest, match=r"^cpuset_cpus"):
+        await world.updates.pod(replace(record, resources=Resources(cpuset_cpus="x")))

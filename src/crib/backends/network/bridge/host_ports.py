@@ -77,7 +77,7 @@ def forwards_of(mappings: Iterable[PortMapping], pod_addresses: Sequence[Address
     for index, mapping in enumerate(mappings):
         if mapping.host_port == 0:
             continue
-        field = f"config.port_mappings[{index}]"
+        field = f"port_mappings[{index}]"
         for name, port in (("host_port", mapping.host_port), ("container_port", mapping.container_port)):
             if not 0 < port < 65536:
                 raise InvalidRequest(f"{port} is not a port", field=f"{field}.{name}")
