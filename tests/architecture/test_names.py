@@ -61,3 +61,10 @@ def test_public_classes_have_names_of_their_own() -> None:
 def test_every_module_has_the_same_logger_name() -> None:
     other = re.compile(r"^(?!_log\b)\w+ = logging\.getLogger\(", re.MULTILINE)
     assert [str(path) for path in SOURCE.rglob("*.py") if other.search(path.read_text())] == []
+
+
+def test_capitals_alone_say_that_a_name_is_a_constant() -> None:
+    """`Final` beside them said nothing more, and stood in every fourth module only."""
+    marking = re.compile(r"\bimport .*\bFinal\b")
+    marked = [str(path) for path in SOURCE.rglob("*.py") if marking.search(path.read_text())]
+    assert [path for path in marked if "/stubs/" not in path] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.oci.handler import OciHandler
@@ -30,7 +30,7 @@ class HandlerKind(Protocol):
         ...
 
 
-KINDS: Final[dict[str, HandlerKind]] = {"oci": OciHandler}
+KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
 """By `handlers.NAME.kind`."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import Final
 
 from crib.host.links import KernelLink, list_links
 from crib.host.netlink import (
@@ -17,14 +16,14 @@ from crib.host.netlink import (
     parse_attributes,
 )
 
-_RTM_NEWADDR: Final = 20
-_RTM_GETADDR: Final = 22
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_IFA_F_NODAD: Final = 0x02
-_RT_SCOPE_UNIVERSE: Final = 0
+_RTM_NEWADDR = 20
+_RTM_GETADDR = 22
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_F_NODAD = 0x02
+_RT_SCOPE_UNIVERSE = 0
 
-_IFADDRMSG: Final = struct.Struct("=BBBBI")
+_IFADDRMSG = struct.Struct("=BBBBI")
 
 Interface = IPv4Interface | IPv6Interface
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Final
 
 from crib.host.netlink import (
     NETLINK_NETFILTER,
@@ -20,17 +19,17 @@ from crib.host.netlink import (
     u32_attribute,
 )
 
-_IPCTNL_MSG_CT_DELETE: Final = (1 << 8) | 2
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_CTA_TUPLE_ORIG: Final = 1
-_CTA_FILTER: Final = 25
-_CTA_FILTER_ORIG_FLAGS: Final = 1
-_CTA_FILTER_REPLY_FLAGS: Final = 2
-_CTA_TUPLE_PROTO: Final = 2
-_CTA_PROTO_NUM: Final = 1
-_CTA_PROTO_DST_PORT: Final = 3
-_F_PROTO_NUM: Final = 1 << 3
-_F_PROTO_DST_PORT: Final = 1 << 5
+_IPCTNL_MSG_CT_DELETE = (1 << 8) | 2
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_CTA_TUPLE_ORIG = 1
+_CTA_FILTER = 25
+_CTA_FILTER_ORIG_FLAGS = 1
+_CTA_FILTER_REPLY_FLAGS = 2
+_CTA_TUPLE_PROTO = 2
+_CTA_PROTO_NUM = 1
+_CTA_PROTO_DST_PORT = 3
+_F_PROTO_NUM = 1 << 3
+_F_PROTO_DST_PORT = 1 << 5
 
 
 def forget_connections_to_port(version: int, protocol: int, port: int) -> bool:

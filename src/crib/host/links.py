@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from crib.host.netlink import (
     NLA_F_NESTED,
@@ -29,39 +28,39 @@ from crib.host.netlink import (
     u32_attribute,
 )
 
-RTM_NEWLINK: Final = 16
-_RTM_DELLINK: Final = 17
-_RTM_GETLINK: Final = 18
+RTM_NEWLINK = 16
+_RTM_DELLINK = 17
+_RTM_GETLINK = 18
 
-IFLA_ADDRESS: Final = 1
-_IFLA_IFNAME: Final = 3
-IFLA_MTU: Final = 4
-_IFLA_LINK: Final = 5
-IFLA_MASTER: Final = 10
-_IFLA_OPERSTATE: Final = 16
-IFLA_LINKINFO: Final = 18
-_IFLA_STATS64: Final = 23
-IFLA_GROUP: Final = 27
-_IFLA_EXT_MASK: Final = 29
-IFLA_INFO_KIND: Final = 1
-IFLA_INFO_DATA: Final = 2
-IFLA_INFO_SLAVE_KIND: Final = 4
-IFLA_INFO_SLAVE_DATA: Final = 5
-IFLA_BRPORT_MODE: Final = 4
-IFLA_BRPORT_LEARNING: Final = 8
-IFLA_BRPORT_UNICAST_FLOOD: Final = 9
-IFLA_BRPORT_ISOLATED: Final = 33
-_IFLA_BR_NF_CALL_IPTABLES: Final = 36
-_IFLA_BR_NF_CALL_IP6TABLES: Final = 37
-_RTEXT_FILTER_SKIP_STATS: Final = 8
+IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+IFLA_MTU = 4
+_IFLA_LINK = 5
+IFLA_MASTER = 10
+_IFLA_OPERSTATE = 16
+IFLA_LINKINFO = 18
+_IFLA_STATS64 = 23
+IFLA_GROUP = 27
+_IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
+IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_LEARNING = 8
+IFLA_BRPORT_UNICAST_FLOOD = 9
+IFLA_BRPORT_ISOLATED = 33
+_IFLA_BR_NF_CALL_IPTABLES = 36
+_IFLA_BR_NF_CALL_IP6TABLES = 37
+_RTEXT_FILTER_SKIP_STATS = 8
 
-IFF_UP: Final = 0x1
-_IF_OPER_UP: Final = 6
-LOOPBACK_INDEX: Final = 1
-INTERFACE_NAME_BYTES: Final = 15
+IFF_UP = 0x1
+_IF_OPER_UP = 6
+LOOPBACK_INDEX = 1
+INTERFACE_NAME_BYTES = 15
 
-_IFINFOMSG: Final = struct.Struct("=BxHiII")
-_STATS64: Final = struct.Struct("=8Q")
+_IFINFOMSG = struct.Struct("=BxHiII")
+_STATS64 = struct.Struct("=8Q")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import socket
 import struct
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
 
 from crib.host.links import KernelLink, mac_bytes
 from crib.host.netlink import (
@@ -25,17 +24,17 @@ from crib.host.netlink import (
     u32_attribute,
 )
 
-_RTM_NEWNEIGH: Final = 28
-_RTM_DELNEIGH: Final = 29
-_RTM_GETNEIGH: Final = 30
-_NDA_DST: Final = 1
-_NDA_LLADDR: Final = 2
-_NDA_IFINDEX: Final = 8
-_NUD_NOARP: Final = 0x40
-_NUD_PERMANENT: Final = 0x80
-_NTF_MASTER: Final = 0x04
+_RTM_NEWNEIGH = 28
+_RTM_DELNEIGH = 29
+_RTM_GETNEIGH = 30
+_NDA_DST = 1
+_NDA_LLADDR = 2
+_NDA_IFINDEX = 8
+_NUD_NOARP = 0x40
+_NUD_PERMANENT = 0x80
+_NTF_MASTER = 0x04
 
-_NDMSG: Final = struct.Struct("=BBHiHBB")
+_NDMSG = struct.Struct("=BBHiHBB")
 
 Address = IPv4Address | IPv6Address
 

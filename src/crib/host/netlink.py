@@ -15,45 +15,45 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
-NETLINK_ROUTE: Final = 0
-NETLINK_NETFILTER: Final = 12
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
 
-NLM_F_REQUEST: Final = 0x1
-NLM_F_ACK: Final = 0x4
-NLM_F_DUMP: Final = 0x300
-NLM_F_EXCL: Final = 0x200
-NLM_F_CREATE: Final = 0x400
-NLM_F_REPLACE: Final = 0x100
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP = 0x300
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_REPLACE = 0x100
 
-_NLMSG_NOOP: Final = 1
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
-_NLM_F_DUMP_INTR: Final = 0x10
-_NLM_F_CAPPED: Final = 0x100
-_NLM_F_ACK_TLVS: Final = 0x200
-_NLMSGERR_ATTR_MSG: Final = 1
-_NLA_TYPE_MASK: Final = 0x3FFF
-NLA_F_NESTED: Final = 0x8000
+_NLMSG_NOOP = 1
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLM_F_DUMP_INTR = 0x10
+_NLM_F_CAPPED = 0x100
+_NLM_F_ACK_TLVS = 0x200
+_NLMSGERR_ATTR_MSG = 1
+_NLA_TYPE_MASK = 0x3FFF
+NLA_F_NESTED = 0x8000
 
-_SOL_NETLINK: Final = 270
-_NETLINK_CAP_ACK: Final = 10
-_NETLINK_EXT_ACK: Final = 11
-_NETLINK_GET_STRICT_CHK: Final = 12
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
 
-_NFNL_MSG_BATCH_BEGIN: Final = 0x10
-_NFNL_MSG_BATCH_END: Final = 0x11
+_NFNL_MSG_BATCH_BEGIN = 0x10
+_NFNL_MSG_BATCH_END = 0x11
 
-_NFGENMSG: Final = struct.Struct(">BBH")
-_HEADER: Final = struct.Struct("=IHHII")
-_ATTRIBUTE: Final = struct.Struct("=HH")
-_ERRNO: Final = struct.Struct("=i")
+_NFGENMSG = struct.Struct(">BBH")
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_ERRNO = struct.Struct("=i")
 
-RECEIVE_BYTES: Final = 64 * 1024
-DUMP_MESSAGES: Final = 100_000
-DUMP_TRIES: Final = 5
-TIMEOUT_SECONDS: Final = 10
+RECEIVE_BYTES = 64 * 1024
+DUMP_MESSAGES = 100_000
+DUMP_TRIES = 5
+TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping
-from typing import Final
 
 from crib.host.netlink import (
     NLA_F_NESTED,
@@ -21,16 +20,16 @@ from crib.host.netlink import (
     text_attribute,
 )
 
-_SUBSYSTEM: Final = 10
-_NEW_ELEMENTS: Final = _SUBSYSTEM << 8 | 12
-_DELETE_ELEMENTS: Final = _SUBSYSTEM << 8 | 14
-_FAMILIES: Final = {"inet": 1, "bridge": 7}
-_LIST_TABLE: Final = 1
-_LIST_SET: Final = 2
-_LIST_ELEMENTS: Final = 3 | NLA_F_NESTED
-_ELEMENT: Final = 1 | NLA_F_NESTED
-_ELEMENT_KEY: Final = 1 | NLA_F_NESTED
-_DATA_VALUE: Final = 1
+_SUBSYSTEM = 10
+_NEW_ELEMENTS = _SUBSYSTEM << 8 | 12
+_DELETE_ELEMENTS = _SUBSYSTEM << 8 | 14
+_FAMILIES = {"inet": 1, "bridge": 7}
+_LIST_TABLE = 1
+_LIST_SET = 2
+_LIST_ELEMENTS = 3 | NLA_F_NESTED
+_ELEMENT = 1 | NLA_F_NESTED
+_ELEMENT_KEY = 1 | NLA_F_NESTED
+_DATA_VALUE = 1
 
 Keys = Mapping[str, Collection[bytes]]
 """By the name of the set."""

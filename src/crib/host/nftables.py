@@ -13,13 +13,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-LIBRARY: Final = "libnftables.so.1"
-OUTPUT_BYTES: Final = 64 * 1024 * 1024
+LIBRARY = "libnftables.so.1"
+OUTPUT_BYTES = 64 * 1024 * 1024
 
-_OUTPUT_JSON: Final = 1 << 4
-_OUTPUT_NUMERIC_PROTO: Final = 1 << 7
+_OUTPUT_JSON = 1 << 4
+_OUTPUT_NUMERIC_PROTO = 1 << 7
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 
 
@@ -142,7 +142,7 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-_ERRNOS: Final = {
+_ERRNOS = {
     "No such file or directory": errno.ENOENT,
     "File exists": errno.EEXIST,
     "Operation not permitted": errno.EPERM,

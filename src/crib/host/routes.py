@@ -6,7 +6,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final
 
 from crib.host.links import link_at
 from crib.host.netlink import (
@@ -21,20 +20,20 @@ from crib.host.netlink import (
     u32_attribute,
 )
 
-_RTM_NEWROUTE: Final = 24
-_RTM_GETROUTE: Final = 26
-_RTA_DST: Final = 1
-_RTA_OIF: Final = 4
-_RTA_GATEWAY: Final = 5
-_RTA_PRIORITY: Final = 6
-_RTA_TABLE: Final = 15
-_RT_TABLE_MAIN: Final = 254
-_RTPROT_STATIC: Final = 4
-_RT_SCOPE_UNIVERSE: Final = 0
-_RTN_UNICAST: Final = 1
-_RTN_LOCAL: Final = 2
+_RTM_NEWROUTE = 24
+_RTM_GETROUTE = 26
+_RTA_DST = 1
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_PRIORITY = 6
+_RTA_TABLE = 15
+_RT_TABLE_MAIN = 254
+_RTPROT_STATIC = 4
+_RT_SCOPE_UNIVERSE = 0
+_RTN_UNICAST = 1
+_RTN_LOCAL = 2
 
-_RTMSG: Final = struct.Struct("=BBBBBBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 
 Address = IPv4Address | IPv6Address
 

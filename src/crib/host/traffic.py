@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from crib.host.links import IFF_UP, KernelLink, check_interface_name
 from crib.host.netlink import (
@@ -29,51 +28,51 @@ from crib.host.netlink import (
     u32_attribute,
 )
 
-_RTM_NEWLINK: Final = 16
-_RTM_NEWQDISC: Final = 36
-_RTM_DELQDISC: Final = 37
-_RTM_GETQDISC: Final = 38
-_RTM_NEWTFILTER: Final = 44
-_RTM_GETTFILTER: Final = 46
+_RTM_NEWLINK = 16
+_RTM_NEWQDISC = 36
+_RTM_DELQDISC = 37
+_RTM_GETQDISC = 38
+_RTM_NEWTFILTER = 44
+_RTM_GETTFILTER = 46
 
-_IFLA_IFNAME: Final = 3
-_IFLA_LINKINFO: Final = 18
-_IFLA_INFO_KIND: Final = 1
+_IFLA_IFNAME = 3
+_IFLA_LINKINFO = 18
+_IFLA_INFO_KIND = 1
 
-_NLM_F_ECHO: Final = 0x8  # without it the kernel tells qdiscs to listeners only, not to who asks
+_NLM_F_ECHO = 0x8  # without it the kernel tells qdiscs to listeners only, not to who asks
 
-_TCA_KIND: Final = 1
-_TCA_OPTIONS: Final = 2
-_TC_H_ROOT: Final = 0xFFFFFFFF
-_TC_H_INGRESS: Final = 0xFFFFFFF1
-_INGRESS_HANDLE: Final = 0xFFFF0000
+_TCA_KIND = 1
+_TCA_OPTIONS = 2
+_TC_H_ROOT = 0xFFFFFFFF
+_TC_H_INGRESS = 0xFFFFFFF1
+_INGRESS_HANDLE = 0xFFFF0000
 
-_TCA_TBF_PARMS: Final = 1
-_TCA_TBF_RATE64: Final = 4
-_TCA_TBF_BURST: Final = 6
-_TC_LINKLAYER_ETHERNET: Final = 1
+_TCA_TBF_PARMS = 1
+_TCA_TBF_RATE64 = 4
+_TCA_TBF_BURST = 6
+_TC_LINKLAYER_ETHERNET = 1
 
-_TCA_U32_SEL: Final = 5
-_TCA_U32_ACT: Final = 7
-_TC_U32_TERMINAL: Final = 1
-_FILTER_HANDLE: Final = 0x80000001  # the first rule of the first table: a second request finds it again
-_FILTER_PRIORITY: Final = 1
-_ETH_P_ALL: Final = 3
-_TCA_ACT_KIND: Final = 1
-_TCA_ACT_OPTIONS: Final = 2
-_TCA_MIRRED_PARMS: Final = 2
-_TCA_EGRESS_REDIR: Final = 1
-_TC_ACT_STOLEN: Final = 4
+_TCA_U32_SEL = 5
+_TCA_U32_ACT = 7
+_TC_U32_TERMINAL = 1
+_FILTER_HANDLE = 0x80000001  # the first rule of the first table: a second request finds it again
+_FILTER_PRIORITY = 1
+_ETH_P_ALL = 3
+_TCA_ACT_KIND = 1
+_TCA_ACT_OPTIONS = 2
+_TCA_MIRRED_PARMS = 2
+_TCA_EGRESS_REDIR = 1
+_TC_ACT_STOLEN = 4
 
-_LINK_HEADER: Final = struct.Struct("=BxHiII")
-_TC_HEADER: Final = struct.Struct("=BxxxiIII")
-_RATE: Final = struct.Struct("=BBHhHI")  # tc_ratespec
-_TBF: Final = struct.Struct("=12s12sIII")  # tc_tbf_qopt
-_RULE: Final = struct.Struct("=BBBxHHhhI")  # tc_u32_sel, with one key
-_KEY: Final = struct.Struct("=IIii")
-_MIRRED: Final = struct.Struct("=IIiiiiI")
+_LINK_HEADER = struct.Struct("=BxHiII")
+_TC_HEADER = struct.Struct("=BxxxiIII")
+_RATE = struct.Struct("=BBHhHI")  # tc_ratespec
+_TBF = struct.Struct("=12s12sIII")  # tc_tbf_qopt
+_RULE = struct.Struct("=BBBxHHhhI")  # tc_u32_sel, with one key
+_KEY = struct.Struct("=IIii")
+_MIRRED = struct.Struct("=IIiiiiI")
 
-U32_MAX: Final = (1 << 32) - 1
+U32_MAX = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)

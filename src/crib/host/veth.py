@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import Final
 
 from crib.host.addresses import new_address
 from crib.host.links import (
@@ -45,8 +44,8 @@ from crib.host.netlink import (
 )
 from crib.host.routes import new_default_route
 
-_IFLA_NET_NS_FD: Final = 28
-_VETH_INFO_PEER: Final = 1
+_IFLA_NET_NS_FD = 28
+_VETH_INFO_PEER = 1
 
 
 @dataclass(frozen=True, slots=True)

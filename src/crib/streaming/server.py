@@ -13,7 +13,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from crib.engine.streams.verbs import Streams
 from crib.model.errors import Broken
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BACKLOG: Final = 128
-STRANGERS: Final = 256
+BACKLOG = 128
+STRANGERS = 256
 """Connections that have not sent a token of ours (yet); for one more the oldest of them is closed."""
-CLOSING_TIME: Final = 2.0
+CLOSING_TIME = 2.0
 """Seconds that a client gets to read a refusal."""
-STOPPING_TIME: Final = 5.0
-_KINDS: Final[dict[type[StreamRequest], str]] = {
+STOPPING_TIME = 5.0
+_KINDS: dict[type[StreamRequest], str] = {
     ExecRequest: "exec",
     AttachRequest: "attach",
     ForwardRequest: "portforward",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from crib.model.errors import Aborted, Unavailable
 from crib.tasks.lanes import verb_context
@@ -165,5 +165,5 @@ class TaskKeeper:
             task.cancel()
 
 
-HANDS: Final = TaskKeeper()
+HANDS = TaskKeeper()
 """Of backends: they are handed no keeper, as they are no threads (`crib.host.threads`)."""

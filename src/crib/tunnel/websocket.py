@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import wsproto.connection as ws
 from wsproto import events
@@ -31,7 +31,7 @@ _TEXT, _BINARY = 1, 2
 _FIN = 0x80
 
 Role = Literal["server", "client"]
-_PEER: Final[dict[Role, str]] = {"server": "client", "client": "runtime"}
+_PEER: dict[Role, str] = {"server": "client", "client": "runtime"}
 
 
 def accept_token(key: str) -> str:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-DOCUMENT_BYTES: Final = 1 << 20
-PLUGINS: Final = 32
-INTERFACE_NAME_BYTES: Final = 15
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+DOCUMENT_BYTES = 1 << 20
+PLUGINS = 32
+INTERFACE_NAME_BYTES = 15
 
-UNKNOWN_CONTAINER: Final = 3
-TRY_AGAIN_LATER: Final = 11
-NOT_AVAILABLE: Final = 50
-LIMITED_CONNECTIVITY: Final = 51
-CODES: Final = {
+UNKNOWN_CONTAINER = 3
+TRY_AGAIN_LATER = 11
+NOT_AVAILABLE = 50
+LIMITED_CONNECTIVITY = 51
+CODES = {
     1: "incompatible CNI version",
     2: "unsupported field in the configuration",
     UNKNOWN_CONTAINER: "unknown container",
@@ -43,8 +43,8 @@ Beside: TypeAlias = Callable[[str], Iterable[tuple[str, bytes]]]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_]+")
-_VERSION_ORDER: Final = {version: index for index, version in enumerate(VERSIONS)}
-_RUNTIMES_OWN: Final = "cni.dev/"
+_VERSION_ORDER = {version: index for index, version in enumerate(VERSIONS)}
+_RUNTIMES_OWN = "cni.dev/"
 
 
 class MalformedCni(ValueError):

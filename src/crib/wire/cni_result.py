@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from crib.wire.cni import VERSIONS, MalformedCni, decoded, shaped
 
-_WHAT: Final = "result"
-_ADDRESS_A_FAMILY: Final = ("0.1.0", "0.2.0")
-_FAMILY_IN_ADDRESS: Final = ("0.3.0", "0.3.1", "0.4.0")
-_NEW_OF_INTERFACES: Final = frozenset({"mtu", "socketPath", "pciID"})
-_OF_EITHER_FORM: Final = frozenset({"ip4", "ip6", "interfaces", "ips", "routes"})
-_OLD_ROUTE: Final = ("dst", "gw")
+_WHAT = "result"
+_ADDRESS_A_FAMILY = ("0.1.0", "0.2.0")
+_FAMILY_IN_ADDRESS = ("0.3.0", "0.3.1", "0.4.0")
+_NEW_OF_INTERFACES = frozenset({"mtu", "socketPath", "pciID"})
+_OF_EITHER_FORM = frozenset({"ip4", "ip6", "interfaces", "ips", "routes"})
+_OLD_ROUTE = ("dst", "gw")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,51 +10,50 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
 
 Labels = tuple[bytes, ...]
 
-A: Final = 1
-SOA: Final = 6
-PTR: Final = 12
-AAAA: Final = 28
-ANY: Final = 255
-_OPT: Final = 41
-_IN: Final = 1
+A = 1
+SOA = 6
+PTR = 12
+AAAA = 28
+ANY = 255
+_OPT = 41
+_IN = 1
 
-NO_ERROR: Final = 0
-FORMAT_ERROR: Final = 1
-SERVER_FAILURE: Final = 2
-NO_SUCH_NAME: Final = 3
-NOT_IMPLEMENTED: Final = 4
-REFUSED: Final = 5
-BAD_VERSION: Final = 16
+NO_ERROR = 0
+FORMAT_ERROR = 1
+SERVER_FAILURE = 2
+NO_SUCH_NAME = 3
+NOT_IMPLEMENTED = 4
+REFUSED = 5
+BAD_VERSION = 16
 
-PLAIN_BYTES: Final = 512
+PLAIN_BYTES = 512
 """What a datagram may hold for a client without EDNS."""
-DATAGRAM_BYTES: Final = 1232
+DATAGRAM_BYTES = 1232
 """The most that is put into one for any client: this passes every IPv6 link unfragmented."""
-MESSAGE_BYTES: Final = 65535
-NAME_BYTES: Final = 255
-LABEL_BYTES: Final = 63
-POINTERS: Final = 16
-RECORDS: Final = 32
+MESSAGE_BYTES = 65535
+NAME_BYTES = 255
+LABEL_BYTES = 63
+POINTERS = 16
+RECORDS = 32
 """Records that are looked through for EDNS; a query has one or two."""
 
-_RESPONSE: Final = 0x8000
-_OPCODE: Final = 0x7800
-_AUTHORITATIVE: Final = 0x0400
-_TRUNCATED: Final = 0x0200
-_RECURSION_DESIRED: Final = 0x0100
-_RECURSION_AVAILABLE: Final = 0x0080
-_CODE: Final = 0x000F
-_POINTER: Final = 0xC0
-_ASKED_NAME: Final = b"\xc0\x0c"
+_RESPONSE = 0x8000
+_OPCODE = 0x7800
+_AUTHORITATIVE = 0x0400
+_TRUNCATED = 0x0200
+_RECURSION_DESIRED = 0x0100
+_RECURSION_AVAILABLE = 0x0080
+_CODE = 0x000F
+_POINTER = 0xC0
+_ASKED_NAME = b"\xc0\x0c"
 
-_HEADER: Final = struct.Struct("!HHHHHH")
-_QUESTION: Final = struct.Struct("!HH")
-_RECORD: Final = struct.Struct("!HHIH")
-_SOA_NUMBERS: Final = struct.Struct("!IIIII")
+_HEADER = struct.Struct("!HHHHHH")
+_QUESTION = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")
+_SOA_NUMBERS = struct.Struct("!IIIII")
 
 
 class MalformedMessage(ValueError):

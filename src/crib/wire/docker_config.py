@@ -12,21 +12,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from crib.wire.toml_table import without_login
 
-DOCUMENT_BYTES: Final = 1 << 20
-MOST_ENTRIES: Final = 10_000
-SECRET_BYTES: Final = 64 << 10
+DOCUMENT_BYTES = 1 << 20
+MOST_ENTRIES = 10_000
+SECRET_BYTES = 64 << 10
 """Longest password or token (a cloud's token has a few KiB)."""
-HUB: Final = "docker.io"
-_HUB_NAMES: Final = frozenset((HUB, "index.docker.io", "registry-1.docker.io"))
-_HUB_SERVER: Final = "https://index.docker.io/v1/"
-_NOT_FOUND: Final = "credentials not found"
-_HELPER: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+HUB = "docker.io"
+_HUB_NAMES = frozenset((HUB, "index.docker.io", "registry-1.docker.io"))
+_HUB_SERVER = "https://index.docker.io/v1/"
+_NOT_FOUND = "credentials not found"
+_HELPER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class MalformedAuth(ValueError):

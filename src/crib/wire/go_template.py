@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-TEMPLATE_BYTES: Final = 1 << 16
-OUTPUT_CHARACTERS: Final = 1 << 20
-NESTING: Final = 16
-STEPS: Final = 100_000
+TEMPLATE_BYTES = 1 << 16
+OUTPUT_CHARACTERS = 1 << 20
+NESTING = 16
+STEPS = 100_000
 
-_SPACE: Final = " \t\r\n"
-_NAME: Final = r"[^\W\d]\w*"
+_SPACE = " \t\r\n"
+_NAME = r"[^\W\d]\w*"
 _OPERAND = re.compile(rf"\.|\.({_NAME})|\$\.({_NAME})|\$({_NAME})")
 _RANGE = re.compile(rf"(?:\$({_NAME})\s*(?:,\s*\$({_NAME})\s*)?:=\s*)?(\S+)")
 
-_SHOWN: Final = 60
+_SHOWN = 60
 
 _Scalar: TypeAlias = str | int
 _Value: TypeAlias = str | int | Sequence[str]

@@ -10,32 +10,28 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from crib.wire.toml_table import MalformedToml, Table, without_login
 
-DEFAULT_DIRECTORY: Final = "_default"
+DEFAULT_DIRECTORY = "_default"
 """Directory for the registries that have none of their own."""
-MOST_HOSTS: Final = 64
-MOST_FILES: Final = 64
-MOST_HEADERS: Final = 64
-HEADER_BYTES: Final = 8 << 10
-LONGEST_TIMEOUT: Final = 600.0
+MOST_HOSTS = 64
+MOST_FILES = 64
+MOST_HEADERS = 64
+HEADER_BYTES = 8 << 10
+LONGEST_TIMEOUT = 600.0
 """Seconds."""
 
-_HOST_KEYS: Final = (
-    *("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"),
-)
-_ROOT_KEYS: Final = ("server", "host", *_HOST_KEYS)
-_CAPABILITIES: Final = ("pull", "resolve", "push", "referrers")
-_AUTHORITY: Final = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
-)
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
-_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{0,9})?(?:ns|us|µs|μs|ms|s|m|h))+")
-_DURATION_PART: Final = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_HOST_KEYS = (*("capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"),)
+_ROOT_KEYS = ("server", "host", *_HOST_KEYS)
+_CAPABILITIES = ("pull", "resolve", "push", "referrers")
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{0,9})?(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)

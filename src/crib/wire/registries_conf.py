@@ -10,27 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from crib.wire.toml_table import MalformedToml, Table
 
-AUTH_FILE: Final = "containers-auth.json"
+AUTH_FILE = "containers-auth.json"
 """The entry of `credential-helpers` that stands for the auth file."""
-MOST_REGISTRIES: Final = 1000
-MOST_MIRRORS: Final = 64
-MOST_HELPERS: Final = 16
+MOST_REGISTRIES = 1000
+MOST_MIRRORS = 64
+MOST_HELPERS = 16
 
-_ROOT_KEYS: Final = (
+_ROOT_KEYS = (
     *("registry", "unqualified-search-registries", "credential-helpers", "short-name-mode", "aliases"),
     "additional-layer-store-auth-helper",
 )
-_MIRROR_KEYS: Final = ("location", "insecure", "pull-from-mirror")
-_REGISTRY_KEYS: Final = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "mirror")
-_PULLS: Final = ("all", "digest-only", "tag-only")
-_HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
-_LOCATION: Final = re.compile(rf"{_HOST}(?:/[A-Za-z0-9._/@:-]*)?")
-_WILDCARD: Final = re.compile(r"\*(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+")
-_HELPER: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_MIRROR_KEYS = ("location", "insecure", "pull-from-mirror")
+_REGISTRY_KEYS = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "mirror")
+_PULLS = ("all", "digest-only", "tag-only")
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+_LOCATION = re.compile(rf"{_HOST}(?:/[A-Za-z0-9._/@:-]*)?")
+_WILDCARD = re.compile(r"\*(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+")
+_HELPER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)

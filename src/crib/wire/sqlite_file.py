@@ -9,18 +9,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 Value = None | int | float | str | bytes
 
-MAX_VALUE: Final = 64 << 20
+MAX_VALUE = 64 << 20
 """Bytes of one row at most; a length beyond that is damage."""
-_MAGIC: Final = b"SQLite format 3\0"
-_WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
-_USUAL_PAGE: Final = 4096
-_PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
+_MAGIC = b"SQLite format 3\0"
+_WAL_MAGIC = (0x377F0682, 0x377F0683)
+_USUAL_PAGE = 4096
+_PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 _INDEX_INSIDE, _INDEX_LEAF, _TABLE_LEAF = 0x02, 0x0A, 0x0D
-_INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+_INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
 class Torn(ValueError):

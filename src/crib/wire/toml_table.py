@@ -6,9 +6,9 @@ import difflib
 import json
 import tomllib
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any
 
-DOCUMENT_BYTES: Final = 1 << 20
+DOCUMENT_BYTES = 1 << 20
 """Longest document that is read."""
 
 

@@ -23,6 +23,7 @@ from crib.backends.images.worker.layers import LayerClaims, LayerError, LayerOpt
 from crib.backends.images.worker.shares import Crowded, Memory
 from crib.backends.images.worker.transfer import FileOrigin, LayerTransfers
 from crib.model.ids import Digest
+from crib.tasks.groups import Group
 from crib.wire import erofs_tree
 from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar import TarError, TarReader
@@ -254,7 +255,7 @@ async def test_an_import_that_nobody_wants_any_more_ends_within_its_piece(
     def chunks() -> Iterator[bytes]:
         yield built.blob
 
-    async with asyncio.TaskGroup() as group:
+    async with Group() as group:
         transfers = LayerTransfers(group)
         wanted = transfers.obtain(found, FileOrigin(chunks), TERMS, lambda _: None)
         task = asyncio.ensure_future(wanted)

@@ -19,6 +19,7 @@ from crib.backends.images.worker.transfer import FileOrigin, LayerOrigin, LayerT
 from crib.model.errors import Exhausted, Unavailable
 from crib.model.ids import Digest
 from crib.model.image import Layer, Progress
+from crib.tasks.groups import Group
 from tests.images import GZIP, BuiltLayer, Entry, digest_of, layer_tar
 from tests.unit.backends.blob_lab import LIMITS, TERMS, FakeClient, FakeHost
 
@@ -36,15 +37,15 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def group() -> AsyncIterator[asyncio.TaskGroup]:
-    async with asyncio.TaskGroup() as made:
+async def group() -> AsyncIterator[Group]:
+    async with Group() as made:
         yield made
 
 
 class Lab:
     """Transfers, and what they told."""
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
+    def __init__(self, group: Group) -> None:
         self.transfers = LayerTransfers(group)
         self.told: list[Progress] = []
 
@@ -57,7 +58,7 @@ class Lab:
 
 
 @pytest.fixture
-async def lab(group: asyncio.TaskGroup) -> AsyncIterator[Lab]:
+async def lab(group: Group) -> AsyncIterator[Lab]:
     made = Lab(group)
     yield made
     made.transfers.close()
@@ -300,7 +301,7 @@ async def test_a_layer_of_a_file_is_written(lab: Lab) -> None:
     ids=["import", "pull"],
 )
 async def test_a_layer_that_finds_the_memory_taken_is_written_when_it_is_free(
-    group: asyncio.TaskGroup, origin: LayerOrigin, monkeypatch: pytest.MonkeyPatch
+    group: Group, origin: LayerOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transfers = LayerTransfers(group, memory=1 << 16)
     writers, memory = transfers._writers, transfers._writers.memory

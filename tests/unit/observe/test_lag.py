@@ -45,12 +45,12 @@ def test_what_blocks_the_loop_is_logged_with_its_stack_and_counted() -> None:
         await asyncio.sleep(0.01)
         watch.stop()
 
-    lag.log.addHandler(told)
+    logging.getLogger(lag.__name__).addHandler(told)
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
             runner.run(work())
     finally:
-        lag.log.removeHandler(told)
+        logging.getLogger(lag.__name__).removeHandler(told)
     blocked = next(line for line in told.lines if line.startswith("the loop is blocked"))
     assert " < hold_up (observe/test_lag.py:" in blocked
     assert "the loop continues: it was blocked for" in told.lines[-1]
@@ -102,9 +102,9 @@ def test_the_thread_sleeps_while_the_loop_waits_and_is_there_when_it_works(
         hold_up(told.came)
         watch.stop()
 
-    lag.log.addHandler(told)
+    logging.getLogger(lag.__name__).addHandler(told)
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:
             runner.run(work())
     finally:
-        lag.log.removeHandler(told)
+        logging.getLogger(lag.__name__).removeHandler(told)

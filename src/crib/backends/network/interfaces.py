@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from crib.backends.failures import trying
 from crib.host import links
@@ -18,9 +18,9 @@ from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
 
-POD_INTERFACE: Final = "eth0"
+POD_INTERFACE = "eth0"
 """The name that Kubernetes expects of a pod's first interface."""
-_LOOPBACK: Final = "lo"
+_LOOPBACK = "lo"
 
 
 async def bring_loopback_up(pod: PodNetwork) -> None:
@@ -56,7 +56,7 @@ async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tu
         return (), ()
 
 
-NETLINK_SECONDS: Final = 30.0
+NETLINK_SECONDS = 30.0
 """For a few questions to the kernel, each of which waits for whoever changes interfaces (RTNL) just then."""
 
 

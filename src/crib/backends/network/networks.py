@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
 
 from crib.backends.locks import own_bridge
 from crib.backends.network.bridge.addresses import (
@@ -128,7 +127,7 @@ def _ranges_file(paths: Paths) -> str:
     return f"{paths.network}/pod-cidr"
 
 
-KINDS: Final[Mapping[str, NetworkKind]] = {
+KINDS: Mapping[str, NetworkKind] = {
     "bridge": NetworkKind(
         "crib.backends.network.bridge.network",
         _open_bridge,

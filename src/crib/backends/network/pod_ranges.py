@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from ipaddress import ip_network
-from typing import Final
 
 from crib.backends.failures import trying
 from crib.host.files import atomic_write
@@ -14,9 +13,9 @@ from crib.model.errors import InvalidRequest
 
 _log = logging.getLogger(__name__)
 
-RANGES: Final = 16
-FIELD: Final = "pod_cidr"
-_FILE_BYTES: Final = 4096
+RANGES = 16
+FIELD = "pod_cidr"
+_FILE_BYTES = 4096
 
 
 def ranges_of(pod_cidr: str) -> tuple[str, ...]:

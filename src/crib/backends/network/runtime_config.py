@@ -7,25 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import ip_address, ip_interface
-from typing import Any, Final
+from typing import Any
 
 from crib.model.errors import InvalidRequest
 from crib.model.sandbox import Protocol
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
-INGRESS_ANNOTATION: Final = "kubernetes.io/ingress-bandwidth"
-EGRESS_ANNOTATION: Final = "kubernetes.io/egress-bandwidth"
-ALIASES_ANNOTATION: Final = "io.crib.network.aliases"
+INGRESS_ANNOTATION = "kubernetes.io/ingress-bandwidth"
+EGRESS_ANNOTATION = "kubernetes.io/egress-bandwidth"
+ALIASES_ANNOTATION = "io.crib.network.aliases"
 """More names of the pod, with commas between them."""
-MAC_ANNOTATION: Final = "io.crib.network.mac"
-IPS_ANNOTATION: Final = "io.crib.network.ips"
+MAC_ANNOTATION = "io.crib.network.mac"
+IPS_ANNOTATION = "io.crib.network.ips"
 """Addresses, each with or without a prefix length, with commas between them."""
-WISHES: Final = 32
+WISHES = 32
 """Items of one such list at most."""
-SMALLEST_RATE: Final = 1_000
-LARGEST_RATE: Final = 1_000_000_000_000_000
-UNLIMITED_BURST: Final = (1 << 31) - 1
+SMALLEST_RATE = 1_000
+LARGEST_RATE = 1_000_000_000_000_000
+UNLIMITED_BURST = (1 << 31) - 1
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ALIAS = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
@@ -33,9 +33,9 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _QUANTITY = re.compile(
     r"\+?([0-9]{1,19}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([eE]\+?[0-9]{1,2}|[num]|[kMGTPE]|[KMGTPE]i)?"
 )
-_DECIMAL: Final = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
-_PROTOCOLS: Final = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
+_DECIMAL = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +192,9 @@ def _addresses(text: str) -> list[str]:
     return [str(ip_interface(item) if "/" in item else ip_address(item)) for item in _items(text)]
 
 
-_WISHES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+_WISHES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "aliases": (ALIASES_ANNOTATION, _aliases),
     "mac": (MAC_ANNOTATION, _mac),
     "ips": (IPS_ANNOTATION, _addresses),
 }
-_FIRST_ONLY: Final = frozenset({"portMappings", "ipRanges", *_WISHES})
+_FIRST_ONLY = frozenset({"portMappings", "ipRanges", *_WISHES})

@@ -94,7 +94,7 @@ class Commands:
         """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
             plan = self._plan(record, process)
-        # They go on whoever waits for them.
+        # A part, as it goes on when its caller is cancelled.
         opening = HANDS.part("start of a command", self._open(plan), record.id)
         try:
             return await asyncio.shield(opening)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from typing import Final, Protocol
+from typing import Protocol
 
 from crib.host.directories import make_directory
 from crib.host.files import atomic_write
@@ -20,7 +20,7 @@ from crib.model.paths import Paths
 from crib.model.sandbox import ProcessIdentity
 from crib.ocispec.infra import InfraInputs
 
-PROGRAM: Final = "catatonit"
+PROGRAM = "catatonit"
 _INSTALLING = threading.Lock()
 _PROGRAM_LIMIT = 64 << 20
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from crib.backends.records.follower import LIMIT, RETRY, StillHung, problem_with
 from crib.backends.records.reserve import Reserve
@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 # Documents are kept apart from the records, which are all held in memory; the rows are large, so there is a
 # rowid. An image from before there were documents has none; an earlier crib removes an image without them.
-_DOCUMENTS: Final = "(id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL);"
-IMAGE_SCHEMA: Final = f"""
+_DOCUMENTS = "(id TEXT PRIMARY KEY, config BLOB NOT NULL, manifest BLOB NOT NULL);"
+IMAGE_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS images {ROWS}
 CREATE TABLE IF NOT EXISTS image_documents {_DOCUMENTS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
 """
-_FORGOTTEN: Final = "DELETE FROM image_documents WHERE id NOT IN (SELECT id FROM images)"
+_FORGOTTEN = "DELETE FROM image_documents WHERE id NOT IN (SELECT id FROM images)"
 
 
 Statement = tuple[str, tuple[object, ...]]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 from types import MappingProxyType
-from typing import Final
 
 from crib.backends.network.runtime_config import IPS_ANNOTATION, MAC_ANNOTATION, field_of
 from crib.backends.records.boot_file import Change
@@ -19,25 +18,25 @@ from crib.host.addresses import Interface
 from crib.model.errors import Exhausted, InvalidRequest
 from crib.model.ids import SandboxId
 
-SMALLEST_PREFIX: Final = 8
-LARGEST_PREFIX: Final = 29
-SMALLEST_PREFIX6: Final = 64
-LARGEST_PREFIX6: Final = 120
-OWN_MAC: Final = "c2:1b:"
+SMALLEST_PREFIX = 8
+LARGEST_PREFIX = 29
+SMALLEST_PREFIX6 = 64
+LARGEST_PREFIX6 = 120
+OWN_MAC = "c2:1b:"
 """How the MACs begin that are derived from addresses."""
 
 Address = IPv4Address | IPv6Address
 Range = IPv4Network | IPv6Network
 
-_SCHEMA: Final = (
+_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS pod_address (address BLOB PRIMARY KEY, pod TEXT NOT NULL,"
     " owner TEXT NOT NULL, mac TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS pod_address_cursor (version INTEGER PRIMARY KEY, last BLOB NOT NULL)",
 )
-_RESERVE: Final = "REPLACE INTO pod_address (address, pod, owner, mac) VALUES (?, ?, ?, ?)"
-_MOVE_ON: Final = "REPLACE INTO pod_address_cursor (version, last) VALUES (?, ?)"
-_RELEASE: Final = "DELETE FROM pod_address WHERE address = ?"
-_OLD_TABLES: Final = ("network_address", "network_cursor")
+_RESERVE = "REPLACE INTO pod_address (address, pod, owner, mac) VALUES (?, ?, ?, ?)"
+_MOVE_ON = "REPLACE INTO pod_address_cursor (version, last) VALUES (?, ?)"
+_RELEASE = "DELETE FROM pod_address WHERE address = ?"
+_OLD_TABLES = ("network_address", "network_cursor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Final
 
 from crib.backends.network.runtime_config import Bandwidth
 from crib.host import links, traffic
 from crib.host.netlink import Netlink
 
-BURST_SECONDS: Final = 0.005
-BURST_PACKETS: Final = 2
-QUEUE_SECONDS: Final = 0.025
-QUEUE_PACKETS: Final = 10
-_HEADER_BYTES: Final = 18
+BURST_SECONDS = 0.005
+BURST_PACKETS = 2
+QUEUE_SECONDS = 0.025
+QUEUE_PACKETS = 10
+_HEADER_BYTES = 18
 
 
 def apply(host_interface: str, limits: Bandwidth) -> None:

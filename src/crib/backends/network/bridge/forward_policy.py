@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any
 
 from crib.host.nftables import Nftables
 
-_FAMILIES: Final = {"ip": {4}, "ip6": {6}, "inet": {4, 6}}
+_FAMILIES = {"ip": {4}, "ip6": {6}, "inet": {4, 6}}
 
 
 def dropped_by(nftables: Nftables, own_table: str, versions: Collection[int], marks: Collection[str]) -> str:

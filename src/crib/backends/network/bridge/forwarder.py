@@ -12,18 +12,17 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
 
 from crib.wire import dns
 
-RESOLV_CONF: Final = "/etc/resolv.conf"
-PORT: Final = 53
-SERVERS: Final = 3
+RESOLV_CONF = "/etc/resolv.conf"
+PORT = 53
+SERVERS = 3
 """As many as the C library asks."""
-TRY_SECONDS: Final = 2.0
-TOTAL_SECONDS: Final = 5.0
-_FILE_BYTES: Final = 64 * 1024
-_LOCAL: Final = ("127.0.0.1",)
+TRY_SECONDS = 2.0
+TOTAL_SECONDS = 5.0
+_FILE_BYTES = 64 * 1024
+_LOCAL = ("127.0.0.1",)
 
 Address = IPv4Address | IPv6Address
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final
 
 from crib.host.nftables import Elements
 from crib.model.errors import InvalidRequest
@@ -18,18 +17,18 @@ from crib.model.sandbox import PortMapping, Protocol
 
 Address = IPv4Address | IPv6Address
 
-UDP: Final = 17
-SCTP: Final = 132
-_PROTOCOL_NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: UDP, Protocol.SCTP: SCTP}
-_PROTOCOL_NAMES: Final = {6: "tcp", UDP: "udp", SCTP: "sctp"}
-MAPS: Final = {
+UDP = 17
+SCTP = 132
+_PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: UDP, Protocol.SCTP: SCTP}
+_PROTOCOL_NAMES = {6: "tcp", UDP: "udp", SCTP: "sctp"}
+MAPS = {
     (4, False): "ports_any",
     (4, True): "ports_ip",
     (6, False): "ports6_any",
     (6, True): "ports6_ip",
 }
 """By IP version, and whether the port is on one address."""
-_ANY: Final[Mapping[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
+_ANY: Mapping[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from crib.backends.network.bridge.addresses import Address, Holding, Range, mac_of
 from crib.backends.network.interfaces import POD_INTERFACE
@@ -34,11 +33,11 @@ from crib.model.ids import SandboxId
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_MTU: Final = 1500
-LINK_PREFIX: Final = "crib"
-LOCAL_SECONDS: Final = 1.0
-OPERATIONAL_SECONDS: Final = 1.0
-NEIGHBOURS_AT_ONCE: Final = 64
+DEFAULT_MTU = 1500
+LINK_PREFIX = "crib"
+LOCAL_SECONDS = 1.0
+OPERATIONAL_SECONDS = 1.0
+NEIGHBOURS_AT_ONCE = 64
 """More answers might not fit into a socket's buffer."""
 
 

@@ -14,7 +14,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Final
+from typing import Any
 
 from crib.backends.failures import why
 from crib.backends.network.bridge.forwarder import Forwarder, Question, framed, read_framed
@@ -26,14 +26,14 @@ Address = IPv4Address | IPv6Address
 Lookup = Callable[[str, str], Sequence[Address]]
 ReverseLookup = Callable[[Address], tuple[str, str] | None]
 
-TTL_SECONDS: Final = 5
-QUESTIONS: Final = 256
-QUESTIONS_OF_ONE: Final = 64
-CONNECTIONS: Final = 128
-CONNECTIONS_OF_ONE: Final = 16
-IDLE_SECONDS: Final = 10.0
-BACKLOG: Final = 64
-DATAGRAMS_AT_ONCE: Final = 16
+TTL_SECONDS = 5
+QUESTIONS = 256
+QUESTIONS_OF_ONE = 64
+CONNECTIONS = 128
+CONNECTIONS_OF_ONE = 16
+IDLE_SECONDS = 10.0
+BACKLOG = 64
+DATAGRAMS_AT_ONCE = 16
 """Read in one turn of the loop, which then sees to others."""
 
 

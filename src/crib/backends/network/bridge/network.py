@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from crib.backends.failures import trying, why
 from crib.backends.network.bridge import bandwidth
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 __all__ = ["BridgeNetwork", "BridgeSettings", "host_link_name"]
 
-LINGER_SECONDS: Final = 1.0
+LINGER_SECONDS = 1.0
 """How long the kernel is given to remove a detached pod's link before a sweep does it."""
 
 

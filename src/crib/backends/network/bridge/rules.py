@@ -12,7 +12,7 @@ import errno
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from crib.backends.network.bridge import senders as who
 from crib.backends.network.bridge.addresses import Address, Holding, Range
@@ -35,9 +35,9 @@ from crib.model.ids import SandboxId
 
 T = TypeVar("T")
 
-NFTABLES_SECONDS: Final = 30.0
+NFTABLES_SECONDS = 30.0
 """For one command; what was asked before may take as long."""
-_CHAINS: Final = ("host_ports", "guard", "prerouting", "output", "forward", "postrouting")
+_CHAINS = ("host_ports", "guard", "prerouting", "output", "forward", "postrouting")
 
 
 @dataclass(frozen=True, slots=True)

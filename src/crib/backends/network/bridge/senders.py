@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
 
 from crib.backends.network.bridge.addresses import Address, Holding, link_local_of
 from crib.backends.network.bridge.link import host_link_name, port_group
@@ -28,8 +27,8 @@ from crib.host.netlink import NETLINK_NETFILTER, Netlink
 from crib.host.nft_elements import Keys, add_elements, delete_elements
 from crib.model.ids import SandboxId
 
-FAMILY: Final = "bridge"
-_SETS: Final = {
+FAMILY = "bridge"
+_SETS = {
     "senders": "type ifname . ether_addr . ipv4_addr",
     "senders6": "type ifname . ether_addr . ipv6_addr",
     # The target of a neighbour advertisement (RFC 4861, section 4.4), which older nft has no name for.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from crib.backends.failures import trying, why
 from crib.backends.network.bridge import link as bridge_link
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-POLICY_SECONDS: Final = 60.0
+POLICY_SECONDS = 60.0
 """For so long what the host's firewall does is believed: looking lists all of its chains."""
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
 
 from crib.backends.network.cni.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host.threads import FOREIGN, Job, Overdue
 
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS = 2.0
 """For a look at configuration or plugins: a kubelet's Status call waits for it."""
-_STEM: Final = POD_INTERFACE.rstrip("0123456789")
+_STEM = POD_INTERFACE.rstrip("0123456789")
 
 
 @dataclass(frozen=True, slots=True)

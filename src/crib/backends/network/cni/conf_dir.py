@@ -15,18 +15,17 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from crib.backends.failures import why
 from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES: Final = (".conflist", ".conf", ".json")
-FILES: Final = 1000
-SETTLED_NS: Final = 50_000_000
+SUFFIXES = (".conflist", ".conf", ".json")
+FILES = 1000
+SETTLED_NS = 50_000_000
 """What changed so shortly before it was read may have changed again under the same time stamp."""
-_BESIDE: Final = (".conf",)
+_BESIDE = (".conf",)
 
 
 class NoNetworkConf(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from typing import Final
 
 from crib.backends.failures import failure, trying
 from crib.backends.network.pod_ranges import FIELD, ranges_of
@@ -19,9 +18,9 @@ from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cni
 from crib.wire.go_template import TEMPLATE_BYTES, MalformedTemplate, render
 
-FILE_NAME: Final = "10-crib.conflist"
-_SETTING: Final = "network.cni_conf_template"
-_DEFAULT_ROUTES: Final = {4: "0.0.0.0/0", 6: "::/0"}
+FILE_NAME = "10-crib.conflist"
+_SETTING = "network.cni_conf_template"
+_DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def fields_of(ranges: Sequence[str]) -> Mapping[str, str | Sequence[str]]:

@@ -7,11 +7,10 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
 
 from crib.model.errors import Unavailable
 
-PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS = 2.0
 """For which others wait for work that runs alone; then it is broken off."""
 
 

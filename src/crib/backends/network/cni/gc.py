@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from crib.backends.network.cni.exclusion import Exclusion
 from crib.backends.network.cni.host_local import Allocation, Store, stores_of
@@ -23,11 +22,11 @@ from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
-BOOT_MARGIN_SECONDS: Final = 60.0
+BOOT_MARGIN_SECONDS = 60.0
 """What was made that shortly before the boot may have been made after it, by a clock that was set since."""
-ALONE_SECONDS: Final = 5.0
+ALONE_SECONDS = 5.0
 """For which GC waits for plugins at work, and pods that start meanwhile wait with it."""
-_INCOMPATIBLE: Final = 1
+_INCOMPATIBLE = 1
 
 AllKept = Callable[[], Awaitable[Mapping[SandboxId, tuple[Kept, ...]]]]
 

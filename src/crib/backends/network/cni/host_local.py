@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any
 
 from crib.backends.failures import failure
 from crib.model.errors import Unavailable
@@ -26,17 +26,17 @@ from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_DATA_DIR: Final = "/var/lib/cni/networks"
-ENTRIES: Final = 200_000
-CONTENT_BYTES: Final = 4096
-LOCK_SECONDS: Final = 10.0
-NESTING: Final = 8
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+ENTRIES = 200_000
+CONTENT_BYTES = 4096
+LOCK_SECONDS = 10.0
+NESTING = 8
 """How deep in a plugin's configuration an `ipam` section is looked for (flannel's and multus' delegates)."""
 
-_RETRY_SECONDS: Final = 0.02
-_LOCK: Final = "lock"
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_RETRY_SECONDS = 0.02
+_LOCK = "lock"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)

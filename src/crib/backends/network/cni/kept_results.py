@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -20,8 +20,8 @@ from crib.wire import cni
 
 _log = logging.getLogger(__name__)
 
-_SUFFIX: Final = ".json"
-FILE_BYTES: Final = 16 << 20
+_SUFFIX = ".json"
+FILE_BYTES = 16 << 20
 
 
 class TornFile(Exception):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from crib.backends.failures import trying
 from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
@@ -51,9 +51,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-END_SECONDS: Final = 5.0
+END_SECONDS = 5.0
 """For a plugin of an earlier daemon to die."""
-_FAMILIES: Final = {"ipv4": 4, "ipv6": 6}
+_FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
 @dataclass(frozen=True, slots=True)

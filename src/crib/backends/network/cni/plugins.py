@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from crib.backends.failures import failure
 from crib.backends.network.cni.choice import LOOK_SECONDS
@@ -18,15 +17,15 @@ from crib.host.threads import PROGRAMS, Job, Overdue
 from crib.model.errors import Broken, CribError, Unavailable
 from crib.wire import cni
 
-_OUTPUT_BYTES: Final = cni.DOCUMENT_BYTES
-_WORDS: Final = 2000
-UNKNOWN_COMMAND: Final = 4
+_OUTPUT_BYTES = cni.DOCUMENT_BYTES
+_WORDS = 2000
+UNKNOWN_COMMAND = 4
 """The code of a plugin that does not know a command (invalid environment variable: CNI_COMMAND)."""
-_NOBODY: Final = cni.Attachment("dummy", "dummy", "dummy", {})
+_NOBODY = cni.Attachment("dummy", "dummy", "dummy", {})
 """Plugins of the first versions ask for all variables, even to tell their version."""
-ANSWER_SECONDS: Final = 5.0
+ANSWER_SECONDS = 5.0
 """For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
-GC_SECONDS: Final = 10.0
+GC_SECONDS = 10.0
 """For a plugin's GC, which nobody waits for; while a pod does it has less (see `exclusion`)."""
 
 

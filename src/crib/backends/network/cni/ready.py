@@ -10,7 +10,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from crib.backends.network.cni.choice import NetworkChoice
 from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
@@ -21,13 +20,13 @@ from crib.ports.clocks import StageTimer
 from crib.tasks.groups import all_of
 from crib.wire import cni
 
-NOT_READY: Final = "NetworkPluginNotReady"
+NOT_READY = "NetworkPluginNotReady"
 """The reason that the kubelet looks for in the NetworkReady condition."""
-POLL_SECONDS: Final = 0.05
+POLL_SECONDS = 0.05
 """Between two looks at the files."""
-STATUS_SECONDS: Final = 0.5
+STATUS_SECONDS = 0.5
 """For which a plugin's word counts: all pods that wait ask once in that time together."""
-_REFUSALS: Final = frozenset({cni.NOT_AVAILABLE, cni.LIMITED_CONNECTIVITY})
+_REFUSALS = frozenset({cni.NOT_AVAILABLE, cni.LIMITED_CONNECTIVITY})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
-from typing import Any, Final
+from typing import Any
 
 from crib.backends.network.cni.commands import result_of
 from crib.backends.network.cni.conf_dir import FoundNetwork
@@ -24,7 +24,7 @@ from crib.model.network import (
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
 
-_ANY_ADDRESS: Final = frozenset({"", str(IPv4Address(0)), str(IPv6Address(0))})
+_ANY_ADDRESS = frozenset({"", str(IPv4Address(0)), str(IPv6Address(0))})
 
 
 @dataclass(frozen=True, slots=True)
