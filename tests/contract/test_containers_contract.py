@@ -159,7 +159,7 @@ async def test_limits_of_created_and_running_containers_can_be_changed(lab: Hand
             await lab.handler.containers.update(
                 replace(record, resources=wanted), replace(wanted, cpu_shares=256)
             )
-            with pytest.raises(InvalidRequest, match=r"linux\.cpuset_cpus"):
+            with pytest.raises(InvalidRequest, match=r"^cpuset_cpus"):
                 await lab.handler.containers.update(record, Resources(cpuset_cpus="x"))
             await lab.gone(record)
             with pytest.raises(WrongState):

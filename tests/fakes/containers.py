@@ -87,7 +87,7 @@ class FakeContainers:
         if container is None:
             raise WrongState(f"update of container {record.id}: it has no bundle")
         if set(resources.cpuset_cpus) - set("0123456789,-"):
-            raise InvalidRequest("not a list", field="linux.cpuset_cpus")
+            raise InvalidRequest("not a list", field="cpuset_cpus")
         if 0 < resources.memory_limit_in_bytes < container.in_use:
             raise WrongState(f"update of container {record.id}: {container.in_use} bytes are in use")
         container.resources = resources
