@@ -252,7 +252,7 @@ def _check_manifest(manifest: Manifest, what: str) -> None:
     _check_descriptors((manifest.config, *manifest.layers), what)
     if manifest.config.media_type not in CONFIG_TYPES:
         raise ImageFormatError(
-            f"{what} has a config of type {manifest.config.media_type!r}, so it is no runnable image"
+            f"{what} has a config of type {manifest.config.media_type!r}, so it is not a runnable image"
         )
     if manifest.config.size > MAX_DOCUMENT:
         raise ImageFormatError(

@@ -348,7 +348,7 @@ async def test_the_helper_can_neither_leave_its_directory_nor_do_more_than_it_mu
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "import os, sys, msgspec\n"
-        "from {0} import Answer\n"
+        "from {0} import UnpackAnswer\n"
         "import {0} as module\n"
         "def look(source_fd, root_fd):\n"
         "    here = sorted(os.listdir('/')), sorted(os.listdir('/../..'))\n"
@@ -356,7 +356,7 @@ async def test_the_helper_can_neither_leave_its_directory_nor_do_more_than_it_mu
         "        os.mkdir('/made'); os.chroot('/made'); jail = 'left'\n"
         "    except PermissionError:\n"
         "        jail = 'kept'\n"
-        "    return Answer(digest=repr((here, jail, caps)))\n"
+        "    return UnpackAnswer(digest=repr((here, jail, caps)))\n"
         "import ctypes\n"
         "libc = ctypes.CDLL(None)\n"
         "confine = module.confinement.confine\n"

@@ -267,7 +267,7 @@ async def test_a_manifest_of_another_digest_is_refused(lab: ImageLab, image: Bui
         ({"schemaVersion": 1}, "schema 1"),
         (
             {"config": {"mediaType": "application/vnd.x+json", "digest": "sha256:" + "0" * 64, "size": 1}},
-            "no image",
+            "not a runnable image",
         ),
     ],
 )

@@ -93,9 +93,9 @@ def test_it_is_written_again_only_if_it_differs(template: Path, tmp_path: Path) 
     ("content", "words"),
     [
         (b"{{.PodCidr}}", "line 1: there is no field PodCidr"),
-        (b"{", "no network: "),
-        (b'{"name": "a b", "type": "ptp"}', "no network: name 'a b'"),
-        (b'{"name": "a", "plugins": [{"type": "../sh"}]}', "no network: .*type"),
+        (b"{", "not a network: "),
+        (b'{"name": "a b", "type": "ptp"}', "not a network: name 'a b'"),
+        (b'{"name": "a", "plugins": [{"type": "../sh"}]}', "not a network: .*type"),
         (b"\xff", "utf-8"),
         (b" " * (1 << 17), "bytes"),
     ],

@@ -53,7 +53,7 @@ def test_a_manifest_is_read_with_its_layers() -> None:
         (
             {**MANIFEST, "config": {**CONFIG, "mediaType": "application/vnd.unknown.v1+json"}},
             "",
-            "no runnable image",
+            "not a runnable image",
         ),
         ({**MANIFEST, "config": {**CONFIG, "size": 1 << 40}}, "", "more than"),
         ({**MANIFEST, "layers": [{**LAYER, "digest": "sha256:../../etc"}]}, "", "64 hex digits"),
