@@ -80,6 +80,14 @@ def is_known(context: str, file_system: str = FILE_SYSTEM) -> bool:
     return True
 
 
+def label_of_shared_files() -> str:
+    """The context of files that containers of every pod may read: the policy's `ro_file`, else its `file`.
+    Without a category, neither is one pod's own. Empty without SELinux.
+    """
+    said = container_contexts() if is_enabled() else {}
+    return said.get("ro_file", "") or said.get("file", "")
+
+
 def label_file(path: str, label: str) -> bool:
     """Label one file, whatever it is, not following a link; whether that changed anything.
 

@@ -84,6 +84,10 @@ class LayerMounting:
     """512 or 4096; with `directory` that of the files that are unpacked."""
     direct_io: bool
     detail: str = ""
+    label: str = ""
+    """The SELinux context of layers' files with `file`, or empty. The kernel reads those in the name of
+    whoever reads the layer: containers of all pods.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,24 @@ def test_container_contexts_are_those_of_the_policy_in_use(tmp_path: Path) -> No
     assert selinux.container_contexts(config, newest) == {"process": "n:e:w:s0"}
 
 
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ({"file": "f:f:f:s0", "ro_file": "r:r:r:s0"}, "r:r:r:s0"),
+        ({"file": "f:f:f:s0"}, "f:f:f:s0"),
+        ({}, ""),
+    ],
+)
+def test_shared_files_have_the_policys_context_for_what_is_only_read(
+    said: dict[str, str], label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selinux, "container_contexts", lambda: said)
+    monkeypatch.setattr(selinux, "is_enabled", lambda: True)
+    assert selinux.label_of_shared_files() == label
+    monkeypatch.setattr(selinux, "is_enabled", lambda: False)
+    assert selinux.label_of_shared_files() == ""
+
+
 def test_a_context_is_known_if_the_kernel_takes_it(tmp_path: Path) -> None:
     (tmp_path / "context").touch()
     assert selinux.is_known(LABEL, str(tmp_path))

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from crib.backends.images.unpacked.directories import DirectoryLayers
-from crib.host import loop_devices, mounts
+from crib.host import loop_devices, mounts, selinux
 from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, NotFound
 from crib.model.facts import LayerMounting
@@ -258,4 +258,6 @@ def mount_layer(source: str, target: str, mounting: LayerMounting) -> None:
         ) as device:
             mounts.perform(mounts.Erofs(target, device.path))
         return
+    if mounting.label:
+        selinux.label_file(source, mounting.label)
     mounts.perform(mounts.Erofs(target, source, direct_io=mounting.direct_io))

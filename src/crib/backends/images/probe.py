@@ -13,7 +13,7 @@ import tempfile
 
 from crib.backends.failures import why
 from crib.backends.images.mounts import mount_layer, prepare_root
-from crib.host import files, mounts
+from crib.host import files, mounts, selinux
 from crib.model.errors import Broken
 from crib.model.facts import LayerMounting
 from crib.model.image_settings import StoreSettings
@@ -38,6 +38,7 @@ def probe_mounting(paths: Paths, settings: StoreSettings) -> LayerMounting:
     prepare_root(paths)
     methods = _METHODS if settings.mount_method == "auto" else (settings.mount_method,)
     blocks = erofs.BLOCK_SIZES if settings.block_size == 0 else (settings.block_size,)
+    label = selinux.label_of_shared_files()
     problems: list[str] = []
     for block_size in blocks:
         for method in methods:
@@ -47,7 +48,7 @@ def probe_mounting(paths: Paths, settings: StoreSettings) -> LayerMounting:
                 problem = _try(paths, LayerMounting(method, block_size, direct_io))
                 if problem is None:
                     detail = "; ".join(problems)
-                    return LayerMounting(method, block_size, direct_io, detail)
+                    return LayerMounting(method, block_size, direct_io, detail, label)
                 problems.append(f"{method}, {block_size} bytes{', direct' if direct_io else ''}: {problem}")
     if settings.mount_method in ("auto", "directory"):
         # The block size is that of the EROFS files that are unpacked: the smaller, the less is written.
