@@ -158,6 +158,7 @@ def test_mounts_and_volumes_become_mounts_of_paths_below_the_pods_directory() ->
         ("/cache", "/pods/1234-abcd/subpaths/server/1", False),
         ("/host", "/srv", False),
     ]
+    assert [m.selinux_relabel for m in mounts] == [True, True, False], "what crib makes is the pod's"
     assert mounts[2].propagation == cri.PROPAGATION_HOST_TO_CONTAINER
     part = found.containers[0].sub_paths[0]
     assert (part.volume, part.inside) == ("/pods/1234-abcd/volumes/www", "cache/deep")

@@ -138,6 +138,7 @@ def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> M
         recursive_read_only=_recursive(node, read_only=read_only, propagation=propagation),
         image=ImageSpec(image=volume.image) if volume.kind == "image" else None,
         mount_options=_bind_options(node),
+        selinux_relabel=volume.kind == "emptyDir",  # as a kubelet does with what it makes for the pod
     )
 
 
