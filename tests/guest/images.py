@@ -73,15 +73,14 @@ _CRIB = (
 )  # fmt: skip
 _SELINUX = ("selinux-policy-default", "policycoreutils", "selinux-utils", "attr", "auditd")
 
-_KEEPERS = "".join(
-    f"(allow container_system_domain {keeper} (fd (use)))\n"
-    f"(allow container_system_domain {keeper} (fifo_file (append getattr ioctl lock read write)))\n"
-    f"(allow container_system_domain {keeper} (process (sigchld)))\n"
-    f"(allow {keeper} container_domain (process2 (nnp_transition nosuid_transition)))\n"
-    for keeper in ("unconfined_t", "initrc_t")
-)
-"""SELinux: what containers may do with who keeps them. Debian's policy has the types of containers, but knows
-of no daemon of ours: that runs unconfined there, whether systemd or a shell starts it.
+_KEEPER = """
+(allow container_system_domain unconfined_t (fd (use)))
+(allow container_system_domain unconfined_t (fifo_file (append getattr ioctl lock read write)))
+(allow container_system_domain unconfined_t (process (sigchld)))
+(allow unconfined_t container_domain (process2 (nnp_transition nosuid_transition)))
+"""
+"""SELinux: what containers may do with the daemon that started them. Debian's policy has the types of
+containers, but knows no daemon of ours: cribd is started unconfined there.
 """
 
 RECIPES = {
@@ -193,7 +192,7 @@ def stamp(made_from: Recipe) -> str:
         json.dumps([project["project"], project["build-system"]], sort_keys=True),
     )
     if made_from.selinux:
-        parts = (*parts, _KEEPERS)
+        parts = (*parts, _KEEPER)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
@@ -404,9 +403,9 @@ def _python_with_pip() -> str:
 
 def _label(root: Path) -> None:
     """Each file's SELinux label as the policy says, written from outside: the first boot enforces."""
-    module = root / "root/keepers.cil"
-    module.write_text(_KEEPERS)
-    _in(root, "semodule", "--noreload", "--store=default", "--install=/root/keepers.cil")
+    module = root / "root/keeper.cil"
+    module.write_text(_KEEPER)
+    _in(root, "semodule", "--noreload", "--store=default", "--install=/root/keeper.cil")
     module.unlink()
     contexts = "/etc/selinux/default/contexts/files/file_contexts"
     _in(root, "setfiles", "-F", "-e", "/proc", "-e", "/sys", "-e", "/dev", contexts, "/")

@@ -26,6 +26,9 @@ CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 CONFIG = Path("/etc/crib/config.toml")
 UNIT = Path("/etc/systemd/system/cribd.service")
+DROP_IN = Path("/etc/systemd/system/cribd.service.d/selinux.conf")
+UNCONFINED = "[Service]\nSELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0\n"
+"""How cribd starts under Debian's SELinux policy (docs/kubelet.md)."""
 STATE, DATA = Path("/run/crib"), Path("/var/lib/crib")
 SOCKET = STATE / "crib.sock"
 START_SECONDS = 900.0
@@ -102,6 +105,9 @@ class Node:
         CONFIG.parent.mkdir(exist_ok=True)
         CONFIG.write_text(self._settings)
         UNIT.write_text(unit_text())
+        if Path("/sys/fs/selinux/enforce").exists():
+            DROP_IN.parent.mkdir(exist_ok=True)
+            DROP_IN.write_text(UNCONFINED)
         run("systemctl", "daemon-reload")
         began = time.monotonic()
         run("systemctl", "start", "cribd")
@@ -114,6 +120,7 @@ class Node:
             run(str(PROGRAMS / "cribd"), "--wipe")
         finally:
             UNIT.unlink()
+            shutil.rmtree(DROP_IN.parent, ignore_errors=True)  # only under SELinux
             run("systemctl", "daemon-reload")
             shutil.rmtree(CONFIG.parent)
         self.settle(self._before)
