@@ -32,3 +32,23 @@ def test_no_module_imports_a_test_module_or_a_conftest() -> None:
         if is_collected(module)
     ]
     assert wrong == [], "what two tests share goes into a module that is no test"
+
+
+def waits(path: Path) -> Iterator[int]:
+    """Lines that sleep for a while; asyncio.sleep(0) only gives others a turn."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("asyncio.sleep", "time.sleep"):
+            if ast.unparse(node.args[0]) != "0":
+                yield node.lineno
+
+
+def test_each_sleep_has_a_comment_that_says_why() -> None:
+    wrong = []
+    for path in sorted(TESTS.rglob("*.py")):
+        lines = path.read_text().splitlines()
+        wrong += [
+            f"{path.relative_to(TESTS)}:{line}"
+            for line in waits(path)
+            if not any("#" in near for near in lines[line - 3 : line])
+        ]
+    assert wrong == [], "STYLE.md names the three kinds of sleep that are left, each with its reason beside it"
