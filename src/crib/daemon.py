@@ -29,8 +29,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.interceptors import request_id
-from crib.api.self_test import answer_problem
-from crib.api.server import Server
+from crib.api.server import Server, answer_problem
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.id_maps import probe_id_maps
