@@ -19,7 +19,7 @@ from crib.backends.failures import failure, why
 from crib.model.edits import AddedHook, ContainerEdits
 from crib.model.errors import Broken
 from crib.ocispec.base_spec import usable_part
-from crib.ocispec.hooks import HookRule
+from crib.ocispec.inputs import HookRule
 from crib.wire import oci_hooks
 
 _log = logging.getLogger(__name__)

@@ -42,8 +42,7 @@ from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.defaults import shm_size
-from crib.ocispec.infra import InfraInputs
-from crib.ocispec.pod_security import PodConfinement
+from crib.ocispec.infra import InfraInputs, PodConfinement
 from crib.ports.clocks import StageTimer
 
 FILES_SIZE = 4 << 20
