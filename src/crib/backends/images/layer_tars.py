@@ -2,7 +2,7 @@
 
 A file with 512-byte blocks holds the tar byte for byte; a file with 4096-byte blocks or a directory holds the
 same tree but not the tar. Such a tree gives a tar with other bytes (always the same ones), so another diff
-id, and an image of such layers gets another id.
+id, and an image of such layers gets another id. A directory is read without following anything in it.
 """
 
 from __future__ import annotations

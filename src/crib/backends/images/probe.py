@@ -1,7 +1,8 @@
 """How layers can be mounted here, found out by mounting a tiny one; kernel versions tell nothing reliable.
 
 The image lies in the data root itself, because what works depends on the file system below it: on
-overlayfs or tmpfs a file cannot be mounted without a loop device even where the kernel could.
+overlayfs or tmpfs a file cannot be mounted without a loop device even where the kernel could. Whether layers
+can be shown with shifted ids, for pods with user namespaces, is found out in the same way.
 """
 
 from __future__ import annotations

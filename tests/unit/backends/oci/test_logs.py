@@ -76,7 +76,7 @@ def blocking(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> thre
 
 async def comes_true(question: Callable[[], bool]) -> None:
     async with asyncio.timeout(BOUND):
-        while not question():  # noqa: ASYNC110  # bounded
+        while not question():  # noqa: ASYNC110  # it gives no notice
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""What one worker process knows of hosts: tokens, certificates, who is away, and who is busy."""
+"""What one worker process knows of hosts: tokens, certificates, who is away, and who is busy; and TLS."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Decompressing a layer's blob as it arrives: gzip, zstd or nothing, told by its first bytes.
 
 The media type is not believed: registries hold layers whose type and content differ, and runtimes read them.
-Output comes in bounded pieces, so that a bomb is stopped by whoever counts them.
+Output comes in bounded pieces, so that whoever counts them stops a bomb. An archive that is compressed as a
+whole is inflated to a file without a name: its members are read by position, which compressed data does not have.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+RATIO_GRACE = 64 << 20
+"""Bytes that any blob or archive may unpack to, whatever the limit of the ratio."""
 _PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"

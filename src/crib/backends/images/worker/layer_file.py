@@ -1,4 +1,4 @@
-"""The file of a layer while it is written, and where the tar's bytes go in it for each block size."""
+"""The file of a layer while it is written: where the tar's bytes go for each block size, and the thread beside."""
 
 from __future__ import annotations
 

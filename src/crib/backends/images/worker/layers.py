@@ -30,9 +30,6 @@ from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
 from crib.wire.tar_member import Member
 from crib.wire.tar_records import Extent
 
-RATIO_GRACE = 64 << 20
-"""Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
-
 MAX_CPU_SECONDS = 900.0
 """Of the thread that reads a layer: inflating, its tar, its tree. 64 GiB of everyday content take a third."""
 MAX_SPARSE_EXTENTS = 1 << 20

@@ -3,6 +3,8 @@
 A registry names token servers and redirects. One out on the internet has no business to lead us to what only
 this node or its network can reach: what answers there is not made for strangers, and what a token server says
 is handed on to the registry.
+
+So URLs are judged here too: what may be asked, where a redirect leads, and through which proxy.
 """
 
 from __future__ import annotations
