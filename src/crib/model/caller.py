@@ -1,4 +1,4 @@
-"""Who made a call, as far as it can be known."""
+"""Who made a call, as far as it can be known, and what the call is about."""
 
 from __future__ import annotations
 
@@ -42,3 +42,21 @@ class Caller:
             return f"{self.peers[0]} (request {self.request}, {agent})"
         among = "; ".join(map(str, self.peers))
         return f"one of {len(self.peers)} peers: {among} (request {self.request}, {agent})"
+
+
+@dataclass(frozen=True, slots=True)
+class CallObject:
+    """What a call is about, as far as its request and the records say."""
+
+    pod: str = ""
+    """NAMESPACE/NAME."""
+    sandbox: str = ""
+    """Id of the pod sandbox."""
+    container: str = ""
+    """Id of the container."""
+    name: str = ""
+    """Of the container."""
+    image: str = ""
+    """As the request names it."""
+    path: str = ""
+    """Of an archive on this node."""
