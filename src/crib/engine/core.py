@@ -39,8 +39,6 @@ class Ports:
     images: Images
     records: Records
     clock: Clock
-    request_id: Callable[[], str] = str
-    """Of the call that the current task works for; empty outside of calls."""
     vitals: Callable[[], Vitals] = Vitals
 
 
@@ -86,7 +84,7 @@ class Core:
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
-        self.keeper = TaskKeeper(ports.request_id)
+        self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
