@@ -39,6 +39,7 @@ from crib.backends.network import networks
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
+from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
@@ -151,6 +152,7 @@ class Daemon:
             ),
             images=store,
             records=SqliteRecords(database),
+            journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
             vitals=self._vitals,
         )

@@ -25,6 +25,7 @@ from crib.model.settings import Settings
 from crib.ports.clocks import Clock
 from crib.ports.handler import Handler
 from crib.ports.images import Images
+from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
@@ -38,6 +39,7 @@ class Ports:
     networks: PodNetworks
     images: Images
     records: Records
+    journal: Journal
     clock: Clock
     vitals: Callable[[], Vitals] = Vitals
 
