@@ -17,6 +17,7 @@ from crib.cli.ending import ending
 from crib.cli.network_commands import network
 from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fill_standard_streams, quiet
 from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
+from crib.cli.usage_commands import add_usage_commands
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -116,6 +117,9 @@ def ps(session: CliSession, options: args.PsOptions) -> None:
     from crib.cli import listing
 
     session.run(listing.containers(session, options))
+
+
+add_usage_commands(app, _LOOK)
 
 
 @command(app, args.LogsOptions, _LOOK)
