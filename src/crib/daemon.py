@@ -29,13 +29,11 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.interceptors import request_id
-from crib.api.self_test import answer_problem
-from crib.api.server import Server
+from crib.api.server import Server, answer_problem
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
-from crib.backends.images.id_maps import probe_id_maps
 from crib.backends.images.mounts import release_unused_roots
-from crib.backends.images.probe import probe_mounting
+from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.locks import locked, own_cgroup
 from crib.backends.network import networks

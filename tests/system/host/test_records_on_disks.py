@@ -16,9 +16,8 @@ import pytest
 from crib.backends.network.cni.kept_results import KeptResults
 from crib.backends.records.database import Database
 from crib.backends.records.migrations import keep_copy
-from crib.backends.records.reserve import RESERVE_BYTES
 from crib.backends.records.rows import SqliteRecords
-from crib.backends.records.sqlite_files import open_file
+from crib.backends.records.sqlite_files import RESERVE_BYTES, open_file
 from crib.model.errors import Broken, Exhausted
 from crib.model.ids import SandboxId, new_sandbox_id
 from crib.model.image import ImageDocuments

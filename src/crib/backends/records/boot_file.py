@@ -13,9 +13,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crib.backends.records.follower import RETRY, Changed, Follower, problem_with
+from crib.backends.records.follower import RETRY, Changed, Follower, problem_with, take_all
 from crib.backends.records.sqlite_files import BUSY_TIMEOUT, check, commit, file_at, open_file, remove
-from crib.backends.records.tables import take_all
 
 _log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from crib.backends.records.boot_file import BootRows, Origin, open_boot_file, sign
-from crib.backends.records.follower import LIMIT, Follower, problem_with
+from crib.backends.records.follower import LIMIT, Follower, problem_with, take_all
 from crib.backends.records.image_file import ImageFile
-from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import (
     ROWS,
+    Reserve,
     check,
     is_damage,
     is_full,
@@ -36,7 +36,6 @@ from crib.backends.records.sqlite_files import (
     open_file,
     remove,
 )
-from crib.backends.records.tables import take_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
