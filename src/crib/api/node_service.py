@@ -11,7 +11,7 @@ from crib.api.translate import networks, upkeep
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
-from crib.engine.images.checks import LayerCheck
+from crib.engine.checks.images import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError, below
 from crib.model.explanation import PlannedContainer

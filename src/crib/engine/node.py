@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
-from crib.engine.checks.images import ImageFindings
+from crib.engine.checks.images import CheckImages, ImageFindings
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
@@ -18,7 +18,6 @@ from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
 from crib.engine.explain import ExplainContainer
 from crib.engine.images.catalogue import Catalogue
-from crib.engine.images.checks import CheckImages
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs

@@ -16,7 +16,7 @@ from functools import partial
 
 import msgspec
 
-from crib.backends.failures import trying
+from crib.backends.failures import foreign, ours, trying
 from crib.backends.images.archives import ARCHIVE_SECONDS, opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
@@ -30,7 +30,6 @@ from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.space import StoreSpace
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
-from crib.backends.waiting import foreign, ours
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job

@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from crib.backends.images.rest_digest import RestDigest
-from crib.backends.images.worker.inflate import InflateError, Inflater
-from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
+from crib.backends.images.worker.inflate import RATIO_GRACE, InflateError, Inflater
+from crib.backends.images.worker.layer_file import LayerFile, Padded, StageThread, Verbatim, rounded
 from crib.backends.images.worker.shares import Memory
-from crib.backends.images.worker.stage import StageThread
 from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
 from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader

@@ -26,7 +26,7 @@ from crib.backends.network.bridge.addresses import (
     parse_subnet6,
 )
 from crib.backends.network.bridge.link import BridgeSpec
-from crib.backends.network.bridge.naming import BridgeNames
+from crib.backends.network.bridge.names import BridgeNames
 from crib.backends.network.bridge.rules import Rules, RuleSettings
 from crib.backends.network.interfaces import NETLINK_SECONDS
 from crib.backends.network.pod_ranges import FIELD, PodRanges, ranges_of

@@ -18,10 +18,8 @@ from typing import Any, TypeVar
 from crib.backends.failures import trying
 from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
 from crib.backends.network.cni.commands import PluginCommands, is_namespace, result_of
-from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf
-from crib.backends.network.cni.conf_template import write_conf
-from crib.backends.network.cni.exclusion import Exclusion
-from crib.backends.network.cni.gc import Garbage, Holders
+from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf, write_conf
+from crib.backends.network.cni.gc import Exclusion, Garbage, Holders
 from crib.backends.network.cni.kept_results import Kept, KeptResults, TornFile
 from crib.backends.network.cni.plugins import Plugins
 from crib.backends.network.cni.ready import ReadyNetworks
