@@ -31,7 +31,6 @@ from crib.wire import (
     cni_result,
     conmon,
     crilog,
-    datagrams,
     dns,
     docker_config,
     go_template,
@@ -229,7 +228,7 @@ def _cri_log(data: bytes) -> None:
 
 def _datagrams(data: bytes) -> None:
     def read(pieces: list[bytes]) -> list[bytes]:
-        reader, payloads = datagrams.DatagramReader(), list[bytes]()
+        reader, payloads = portforward.DatagramReader(), list[bytes]()
         with suppress(ValueError):
             for piece in pieces:
                 payloads.extend(reader.receive(piece))

@@ -8,7 +8,7 @@ Begin with `calls`, which says what a call is made of. Then:
 * `interceptors`: what every call passes through (request id, readiness, errors, log). `requests`: how many
   bytes of them are held at once. `errors`: our errors as gRPC codes.
 * `list_replies` joins list replies from cached encoded messages.
-* `server` puts all of it on the socket; `self_test` asks it whether it still answers.
+* `server` puts all of it on the socket, and asks itself whether it still answers.
 """
 
 import os

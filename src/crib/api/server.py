@@ -1,7 +1,8 @@
-"""The gRPC server on its unix socket."""
+"""The gRPC server on its unix socket, and a call to it as a client would make one: does it still answer?"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import grp
 import logging
@@ -18,6 +19,7 @@ from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
+from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _log = logging.getLogger(__name__)
 
@@ -119,3 +121,29 @@ def _group_id(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         return os.getegid()
+
+
+_SELF_TEST_METHOD = "/runtime.v1.RuntimeService/Version"
+_SELF_TEST_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own each time: accepting one is tried too
+    ("grpc.primary_user_agent", "cribd-self-test"),  # a caller of its own among those that take turns
+)
+
+
+async def answer_problem(socket: str, limit: float) -> str:
+    """Why Version was not answered within `limit` seconds; empty when it was.
+
+    A refusal because of too many calls at once is an answer as well: an end would not make them fewer.
+    """
+    async with aio.insecure_channel(f"unix:{socket}", _SELF_TEST_OPTIONS) as channel:
+        try:
+            async with asyncio.timeout(limit):
+                await channel.unary_unary(
+                    _SELF_TEST_METHOD, pb.VersionRequest.SerializeToString, pb.VersionResponse.FromString
+                )(pb.VersionRequest())
+        except TimeoutError:
+            return f"no answer within {limit:.1f} s"
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return f"{error.code().name}: {error.details()}"
+    return ""

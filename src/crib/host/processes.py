@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crib.host import adoption, libc, oom_score, undying
+from crib.host import adoption, libc, priority, undying
 from crib.host.capture import Capture, Feed
 from crib.host.sealed import executable
 from crib.host.threads import PROGRAMS, Job
@@ -197,7 +197,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
     """
     command = tuple(argv)
     undying.refuse_if_many(options.owner, command[0])
-    with _children_lock, oom_score.lent(options.oom_score_adj):
+    with _children_lock, priority.lent_oom_score(options.oom_score_adj):
         try:
             popen = subprocess.Popen(
                 command,

@@ -21,8 +21,7 @@ from crib.backends.network.bridge.network import host_link_name
 from crib.host import ip_settings, links
 from crib.host.neighbours import permanent_neighbours
 from crib.host.netlink import NETLINK_NETFILTER, Netlink
-from crib.host.nft_elements import add_elements, delete_elements
-from crib.host.nftables import Nftables, NftablesError
+from crib.host.nftables import Nftables, NftablesError, add_elements, delete_elements
 from crib.model.settings import NetworkSettings
 from tests.system.labs import frames
 from tests.system.labs.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
