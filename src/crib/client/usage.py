@@ -26,12 +26,12 @@ _READS, _WRITES = "container_fs_reads_bytes_total", "container_fs_writes_bytes_t
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_Io: TypeAlias = "tuple[Sample | None, Sample | None]"
+_Io: TypeAlias = "tuple[RunningCount | None, RunningCount | None]"
 """Bytes read and written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RunningCount:
     """A number that only grows, and when it was read (nanoseconds since the epoch)."""
 
     at: int
@@ -52,9 +52,9 @@ NO_PRESSURE = PressureShares()
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Rates of one pod or container. Memory, swap and disk are bytes; counters are bytes but for `cpu`."""
+    """Figures of one pod or container. Memory, swap and disk are bytes; counters are bytes but for `cpu`."""
 
-    cpu: Sample | None = None
+    cpu: RunningCount | None = None
     """Core-nanoseconds."""
     nano_cores: int | None = None
     """The runtime's own rate: 1,000,000,000 is one core."""
@@ -65,10 +65,10 @@ class Usage:
     processes: int | None = None
     disk: int | None = None
     """The writable layer."""
-    read: Sample | None = None
-    written: Sample | None = None
-    received: Sample | None = None
-    sent: Sample | None = None
+    read: RunningCount | None = None
+    written: RunningCount | None = None
+    received: RunningCount | None = None
+    sent: RunningCount | None = None
     pressure: PressureShares = NO_PRESSURE
 
 
@@ -100,7 +100,7 @@ class Reading:
     pods: tuple[PodReading, ...]
 
 
-class UsagePoll:
+class UsageClient:
     """Reads again and again. A call that the runtime does not offer is tried once only."""
 
     def __init__(self, connection: Connection) -> None:
@@ -165,7 +165,7 @@ class UsagePoll:
             return None
 
 
-def rate(before: Sample | None, after: Sample | None) -> float | None:
+def rate(before: RunningCount | None, after: RunningCount | None) -> float | None:
     """By how much a counter grew in a second. None when it is not known, or began anew."""
     if before is None or after is None or after.at <= before.at or after.value < before.value:
         return None
@@ -209,9 +209,9 @@ def _number(message: Message, field: str) -> int | None:
     return int(getattr(message, field).value) if message.HasField(field) else None
 
 
-def _cpu(found: pb.CpuUsage) -> Sample | None:
+def _cpu(found: pb.CpuUsage) -> RunningCount | None:
     value = _number(found, "usage_core_nano_seconds")
-    return None if value is None else Sample(found.timestamp, value)
+    return None if value is None else RunningCount(found.timestamp, value)
 
 
 def _limit(found: pb.MemoryUsage) -> int | None:
@@ -228,23 +228,23 @@ def _share(part: pb.CpuUsage | pb.MemoryUsage | pb.IoUsage) -> float | None:
     return part.psi.Some.Avg10 if part.HasField("psi") and part.psi.HasField("Some") else None
 
 
-def _traffic(network: pb.NetworkUsage) -> tuple[Sample | None, Sample | None]:
+def _traffic(network: pb.NetworkUsage) -> tuple[RunningCount | None, RunningCount | None]:
     """Of all interfaces but the loopback."""
     found = [one for one in (network.default_interface, *network.interfaces) if one.name not in ("", "lo")]
     if not found:
         return None, None
     received = sum(one.rx_bytes.value for one in found)
     sent = sum(one.tx_bytes.value for one in found)
-    return Sample(network.timestamp, received), Sample(network.timestamp, sent)
+    return RunningCount(network.timestamp, received), RunningCount(network.timestamp, sent)
 
 
 def _io(metrics: Iterable[pb.Metric], now: int) -> _Io:
-    counters: dict[str, Sample] = {}
+    counters: dict[str, RunningCount] = {}
     for metric in metrics:
         if metric.name in (_READS, _WRITES):  # one for each device
             before = counters.get(metric.name)
             value = metric.value.value + (before.value if before else 0)
-            counters[metric.name] = Sample(metric.timestamp or now, value)
+            counters[metric.name] = RunningCount(metric.timestamp or now, value)
     return counters.get(_READS), counters.get(_WRITES)
 
 
@@ -277,8 +277,8 @@ def _total(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _sum(counters: Iterable[Sample | None]) -> Sample | None:
+def _sum(counters: Iterable[RunningCount | None]) -> RunningCount | None:
     known = [one for one in counters if one is not None]
     if not known:
         return None
-    return Sample(max(one.at for one in known), sum(one.value for one in known))
+    return RunningCount(max(one.at for one in known), sum(one.value for one in known))

@@ -16,11 +16,12 @@ from crib.cli.session import CliSession
 from crib.cli.usage import columns, stats, top
 from crib.cli.usage.columns import COLUMNS, UsageTable
 from crib.cli.usage.keys import HELP, KeyReader, View, press
-from crib.cli.usage.rows import Meter, Rates, Shown, UsageRow, arrange
+from crib.cli.usage.rows import Meter, Shown, UsageFigures, UsageRow, arrange
 from crib.cli.usage.screen import Picture, frame
 from crib.cli.usage_options import Layout, Sort, StatsOptions, TopOptions
 from crib.client.errors import NotFound
-from crib.client.usage import PodReading, PressureShares, Reading, Sample, Usage
+from crib.client.usage import PodReading, PressureShares, Reading, Usage
+from crib.client.usage import RunningCount as Count
 from tests.unit.client.fake_usage import (
     SECOND,
     SERVER,
@@ -36,7 +37,7 @@ from tests.unit.client.fake_usage import (
 
 def row(name: str, *containers: UsageRow, **figures: object) -> UsageRow:
     pod, _, container = name.partition("/")
-    return UsageRow(name.encode().hex(), f"default/{pod}", container, Rates(**figures), containers)  # type: ignore[arg-type]
+    return UsageRow(name.encode().hex(), f"default/{pod}", container, UsageFigures(**figures), containers)  # type: ignore[arg-type]
 
 
 ROWS = (
@@ -101,23 +102,23 @@ def reading(**usage: object) -> Reading:
 
 def test_rates_are_from_one_reading_to_the_next() -> None:
     meter = Meter()
-    (first,) = meter.rows(reading(cpu=Sample(0, 0), received=Sample(0, 0), nano_cores=250_000_000))
+    (first,) = meter.rows(reading(cpu=Count(0, 0), received=Count(0, 0), nano_cores=250_000_000))
     assert (first.figures.cpu, first.figures.received) == (0.25, None)
-    (second,) = meter.rows(reading(cpu=Sample(2 * SECOND, SECOND), received=Sample(2 * SECOND, 3000)))
+    (second,) = meter.rows(reading(cpu=Count(2 * SECOND, SECOND), received=Count(2 * SECOND, 3000)))
     assert (second.figures.cpu, second.figures.received) == (0.5, 1500.0)
 
 
 def test_a_rate_stays_until_the_runtime_has_looked_again() -> None:
     meter = Meter()
     for at, value in ((0, 0), (SECOND, 100), (SECOND, 100)):
-        (last,) = meter.rows(reading(read=Sample(at, value), cpu=Sample(at, value * 10**6)))
+        (last,) = meter.rows(reading(read=Count(at, value), cpu=Count(at, value * 10**6)))
     assert (last.figures.read, last.figures.cpu) == (100.0, 0.1)
 
 
 def test_a_counter_that_began_anew_has_no_rate() -> None:
     meter = Meter()
     for at, value in ((0, 500), (SECOND, 3)):
-        (last,) = meter.rows(reading(sent=Sample(at, value)))
+        (last,) = meter.rows(reading(sent=Count(at, value)))
     assert last.figures.sent is None
 
 

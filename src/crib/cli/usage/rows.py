@@ -11,11 +11,11 @@ from crib.client.usage import NO_PRESSURE, PressureShares, rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from crib.client.usage import Reading, Sample, Usage
+    from crib.client.usage import Reading, RunningCount, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class UsageFigures:
     """What is shown of one pod or container. None: the runtime did not tell."""
 
     cpu: float | None = None
@@ -48,7 +48,7 @@ class UsageRow:
     """NAMESPACE/NAME."""
     container: str
     """Empty for the pod itself."""
-    figures: Rates
+    figures: UsageFigures
     containers: tuple[UsageRow, ...] = ()
     """Of a pod."""
 
@@ -72,31 +72,37 @@ class Meter:
     """Turns readings into rows; a rate is from the last reading to this one."""
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[Usage, Rates]] = {}
+        self._before: dict[str, tuple[Usage, UsageFigures]] = {}
 
     def rows(self, reading: Reading) -> tuple[UsageRow, ...]:
         """A row for each pod, which has those of its containers."""
-        known: dict[str, tuple[Usage, Rates]] = {}
+        known: dict[str, tuple[Usage, UsageFigures]] = {}
 
-        def figures(key: str, usage: Usage) -> Rates:
+        def figures(key: str, usage: Usage) -> UsageFigures:
             known[key] = (usage, _figures(self._before.get(key), usage))
             return known[key][1]
 
-        rows = []
-        for pod in reading.pods:
-            label = f"{pod.namespace}/{pod.name}"
-            containers = tuple(
-                UsageRow(one.id, label, one.name, figures(one.id, one.usage)) for one in pod.containers
+        rows = tuple(
+            UsageRow(
+                pod.id,
+                label,
+                "",
+                figures(pod.id, pod.usage),
+                tuple(
+                    UsageRow(one.id, label, one.name, figures(one.id, one.usage)) for one in pod.containers
+                ),
             )
-            rows.append(UsageRow(pod.id, label, "", figures(pod.id, pod.usage), containers))
+            for pod in reading.pods
+            for label in (f"{pod.namespace}/{pod.name}",)
+        )
         self._before = known
-        return tuple(rows)
+        return rows
 
 
-def _figures(last: tuple[Usage, Rates] | None, usage: Usage) -> Rates:
-    before, shown = last or (None, Rates())
+def _figures(last: tuple[Usage, UsageFigures] | None, usage: Usage) -> UsageFigures:
+    before, shown = last or (None, UsageFigures())
 
-    def per_second(of: Callable[[Usage], Sample | None], kept: float | None) -> float | None:
+    def per_second(of: Callable[[Usage], RunningCount | None], kept: float | None) -> float | None:
         if before is None:
             return None
         if of(before) == of(usage):
@@ -106,7 +112,7 @@ def _figures(last: tuple[Usage, Rates] | None, usage: Usage) -> Rates:
     cpu = per_second(lambda one: one.cpu, None if shown.cpu is None else shown.cpu * 1e9)
     if cpu is None and usage.nano_cores is not None:
         cpu = usage.nano_cores
-    return Rates(
+    return UsageFigures(
         cpu=None if cpu is None else cpu / 1e9,
         memory=usage.memory,
         memory_limit=usage.memory_limit,
@@ -146,7 +152,7 @@ def _fits(row: UsageRow, words: Sequence[str]) -> bool:
     return all(word in name or row.id.startswith(word) for word in words)
 
 
-_ORDERS: Mapping[Sort, Callable[[Rates], float | None]] = {
+_ORDERS: Mapping[Sort, Callable[[UsageFigures], float | None]] = {
     Sort.CPU: lambda one: one.cpu,
     Sort.MEMORY: lambda one: one.memory,
     Sort.IO: lambda one: _sum(one.read, one.written),
@@ -199,7 +205,7 @@ def as_document(at: int, seconds: float, rows: Iterable[UsageRow]) -> dict[str, 
     return {"timestamp": at, "seconds": round(seconds, 3), "pods": pods}
 
 
-def _document(figures: Rates) -> dict[str, Any]:
+def _document(figures: UsageFigures) -> dict[str, Any]:
     pressure = figures.pressure
     return {
         "cpuCores": None if figures.cpu is None else round(figures.cpu, 6),

@@ -24,7 +24,7 @@ from crib.client import ClientError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crib.client.usage import UsagePoll
+    from crib.client.usage import UsageClient
 
 HEAD_LINES, FOOT_LINES = 3, 1
 """Lines that are no rows: the runtime, the sums and the titles; the keys."""
@@ -119,7 +119,7 @@ def _style(row: UsageRow) -> str:
 class Screen:
     """Shows figures until the person leaves."""
 
-    def __init__(self, reader: UsagePoll, picture: Picture, meter: Meter, view: View) -> None:
+    def __init__(self, reader: UsageClient, picture: Picture, meter: Meter, view: View) -> None:
         """`picture` has the first figures, which `meter` knows."""
         self._reader = reader
         self._meter = meter

@@ -13,7 +13,7 @@ from crib.cli.output import document, tell
 from crib.cli.usage.columns import UsageTable
 from crib.cli.usage.rows import Meter, Shown, arrange, as_document
 from crib.cli.usage_options import Layout
-from crib.client.usage import UsagePoll
+from crib.client.usage import UsageClient
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _shown(options: TopOptions) -> Shown:
 
 async def _once(connection: Connection, options: TopOptions, form: Format) -> None:
     """One table of what was used between two readings."""
-    reader, meter, shown = UsagePoll(connection), Meter(), _shown(options)
+    reader, meter, shown = UsageClient(connection), Meter(), _shown(options)
     first = await reader.read()
     meter.rows(first)
     await asyncio.sleep(options.interval)
@@ -70,7 +70,7 @@ async def _live(connection: Connection, options: TopOptions) -> None:
 
     for name in ("COLUMNS", "LINES"):  # rich would take these for the size, also after a change
         os.environ.pop(name, None)
-    reader, meter = UsagePoll(connection), Meter()
+    reader, meter = UsageClient(connection), Meter()
     version = await connection.call(connection.runtime.Version, VersionRequest())
     title = f"{version.runtime_name} {version.runtime_version}"
     picture = Picture(title, meter.rows(await reader.read()))
