@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from crib.model.settings import LogSettings
+from crib.model.tallies import Tally
 
 RequestId = Callable[[], str]
 """The id of the call that the current task works for, or an empty text."""
@@ -25,7 +26,7 @@ _LOUD = ("asyncio", "grpc", "aiohttp", "pyroute2")
 
 def set_up(settings: LogSettings, request_id: RequestId = str, stream: TextIO | None = None) -> None:
     """Send every record to `stream` (stderr). Calling it again replaces what was set before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
     handler.addFilter(_WithRequestId(request_id))
     root = logging.getLogger()
@@ -43,6 +44,29 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(number)
     for name in _LOUD:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class LogFigures:
+    """What was logged since the daemon began."""
+
+    def __init__(self) -> None:
+        self.records = Tally()
+        """By level."""
+        self.bytes = 0
+
+
+FIGURES = LogFigures()
+"""Of this process, which has one log."""
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Counts what it writes; its lock is held meanwhile."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        FIGURES.records.add((record.levelname.lower(),))
+        FIGURES.bytes += len(line.encode(errors="replace")) + len(self.terminator)
+        return line
 
 
 class _WithRequestId(logging.Filter):

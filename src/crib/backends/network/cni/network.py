@@ -76,6 +76,7 @@ class CniNetwork:
         self._settings = settings
         self._choice = NetworkChoice(settings.directories)
         self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout, owner=settings.state_dir)
+        self.programs = self._plugins.figures
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = PluginCommands(self._plugins)
         self._kept = KeptResults(settings.state_dir)
