@@ -28,7 +28,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__, offline
-from crib.api.interceptors import request_id
 from crib.api.server import Server, answer_problem
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
@@ -40,6 +39,7 @@ from crib.backends.network import networks
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
+from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
 from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
@@ -153,8 +153,8 @@ class Daemon:
             ),
             images=store,
             records=SqliteRecords(database),
+            journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
-            request_id=request_id,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -368,7 +368,7 @@ def main() -> None:
             return
         os.umask(PRIVATE_UMASK)
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
-        logs.set_up(settings.log, request_id)
+        logs.set_up(settings.log)
         watch = LoopWatch()
         daemon = Daemon(settings, watch)
         sys.setswitchinterval(SWITCH_INTERVAL)

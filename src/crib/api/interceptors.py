@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import grpc
@@ -23,6 +23,7 @@ from crib.api.open_calls import OK, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
+from crib.tasks.calls import CallUnderWay, enter, request_id
 from crib.tasks.lanes import note_call, stand_back
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,10 @@ _log = logging.getLogger(__name__)
 GRPC_LOG = "grpc._cython.cygrpc"
 """Where grpc's server logs what its handlers raise."""
 
-_REQUEST_ID: ContextVar[str] = ContextVar("crib_request_id", default="")
+AGENT_LIMIT = 200
+"""Characters of a caller's name for itself that count."""
+_TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+"""W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
 if TYPE_CHECKING:
@@ -38,11 +42,6 @@ if TYPE_CHECKING:
 
     UnaryHandler = Callable[[object, Context], Awaitable[bytes]]
     StreamHandler = Callable[[object, Context], Awaitable[None]]
-
-
-def request_id() -> str:
-    """Of the call that the current task works for, or was started by; empty outside of calls."""
-    return _REQUEST_ID.get()
 
 
 def without_callers_gone(record: logging.LogRecord) -> bool:
@@ -93,8 +92,7 @@ class Door:
             if gate.reason and not always:
                 figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            _begin(name)
-            opened = OpenCall(name, figures)
+            opened = OpenCall(_begin(name, context), figures)
             try:
                 data = await take(context)
                 if reading is not None:
@@ -124,8 +122,7 @@ class Door:
             if gate.reason:
                 figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            _begin(name)
-            opened = OpenCall(name, figures, is_stream=True)
+            opened = OpenCall(_begin(name, context), figures, is_stream=True)
             try:
                 value = decode(parse(await take(context)))
                 if isinstance(call, Parts):
@@ -152,11 +149,24 @@ def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _begin(name: str) -> None:
+def _begin(name: str, context: Context) -> CallUnderWay:
     """A call is taken up, and gets a request id."""
-    _REQUEST_ID.set(f"{next(_numbers):x}")
+    call = CallUnderWay(f"{next(_numbers):x}", name)
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent":  # of a unix socket's peer grpc tells no more
+            call.agent = str(value)[:AGENT_LIMIT]
+        elif key == "traceparent":
+            call.trace = _trace_id(str(value))
+    enter(call)
     note_call()
     _log.debug("%s", name)
+    return call
+
+
+def _trace_id(parent: str) -> str:
+    """Empty for what is no trace parent."""
+    found = _TRACE_PARENT.fullmatch(parent)
+    return found[1] if found and found[1].strip("0") else ""
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:

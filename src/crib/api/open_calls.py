@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from crib.model.tallies import CallFigures
+from crib.tasks.calls import CallUnderWay
 
 OK = "OK"
 GONE = "CANCELLED"
@@ -16,14 +17,14 @@ class OpenCall:
 
     __slots__ = ("_began", "_figures", "_is_stream", "code", "name")
 
-    def __init__(self, name: str, figures: CallFigures, *, is_stream: bool = False) -> None:
-        self.name = name
+    def __init__(self, call: CallUnderWay, figures: CallFigures, *, is_stream: bool = False) -> None:
+        self.name = call.verb
         self.code = GONE
         """Name of the status that it was answered with."""
         self._figures = figures
         self._is_stream = is_stream
         self._began = time.monotonic()
-        figures.open.add((name,))
+        figures.open.add((call.verb,))
 
     @property
     def milliseconds(self) -> float:

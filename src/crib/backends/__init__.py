@@ -8,7 +8,7 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
   fields of its spec come from.
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
-* `records`: rows of sandboxes, containers and images, in SQLite.
+* `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
 
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`
 asks many questions in one step, `known_processes` says whether a process that a record names still lives,

@@ -26,6 +26,7 @@ from crib.model.settings import Settings
 from crib.ports.clocks import Clock
 from crib.ports.handler import Handler
 from crib.ports.images import Images
+from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
@@ -39,9 +40,8 @@ class Ports:
     networks: PodNetworks
     images: Images
     records: Records
+    journal: Journal
     clock: Clock
-    request_id: Callable[[], str] = str
-    """Of the call that the current task works for; empty outside of calls."""
     vitals: Callable[[], Vitals] = Vitals
 
 
@@ -87,7 +87,7 @@ class Core:
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
-        self.keeper = TaskKeeper(ports.request_id)
+        self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
