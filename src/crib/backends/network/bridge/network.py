@@ -49,6 +49,7 @@ from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.settings import NetworkSettings
 from crib.model.stats import InterfaceUsage
+from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 
@@ -68,6 +69,7 @@ class BridgeNetwork:
         self._name = links.check_interface_name(settings.bridge)
         self._addresses = addresses
         self._shared = SharedBridge(settings, addresses, state_dir)
+        self.programs = Operations()
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
 

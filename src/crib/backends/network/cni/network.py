@@ -63,6 +63,7 @@ class CniNetwork:
         self._state_dir = state_dir
         self._choice = NetworkChoice(settings, of_handlers)
         self._plugins = Plugins(settings.cni_bin_dirs, settings.plugin_timeout, owner=state_dir)
+        self.programs = self._plugins.figures
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = PluginCommands(self._plugins)
         self._kept = KeptResults(state_dir)
