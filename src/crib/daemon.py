@@ -29,7 +29,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
-from crib.backends.handlers import closed_handlers, open_handlers
+from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
@@ -364,6 +364,7 @@ def main() -> None:
         return
     try:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
+        check_kinds(settings)
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)
