@@ -135,6 +135,7 @@ class Node:
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.notices = self._core.notices
         self.figures = self._core.figures
         self.network_programs = ports.networks.programs
         """What programs did for pods' networks, by name and command."""
