@@ -11,5 +11,6 @@ failures that leaves the daemon). Beside them:
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is.
+* `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.
 """
