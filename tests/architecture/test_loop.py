@@ -85,7 +85,6 @@ ON_THE_LOOP = {
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.pods.slices.check_systemd": "the host's own /run",
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
-    "crib.backends.pods.usage.UsageReader.cgroup": _CGROUP,
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,
     "crib.host.cgroups.Cgroups._remove_now": _CGROUP,

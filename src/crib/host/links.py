@@ -39,7 +39,6 @@ _IFLA_LINK = 5
 IFLA_MASTER = 10
 _IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
-_IFLA_STATS64 = 23
 IFLA_GROUP = 27
 _IFLA_EXT_MASK = 29
 IFLA_INFO_KIND = 1
@@ -60,7 +59,6 @@ LOOPBACK_INDEX = 1
 INTERFACE_NAME_BYTES = 15
 
 _IFINFOMSG = struct.Struct("=BxHiII")
-_STATS64 = struct.Struct("=8Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +83,6 @@ class KernelLink:
     """The kernel has had the time to see that the other end is up: it sends, a port of a bridge forwards."""
     group: int = 0
     """A number that rules can match (`iifgroup` of nft)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatistics:
-    """Counters of an interface since it was made (rtnl_link_stats64)."""
-
-    name: str
-    rx_bytes: int
-    rx_packets: int
-    rx_errors: int
-    rx_dropped: int
-    tx_bytes: int
-    tx_packets: int
-    tx_errors: int
-    tx_dropped: int
 
 
 def check_interface_name(name: str) -> str:
@@ -207,13 +190,6 @@ def delete_link(netlink: Netlink, name: str) -> bool:
     return True
 
 
-def link_statistics(netlink: Netlink) -> list[LinkStatistics]:
-    """The counters of all interfaces, in the order of their indices."""
-    body = link_header() + u32_attribute(_IFLA_EXT_MASK, 0)
-    replies = netlink.dump(Request(_RTM_GETLINK, body, "read counters", "*"))
-    return [_parse_statistics(reply) for reply in replies if reply.kind == RTM_NEWLINK]
-
-
 def mac_bytes(mac: str) -> bytes:
     """The six bytes of a MAC written with colons."""
     raw = bytes.fromhex(mac.replace(":", ""))
@@ -266,26 +242,4 @@ def _parse_link(reply: Reply) -> KernelLink:
         learning=bridged and port.get(IFLA_BRPORT_LEARNING) == b"\1",
         operational=attributes.get(_IFLA_OPERSTATE) == bytes((_IF_OPER_UP,)),
         group=u32(attributes.get(IFLA_GROUP)),
-    )
-
-
-def _parse_statistics(reply: Reply) -> LinkStatistics:
-    _, attributes = _link_parts(reply)
-    name = _name_of(attributes)
-    raw = attributes.get(_IFLA_STATS64, b"")
-    if len(raw) < _STATS64.size:
-        raise MalformedMessage(f"counters of {name} are {len(raw)} bytes")
-    rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped = (
-        _STATS64.unpack_from(raw)
-    )
-    return LinkStatistics(
-        name=name,
-        rx_bytes=rx_bytes,
-        rx_packets=rx_packets,
-        rx_errors=rx_errors,
-        rx_dropped=rx_dropped,
-        tx_bytes=tx_bytes,
-        tx_packets=tx_packets,
-        tx_errors=tx_errors,
-        tx_dropped=tx_dropped,
     )
