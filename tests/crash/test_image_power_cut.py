@@ -352,7 +352,7 @@ async def test_after_a_power_cut_at_any_time_nothing_is_listed_that_cannot_run(
         async def killed(cri: Cri, seconds: float = milliseconds / 1000) -> bool:
             async with asyncio.TaskGroup() as group:
                 waiting = group.create_task(_answered(pull(cri, name)))
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds)  # the moment of the kill; any will do
                 await asyncio.to_thread(cribd_on_disk.kill)
                 return await waiting
 

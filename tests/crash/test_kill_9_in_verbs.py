@@ -46,7 +46,7 @@ async def killed_in(cribd: Cribd, call: Awaitable[object], milliseconds: float) 
     """Kill the daemon that long after the call began, and start it again; whether the answer still came."""
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(_answered(call))
-        await asyncio.sleep(milliseconds / 1000)
+        await asyncio.sleep(milliseconds / 1000)  # the moment of the kill; any will do
         await asyncio.to_thread(cribd.kill)
         answered = await waiting
     await asyncio.to_thread(cribd.start)

@@ -179,11 +179,11 @@ class Soak:
     async def _faults(self, *, kills: bool) -> AsyncIterator[None]:
         async def order() -> None:
             while True:
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE)  # the moment of the next fault; any will do
                 fault = self._fault(kills=kills)
                 self.order(fault)
                 if fault.what in ENDS:
-                    await asyncio.sleep(KILL_SECONDS)
+                    await asyncio.sleep(KILL_SECONDS)  # a period between two kills
 
         ordering = asyncio.ensure_future(order())
         try:

@@ -19,6 +19,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
+from tests.fakes.journal import MemoryJournal
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
@@ -110,6 +111,7 @@ class World:
         self.networks = FakeNetworks()
         self.images = FakeImages()
         self.records = MemoryRecords()
+        self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
         self.node = self._new_node()
 
@@ -119,6 +121,7 @@ class World:
             networks=self.networks,
             images=self.images,
             records=self.records,
+            journal=self.journal,
             clock=self.clock,
         )
         return Node(self.settings, host_facts(self.boot_id), ports)

@@ -250,7 +250,7 @@ class Rounds:
             began = time.monotonic()
             await cri.call(cri.runtime.Version, pb.VersionRequest(), VERSION_PATIENCE)
             self.findings.slowest_version = max(self.findings.slowest_version, time.monotonic() - began)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a period: the fuzzing ends it
 
     async def _clear(self, cri: Cri) -> None:
         """Remove pods and images, and give the bridge its range back."""

@@ -16,8 +16,9 @@ from typing import Any, cast, get_args
 
 from crib import config
 from crib.backends.images.worker.documents import image_of
-from crib.cli.manifest import Dirs, ManifestError, read_plans
-from crib.cli.manifest.plan import Site
+from crib.cli.manifest.fields import ManifestError
+from crib.cli.manifest.load import read_plans
+from crib.cli.manifest.plan import Dirs, Site
 from crib.model.errors import InvalidRequest
 from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference
@@ -31,7 +32,6 @@ from crib.wire import (
     cni_result,
     conmon,
     crilog,
-    datagrams,
     dns,
     docker_config,
     go_template,
@@ -229,7 +229,7 @@ def _cri_log(data: bytes) -> None:
 
 def _datagrams(data: bytes) -> None:
     def read(pieces: list[bytes]) -> list[bytes]:
-        reader, payloads = datagrams.DatagramReader(), list[bytes]()
+        reader, payloads = portforward.DatagramReader(), list[bytes]()
         with suppress(ValueError):
             for piece in pieces:
                 payloads.extend(reader.receive(piece))

@@ -392,11 +392,9 @@ def checkout_files() -> list[str]:
 
 
 def _python_with_pip() -> str:
-    for python in (str(ROOT / ".venv" / "bin" / "python"), sys.executable):
-        if (
-            subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode
-            == 0
-        ):
+    for python in filter(shutil.which, (str(ROOT / ".venv" / "bin" / "python"), sys.executable)):
+        asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
+        if asked.returncode == 0:
             return python
     raise LabError("wheels for the guest are fetched by pip, which is not here: run script/setup --dev first")
 

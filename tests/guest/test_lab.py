@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_no_image_is_begun_on_a_disk_without_space_for_it(
     with pytest.raises(LabError, match=r"an image needs \d+ GiB, and .* free"):
         images.image("trixie")
     assert not (tmp_path / "guests").exists()
+
+
+def test_wheels_are_fetched_in_a_checkout_without_an_environment_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pip = tmp_path / "python"
+    pip.write_text("#!/bin/sh\n")
+    pip.chmod(0o755)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    assert images._python_with_pip() == str(pip)
 
 
 def test_only_root_makes_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

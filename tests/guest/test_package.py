@@ -97,7 +97,8 @@ class Node:
         return self.sh("cut -d ' ' -f 1,22 /proc/$(pidof -s httpd)/stat")
 
     def page(self) -> str:
-        self.comes_true("busybox wget -q -T 60 -O /tmp/page http://127.0.0.1:8088/ 2>/dev/null")
+        # by timeout: wget -T of Debian 12 ends with SIGSEGV
+        self.comes_true("timeout 60 busybox wget -q -O /tmp/page http://127.0.0.1:8088/ 2>/dev/null")
         return self.sh("cat /tmp/page")
 
     def serves(self) -> None:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import networks, upkeep, work
+from crib.api.translate import networks, upkeep
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
-from crib.engine.images.checks import LayerCheck
+from crib.engine.checks.images import LayerCheck
 from crib.engine.node import Node
 from crib.model.errors import CribError, below
 from crib.model.explanation import PlannedContainer
@@ -55,7 +55,7 @@ class NodeService:
             "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
             "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
             "ListWork": Read(pb.ListWorkRequest, nothing, self._work),
-            "Abandon": Read(pb.AbandonRequest, work.decode_abandon, self._abandon),
+            "Abandon": Read(pb.AbandonRequest, upkeep.decode_abandon, self._abandon),
             "CheckNode": Stream(pb.CheckNodeRequest, upkeep.decode_check, self._check_node),
             "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
             **self._streams.own_calls(),
@@ -126,7 +126,7 @@ class NodeService:
         return pb.RemoveNetworkResponse()
 
     def _work(self, _: None) -> Answer:
-        return work.encode_work(self._node.abandon.under_way())
+        return upkeep.encode_work(self._node.abandon.under_way())
 
     def _abandon(self, wanted: tuple[str, str]) -> Answer:
         return pb.AbandonResponse(abandoned=self._node.abandon(*wanted))

@@ -1,7 +1,8 @@
-"""The gRPC server on its unix socket."""
+"""The gRPC server on its unix socket, and a call to it as a client would make one: does it still answer?"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import grp
 import logging
@@ -18,6 +19,7 @@ from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
 from crib.model.errors import Broken
+from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _log = logging.getLogger(__name__)
 
@@ -41,20 +43,20 @@ class Server:
     def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
+        self.door = Door(self.gate)
         self._settings = node.settings
         self._events = node.events
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
-        door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)
-        self._register(door, runtime_service.NAME, runtime.calls())
-        self._register(door, image_service.NAME, image_service.ImageService(node).calls())
+        self._register(runtime_service.NAME, runtime.calls())
+        self._register(image_service.NAME, image_service.ImageService(node).calls())
         own = node_service.NodeService(node, version, url_for)
-        self._register(door, node_service.NAME, own.calls())
+        self._register(node_service.NAME, own.calls())
 
-    def _register(self, door: Door, service: str, calls: Calls) -> None:
-        handlers = {name: door.handler(name, call) for name, call in calls.items()}
+    def _register(self, service: str, calls: Calls) -> None:
+        handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:
@@ -65,7 +67,7 @@ class Server:
         path = self._settings.socket_path
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise Broken(f"cannot listen on {path}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
-        group = _group_id(self._settings.socket_group)
+        group = group_id(self._settings.socket_group)
         try:
             self._make_directory(os.path.dirname(path), group)
             bound = self._bind(path)
@@ -113,9 +115,35 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
     """Of the settings' group, or our own where there is no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         return os.getegid()
+
+
+_SELF_TEST_METHOD = "/runtime.v1.RuntimeService/Version"
+_SELF_TEST_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own each time: accepting one is tried too
+    ("grpc.primary_user_agent", "cribd-self-test"),  # a caller of its own among those that take turns
+)
+
+
+async def answer_problem(socket: str, limit: float) -> str:
+    """Why Version was not answered within `limit` seconds; empty when it was.
+
+    A refusal because of too many calls at once is an answer as well: an end would not make them fewer.
+    """
+    async with aio.insecure_channel(f"unix:{socket}", _SELF_TEST_OPTIONS) as channel:
+        try:
+            async with asyncio.timeout(limit):
+                await channel.unary_unary(
+                    _SELF_TEST_METHOD, pb.VersionRequest.SerializeToString, pb.VersionResponse.FromString
+                )(pb.VersionRequest())
+        except TimeoutError:
+            return f"no answer within {limit:.1f} s"
+        except aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return f"{error.code().name}: {error.details()}"
+    return ""

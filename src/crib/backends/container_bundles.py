@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.bundle.cdi import CdiRegistry
-from crib.backends.bundle.hook_files import HookFiles
 from crib.backends.bundle.host_resources import (
     ForeignLook,
     check_log,
@@ -32,6 +31,7 @@ from crib.backends.bundle.rootfs import (
     mount_root,
     read_facts,
 )
+from crib.backends.bundle.spec_files import HookFiles
 from crib.backends.bundle.volumes import Stacks, Volumes
 from crib.backends.environment import HandlerEnvironment, SharedLayers
 from crib.backends.pods.cgroup_names import CgroupNames

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from crib.backends.environment import SharedLayers
 from crib.backends.failures import trying
-from crib.host.overlay_view import look_through
+from crib.host.mounts import look_through
 from crib.host.threads import FOREIGN, Job
 from crib.model.errors import Broken, CribError
 from crib.model.explanation import ExplainedSpec

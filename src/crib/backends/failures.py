@@ -1,5 +1,6 @@
-"""The border: what goes wrong in files, mounts and programs becomes one of our errors that says what was
-tried.
+"""The border: what goes wrong in files, mounts, programs and threads becomes one of our errors.
+
+It says what was tried.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from crib.host.processes import Completed, ProgramFailed, ToolMissing
-from crib.host.threads import Overdue
+from crib.host.threads import FOREIGN, OURS, Job, Overdue
 from crib.model.errors import Broken, CribError, Exhausted, InvalidRequest, Unavailable
+
+T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """A limit of the host, whoever asked for what."""
@@ -73,3 +77,22 @@ def checked(what: str, completed: Completed, words: Callable[[str], str] = _last
         said = words(completed.stderr.decode("utf-8", "replace"))
         raise Broken(f"{what}: {said} (exit code {completed.exit_code} of {completed.argv[0]})")
     return completed
+
+
+async def ours(job: Job | str, work: Callable[..., T], *args: object) -> T:
+    """Run work in a thread of `OURS`, for callers that know model errors only.
+
+    Unavailable, naming the job, where that raises Overdue.
+    """
+    try:
+        return await OURS.run(job, work, *args)
+    except Overdue as error:
+        raise Unavailable(str(error)) from error
+
+
+async def foreign(job: Job | str, work: Callable[..., T], *args: object) -> T:
+    """The same with `FOREIGN`."""
+    try:
+        return await FOREIGN.run(job, work, *args)
+    except Overdue as error:
+        raise Unavailable(str(error)) from error

@@ -7,8 +7,8 @@ import platform
 import resource
 
 from crib.host import apparmor, selinux
-from crib.host.capabilities import bounding_set
 from crib.host.cgroups import CgroupLayout
+from crib.host.privileges import bounding_set
 from crib.model.facts import HostFacts
 
 _ARCHITECTURES = {

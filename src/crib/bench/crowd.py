@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from crib.bench import report
+from crib.bench import figures
 from crib.bench.callers import Order, Outcome
 from crib.bench.figures import Samples
 from crib.bench.options import CrowdPart
@@ -233,4 +233,4 @@ async def run(options: CrowdOptions, default_endpoint: str) -> None:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
     names = [target.name for target in bench.targets]
-    report.write(report.Report(bench.samples, names, options, bench.warnings), options.json)
+    figures.write(figures.Report(bench.samples, names, options, bench.warnings), options.json)

@@ -1,10 +1,17 @@
-"""Samples to figures: medians, percentiles, and whether the machine was too noisy to trust them."""
+"""Samples to figures: medians, percentiles, noise; and the report, as a table and as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import os
+import platform
 import statistics
+import sys
+import time
 from dataclasses import dataclass, field
+from typing import Any
 
 NOISY = 0.35
 """Spread (interquartile range over median) above which a row is called noisy."""
@@ -69,3 +76,114 @@ class Samples:
                         f"{metric} of {name}: half of the samples differ by {figures(values).spread:.0%}"
                     )
         return found
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A bench's outcome. `names` are the columns, `settings` its options (a dataclass)."""
+
+    samples: Samples
+    names: list[str]
+    settings: Any
+    warnings: list[str]
+
+
+def write(report: Report, json_file: str) -> None:
+    """The table to standard output, warnings to standard error, everything to `json_file` if one is named."""
+    for line in table(report.samples, report.names):
+        print(line)
+    for warning in report.warnings:
+        print(f"warning: noisy: {warning}", file=sys.stderr, flush=True)
+    if json_file:
+        found = document(report.samples, dataclasses.asdict(report.settings), report.warnings)
+        with open(json_file, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+
+
+def table(samples: Samples, names: list[str]) -> list[str]:
+    """Lines: a row for each metric, median and p99 of each runtime, its ratio to the first."""
+    header = ["metric", "unit"]
+    for position, name in enumerate(names):
+        header.append(f"{name} median (p99)")
+        if position:
+            header.append(f"vs {names[0]}")
+    rows = [header]
+    for (metric, unit), by_name in samples.values.items():
+        rows.append(_row(metric, unit, by_name, names))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _row(metric: str, unit: str, by_name: dict[str, list[float]], names: list[str]) -> list[str]:
+    row = [metric, unit]
+    first = by_name.get(names[0])
+    for position, name in enumerate(names):
+        values = by_name.get(name)
+        row.append(_cell(values, unit))
+        if position:
+            row.append(_ratio(values, first))
+    return row
+
+
+def _cell(values: list[float] | None, unit: str) -> str:
+    if not values:
+        return "-"
+    found = figures(values)
+    middle = _short(found.median)
+    # of a rate the slow end is its minimum, and a few rounds have no percentile
+    return f"{middle} ({_short(found.p99)})" if found.count > 2 and unit == "ms" else middle
+
+
+def _ratio(values: list[float] | None, first: list[float] | None) -> str:
+    if not values or not first or not figures(first).median:
+        return "-"
+    return f"{figures(values).median / figures(first).median:.2f}x"
+
+
+def _short(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def document(samples: Samples, settings: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """Everything that was measured, samples too."""
+    results = []
+    for (metric, unit), by_name in samples.values.items():
+        for name, values in by_name.items():
+            found = figures(values)
+            results.append(
+                {
+                    "metric": metric,
+                    "unit": unit,
+                    "runtime": name,
+                    "count": found.count,
+                    "median": round(found.median, 4),
+                    "p99": round(found.p99, 4),
+                    "min": round(found.low, 4),
+                    "max": round(found.high, 4),
+                    "samples": [round(value, 4) for value in values],
+                }
+            )
+    return {
+        "format": FORMAT,
+        "at": int(time.time()),
+        "machine": {
+            "kernel": platform.release(),
+            "architecture": platform.machine(),
+            "cpus": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        },
+        "settings": settings,
+        "results": results,
+        "warnings": warnings,
+    }

@@ -19,7 +19,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from crib.bench import report
+from crib.bench import figures
 from crib.bench.figures import Samples
 from crib.bench.options import StreamPart
 from crib.bench.stream_pod import BLOCK, StreamPod
@@ -119,4 +119,4 @@ async def run(options: StreamsOptions, default_endpoint: str) -> None:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
     names = [target.name for target in bench.targets]
-    report.write(report.Report(bench.samples, names, options, bench.warnings), options.json)
+    figures.write(figures.Report(bench.samples, names, options, bench.warnings), options.json)

@@ -13,10 +13,16 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
-from crib.cli.ending import ending
 from crib.cli.network_commands import network
-from crib.cli.session import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE, CliSession, fill_standard_streams, quiet
-from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
+from crib.cli.session import (
+    DEFAULT_PODS_DIR,
+    PODS_DIR_VARIABLE,
+    CliSession,
+    ending,
+    fill_standard_streams,
+    quiet,
+)
+from crib.cli.usage_commands import add_usage_commands
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -118,6 +124,9 @@ def ps(session: CliSession, options: args.PsOptions) -> None:
     session.run(listing.containers(session, options))
 
 
+add_usage_commands(app, _LOOK)
+
+
 @command(app, args.LogsOptions, _LOOK)
 def logs(session: CliSession, options: args.LogsOptions) -> None:
     """Show a container's log. Its standard error goes to standard error."""
@@ -148,7 +157,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
 
     crib attach -i web -c shell
     """
-    from crib.cli import attach as work
+    from crib.cli import execute as work
 
     raise typer.Exit(session.run(work.attach(session, options)))
 
@@ -215,7 +224,7 @@ def timeline(session: CliSession, options: args.TimelineOptions) -> None:
 @command(app, node_args.WorkOptions, _NODE)
 def work(session: CliSession, options: node_args.WorkOptions) -> None:
     """Show work in progress: each verb with its object and stage, and what threads wait for."""
-    from crib.cli import work as commands
+    from crib.cli import upkeep as commands
 
     session.run(commands.work(session, options))
 
@@ -229,7 +238,7 @@ def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
 
     crib work, then crib abandon 8d5a1f
     """
-    from crib.cli import work as commands
+    from crib.cli import upkeep as commands
 
     session.run(commands.abandon(session, options))
 
@@ -272,7 +281,7 @@ def check_images(session: CliSession, options: args.CheckOptions) -> None:
     Shows each damaged layer with its images. Exits with 1 if damage remains. --repair fetches damaged layers
     again; containers keep running.
     """
-    from crib.cli import image_check as work
+    from crib.cli import images as work
 
     raise typer.Exit(session.run(work.check(session, options)))
 
@@ -291,7 +300,7 @@ def explain(session: CliSession, options: args.ExplainOptions) -> None:
 
     Contacts no host. Also shows whether the image policy accepts the image.
     """
-    from crib.cli import registry as work
+    from crib.cli import images as work
 
     session.run(work.explain(session, options))
 
@@ -307,13 +316,13 @@ def rmi(session: CliSession, options: args.RmiOptions) -> None:
 @command(app, args.InfoOptions, _NODE)
 def info(session: CliSession, options: args.InfoOptions) -> None:
     """Show whether the runtime is ready, and what it found out about this node."""
-    from crib.cli import info as work
+    from crib.cli import inspection as work
 
     session.run(work.info(session, options))
 
 
-@command(app, NodeCheckOptions, _NODE)
-def check(session: CliSession, options: NodeCheckOptions) -> None:
+@command(app, node_args.NodeCheckOptions, _NODE)
+def check(session: CliSession, options: node_args.NodeCheckOptions) -> None:
     """Check the whole node; one line for each thing that is wrong or worth reporting.
 
     Compares records with what runs, and what is on the host with the records; checks databases, layers,
@@ -325,8 +334,8 @@ def check(session: CliSession, options: NodeCheckOptions) -> None:
     raise typer.Exit(session.run(work.check(session, options)))
 
 
-@command(app, WipeOptions, _NODE)
-def wipe(session: CliSession, options: WipeOptions) -> None:
+@command(app, node_args.WipeOptions, _NODE)
+def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
     """Remove all pods, containers or images, layers that no image needs, the bridge, or all of that.
 
     Removes nothing without --yes, and kills no running container without --force or --offline. Logs, volumes

@@ -14,8 +14,7 @@ from crib.cli.output import clean
 from crib.cli.session import CommandError, say
 from crib.client import lookup, streams
 from crib.client.errors import ClientError
-from crib.wire.datagrams import DatagramReader, encode_datagram
-from crib.wire.portforward import Target, decode_target
+from crib.wire.portforward import DatagramReader, Target, decode_target, encode_datagram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

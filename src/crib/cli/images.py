@@ -1,19 +1,36 @@
-"""`crib pull`, `crib import`, `crib rmi`, `crib image export`."""
+"""The commands for images and registries: pull, import, rmi, image check, image export, registry explain.
+
+Credentials come from standard input only, because every process of the node can see arguments.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
-from crib.cli import credentials, progress
-from crib.cli.output import clean, short_id, size, tell
+from crib.cli import progress
+from crib.cli.options import Format
+from crib.cli.output import as_dict, clean, document, short_id, size, table, tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, images
-from crib.client.errors import NotFound
+from crib.client.errors import NotFound, RuntimeFailure
+from crib.stubs.node.v1.node_pb2 import CheckProgress
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 if TYPE_CHECKING:
-    from crib.cli.options import ExportOptions, ImportOptions, PullOptions, RmiOptions
+    from collections.abc import Sequence
+
+    from crib.cli.options import (
+        CheckOptions,
+        ExplainOptions,
+        ExportOptions,
+        ImportOptions,
+        PullOptions,
+        RmiOptions,
+    )
     from crib.cli.session import CliSession
+    from crib.stubs.node.v1.node_pb2 import RegistryHost
 
 
 async def pull(session: CliSession, options: PullOptions) -> None:
@@ -23,7 +40,7 @@ async def pull(session: CliSession, options: PullOptions) -> None:
         return
     if options.platform:
         _check_platform(options.platform)
-    auth = credentials.read(options)
+    auth = credentials(options)
     async with session.connect() as connection:
         for name in options.images:
             print(await progress.pull(connection, name, auth, options.platform), flush=True)
@@ -90,3 +107,153 @@ async def remove(session: CliSession, options: RmiOptions) -> None:
                 tell(f"removed {name} ({short_id(image.id)})")
     if failed:
         raise CommandError(f"{failed} of {len(options.images)} images could not be removed")
+
+
+_MAX_SECRET = 64 << 10
+"""Bytes; tokens of identity providers reach some KiB."""
+_DEFAULT_REGISTRY = "docker.io"
+
+
+def credentials(options: PullOptions) -> AuthConfig | None:
+    """What the options ask for; None when they name no credentials. CommandError says what is wrong."""
+    wants_password = bool(options.user) or options.password_stdin
+    if not (wants_password or options.identity_token_stdin):
+        return None
+    if wants_password and options.identity_token_stdin:
+        raise CommandError("give a password or an identity token, not both", 2)
+    if wants_password and not (options.user and options.password_stdin):
+        raise CommandError("--user NAME and --password-stdin must be given together", 2)
+    _check_one_registry(options.images)
+    if options.identity_token_stdin:
+        return AuthConfig(identity_token=_secret("identity token"))
+    return AuthConfig(username=options.user, password=_secret(f"password of {options.user}"))
+
+
+def _secret(what: str) -> str:
+    if sys.stdin.isatty():
+        import getpass
+
+        text = getpass.getpass(f"{what}: ")
+    else:
+        try:
+            text = sys.stdin.read(_MAX_SECRET + 1)
+        except UnicodeDecodeError:
+            raise CommandError(f"the {what} on standard input is not UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise CommandError(f"standard input holds no {what}")
+    if len(text) > _MAX_SECRET:
+        raise CommandError(f"the {what} on standard input is longer than {_MAX_SECRET} characters")
+    return text
+
+
+def _check_one_registry(names: Sequence[str]) -> None:
+    """One registry's password must not go to another one."""
+    registries = {registry_of(name) for name in names}
+    if len(registries) > 1:
+        raise CommandError(f"credentials are for one registry, not for {' and '.join(sorted(registries))}", 2)
+
+
+def registry_of(name: str) -> str:
+    """The registry that an image's name means (distribution's reference grammar, docker's short names)."""
+    first, slash, _ = name.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named else _DEFAULT_REGISTRY
+
+
+async def check(session: CliSession, options: CheckOptions) -> int:
+    """Show each layer that is damaged, then how many there are; 1 when some are damaged still, else 0.
+
+    NotOffered from runtimes without crib's Node service.
+    """
+    found: list[CheckProgress] = []
+    end: CheckProgress | None = None
+    as_text = options.output is Format.TABLE
+    async with session.connect() as connection:
+        names = [await images.full_name(connection, name) for name in options.images or []]
+        with progress.counter("layers checked") as counted:
+            async for item in images.check(connection, names, repair=options.repair):
+                if item.finished:
+                    end = item
+                    break
+                counted()
+                found.append(item)
+                if as_text and item.problem:
+                    print(layer_line(item), flush=True)
+    if end is None:
+        raise RuntimeFailure("the image check ended without a result")
+    if as_text:
+        print(check_summary(end, sum(item.repaired for item in found)), flush=True)
+    else:
+        layers = [as_dict(item) for item in found]
+        document({"layers": layers, "checked": end.layers, "damaged": end.damaged}, options.output)
+    return 1 if end.damaged else 0
+
+
+def layer_line(item: CheckProgress) -> str:
+    """One damaged layer: its diff id, what became of it, whose it is, what was wrong."""
+    outcome = "repaired" if item.repaired else "damaged"
+    line = f"{item.layer_digest}  {outcome}, of {', '.join(item.images) or 'no image'}: {item.problem}"
+    return clean(f"{line}; not repaired: {item.repair_error}" if item.repair_error else line)
+
+
+def check_summary(end: CheckProgress, repaired: int) -> str:
+    """How many layers were looked at, and how they are now."""
+    layers = f"{end.layers} {'layer' if end.layers == 1 else 'layers'} checked"
+    mended = f", {repaired} repaired" if repaired else ""
+    if not end.damaged:
+        return f"{layers}{mended}, none damaged"
+    return f"{layers}{mended}, {end.damaged} damaged"
+
+
+_HOST_COLUMNS = ("#", "HOST", "REPOSITORY", "ASKED FOR", "CREDENTIAL", "TLS", "TIMEOUT", "WHY")
+
+
+async def explain(session: CliSession, options: ExplainOptions) -> None:
+    """Show the hosts in their order; NotOffered from runtimes without crib's Node service."""
+    async with session.connect() as connection:
+        reply = await images.explain(connection, options.image)
+    if options.output is not Format.TABLE:
+        document(as_dict(reply), options.output)
+        return
+    print(f"image {clean(reply.image)}")
+    print(f"policy {clean(reply.policy) or 'none'}")
+    table(_HOST_COLUMNS, [(str(number), *_host_row(host)) for number, host in enumerate(reply.hosts, 1)])
+    for number, host in enumerate(reply.hosts, 1):
+        if host.headers:
+            print(f"{number} is also sent the headers {clean(', '.join(host.headers))}")
+
+
+def _host_row(host: RegistryHost) -> tuple[str, ...]:
+    asked = [word for word, is_asked in (("tags", host.resolves), ("digests", host.pulls)) if is_asked]
+    return (
+        host.url,
+        host.repository,
+        ", ".join(asked) or "nothing",
+        _credential(host),
+        tls(host),
+        f"{host.connect_timeout:g} s",
+        host.reason or ("the registry itself" if host.origin else "-"),
+    )
+
+
+def _credential(host: RegistryHost) -> str:
+    if not host.credential:
+        return "anonymous"
+    return f"{host.username}, {host.credential}" if host.username else host.credential
+
+
+def tls(host: RegistryHost) -> str:
+    """What is special of the connection: no TLS, not verified, own authorities, client certificates."""
+    if host.url.startswith("http://"):
+        return "none"
+    notes = ["not verified"] if host.skip_verify else []
+    if host.authorities:
+        notes.append(_counted(host.authorities, "CA of its own", "CAs of its own"))
+    if host.client_certificates:
+        notes.append(_counted(host.client_certificates, "client certificate", "client certificates"))
+    return ", ".join(notes) or "verified"
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

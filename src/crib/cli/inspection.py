@@ -1,4 +1,4 @@
-"""`crib inspect`: everything that the runtime says of one thing."""
+"""`crib inspect` shows everything about one object, `crib info` everything about the runtime."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.options import Format
-from crib.cli.output import as_dict, document
+from crib.cli.output import age, as_dict, clean, document
 from crib.cli.session import CommandError
 from crib.client import images, lookup
-from crib.client.errors import Ambiguous, NotFound
+from crib.client.errors import Ambiguous, NotFound, NotOffered
+from crib.stubs.node.v1.node_pb2 import InfoRequest, InfoResponse
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerStatusRequest,
     ImageSpec,
     ImageStatusRequest,
     PodSandboxStatusRequest,
+    StatusRequest,
+    StatusResponse,
+    VersionRequest,
+    VersionResponse,
 )
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from crib.cli.options import InspectOptions
+    from crib.cli.options import InfoOptions, InspectOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
 
@@ -82,3 +87,82 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+async def info(session: CliSession, options: InfoOptions) -> None:
+    """Show Version, Status and, from a crib, what its Node service says."""
+    node: InfoResponse | None = None
+    async with session.connect() as connection:
+        version = await connection.call(connection.runtime.Version, VersionRequest())
+        status = await connection.call(connection.runtime.Status, StatusRequest())
+        try:
+            node = await connection.call(connection.node.Info, InfoRequest())
+        except NotOffered:
+            pass  # another CRI runtime: what the CRI says is all there is
+    if options.output is not Format.TABLE:
+        found = {"version": as_dict(version), "status": as_dict(status)}
+        if node is not None:
+            found["node"] = as_dict(node)
+        document(found, options.output)
+        return
+    lines = [("endpoint", connection.endpoint), *_runtime(version, status)]
+    if node is not None:
+        lines += _node(node)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {clean(value)}")
+
+
+def _runtime(version: VersionResponse, status: StatusResponse) -> list[tuple[str, str]]:
+    lines = [
+        ("runtime", f"{version.runtime_name} {version.runtime_version} (CRI {version.runtime_api_version})")
+    ]
+    for condition in status.status.conditions:
+        why = " ".join(part for part in (condition.reason, condition.message) if part)
+        state = "yes" if condition.status else "no"
+        lines.append((condition.type, f"{state}: {why}" if why else state))
+    for handler in status.runtime_handlers:
+        can = [
+            word
+            for word, has in (
+                ("recursive read-only mounts", handler.features.recursive_read_only_mounts),
+                ("user namespaces", handler.features.user_namespaces),
+            )
+            if has
+        ]
+        lines.append((f"handler {handler.name or '(default)'}", ", ".join(can) or "-"))
+    return lines
+
+
+def _node(node: InfoResponse) -> list[tuple[str, str]]:
+    mounts = node.layer_mounts
+    layers = f"{mounts.method}, blocks of {mounts.block_size}" if mounts.block_size else mounts.method
+    layers += ", direct" if mounts.directio else ""
+    layers += f" ({mounts.reason})" if mounts.reason else ""
+    counts = node.counts
+    lines = [
+        ("up", age(node.started_at) if node.started_at else "-"),
+        ("state, data", f"{node.state_root}, {node.data_root}"),
+        ("network", node.network_mode),
+        ("cgroups", f"v{node.cgroup_version}, driver {node.cgroup_driver}"),
+        ("layers", layers),
+        ("pods", f"{counts.sandboxes} ({counts.sandboxes_ready} ready)"),
+        ("containers", f"{counts.containers} ({counts.containers_running} running)"),
+        ("images", f"{counts.images} in {counts.layers} layers"),
+    ]
+    for handler in node.handlers:
+        mark = ", default" if handler.default_handler else ""
+        lines.append((f"runs {handler.name}", f"{handler.program} ({handler.kind}{mark})"))
+    lines += [
+        (f"uses {program.name}", f"{program.path or 'not found'} {program.version}".rstrip())
+        for program in node.programs
+    ]
+    lag = node.loop
+    blocked = f"{lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
+    lines.append(("loop blocked", blocked if lag.stalls else "never"))
+    for wait in node.waiting:
+        state = f"{wait.seconds:.1f} s" + (", overdue" if wait.overdue else "")
+        whose = f" (for {wait.owner})" if wait.owner and wait.owner not in wait.what else ""
+        lines.append((f"waits: {wait.kind}", f"{state}: {wait.what}{whose}"))
+    lines += [(name, node.facts[name]) for name in sorted(node.facts)]
+    return lines

@@ -1,25 +1,27 @@
-"""`crib run`: carry out the plans that the manifest comes to."""
+"""`crib run`: read a manifest and run its pods."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from crib.cli import lifecycle, volumes
-from crib.cli.manifest import ManifestError, PodPlan, read_plans
-from crib.cli.manifest.plan import Dirs
+from crib.cli.manifest.fields import ManifestError
+from crib.cli.manifest.load import read_plans
+from crib.cli.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.cli.options import Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.pod_images import PodImages
 from crib.cli.session import CommandError, say
-from crib.cli.site import read_manifest, read_site
 from crib.client import ClientError, events, logs, lookup
 from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
-    from crib.cli.manifest import ContainerPlan
+    from crib.cli.manifest.plan import ContainerPlan
     from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
@@ -56,11 +58,11 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
 
 def plans_of(session: CliSession, paths: list[str]) -> list[PodPlan]:
     """What the manifests come to on this node; CommandError names the one that is wrong."""
-    site = read_site(session.pods_dir)
+    site = _read_site(session.pods_dir)
     plans: list[PodPlan] = []
     for path in paths:
         try:
-            plans += read_plans(read_manifest(path), site)
+            plans += read_plans(_read_manifest(path), site)
         except ManifestError as error:
             raise CommandError(f"{path}: {error}") from error
     for label in {plan.label for plan in plans}:
@@ -194,3 +196,46 @@ def _print_result(result: dict[str, Any]) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
     tell(f"pod {label} is running ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
+
+
+_MAX_MANIFEST = 1 << 20
+
+
+def _read_site(pods_dir: str) -> Site:
+    """The node as it is now."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Site(Dirs(pods_dir), memory, _read_dns("/etc/resolv.conf"))
+
+
+def _read_manifest(path: str) -> str:
+    """A manifest's text; `-` is standard input. CommandError when it cannot be read."""
+    try:
+        if path == "-":
+            return sys.stdin.read(_MAX_MANIFEST + 1)
+        with open(path, encoding="utf-8") as file:
+            return file.read(_MAX_MANIFEST + 1)
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is not UTF-8 text") from None
+
+
+def _read_dns(path: str) -> HostDns:
+    """resolv.conf(5): the last search or domain line wins."""
+    servers: list[str] = []
+    searches: list[str] = []
+    options: list[str] = []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(64 << 10).splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, *values = line.split() or [""]
+        if key == "nameserver":
+            servers += values[:1]
+        elif key in ("search", "domain"):
+            searches = values
+        elif key == "options":
+            options += values
+    return HostDns(tuple(servers), tuple(searches), tuple(options))

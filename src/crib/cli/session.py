@@ -1,4 +1,9 @@
-"""What holds for one run of the command line: the endpoint, where pods' files are, and the event loop."""
+"""One run of the command line: the endpoint, where pods' files are, the event loop, and how the program ends.
+
+An expected failure prints one line on standard error. The exit code is 0 when done, 1 when failed and 2 after
+wrong usage. It is 130 after SIGINT, 143 after SIGTERM and 141 when nothing reads the output any more: 128 and
+the signal, as in a shell. `crib exec` exits with the code of its command instead.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,3 +85,46 @@ def fill_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # Python's word for it; the lowest free descriptor is the missing one
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  kept to the end
+
+
+def ending(command: Callable[[], object]) -> int:
+    """Run the command and give the program's exit code."""
+    try:
+        result = command()
+        sys.stdout.flush()  # now, while a reader that has gone can still be told
+    except KeyboardInterrupt:
+        return 130
+    except asyncio.CancelledError:  # SIGTERM, see Session.run
+        return 143
+    except (BrokenPipeError, SystemExit) as error:
+        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+            raise  # typer makes a SystemExit of a BrokenPipeError, and of nothing else
+        # the reader of our output has gone; nothing more can be said, and Python must not try at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        if message:
+            say(f"crib: {message}")
+        return int(getattr(error, "exit_code", 1))
+    return result if isinstance(result, int) else 0
+
+
+def _message(error: Exception) -> str | None:
+    """The line for an expected failure; None for what is a fault of this program."""
+    if isinstance(error, CommandError):
+        return str(error)
+    if hasattr(error, "format_message"):  # what typer raises for wrong usage; its classes are private
+        text = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        return f"{text} (see {context.command_path} --help)" if text and context else text
+    from crib.cli.manifest.fields import ManifestError
+    from crib.client import ClientError
+
+    if isinstance(error, (ClientError, ManifestError)):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return " ".join(f"{error.strerror or error} {error.filename or ''}".split())
+    return None

@@ -1,4 +1,7 @@
-"""`crib check` and `crib wipe`: everything of this node, through its daemon or, offline, without one."""
+"""`crib check`, `crib wipe`, `crib work` and `crib abandon`: looking after the node.
+
+A check and a wipe go through the daemon or, with --offline, work without one.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ import sys
 import tempfile
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from crib.cli.node_options import WipeKind
 from crib.cli.options import Format
-from crib.cli.output import as_dict, clean, document
+from crib.cli.output import as_dict, clean, document, short_id, table, tell
 from crib.cli.session import CommandError
-from crib.cli.upkeep_options import WipeKind
-from crib.client import upkeep
+from crib.client import node
 from crib.client.errors import ClientError
 from crib.stubs.node.v1.node_pb2 import Finding, Wiped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from crib.cli.node_options import AbandonOptions, NodeCheckOptions, WipeOptions, WorkOptions
     from crib.cli.session import CliSession
-    from crib.cli.upkeep_options import NodeCheckOptions, WipeOptions
+    from crib.stubs.node.v1.node_pb2 import Work
 
 Item = TypeVar("Item", Finding, Wiped)
 LINE_BYTES = 1 << 20
@@ -43,7 +47,7 @@ async def check(session: CliSession, options: NodeCheckOptions) -> int:
         print(summary_line(found), flush=True)
     else:
         document([as_dict(item) for item in found], options.output)
-    return 1 if any(map(upkeep.is_left, found)) else 0
+    return 1 if any(map(node.is_left, found)) else 0
 
 
 async def wipe(session: CliSession, options: WipeOptions) -> int:
@@ -75,7 +79,7 @@ def finding_line(item: Finding) -> str:
 
 def summary_line(found: Sequence[Finding]) -> str:
     """How many of each."""
-    left, mended = sum(map(upkeep.is_left, found)), sum(item.mended for item in found)
+    left, mended = sum(map(node.is_left, found)), sum(item.mended for item in found)
     notes = sum(item.note for item in found)
     parts = [f"{left} wrong" if left else "nothing is wrong"]
     parts += [f"{mended} repaired"] if mended else []
@@ -98,14 +102,14 @@ async def _findings(session: CliSession, options: NodeCheckOptions) -> AsyncIter
             yield finding
         return
     async with session.connect() as connection:
-        async for finding in upkeep.check(connection, repair=options.repair, quick=options.quick):
+        async for finding in node.check(connection, repair=options.repair, quick=options.quick):
             yield finding
 
 
 async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wiped]:
     kinds = [kind.value for kind in options.kinds if kind is not WipeKind.ALL]
     if WipeKind.ALL in options.kinds:
-        kinds = [kind for kind in upkeep.WIPE_KINDS if kind != "containers"]
+        kinds = [kind for kind in node.WIPE_KINDS if kind != "containers"]
     if options.offline:
         arguments = ["--wipe", *kinds, *(["--dry-run"] if options.dry_run else [])]
         has_told = False
@@ -118,7 +122,7 @@ async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wip
                 raise
         return
     async with session.connect() as connection:
-        items = upkeep.wipe(connection, kinds, dry_run=options.dry_run, force=options.force)
+        items = node.wipe(connection, kinds, dry_run=options.dry_run, force=options.force)
         async for wiped in items:
             yield wiped
 
@@ -147,3 +151,37 @@ async def _told_by_cribd(
 
 def _started(command: Sequence[str], words: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)
+
+
+_WORK_COLUMNS = ("WORK", "ID", "POD", "SINCE", "CALLERS", "REQUEST", "STAGE")
+
+
+async def work(session: CliSession, options: WorkOptions) -> None:
+    """List what is under way; NotOffered from runtimes without crib's Node service."""
+    async with session.connect() as connection:
+        found = await node.under_way(connection)
+    if options.output is not Format.TABLE:
+        document([as_dict(one) for one in found], options.output)
+        return
+    table(_WORK_COLUMNS, [work_line(one) for one in found])
+
+
+def work_line(one: Work) -> tuple[str, ...]:
+    """One line of the table."""
+    return (
+        one.name,
+        short_id(one.id) or "-",
+        one.title or "-",
+        f"{one.age_ns / 1e9:.1f}s",
+        str(one.callers),
+        one.request_id or "-",
+        one.stage or "-",
+    )
+
+
+async def abandon(session: CliSession, options: AbandonOptions) -> None:
+    """Give up on one object and say which verbs that ended."""
+    async with session.connect() as connection:
+        for line in await node.abandon(connection, options.id, options.reason):
+            tell(f"abandoned {line}")
+    tell(f"{options.id} is being removed in the background")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from crib.cli import mounts
-from crib.cli.manifest.names import is_uid
+from crib.cli.manifest.fields import is_uid
 from crib.cli.session import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crib.cli.manifest import ContainerPlan, Dirs, PodPlan, VolumePlan
-    from crib.cli.manifest.plan import SubPathPlan
+    from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
@@ -78,7 +78,7 @@ def _make_volume(volume: VolumePlan) -> None:
         os.mkdir(volume.path)
         os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
         if volume.memory:
-            mounts.mount_tmpfs(volume.path, volume.size)
+            _mount_tmpfs(volume.path, volume.size)
     elif volume.host_type == "DirectoryOrCreate":
         os.makedirs(volume.path, mode=0o755, exist_ok=True)
     elif volume.host_type == "FileOrCreate":
@@ -121,7 +121,7 @@ def _bind(part: SubPathPlan) -> None:
             os.mkdir(part.target)
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        mounts.bind_descriptor(current, part.target)
+        _bind_descriptor(current, part.target)
     finally:
         os.close(current)
 
@@ -135,5 +135,54 @@ def remove(dirs: Dirs, uid: str) -> None:
     directory = dirs.pod(uid)
     if not is_uid(uid) or not os.path.isdir(directory) or os.path.islink(directory):
         return
-    mounts.unmount_below(os.path.realpath(directory))
+    _unmount_below(os.path.realpath(directory))
     shutil.rmtree(directory)
+
+
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MS_BIND = 4096
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def _raise_on(result: int, path: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _mount_tmpfs(target: str, size: int) -> None:
+    """Mount a tmpfs of at most `size` bytes (0: the kernel's default, half of the memory) on a directory."""
+    options = f"mode=0777,size={size}" if size else "mode=0777"
+    result = _libc().mount(
+        b"tmpfs", os.fsencode(target), b"tmpfs", ctypes.c_ulong(_MS_NOSUID | _MS_NODEV), options.encode()
+    )
+    _raise_on(result, target)
+
+
+def _bind_descriptor(descriptor: int, target: str) -> None:
+    """Bind what an open descriptor stands for on `target`: no name is looked up again in between."""
+    source = f"/proc/self/fd/{descriptor}".encode()
+    _raise_on(_libc().mount(source, os.fsencode(target), None, ctypes.c_ulong(_MS_BIND), None), target)
+
+
+def mounts_below(directory: str) -> list[str]:
+    """Mount points in `directory` or below it, the newest first (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [_ESCAPE.sub(lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in file]
+    prefix = os.path.join(directory, "")
+    return [point for point in reversed(points) if point == directory or point.startswith(prefix)]
+
+
+def _unmount_below(directory: str) -> None:
+    """Unmount all that is mounted in `directory` or below it; OSError when something stays."""
+    for point in mounts_below(directory):
+        _raise_on(_libc().umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW), point)
+    if left := mounts_below(directory):
+        raise OSError(16, "still mounted", left[0])

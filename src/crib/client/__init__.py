@@ -7,12 +7,17 @@
         print(await crib.call(crib.runtime.Version, VersionRequest()))
         await pods.stop(crib, pod_id, grace=10)
 
-To know: `Connection` (the services; `call` and `stream`), `errors` (the tree that every call raises from),
-`pods` (run, stop, remove), `events` (subscribe, wait_exited), `images` (pull, watch, check, import, export,
-explain), `networks` (list, inspect, check, collect, remove), `logs` (read, follow), `streams` (exec, attach,
-forward), `copying` (files to and from containers), `lookup` (names and short ids to nouns). Times are in
-seconds unless a name says otherwise. Nothing here knows a terminal: what people see is the work of
-`crib.cli`.
+`Connection` has the services, with `call` and `stream`. The rest, by module:
+
+* `errors`: the tree that every call raises from.
+* `pods`: run, stop, remove. `events`: subscribe, wait_exited. `logs`: read, follow.
+* `images`: pull, watch, check, import, export, explain.
+* `networks`: list, inspect, check, collect, remove.
+* `node`: check, wipe, work, abandon, and the OCI spec of a container.
+* `streams`: exec, attach, forward. `copying`: files to and from containers.
+* `usage`: what pods and containers use. `lookup`: objects by name or short id.
+
+Times are in seconds unless a name says otherwise. Nothing here knows a terminal; `crib.cli` does.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
+from crib.engine.figures import VerbFigures
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -25,6 +26,7 @@ from crib.model.settings import Settings
 from crib.ports.clocks import Clock
 from crib.ports.handler import Handler
 from crib.ports.images import Images
+from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
@@ -38,9 +40,8 @@ class Ports:
     networks: PodNetworks
     images: Images
     records: Records
+    journal: Journal
     clock: Clock
-    request_id: Callable[[], str] = str
-    """Of the call that the current task works for; empty outside of calls."""
     vitals: Callable[[], Vitals] = Vitals
 
 
@@ -86,11 +87,12 @@ class Core:
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
-        self.keeper = TaskKeeper(ports.request_id)
+        self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
-        self.timeline = Timeline(ports.clock)
+        self.figures = VerbFigures()
+        self.timeline = Timeline(ports.clock, self.figures.stages)
         self.locks = Locks()
         self.retries = Retries(self.keeper)
         records = ports.records

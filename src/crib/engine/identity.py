@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 from crib.model.container import ContainerConfig, Mount, termination_message_path
-from crib.model.differences import differing_fields
 from crib.model.sandbox import SandboxConfig
 
 _FIRST_SEEN = "kubernetes.io/config.seen"
@@ -72,3 +71,16 @@ def _without_random_name(mount: Mount, config: ContainerConfig) -> Mount:
 def _without_first_seen(config: SandboxConfig) -> SandboxConfig:
     annotations = {key: value for key, value in config.annotations.items() if key != _FIRST_SEEN}
     return replace(config, annotations=annotations)
+
+
+def differing_fields(left: object, right: object, path: str = "") -> tuple[str, ...]:
+    """Dotted names of the fields in which two values of one dataclass differ."""
+    if left == right:
+        return ()
+    if not is_dataclass(left) or type(left) is not type(right):
+        return (path,)
+    found: list[str] = []
+    for item in fields(left):
+        name = f"{path}.{item.name}" if path else item.name
+        found += differing_fields(getattr(left, item.name), getattr(right, item.name), name)
+    return tuple(found)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
-from crib.engine.checks.images import ImageFindings
+from crib.engine.checks.images import CheckImages, ImageFindings
 from crib.engine.containers.create import CreateContainer
 from crib.engine.containers.execute import ExecSync, ReopenLog
 from crib.engine.containers.remove import RemoveContainer
@@ -17,8 +17,8 @@ from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
 from crib.engine.explain import ExplainContainer
+from crib.engine.gauges import Gauges, gauges
 from crib.engine.images.catalogue import Catalogue
-from crib.engine.images.checks import CheckImages
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
@@ -135,6 +135,9 @@ class Node:
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.figures = self._core.figures
+        self.network_programs = ports.networks.programs
+        """What programs did for pods' networks, by name and command."""
         self.admission = self._core.admission
         self.sandboxes = NodeSandboxes(self._core)
         self.containers = NodeContainers(self._core, self._catalogue, policy)
@@ -209,6 +212,10 @@ class Node:
 
     async def status(self) -> NodeStatus:
         return await node_status(self._core, len(self._catalogue))
+
+    def gauges(self) -> Gauges:
+        """How much of everything there is now."""
+        return gauges(self._core, self._catalogue)
 
     async def configure_network(self, pod_cidr: str) -> None:
         """CRI UpdateRuntimeConfig."""

@@ -8,14 +8,14 @@ Begin with `threads` (whatever may block goes there) and `processes` (the one do
 subject:
 
 * processes: `processes`, `capture`, `adoption`, `executions`, `pidfds`, `strays`, `undying`, `sealed`,
-  `oom_score`, `open_files`, `priority`, `notify`; `streams` and `terminals` for what they read and write.
+  `priority` (nice values, OOM scores), `notify`; `streams` and `terminals` for what they read and write.
 * namespaces: `namespaces`, `user_namespaces`, `sysctls`, `dialing` (sockets in another one).
 * cgroups: `cgroups`, `cgroup_limits`, `cgroup_stats` on `cgroup_files`, `freezer`.
-* mounts and files: `mounts`, `mount_table`, `mount_changes`, `overlay_view`, `loop_devices`, `files`,
-  `directories`, `tree_copies`, `inotify`, `null_device`.
+* mounts and files: `mounts`, `mount_table`, `loop_devices`, `files`, `directories`, `tree_copies`, `inotify`,
+  `null_device`.
 * networks: `netlink`, and on it `links`, `veth`, `addresses`, `routes`, `neighbours`, `traffic`,
-  `conntrack`, `ip_settings`; `interface_counters`; `nftables` and `nft_elements`.
-* security: `capabilities`, `apparmor`, `selinux`; `confinement`, `privileges`, `landlock` and `seccomp`
-  with `system_calls`, for processes of ours that give up what they do not need.
+  `conntrack`, `ip_settings`; `nftables`.
+* security: `apparmor`, `selinux`; `privileges` (with capabilities), `confinement`, `landlock` and `seccomp`
+  for processes of ours that give up what they do not need.
 * `libc`: what the standard library lacks.
 """

@@ -1,4 +1,4 @@
-"""The files of cgroups, read and taken apart: one that is not there, or lacks a line, gives None.
+"""The files of cgroups and of their processes, taken apart: what is not there, or lacks a line, gives None.
 
 Sources: kernel, admin-guide/cgroup-v1/memory, cpuacct and blkio-controller; admin-guide/cgroup-v2;
 accounting/psi.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 _READ = 65536
@@ -19,6 +19,8 @@ _UNLIMITED = 1 << 62
 """v1 writes "no limit" as the largest number of whole pages."""
 _DEEPEST = 32
 """Levels of cgroups below one that are looked into: the kernel has no limit of its own with v1."""
+_MOST_DESCRIPTORS = 100_000
+"""Descriptors that are looked at: a process may have a million of them."""
 _PSI = re.compile(
     rb"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+) avg300=([0-9.]+) total=([0-9]+)", re.MULTILINE
 )
@@ -127,6 +129,31 @@ def _with_children(directory: str, deepest: int) -> Iterator[str]:
 
 def _processes(directory: str) -> list[int]:
     return [int(pid) for pid in content(f"{directory}/cgroup.procs").split()]
+
+
+def count_descriptors(pids: Iterable[int]) -> tuple[int, int] | None:
+    """How many descriptors these processes have open, and how many of them are sockets.
+
+    A process that has ended has none. None where there are too many to be looked at.
+    """
+    descriptors = sockets = 0
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        descriptors += len(names)
+        if descriptors > _MOST_DESCRIPTORS:
+            return None
+        sockets += sum(map(_is_socket, (f"/proc/{pid}/fd/{name}" for name in names)))
+    return descriptors, sockets
+
+
+def _is_socket(link: str) -> bool:
+    try:
+        return os.readlink(link).startswith("socket:")
+    except OSError:
+        return False  # it was closed meanwhile
 
 
 def devices_v1(directory: str) -> tuple[DeviceStats, ...] | None:

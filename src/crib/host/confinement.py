@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection
 
 from crib.host import libc, privileges
-from crib.host.capabilities import NAMES
+from crib.host.privileges import CAPABILITIES
 
 _VERSION_3 = 0x20080522
 _int, _ulong, _ptr = ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p
@@ -40,7 +40,7 @@ def confine(root_fd: int, keep: Collection[str], parent: int) -> None:
     process is killed when `parent`, who started it, ends. Whatever is to be imported must be by now. OSError
     when anything is refused.
     """
-    wanted = {NAMES.index(name) for name in keep}
+    wanted = {CAPABILITIES.index(name) for name in keep}
     numbers = {number for number in wanted if _prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1}
     os.fchdir(root_fd)
     os.chroot(".")

@@ -57,6 +57,8 @@ IFF_UP = 0x1
 _IF_OPER_UP = 6
 LOOPBACK_INDEX = 1
 INTERFACE_NAME_BYTES = 15
+_MOST_COUNTERS = 1 << 20
+"""Bytes, which are more than 8,000 interfaces: a pod may make any number of them."""
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 
@@ -243,3 +245,49 @@ def _parse_link(reply: Reply) -> KernelLink:
         operational=attributes.get(_IFLA_OPERSTATE) == bytes((_IF_OPER_UP,)),
         group=u32(attributes.get(IFLA_GROUP)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceCounters:
+    """Since the interface was made."""
+
+    name: str
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    rx_dropped: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+    tx_dropped: int
+
+
+def interface_counters() -> list[InterfaceCounters]:
+    """Of all interfaces in the calling thread's network namespace, in the kernel's order.
+
+    By proc_pid_net(5), at a sixth of what a question by rtnetlink costs. The numbers are the same, but for
+    `rx_dropped`: it has what the device missed as well.
+    """
+    return [counters for line in _counter_lines() if (counters := _parse_counters(line)) is not None]
+
+
+def _counter_lines() -> list[str]:
+    fd = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        # The kernel hands it out in pieces.
+        while len(text) < _MOST_COUNTERS and (piece := os.read(fd, 65536)):
+            text += piece
+    finally:
+        os.close(fd)
+    return text.decode("utf-8", "replace").splitlines()
+
+
+def _parse_counters(line: str) -> InterfaceCounters | None:
+    """None for the two lines of headings. No interface's name holds a colon."""
+    name, colon, rest = line.partition(":")
+    values = rest.split()
+    if not colon or len(values) < 16:
+        return None
+    rx, tx = values[:8], values[8:]
+    return InterfaceCounters(name.strip(), *map(int, rx[:4]), *map(int, tx[:4]))

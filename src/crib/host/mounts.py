@@ -11,12 +11,13 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from crib.host import libc
 from crib.host.mount_table import is_mountpoint, mounts_below
+from crib.host.threads import on_own_thread
 
 __all__ = [
     "Bind",
@@ -327,3 +328,24 @@ def _overlay_by_relative_paths(mount: Overlay, first_error: OSError) -> None:
         # The first error has the kernel's explanation, which mount(2) has not.
         first_error.add_note(f"with one option string: {errors[0]}")
         raise first_error from errors[0]
+
+
+T = TypeVar("T")
+
+
+def look_through(lower: Sequence[str], target: str, look: Callable[[str], T]) -> T:
+    """What `look` gives of the root of a read-only overlay of `lower`, the topmost first.
+
+    The overlay is mounted over the directory `target`, in a mount namespace of a thread that ends with it.
+    A single directory is looked at as it is. Blocks; raises OSError, and whatever `look` raises.
+    """
+    if len(lower) == 1:
+        return look(lower[0])
+
+    def inside() -> T:
+        libc.unshare(libc.CLONE_NEWNS)
+        set_propagation("/", "slave", recursive=True)
+        perform(Overlay(target=target, lower=tuple(lower), read_only=True))
+        return look(target)
+
+    return on_own_thread(inside)

@@ -3,6 +3,12 @@
 One `Nftables` belongs to one thread at a time and to the network namespace of the thread that made it.
 A command costs 0.1–0.3 ms; one that the kernel refuses some 10–30 ms (the transaction is undone), so
 callers check first. The library is loaded on first use.
+
+Elements of sets go past the library, by netlink messages of our own (nfnetlink, nf_tables.h). libnftables
+reads the tables, chains and sets of the whole host before it adds one element: 0.3 ms where there are few.
+Ours takes 0.05 ms, whatever else there is. Keys are bytes: the fields of a concatenation in network order,
+each padded to four bytes. The NETLINK_NETFILTER socket stays open: closing it waits until the kernel has
+freed what was deleted (8 ms).
 """
 
 from __future__ import annotations
@@ -11,9 +17,12 @@ import ctypes
 import errno
 import json
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from crib.host.netlink import NLA_F_NESTED, NLM_F_CREATE, Netlink, Request, attribute, text_attribute
 
 LIBRARY = "libnftables.so.1"
 OUTPUT_BYTES = 64 * 1024 * 1024
@@ -185,3 +194,53 @@ def _fields(side: Any) -> tuple[str, ...]:
     if isinstance(side, dict) and isinstance(side.get("concat"), list):
         return tuple(str(field) for field in side["concat"])
     return (str(side),)
+
+
+_SUBSYSTEM = 10
+_NEW_ELEMENTS = _SUBSYSTEM << 8 | 12
+_DELETE_ELEMENTS = _SUBSYSTEM << 8 | 14
+_FAMILIES = {"inet": 1, "bridge": 7}
+_LIST_TABLE = 1
+_LIST_SET = 2
+_LIST_ELEMENTS = 3 | NLA_F_NESTED
+_ELEMENT = 1 | NLA_F_NESTED
+_ELEMENT_KEY = 1 | NLA_F_NESTED
+_DATA_VALUE = 1
+
+Keys = Mapping[str, Collection[bytes]]
+"""By the name of the set."""
+
+
+def add_elements(netlink: Netlink, family: str, table: str, keys: Keys) -> None:
+    """Add keys to sets, all or none; one that is there is fine. OSError, ENOENT where a set is not there."""
+    _change_elements(netlink, _NEW_ELEMENTS, (family, table), keys)
+
+
+def delete_elements(netlink: Netlink, family: str, table: str, keys: Keys) -> None:
+    """Delete keys from sets, all or none. OSError, ENOENT where one or its set is not there."""
+    _change_elements(netlink, _DELETE_ELEMENTS, (family, table), keys)
+
+
+def _change_elements(netlink: Netlink, kind: int, of_table: tuple[str, str], keys: Keys) -> None:
+    family, table = of_table
+    is_new = kind == _NEW_ELEMENTS
+    requests = [
+        Request(
+            kind,
+            struct.pack("=BBH", _FAMILIES[family], 0, 0)
+            + text_attribute(_LIST_TABLE, table)
+            + text_attribute(_LIST_SET, name)
+            + attribute(_LIST_ELEMENTS, b"".join(map(_element, of_set))),
+            f"{'add to' if is_new else 'delete from'} set {name}",
+            table,
+            NLM_F_CREATE if is_new else 0,
+        )
+        for name, of_set in keys.items()
+        if of_set
+    ]
+    if requests:
+        netlink.transact(_SUBSYSTEM, requests)
+
+
+def _element(key: bytes) -> bytes:
+    return attribute(_ELEMENT, attribute(_ELEMENT_KEY, attribute(_DATA_VALUE, key)))

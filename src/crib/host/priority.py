@@ -3,12 +3,15 @@
 Nice values are of threads, and a thread inherits those of the one that makes it, unless that one has
 SCHED_RESET_ON_FORK (sched(7)): its threads and programs begin at 0, as SCHED_OTHER. So each thread of ours is
 told by itself, also those that gRPC makes, and no program or container runs with our priority.
+
+The OOM score is the opposite: children inherit it, so it changes for the moment in which a child is made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 _THREADS = "/proc/self/task"
 _AUTOGROUP = "/proc/self/autogroup"
@@ -75,3 +78,33 @@ def raise_session(nice: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def lent_oom_score(score: int | None) -> Iterator[None]:
+    """Have another OOM score for the moment in which a child is made.
+
+    Afterwards it would be too late: a runtime forks within half a millisecond.
+    """
+    if score is None:
+        yield
+        return
+    ours = _read_score()
+    if ours != score:
+        _write_score(score)
+    try:
+        yield
+    finally:
+        if ours != score:
+            _write_score(ours)
+
+
+def _read_score() -> int:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return int(file.read())
+
+
+def _write_score(score: int) -> None:
+    # To go below one's own takes CAP_SYS_RESOURCE; without it the child keeps ours.
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "wb") as file:
+        file.write(b"%d" % score)

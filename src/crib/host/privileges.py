@@ -1,4 +1,7 @@
-"""Giving up what a process that reads hostile input must not have; there is no way back."""
+"""Giving up what a process that reads hostile input must not have; there is no way back.
+
+And capabilities (capabilities(7)): their names, and which of them this process may still have.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +83,41 @@ def _checked(result: int, what: str) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"cannot {what}: {os.strerror(number)}")
+
+
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *(
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+    ),
+    *(
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+    ),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL"),
+    *("SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ"),
+    *("PERFMON", "BPF", "CHECKPOINT_RESTORE"),
+)
+"""By number, without `CAP_` (linux/capability.h)."""
+
+
+def bounding_set(status: str = "/proc/self/status") -> tuple[str, ...]:
+    """`CAP_…` names that this process and its children can have at most (proc(5), CapBnd)."""
+    with open(status, encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("CapBnd:"):
+                bits = int(line.split()[1], 16)
+                return tuple(f"CAP_{name}" for number, name in enumerate(CAPABILITIES) if bits >> number & 1)
+    return ()

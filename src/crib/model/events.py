@@ -1,9 +1,9 @@
-"""Container events (CRI GetContainerEvents) and the stages of a pod's start (timeline)."""
+"""Events, of containers (CRI GetContainerEvents) and of the node; and the stages of a pod (timeline)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
@@ -28,6 +28,41 @@ class ContainerEvent:
     at: int
     sandbox: SandboxRecord | None
     containers: tuple[ContainerRecord, ...]
+
+
+class EventKind(StrEnum):
+    """What a node's event is about."""
+
+    CONTAINER = "container"
+    POD = "pod"
+    IMAGE = "image"
+    NETWORK = "network"
+    NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """Something happened on the node. It is kept for a while, for readers that come later."""
+
+    kind: EventKind
+    action: str
+    """A word or two, such as `started`; those of each kind are in docs/observability.md."""
+    at: int
+    """Nanoseconds since the epoch."""
+    subject: str = ""
+    """Id of the container, pod sandbox or image, or what a notice is about."""
+    pod_id: str = ""
+    """Id of the pod sandbox that it happened in."""
+    pod: str = ""
+    """NAMESPACE/NAME of that pod."""
+    name: str = ""
+    """The container's name, or the image's."""
+    text: str = ""
+    """More about it: addresses, reason, message."""
+    exit_code: int | None = None
+    """Of a container that has ended."""
+    number: int = 0
+    """Given by the journal that keeps it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ has one author, which is asked once and never corrected afterwards:
 
 * what runs: `process`, `user`, `init_system` (systemd as a container's command), `infra` (a pod's own
   process).
-* what it sees: `mounts`, `devices`, `namespaces`, `userns`.
-* what it may do: `security`, `pod_security`, `seccomp` with `syscalls`, `selinux`.
+* what it sees: `mounts`, `devices`, `namespaces`.
+* what it may do: `security`, `seccomp` with `syscalls`, `selinux`.
 * what it may use: `resources`, over `limits` (a cgroup's files) and `unit_properties` (systemd).
 * what the node gives, and what is told to others: `defaults`, `annotations`.
 
@@ -16,7 +16,7 @@ Below and above what the authors say are two layers:
    pod's request decides is not taken from it at all.
 2. Above: edits (`edits`), which add to a field or replace an entry of the same name. CDI devices come first,
    in the order of the request; then hook files by name, where the spec so far meets their conditions
-   (`hooks`); then the edits that come with the request for the create, in their order.
+   (`inputs.HookRule`); then the edits that come with the request for the create, in their order.
 
 Edits are the only way in for whoever changes a container without being an author of its spec, and each edit
 carries its origin. `origins` finds where each field came from, by way of `variants` of the inputs.

@@ -10,12 +10,11 @@ from crib.ocispec.devices import device_nodes
 from crib.ocispec.edits import edited
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.mounts import mounts, rootfs_propagation
-from crib.ocispec.namespaces import namespaces
+from crib.ocispec.namespaces import check_user, id_mappings, namespaces
 from crib.ocispec.process import container_process
 from crib.ocispec.resources import resources
 from crib.ocispec.seccomp import seccomp
 from crib.ocispec.security import masked_paths, mount_label, readonly_paths
-from crib.ocispec.userns import check_user, id_mappings
 from crib.wire import oci_runtime as oci
 
 

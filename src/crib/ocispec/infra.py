@@ -1,4 +1,7 @@
-"""The spec of the infra process of a pod whose containers share their pids: pid 1, which reaps orphans."""
+"""The spec of the infra process of a pod whose containers share their pids: pid 1, which reaps orphans.
+
+The pod's own security context holds for that process. It is checked even if the pod has none.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 from crib.model.facts import HostFacts
 from crib.model.sandbox import SandboxConfig
 from crib.ocispec.annotations import compiled_filter
-from crib.ocispec.pod_security import PodConfinement
+from crib.ocispec.namespaces import id_mappings
 from crib.ocispec.process import oom_score_adj
-from crib.ocispec.userns import id_mappings
+from crib.ocispec.seccomp import chosen_filter
+from crib.ocispec.security import confinement
+from crib.ocispec.selinux import pod_labels
 from crib.wire import oci_runtime as oci
 
 _NOBODY = 65535
@@ -18,6 +23,44 @@ _OOM_SCORE = -998
 """As the kubelet gives its own pod infrastructure: the last to go."""
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 """As the kubelet asks for containers. Who may trace the process reaches its /proc."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSecurityFacts:
+    """What is read beforehand: see the fields of the same names in `ContainerInputs`."""
+
+    profiles: frozenset[str] = frozenset()
+    selinux_level: str = ""
+    seccomp_profile: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodConfinement:
+    """CRI LinuxSandboxSecurityContext.seccomp, .apparmor and .selinux_options in the OCI's terms."""
+
+    seccomp: oci.Seccomp | None
+    apparmor_profile: str
+    process_label: str
+    file_label: str
+
+
+def pod_confinement(config: SandboxConfig, host: HostFacts, facts: PodSecurityFacts) -> PodConfinement:
+    """InvalidRequest for a profile that is not there, whether or not the pod has a process for it."""
+    security = config.security
+    process, files = pod_labels(config, host, facts.selinux_level)
+    return PodConfinement(
+        seccomp=None
+        if security.privileged
+        else chosen_filter(security.seccomp, host, frozenset(), facts.seccomp_profile),
+        apparmor_profile=confinement(
+            security.apparmor,
+            privileged=security.privileged,
+            enabled=host.apparmor,
+            loaded=facts.profiles,
+        ),
+        process_label=process,
+        file_label=files,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from crib.model.errors import IMAGE_VOLUME_MOUNT_FAILED, RRO_UNSUPPORTED, Broken
 from crib.model.sandbox import NamespaceMode
 from crib.ocispec.init_system import PLACES, is_systemd, systemd_mounts, writable_cgroups
 from crib.ocispec.inputs import ContainerInputs, DeclaredVolume
-from crib.ocispec.userns import check_mount_maps
+from crib.ocispec.namespaces import check_mount_maps
 from crib.wire import oci_runtime as oci
 
 _PROPAGATION = {

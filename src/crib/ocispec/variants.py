@@ -13,8 +13,7 @@ from enum import Enum
 from typing import Any
 
 from crib.model.edits import ContainerEdits
-from crib.ocispec.hooks import HookRule
-from crib.ocispec.inputs import ContainerInputs
+from crib.ocispec.inputs import ContainerInputs, HookRule
 
 LIMITS = 5
 """Sources of this tier and beyond say what can be; those before it what is wanted."""

@@ -15,6 +15,7 @@ The node has one of each of these:
 * `networks`: attaches pods to their network.
 * `images`: keeps images, and fetches them.
 * `records`: keeps the rows.
+* `journal`: remembers what happened, for longer than the rows.
 * `clocks`: tells the time; times a stage of a pod's start.
 
 The ends of a stream, which doors make as well, are in `crib.ends`.

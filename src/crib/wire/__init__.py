@@ -8,7 +8,7 @@ after:
   and `tar_writer`; `erofs`, `erofs_inode`, `erofs_tree` and `erofs_reader` for layers on disk.
 * containers: `oci_runtime`, `oci_hooks`, `cdi`, `conmon`, and `crilog` for their logs.
 * networks: `cni` and `cni_result`, `dns`.
-* streams: `remotecommand`, `portforward` and `datagrams`, over `spdy` or `channel_messages`.
+* streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
 * `sqlite_file`: what is left in a damaged database.

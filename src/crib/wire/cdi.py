@@ -17,6 +17,8 @@ _QUALIFIED = re.compile(rf"({_KIND.pattern})=({_NAME})")
 ANNOTATION = "cdi.k8s.io/"
 """Beginning of the keys of container annotations whose values are lists of devices."""
 _MAX_DEVICES = 10_000
+MAX_DEPTH = 50
+"""Collections of a YAML document within one another; a CDI file has six."""
 
 
 class _Shape(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -121,13 +123,17 @@ def _from_yaml(data: bytes) -> Document:
 
     try:
         text = data.decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("aliases are not supported")  # a few lines of them are gigabytes
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if type(event) is yaml.AliasEvent:
+                raise ValueError("aliases are not supported")  # a few lines of them are gigabytes
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the parser's time grows with its square
+                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         value = yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {error}".replace("\n", " ")) from error
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
     return msgspec.convert(value, type=Document)
 
 

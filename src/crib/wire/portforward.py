@@ -6,12 +6,14 @@ connection's, and words on the error stream say what went wrong with it. In a We
 channels from the start, on which the server first tells the port. Since Kubernetes 1.30 clients put the whole
 SPDY session into a WebSocket's binary messages (the tunnel).
 
-crib's own extension: `port` names something else in the pod, as `decode_target` reads it.
+crib's own extensions: `port` can name something else in the pod (`decode_target`). UDP is forwarded as
+datagrams on a stream: the length in 2 bytes, big-endian, then the payload.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -203,3 +205,39 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= MAX_PORT):
         raise MalformedRequest(f"{text[:100]!r} is not a port")
     return int(text)
+
+
+MAX_DATAGRAM = 65507
+"""Bytes of a UDP payload at most (RFC 768 over IPv4)."""
+_DATAGRAM_HEAD = 2
+
+
+def encode_datagram(payload: bytes) -> bytes:
+    """The frame of one datagram, which may be empty; ValueError when it is longer than UDP carries."""
+    if len(payload) > MAX_DATAGRAM:
+        raise ValueError(f"a datagram of {len(payload)} bytes is longer than {MAX_DATAGRAM}")
+    return len(payload).to_bytes(_DATAGRAM_HEAD, "big") + payload
+
+
+class DatagramReader:
+    """Bytes in, whole datagrams out; holds one unfinished frame at most."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Payloads that `data` completes. ValueError for a length that UDP does not have: nothing follows."""
+        held = self._rest + data
+        at = 0
+        try:
+            while len(held) - at >= _DATAGRAM_HEAD:
+                length = int.from_bytes(held[at : at + _DATAGRAM_HEAD], "big")
+                if length > MAX_DATAGRAM:
+                    raise ValueError(f"a datagram of {length} bytes is longer than {MAX_DATAGRAM}")
+                end = at + _DATAGRAM_HEAD + length
+                if len(held) < end:
+                    break
+                payload, at = held[at + _DATAGRAM_HEAD : end], end
+                yield payload
+        finally:
+            self._rest = held[at:]

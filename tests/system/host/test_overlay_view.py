@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from crib.host.files import read_in_root
-from crib.host.mounts import Tmpfs, perform, unmount
-from crib.host.overlay_view import look_through
+from crib.host.mounts import Tmpfs, look_through, perform, unmount
 
 pytestmark = pytest.mark.root
 

@@ -333,7 +333,7 @@ async def test_a_key_that_cannot_be_read_is_named(shelf: Shelf) -> None:
 
 LOADING = """\
 import sys
-from crib.backends.images.worker.tls import tls_context
+from crib.backends.images.worker.host_pool import tls_context
 from crib.host.privileges import drop_privileges
 from crib.model.registry import ClientCertificate, RegistryHost
 drop_privileges(65534, 65534)

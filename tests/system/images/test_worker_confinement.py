@@ -18,7 +18,7 @@ import pytest
 
 from crib.backends.images import image_worker
 from crib.host import seccomp
-from crib.host.system_calls import JUDGED, MACHINE
+from crib.host.seccomp import JUDGED, MACHINE
 from crib.model.errors import Unavailable
 from tests.images import write_saved_archive
 from tests.system.labs.image_lab import image_lab

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.network.cni import exclusion, gc, plugins
+from crib.backends.network.cni import gc, plugins
 from crib.backends.network.cni.host_local import Allocation, Store
 from crib.model.errors import Unavailable
 from crib.model.ids import new_sandbox_id
@@ -66,7 +66,7 @@ async def test_each_network_hears_of_its_own_attachments_and_so_does_one_without
     for name in ("a", "b"):
         lab.configure(lab.recorder(f"of-{name}"), version="1.1.0", name=name)
     gone = lab.configure(lab.recorder("of-c"), version="1.1.0", name="c")
-    network = lab.network(networks=0)
+    network = lab.network(cni_networks=0)
     pod = lab.namespaces.make().pod()
     await network.attach(pod, no_stage)
     gone.unlink()
@@ -148,7 +148,7 @@ async def test_a_network_that_wants_no_garbage_collection_is_let_alone(lab: CniL
 async def test_nothing_is_attached_or_detached_while_garbage_is_collected(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(gc, "PATIENCE_SECONDS", 60.0)
     monkeypatch.setattr(plugins, "GC_SECONDS", 60.0)
     lab.configure(lab.recorder("one"), version="1.1.0")
     network = lab.network()
@@ -175,12 +175,12 @@ async def test_nothing_is_attached_or_detached_while_garbage_is_collected(
 async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_plugins_have(
     lab: CniLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exclusion, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(gc, "PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(gc, "ALONE_SECONDS", 60.0)
     monkeypatch.setattr(plugins, "GC_SECONDS", 1000.0)
     lab.configure(lab.recorder("one"), version="1.1.0", name="a")
     lab.configure(lab.recorder("two"), version="1.1.0", name="b")
-    network = lab.network(networks=0, plugin_timeout=1000.0)
+    network = lab.network(cni_networks=0, plugin_timeout=1000.0)
     first, second = lab.namespaces.make().pod(), lab.namespaces.make().pod()
     await network.attach(first, no_stage)
     hanging = lab.directory / "one.HANG.GC"

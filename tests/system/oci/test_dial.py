@@ -19,7 +19,7 @@ from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.streams import PodAddress
 from crib.ports.networks import PodNetwork
-from crib.wire.datagrams import DatagramReader, encode_datagram
+from crib.wire.portforward import DatagramReader, encode_datagram
 from tests.system.labs.oci_pods import pod
 from tests.system.labs.oci_setup import BOUND, OciLab, oci_lab
 from tests.system.labs.oci_streams import Box, box, descriptors, rest, until

@@ -216,7 +216,7 @@ def exec_cgroups(lab: OciLab, path: str) -> list[str]:
 async def until(question: object) -> None:
     async with asyncio.timeout(BOUND):
         while not question():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # /proc changes without notice
 
 
 def runs_busybox(record: ContainerRecord) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crib.client import upkeep
+from crib.client import node
 from crib.client.errors import WrongState
 from crib.model.container import ContainerRecord, ContainerState
 from crib.model.finding import WIPE_KINDS
@@ -42,7 +42,7 @@ def cribd() -> Iterator[Cribd]:
 
 
 async def found(cri: Cri, *, repair: bool = False) -> list[Finding]:
-    return [item async for item in upkeep.check(cri.connection, repair=repair)]
+    return [item async for item in node.check(cri.connection, repair=repair)]
 
 
 def found_offline(cribd: Cribd, *arguments: str) -> tuple[int, list[dict[str, object]]]:
@@ -199,10 +199,10 @@ async def test_a_running_daemon_wipes_by_kind_and_asks_for_force(shared: Cribd) 
         pod = await cri.run_pod("wiped")
         box = await cri.run_container(pod, "sleep", "100")
         with pytest.raises(WrongState, match="box"):
-            _ = [one async for one in upkeep.wipe(cri.connection, ["pods"])]
-        dry = [one.name async for one in upkeep.wipe(cri.connection, ["pods"], dry_run=True)]
+            _ = [one async for one in node.wipe(cri.connection, ["pods"])]
+        dry = [one.name async for one in node.wipe(cri.connection, ["pods"], dry_run=True)]
         assert (await cri.status(box)).id == box
-        done = [one.name async for one in upkeep.wipe(cri.connection, ["pods"], force=True)]
+        done = [one.name async for one in node.wipe(cri.connection, ["pods"], force=True)]
         assert dry == done == [f"stories/wiped {pod.id}"]
         assert await cri.sandboxes() == {}
         assert IMAGE in await cri.image_names()
@@ -259,7 +259,7 @@ async def test_a_damaged_node_is_wiped_to_the_ground(cribd: Cribd, damage: Calla
 
 async def test_a_start_that_fails_half_way_leaves_no_mount(cribd: Cribd) -> None:
     async with cribd.connect() as cri:
-        [_ async for _ in upkeep.wipe(cri.connection, ["images", "layers"])]
+        [_ async for _ in node.wipe(cri.connection, ["images", "layers"])]
     cribd.stop()
     cribd.wipe()
     bad = cribd.root / "bad.toml"

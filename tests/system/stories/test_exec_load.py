@@ -42,7 +42,7 @@ async def probes(cri: Cri, box: str, count: int, rate: float = RATE) -> list[flo
     room = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def probe(number: int) -> float:
-        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))  # the rate of the load
         async with room:
             start = time.monotonic()
             outcome = await cri.execute(box, "sh", "-c", f"echo {number}; sleep 300 & kill $!", timeout=25)

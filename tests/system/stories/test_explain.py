@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crib.client.errors import InvalidRequest, NotFound
-from crib.client.explain import explain_container, explain_plan
+from crib.client.node import explain_container, explain_plan
 from crib.client.pods import run_sandbox
 from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 from crib.stubs.runtime.v1 import api_pb2 as pb

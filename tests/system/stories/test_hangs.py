@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.client import work
+from crib.client import node
 from crib.client.errors import ClientError
 from crib.stubs.node.v1.node_pb2 import Work
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -288,5 +288,5 @@ async def _is_left_alone(cri: Cri, identifier: str) -> bool:
 
 async def verbs_of(cri: Cri, identifier: str) -> list[Work]:
     """What is under way for one pod or container, without what threads are at."""
-    found = await work.under_way(cri.connection)
+    found = await node.under_way(cri.connection)
     return [one for one in found if one.id == identifier and not one.name.startswith("thread")]

@@ -13,7 +13,7 @@ import pytest
 
 from crib.client import pods
 from crib.client.errors import ClientError
-from crib.client.explain import explain_container
+from crib.client.node import explain_container
 from crib.client.pods import Pod
 from crib.host.namespaces import enter
 from crib.stubs.runtime.v1 import api_pb2 as pb

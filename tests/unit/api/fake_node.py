@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from crib.engine.admission import Admission, Load
+from crib.engine.checks.images import LayerCheck
 from crib.engine.events import EventBus
-from crib.engine.images.checks import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.stats import ContainerFigures, PodFigures
 from crib.engine.status import NodeStatus

@@ -12,8 +12,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from crib.api.self_test import answer_problem
-from crib.api.server import Server
+from crib.api.server import Server, answer_problem
 from crib.engine.node import Node
 from crib.model.settings import Settings
 from tests.unit.api.fake_node import FakeNode

@@ -59,7 +59,7 @@ class FakeBody:
                 await asyncio.Event().wait()
             chunk = host.blob[at : min(at + _PIECE, self.end)]
             while host.drips:
-                await asyncio.sleep(host.drips)
+                await asyncio.sleep(host.drips)  # a slow server is what is tested
                 yield chunk[:1]
                 chunk = chunk[1:]
             if self._cut is not None and sent + len(chunk) > self._cut:

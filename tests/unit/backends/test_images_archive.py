@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crib.backends.images.worker import archive_inflate
+from crib.backends.images.worker import inflate
 from crib.backends.images.worker.archive import ArchiveError, TarArchive, open_archive, read_images
 from crib.backends.images.worker.documents import FoundImage
 from crib.model.errors import Exhausted
@@ -244,14 +244,14 @@ async def test_a_cancelled_import_stops_inflating(
     written: list[int] = []
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
-    real = archive_inflate._write
+    real = inflate._write
 
     def slow(fd: int, data: bytes) -> None:
         real(fd, data)
         written.append(len(data))
         loop.call_soon_threadsafe(begun.set)
 
-    monkeypatch.setattr(archive_inflate, "_write", slow)
+    monkeypatch.setattr(inflate, "_write", slow)
     task = asyncio.ensure_future(read(path))
     async with asyncio.timeout(60):
         await begun.wait()

@@ -9,10 +9,9 @@ import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.backends.images.worker.addresses import address, proxy_of, redirected
 from crib.backends.images.worker.connections import HttpRequest, _pause, host_name
-from crib.backends.images.worker.host_pool import HostPool
-from crib.backends.images.worker.tls import tls_context
+from crib.backends.images.worker.host_pool import HostPool, tls_context
+from crib.backends.images.worker.places import address, proxy_of, redirected
 from crib.model.registry import RegistryHost
 
 ONE = RegistryHost("https://one.example/v2", "a", "")

@@ -153,7 +153,7 @@ def test_a_stall_that_the_client_notices_first_is_a_stall_too(spool: Spool) -> N
             body = await super().open_blob(host, digest, start, end)
 
             async def chunks():  # type: ignore[no-untyped-def]
-                await asyncio.sleep(0.095)
+                await asyncio.sleep(0.095)  # a slow server is what is tested
                 raise HostFailure(0, "sent too little")
                 yield b""
 

@@ -18,8 +18,7 @@ import pytest
 
 from crib.backends.images import export
 from crib.backends.images.export import export_images
-from crib.backends.images.layer_tars import RemadeTar, StoredTars
-from crib.backends.images.tree_entries import erofs_entries
+from crib.backends.images.layer_tars import RemadeTar, StoredTars, erofs_entries
 from crib.backends.images.worker import archive
 from crib.backends.images.worker.documents import FoundImage
 from crib.backends.images.worker.layers import LayerClaims, LayerOptions, write_layer

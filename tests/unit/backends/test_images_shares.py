@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from crib.backends.images.worker.pace import Pace
+from crib.backends.images.worker.download import Pace
 from crib.backends.images.worker.shares import (
     MAX_OF_REGISTRY,
     MAX_REGISTRIES,

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from crib.backends.network.cni import exclusion as exclusion_module
-from crib.backends.network.cni.exclusion import Exclusion
+from crib.backends.network.cni import gc
+from crib.backends.network.cni.gc import Exclusion
 from crib.model.errors import Unavailable
 from tests.fakes.world import bounded, turns
 
@@ -94,7 +94,7 @@ async def test_work_that_fails_lets_the_others_in() -> None:
 async def test_who_is_alone_is_broken_off_when_another_has_waited_for_some_time(
     first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exclusion_module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(gc, "PATIENCE_SECONDS", 0.05)
     exclusion = Exclusion()
     async with bounded():
         early = Worker(exclusion, alone=False)

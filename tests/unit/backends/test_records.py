@@ -21,14 +21,13 @@ from crib.backends.records import boot_file as boot_module
 from crib.backends.records import database as database_module
 from crib.backends.records import follower as follower_module
 from crib.backends.records import image_file as image_module
-from crib.backends.records import reserve as reserve_module
 from crib.backends.records import salvage as salvage_module
-from crib.backends.records import tables as tables_module
+from crib.backends.records import sqlite_files
 from crib.backends.records.boot_file import Change
-from crib.backends.records.check import check_databases
 from crib.backends.records.database import POD_SCHEMA, Database, LockNotes
 from crib.backends.records.migrations import SCHEMA_VERSION, SchemaTooNew
 from crib.backends.records.rows import MAX_DOCUMENT, SqliteRecords
+from crib.backends.records.salvage import check_databases
 from crib.backends.records.sqlite_files import LOG_BYTES, open_file, set_aside
 from crib.model.container import ContainerState
 from crib.model.errors import Broken, Exhausted, Unavailable
@@ -506,7 +505,7 @@ async def test_a_boots_file_for_which_there_was_no_room_is_written_anew_when_the
     async with watched(database) as seen:
         await seen.until(lambda: on_disk(paths) == [kept.id])
         with monkeypatch.context() as patched:
-            patched.setattr(tables_module, "copy_all", full)
+            patched.setattr(follower_module, "copy_all", full)
             os.unlink(paths.boot_records)
             SqliteRecords(database).put_sandbox(late)
             await seen.until(lambda: "disk is full" in seen.problem)
@@ -565,7 +564,7 @@ def test_rows_on_disk_stay_when_the_boots_file_is_gone_before_it_was_read(tmp_pa
     with contextlib.closing(open_file(target, POD_SCHEMA)) as disk:
         disk.execute("INSERT INTO sandboxes VALUES ('a', x'00')")
     following = follower_module.Follower(
-        target, source, reserve_module.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
+        target, source, sqlite_files.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
     )
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         following.catch_up()
@@ -700,13 +699,13 @@ async def test_documents_of_an_image_that_is_gone_go_at_the_next_start(paths: Pa
 
 
 def test_a_reserve_is_kept_given_up_and_kept_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reserve = reserve_module.Reserve(str(tmp_path / "reserve"))
+    reserve = sqlite_files.Reserve(str(tmp_path / "reserve"))
     reserve.keep()
-    assert (tmp_path / "reserve").stat().st_blocks * 512 >= reserve_module.RESERVE_BYTES
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= sqlite_files.RESERVE_BYTES
     assert reserve.give_up()
     assert not reserve.give_up()
     with monkeypatch.context() as full:
-        full.setattr(reserve_module, "RESERVE_BYTES", 1 << 60)
+        full.setattr(sqlite_files, "RESERVE_BYTES", 1 << 60)
         with pytest.raises(OSError, match=r"no space left: \d+ MiB are free"):
             reserve.keep()
     reserve.keep()
@@ -955,7 +954,7 @@ def test_a_copy_whose_reading_cannot_be_ended_is_made_anew_at_the_next_try(
     source, target = str(tmp_path / "boot.db"), str(tmp_path / "disk.db")
     open_file(source, POD_SCHEMA).close()
     following = follower_module.Follower(
-        target, source, reserve_module.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
+        target, source, sqlite_files.Reserve(str(tmp_path / "reserve")), POD_SCHEMA
     )
     try:
         for _ in range(2):

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.bench import floors, lives, memory, report
+from crib.bench import floors, lives, memory
 from crib.bench import session as bench_session
-from crib.bench.figures import Samples, figures, percentile
+from crib.bench.figures import Samples, figures, percentile, table
 from crib.bench.image import write_archive
 from crib.bench.options import BenchOptions, BenchPart
 from crib.bench.target import BenchTarget, parse_named, peer_pid
@@ -51,7 +51,7 @@ def test_the_table_compares_each_runtime_with_the_first() -> None:
         samples.add("Version", "ms", "a", value)
         samples.add("Version", "ms", "b", value * 2)
     samples.add("crun create", "ms", "floor", 5.0)
-    assert report.table(samples, ["a", "b", "floor"]) == [
+    assert table(samples, ["a", "b", "floor"]) == [
         "metric       unit  a median (p99)  b median (p99)   vs a  floor median (p99)  vs a",
         "Version      ms       2.00 (3.00)     4.00 (6.00)  2.00x                   -     -",
         "crun create  ms                 -               -      -                5.00     -",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.bench import memory, pull_round, pulls, turns
+from crib.bench import memory, pulls, turns
 from crib.bench.options import PullBenchOptions
 from crib.client.errors import ClientError, NotFound
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -23,7 +23,7 @@ from tests.unit.streaming.lab import BOUND
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pull_round, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(pulls, "IDLE_SECONDS", 0.02)
     monkeypatch.setattr("os.sync", lambda: None)
 
 
@@ -68,7 +68,7 @@ async def test_an_image_is_cold_before_each_pull_that_is_called_so(tmp_path: Pat
     assert words == [
         "PullImage",  # not counted
         *("RemoveImage", "PullImage"),
-        *["PullImage"] * pull_round.PRESENT_PULLS,
+        *["PullImage"] * pulls.PRESENT_PULLS,
         *("RemoveImage", "PullImage"),
         "RemoveImage",  # as it was before
     ]
@@ -134,7 +134,7 @@ async def test_version_is_called_on_and_on_while_it_is_not_answered(tmp_path: Pa
     world = World()
     server = await serve(f"{tmp_path}/s", world)
     endpoint = await turns.reach(f"a={tmp_path}/s", None)
-    puller = pull_round.Puller(endpoint, endpoint.connection)
+    puller = pulls.Puller(endpoint, endpoint.connection)
     world.version_gate, before = asyncio.Event(), world.version_calls
 
     async def pull() -> None:
@@ -148,7 +148,7 @@ async def test_version_is_called_on_and_on_while_it_is_not_answered(tmp_path: Pa
     await endpoint.connection.close()
     await server.stop(None)
     assert len(times) >= 5
-    assert max(times) >= 4 * 1000 * pull_round.EVERY  # the first waited for all the others
+    assert max(times) >= 4 * 1000 * pulls.EVERY  # the first waited for all the others
 
 
 async def test_a_pid_that_is_no_number_is_named(tmp_path: Path) -> None:

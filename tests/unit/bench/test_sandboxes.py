@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from crib.bench import session as bench_session
-from crib.bench.cni_floor import CniFloor
-from crib.bench.floors import FloorError
+from crib.bench.floors import CniFloor, FloorError
 from crib.bench.options import BenchOptions, BenchPart
 from tests.unit.client.fake_runtime import World, serve
 

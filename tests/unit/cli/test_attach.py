@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import attach, options
+from crib.cli import execute, options
 from crib.cli.session import CommandError
 from crib.cli.terminal import DetachKeys
 from tests.unit.cli.stream_pod import crib, serving, terminal
@@ -29,7 +29,7 @@ async def test_without_input_only_the_output_is_joined(
 
     async with serving(tmp_path) as (session, _, lab):
         lab.script = speak
-        assert await attach.attach(session, options.AttachOptions("web")) == 0
+        assert await execute.attach(session, options.AttachOptions("web")) == 0
         assert lab.commands[0].stdin is None
     assert capfdbinary.readouterr().out == b"out"
 

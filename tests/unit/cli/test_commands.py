@@ -15,18 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import (
-    execute,
-    images,
-    info,
-    inspection,
-    lifecycle,
-    listing,
-    logs,
-    options,
-    run,
-    timeline,
-)
+from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run, timeline
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound
@@ -355,7 +344,7 @@ async def test_inspect_opens_the_json_of_info(
 async def test_info_shows_conditions_without_control_characters(
     session: CliSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await info.info(session, options.InfoOptions())
+    await inspection.info(session, options.InfoOptions())
     out = capsys.readouterr().out
     assert "NetworkReady" in out
     assert "no: NoConfig no ?[31mnetwork" in out
@@ -366,7 +355,7 @@ async def test_info_of_another_runtime_is_what_the_cri_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = await serve(f"{tmp_path}/other", World(), node=False)
-    await info.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
+    await inspection.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
     await server.stop(None)
     assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
 
@@ -445,7 +434,7 @@ async def test_an_interrupted_run_takes_the_pod_back(
     with subprocess.Popen([*CRIB, "run", path], env=env, stderr=subprocess.PIPE, text=True) as program:
         async with asyncio.timeout(120):
             while "StartContainer page" not in world.calls:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the fake gives no notice of a call
             program.send_signal(signal.SIGINT)
             code = await asyncio.to_thread(program.wait)
         assert program.stderr is not None

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crib.cli import explain
+from crib.cli.explain import origin_of, rows
 from crib.cli.options import ExplainSpecOptions, Format
-from crib.cli.origin_rows import origin_of, rows
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import Ambiguous, NotFound, NotOffered

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import credentials, image_check, images, options, progress, registry
+from crib.cli import images, options, progress
 from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound, NotOffered, RuntimeFailure
 from crib.stubs.node.v1.node_pb2 import CheckProgress, ExplainRegistryResponse, RegistryHost
@@ -89,13 +89,13 @@ def test_an_empty_or_endless_secret_is_refused(
 ) -> None:
     type_in(monkeypatch, text)
     with pytest.raises(CommandError, match=message):
-        credentials.read(options.PullOptions(["a"], identity_token_stdin=True))
+        images.credentials(options.PullOptions(["a"], identity_token_stdin=True))
 
 
 def test_a_secret_that_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
     with pytest.raises(CommandError, match="is not UTF-8 text"):
-        credentials.read(options.PullOptions(["a"], identity_token_stdin=True))
+        images.credentials(options.PullOptions(["a"], identity_token_stdin=True))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_secret_that_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_the_registry_of_a_name_is_its_first_part_if_that_is_a_host(name: str, host: str) -> None:
-    assert credentials.registry_of(name) == host
+    assert images.registry_of(name) == host
 
 
 async def test_a_platform_is_refused_where_the_runtime_would_not_heed_it(
@@ -154,7 +154,7 @@ async def test_explain_is_a_table_of_hosts_in_their_order(
         policy="accept",
         hosts=[mirror, host("https://registry.example/v2", origin=True, skip_verify=True)],
     )
-    await registry.explain(session, options.ExplainOptions("a"))
+    await images.explain(session, options.ExplainOptions("a"))
     lines = [" | ".join(line.split("   ")) for line in capsys.readouterr().out.splitlines()]
     cells = [[cell.strip() for cell in line.split(" | ") if cell.strip()] for line in lines]
     assert cells[:2] == [["image docker.io/library/a:1"], ["policy accept"]]
@@ -163,13 +163,13 @@ async def test_explain_is_a_table_of_hosts_in_their_order(
     assert cells[3][4:] == ["me, auth.json", "1 CA of its own, 2 client certificates", "10 s", "hosts.toml"]
     assert cells[4][3:] == ["tags, digests", "anonymous", "not verified", "10 s", "the registry itself"]
     assert cells[5] == ["1 is also sent the headers X-A, X-B"]
-    await registry.explain(session, options.ExplainOptions("a", options.Format.JSON))
+    await images.explain(session, options.ExplainOptions("a", options.Format.JSON))
     assert json.loads(capsys.readouterr().out)["hosts"][0]["clientCertificates"] == 2
 
 
 @pytest.mark.parametrize(("url", "text"), [("http://a/v2", "none"), ("https://a/v2", "verified")])
 def test_plain_http_is_seen(url: str, text: str) -> None:
-    assert registry.tls(host(url)) == text
+    assert images.tls(host(url)) == text
 
 
 async def test_a_check_tells_what_is_damaged_and_fails_while_damage_remains(
@@ -186,7 +186,7 @@ async def test_a_check_tells_what_is_damaged_and_fails_while_damage_remains(
         CheckProgress(finished=True, layers=4, damaged=2),
     ]
     short = image_id.removeprefix("sha256:")[:12]
-    assert await image_check.check(session, options.CheckOptions(["reg/a:1", short], repair=True)) == 1
+    assert await images.check(session, options.CheckOptions(["reg/a:1", short], repair=True)) == 1
     assert list(world.check_requests[0].images) == ["reg/a:1", image_id]
     assert capsys.readouterr().out.splitlines() == [
         "sha256:bb  damaged, of reg/a:1, reg/b:1: data differs",
@@ -195,21 +195,21 @@ async def test_a_check_tells_what_is_damaged_and_fails_while_damage_remains(
         "4 layers checked, 1 repaired, 2 damaged",
     ]
     with pytest.raises(NotFound, match="there is no image 'nothing'"):
-        await image_check.check(session, options.CheckOptions(["nothing"]))
+        await images.check(session, options.CheckOptions(["nothing"]))
 
 
 async def test_a_check_without_damage_succeeds(
     session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.checked = [CheckProgress(layer_digest="sha256:aa"), CheckProgress(finished=True, layers=1)]
-    assert await image_check.check(session, options.CheckOptions()) == 0
+    assert await images.check(session, options.CheckOptions()) == 0
     assert capsys.readouterr().out == "1 layer checked, none damaged\n"
-    assert await image_check.check(session, options.CheckOptions(output=options.Format.JSON)) == 0
+    assert await images.check(session, options.CheckOptions(output=options.Format.JSON)) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["checked"], found["damaged"], len(found["layers"])) == (1, 0, 1)
     world.checked = []
     with pytest.raises(RuntimeFailure, match="ended without a result"):
-        await image_check.check(session, options.CheckOptions())
+        await images.check(session, options.CheckOptions())
 
 
 async def test_an_export_names_its_archive_and_overwrites_nothing(

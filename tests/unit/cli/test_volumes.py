@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import mounts, volumes
-from crib.cli.manifest import ContainerPlan, Dirs, PodPlan, VolumePlan
-from crib.cli.manifest.plan import SubPathPlan
+from crib.cli import volumes
+from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 from crib.cli.session import CommandError
 from crib.stubs.runtime.v1 import api_pb2 as cri
 
@@ -78,7 +77,7 @@ def test_a_sub_path_through_a_link_or_a_file_is_refused(tmp_path: Path, inside: 
     (volume / "deep/evil").symlink_to("../../..")
     with pytest.raises(CommandError, match=f"subPath {inside} of .*symbolic links are not followed"):
         volumes.bind_sub_paths(part(str(volume), inside, f"{tmp_path}/t/0"))
-    assert mounts.mounts_below(str(tmp_path)) == []
+    assert volumes.mounts_below(str(tmp_path)) == []
 
 
 @pytest.mark.root
@@ -96,9 +95,9 @@ def test_a_sub_path_is_bound_and_rm_leaves_what_was_bound(tmp_path: Path) -> Non
     volumes.bind_sub_paths(part(str(host), "in/keep", dirs.sub_path("u1", "a", 2)))
     assert Path(target, "keep").read_text() == "precious"
     assert Path(dirs.sub_path("u1", "a", 2)).read_text() == "precious"
-    assert len(mounts.mounts_below(dirs.pod("u1"))) == 4
+    assert len(volumes.mounts_below(dirs.pod("u1"))) == 4
     volumes.remove(dirs, "u1")
     assert (host / "in/keep").read_text() == "precious"
     assert (host / "new/dir").is_dir()
-    assert mounts.mounts_below(str(tmp_path)) == []
+    assert volumes.mounts_below(str(tmp_path)) == []
     assert os.listdir(f"{tmp_path}/pods") == []

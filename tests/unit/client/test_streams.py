@@ -146,7 +146,7 @@ async def test_a_reader_that_is_late_holds_the_command_up(
         told: list[int] = []
         while told[-5:] != [lab.commands[0].stdout.written] * 5:  # type: ignore[union-attr]
             told.append(lab.commands[0].stdout.written)  # type: ignore[union-attr]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the pipe gives no notice when it is no longer written to
         assert told[-1] < 64 << 20
         assert session.stdout is not None
         found = 0

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from crib.engine.images.gate import StoreGate
+from crib.engine.images.verbs import StoreGate
 from crib.model.container import ContainerState, ExecCommand
 from crib.model.errors import Unavailable
 from crib.model.ids import ContainerId, SandboxId

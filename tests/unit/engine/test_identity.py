@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from crib.engine.identity import container_differences, sandbox_differences
+from crib.engine.identity import container_differences, differing_fields, sandbox_differences
 from crib.model.container import ContainerConfig, ContainerSecurity, ContainerState, Device, Mount
 from crib.model.errors import AlreadyExists, Broken
-from crib.model.sandbox import Resources
+from crib.model.sandbox import ProcessIdentity, Resources
+from tests.contract.records_samples import full_container, full_sandbox
 from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
 
 TERMINATION = "io.kubernetes.container.terminationMessagePath"
@@ -192,3 +193,22 @@ async def test_a_different_container_is_refused_until_the_first_is_removed(world
         await world.created(pod, "app", "sleep", "61")
     await world.node.containers.remove(first)
     assert await world.created(pod, "app", "sleep", "61") != first
+
+
+def test_differences_are_named_by_their_path() -> None:
+    one = full_sandbox()
+    other = replace(
+        one,
+        config=replace(one.config, hostname="x", metadata=replace(one.config.metadata, attempt=9)),
+        infra=ProcessIdentity(1, 2),
+        network=None,
+    )
+    assert differing_fields(one, one) == ()
+    assert differing_fields(one, other) == (
+        "config.metadata.attempt",
+        "config.hostname",
+        "network",
+        "infra.pid",
+        "infra.start_time",
+    )
+    assert differing_fields(one, full_container()) == ("",)

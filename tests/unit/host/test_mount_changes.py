@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.host.mount_changes import MountChanges
+from crib.host.mount_table import MountChanges
 from crib.host.mounts import Tmpfs, perform, unmount
 
 pytestmark = pytest.mark.root

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from crib.host import seccomp, system_calls
+from crib.host import seccomp
 
 ALLOW, KILL = seccomp._ALLOW, seccomp._KILL
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -24,10 +24,10 @@ class Filter:
     def __init__(self, machine: str, monkeypatch: pytest.MonkeyPatch, *, sockets: bool) -> None:
         self.numbers = {
             name: number
-            for table in (system_calls._COMMON, system_calls._NETWORK, system_calls._JUDGED)
-            for name, number in system_calls._numbers(table, machine).items()
+            for table in (seccomp._COMMON, seccomp._NETWORK, seccomp._JUDGED)
+            for name, number in seccomp._numbers(table, machine).items()
         }
-        judged = system_calls._numbers(system_calls._JUDGED, machine)
+        judged = seccomp._numbers(seccomp._JUDGED, machine)
         monkeypatch.setattr(seccomp, "MACHINE", machine)
         monkeypatch.setattr(seccomp, "JUDGED", judged)
         allowed = [number for name, number in self.numbers.items() if name not in judged]

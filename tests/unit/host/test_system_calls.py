@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from crib.host import system_calls
+from crib.host import seccomp
 
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
     "aarch64": Path("/usr/include/asm-generic/unistd.h"),
 }
 GENERIC_NAMES = {"newfstatat": "fstatat"}
-TABLES = (system_calls._COMMON, system_calls._NETWORK, system_calls._TREES, system_calls._JUDGED)
+TABLES = (seccomp._COMMON, seccomp._NETWORK, seccomp._TREES, seccomp._JUDGED)
 
 
 @pytest.mark.parametrize("machine", HEADERS)
@@ -24,17 +24,17 @@ def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
     told = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", HEADERS[machine].read_text()))
     generic = GENERIC_NAMES if machine == "aarch64" else {}
     for table in TABLES:
-        for name, number in system_calls._numbers(table, machine).items():
+        for name, number in seccomp._numbers(table, machine).items():
             # Headers that are older than a call do not have it.
             assert told.get(generic.get(name, name), str(number)) == str(number), name
 
 
 def test_calls_of_one_machine_only_have_another_one_in_their_stead() -> None:
     for table in TABLES:
-        x86, arm = (system_calls._numbers(table, machine) for machine in HEADERS)
+        x86, arm = (seccomp._numbers(table, machine) for machine in HEADERS)
         assert set(arm) <= set(x86)
-    gone = {name for table in TABLES for name in system_calls._numbers(table, "x86_64")}
-    gone -= {name for table in TABLES for name in system_calls._numbers(table, "aarch64")}
+    gone = {name for table in TABLES for name in seccomp._numbers(table, "x86_64")}
+    gone -= {name for table in TABLES for name in seccomp._numbers(table, "aarch64")}
     newer = {"open": "openat", "poll": "ppoll", "select": "pselect6", "epoll_wait": "epoll_pwait"}
     newer |= {"stat": "newfstatat", "lstat": "newfstatat", "readlink": "readlinkat", "rename": "renameat"}
     newer |= {"unlink": "unlinkat", "dup2": "dup3", "pipe": "pipe2", "access": "faccessat"}
@@ -45,4 +45,4 @@ def test_calls_of_one_machine_only_have_another_one_in_their_stead() -> None:
 
 
 def test_a_machine_without_a_column_has_no_numbers() -> None:
-    assert system_calls._numbers(system_calls._COMMON, "riscv64") == {}
+    assert seccomp._numbers(seccomp._COMMON, "riscv64") == {}

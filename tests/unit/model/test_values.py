@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.model.differences import differing_fields
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
     CribError,
@@ -24,9 +22,7 @@ from crib.model.errors import (
 )
 from crib.model.ids import is_digest, is_id, new_container_id, new_sandbox_id
 from crib.model.paths import Paths
-from crib.model.sandbox import ProcessIdentity
 from crib.model.signals import CRI_SIGNALS, cri_signal, signal_number, stop_signal
-from tests.contract.records_samples import full_container, full_sandbox
 
 _CRI = json.loads((Path(__file__).parents[2] / "architecture" / "cri_v1.json").read_text())
 
@@ -84,25 +80,6 @@ def test_the_containers_stop_signal_goes_before_the_images_and_sigterm_is_the_la
     assert stop_signal(0, "SIGQUIT") == signal.SIGQUIT
     assert stop_signal(0, "") == stop_signal(0, "nonsense") == stop_signal(999, "") == signal.SIGTERM
     assert cri_signal(0) == cri_signal(99) == 0
-
-
-def test_differences_are_named_by_their_path() -> None:
-    one = full_sandbox()
-    other = replace(
-        one,
-        config=replace(one.config, hostname="x", metadata=replace(one.config.metadata, attempt=9)),
-        infra=ProcessIdentity(1, 2),
-        network=None,
-    )
-    assert differing_fields(one, one) == ()
-    assert differing_fields(one, other) == (
-        "config.metadata.attempt",
-        "config.hostname",
-        "network",
-        "infra.pid",
-        "infra.start_time",
-    )
-    assert differing_fields(one, full_container()) == ("",)
 
 
 def test_new_ids_are_64_hex_digits_and_differ() -> None:

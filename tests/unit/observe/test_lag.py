@@ -40,7 +40,7 @@ def test_what_blocks_the_loop_is_logged_with_its_stack_and_counted() -> None:
 
     async def work() -> None:
         watch.start()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the loop rests before it is held up, and after
         hold_up(told.came)
         await asyncio.sleep(0.01)
         watch.stop()
@@ -65,7 +65,7 @@ def test_a_loop_that_turns_or_waits_is_not_blocked() -> None:
     async def work() -> None:
         watch.start()
         for _ in range(3):
-            await asyncio.sleep(TOO_LONG / 2)
+            await asyncio.sleep(TOO_LONG / 2)  # the loop rests, which is what is watched
         watch.stop()
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch.selector())) as runner:

@@ -25,8 +25,7 @@ from crib.model.sandbox import (
 )
 from crib.model.settings import ContainerDefaults, HandlerSettings, NodeMount
 from crib.ocispec.defaults import node_mounts
-from crib.ocispec.hooks import HookRule
-from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HostDevice
+from crib.ocispec.inputs import ContainerInputs, DeclaredVolume, HookRule, HostDevice
 from crib.ocispec.origins import origins, whole_document
 from tests.unit.ocispec.inputs_for_tests import HOST, inputs, sandbox, with_config, with_security
 

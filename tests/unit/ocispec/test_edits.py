@@ -19,8 +19,7 @@ from crib.ocispec.container import (
     runs_hooks_at_delete,
 )
 from crib.ocispec.devices import device_nodes, device_rules
-from crib.ocispec.hooks import HookRule
-from crib.ocispec.inputs import HostDevice
+from crib.ocispec.inputs import HookRule, HostDevice
 from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import inputs, with_config, with_security
 

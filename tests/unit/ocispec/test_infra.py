@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.model.sandbox import IdMapping, NamespaceMode, ProfileType, SecurityProfile, UserNamespace
-from crib.ocispec.infra import InfraInputs, infra_spec
-from crib.ocispec.pod_security import PodSecurityFacts, pod_confinement
+from crib.ocispec.infra import InfraInputs, PodSecurityFacts, infra_spec, pod_confinement
 from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import HOST, sandbox
 

@@ -14,7 +14,7 @@ from crib.model.sandbox import (
     SecurityProfile,
     SelinuxOption,
 )
-from crib.ocispec.pod_security import PodSecurityFacts, pod_confinement
+from crib.ocispec.infra import PodSecurityFacts, pod_confinement
 from crib.ocispec.seccomp import default_profile, seccomp
 from crib.ocispec.security import (
     DEFAULT_CAPABILITIES,

@@ -12,8 +12,13 @@ from crib.model.sandbox import IdMapping, NamespaceMode, NamespaceOptions, Sandb
 from crib.ocispec.container import container_spec
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.mounts import mounts
-from crib.ocispec.namespaces import namespaces
-from crib.ocispec.userns import check_mount_maps, check_pod_namespaces, groups_outside, host_id
+from crib.ocispec.namespaces import (
+    check_mount_maps,
+    check_pod_namespaces,
+    groups_outside,
+    host_id,
+    namespaces,
+)
 from crib.wire import oci_runtime as oci
 from tests.unit.ocispec.inputs_for_tests import inputs as plain_inputs
 from tests.unit.ocispec.inputs_for_tests import sandbox

@@ -211,7 +211,7 @@ async def test_input_gets_through_while_output_waits_for_the_client(lab: Lab) ->
     assert pipe is not None
     while pipe.written != sent:  # until the server's buffers are full
         sent = pipe.written
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the pipe gives no notice when it is no longer written to
     for _ in range(10):
         client.spdy.ping()
     await client.send(streams["stdin"], b"\3")

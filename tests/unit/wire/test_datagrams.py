@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.wire.datagrams import MAX_DATAGRAM, DatagramReader, encode_datagram
+from crib.wire.portforward import MAX_DATAGRAM, DatagramReader, encode_datagram
 
 
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(0, 200)))

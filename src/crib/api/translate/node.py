@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crib.api.translate import checks, containers, images, limits, sandboxes
-from crib.engine.images.checks import LayerCheck
+from crib.engine.checks.images import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStart

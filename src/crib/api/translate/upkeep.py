@@ -1,12 +1,14 @@
-"""crib's own Node service, on checks and wipes: messages of crib.v1 to values and back."""
+"""crib's own Node service, looking after the node: checks, wipes, work in progress, giving up on it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf import json_format
 
-from crib.api.translate import checks
+from crib.api.translate import checks, limits
+from crib.engine.abandon import UnderWay
 from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
 from crib.stubs.node.v1 import node_pb2 as pb
 
@@ -53,3 +55,30 @@ def encode_wiped(wiped: Wiped) -> pb.Wiped:
 def json_line(message: pb.Finding | pb.Wiped) -> str:
     """The message as one line of JSON, by protobuf's own mapping; what is empty is left out."""
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
+
+
+MAX_SHOWN = 4096
+"""Characters of a name or stage that are shown: an archive's path may be in it."""
+
+
+def encode_work(found: Iterable[UnderWay]) -> pb.ListWorkResponse:
+    return pb.ListWorkResponse(
+        work=[
+            pb.Work(
+                name=one.name[:MAX_SHOWN],
+                id=one.object,
+                title=one.title,
+                stage=one.stage[:MAX_SHOWN],
+                request_id=one.request,
+                age_ns=int(one.seconds * 1e9),
+                callers=one.callers,
+            )
+            for one in found
+        ]
+    )
+
+
+def decode_abandon(message: pb.AbandonRequest) -> tuple[str, str]:
+    """The id, and the reason."""
+    reason = checks.short(message.reason, limits.MAX_VALUE, "reason")
+    return checks.identifier(message.id, "id"), reason

@@ -2,7 +2,7 @@
 
 * `rootfs`: its root, image layers under a writable one. `volumes`: images and VOLUMEs of images as volumes.
 * `host_resources`: paths, devices and profiles that it takes from the host.
-* `cdi`, `hook_files` and `base_specs`: what the administrator has put there for it, found by `spec_files`.
+* `cdi` and `spec_files`: what the administrator has put there for it: devices, hooks, a base spec.
 * `mount_targets`: where each mount comes to lie, and where none may.
 * `id_maps`: files with the ids of a user namespace. `labels`: AppArmor and SELinux.
 * `bundles`: its bundle's directory, and the note from which it can be torn down.

@@ -19,7 +19,7 @@ from crib.host.mount_table import is_mountpoint, mounts_below
 from crib.model.errors import InvalidRequest
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
-from crib.ocispec.userns import host_id
+from crib.ocispec.namespaces import host_id
 
 _MAX_INSIDE = 64
 _LOCKED = ((os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))

@@ -22,7 +22,7 @@ from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import ProfileType, SandboxRecord, SecurityProfile
-from crib.ocispec.pod_security import PodConfinement, PodSecurityFacts, pod_confinement
+from crib.ocispec.infra import PodConfinement, PodSecurityFacts, pod_confinement
 from crib.ocispec.security import DEFAULT_PROFILE, wanted_profile
 from crib.ocispec.selinux import CATEGORIES, PRIVILEGED_LEVEL, pod_labels, wanted_level
 

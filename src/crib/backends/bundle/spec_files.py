@@ -1,16 +1,28 @@
-"""Directories of small documents of others: read when they are needed, decoded when they change."""
+"""Documents of the administrator that go into specs: a handler's base spec, and hooks of oci-hooks(5).
+
+Files in directories are read when they are needed, and decoded when they change.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from crib.backends.failures import why
+from crib.backends.failures import failure, why
+from crib.model.edits import AddedHook, ContainerEdits
+from crib.model.errors import Broken
+from crib.ocispec.base_spec import usable_part
+from crib.ocispec.inputs import HookRule
+from crib.wire import oci_hooks
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MAX_BYTES = 4 << 20
@@ -77,3 +89,75 @@ class SpecFiles(Generic[T]):
         if abs(time.time() - max(status.st_mtime, status.st_ctime)) > _SETTLED:
             self._known[path] = (stamp, found)
         return found
+
+
+def read_base_spec(path: str, handler: str) -> Mapping[str, Any]:
+    """What the handler's specs take from it; empty without a path. Broken names the file and the place."""
+    if not path:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        base, dropped = usable_part(_decoded(data))
+    except OSError as error:
+        raise failure(f"handler {handler}: base_spec {path}", error) from error
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"handler {handler}: base_spec {path}: {error}") from error
+    if dropped:
+        _log.info("handler %s: not taken from base_spec %s: %s", handler, path, ", ".join(dropped))
+    return base
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"it is longer than {_MAX_BYTES} bytes")
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - the file is wrong, not our call
+    return document
+
+
+class HookFiles:
+    """The administrator's rules; see setting `oci_hooks_dirs`. Blocks."""
+
+    def __init__(self, directories: Sequence[str]) -> None:
+        self._files = SpecFiles(directories, (".json",), _rule)
+
+    def rules(self) -> tuple[HookRule, ...]:
+        """By file name, a later directory's in the place of its namesake.
+
+        Broken when one cannot be used: a hook that is left out in silence may be one that guards something.
+        """
+        chosen: dict[str, FoundFile[HookRule]] = {os.path.basename(f.path): f for f in self._files.read()}
+        rules = []
+        for name in sorted(chosen):
+            found = chosen[name]
+            if found.content is None:
+                raise Broken(f"OCI hook {found.path} cannot be used: {found.problem}")
+            rules.append(found.content)
+        return tuple(rules)
+
+
+def _rule(path: str, data: bytes) -> HookRule:
+    file = oci_hooks.decode(data)
+    program = file.hook.path
+    if not program.startswith("/") or not os.access(program, os.X_OK):
+        raise ValueError(f"{program!r} is not the absolute path of a program")
+    if not file.stages:
+        raise ValueError("it names no stage")
+    try:
+        return HookRule(
+            edits=ContainerEdits(
+                origin=f"hook file {path}",
+                hooks=tuple(
+                    AddedHook(stage, program, file.hook.args, file.hook.env, file.hook.timeout)
+                    for stage in dict.fromkeys(file.stages)
+                ),
+            ),
+            always=file.when.always,
+            annotations=tuple((re.compile(k), re.compile(v)) for k, v in file.when.annotations.items()),
+            commands=tuple(re.compile(pattern) for pattern in file.when.commands),
+            has_bind_mounts=file.when.has_bind_mounts,
+        )
+    except re.error as error:
+        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error

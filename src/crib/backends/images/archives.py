@@ -9,8 +9,7 @@ import stat
 from collections.abc import AsyncIterator
 from functools import partial
 
-from crib.backends.failures import failure
-from crib.backends.waiting import foreign
+from crib.backends.failures import failure, foreign
 from crib.host import libc
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import InvalidRequest

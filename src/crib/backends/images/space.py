@@ -7,9 +7,8 @@ import os
 import stat
 import time
 
-from crib.backends.failures import trying
+from crib.backends.failures import ours, trying
 from crib.backends.images.unpacked.directories import DirectoryLayers
-from crib.backends.waiting import ours
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job

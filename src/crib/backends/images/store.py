@@ -16,7 +16,7 @@ from functools import partial
 
 import msgspec
 
-from crib.backends.failures import trying
+from crib.backends.failures import foreign, ours, trying
 from crib.backends.images.archives import ARCHIVE_SECONDS, opened_archive
 from crib.backends.images.checks import check_layer
 from crib.backends.images.descent import check_descent
@@ -30,12 +30,11 @@ from crib.backends.images.signatures import judged_by, problem_with
 from crib.backends.images.space import StoreSpace
 from crib.backends.images.staging import Staging, worker_user
 from crib.backends.images.unpacked.directories import DirectoryLayers
-from crib.backends.waiting import foreign, ours
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job
 from crib.model.errors import Broken, InvalidRequest, Unavailable
-from crib.model.facts import LayerMounting
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
     DiskSpace,
@@ -91,7 +90,12 @@ class LayerStore:
     @property
     def worker_pid(self) -> int | None:
         """The image worker, while there is one."""
-        return self._worker.pid
+        return self._worker.figures.pid
+
+    @property
+    def worker(self) -> WorkerFigures:
+        """The image worker, and those before it."""
+        return self._worker.figures
 
     async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
         """Who is asked for the image, first to last, and with what."""

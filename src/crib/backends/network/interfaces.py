@@ -9,7 +9,6 @@ from typing import TypeVar
 from crib.backends.failures import trying
 from crib.host import links
 from crib.host.addresses import list_addresses
-from crib.host.interface_counters import interface_counters
 from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
@@ -51,7 +50,7 @@ def _count_in_each(pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsag
 
 
 def _counted() -> tuple[InterfaceUsage, ...]:
-    counters = sorted(interface_counters(), key=lambda one: one.name != POD_INTERFACE)
+    counters = sorted(links.interface_counters(), key=lambda one: one.name != POD_INTERFACE)
     return tuple(
         InterfaceUsage(
             name=one.name,

@@ -16,7 +16,7 @@ from crib.model.errors import InvalidRequest, NotFound, Unavailable
 from crib.model.paths import Paths
 from crib.model.sandbox import SandboxRecord
 from crib.model.streams import PodAddress
-from crib.wire.datagrams import DatagramReader, encode_datagram
+from crib.wire.portforward import DatagramReader, encode_datagram
 
 CONNECT_TIME = 10.0
 """Seconds for one connection to come about, over all that is tried."""
@@ -76,7 +76,7 @@ def _root_of(containers: Collection[ContainerRecord], address: PodAddress) -> st
 
 
 class FramedDatagrams:
-    """See ports.ByteStream: each datagram in its frame (wire.datagrams)."""
+    """See ports.ByteStream: each datagram in its frame (wire.portforward)."""
 
     def __init__(self, flow: UdpFlow) -> None:
         self._flow = flow

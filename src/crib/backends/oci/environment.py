@@ -11,9 +11,9 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 
-from crib.backends.bundle.base_specs import read_base_spec
 from crib.backends.bundle.host_resources import read_default_profile
 from crib.backends.bundle.labels import Labels
+from crib.backends.bundle.spec_files import read_base_spec
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
 from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram

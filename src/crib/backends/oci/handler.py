@@ -15,7 +15,7 @@ from crib.backends.oci.environment import OciEnvironment, closed_environment, op
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.odd_logs import odd_logs
+from crib.backends.oci.logs import odd_logs
 from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts

@@ -22,7 +22,7 @@ from crib.wire import oci_runtime as oci
 
 
 class InfraContainers:
-    """See pods.infra.InfraProcesses."""
+    """See pods.InfraProcesses."""
 
     def __init__(self, environment: OciEnvironment, filters: SeccompFilters) -> None:
         self._env = environment

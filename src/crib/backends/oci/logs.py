@@ -12,12 +12,15 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
-from crib.backends.oci.late import clear_away
-from crib.backends.oci.replay import latest_output
 from crib.host.threads import FOREIGN, Job, Overdue
+from crib.model.container import ContainerRecord, ContainerState
+from crib.model.sandbox import SandboxRecord
+from crib.tasks.keeper import HANDS
+from crib.wire.crilog import parse_line
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,6 +29,69 @@ LOG_TIME = 2.0
 """Seconds that a look at a log, or a change of its name, may take."""
 _LONGEST_WORDS = 4096
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = _PLACE | os.O_DIRECTORY
+
+REPLAY_LIMIT = 1 << 20
+"""Bytes of output that are replayed at most, whatever is asked for."""
+_FIRST_WINDOW = 64 << 10
+_WINDOW_LIMIT = 64 << 20
+"""Bytes of a log that are looked at: each line of it has some forty bytes beside its output."""
+
+MOST_FILES = 20
+"""Of one pod that are told by name."""
+MOST_ENTRIES = 10_000
+"""Of one pod's directory that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A line, or a part of one, with its newline if that was written."""
+
+    stream: str
+    content: bytes
+
+
+def latest_output(log: int, size: int, most: int, known: Mapping[str, int]) -> dict[str, bytes]:
+    """The last `most` bytes, by stream, that lie before `size` in an open log; at best whole lines.
+
+    Of each stream the last `known` bytes are left out: they have come by another way.
+    """
+    most = min(most, REPLAY_LIMIT)
+    wanted = most + sum(known.values())
+    window = _FIRST_WINDOW + wanted
+    while True:
+        start = max(size - window, 0)
+        pieces = _pieces(os.pread(log, size - start, start), whole=start == 0)
+        if start == 0 or window >= _WINDOW_LIMIT or sum(len(one.content) for one in pieces) >= wanted:
+            break
+        window *= 2
+    left = dict(known)
+    parts: dict[str, list[bytes]] = {}
+    room = most
+    for piece in reversed(pieces):
+        cut = min(left.get(piece.stream, 0), len(piece.content))
+        left[piece.stream] = left.get(piece.stream, 0) - cut
+        content = piece.content[: len(piece.content) - cut]
+        if len(content) > room:
+            if not parts:  # a line longer than all that is wanted
+                parts[piece.stream] = [content[len(content) - room :]]
+            break
+        if content:
+            parts.setdefault(piece.stream, []).append(content)
+            room -= len(content)
+    return {stream: b"".join(reversed(found)) for stream, found in parts.items()}
+
+
+def _pieces(data: bytes, *, whole: bool) -> list[_Piece]:
+    lines = data.split(b"\n")[0 if whole else 1 : -1]
+    found = []
+    for line in lines:
+        try:
+            entry = parse_line(line)
+        except ValueError:
+            continue
+        found.append(_Piece(entry.stream, entry.content + (b"" if entry.partial else b"\n")))
+    return found
 
 
 def log_job(what: str, path: str, pod: str, late: Callable[[], None] = lambda: None) -> Job:
@@ -110,3 +176,86 @@ class OpenLog:
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def clear_away(what: str, work: Coroutine[object, object, object]) -> None:
+    """Do it behind everybody's back; a failure is logged, as there is nobody to tell."""
+    HANDS.part(what, _logged(what, work))
+
+
+async def _logged(what: str, work: Coroutine[object, object, object]) -> None:
+    try:
+        await work
+    except Exception as error:
+        _log.warning("%s, which came too late: %s", what, error)
+
+
+def odd_logs(
+    sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
+) -> list[tuple[str, str]]:
+    """Paths with what is odd about them. Blocks as the file system of the logs does."""
+    found: list[tuple[str, str]] = []
+    known: set[str] = set()
+    for row in containers:
+        if not row.log_path:
+            continue
+        known.add(row.log_path)
+        if row.state is not ContainerState.RUNNING or os.path.lexists(row.log_path):
+            continue
+        what = "file" if os.path.isdir(os.path.dirname(row.log_path)) else "directory"
+        found.append((row.log_path, f"its {what} is gone: what container {row.id} writes is lost"))
+    for sandbox in sandboxes:
+        if directory := sandbox.config.log_directory:
+            odd = [path for path in _files(directory) if not _is_log_of(path, known)]
+            found += [(path, f"is not a log of a container of pod {sandbox.id}") for path in odd[:MOST_FILES]]
+            if len(odd) > MOST_FILES:
+                found.append((directory, f"has {len(odd) - MOST_FILES} more that are no container's log"))
+    return found
+
+
+def _files(top: str) -> Iterator[str]:
+    """Files below a pod's directory of logs, one level of directories included, as a kubelet lays them."""
+    for directory in (top, *_listed(top, directories=True)):
+        yield from _listed(directory, directories=False)
+
+
+def _listed(directory: str, *, directories: bool) -> list[str]:
+    found: list[str] = []
+    try:
+        with os.scandir(directory) as entries:
+            for number, entry in enumerate(entries):
+                if number == MOST_ENTRIES:
+                    break
+                if entry.is_dir(follow_symlinks=False) == directories:
+                    found.append(entry.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found)
+
+
+def _is_log_of(path: str, known: set[str]) -> bool:
+    """Whether it is a log on record, or one that was set aside by a rotation: LOG.TIME, LOG.TIME.gz."""
+    directory, _, name = path.rpartition("/")
+    parts = name.split(".")
+    return any(f"{directory}/{'.'.join(parts[:end])}" in known for end in range(1, len(parts) + 1))
+
+
+async def remove_unused(path: str, pod: str) -> None:
+    """Remove an empty file; anything else stays. What fails, or takes too long, is logged and is no error."""
+    try:
+        await FOREIGN.run(log_job("removing", path, pod), _remove_empty, path)
+    except OSError as error:
+        _log.warning("the unused log %s stays: %s", path, error)
+
+
+def _remove_empty(path: str) -> None:
+    """The pod may write to its log directory, so no link of its making is followed."""
+    directory, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError):
+        parent = os.open(directory, _DIRECTORY)
+        try:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and found.st_size == 0 and found.st_nlink == 1:
+                os.unlink(name, dir_fd=parent)
+        finally:
+            os.close(parent)

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from crib.backends.failures import trying
 from crib.backends.known_processes import Deaths
 from crib.backends.pods.namespaces import held_by
-from crib.host.mount_changes import MountChanges
-from crib.host.mount_table import mount_roots_below
+from crib.host.mount_table import MountChanges, mount_roots_below
 from crib.host.threads import OURS
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths

@@ -19,7 +19,7 @@ from crib.model.facts import HandlerFacts
 from crib.model.ids import SandboxId
 from crib.model.paths import Paths
 from crib.model.sandbox import IdMapping, NamespaceMode, SandboxConfig, SandboxRecord, UserNamespace
-from crib.ocispec.userns import check_pod_namespaces, groups_outside
+from crib.ocispec.namespaces import check_pod_namespaces, groups_outside
 
 _ALL = ("net", "ipc", "uts", "cgroup", "user")
 _SYSCTLS = "linux.sysctls"

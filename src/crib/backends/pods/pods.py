@@ -1,9 +1,16 @@
-"""Pods: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared."""
+"""Pods: a directory of files, pinned namespaces, a shm, a cgroup; and an infra process if pids are shared.
+
+That process is catatonit as pid 1, which reaps orphans and does nothing else. Whoever runs the containers
+runs it, in a root that all pods share.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
+from typing import Protocol
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.bundle.host_resources import make_log_directory
@@ -14,7 +21,6 @@ from crib.backends.failures import trying
 from crib.backends.known_processes import is_alive
 from crib.backends.pods.cgroup_names import CgroupNames
 from crib.backends.pods.files import check_pod_files, write_pod_files
-from crib.backends.pods.infra import PROGRAM, InfraProcesses, install_infra
 from crib.backends.pods.namespaces import (
     check_namespaces,
     is_whole,
@@ -26,21 +32,69 @@ from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.updates import Updates
 from crib.backends.together import Together
 from crib.host.directories import make_directory
-from crib.host.files import remove_tree
+from crib.host.files import atomic_write, remove_tree
 from crib.host.mount_table import is_mountpoint
 from crib.host.mounts import Tmpfs, perform, unmount
+from crib.host.processes import ToolMissing
 from crib.host.threads import FOREIGN, OURS, Job
 from crib.model.errors import Broken, InvalidRequest, below
 from crib.model.ids import SandboxId
+from crib.model.paths import Paths
 from crib.model.sandbox import NamespaceMode, ProcessIdentity, SandboxRecord
 from crib.ocispec.defaults import shm_size
-from crib.ocispec.infra import InfraInputs
-from crib.ocispec.pod_security import PodConfinement
+from crib.ocispec.infra import InfraInputs, PodConfinement
 from crib.ports.clocks import StageTimer
 
 FILES_SIZE = 4 << 20
 """Bytes of a pod's own directory: containers may write to hosts, hostname and resolv.conf (docs/adr/0042)."""
 _KILL_TIME = 10.0
+PROGRAM = "catatonit"
+_INSTALLING = threading.Lock()
+_PROGRAM_LIMIT = 64 << 20
+
+
+class InfraProcesses(Protocol):
+    """Runs infra processes: whoever runs the containers of a handler. Each is known by its pod's id."""
+
+    async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
+        """Make its bundle in `Paths.infra`, and run it. Half-made things are left for `end`."""
+        ...
+
+    def exists(self, sandbox: SandboxId) -> bool:
+        """Whether there is one, or what is left of one. Blocks."""
+        ...
+
+    async def end(self, sandbox: SandboxId) -> None:
+        """Kill it and take it away. What survives that is killed by its cgroup."""
+        ...
+
+    def forget(self, sandbox: SandboxId) -> None:
+        """Remove what `end` could not. Blocks; safe to repeat."""
+        ...
+
+
+def install_infra(paths: Paths, catatonit: str) -> str:
+    """The root that all infra processes share, with one static program in it.
+
+    Made when it is not there. Blocks. A mount of its own, because /run may be noexec (Debian), and no user
+    namespace can take that away.
+    """
+    root = paths.infra_root
+    target = f"{root}/{PROGRAM}"
+    with _INSTALLING:
+        if is_mountpoint(root) and os.path.exists(target):
+            return root
+        found = shutil.which(catatonit)
+        if found is None:
+            raise ToolMissing(catatonit)
+        make_directory(root, 0o755)
+        if not is_mountpoint(root):
+            perform(Tmpfs(root, _PROGRAM_LIMIT))
+        for name in ("proc", "dev"):
+            make_directory(f"{root}/{name}", 0o755)
+        with open(found, "rb") as file:
+            atomic_write(target, file.read(_PROGRAM_LIMIT), 0o555)
+    return root
 
 
 class Pods:

@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 
 from crib.backends.pods.layer_sizes import LayerSizes
-from crib.host.cgroup_files import PressureLine, PressureStats
+from crib.host.cgroup_files import PressureLine, PressureStats, count_descriptors
 from crib.host.cgroup_stats import CgroupStats, CpuStats, MemoryStats, StatsReader
-from crib.host.open_files import count_descriptors
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage

@@ -13,12 +13,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crib.backends.records.follower import RETRY, Changed, Follower, problem_with
+from crib.backends.records.follower import RETRY, Changed, Follower, problem_with, take_all
 from crib.backends.records.sqlite_files import BUSY_TIMEOUT, check, commit, file_at, open_file, remove
-from crib.backends.records.tables import take_all
 
 _log = logging.getLogger(__name__)
 
+MOST_OWED = 20_000
+"""Rows that wait to be written; beyond that the journal's are dropped."""
 BUSY = 0.1
 """Seconds for which the loop waits where somebody else has locked the file: a person's `sqlite3`."""
 _ORIGIN = "CREATE TABLE IF NOT EXISTS origin (boot TEXT, holder TEXT);"
@@ -105,6 +106,7 @@ class BootRows:
         follower.look_at_source = self._look
         self._owed: dict[Changed, Change] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._is_due = False
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """As the follower's."""
         self.mended: Callable[[str], None] = lambda text: None
@@ -135,6 +137,22 @@ class BootRows:
         if self._retry is None:  # else each write would wait for who has locked the file
             self._pay()
 
+    def owe(self, changes: Sequence[Change]) -> None:
+        """Write them with the next row, in one commit, and at the latest when the loop turns."""
+        if len(self._owed) + len(changes) > MOST_OWED:
+            return
+        for change in changes:
+            self._owed.pop(change.row, None)
+            self._owed[change.row] = change
+        if self._retry is None and not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._pay_due)
+
+    def _pay_due(self) -> None:
+        self._is_due = False
+        if self._owed and self._retry is None:
+            self._pay()
+
     def _pay(self) -> None:
         self._retry = None
         if not self._try_paying():
@@ -159,10 +177,11 @@ class BootRows:
 
     def settle(self) -> None:
         """The last try to write what is owed. Blocks: nobody waits for the loop any more."""
-        if self._retry is None:
+        if not self._owed:
             return
-        self._retry.cancel()
-        self._retry = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self._wait_at_most(BUSY_TIMEOUT)
         if not self._try_paying():
             _log.error("%s: %d rows could not be written, and are lost", self._path, len(self._owed))

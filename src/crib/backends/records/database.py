@@ -1,6 +1,7 @@
 """What is kept where: three SQLite files, each with its own way of being written.
 
-    STATE/records.db   pods, containers, addresses   by the loop, at once; gone after a boot, as pods are
+    STATE/records.db   pods, containers, addresses,  by the loop, at once; gone after a boot, as pods are
+                       the journal
     DATA/crib.db       the same                      follows, off the loop; it outlives a boot
     DATA/images.db     images                        off the loop, synced, before a caller goes on
 
@@ -23,12 +24,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from crib.backends.records.boot_file import BootRows, Origin, open_boot_file, sign
-from crib.backends.records.follower import LIMIT, Follower, problem_with
+from crib.backends.records.follower import LIMIT, Follower, problem_with, take_all
 from crib.backends.records.image_file import ImageFile
-from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import (
     ROWS,
+    Reserve,
     check,
     is_damage,
     is_full,
@@ -36,7 +37,6 @@ from crib.backends.records.sqlite_files import (
     open_file,
     remove,
 )
-from crib.backends.records.tables import take_all
 from crib.model.errors import Broken
 from crib.model.paths import Paths
 
@@ -46,6 +46,9 @@ POD_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes {ROWS}
 CREATE TABLE IF NOT EXISTS containers {ROWS}
 CREATE TABLE IF NOT EXISTS unreadable (noun TEXT, id TEXT, record BLOB, error TEXT);
+CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS kept
+    (id TEXT PRIMARY KEY, title TEXT NOT NULL, at INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
 """
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from crib.backends.records.follower import LIMIT, RETRY, StillHung, problem_with
-from crib.backends.records.reserve import Reserve
 from crib.backends.records.salvage import salvage
 from crib.backends.records.sqlite_files import (
     PROBE,
     ROWS,
     SALVAGED,
+    Reserve,
     check,
     commit,
     is_damage,

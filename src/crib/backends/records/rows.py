@@ -13,10 +13,9 @@ from typing import TypeVar
 import msgspec
 
 from crib.backends.records.boot_file import Change
-from crib.backends.records.check import check_databases
 from crib.backends.records.database import Database
 from crib.backends.records.image_file import Statement
-from crib.backends.records.salvage import LOST_FILE
+from crib.backends.records.salvage import LOST_FILE, check_databases
 from crib.backends.records.sqlite_files import commit, is_full
 from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord, ContainerState

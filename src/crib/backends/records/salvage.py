@@ -1,8 +1,12 @@
-"""A damaged file: what can still be read of it goes into a new one, and the file itself is set aside."""
+"""A damaged file: what can still be read of it goes into a new one, and the file itself is set aside.
+
+A check finds damage and what was set aside; it changes nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import sqlite3
@@ -13,8 +17,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from crib.backends.records.sqlite_files import SALVAGED, is_full, open_file, remove, set_aside
+from crib.backends.records.sqlite_files import SALVAGED, existing, is_full, open_file, remove, set_aside
 from crib.model.container import ContainerRecord
+from crib.model.finding import Finding
 from crib.model.ids import is_id
 from crib.model.image import ImageRecord
 from crib.model.sandbox import SandboxRecord
@@ -32,6 +37,9 @@ _KINDS: tuple[tuple[str, type[object]], ...] = (
     ("containers", ContainerRecord),
     ("images", ImageRecord),
 )
+_CHECK_PATIENCE = 10.0
+"""Seconds that a check waits for a writer."""
+_AREA = "records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +161,35 @@ def _decodes(blob: bytes, kind: type[object]) -> bool:
     except (msgspec.MsgspecError, ValueError, TypeError):
         return False
     return True
+
+
+def check_databases(*paths: str) -> list[Finding]:
+    """SQLite's own check of every page (https://www.sqlite.org/pragma.html#pragma_quick_check).
+
+    Through a connection of its own. Blocks for as long as reading the files takes: for a thread.
+    """
+    return [finding for path in paths for finding in (*_damage(path), *_set_aside(path))]
+
+
+def _damage(path: str) -> Iterator[Finding]:
+    mend = "the next start of cribd saves what can be read, and sets the file aside"
+    try:
+        with contextlib.closing(sqlite3.connect(existing(path), _CHECK_PATIENCE, uri=True)) as connection:
+            for (line,) in connection.execute("PRAGMA quick_check(10)"):
+                if line != "ok":
+                    yield Finding(_AREA, path, f"is damaged: {line}", mend)
+            for noun, key, error in connection.execute("SELECT noun, id, error FROM unreadable"):
+                if noun == LOST_FILE:
+                    continue  # a file that was set aside, as below
+                text = f"row {key} of {noun} could not be read and was set aside: {error}"
+                yield Finding(_AREA, path, text, is_note=True)
+    except sqlite3.Error as error:
+        yield Finding(_AREA, path, f"cannot be read: {error}", mend)
+
+
+def _set_aside(path: str) -> Iterator[Finding]:
+    for aside in sorted(glob.glob(f"{glob.escape(path)}.broken-*")):
+        if not aside.endswith(("-wal", "-shm")):
+            size = os.path.getsize(aside)
+            text = f"was damaged and set aside ({size} bytes): remove it when nobody needs to inspect it"
+            yield Finding(_AREA, aside, text, is_note=True)

@@ -1,15 +1,17 @@
-"""One entry of `spec.containers` or `spec.initContainers`."""
+"""One entry of `spec.containers` or `spec.initContainers`.
+
+Requests and limits become cgroup values by the same rules as in a kubelet.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest import security, shapes
-from crib.cli.manifest.expand import expand
-from crib.cli.manifest.fields import ManifestError, ManifestNode
-from crib.cli.manifest.names import check_env_name, check_label
+from crib.cli.manifest import quantity, security, shapes
+from crib.cli.manifest.fields import ManifestError, ManifestNode, check_env_name, check_label
 from crib.cli.manifest.plan import ContainerPlan, Site, VolumePlan
-from crib.cli.manifest.resources import Amounts, amounts, linux_resources
 from crib.cli.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -18,6 +20,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
     ImageSpec,
     KeyValue,
     LinuxContainerConfig,
+    LinuxContainerResources,
     NamespaceOption,
 )
 
@@ -73,8 +76,8 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
     config = ContainerConfig(
         metadata=ContainerMetadata(name=name),
         image=ImageSpec(image=image, user_specified_image=image),
-        command=[expand(word, env) for word in node.texts("command")],
-        args=[expand(word, env) for word in node.texts("args")],
+        command=[_expand(word, env) for word in node.texts("command")],
+        args=[_expand(word, env) for word in node.texts("args")],
         working_dir=node.text("workingDir"),
         envs=[KeyValue(key=key, value=value.encode()) for key, value in env.items()],
         mounts=found,
@@ -107,7 +110,7 @@ def _environment(node: ManifestNode) -> dict[str, str]:
     for entry in node.children("env"):
         entry.check(shapes.ENV)
         name = check_env_name(entry, "name")
-        found[name] = expand(entry.text("value"), found)
+        found[name] = _expand(entry.text("value"), found)
     return found
 
 
@@ -132,3 +135,89 @@ def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:
         return api_pb2.Signal.Value("SIGNAL_" + word.replace("+", "PLUS").replace("-", "MINUS"))
     except ValueError:
         raise ManifestError(lifecycle.at("stopSignal"), f"{word!r} is not a signal such as SIGTERM") from None
+
+
+_REFERENCE = re.compile(r"\$(?:(?P<escaped>\$)|\((?P<name>[^)]*)\))")
+
+
+def _expand(text: str, env: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` by the variable's value; `$$` is a dollar sign, an unknown name stays as it is."""
+
+    def replacement(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "$"
+        return env.get(match["name"], match[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """CPU in thousandths of a core, memory in bytes; None: not said."""
+
+    cpu_request: int | None = None
+    cpu_limit: int | None = None
+    memory_request: int | None = None
+    memory_limit: int | None = None
+
+    @property
+    def guaranteed(self) -> bool:
+        return (
+            bool(self.cpu_limit and self.memory_limit)
+            and self.cpu_request == self.cpu_limit
+            and self.memory_request == self.memory_limit
+        )
+
+    @property
+    def best_effort(self) -> bool:
+        return not any((self.cpu_request, self.cpu_limit, self.memory_request, self.memory_limit))
+
+
+def amounts(container: ManifestNode) -> Amounts:
+    """A container's `resources`; a request that is not given is its limit, as an API server fills it in."""
+    node = container.child("resources")
+    if node is None:
+        return Amounts()
+    node.check(shapes.RESOURCES)
+    requests, limits = _amounts(node, "requests"), _amounts(node, "limits")
+    for name, limit in limits.items():
+        if requests.setdefault(name, limit) > limit:
+            raise ManifestError(node.at(f"requests.{name}"), "is greater than the limit")
+    return Amounts(requests.get("cpu"), limits.get("cpu"), requests.get("memory"), limits.get("memory"))
+
+
+def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
+    node = resources.child(which)
+    found: dict[str, int] = {}
+    for name in node.names() if node else []:
+        assert node is not None
+        try:
+            value = quantity.parse_quantity(node.raw(name))
+        except ValueError as error:
+            raise ManifestError(node.at(name), str(error)) from None
+        if name == "cpu":
+            found[name] = quantity.milli(value)
+        elif name == "memory":
+            found[name] = quantity.whole(value)
+        elif name == "ephemeral-storage" and which == "requests":
+            node.notes.add(node.at(name), "no effect: there is no scheduler here")
+        elif name == "ephemeral-storage":
+            raise ManifestError(node.at(name), "not supported: it is enforced by a kubelet")
+        else:
+            raise ManifestError(node.at(name), "not supported: crib run knows cpu and memory")
+    return found
+
+
+def linux_resources(
+    found: Amounts, memory_capacity: int, *, guaranteed: bool, best_effort: bool
+) -> LinuxContainerResources:
+    """The cgroup's values. Both flags are of the whole pod (its quality of service)."""
+    return LinuxContainerResources(
+        cpu_shares=quantity.cpu_shares(found.cpu_request or 0),
+        cpu_period=quantity.PERIOD if found.cpu_limit else 0,
+        cpu_quota=quantity.cpu_quota(found.cpu_limit or 0),
+        memory_limit_in_bytes=found.memory_limit or 0,
+        oom_score_adj=quantity.oom_score_adj(
+            found.memory_request or 0, memory_capacity, guaranteed=guaranteed, best_effort=best_effort
+        ),
+    )

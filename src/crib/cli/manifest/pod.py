@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from crib.cli.manifest import security, shapes
 from crib.cli.manifest.container import PodParts, container_plan, read_amounts
-from crib.cli.manifest.fields import ManifestError, ManifestNode
-from crib.cli.manifest.names import check_label, check_subdomain, is_uid
+from crib.cli.manifest.fields import ManifestError, ManifestNode, check_label, check_subdomain, is_uid
 from crib.cli.manifest.plan import PodPlan, Site
 from crib.cli.manifest.volumes import volume_plans
 from crib.stubs.runtime.v1.api_pb2 import (

@@ -6,8 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, ManifestNode
-from crib.cli.manifest.names import check_label
+from crib.cli.manifest.fields import ManifestError, ManifestNode, check_label
 from crib.cli.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
 from crib.cli.manifest.quantity import parse_quantity, whole
 from crib.stubs.runtime.v1.api_pb2 import (

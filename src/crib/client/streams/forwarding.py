@@ -24,7 +24,7 @@ MAX_WORDS = 4 << 10
 
 
 class ForwardedConnection:
-    """One connection to the pod, both ways. Of UDP it carries frames (`wire.datagrams`)."""
+    """One connection to the pod, both ways. Of UDP it carries frames (`wire.portforward`)."""
 
     def __init__(self, data: RuntimeStream, error: RuntimeStream) -> None:
         self._data = data

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.pods import losses
-from crib.host.mount_changes import MountChanges
+from crib.host.mount_table import MountChanges
 from crib.host.threads import Overdue
 from crib.model.errors import Exhausted, Unavailable
 from crib.model.paths import Paths

@@ -19,9 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from crib.backends.failures import why
+from crib.backends.failures import foreign, why
 from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
-from crib.backends.waiting import foreign
 from crib.host import processes
 from crib.host.threads import Job
 from crib.model.errors import InvalidRequest, Unavailable

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from crib.backends.failures import foreign
 from crib.backends.images.registries.config_files import FILES_SECONDS, ConfigFiles
 from crib.backends.images.registries.credentials import Credentials, Terms, request_credential
 from crib.backends.images.registries.hosts_dirs import HostsDirs, Trust
-from crib.backends.waiting import foreign
 from crib.host.threads import Job
 from crib.model.errors import InvalidRequest, Unavailable
 from crib.model.image import ImageReference, PullOrder, parse_reference

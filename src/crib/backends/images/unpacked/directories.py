@@ -21,10 +21,9 @@ from functools import partial
 import msgspec
 
 import crib
-from crib.backends.failures import failure
+from crib.backends.failures import failure, ours
 from crib.backends.images.archives import close_all
 from crib.backends.images.unpacked.unpack_main import MAX_ANSWER, UnpackAnswer
-from crib.backends.waiting import ours
 from crib.host import files, libc, processes
 from crib.host.directories import in_own
 from crib.host.mount_table import mounts_below

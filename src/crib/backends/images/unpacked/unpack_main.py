@@ -15,7 +15,7 @@ import msgspec
 
 from crib.backends.images.unpacked.tree_digest import digest_directory
 from crib.backends.images.unpacked.tree_writer import TreeError, Written, write_tree
-from crib.host import confinement, files, privileges, seccomp, system_calls
+from crib.host import confinement, files, privileges, seccomp
 from crib.wire.erofs_reader import MAX_DEPTH, ErofsError, ErofsImage
 
 MAX_ANSWER = 16 << 20
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     msgspec.msgpack.encode(UnpackAnswer())
     privileges.limit(MAX_DEPTH + _SPARE_DESCRIPTORS)
     confinement.confine(root_fd, _READING if source_fd < 0 else _WRITING, parent)
-    seccomp.confine(system_calls.TREES.values(), sockets=False)
+    seccomp.confine(seccomp.TREES.values(), sockets=False)
     answer = _answer(source_fd, root_fd)
     sys.stdout.buffer.write(msgspec.msgpack.encode(answer))
     sys.stdout.buffer.flush()

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crib.backends.images.descent import run_config
-from crib.backends.images.worker.archive_inflate import inflate_archive
 from crib.backends.images.worker.documents import (
     FoundImage,
     FoundLayer,
@@ -24,7 +23,7 @@ from crib.backends.images.worker.documents import (
     image_of,
     wire_platform,
 )
-from crib.backends.images.worker.inflate import InflateError
+from crib.backends.images.worker.inflate import InflateError, inflate_archive
 from crib.host.threads import FOREIGN, Job
 from crib.model.ids import Digest, ImageId, digest_of
 from crib.model.image import ImageDocuments, Platform

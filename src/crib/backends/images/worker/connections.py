@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from crib.backends.images.worker.addresses import address, proxy_of, redirected
 from crib.backends.images.worker.host_pool import HostPool
-from crib.backends.images.worker.places import WAY, Way
+from crib.backends.images.worker.places import WAY, Way, address, proxy_of, redirected
 from crib.model.image_settings import TransferSettings
 from crib.model.registry import RegistryHost
 from crib.wire import registry

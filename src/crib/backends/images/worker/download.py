@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crib.backends.images.worker.connections import DamagedFailure, HostFailure, host_name
-from crib.backends.images.worker.pace import Pace
 from crib.backends.images.worker.spool import Spool
 from crib.model.errors import CribError
 from crib.model.image_settings import TransferSettings
@@ -292,3 +291,42 @@ class _Stalled(HostFailure):
 
 class _Slow(HostFailure):
     """What came took too long, all in all."""
+
+
+class Pace:
+    """Bytes and the time that they took, over all connections to one host. Times are seconds of any clock
+    that only rises."""
+
+    def __init__(self, min_rate: int, grace: float) -> None:
+        """`min_rate` is in bytes a second (0: none), `grace` the seconds before anything is judged."""
+        self._min_rate = min_rate
+        self._grace = grace
+        self._connections = 0
+        self._since = 0.0
+        self._spent = 0.0
+        self._received = 0
+
+    def begin(self, now: float) -> None:
+        """One more connection waits for bytes."""
+        if not self._connections:
+            self._since = now
+        self._connections += 1
+
+    def end(self, now: float) -> None:
+        """One connection fewer."""
+        self._connections -= 1
+        if not self._connections:
+            self._spent += now - self._since
+
+    def add(self, count: int, paused: float) -> None:
+        """Bytes that came; for `paused` seconds we did not take them, for which the host is not to blame."""
+        self._received += count
+        self._spent -= paused / self._connections
+
+    def problem(self, now: float) -> str:
+        """What is wrong with its pace; empty when nothing is."""
+        spent = self._spent + now - self._since
+        if spent < self._grace or self._received >= self._min_rate * spent:
+            return ""
+        rate = self._received / spent
+        return f"too slow: {rate:.0f} bytes a second for {spent:.3g} s, images.min_rate is {self._min_rate}"

@@ -1,17 +1,18 @@
-"""What one worker process knows of hosts: tokens, certificates, who is away, and who is busy."""
+"""What one worker process knows of hosts: tokens, certificates, who is away, and who is busy; and TLS."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from crib.backends.images.worker.places import Places
-from crib.backends.images.worker.tls import tls_context
-from crib.model.registry import RegistryHost
+from crib.model.registry import ClientCertificate, RegistryHost
 from crib.wire import registry
 
 _MAX_DEAD = 1000
@@ -97,3 +98,36 @@ def _remember(times: dict[str, float], key: str, now: float, seconds: float) -> 
         del times[old]
     if seconds > 0 and len(times) < _MAX_DEAD:
         times[key] = max(times.get(key, 0.0), now + seconds)
+
+
+def tls_context(host: RegistryHost, certificates: Sequence[ClientCertificate]) -> ssl.SSLContext:
+    """The system's authorities and the host's own; `certificates` are shown to whoever asks for one."""
+    context = ssl.create_default_context()
+    for number, authority in enumerate(host.authorities, 1):
+        try:
+            context.load_verify_locations(cadata=authority)
+        except (ssl.SSLError, ValueError) as error:
+            raise OSError(f"certificate authority {number} cannot be read: {error}") from error
+    for number, one in enumerate(certificates, 1):
+        try:
+            _load_certificate(context, one)
+        except (OSError, ValueError) as error:
+            raise OSError(f"client certificate {number} cannot be read: {error}") from error
+    if host.skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, one: ClientCertificate) -> None:
+    # OpenSSL's interface in Python takes file names only, and the worker may write to the staging directory
+    # alone, where keys do not belong.
+    with contextlib.ExitStack() as stack:
+        paths = []
+        for text in (one.certificate, one.key or one.certificate):
+            fd = os.memfd_create("crib-client-certificate", os.MFD_CLOEXEC)
+            stack.callback(os.close, fd)
+            os.pwrite(fd, text.encode(), 0)
+            paths.append(f"/proc/self/fd/{fd}")
+        # A key that wants a pass phrase fails instead of asking the terminal.
+        context.load_cert_chain(paths[0], paths[1], password=lambda: "")

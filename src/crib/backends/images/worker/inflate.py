@@ -1,15 +1,25 @@
 """Decompressing a layer's blob as it arrives: gzip, zstd or nothing, told by its first bytes.
 
 The media type is not believed: registries hold layers whose type and content differ, and runtimes read them.
-Output comes in bounded pieces, so that a bomb is stopped by whoever counts them.
+Output comes in bounded pieces, so that whoever counts them stops a bomb. An archive that is compressed as a
+whole is inflated to a file without a name: its members are read by position.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+from crib.backends.images.worker.free_space import EVERY, require_free
+from crib.model.image_settings import TransferSettings
+
+RATIO_GRACE = 64 << 20
+"""Bytes that a blob or an archive may unpack to whatever its size; beyond them `max_ratio` counts."""
 _PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -166,3 +176,55 @@ def _sniff(head: bytes) -> str:
         if head.startswith(magic):
             raise InflateError(f"the blob is compressed with {name}; layers are tar, gzip or zstd")
     return "tar"
+
+
+async def inflate_archive(fd: int, limits: TransferSettings) -> int:
+    """A descriptor for the inflated content of a gzip or zstd file; `fd` stays the caller's.
+
+    Takes at most `max_layer_bytes`, and `max_ratio` times the file's size. InflateError says what is wrong
+    with the file, Exhausted that `min_free` would not stay. Nothing is left behind, also by a cancellation.
+    """
+    stop = threading.Event()
+    job = asyncio.get_running_loop().run_in_executor(None, _inflate_archive, fd, limits, stop)
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        stop.set()
+        # The thread reads `fd`, which the caller closes next. It looks at `stop` after each piece.
+        await asyncio.wait([job])
+        if job.exception() is None:
+            os.close(job.result())
+        raise
+
+
+def _inflate_archive(fd: int, limits: TransferSettings, stop: threading.Event) -> int:
+    size = os.fstat(fd).st_size
+    allowed = min(limits.max_layer_bytes, max(RATIO_GRACE, limits.max_ratio * size))
+    inflater = Inflater()
+    position = written = unchecked = 0
+    with tempfile.TemporaryFile(dir=".", buffering=0) as spool:
+        while position < size and not stop.is_set():
+            data = os.pread(fd, min(_PIECE, size - position), position)
+            if not data:
+                break
+            position += len(data)
+            for piece in inflater.feed(data):
+                if stop.is_set():
+                    break
+                written += len(piece)
+                unchecked += len(piece)
+                if written > allowed:
+                    raise InflateError(f"{size} bytes unpack to more than {allowed}, which is the limit")
+                if unchecked >= EVERY:
+                    unchecked = 0
+                    require_free(spool.fileno(), 0, limits.min_free, "archive")
+                _write(spool.fileno(), piece)
+        for piece in inflater.end():
+            _write(spool.fileno(), piece)
+        return os.dup(spool.fileno())
+
+
+def _write(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]

@@ -1,11 +1,15 @@
-"""The file of a layer while it is written, and where the tar's bytes go in it for each block size."""
+"""The file of a layer while it is written, and a thread that works beside its writer."""
 
 from __future__ import annotations
 
 import errno
 import os
+import queue
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
 
 from crib.backends.images.rest_digest import windows
 from crib.backends.images.worker.free_space import EVERY, require_free
@@ -14,6 +18,7 @@ from crib.wire.erofs import DATA_OFFSET
 from crib.wire.tar_member import Member
 
 _PIECE = 1 << 20
+_DEPTH = 4
 
 
 def rounded(offset: int) -> int:
@@ -136,3 +141,55 @@ class Padded(Verbatim):
         data = b"".join(parts)
         self.written += len(data)
         return data
+
+
+class StageThread:
+    """Calls what it is given, one after the other, in a thread of its own; leaving the block ends the thread.
+
+    The first error of a call is raised by the next ``put`` or by ``finish``; later calls are then dropped.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.Queue[Callable[[], object] | None] = queue.Queue(_DEPTH)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._running = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._running = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._error is None:
+            # Whatever still waits is not worth doing.
+            self._error = error
+        self._end()
+
+    def put(self, call: Callable[[bytes], object], data: bytes) -> None:
+        """Have ``call(data)`` done; waits while the queue is full."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(lambda: call(data))
+
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        self._end()
+        if self._error is not None:
+            raise self._error
+
+    def _end(self) -> None:
+        if self._running:
+            self._running = False
+            self._queue.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (call := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    call()
+                except BaseException as error:
+                    self._error = error

@@ -20,18 +20,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from crib.backends.images.rest_digest import RestDigest
-from crib.backends.images.worker.inflate import InflateError, Inflater
-from crib.backends.images.worker.layer_file import LayerFile, Padded, Verbatim, rounded
+from crib.backends.images.worker.inflate import RATIO_GRACE, InflateError, Inflater
+from crib.backends.images.worker.layer_file import LayerFile, Padded, StageThread, Verbatim, rounded
 from crib.backends.images.worker.shares import Memory
-from crib.backends.images.worker.stage import StageThread
 from crib.wire.erofs import BLOCK_SIZES, DATA_OFFSET, SUPERBLOCK_OFFSET, Metadata, metadata
 from crib.wire.erofs_tree import Inode, LayerTree, LayoutError
 from crib.wire.tar import MAX_MEMBERS, TarError, TarReader
 from crib.wire.tar_member import Member
 from crib.wire.tar_records import Extent
-
-RATIO_GRACE = 64 << 20
-"""Bytes that a layer may unpack to whatever its blob's size; beyond them ``max_ratio`` counts."""
 
 MAX_CPU_SECONDS = 900.0
 """Of the thread that reads a layer: inflating, its tar, its tree. 64 GiB of everyday content take a third."""

@@ -34,7 +34,7 @@ from crib.backends.images.worker import archive
 from crib.backends.images.worker.documents import FoundImage, FoundLayer
 from crib.backends.images.worker.failures import failed
 from crib.backends.images.worker.transfer import FileOrigin, LayerOrigin, LayerTransfers, RegistryOrigin
-from crib.host import landlock, privileges, seccomp, system_calls
+from crib.host import landlock, privileges, seccomp
 from crib.model.errors import Unavailable
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, Layer, Progress
@@ -321,7 +321,7 @@ def main(arguments: list[str]) -> None:
         privileges.die_with_parent(parent)
     except ProcessLookupError:  # nobody is left to work for
         return
-    seccomp.confine(system_calls.NETWORK.values(), sockets=True)
+    seccomp.confine(seccomp.NETWORK.values(), sockets=True)
     asyncio.run(_serve(socket.socket(fileno=descriptor), memory))
 
 

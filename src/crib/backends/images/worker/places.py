@@ -2,7 +2,7 @@
 
 A registry names token servers and redirects. One out on the internet has no business to lead us to what only
 this node or its network can reach: what answers there is not made for strangers, and what a token server says
-is handed on to the registry.
+is handed on to the registry. So URLs are judged here too, and this module finds their proxies.
 """
 
 from __future__ import annotations
@@ -10,8 +10,15 @@ from __future__ import annotations
 import enum
 import errno
 import ipaddress
+import re
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.request import getproxies_environment, proxy_bypass
+
+if TYPE_CHECKING:
+    import yarl
+
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -21,6 +28,7 @@ _METADATA = frozenset(
 """Of Alibaba, Oracle, Amazon and Google; the others' are link-local."""
 _MAX_PLACES = 1000
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_PLAIN = re.compile(r"[!-~]+")
 
 
 class Place(enum.Enum):
@@ -130,3 +138,38 @@ class Way:
 
 WAY: ContextVar[Way | None] = ContextVar("way", default=None)
 """That of the running task."""
+
+
+def address(text: str) -> yarl.URL:
+    """A URL that can be asked, without user information. ValueError for others."""
+    import yarl
+
+    return _checked(yarl.URL(text))
+
+
+def redirected(url: yarl.URL, location: str) -> yarl.URL:
+    """Where a redirect from `url` leads. ValueError when it is nowhere to go, or out of https."""
+    import yarl
+
+    if not location:
+        raise ValueError("has no Location")
+    # As it is where possible: a signature counts for these very bytes.
+    encoded = _PLAIN.fullmatch(location) is not None
+    target = _checked(url.join(yarl.URL(location, encoded=encoded)))
+    if url.scheme == "https" and target.scheme != "https":
+        raise ValueError(f"redirects to plain http at {target.host}")
+    return target
+
+
+def proxy_of(url: yarl.URL) -> str | None:
+    """The proxy that the environment names for this URL (http_proxy, https_proxy, no_proxy)."""
+    proxies = getproxies_environment()
+    if not proxies or proxy_bypass(f"{url.host}:{url.port}", proxies):
+        return None
+    return proxies.get(url.scheme)
+
+
+def _checked(url: yarl.URL) -> yarl.URL:
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("leads to no address of http or https")
+    return url.with_user(None)

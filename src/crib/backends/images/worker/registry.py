@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlencode
 
 from crib.backends.images.messages import Pull
-from crib.backends.images.worker.addresses import address
 from crib.backends.images.worker.connections import (
     Connections,
     DamagedFailure,
@@ -24,6 +23,7 @@ from crib.backends.images.worker.connections import (
 )
 from crib.backends.images.worker.documents import FoundImage, image_of, wire_platform
 from crib.backends.images.worker.host_pool import HostPool
+from crib.backends.images.worker.places import address
 from crib.backends.images.worker.tokens import Authorizer, refusal
 from crib.model.errors import REGISTRY_UNAVAILABLE, Broken, CribError, NotFound, Unavailable
 from crib.model.ids import digest_of, is_digest

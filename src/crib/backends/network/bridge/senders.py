@@ -6,7 +6,7 @@ IP and ARP, no VLAN tag, and no message of a router or a DHCP server. So a pod t
 nobody's gateway, whatever runs in it. The rules are fixed; a pod adds elements to sets. A port without
 elements passes nothing.
 
-Elements are added by messages of our own and on the thread that makes the pod's pair (`host.nft_elements`).
+Elements are added by messages of our own and on the thread that makes the pod's pair (`host.nftables`).
 
 The hook is the bridge's and not the interface's own (family netdev): what comes back from the shaper of a pod
 with a limit has passed that one by.
@@ -24,7 +24,7 @@ from crib.backends.network.bridge.addresses import Address, Holding, link_local_
 from crib.backends.network.bridge.link import host_link_name, port_group
 from crib.host.links import INTERFACE_NAME_BYTES, mac_bytes
 from crib.host.netlink import NETLINK_NETFILTER, Netlink
-from crib.host.nft_elements import Keys, add_elements, delete_elements
+from crib.host.nftables import Keys, add_elements, delete_elements
 from crib.model.ids import SandboxId
 
 FAMILY = "bridge"

@@ -3,6 +3,10 @@
 Read anew whenever a file there has changed, as its stat signatures tell; no watch is needed, because
 nothing acts on a change before the next pod or Status call. A list may have more plugins in the directory of
 its network's name beside it (CNI 1.1.0, `loadOnlyInlinedPlugins`); those files count too.
+
+One configuration is ours. It is written from a template when the kubelet sends the node's pod ranges. The
+template's fields are those of containerd, so that its templates work here unchanged: `.PodCIDR` is the first
+range, `.PodCIDRRanges` are all of them, `.Routes` the default route of each family among them.
 """
 
 from __future__ import annotations
@@ -13,11 +17,17 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
-from crib.backends.failures import why
+from crib.backends.failures import failure, trying, why
+from crib.backends.network.pod_ranges import FIELD, ranges_of
+from crib.host.directories import make_directory
+from crib.host.files import atomic_write
+from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cni
+from crib.wire.go_template import TEMPLATE_BYTES, MalformedTemplate, render
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +36,9 @@ FILES = 1000
 SETTLED_NS = 50_000_000
 """What changed so shortly before it was read may have changed again under the same time stamp."""
 _BESIDE = (".conf",)
+FILE_NAME = "10-crib.conflist"
+_SETTING = "network.cni_conf_template"
+_DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 class NoNetworkConf(Exception):
@@ -155,3 +168,51 @@ def _content(path: str) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
         return file.read(cni.DOCUMENT_BYTES + 1)
+
+
+def fields_of(ranges: Sequence[str]) -> Mapping[str, str | Sequence[str]]:
+    """What a template may name. Raises InvalidRequest naming the CRI field of a bad range, or of none."""
+    texts = ranges_of(",".join(ranges))
+    if not texts:
+        raise InvalidRequest("no range", field=FIELD)
+    families = {ip_network(text).version for text in texts}
+    routes = [route for family, route in _DEFAULT_ROUTES.items() if family in families]
+    return {"PodCIDR": texts[0], "PodCIDRRanges": texts, "Routes": routes}
+
+
+def write_conf(template: str, conf_dir: str, ranges: Sequence[str]) -> bool:
+    """Write FILE_NAME into `conf_dir`, made if it is missing; False if the file is so already.
+
+    It is synced, which may block for long. Raises Broken naming the setting and the template, and
+    InvalidRequest for a bad range.
+    """
+    fields = fields_of(ranges)
+    try:
+        conf = render(_read(template, TEMPLATE_BYTES).decode("utf-8"), fields).encode()
+        cni.parse_network(conf)
+    except OSError as error:
+        raise failure(f"{_SETTING} {template}: cannot be read", error) from error
+    except cni.MalformedCni as error:
+        raise Broken(f"{_SETTING} {template}: its output is not a network: {error}") from error
+    except (MalformedTemplate, UnicodeDecodeError) as error:
+        raise Broken(f"{_SETTING} {template}: {error}") from error
+    path = os.path.join(conf_dir, FILE_NAME)
+    with trying(f"{_SETTING} {template}: write {path}"):
+        if _has(path, conf):
+            return False
+        make_directory(conf_dir, 0o755)
+        atomic_write(path, conf, 0o644, sync=True)
+    return True
+
+
+def _read(path: str, limit: int) -> bytes:
+    """The file, with one byte more than the limit if it is longer."""
+    with open(path, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _has(path: str, content: bytes) -> bool:
+    try:
+        return _read(path, len(content)) == content
+    except FileNotFoundError:
+        return False

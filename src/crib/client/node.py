@@ -1,0 +1,94 @@
+"""crib's own Node service: check and wipe the node, list work and give up on it, explain OCI specs.
+
+Every call raises NotOffered if the runtime has no Node service. Without a daemon, `cribd --check` and
+`cribd --wipe` do the same work and write the same messages as lines of JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crib.stubs.node.v1.node_pb2 import (
+    AbandonRequest,
+    CheckNodeRequest,
+    ExplainContainerRequest,
+    ExplainContainerResponse,
+    Finding,
+    ListWorkRequest,
+    Wiped,
+    WipeRequest,
+    Work,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from crib.client.connection import Connection
+    from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
+
+CHECK_TIMEOUT = 4 * 3600.0
+"""Seconds that one check may take: it reads every layer of the node."""
+WIPE_TIMEOUT = 3600.0
+"""Seconds that one wipe may take."""
+WIPE_KINDS = ("pods", "containers", "network", "images", "layers")
+"""What a wipe can be of."""
+
+
+def check(connection: Connection, *, repair: bool = False, quick: bool = False) -> AsyncIterator[Finding]:
+    """What is wrong with the node, or worth telling; nothing for what is as it should be.
+
+    With `repair` what can be mended is. `quick` only sees whether layers are there, without reading them.
+    """
+    request = CheckNodeRequest(repair=repair, quick=quick)
+    return connection.stream(connection.node.CheckNode, request, CHECK_TIMEOUT)
+
+
+def wipe(
+    connection: Connection, kinds: Sequence[str], *, dry_run: bool = False, force: bool = False
+) -> AsyncIterator[Wiped]:
+    """Remove everything of these kinds (WIPE_KINDS), and tell each thing, or with `dry_run` tell only.
+
+    WrongState while containers run, unless `force` says to end them. What could not be removed is told with
+    its problem.
+    """
+    request = WipeRequest(kinds=kinds, dry_run=dry_run, force=force)
+    return connection.stream(connection.node.Wipe, request, WIPE_TIMEOUT)
+
+
+def is_left(found: Finding) -> bool:
+    """Whether it is wrong, and was not mended."""
+    return not (found.note or found.mended)
+
+
+async def under_way(connection: Connection) -> list[Work]:
+    """Verbs that have not ended, each with its stage, the oldest first; then what threads wait for."""
+    reply = await connection.call(connection.node.ListWork, ListWorkRequest())
+    return list(reply.work)
+
+
+async def abandon(connection: Connection, identifier: str, reason: str = "") -> list[str]:
+    """Give up on a pod sandbox with its containers, or on a container; says which verbs that ended.
+
+    It is shown as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background. NotFound
+    when neither a sandbox nor a container has that id.
+    """
+    request = AbandonRequest(id=identifier, reason=reason)
+    reply = await connection.call(connection.node.Abandon, request)
+    return list(reply.abandoned)
+
+
+async def explain_container(connection: Connection, container_id: str) -> ExplainContainerResponse:
+    """Of a container that there is, by its id or the beginning of it."""
+    request = ExplainContainerRequest(container_id=container_id)
+    return await connection.call(connection.node.ExplainContainer, request)
+
+
+async def explain_plan(
+    connection: Connection, sandbox: PodSandboxConfig, config: ContainerConfig, handler: str = ""
+) -> ExplainContainerResponse:
+    """Of a container that RunPodSandbox and CreateContainer would make of these; nothing is made.
+
+    NotFound when the image is not here.
+    """
+    request = ExplainContainerRequest(sandbox_config=sandbox, config=config, runtime_handler=handler)
+    return await connection.call(connection.node.ExplainContainer, request)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crib.backends.oci.command_lines import ExecFiles, Monitored, MonitorProgram, RuntimeProgram
+from crib.model.ids import ContainerId
+
+ID = ContainerId("c" * 64)
+
+
+def test_monitor_is_told_all_it_needs() -> None:
+    runtime = RuntimeProgram("/usr/bin/crun", "/run/crib/runtime/crun", ("--debug",))
+    container = Monitored(ID, "web", "/b", "/b/pidfile", "sh", "short", "/l/0.log", True, True, False)
+    argv = MonitorProgram("/usr/bin/conmon", "/e", "/s").create(runtime, runtime.program, container)
+    for pair in (
+        ("--cid", ID),
+        ("--cuuid", "short"),
+        ("--log-path", "k8s-file:/l/0.log"),
+        ("--exit-dir", "/e"),
+    ):
+        assert argv[argv.index(pair[0]) + 1] == pair[1]
+    assert "--runtime-arg=--debug" in argv
+    assert "--runtime-arg=--root=/run/crib/runtime/crun" in argv
+    assert argv[-3:] == ("--terminal", "--stdin", "--leave-stdin-open")
+    silent = MonitorProgram("conmon", "/e", "/s").create(runtime, "", replace(container, log_path=""))
+    assert silent[silent.index("--log-path") + 1] == "none"
+
+
+def test_runtime_commands() -> None:
+    runtime = RuntimeProgram("crun", "/r")
+    assert runtime.start("x") == ("crun", "--root=/r", "start", "x")
+    detached = ("--detach", "--pid-file", "i")
+    piped = runtime.exec("x", ExecFiles("p", "l", "i"), "sub")
+    assert piped[-6:] == (*detached, "--cgroup", "sub", "x")
+    assert runtime.exec("x", ExecFiles("p", "l", "i", "s"))[-6:] == (*detached, "--console-socket", "s", "x")
