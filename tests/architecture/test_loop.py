@@ -76,7 +76,6 @@ ON_THE_LOOP = {
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",
     "crib.backends.oci.log_rotation.reopen": "a watch of nothing yet; what is watched is added in a thread",
     "crib.backends.pods.losses.PodLosses.stream": _PROC,
-    "crib.backends.pods.namespaces._write_sysctls": _INSIDE,
     "crib.backends.oci.infra.InfraContainers.start": _STATE,
     "crib.backends.pods.pods.Pods.made_spec": _STATE,
     "crib.backends.pods.pods.Pods.prepare": _CGROUP,
