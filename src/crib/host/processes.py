@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crib.host import adoption, libc, priority, undying
@@ -121,6 +121,9 @@ class SpawnOptions:
     """Id of what it is started for, which counts the programs that do not end (`host.undying`)."""
 
 
+told_of_end: Callable[[str, float, float], None] | None = None
+"""Told of each program that somebody waited for, in the context of who did: its name, how long it ran, and
+the CPU time that it used with what it waited for itself. Set by the daemon."""
 _RUN_DEFAULTS = RunOptions()
 _SPAWN_DEFAULTS = SpawnOptions()
 
@@ -137,6 +140,9 @@ class Child:
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.started = time.monotonic()
+        self._ended = 0.0
+        self._cpu_seconds = 0.0
+        self._is_told = False
         self._popen = popen
         self._leads_group = options.new_session
         self._owner = options.owner
@@ -152,7 +158,11 @@ class Child:
     async def wait(self, timeout: float | None = None) -> int:
         """The exit code; TimeoutError after `timeout` seconds, which leaves the program running."""
         async with asyncio.timeout(timeout):
-            return await asyncio.shield(self._exited)
+            code = await asyncio.shield(self._exited)
+        if told_of_end is not None and not self._is_told:
+            self._is_told = True
+            told_of_end(self.argv[0], self._ended - self.started, self._cpu_seconds)
+        return code
 
     def signal(self, number: int) -> bool:
         """Send a signal; False when it has ended already."""
@@ -178,11 +188,19 @@ class Child:
             return True
         return self.signal(signal.SIGKILL)
 
+    def _reap(self) -> int:
+        """As `Popen.wait`, which does not say what the program has used."""
+        _, status, used = os.wait4(self.pid, 0)
+        self._cpu_seconds = used.ru_utime + used.ru_stime
+        self._popen.returncode = code = os.waitstatus_to_exitcode(status)
+        return code
+
     def _collect(self) -> None:
         self._loop.remove_reader(self.pidfd)
         with _children_lock:
-            code = self._popen.wait()
+            code = self._reap()
             _children.pop(self.pid, None)
+        self._ended = time.monotonic()
         if not self._exited.done():
             self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
         os.close(self.pidfd)

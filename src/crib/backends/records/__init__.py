@@ -1,1 +1,1 @@
-"""Records in SQLite: begin with `database`, which says what is kept where, then `rows` and `journal`, the ports."""
+"""Records in SQLite: begin with `database`, which says what is kept where, then `rows` and `journal`."""

@@ -56,8 +56,17 @@ class NodeStub:
     ExportImages: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]
     """Write images to an archive on the node."""
     Timeline: _grpc.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]
-    """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
-    nothing of that sandbox.
+    """The stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+    long, what failed and what is under way. NOT_FOUND when the daemon has kept nothing of that sandbox.
+    """
+    ListTimelines: _grpc.UnaryStreamMultiCallable[_node_pb2.ListTimelinesRequest, _node_pb2.TimelineResponse]
+    """The timelines of all pods, those of pods that were removed lately too, the youngest pod's first. A message for
+    each.
+    """
+    Events: _grpc.UnaryStreamMultiCallable[_node_pb2.EventsRequest, _node_pb2.EventsResponse]
+    """What happened on this node: containers, pods, images, networks, the daemon itself. Kept for an hour, also
+    across restarts of the daemon; a client that was cut off goes on after the cursor of the last message. The
+    stream ends when all has been told, or goes on with follow set; the daemon's end ends it with OK.
     """
     ExplainContainer: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]
     """The OCI spec that a container was made with, or that a request would give, and where each field of it is
@@ -115,8 +124,17 @@ class NodeAsyncStub(NodeStub):
     ExportImages: _aio.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]  # type: ignore[assignment]
     """Write images to an archive on the node."""
     Timeline: _aio.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
-    """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
-    nothing of that sandbox.
+    """The stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+    long, what failed and what is under way. NOT_FOUND when the daemon has kept nothing of that sandbox.
+    """
+    ListTimelines: _aio.UnaryStreamMultiCallable[_node_pb2.ListTimelinesRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
+    """The timelines of all pods, those of pods that were removed lately too, the youngest pod's first. A message for
+    each.
+    """
+    Events: _aio.UnaryStreamMultiCallable[_node_pb2.EventsRequest, _node_pb2.EventsResponse]  # type: ignore[assignment]
+    """What happened on this node: containers, pods, images, networks, the daemon itself. Kept for an hour, also
+    across restarts of the daemon; a client that was cut off goes on after the cursor of the last message. The
+    stream ends when all has been told, or goes on with follow set; the daemon's end ends it with OK.
     """
     ExplainContainer: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]  # type: ignore[assignment]
     """The OCI spec that a container was made with, or that a request would give, and where each field of it is
@@ -213,8 +231,29 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.TimelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.TimelineResponse, _abc.Awaitable[_node_pb2.TimelineResponse]]:
-        """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
-        nothing of that sandbox.
+        """The stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+        long, what failed and what is under way. NOT_FOUND when the daemon has kept nothing of that sandbox.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTimelines(
+        self,
+        request: _node_pb2.ListTimelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.TimelineResponse], _abc.AsyncIterator[_node_pb2.TimelineResponse]]:
+        """The timelines of all pods, those of pods that were removed lately too, the youngest pod's first. A message for
+        each.
+        """
+
+    @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _node_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.EventsResponse], _abc.AsyncIterator[_node_pb2.EventsResponse]]:
+        """What happened on this node: containers, pods, images, networks, the daemon itself. Kept for an hour, also
+        across restarts of the daemon; a client that was cut off goes on after the cursor of the last message. The
+        stream ends when all has been told, or goes on with follow set; the daemon's end ends it with OK.
         """
 
     @_abc_1.abstractmethod
