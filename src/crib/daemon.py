@@ -28,9 +28,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 from crib import __version__, offline
-from crib.api.interceptors import request_id
 from crib.api.server import Server, answer_problem
-from crib.backends.handlers import closed_handlers, open_handlers
+from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
@@ -62,6 +61,7 @@ from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
+from crib.telemetry import Telemetry
 
 gc.freeze()
 gc.enable()
@@ -156,7 +156,6 @@ class Daemon:
             records=SqliteRecords(database),
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
-            request_id=request_id,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -183,6 +182,9 @@ class Daemon:
             server = Server(node, __version__, streams.url_for)
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
+            telemetry = Telemetry(self._settings, node, server, streams)
+            await telemetry.start()
+            self._ends.push_async_callback(telemetry.close)
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
@@ -249,7 +251,7 @@ class Daemon:
             ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
         )
         killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
-        return Vitals(self._watch.lag, (*waits, *killed))
+        return Vitals(self._watch.lag, (*waits, *killed), processes.started())
 
     async def _prove_life(self, period: float) -> None:
         """As long as our own socket answers, the service manager is told so."""
@@ -364,11 +366,12 @@ def main() -> None:
         return
     try:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
+        check_kinds(settings)
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
-        logs.set_up(settings.log, request_id)
+        logs.set_up(settings.log)
         watch = LoopWatch()
         daemon = Daemon(settings, watch)
         sys.setswitchinterval(SWITCH_INTERVAL)

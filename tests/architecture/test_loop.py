@@ -26,6 +26,7 @@ AT_START = {
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
+    "crib.telemetry.Telemetry.start": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
 }
@@ -87,6 +88,8 @@ ON_THE_LOOP = {
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
     "crib.backends.pods.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,
+    "crib.backends.records.journal._rows": _STATE,
+    "crib.host.processes.Child._collect": "its descriptor says that the child has ended",
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,

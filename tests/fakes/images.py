@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from crib.model.errors import InvalidRequest, NotFound
-from crib.model.facts import LayerMounting
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, ImageId
 from crib.model.image import (
     DiskSpace,
@@ -52,6 +52,7 @@ class FakeImages:
 
     def __init__(self) -> None:
         self.failpoints = Failpoints()
+        self.worker = WorkerFigures()
         self.layers: set[Digest] = set()
         self.downloaded: list[Digest] = []
         self.damaged: set[Digest] = set()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
+import re
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import grpc
@@ -20,8 +19,11 @@ from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
+from crib.api.open_calls import OK, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
+from crib.model.tallies import CallFigures
+from crib.tasks.calls import CallUnderWay, enter, request_id
 from crib.tasks.lanes import note_call, stand_back
 
 _log = logging.getLogger(__name__)
@@ -29,7 +31,10 @@ _log = logging.getLogger(__name__)
 GRPC_LOG = "grpc._cython.cygrpc"
 """Where grpc's server logs what its handlers raise."""
 
-_REQUEST_ID: ContextVar[str] = ContextVar("crib_request_id", default="")
+AGENT_LIMIT = 200
+"""Characters of a caller's name for itself that count."""
+_TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+"""W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
 if TYPE_CHECKING:
@@ -37,11 +42,6 @@ if TYPE_CHECKING:
 
     UnaryHandler = Callable[[object, Context], Awaitable[bytes]]
     StreamHandler = Callable[[object, Context], Awaitable[None]]
-
-
-def request_id() -> str:
-    """Of the call that the current task works for, or was started by; empty outside of calls."""
-    return _REQUEST_ID.get()
 
 
 def without_callers_gone(record: logging.LogRecord) -> bool:
@@ -71,6 +71,7 @@ class Door:
     """Turns calls into handlers for grpc."""
 
     def __init__(self, gate: ReadinessGate) -> None:
+        self.figures = CallFigures()
         self._gate = gate
         self._requests = Requests()
 
@@ -83,14 +84,15 @@ class Door:
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        figures = self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            began = _begin(name)
+            opened = OpenCall(_begin(name, context), figures)
             try:
                 data = await take(context)
                 if reading is not None:
@@ -101,22 +103,26 @@ class Door:
                     answer = await verb(decode(parse(data)))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
+                _fail(opened, error, context)
                 return b""
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
-            return encoded
+            else:
+                opened.code = OK
+                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                return encoded
+            finally:
+                opened.end()
 
         return handle
 
     def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        figures = self.figures
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            began = _begin(name)
+            opened = OpenCall(_begin(name, context), figures, is_stream=True)
             try:
                 value = decode(parse(await take(context)))
                 if isinstance(call, Parts):
@@ -129,10 +135,12 @@ class Door:
                         else:
                             await context.write(_encoded(answer))
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
-                return
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
+                _fail(opened, error, context)
+            else:
+                opened.code = OK
+                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+            finally:
+                opened.end()
 
         return handle
 
@@ -141,29 +149,42 @@ def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _begin(name: str) -> int:
-    """A call is taken up, and gets a request id; the time on the monotonic clock if it is logged, else 0."""
-    _REQUEST_ID.set(f"{next(_numbers):x}")
+def _begin(name: str, context: Context) -> CallUnderWay:
+    """A call is taken up, and gets a request id."""
+    call = CallUnderWay(f"{next(_numbers):x}", name)
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent":  # of a unix socket's peer grpc tells no more
+            call.agent = str(value)[:AGENT_LIMIT]
+        elif key == "traceparent":
+            call.trace = _trace_id(str(value))
+    enter(call)
     note_call()
-    if not _log.isEnabledFor(logging.DEBUG):
-        return 0
     _log.debug("%s", name)
-    return time.monotonic_ns()
+    return call
 
 
-def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
-    """What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
+def _trace_id(parent: str) -> str:
+    """Empty for what is no trace parent."""
+    found = _TRACE_PARENT.fullmatch(parent)
+    return found[1] if found and found[1].strip("0") else ""
+
+
+def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
+    """Answer with a code; its name.
+
+    What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
 
     grpc's `abort` would do the same, but the context keeps the exception that it raises, whose traceback
     keeps the request: a circle that Python looks for only now and then.
     """
     context.set_code(code)
     context.set_details(text)
+    return code.name
 
 
-def _fail(name: str, began: int, error: BaseException, context: Context) -> None:
+def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
     """Answer with the error's code and text; a cancellation by the caller is raised again."""
-    task = asyncio.current_task()
+    task, name = asyncio.current_task(), call.name
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
@@ -185,6 +206,5 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
-    spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
-    _log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
-    _refuse(context, code, text)
+    _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
+    call.code = _refuse(context, code, text)

@@ -12,7 +12,7 @@ from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.checks.images import LayerCheck
-from crib.engine.history import Wanted
+from crib.engine.history import EventFilter
 from crib.engine.node import Node
 from crib.model.errors import CribError, below
 from crib.model.explanation import PlannedContainer
@@ -150,6 +150,6 @@ class NodeService:
         async for found in self._node.timelines():
             yield history.encode_timeline(found)
 
-    async def _events(self, wanted: Wanted) -> AsyncIterator[Answer]:
+    async def _events(self, wanted: EventFilter) -> AsyncIterator[Answer]:
         async for batch in self._node.history.read(wanted):
             yield history.encode_events(batch)

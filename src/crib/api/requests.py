@@ -10,8 +10,9 @@ import contextlib
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from crib.engine.admission import CALLER, Admission, Claim
+from crib.engine.admission import Admission, Claim
 from crib.model.errors import InvalidRequest
+from crib.tasks.calls import current_caller
 from crib.tasks.lanes import stand_back
 
 PLACES = 4
@@ -22,8 +23,6 @@ LARGE = 1 << 20
 """Bytes of a request that takes turns with other work from then on."""
 CALLS_LIMIT = 1024
 """Calls at once, streams included; more are answered RESOURCE_EXHAUSTED."""
-CALLER_LIMIT = 200
-"""Characters of a caller's name that count."""
 
 _CLAIM = Claim("", False, contextlib.nullcontext)
 
@@ -42,8 +41,7 @@ class Requests:
 
     async def take(self, context: Context) -> bytes:
         """Its bytes. InvalidRequest when the caller says that none will come."""
-        caller = _caller(context)
-        CALLER.set(caller)
+        caller = current_caller().agent
         places = self._places.get(caller)
         if places is None:
             places = self._places[caller] = Admission(PLACES, CALLS_LIMIT, HOLD_LIMIT)
@@ -54,11 +52,3 @@ class Requests:
             if len(data) >= LARGE:
                 await stand_back()
             return data
-
-
-def _caller(context: Context) -> str:
-    """The program at the other end as it names itself: of a unix socket's peer grpc tells no more."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":
-            return str(value)[:CALLER_LIMIT]
-    return ""

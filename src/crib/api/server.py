@@ -43,21 +43,21 @@ class Server:
     def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
+        self.door = Door(self.gate)
         self._settings = node.settings
         self._events = node.events
         self._history = node.history
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
-        door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)
-        self._register(door, runtime_service.NAME, runtime.calls())
-        self._register(door, image_service.NAME, image_service.ImageService(node).calls())
+        self._register(runtime_service.NAME, runtime.calls())
+        self._register(image_service.NAME, image_service.ImageService(node).calls())
         own = node_service.NodeService(node, version, url_for)
-        self._register(door, node_service.NAME, own.calls())
+        self._register(node_service.NAME, own.calls())
 
-    def _register(self, door: Door, service: str, calls: Calls) -> None:
-        handlers = {name: door.handler(name, call) for name, call in calls.items()}
+    def _register(self, service: str, calls: Calls) -> None:
+        handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:
@@ -68,7 +68,7 @@ class Server:
         path = self._settings.socket_path
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise Broken(f"cannot listen on {path}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
-        group = _group_id(self._settings.socket_group)
+        group = group_id(self._settings.socket_group)
         try:
             self._make_directory(os.path.dirname(path), group)
             bound = self._bind(path)
@@ -117,7 +117,7 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
     """Of the settings' group, or our own where there is no such group."""
     try:
         return grp.getgrnam(name).gr_gid

@@ -22,6 +22,7 @@ from crib.cli.session import (
     fill_standard_streams,
     quiet,
 )
+from crib.cli.usage_commands import add_usage_commands
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -121,6 +122,9 @@ def ps(session: CliSession, options: args.PsOptions) -> None:
     from crib.cli import listing
 
     session.run(listing.containers(session, options))
+
+
+add_usage_commands(app, _LOOK)
 
 
 @command(app, args.LogsOptions, _LOOK)

@@ -8,7 +8,7 @@ import os
 import signal
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from crib.cli.session import CommandError
@@ -25,9 +25,29 @@ def terminal_of(*descriptors: int) -> int | None:
     return next((descriptor for descriptor in descriptors if os.isatty(descriptor)), None)
 
 
+def raw(descriptor: int | None) -> contextlib.AbstractContextManager[None]:
+    """Keys go to the container as they are, Ctrl-C too, until the block ends. None: nothing is changed."""
+    return _changed(descriptor, lambda fd: tty.setraw(fd, termios.TCSADRAIN))  # what was typed ahead is kept
+
+
+def single_keys(descriptor: int | None) -> contextlib.AbstractContextManager[None]:
+    """Keys come one by one and are not shown, until the block ends; Ctrl-C still ends the program.
+
+    Ctrl-Z does nothing: the shell would get a terminal that shows our screen. None: nothing is changed.
+    """
+    return _changed(descriptor, _set_single_keys)
+
+
+def _set_single_keys(descriptor: int) -> None:
+    tty.setcbreak(descriptor, termios.TCSADRAIN)
+    modes = termios.tcgetattr(descriptor)
+    modes[6][termios.VSUSP] = b"\0"  # _POSIX_VDISABLE (termios(3))
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
+
+
 @contextlib.contextmanager
-def raw(descriptor: int | None) -> Iterator[None]:
-    """Keys go to the container as they are, Ctrl-C too, until the block ends. None: nothing is changed.
+def _changed(descriptor: int | None, change: Callable[[int], object]) -> Iterator[None]:
+    """A terminal with other modes until the block ends.
 
     SIGHUP ends the block as SIGTERM does (see Session.run): without its terminal the command has no use.
     """
@@ -40,7 +60,7 @@ def raw(descriptor: int | None) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, task.cancel)
     try:
-        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
+        change(descriptor)
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)

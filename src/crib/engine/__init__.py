@@ -6,7 +6,7 @@ record the result and tell. Begin with `sandboxes/run.py`: the other verbs are b
 * `core`: what the verbs share. `tables` holds frozen records in memory and writes each change to the
   records first; `events` goes to subscribers, `timeline` times the stages of a pod, and `timelines` keeps
   them; `history` keeps the node's events (`transitions`: those of rows), `notices` what is wrong with it.
-* `node`: the front that the doors see.
+* `node`: the front that the doors see. `figures` are what the verbs count, `gauges` how much there is now.
 * `joins` and `identity`: a retry waits for the work that is already running, and a caller's deadline never
   cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.
 * `sandboxes` and `containers`: the verbs of each noun. Each has one teardown, run by the failed verb, by

@@ -19,12 +19,12 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from crib.engine.joins import Joins
 from crib.model.errors import Exhausted, Unavailable
+from crib.tasks.calls import current_caller
 from crib.tasks.keeper import TaskKeeper
 
 QUEUE_LIMIT = 512
@@ -39,9 +39,6 @@ NEW_POD_WAITS = 7
 PLACES_PER_CPU = 4
 MIN_PLACES, MAX_PLACES = 4, 16
 """However many CPUs there are: one loop serves them all."""
-
-CALLER: ContextVar[str] = ContextVar("crib_caller", default="")
-"""Who asked for what the current task does; the door sets it."""
 
 R = TypeVar("R")
 Kind: TypeAlias = Literal["making", "ending", "overdue"]
@@ -259,7 +256,9 @@ class Admission:
 
     async def _turn(self, claim: Claim) -> None:
         """Wait until a place has been taken for this verb."""
-        ticket = Ticket(CALLER.get(), claim.pod, claim.is_new, asyncio.get_running_loop().create_future())
+        ticket = Ticket(
+            current_caller().agent, claim.pod, claim.is_new, asyncio.get_running_loop().create_future()
+        )
         self._put(ticket)
         try:
             await ticket.turn

@@ -11,15 +11,17 @@ from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
+from crib.engine.figures import VerbFigures
 from crib.engine.history import History
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
+from crib.engine.timeline import SandboxTimeline
 from crib.engine.timelines import Timelines
 from crib.engine.transitions import pod_name
 from crib.model.container import ContainerRecord
 from crib.model.errors import FieldOf, InvalidRequest, NotFound, Unavailable
-from crib.model.events import ContainerEvent, EventKind, EventType
+from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
 from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
@@ -44,8 +46,6 @@ class Ports:
     records: Records
     journal: Journal
     clock: Clock
-    request_id: Callable[[], str] = str
-    """Of the call that the current task works for; empty outside of calls."""
     vitals: Callable[[], Vitals] = Vitals
 
 
@@ -91,12 +91,13 @@ class Core:
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
-        self.keeper = TaskKeeper(ports.request_id)
+        self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.history = History(ports.journal, ports.clock)
         self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
-        self.timeline = Timelines(ports.clock, ports.journal, self.notices, self._name_of)
+        self.figures = VerbFigures()
+        self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
         self.retries = Retries(self.keeper)
         records = ports.records
@@ -111,6 +112,9 @@ class Core:
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
+
+    def _new_timeline(self, kept: PodTimeline) -> SandboxTimeline:
+        return SandboxTimeline(self.clock, kept, self.figures.stages)
 
     def _name_of(self, sandbox: SandboxId) -> str:
         row = self.sandboxes.get(sandbox)

@@ -43,15 +43,13 @@ TEXT_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Which events a reader asks for; empty fields ask for all."""
 
     after: int = 0
     """The cursor: those with a higher number. 0: from the oldest that is kept."""
     since: int = 0
     """Nanoseconds since the epoch, in place of a cursor."""
-    new_only: bool = False
-    """None of those that are kept already."""
     follow: bool = False
     """Go on with those to come."""
     kinds: frozenset[EventKind] = frozenset()
@@ -161,7 +159,7 @@ class History:
             self.happened(EventKind.NETWORK, state, "network", readiness.message)
         self._network = state
 
-    async def read(self, wanted: Wanted) -> AsyncIterator[Batch]:
+    async def read(self, wanted: EventFilter) -> AsyncIterator[Batch]:
         """The events that are asked for, a batch at a time; without end when they are followed.
 
         Exhausted when there are too many readers.
@@ -194,12 +192,10 @@ class History:
         finally:
             self._readers -= 1
 
-    def _start(self, wanted: Wanted) -> int:
-        if wanted.new_only:
-            return self._journal.span()[1]
+    def _start(self, wanted: EventFilter) -> int:
         return wanted.after or (self._journal.before(wanted.since) if wanted.since else 0)
 
-    def _next(self, cursor: int, wanted: Wanted) -> Batch:
+    def _next(self, cursor: int, wanted: EventFilter) -> Batch:
         lowest, highest = self._journal.span()
         # A cursor from beyond the end is of events that were lost: the journal was removed.
         is_cut = bool(cursor) and not lowest - 1 <= cursor <= highest

@@ -139,7 +139,8 @@ class Networks:
             pod = core.pod_network(record)
             found = NetworkCheck(record.id, pod_name(record), "")
             try:
-                found = replace(found, problem=await core.ports.networks.check(pod))
+                with core.figures.network.timed("check"):
+                    found = replace(found, problem=await core.ports.networks.check(pod))
             except CribError as error:
                 return replace(found, problem=f"it cannot be checked: {error}")
             if not found.problem or not repair:
@@ -147,7 +148,7 @@ class Networks:
             _log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
             try:
                 stage = core.timeline.of(record.id)
-                with stage("RepairNetwork"):
+                with stage("RepairNetwork"), core.figures.network.timed("repair"):
                     attachment = await core.ports.networks.repair(pod, stage)
             except CribError as error:
                 return replace(found, repair_error=str(error))

@@ -17,6 +17,7 @@ from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
 from crib.engine.explain import ExplainContainer
+from crib.engine.gauges import Gauges, gauges
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
@@ -135,6 +136,9 @@ class Node:
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history
+        self.figures = self._core.figures
+        self.network_programs = ports.networks.programs
+        """What programs did for pods' networks, by name and command."""
         self.admission = self._core.admission
         self.sandboxes = NodeSandboxes(self._core)
         self.containers = NodeContainers(self._core, self._catalogue, policy)
@@ -219,6 +223,10 @@ class Node:
         status = await node_status(self._core, len(self._catalogue))
         self.history.network_is(status.network)
         return status
+
+    def gauges(self) -> Gauges:
+        """How much of everything there is now."""
+        return gauges(self._core, self._catalogue)
 
     async def configure_network(self, pod_cidr: str) -> None:
         """CRI UpdateRuntimeConfig."""

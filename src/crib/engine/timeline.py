@@ -14,6 +14,7 @@ from typing import Self
 
 from crib.model.events import PodTimeline, Stage
 from crib.model.ids import SandboxId
+from crib.model.tallies import Operations
 from crib.ports.clocks import Clock
 from crib.tasks.keeper import at_stage
 
@@ -74,6 +75,7 @@ class StageClock:
         self._shown.__exit__(None, None, None)
         outcome = OK if error is None else str(error) or type(error).__name__
         self._timeline.end(self._place, self.stage(duration, outcome[:OUTCOME_LIMIT]))
+        self._timeline.figures.add((self.name,), duration / 1e9, failed=error is not None)
 
     @property
     def age(self) -> int:
@@ -110,9 +112,11 @@ def program_ended(program: str, seconds: float, cpu_seconds: float) -> None:
 class SandboxTimeline:
     """The stages of one sandbox. Calling it gives the context manager that times one more."""
 
-    def __init__(self, clock: Clock, kept: PodTimeline = _NOTHING) -> None:
+    def __init__(self, clock: Clock, kept: PodTimeline = _NOTHING, figures: Operations | None = None) -> None:
         """`kept`: what an earlier daemon, or this one, has written down of it."""
         self.clock = clock
+        self.figures = figures or Operations()
+        """By name of the stage, of all sandboxes."""
         self.pod = kept.pod
         """NAMESPACE/NAME of the pod: how a person finds a start that failed, whose id nobody was told."""
         self.began_at = kept.stages[0].started_at if kept.stages else 0

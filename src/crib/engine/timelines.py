@@ -12,9 +12,9 @@ from crib.engine.tables import MIN_PREFIX
 from crib.engine.timeline import PodStages, SandboxTimeline, StageClock
 from crib.model.events import PodTimeline
 from crib.model.ids import SandboxId
-from crib.ports.clocks import Clock
 from crib.ports.journal import Journal, Label
 
+New = Callable[[PodTimeline], SandboxTimeline]
 NameOf = Callable[[SandboxId], str]
 
 IN_MEMORY = 64
@@ -36,9 +36,11 @@ PATIENT = {"PullImage": 600.0, "queued": 120.0, "grace": float("inf")}
 class Timelines:
     """The timeline of each sandbox."""
 
-    def __init__(self, clock: Clock, journal: Journal, notices: Notices, name_of: NameOf) -> None:
-        """`name_of`: NAMESPACE/NAME of a sandbox that is on record, empty for another."""
-        self._clock = clock
+    def __init__(self, journal: Journal, notices: Notices, new: New, name_of: NameOf) -> None:
+        """`new` makes a timeline of what is kept of it; `name_of` tells NAMESPACE/NAME of a sandbox that is
+        on record, and nothing for another.
+        """
+        self._new = new
         self._name_of = name_of
         self._notices = notices
         self._shelf = journal.shelf("timelines", PodTimeline)
@@ -50,8 +52,7 @@ class Timelines:
         """To time a stage of that sandbox."""
         timeline = self._known.get(sandbox)
         if timeline is None:
-            kept = self._shelf.get(sandbox) or PodTimeline()
-            timeline = self._known[sandbox] = SandboxTimeline(self._clock, kept)
+            timeline = self._known[sandbox] = self._new(self._shelf.get(sandbox) or PodTimeline())
             timeline.pod = timeline.pod or self._name_of(sandbox)
             timeline.changed = partial(self._note, sandbox, timeline)
         self._known.move_to_end(sandbox)
@@ -91,8 +92,7 @@ class Timelines:
     def _told(self, sandbox: SandboxId) -> PodStages:
         known = self._known.get(sandbox)
         if known is None:
-            kept = self._shelf.get(sandbox) or PodTimeline()
-            known = SandboxTimeline(self._clock, kept)
+            known = self._new(self._shelf.get(sandbox) or PodTimeline())
         return PodStages(sandbox, known.told())
 
     async def keep_for_ever(self) -> None:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -131,6 +132,16 @@ _SPAWN_DEFAULTS = SpawnOptions()
 _children_lock = threading.Lock()
 _children: dict[int, Child] = {}
 
+MAX_NAMES = 64
+"""Programs that are counted by name; more count as `OTHER`."""
+OTHER = "other"
+_started: Counter[str] = Counter()
+
+
+def started() -> dict[str, int]:
+    """How many programs were started, by name."""
+    return dict(_started)
+
 
 class Child:
     """A started program. The loop it was started on collects its exit, whether or not anybody waits."""
@@ -140,9 +151,7 @@ class Child:
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.started = time.monotonic()
-        self._ended = 0.0
-        self._cpu_seconds = 0.0
-        self._is_told = False
+        self._used: tuple[float, float] | None = None
         self._popen = popen
         self._leads_group = options.new_session
         self._owner = options.owner
@@ -159,9 +168,9 @@ class Child:
         """The exit code; TimeoutError after `timeout` seconds, which leaves the program running."""
         async with asyncio.timeout(timeout):
             code = await asyncio.shield(self._exited)
-        if told_of_end is not None and not self._is_told:
-            self._is_told = True
-            told_of_end(self.argv[0], self._ended - self.started, self._cpu_seconds)
+        used, self._used = self._used, None
+        if told_of_end is not None and used is not None:
+            told_of_end(self.argv[0], *used)
         return code
 
     def signal(self, number: int) -> bool:
@@ -188,19 +197,13 @@ class Child:
             return True
         return self.signal(signal.SIGKILL)
 
-    def _reap(self) -> int:
-        """As `Popen.wait`, which does not say what the program has used."""
-        _, status, used = os.wait4(self.pid, 0)
-        self._cpu_seconds = used.ru_utime + used.ru_stime
-        self._popen.returncode = code = os.waitstatus_to_exitcode(status)
-        return code
-
     def _collect(self) -> None:
         self._loop.remove_reader(self.pidfd)
         with _children_lock:
-            code = self._reap()
+            _, status, used = os.wait4(self.pid, 0)  # `Popen.wait` does not say what was used
+            self._popen.returncode = code = os.waitstatus_to_exitcode(status)
             _children.pop(self.pid, None)
-        self._ended = time.monotonic()
+        self._used = time.monotonic() - self.started, used.ru_utime + used.ru_stime
         if not self._exited.done():
             self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
         os.close(self.pidfd)
@@ -243,6 +246,8 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
             popen.wait()
             raise
         _children[popen.pid] = child
+    name = os.path.basename(command[0])
+    _started[name if name in _started or len(_started) < MAX_NAMES else OTHER] += 1
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("started %s (pid %d)", shlex.join(command), child.pid)
     return child

@@ -1,4 +1,4 @@
-"""The daemon's log: one line a record on stderr, as text or JSON, with the id of the call it belongs to.
+"""The daemon's log: one line a record on stderr, as text or JSON, with the ids of the call it belongs to.
 
 Times are RFC 3339 in UTC with microseconds.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
 from crib.model.settings import LogSettings
-
-RequestId = Callable[[], str]
-"""The id of the call that the current task works for, or an empty text."""
+from crib.model.tallies import Tally
+from crib.tasks.calls import CallUnderWay, current_call
 
 MAX_MESSAGE = 16 << 10
 """Characters of one record's message: what programs print may be in it."""
@@ -23,11 +21,11 @@ _LOUD = ("asyncio", "grpc", "aiohttp", "pyroute2")
 """Libraries whose debug lines are about themselves; they are heard from WARNING up."""
 
 
-def set_up(settings: LogSettings, request_id: RequestId = str, stream: TextIO | None = None) -> None:
+def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send every record to `stream` (stderr). Calling it again replaces what was set before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
-    handler.addFilter(_WithRequestId(request_id))
+    handler.addFilter(_with_call)
     root = logging.getLogger()
     for old in tuple(root.handlers):
         if isinstance(old.formatter, (_TextFormatter, _JsonFormatter)):
@@ -45,16 +43,33 @@ def set_level(level: str) -> None:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
-class _WithRequestId(logging.Filter):
-    """Looks the id up when the record is made, in the task that made it."""
+class LogFigures:
+    """What was logged since the daemon began."""
 
-    def __init__(self, request_id: RequestId) -> None:
-        super().__init__()
-        self._request_id = request_id
+    def __init__(self) -> None:
+        self.records = Tally()
+        """By level."""
+        self.bytes = 0
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = self._request_id()
-        return True
+
+FIGURES = LogFigures()
+"""Of this process, which has one log."""
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Counts what it writes; its lock is held meanwhile."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        FIGURES.records.add((record.levelname.lower(),))
+        FIGURES.bytes += len(line.encode(errors="replace")) + len(self.terminator)
+        return line
+
+
+def _with_call(record: logging.LogRecord) -> bool:
+    """A filter that notes the call in whose task the record was made."""
+    record.call = current_call()
+    return True
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -67,16 +82,18 @@ def _message(record: logging.LogRecord) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} … ({len(text)} characters)"
 
 
-def _request_id(record: logging.LogRecord) -> str:
-    return str(getattr(record, "request_id", ""))
+def _ids(record: logging.LogRecord) -> tuple[str, str]:
+    """Of the call and of its trace."""
+    call: CallUnderWay | None = getattr(record, "call", None)
+    return ("", "") if call is None else (call.request, call.trace)
 
 
 class _TextFormatter(logging.Formatter):
-    """`TIME LEVEL logger [request]: message`; a message's line ends are shown, a traceback keeps its own."""
+    """`TIME LEVEL logger [request trace]: message`; a message is one line, a traceback keeps its lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        request = _request_id(record)
-        tag = f" [{request}]" if request else ""
+        ids = " ".join(filter(None, _ids(record)))
+        tag = f" [{ids}]" if ids else ""
         message = _message(record).replace("\n", "\\n")
         line = f"{_time(record)} {record.levelname:<7} {record.name}{tag}: {message}"
         if record.exc_info:
@@ -85,7 +102,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, and request and traceback where there are any."""
+    """One object a line: time, level, logger, message; request, trace and traceback where there are any."""
 
     def format(self, record: logging.LogRecord) -> str:
         content = {
@@ -94,8 +111,11 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        if request := _request_id(record):
+        request, trace = _ids(record)
+        if request:
             content["request"] = request
+        if trace:
+            content["trace"] = trace
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
         return json.dumps(content, ensure_ascii=False)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from crib.model.errors import Aborted, Unavailable
+from crib.model.tallies import Tally
+from crib.tasks.calls import request_id
 from crib.tasks.lanes import verb_context
 
 T = TypeVar("T")
@@ -119,12 +121,17 @@ def _task(
 class TaskKeeper:
     """Starts tasks, holds them until they are done, and ends them together."""
 
-    def __init__(self, request_id: Callable[[], str] = str) -> None:
-        """`request_id`: of the call that the current task works for."""
-        self._request_id = request_id
+    def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], Work[Any]] = {}
         self._services: dict[asyncio.Task[Any], Work[Any]] = {}
         self._parts: set[asyncio.Task[Any]] = set()
+        self.joined = Tally()
+        """Requests that waited for work which ran already, by verb (`engine.joins`)."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Tasks by kind."""
+        return {"work": len(self._tasks), "service": len(self._services), "part": len(self._parts)}
 
     def works(self) -> list[Work[Any]]:
         """What is under way, the oldest first; of what lasts as long as the daemon, what has an object."""
@@ -133,7 +140,7 @@ class TaskKeeper:
 
     def serve(self, name: str, work: Coroutine[Any, Any, None], of: str = "") -> asyncio.Task[None]:
         """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
-        served = _launched(Work(name, of, self._request_id()), work, copy_context())
+        served = _launched(Work(name, of, request_id()), work, copy_context())
         self._services[served.task] = served
         served.task.add_done_callback(self._service_done)
         return served.task
@@ -149,7 +156,7 @@ class TaskKeeper:
 
     def begin(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> Work[T]:
         """The same, to be waited for with `Work.wait`; `of`: the id of its pod sandbox or container."""
-        begun = _launched(Work(name, of, self._request_id()), work, verb_context())
+        begun = _launched(Work(name, of, request_id()), work, verb_context())
         self._tasks[begun.task] = begun
         begun.task.add_done_callback(self._done)
         return begun

@@ -125,7 +125,7 @@ def _from_yaml(data: bytes) -> Document:
         text = data.decode()
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
+            if type(event) is yaml.AliasEvent:
                 raise ValueError("aliases are not supported")  # a few lines of them are gigabytes
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)

@@ -57,17 +57,21 @@ def fill(paths: Paths) -> None:
             file.write(bytes(4096))
 
 
-async def some(paths: Paths, *, closed: bool = True) -> SandboxRecord:
+async def some(paths: Paths) -> SandboxRecord:
     """A daemon's records, left on disk."""
     database = Database(paths)
+    sandbox = await some_in(database)
+    database.close()
+    return sandbox
+
+
+async def some_in(database: Database) -> SandboxRecord:
     records = SqliteRecords(database)
     sandbox = full_sandbox()
     records.put_sandbox(sandbox)
     records.put_container(full_container())
     await records.put_image(full_image(), full_documents())
     database._follower.catch_up()
-    if closed:
-        database.close()
     return sandbox
 
 
@@ -122,7 +126,8 @@ async def test_a_start_on_a_read_only_disk_knows_everything_and_catches_up_when_
 async def test_on_a_full_disk_the_reserve_takes_what_ends_and_goes_and_an_image_is_refused(
     paths: Paths,
 ) -> None:
-    sandbox = await some(paths, closed=False)
+    killed = Database(paths)
+    sandbox = await some_in(killed)
     database = Database(paths)
     records = SqliteRecords(database)
     database._follower.catch_up()
@@ -146,6 +151,7 @@ async def test_on_a_full_disk_the_reserve_takes_what_ends_and_goes_and_an_image_
     await records.put_image(full_image("b"))
     assert list(records.load().images) == [full_image("b")]
     database.close()
+    killed.close()
 
 
 @pytest.mark.parametrize("reboot", [False, True], ids=["same boot", "after a reboot"])

@@ -11,6 +11,7 @@ from grpc import aio
 
 from crib.api.requests import HOLD_LIMIT, LARGE, PLACES, Requests
 from crib.model.errors import InvalidRequest
+from crib.tasks.calls import CallUnderWay, enter
 from tests.fakes.world import bounded, turns
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ class Callers:
         callers = self
 
         class Call:
-            def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-                return (("x", "y"), ("user-agent", name))
-
             async def read(self) -> object:
                 callers.reading += 1
                 try:
@@ -38,6 +36,7 @@ class Callers:
                 finally:
                     callers.reading -= 1
 
+        enter(CallUnderWay("1", "Version", name))
         return asyncio.ensure_future(self.requests.take(cast("Context", Call())))
 
 

@@ -25,7 +25,6 @@ from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
 from crib.client import Connection
-from crib.engine.admission import CALLER
 from crib.engine.events import Subscription
 from crib.engine.node import Node
 from crib.model.container import ContainerConfig, ContainerState
@@ -51,6 +50,7 @@ from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAd
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.tasks.calls import CallUnderWay, current_call, current_caller
 from tests.unit.api.fake_node import FakeNode, container, image, sandbox
 
 TARGETS = (
@@ -132,7 +132,7 @@ async def test_a_verb_is_done_for_the_program_that_asked(
     callers: list[str] = []
 
     async def stop(_: str) -> None:
-        callers.append(CALLER.get())
+        callers.append(current_caller().agent)
 
     monkeypatch.setattr(node.sandboxes, "stop", stop)
     request = pb.StopPodSandboxRequest(pod_sandbox_id="0001")
@@ -141,6 +141,30 @@ async def test_a_verb_is_done_for_the_program_that_asked(
         await own.call(own.runtime.StopPodSandbox, request)
     assert callers[0].startswith("grpc-python-asyncio/")
     assert callers[1].startswith(f"crib/{__version__} (process {os.getpid()}) grpc-python-asyncio/")
+
+
+@pytest.mark.parametrize(
+    ("parent", "trace"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        (f"00-{32 * '0'}-00f067aa0ba902b7-01", ""),
+        ("a forged] line", ""),
+    ],
+)
+async def test_a_verb_belongs_to_the_trace_that_its_caller_names(
+    client: Any, node: FakeNode, monkeypatch: pytest.MonkeyPatch, parent: str, trace: str
+) -> None:
+    calls: list[CallUnderWay | None] = []
+
+    async def stop(_: str) -> None:
+        calls.append(current_call())
+
+    monkeypatch.setattr(node.sandboxes, "stop", stop)
+    request = pb.StopPodSandboxRequest(pod_sandbox_id="0001")
+    await client.runtime.StopPodSandbox(request, metadata=[("traceparent", parent)])
+    assert calls[0] is not None
+    assert (calls[0].verb, calls[0].trace) == ("StopPodSandbox", trace)
 
 
 async def test_runtime_config_tells_the_cgroup_driver(client: Any) -> None:

@@ -43,11 +43,13 @@ async def test_a_pod_without_a_network_is_told_which_directory_was_looked_in(tmp
     handlers = {"crun": HandlerSettings(), "kata": HandlerSettings(cni_conf_dir=str(tmp_path / "kata.d"))}
     settings = NetworkSettings(cni_conf_dir=str(tmp_path / "net.d"), ready_timeout=0.0)
     paths = Paths(data=str(tmp_path), state=str(tmp_path))
-    network = open_network(settings, Host(paths, sqlite3.connect(":memory:"), handlers))
+    connection = sqlite3.connect(":memory:")
+    network = open_network(settings, Host(paths, connection, handlers))
     for conf_dir, looked_in in (("", "net.d"), (str(tmp_path / "kata.d"), "kata.d")):
         with pytest.raises(Unavailable, match=f"{POD}: cannot read {tmp_path / looked_in}"):
             await network.attach(pod(conf_dir=conf_dir), lambda _name, _detail: nullcontext())
     readiness = await network.readiness()
+    connection.close()
     assert not readiness.ready
     assert "net.d" in readiness.message
 

@@ -25,6 +25,8 @@ COMMANDS = [
     ["cp", "x:/y", "z"],
     ["inspect", "x"],
     ["timeline", "x"],
+    ["top"],
+    ["stats"],
     ["images"],
     ["pull", "x"],
     ["import", "FILE"],

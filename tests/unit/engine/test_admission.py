@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from crib.engine import admission as module
-from crib.engine.admission import CALLER, HOLD_LIMIT, NEW_POD_WAITS, Admission, AdmittedJoins, Claim
+from crib.engine.admission import HOLD_LIMIT, NEW_POD_WAITS, Admission, AdmittedJoins, Claim
 from crib.model.errors import Exhausted, Unavailable, WrongState
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxState
 from crib.model.settings import Settings
+from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.keeper import TaskKeeper
 from tests.fakes.failpoints import Hold
 from tests.fakes.world import World, bounded, container_config, pod_config, turns, until
@@ -30,7 +31,7 @@ class Room:
     def ask(self, name: str, caller: str = "", pod: str = "", *, new: bool = False) -> asyncio.Task[None]:
         """A verb that asks for a place, as that caller, and stays until it is told to go."""
         self._go[name] = asyncio.Event()
-        CALLER.set(caller)
+        enter(CallUnderWay("1", "RunPodSandbox", caller))
         return asyncio.ensure_future(self._verb(name, Claim(pod or name, new, contextlib.nullcontext)))
 
     async def _verb(self, name: str, claim: Claim) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from crib.engine import history as history_module
-from crib.engine.history import BATCH, KEPT_SECONDS, Batch, Cut, History, Wanted
+from crib.engine.history import BATCH, KEPT_SECONDS, Batch, Cut, EventFilter, History
 from crib.model.errors import Broken, Exhausted
 from crib.model.events import EventKind, NodeEvent
 from crib.model.facts import Readiness
@@ -17,7 +17,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.journal import MemoryJournal
 from tests.fakes.world import IMAGE, World, bounded, order, pod_config, turns
 
-EVERYTHING = Wanted()
+EVERYTHING = EventFilter()
 
 
 @pytest.fixture
@@ -38,16 +38,16 @@ def history(journal: MemoryJournal) -> History:
     return History(journal, ManualClock())
 
 
-async def batches(history: History, wanted: Wanted = EVERYTHING) -> list[Batch]:
+async def batches(history: History, wanted: EventFilter = EVERYTHING) -> list[Batch]:
     async with bounded():
         return [batch async for batch in history.read(wanted)]
 
 
-async def events(history: History, wanted: Wanted = EVERYTHING) -> list[NodeEvent]:
+async def events(history: History, wanted: EventFilter = EVERYTHING) -> list[NodeEvent]:
     return [event for batch in await batches(history, wanted) for event in batch.events]
 
 
-async def told(world: World, wanted: Wanted = EVERYTHING) -> list[tuple[str, str]]:
+async def told(world: World, wanted: EventFilter = EVERYTHING) -> list[tuple[str, str]]:
     return [(event.kind.value, event.action) for event in await events(world.node.history, wanted)]
 
 
@@ -104,7 +104,7 @@ async def test_a_pod_that_is_removed_while_it_runs_has_an_end_too(world: World) 
     await world.running(pod)
     async with bounded():
         await world.node.sandboxes.remove(pod)
-    found = await told(world, Wanted(pod="web"))
+    found = await told(world, EventFilter(pod="web"))
     assert found.count(("container", "stopped")) == found.count(("pod", "stopped")) == 1
     assert found[-1] == ("pod", "deleted")
 
@@ -123,7 +123,7 @@ async def test_an_exit_while_no_daemon_ran_is_told_by_the_next_one_and_once(worl
     world.handler.host.finish(container, 3)
     await world.restarted()
     await world.restarted()
-    found = await events(world.node.history, Wanted(after=before[-1].number))
+    found = await events(world.node.history, EventFilter(after=before[-1].number))
     assert [event.action for event in found if event.kind is EventKind.CONTAINER] == ["stopped"]
     assert [event.action for event in found if event.kind is EventKind.NODE] == ["started", "started"]
 
@@ -165,9 +165,9 @@ async def test_what_is_abandoned_is_told_and_its_end_as_well(world: World) -> No
     await world.running(pod)
     async with bounded():
         world.node.abandon(pod, "the disk is gone")
-        while await told(world, Wanted(pod="web")) == [] or ("pod", "deleted") not in await told(world):
+        while await told(world, EventFilter(pod="web")) == [] or ("pod", "deleted") not in await told(world):
             await turns()
-    found = await told(world, Wanted(pod="web"))
+    found = await told(world, EventFilter(pod="web"))
     assert found.count(("container", "abandoned")) == found.count(("pod", "abandoned")) == 1
     assert found.count(("container", "stopped")) == found.count(("pod", "stopped")) == 1
 
@@ -181,8 +181,8 @@ async def test_a_reader_goes_on_after_its_cursor_and_sees_no_event_twice(history
     assert [event.number for batch in first for event in batch.events] == numbers
     assert max(len(batch.events) for batch in first) == BATCH
     assert first[-1].cursor == numbers[-1]
-    assert [e.number for e in await events(history, Wanted(after=numbers[7]))] == numbers[8:]
-    assert await events(history, Wanted(after=numbers[-1])) == []
+    assert [e.number for e in await events(history, EventFilter(after=numbers[7]))] == numbers[8:]
+    assert await events(history, EventFilter(after=numbers[-1])) == []
 
 
 async def test_events_are_chosen_by_kind_pod_container_and_namespace(history: History) -> None:
@@ -195,7 +195,7 @@ async def test_events_are_chosen_by_kind_pod_container_and_namespace(history: Hi
         history.tell(event)
 
     async def chosen(**wanted: object) -> list[int]:
-        found = await events(history, Wanted(**wanted))  # type: ignore[arg-type]  # fields by name
+        found = await events(history, EventFilter(**wanted))  # type: ignore[arg-type]  # fields by name
         subjects = [event.subject for event in everything]
         return [subjects.index(event.subject) for event in found]
 
@@ -210,13 +210,13 @@ async def test_events_are_chosen_by_kind_pod_container_and_namespace(history: Hi
     assert await chosen(container="app", pod="dns") == [2]
 
 
-async def test_a_reader_begins_at_a_time_or_with_what_is_new(journal: MemoryJournal) -> None:
+async def test_a_reader_begins_at_a_time(journal: MemoryJournal) -> None:
     clock = ManualClock()
     history = History(journal, clock)
     numbers = happened(history, 3)
     second = journal.read(numbers[0], 1)[0]
-    assert [event.number for event in await events(history, Wanted(since=second.at))] == numbers[1:]
-    assert await events(history, Wanted(new_only=True)) == []
+    assert [event.number for event in await events(history, EventFilter(since=second.at))] == numbers[1:]
+    assert await events(history, EventFilter(since=clock())) == []
 
 
 async def test_a_reader_whose_cursor_is_too_old_is_told_where_it_goes_on(
@@ -224,16 +224,18 @@ async def test_a_reader_whose_cursor_is_too_old_is_told_where_it_goes_on(
 ) -> None:
     numbers = happened(history, 5)
     journal.forget(0, 2)
-    first, *_ = await batches(history, Wanted(after=numbers[0]))
+    first, *_ = await batches(history, EventFilter(after=numbers[0]))
     assert first.cut == Cut(numbers[0], numbers[3], first.events[0].at)
     assert [event.number for event in first.events] == numbers[3:]
-    assert (await batches(history, Wanted(after=numbers[2])))[0].cut is None, "it has seen all that are gone"
+    assert (await batches(history, EventFilter(after=numbers[2])))[0].cut is None, (
+        "it has seen all that are gone"
+    )
     assert (await batches(history))[0].cut is None, "who has no cursor has missed nothing"
 
 
 async def test_a_reader_whose_cursor_is_beyond_the_end_is_told_that_it_is_of_no_use(history: History) -> None:
     numbers = happened(history, 2)
-    first, *_ = await batches(history, Wanted(after=numbers[-1] + 1000))
+    first, *_ = await batches(history, EventFilter(after=numbers[-1] + 1000))
     assert first.cut is not None
     assert [event.number for event in first.events] == numbers
 
@@ -241,7 +243,7 @@ async def test_a_reader_whose_cursor_is_beyond_the_end_is_told_that_it_is_of_no_
 async def test_a_follower_gets_what_comes_in_order_however_slow_it_is(history: History) -> None:
     happened(history, 1)
     seen: list[int] = []
-    async with bounded(), aclosing(history.read(Wanted(follow=True))) as reading:
+    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
         while len(seen) < 3 * BATCH:
             batch = await anext(reading)
             seen += [event.number for event in batch.events]
@@ -253,7 +255,7 @@ async def test_a_follower_that_was_overtaken_by_forgetting_is_told_so(
     history: History, journal: MemoryJournal
 ) -> None:
     numbers = happened(history, 1)
-    async with bounded(), aclosing(history.read(Wanted(follow=True))) as reading:
+    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
         assert [event.number for event in (await anext(reading)).events] == numbers
         happened(history, 20)
         journal.forget(0, 5)
@@ -263,7 +265,7 @@ async def test_a_follower_that_was_overtaken_by_forgetting_is_told_so(
 
 
 async def test_followers_wake_at_once_and_end_with_the_daemon(history: History) -> None:
-    reading = asyncio.ensure_future(batches(history, Wanted(follow=True, new_only=True)))
+    reading = asyncio.ensure_future(batches(history, EventFilter(follow=True)))
     await turns()
     happened(history, 1)
     await turns()
@@ -278,7 +280,7 @@ async def test_a_reader_of_few_events_is_told_now_and_then_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(history_module, "NEWS_OF_CURSOR", -1.0)
     numbers = happened(history, BATCH + 1)
-    found = await batches(history, Wanted(kinds=frozenset({EventKind.IMAGE})))
+    found = await batches(history, EventFilter(kinds=frozenset({EventKind.IMAGE})))
     assert [batch.cursor for batch in found] == [numbers[BATCH - 1], numbers[-1], numbers[-1]]
 
 
@@ -287,7 +289,7 @@ async def test_there_is_a_bound_to_the_number_of_readers(
 ) -> None:
     monkeypatch.setattr(history_module, "READER_LIMIT", 1)
     happened(history, 1)
-    async with bounded(), aclosing(history.read(Wanted(follow=True))) as reading:
+    async with bounded(), aclosing(history.read(EventFilter(follow=True))) as reading:
         await anext(reading)
         with pytest.raises(Exhausted, match="1 readers"):
             await batches(history)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 import pytest
 
 from crib.engine import timelines as timelines_module
 from crib.engine.notices import Notices
-from crib.engine.timeline import CUT_OFF, FIRST_STAGES, OUTCOME_LIMIT, STAGE_LIMIT, program_ended
+from crib.engine.timeline import (
+    CUT_OFF,
+    FIRST_STAGES,
+    OUTCOME_LIMIT,
+    STAGE_LIMIT,
+    SandboxTimeline,
+    program_ended,
+)
 from crib.engine.timelines import IN_MEMORY, Timelines
 from crib.model.errors import Broken
 from crib.model.events import Stage
@@ -32,9 +40,8 @@ class Daemons:
 
     def next(self) -> Timelines:
         self.notices = Notices(self.clock)
-        return Timelines(
-            self.clock, self.journal, self.notices, lambda key: f"default/{key}" * (key in self.there)
-        )
+        new = partial(SandboxTimeline, self.clock)
+        return Timelines(self.journal, self.notices, new, lambda key: f"default/{key}" * (key in self.there))
 
 
 @pytest.fixture

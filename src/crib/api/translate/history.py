@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crib.api.translate import checks, limits
-from crib.engine.history import Batch, Wanted
+from crib.engine.history import Batch, EventFilter
 from crib.engine.timeline import OK, RUNNING, PodStages
 from crib.model.events import EventKind, NodeEvent, Stage
 from crib.stubs.node.v1 import node_pb2 as pb
@@ -36,17 +36,15 @@ def _stage(stage: Stage) -> pb.Stage:
     )
 
 
-def decode_events(message: pb.EventsRequest) -> Wanted:
-    given = [name for name in ("after", "since", "new_only") if getattr(message, name)]
-    if len(given) > 1:
-        checks.refuse(given[1], f"cannot be given beside {given[0]}")
+def decode_events(message: pb.EventsRequest) -> EventFilter:
+    if message.after and message.since:
+        checks.refuse("since", "cannot be given beside after")
     if message.since < 0:
         checks.refuse("since", f"is {message.since}, and must be nanoseconds since the epoch")
-    return Wanted(
+    return EventFilter(
         # A journal's numbers are of 63 bits: what is beyond them is beyond its end as well.
         after=min(message.after, (1 << 63) - 1),
         since=message.since,
-        new_only=message.new_only,
         follow=message.follow,
         kinds=frozenset(
             _kind(kind, f"kinds[{number}]")

@@ -34,7 +34,7 @@ from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job
 from crib.model.errors import Broken, InvalidRequest, Unavailable
-from crib.model.facts import LayerMounting
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
     DiskSpace,
@@ -90,7 +90,12 @@ class LayerStore:
     @property
     def worker_pid(self) -> int | None:
         """The image worker, while there is one."""
-        return self._worker.pid
+        return self._worker.figures.pid
+
+    @property
+    def worker(self) -> WorkerFigures:
+        """The image worker, and those before it."""
+        return self._worker.figures
 
     async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
         """Who is asked for the image, first to last, and with what."""

@@ -1,1 +1,1 @@
-"""Records in SQLite: begin with `database`, which says what is kept where, then `rows` and `journal`."""
+"""Records in SQLite. Begin with `database`, which says what is kept where; `rows` and `journal` are ports."""

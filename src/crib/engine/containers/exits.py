@@ -55,6 +55,7 @@ async def record_exit(core: Core, exit_: Exit) -> None:
         if not exit_.lost:
             await _end_the_rest(core, record)
         ended = core.containers.put(_exited(record, exit_))
+        core.figures.exits.add((ended.reason,))
         outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
         core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)
         core.tell_exited(exit_.id)

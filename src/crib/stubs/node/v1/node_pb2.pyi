@@ -981,7 +981,6 @@ class EventsRequest(_message.Message):
 
     AFTER_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
-    NEW_ONLY_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -991,8 +990,6 @@ class EventsRequest(_message.Message):
     """the cursor: those after it; 0: from the oldest that is kept"""
     since: _builtins.int
     """nanoseconds since the epoch, in place of a cursor"""
-    new_only: _builtins.bool
-    """none of those that are kept already"""
     follow: _builtins.bool
     """go on with those to come"""
     namespace: _builtins.str
@@ -1009,7 +1006,6 @@ class EventsRequest(_message.Message):
         *,
         after: _builtins.int = ...,
         since: _builtins.int = ...,
-        new_only: _builtins.bool = ...,
         follow: _builtins.bool = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         namespace: _builtins.str = ...,
@@ -1018,7 +1014,7 @@ class EventsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "container", b"container", "follow", b"follow", "kinds", b"kinds", "namespace", b"namespace", "new_only", b"new_only", "pod", b"pod", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "container", b"container", "follow", b"follow", "kinds", b"kinds", "namespace", b"namespace", "pod", b"pod", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

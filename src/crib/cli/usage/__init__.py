@@ -1,0 +1,1 @@
+"""What pods use: `crib top` and `crib stats`."""

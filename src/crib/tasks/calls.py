@@ -1,0 +1,57 @@
+"""The call that the current task works for: it is handed on to tasks and threads, which may outlast it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from crib.model.caller import Caller, CallObject, Peer
+
+NOTHING = CallObject()
+
+
+@dataclass(slots=True, eq=False)
+class CallUnderWay:
+    """One call, from the moment when it is taken up."""
+
+    request: str
+    """Its id in the log."""
+    verb: str
+    """The method's name, as `StopContainer`."""
+    agent: str = ""
+    """What the client calls itself."""
+    trace: str = ""
+    """Id of the trace that the client counts it to (W3C trace context); empty where it said none."""
+    object: CallObject = NOTHING
+    """What it is about; known for calls that change something."""
+    peers: tuple[Peer, ...] = ()
+    """See `Caller.peers`."""
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.agent, self.request, self.peers)
+
+
+_CURRENT: ContextVar[CallUnderWay | None] = ContextVar("crib_call", default=None)
+
+
+def enter(call: CallUnderWay) -> None:
+    """From here on the current task works for that call, and so do the tasks that it starts."""
+    _CURRENT.set(call)
+
+
+def current_call() -> CallUnderWay | None:
+    """None outside of calls."""
+    return _CURRENT.get()
+
+
+def current_caller() -> Caller:
+    """Who asked for what the current task does; an empty one outside of calls."""
+    call = _CURRENT.get()
+    return Caller() if call is None else call.caller
+
+
+def request_id() -> str:
+    """Of the call; empty outside of calls."""
+    call = _CURRENT.get()
+    return "" if call is None else call.request
