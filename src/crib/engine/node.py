@@ -16,6 +16,7 @@ from crib.engine.containers.start import StartContainer
 from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
+from crib.engine.disk import MeasureDisk
 from crib.engine.explain import ExplainContainer
 from crib.engine.gauges import Gauges, gauges
 from crib.engine.images.catalogue import Catalogue
@@ -136,6 +137,7 @@ class Node:
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history
+        self.notices = self._core.notices
         self.figures = self._core.figures
         self.network_programs = ports.networks.programs
         """What programs did for pods' networks, by name and command."""
@@ -149,6 +151,7 @@ class Node:
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.disk_usage = MeasureDisk(self._core, self._catalogue)
         self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last

@@ -39,6 +39,8 @@ class Notices:
         self._faults: dict[str, Notice] = {}
         self._warnings: dict[str, Notice] = {}
         self._past: list[Notice] = []
+        self.watchers: list[Callable[[], None]] = []
+        """Called when something has gone wrong, or no longer is."""
 
     def fault(self, subject: str, text: str) -> None:
         """From now on something is wrong; logged when it was not known."""
@@ -48,6 +50,7 @@ class Notices:
             self._told("fault", subject, text)
         if known is None or known.text != text:
             self._faults[subject] = Notice(subject, text, known.at if known else self._clock(), True)
+            self._tell()
 
     def warn(self, subject: str, text: str) -> None:
         """From now on something is unusual, and hinders nobody; logged when it was not known."""
@@ -63,6 +66,7 @@ class Notices:
         fault = self._faults.pop(subject, None) or self._warnings.pop(subject, None)
         if fault is not None:
             self.past(subject, f"{fault.text}; that has ended")
+            self._tell()
 
     def past(self, subject: str, text: str) -> None:
         """Something was wrong and has been mended, or lost."""
@@ -70,6 +74,10 @@ class Notices:
         self._told("notice", subject, text)
         self._past.append(Notice(subject, text, self._clock(), False))
         del self._past[:-LIMIT]
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     @property
     def faults(self) -> tuple[Notice, ...]:
