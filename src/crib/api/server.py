@@ -50,6 +50,7 @@ class Server:
         self.door = Door(self.gate)
         self._settings = node.settings
         self._events = node.events
+        self._history = node.history
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
@@ -94,6 +95,7 @@ class Server:
         self.gate.shut("crib is stopping")
         self._admission.close()
         self._events.close()
+        self._history.close()
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:

@@ -69,6 +69,7 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
     fake = SimpleNamespace(
         settings=node.settings,
         events=node.events,
+        history=node.history,
         admission=node.admission,
         streams=node.streams,
         sandboxes=sandboxes,
