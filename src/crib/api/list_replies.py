@@ -20,7 +20,7 @@ MANY = 500
 STRETCH = 100
 """Records that are encoded in one go, which takes about a millisecond."""
 PART_BYTES = 1 << 20
-"""A part of a streamed list is sent once it has this many bytes; clients take 4 MiB at least."""
+"""A part of a streamed list is sent once it has this many bytes. All clients accept at least 4 MiB."""
 _ELEMENT = b"\x0a"
 """Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
 
@@ -58,7 +58,7 @@ class EncodedList(Generic[R]):
         return entry
 
     async def prepared(self, records: Iterable[R]) -> list[R]:
-        """The same records; where they are many, other calls are answered while they are encoded."""
+        """The same records. If they are many, other calls are answered while they are encoded."""
         rows = list(records)
         if len(rows) > MANY:
             await stand_back()
@@ -73,7 +73,7 @@ class EncodedList(Generic[R]):
         return rows
 
     def whole(self, records: Iterable[R]) -> bytes:
-        """The reply that lists every record there is; what is gone is forgotten on the way."""
+        """The reply that lists all records. Forgets those that no longer exist."""
         rows = list(records)
         encoded = self.elements(rows)
         self.keep_only(rows)
