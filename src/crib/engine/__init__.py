@@ -1,7 +1,7 @@
 """The verbs: what the CRI asks for, in five beats, through the ports.
 
 Every verb is: look up → check the state (`model.lifecycle`) → record the intent → act through ports →
-record the result and tell. Begin with `sandboxes/run.py`: the other verbs are built like it. Then:
+record the result and report it. Begin with `sandboxes/run.py`: the other verbs are built like it. Then:
 
 * `core`: what the verbs share. `tables` holds frozen records in memory and writes each change to the
   records first; `events` goes to subscribers, `timeline` times the stages of a pod, and `timelines` keeps

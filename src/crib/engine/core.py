@@ -153,7 +153,7 @@ class Core:
         """
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-            raise Unavailable(f"nothing is made until this has ended: {text}")
+            raise Unavailable(f"nothing new is made until this fault is gone: {text}")
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""
@@ -224,7 +224,7 @@ class Core:
         return {row.id for table in (self.sandboxes, self.containers) for row in table}
 
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
-        """What the network is told of this pod."""
+        """What the network learns of this pod."""
         config, dns = record.config, record.config.dns
         handler = self.settings.handlers.get(record.handler)
         return PodNetwork(

@@ -1,4 +1,4 @@
-"""Every background task has this keeper: none is lost, none fails unheard, and all can be told."""
+"""Every background task has this keeper: none is lost, none fails unnoticed, and all can be listed."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ class TaskKeeper:
         return begun
 
     def part(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> asyncio.Task[T]:
-        """Run a part of what the current task is at, in its lane; it may outlast whoever waits for it.
+        """Run a part of the current task's work, in its lane; it may outlast its caller.
 
-        It is told of by the work that it is a part of, and ended with the services.
+        The work that it is a part of lists it, and it ends with the services.
         """
         part = _task(name, of, work)
         self._parts.add(part)
