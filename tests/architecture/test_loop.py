@@ -86,7 +86,6 @@ ON_THE_LOOP = {
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.pods.slices.check_systemd": "the host's own /run",
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
-    "crib.backends.pods.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,

@@ -4,7 +4,7 @@ A request becomes a value of `model` in `translate` and ends there; the engine's
 Begin with `calls`, which says what a call is made of. Then:
 
 * `runtime_service`, `image_service` and `node_service` list theirs; `stream_calls` has Exec, Attach and
-  PortForward.
+  PortForward, `stats_calls` those that ask for usage.
 * `interceptors`: what every call passes through (request id, readiness, errors, log). `open_calls`: what is
   counted of it. `requests`: how many bytes of them are held at once. `errors`: our errors as gRPC codes.
 * `list_replies` joins list replies from cached encoded messages.

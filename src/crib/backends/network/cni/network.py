@@ -40,7 +40,7 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
 from crib.model.settings import NetworkSettings
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import NetworkUsage
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
@@ -175,9 +175,9 @@ class CniNetwork:
         """None: a cluster's DNS is the kubelet's to tell."""
         return None
 
-    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        """Counters of the pod's interfaces; nothing once its namespace is gone."""
-        return await interface_usage(pod)
+    async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+        """Counters of the pods' interfaces; nothing of one whose namespace is gone."""
+        return await interface_usage(pods)
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
