@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Stream, Verb
-from crib.api.list_replies import EncodedList, element_of, encoded_field, parts
+from crib.api.encoded_fields import encoded_field
+from crib.api.list_replies import EncodedList, element_of, parts
 from crib.api.translate import containers, sandboxes, stats
 from crib.api.translate.containers import ContainerFilter
 from crib.api.translate.sandboxes import SandboxFilter

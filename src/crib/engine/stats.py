@@ -83,7 +83,8 @@ class Stats:
     ) -> AsyncIterator[Sequence[PodFigures]]:
         """Of those that are ready, in batches; one that goes away meanwhile is left out."""
         ready = [record for record in records if _is_ready(record)]
-        await self._take_first_readings([*ready, *(each for pod in ready for each in self._living(pod))])
+        if not whole:  # metrics have counters only, and no rates
+            await self._take_first_readings([*ready, *(each for pod in ready for each in self._living(pod))])
         for batch in _batches(ready):
             found = await self._pods(batch, whole=whole)
             yield [each for each in found if _is_ready(self._core.sandboxes.get(each.sandbox.id))]

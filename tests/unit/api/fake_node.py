@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +39,7 @@ from crib.model.image import (
     Progress,
     PullOrder,
 )
+from crib.model.metrics import Metered, PodMetrics
 from crib.model.registry import Credential, RegistryHost
 from crib.model.sandbox import (
     NetworkAttachment,
@@ -111,6 +112,8 @@ USAGE = ContainerUsage(
     ),
     FilesystemUsage("/d", 1, 2, 7),
 )
+
+METERED = Metered(at=7_000_000_000, started_at=3_000_000_000, cgroup=USAGE.cgroup)
 
 HOST = RegistryHost(
     "https://mirror.example/v2",
@@ -198,6 +201,7 @@ class FakeNode:
             pod=self._verb("pod stats", self._figures(sandbox())),
             pods=self._pod_stats,
         )
+        self.metrics = SimpleNamespace(pods=self._pod_metrics)
 
     def _verb(self, name: str, result: Any = None) -> Any:
         async def verb(*arguments: Any) -> Any:
@@ -249,6 +253,13 @@ class FakeNode:
     async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> AsyncIterator[Any]:
         for row in rows:
             yield [self._figures(row)]
+            if self.hold is not None:
+                await self.hold.wait()
+
+    async def _pod_metrics(self, rows: Iterable[SandboxRecord]) -> AsyncIterator[Any]:
+        """One by one, as batches; with `hold` the second has to wait."""
+        for row in rows:
+            yield [PodMetrics(row, METERED, ((container(), METERED),))]
             if self.hold is not None:
                 await self.hold.wait()
 
