@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 import re
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
+from crib.api.changes import CHANGES, Changes
 from crib.api.errors import shorten, status_of
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
-from crib.tasks.calls import CallUnderWay, enter, request_id
+from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
 
 _log = logging.getLogger(__name__)
@@ -69,8 +69,9 @@ class ReadinessGate:
 class Door:
     """Turns calls into handlers for grpc."""
 
-    def __init__(self, gate: ReadinessGate) -> None:
+    def __init__(self, gate: ReadinessGate, changes: Changes) -> None:
         self._gate = gate
+        self._changes = changes
         self._requests = Requests()
 
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -82,6 +83,7 @@ class Door:
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        changes = self._changes if name in CHANGES else None
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
@@ -89,49 +91,59 @@ class Door:
             if gate.reason and not always:
                 _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
                 return b""
-            began = _begin(name, context)
+            current, message, answer = _begin(name, context), None, None
             try:
-                data = await take(context)
+                message = parse(await take(context))
+                if changes is not None:
+                    await changes.begin(current, message, context)
                 if reading is not None:
-                    answer = reading(decode(parse(data)))
+                    answer = reading(decode(message))
                 else:
                     assert verb is not None
                     await stand_back()  # or all of a crowd's are looked at before the next call is taken up
-                    answer = await verb(decode(parse(data)))
+                    answer = await verb(decode(message))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
+                _fail(current, error, context)
                 return b""
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
-            return encoded
+            else:
+                _done(current)
+                return encoded
+            finally:
+                if changes is not None:
+                    changes.end(current, message, answer)
 
         return handle
 
     def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        changes = self._changes if name in CHANGES else None
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason:
                 _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
                 return
-            began = _begin(name, context)
+            current, message = _begin(name, context), None
             try:
-                value = decode(parse(await take(context)))
+                message = parse(await take(context))
+                has_begun = changes is not None and await changes.begin(current, message, context)
+                value = decode(message)
                 if isinstance(call, Parts):
                     for part in call.run(value):
                         await context.write(_encoded(part))
                 else:
                     async for answer in call.run(value):
-                        if answer is None:
-                            await context.send_initial_metadata(())
-                        else:
+                        if answer is not None:
                             await context.write(_encoded(answer))
+                        elif not has_begun:
+                            await context.send_initial_metadata(())
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
-                return
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
+                _fail(current, error, context)
+            else:
+                _done(current)
+            finally:
+                if changes is not None:
+                    changes.end(current, message)
 
         return handle
 
@@ -140,8 +152,8 @@ def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _begin(name: str, context: Context) -> int:
-    """A call is taken up, and gets a request id; the time on the monotonic clock if it is logged, else 0."""
+def _begin(name: str, context: Context) -> CallUnderWay:
+    """A call is taken up, and gets a request id."""
     call = CallUnderWay(f"{next(_numbers):x}", name)
     for key, value in context.invocation_metadata() or ():
         if key == "user-agent":  # of a unix socket's peer grpc tells no more
@@ -150,10 +162,14 @@ def _begin(name: str, context: Context) -> int:
             call.trace = _trace_id(str(value))
     enter(call)
     note_call()
-    if not _log.isEnabledFor(logging.DEBUG):
-        return 0
     _log.debug("%s", name)
-    return time.monotonic_ns()
+    return call
+
+
+def _done(call: CallUnderWay) -> None:
+    call.code = grpc.StatusCode.OK.name
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("%s done in %.3f ms", call.verb, call.milliseconds)
 
 
 def _trace_id(parent: str) -> str:
@@ -172,9 +188,9 @@ def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
     context.set_details(text)
 
 
-def _fail(name: str, began: int, error: BaseException, context: Context) -> None:
+def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
     """Answer with the error's code and text; a cancellation by the caller is raised again."""
-    task = asyncio.current_task()
+    task, name = asyncio.current_task(), call.verb
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
@@ -193,9 +209,9 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
     else:
         _log.error("%s failed unexpectedly", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
-        text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
+        text = shorten(f"{name}: {type(error).__name__}: {error} (request {call.request} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
-    spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
-    _log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
+    _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
+    call.code, call.error = code.name, text
     _refuse(context, code, text)

@@ -14,6 +14,7 @@ from grpc import aio
 
 from crib.api import image_service, node_service, runtime_service
 from crib.api.calls import Calls
+from crib.api.changes import Auditor, Changes
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
 from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
@@ -40,7 +41,7 @@ OPTIONS = (
 class Server:
     """Serves the CRI and crib's Node service. Answers Version at once, the rest when `gate` is open."""
 
-    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor, auditor: Auditor | None = None) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
         self._settings = node.settings
@@ -48,7 +49,7 @@ class Server:
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
-        door = Door(self.gate)
+        door = Door(self.gate, Changes(node.describe, auditor))
         runtime = runtime_service.RuntimeService(node, version, url_for)
         self._register(door, runtime_service.NAME, runtime.calls())
         self._register(door, image_service.NAME, image_service.ImageService(node).calls())

@@ -132,6 +132,7 @@ class Node:
         policy = PolicyGuard(settings.images.trust, ports.images)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
+        self.describe = self._core.describe
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.admission = self._core.admission
