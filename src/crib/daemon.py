@@ -29,7 +29,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
-from crib.backends.handlers import closed_handlers, open_handlers
+from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
@@ -61,6 +61,7 @@ from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
+from crib.telemetry import Telemetry
 
 gc.freeze()
 gc.enable()
@@ -180,6 +181,9 @@ class Daemon:
             server = Server(node, __version__, streams.url_for, self._open_audit())
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
+            telemetry = Telemetry(self._settings, node, server, streams)
+            await telemetry.start()
+            self._ends.push_async_callback(telemetry.close)
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
@@ -254,7 +258,7 @@ class Daemon:
             ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
         )
         killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
-        return Vitals(self._watch.lag, (*waits, *killed))
+        return Vitals(self._watch.lag, (*waits, *killed), processes.started())
 
     async def _prove_life(self, period: float) -> None:
         """As long as our own socket answers, the service manager is told so."""
@@ -369,6 +373,7 @@ def main() -> None:
         return
     try:
         settings = load(options.config, required=options.config != DEFAULT_PATH)
+        check_kinds(settings)
         if options.check_config:
             return
         os.umask(PRIVATE_UMASK)

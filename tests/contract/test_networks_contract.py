@@ -14,13 +14,14 @@ from typing import Protocol
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
+from crib.backends.network.bridge.network import BridgeNetwork
 from crib.host import links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 from crib.model.errors import CribError, Exhausted, InvalidRequest
 from crib.model.ids import new_sandbox_id
 from crib.model.sandbox import PodMetadata
+from crib.model.settings import NetworkSettings
 from crib.ports.networks import PodNetwork, PodNetworks
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.world import bounded
@@ -85,24 +86,21 @@ class BridgeSubject(Pods):
 
     def __init__(self, subnet: IPv4Network, directory: Path, connection: sqlite3.Connection) -> None:
         super().__init__(PodNamespaces(str(directory)))
-        self.settings = BridgeSettings(
-            name=f"cbc{secrets.token_hex(4)}",
-            table=f"crib_{secrets.token_hex(4)}",
-            ranges_file=str(directory / "pod-cidr"),
-        )
+        self.settings = NetworkSettings(bridge=f"cbc{secrets.token_hex(4)}")
+        self._state_dir = str(directory / "network")
         self._subnet = subnet
         self._connection = connection
 
     def begin(self) -> PodNetworks:
-        return BridgeNetwork(self.settings, AddressBook(self._connection, self._subnet))
+        return BridgeNetwork(self.settings, AddressBook(self._connection, self._subnet), self._state_dir)
 
     def remove(self) -> None:
         self.namespaces.unpin_all()
         with Netlink() as netlink:
-            links.delete_link(netlink, self.settings.name)
+            links.delete_link(netlink, self.settings.bridge)
         nftables = Nftables()
         for family in ("inet", "bridge"):
-            nftables.delete_table(self.settings.table, family)
+            nftables.delete_table(f"crib_{self.settings.bridge}", family)
         nftables.close()
 
 

@@ -11,6 +11,7 @@ from crib.model.ids import SandboxId
 from crib.model.network import ForwardView, InterfaceView, NetworkInfo, PodNetworkView, RouteView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.stats import InterfaceUsage
+from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 from tests.fakes.failpoints import Failpoints
@@ -25,6 +26,7 @@ class FakeNetworks:
     def __init__(self, subnet: str = "10.1.0.0/24", shared: str = "") -> None:
         self.failpoints = Failpoints()
         self.shared = shared
+        self.programs = Operations()
         self.subnet = IPv4Network(subnet)
         self.held: dict[SandboxId, str] = {}
         self.problems: dict[SandboxId, str] = {}

@@ -20,8 +20,10 @@ from grpc import aio
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.changes import CHANGES, Changes
 from crib.api.errors import shorten, status_of
+from crib.api.open_calls import OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
+from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
 
@@ -35,6 +37,9 @@ AGENT_LIMIT = 200
 _TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
+
+ALWAYS = frozenset(("Version", "Check", "Watch"))
+"""What is answered also while the gate is shut: Version, and questions after the daemon's health."""
 
 if TYPE_CHECKING:
     from crib.api.requests import Context
@@ -53,45 +58,57 @@ class ReadinessGate:
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
+        self.is_shut = False
+        """For good."""
+        self.watchers: list[Callable[[], None]] = []
+        """Called at each change."""
 
     @property
     def reason(self) -> str:
         return self._reason
 
     def open(self) -> None:
-        self._reason = ""
+        self._change("")
 
     def shut(self, reason: str) -> None:
-        """Answer every call with UNAVAILABLE and this text."""
+        """From now on answer every call with UNAVAILABLE and this text."""
+        self.is_shut = True
+        self._change(reason)
+
+    def _change(self, reason: str) -> None:
         self._reason = reason
+        for watcher in self.watchers:
+            watcher()
 
 
 class Door:
     """Turns calls into handlers for grpc."""
 
     def __init__(self, gate: ReadinessGate, changes: Changes) -> None:
+        self.figures = CallFigures()
         self._gate = gate
         self._changes = changes
         self._requests = Requests()
 
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`. `Version` alone is answered before the gate opens."""
-        always = name == "Version"
+        """`name` is the method's, e.g. `PullImage`."""
+        always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call))
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
         return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        changes = self._changes if name in CHANGES else None
+        changes, figures = self._changes if name in CHANGES else None, self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
             current, message, answer = _begin(name, context), None, None
+            opened = OpenCall(current, figures)
             try:
                 message = parse(await take(context))
                 if changes is not None:
@@ -110,20 +127,22 @@ class Door:
                 _done(current)
                 return encoded
             finally:
+                opened.end()
                 if changes is not None:
                     changes.end(current, message, answer)
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
+    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        changes = self._changes if name in CHANGES else None
+        changes, figures = self._changes if name in CHANGES else None, self.figures
 
         async def handle(_: object, context: Context) -> None:
-            if gate.reason:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+            if gate.reason and not always:
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
             current, message = _begin(name, context), None
+            opened = OpenCall(current, figures, is_stream=True)
             try:
                 message = parse(await take(context))
                 has_begun = changes is not None and await changes.begin(current, message, context)
@@ -142,6 +161,7 @@ class Door:
             else:
                 _done(current)
             finally:
+                opened.end()
                 if changes is not None:
                     changes.end(current, message)
 
@@ -178,14 +198,17 @@ def _trace_id(parent: str) -> str:
     return found[1] if found and found[1].strip("0") else ""
 
 
-def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
-    """What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
+def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
+    """Answer with a code; its name.
+
+    What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
 
     grpc's `abort` would do the same, but the context keeps the exception that it raises, whose traceback
     keeps the request: a circle that Python looks for only now and then.
     """
     context.set_code(code)
     context.set_details(text)
+    return code.name
 
 
 def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
@@ -213,5 +236,4 @@ def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
-    call.code, call.error = code.name, text
-    _refuse(context, code, text)
+    call.code, call.error = _refuse(context, code, text), text

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
 from crib.api.list_replies import EncodedList, element, parts
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import containers, events, info, sandboxes, stats, status
+from crib.api.translate import containers, info, sandboxes, stats, status
 from crib.api.translate.containers import (
     ContainerFilter,
     CreateOrder,
@@ -151,7 +151,7 @@ class RuntimeService:
     def _encoded_event(self, event: ContainerEvent) -> Answer:
         """Once for all readers: they are mostly at the same one."""
         if event is not self._event:
-            self._event, self._event_bytes = event, events.encode(event).SerializeToString()
+            self._event, self._event_bytes = event, containers.encode_event(event).SerializeToString()
         return self._event_bytes
 
     # sandboxes

@@ -34,6 +34,14 @@ KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
 """By `handlers.NAME.kind`."""
 
 
+def check_kinds(settings: Settings) -> None:
+    """Broken for a kind that is not in the table. To be called before anything is made or opened."""
+    known = ", ".join(map(repr, sorted(KINDS)))
+    for name, handler in settings.handlers.items():
+        if handler.kind not in KINDS:
+            raise Broken(f"handlers.{name}.kind is {handler.kind!r}, and must be one of {known}")
+
+
 def closed_handlers(
     settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers
 ) -> Mapping[HandlerName, Handler]:
@@ -45,10 +53,7 @@ def closed_handlers(
 async def open_handlers(
     settings: Settings, paths: Paths, facts: HostFacts, layers: SharedLayers, *, to_run: bool = True
 ) -> Mapping[HandlerName, Handler]:
-    """Probe each. One that cannot be used runs nothing and tells why; the default one is an error `to_run`.
-
-    Broken for a kind that there is not, before anything is opened.
-    """
+    """Probe each. One that cannot be used runs nothing and says why; the default one is an error `to_run`."""
     openings = _openings(settings, paths, facts, layers)
     handlers: dict[HandlerName, Handler] = {}
     for name, opening in openings.items():
@@ -68,18 +73,11 @@ def _openings(
     default = HandlerName(settings.default_handler)
     names = dict.fromkeys((*map(HandlerName, settings.handlers), default))
     others = frozenset(names) - {default}
-    openings = {
+    return {
         name: HandlerOpening(name, settings, paths, facts, layers, others if name == default else None)
         for name in names
     }
-    for opening in openings.values():
-        _kind(opening)
-    return openings
 
 
 def _kind(opening: HandlerOpening) -> HandlerKind:
-    kind = opening.options.kind
-    if kind not in KINDS:
-        known = ", ".join(map(repr, sorted(KINDS)))
-        raise Broken(f"handlers.{opening.name}.kind is {kind!r}, and must be one of {known}")
-    return KINDS[kind]
+    return KINDS[opening.options.kind]

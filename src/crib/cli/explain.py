@@ -20,7 +20,7 @@ from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
 
 if TYPE_CHECKING:
-    from crib.cli.manifest import PodPlan
+    from crib.cli.manifest.plan import PodPlan
     from crib.cli.options import ExplainSpecOptions
     from crib.cli.session import CliSession
     from crib.client import Connection

@@ -15,8 +15,7 @@ from crib.cli.session import CommandError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crib.cli.manifest import ContainerPlan, Dirs, PodPlan, VolumePlan
-    from crib.cli.manifest.plan import SubPathPlan
+    from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,

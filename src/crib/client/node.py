@@ -1,4 +1,4 @@
-"""crib's own Node service: check and wipe the node, list work and give up on it, explain OCI specs.
+"""crib's own Node service: check, wipe and measure the node, list work, give up on it, explain OCI specs.
 
 Every call raises NotOffered if the runtime has no Node service. Without a daemon, `cribd --check` and
 `cribd --wipe` do the same work and write the same messages as lines of JSON.
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from crib.stubs.node.v1.node_pb2 import (
     AbandonRequest,
     CheckNodeRequest,
+    DiskUsageRequest,
+    DiskUsageResponse,
     ExplainContainerRequest,
     ExplainContainerResponse,
     Finding,
@@ -32,6 +34,8 @@ WIPE_TIMEOUT = 3600.0
 """Seconds that one wipe may take."""
 WIPE_KINDS = ("pods", "containers", "network", "images", "layers")
 """What a wipe can be of."""
+MEASURE_TIMEOUT = 600.0
+"""Seconds that measuring the disk may take: it looks at every file of writable layers."""
 
 
 def check(connection: Connection, *, repair: bool = False, quick: bool = False) -> AsyncIterator[Finding]:
@@ -92,3 +96,8 @@ async def explain_plan(
     """
     request = ExplainContainerRequest(sandbox_config=sandbox, config=config, runtime_handler=handler)
     return await connection.call(connection.node.ExplainContainer, request)
+
+
+async def disk_usage(connection: Connection) -> DiskUsageResponse:
+    """What takes how much of the disk: layers, what containers have written, logs, records."""
+    return await connection.call(connection.node.DiskUsage, DiskUsageRequest(), MEASURE_TIMEOUT)

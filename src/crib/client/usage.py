@@ -93,7 +93,7 @@ class PodReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class UsageReading:
     """All of a runtime's pods at one moment."""
 
     at: int
@@ -107,11 +107,11 @@ class UsageClient:
         self._connection = connection
         self._not_offered: set[type] = set()
 
-    async def read(self) -> Reading:
+    async def read(self) -> UsageReading:
         """All figures now. Raises ClientError when the runtime does not even list its pods."""
         at = time.time_ns()
         pods, metrics = await asyncio.gather(self._pods(), self._metrics())
-        return Reading(at, tuple(_whole(pod, metrics) for pod in pods))
+        return UsageReading(at, tuple(_whole(pod, metrics) for pod in pods))
 
     async def _pods(self) -> list[PodReading]:
         runtime = self._connection.runtime

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 
 from crib.model.image_settings import TrustSettings, UpkeepSettings
-from crib.model.settings import ContainerDefaults, Settings, StreamingSettings
+from crib.model.settings import ContainerDefaults, MetricsSettings, Settings, StreamingSettings
 
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
@@ -22,6 +23,7 @@ def check(settings: Settings) -> None:
     _check_garbage(settings.images.upkeep)
     _check_policy(settings.images.trust)
     _check_streaming(settings.streaming)
+    _check_metrics(settings.metrics)
 
 
 def _check_node(settings: Settings) -> None:
@@ -62,6 +64,17 @@ def _check_policy(settings: TrustSettings) -> None:
                 f"images.policy {rule.match!r} has the action {rule.action!r} and {len(rule.keys)} keys:"
                 " signed needs at least one, the others take none"
             )
+
+
+def _check_metrics(settings: MetricsSettings) -> None:
+    """What it tells is for this node's people: pods reach the host's other addresses."""
+    address = settings.listen.rpartition(":")[0].strip("[]")
+    is_tcp = settings.listen and not settings.listen.startswith("unix")
+    if is_tcp and not settings.remote and not ipaddress.ip_address(address).is_loopback:
+        raise ValueError(
+            f"metrics.listen is {settings.listen}, which others than this machine reach:"
+            " that needs metrics.remote = true"
+        )
 
 
 def _check_streaming(settings: StreamingSettings) -> None:

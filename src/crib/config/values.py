@@ -31,6 +31,7 @@ _ANY = r"\*[a-z0-9._*-]*"
 _HOST_PATTERN = re.compile(rf"(?:[a-z0-9._*-]*|\[[0-9a-f:]+\](?:{_ANY})?)(?::(?:[0-9]+|[0-9]*{_ANY}))?")
 """An address in brackets is whole; a port may go over into a `*` and what stands behind it."""
 _PATH_PATTERN = re.compile(r"[a-z0-9._/*-]*")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\0]+")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
@@ -98,6 +99,30 @@ def ip_address(text: str) -> str:
     except ValueError:
         return "an IP address"
     return ""
+
+
+def listening_place(text: str) -> str:
+    """IPv6 addresses are in brackets, as everywhere before a port."""
+    if text == "unix" or (text.startswith("unix:") and not absolute(text.removeprefix("unix:"))):
+        return ""
+    address, _, port = text.rpartition(":")
+    is_six = address.startswith("[") and address.endswith("]")
+    if (is_six or ":" not in address) and not ip_address(address.strip("[]")) and _is_port(port):
+        return ""
+    return "`unix`, unix:PATH or an IP address with a port, as 127.0.0.1:9641"
+
+
+def collector(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if (text.startswith("unix:") and not absolute(text.removeprefix("unix:"))) or (
+        _HOST.fullmatch(host) and _is_port(port)
+    ):
+        return ""
+    return "HOST:PORT or unix:PATH, without a scheme"
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16
 
 
 def subnet(text: str) -> str:
@@ -174,6 +199,8 @@ RULES: Mapping[Form, Rule] = {
     Form.SUBNET6: subnet6,
     Form.IP_RANGE: understood(ipaddress.ip_network, "an address range"),
     Form.IP_ADDRESS: ip_address,
+    Form.LISTEN: listening_place,
+    Form.COLLECTOR: collector,
     Form.DOMAIN: domain_name,
     Form.IMAGE: image_name,
     Form.IMAGE_PATTERN: image_pattern,

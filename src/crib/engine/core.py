@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
+from crib.engine.figures import VerbFigures
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -91,7 +92,8 @@ class Core:
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
-        self.timeline = Timeline(ports.clock)
+        self.figures = VerbFigures()
+        self.timeline = Timeline(ports.clock, self.figures.stages)
         self.locks = Locks()
         self.retries = Retries(self.keeper)
         records = ports.records

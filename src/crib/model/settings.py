@@ -110,6 +110,26 @@ class StreamingSettings:
     """Bytes of a container's latest output that an attach begins with; 0: only what comes from then on."""
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """What the daemon counts of itself, for Prometheus."""
+
+    listen: Annotated[str, Is(Form.LISTEN, or_empty=True)] = "unix"
+    """`unix` (STATE/metrics.sock), `unix:PATH`, ADDRESS:PORT, or empty: nobody can read them."""
+    remote: bool = False
+    """`listen` may be an address that other machines reach. There is no encryption and no password."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Spans of calls and their stages, for an OpenTelemetry collector. Needs crib's extra `otel`."""
+
+    endpoint: Annotated[str, Is(Form.COLLECTOR, or_empty=True)] = ""
+    """HOST:PORT or unix:PATH of a collector that takes OTLP by gRPC, without encryption. Empty: off."""
+    sampling_rate_per_million: Annotated[int, Between(0, 1_000_000)] = 0
+    """Of the calls that come without a trace. One that a caller traces is always traced on."""
+
+
 DEFAULT_CAPABILITIES = (
     "AUDIT_WRITE",
     "CHOWN",
@@ -212,6 +232,8 @@ class Settings:
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     streaming: StreamingSettings = StreamingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""
@@ -252,3 +274,9 @@ class Settings:
     @property
     def socket_path(self) -> str:
         return self.socket or f"{self.state}/crib.sock"
+
+    @property
+    def metrics_place(self) -> str:
+        """Where metrics are read, as `unix:PATH` or ADDRESS:PORT; empty: nowhere."""
+        listen = self.metrics.listen
+        return f"unix:{self.state}/metrics.sock" if listen == "unix" else listen

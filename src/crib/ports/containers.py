@@ -22,8 +22,11 @@ class CreateRequest:
     sandbox: SandboxRecord
     image: ImageConfig
     edits: tuple[ContainerEdits, ...] = ()
-    """What others than the request change in it, in their order; what the handler itself finds on the host
-    (CDI devices, hook files) comes before them."""
+    """What others than the request change in it, in their order. They come after what the handler itself
+    finds on the host (CDI devices, hook files).
+
+    The record does not hold them. Whoever makes them keeps them with the container, and passes the same ones
+    to `explain`; without them an explanation cannot name their origin."""
 
 
 @dataclass(frozen=True, slots=True)

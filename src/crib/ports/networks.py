@@ -11,6 +11,7 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata, PortMapping
 from crib.model.stats import InterfaceUsage
+from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 
 
@@ -40,6 +41,11 @@ class PodNetworks(Protocol):
         """What it keeps on the host for all pods, in words: `readiness` looks after it, `dismantle` removes
         it. Empty: nothing of ours.
         """
+        ...
+
+    @property
+    def programs(self) -> Operations:
+        """What it had programs do, by their names and commands; nothing where it needs none."""
         ...
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:

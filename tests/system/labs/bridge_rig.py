@@ -19,10 +19,11 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings
+from crib.backends.network.bridge.network import BridgeNetwork
 from crib.host import libc, links
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
+from crib.model.settings import NetworkSettings
 from tests.system.labs.pod_namespaces import PodNamespaces
 
 LINKS_GONE_SECONDS = 60.0
@@ -49,7 +50,7 @@ async def own_host() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def own_rig(
-    directory: Path, *, dual: bool = False, settings: BridgeSettings | None = None
+    directory: Path, *, dual: bool = False, settings: NetworkSettings | None = None
 ) -> AsyncIterator[Rig]:
     """A bridge on a host of its own."""
     async with own_host():
@@ -64,10 +65,12 @@ class Rig:
     """A bridge network of this test's own."""
 
     def __init__(
-        self, directory: Path, *, dual: bool = False, settings: BridgeSettings | None = None
+        self, directory: Path, *, dual: bool = False, settings: NetworkSettings | None = None
     ) -> None:
         word = secrets.token_hex(4)
-        self.settings = replace(settings or BridgeSettings(name=""), name=f"cbt{word}", table=f"crib_{word}")
+        self.settings = replace(settings or NetworkSettings(), bridge=f"cbt{word}")
+        self.table = f"crib_cbt{word}"
+        self.state_dir = str(directory / "network")
         number = next(_RANGES) % (200 * 256)
         self.subnet = IPv4Network(f"10.{20 + number // 256}.{number % 256}.0/24")
         self.subnet6 = (
@@ -93,13 +96,13 @@ class Rig:
         """The network as a daemon that has just started makes it, with some settings changed."""
         self.settings = replace(self.settings, **changed)  # type: ignore[arg-type]  # the test knows
         book = AddressBook(self.connection, self.subnet, self.subnet6)
-        self.network = BridgeNetwork(self.settings, book)
+        self.network = BridgeNetwork(self.settings, book, self.state_dir)
         self.networks.append(self.network)
         return self.network
 
     def port_names(self) -> set[str]:
         with Netlink() as netlink:
-            bridge = links.get_link(netlink, self.settings.name)
+            bridge = links.get_link(netlink, self.settings.bridge)
             return {link.name for link in links.list_links(netlink, master=bridge.index)}
 
     async def wait_without_ports(self) -> None:

@@ -10,10 +10,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from crib.backends.network.cni.choice import Directories
-from crib.backends.network.cni.network import CniNetwork, CniSettings
+from crib.backends.network.cni.network import CniNetwork
 from crib.host import links
 from crib.host.netlink import Netlink
+from crib.model.settings import NetworkSettings
 from tests.system.labs.pod_namespaces import PodNamespace, PodNamespaces
 
 PLUGIN_DIR = "/usr/lib/cni"
@@ -47,14 +47,14 @@ class CniLab:
             (directory / name).mkdir()
         self.namespaces = PodNamespaces(str(directory / "namespaces"))
 
-    def network(
-        self, *own: Path, networks: int = 1, default_network: str = "", **settings: Any
-    ) -> CniNetwork:
+    def network(self, *own: Path, **settings: Any) -> CniNetwork:
         """The network as a daemon that has just started makes it; `own`: directories of handlers."""
-        directories = Directories(str(self.conf_dir), tuple(map(str, own)), networks, default_network)
-        bin_dirs, kept = (str(self.directory / "bin"), PLUGIN_DIR), str(self.directory / "kept")
-        more = {"plugin_timeout": 20.0} | settings
-        return CniNetwork(CniSettings(directories, bin_dirs, kept, f"{kept}/pod-cidr", **more))
+        chosen = NetworkSettings(
+            cni_conf_dir=str(self.conf_dir),
+            cni_bin_dirs=(str(self.directory / "bin"), PLUGIN_DIR),
+            **{"plugin_timeout": 20.0, "ready_timeout": 0.0} | settings,
+        )
+        return CniNetwork(chosen, str(self.directory / "kept"), tuple(map(str, own)))
 
     @property
     def conf_dir(self) -> Path:

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.network import BridgeNetwork, BridgeSettings, host_link_name
+from crib.backends.network.bridge.network import BridgeNetwork, host_link_name
 from crib.host import links
 from crib.host.addresses import list_addresses
 from crib.host.netlink import Netlink
 from crib.host.nftables import Nftables
 from crib.model.errors import Broken, Unavailable
 from crib.model.sandbox import PortMapping, Protocol
+from crib.model.settings import NetworkSettings
 from tests.system.labs.bridge_rig import Rig, host_socket, nft, own_rig
 from tests.system.labs.pod_namespaces import echo_server, no_stage, peer_seen
 
@@ -176,7 +177,7 @@ async def test_a_pod_that_routes_loopback_to_the_gateway_does_not_reach_the_host
         server.setblocking(False)
         assert not await hears(server, pod, seconds=0.3)
         # Without the guard it does: the test would notice if the rules were not what stops it.
-        nft(f"flush chain inet {rig.settings.table} guard")
+        nft(f"flush chain inet {rig.table} guard")
         assert await hears(server, pod, seconds=5)
 
 
@@ -249,11 +250,11 @@ async def test_sweep_leaves_the_link_of_a_pod_that_was_detached_a_moment_ago_to_
 async def test_readiness_puts_back_a_bridge_and_rules_that_somebody_removed(rig: Rig) -> None:
     assert (await rig.network.readiness()).ready
     with Netlink() as netlink:
-        links.delete_link(netlink, rig.settings.name)
+        links.delete_link(netlink, rig.settings.bridge)
     nftables = Nftables()
-    nftables.delete_table(rig.settings.table)
+    nftables.delete_table(rig.table)
     assert (await rig.network.readiness()).ready
-    assert nftables.exists(rig.settings.table, "postrouting")
+    assert nftables.exists(rig.table, "postrouting")
     nftables.close()
     await rig.network.attach(rig.namespaces.make().pod(), no_stage)
 
@@ -265,26 +266,28 @@ async def test_dismantle_removes_bridge_and_rules_and_the_next_attach_makes_them
     await rig.network.dismantle()
     await rig.network.dismantle()
     with Netlink() as netlink:
-        assert rig.settings.name not in {link.name for link in links.list_links(netlink)}
+        assert rig.settings.bridge not in {link.name for link in links.list_links(netlink)}
     nftables = Nftables()
-    assert not nftables.exists(rig.settings.table, "postrouting")
+    assert not nftables.exists(rig.table, "postrouting")
     nftables.close()
     await rig.network.attach(rig.namespaces.make().pod(PortMapping(80, PORT)), no_stage)
 
 
-async def test_a_range_that_overlaps_another_interfaces_is_refused_before_anything_is_made(rig: Rig) -> None:
+async def test_a_range_that_overlaps_another_interfaces_is_refused_before_anything_is_made(
+    rig: Rig, tmp_path: Path
+) -> None:
     assert (await rig.network.readiness()).ready
-    settings = BridgeSettings(name=f"cbt{secrets.token_hex(4)}", table=f"crib_{secrets.token_hex(4)}")
+    settings = NetworkSettings(bridge=f"cbt{secrets.token_hex(4)}")
     wider = rig.subnet.supernet(new_prefix=20)
     with sqlite3.connect(":memory:") as connection:
-        second = BridgeNetwork(settings, AddressBook(connection, wider))
+        second = BridgeNetwork(settings, AddressBook(connection, wider), str(tmp_path))
         readiness = await second.readiness()
         await second.close()
     connection.close()
     assert not readiness.ready
     assert f"{wider} overlaps" in readiness.message
     with Netlink() as netlink:
-        assert settings.name not in {link.name for link in links.list_links(netlink)}
+        assert settings.bridge not in {link.name for link in links.list_links(netlink)}
 
 
 async def test_a_changed_pod_range_serves_new_pods_and_keeps_the_old_ones_connected(rig: Rig) -> None:

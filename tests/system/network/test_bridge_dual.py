@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -162,7 +163,7 @@ async def test_the_host_keeps_heeding_advertisements_when_it_begins_to_forward(r
     await rig.network.readiness()
     assert option("all", "forwarding") == 1
     assert option("uplink0", "accept_ra") == 2
-    assert option(rig.settings.name, "accept_ra") == 0
+    assert option(rig.settings.bridge, "accept_ra") == 0
 
 
 async def test_without_an_ipv6_range_the_host_does_not_begin_to_forward_ipv6(tmp_path: Path) -> None:
@@ -179,10 +180,8 @@ async def test_neither_a_pod_nor_the_host_takes_routes_from_a_pods_advertisement
     assert found == [0, 0]
 
 
-async def test_ranges_of_both_families_that_a_kubelet_tells_are_kept_over_a_restart(
-    rig: Rig, tmp_path: Path
-) -> None:
-    network = rig.restarted(ranges_file=str(tmp_path / "ranges"))
+async def test_ranges_of_both_families_that_a_kubelet_tells_are_kept_over_a_restart(rig: Rig) -> None:
+    network = rig.restarted()
     one, two, three = (rig.namespaces.make() for _ in range(3))
     first = await network.attach(one.pod(PortMapping(80, 8080)), no_stage)
     told = [IPv4Network("10.250.7.0/24"), IPv6Network("fd43:1::/64")]
@@ -197,15 +196,15 @@ async def test_ranges_of_both_families_that_a_kubelet_tells_are_kept_over_a_rest
         assert await peer_seen(host_socket(v6=True), str(told[1][1]), 8080)
 
 
-async def test_a_range_that_cannot_be_had_changes_nothing_and_is_not_kept(rig: Rig, tmp_path: Path) -> None:
-    network = rig.restarted(ranges_file=str(tmp_path / "ranges"))
+async def test_a_range_that_cannot_be_had_changes_nothing_and_is_not_kept(rig: Rig) -> None:
+    network = rig.restarted()
     add_uplink("uplink0")
     ip("addr add 10.250.7.9/16 dev uplink0")
     with pytest.raises(Broken, match="overlaps"):
         await network.configure("10.250.7.0/24")
     attachment = await network.attach(rig.namespaces.make().pod(), no_stage)
     assert ip_address(attachment.addresses[0]) in rig.subnet
-    assert not (tmp_path / "ranges").exists()
+    assert not os.path.exists(f"{rig.state_dir}/pod-cidr")
 
 
 async def test_names_of_pods_are_answered_on_the_bridges_addresses_and_nowhere_after_close(rig: Rig) -> None:

@@ -55,7 +55,7 @@ def in_kernel(rig: Rig) -> Forwards:
     """Which ports lead where."""
     nftables = Nftables()
     try:
-        found = nftables.contents(rig.settings.table)
+        found = nftables.contents(rig.table)
     finally:
         nftables.close()
     assert found is not None
@@ -149,7 +149,7 @@ async def test_a_pod_starts_though_somebody_took_the_rules_away_and_no_kubelet_a
 
 async def test_a_pod_starts_though_somebody_took_the_bridge_away_and_no_kubelet_asks(rig: Rig) -> None:
     await rig.network.attach(rig.namespaces.make().pod(), no_stage)
-    ip(f"link delete {rig.settings.name}")
+    ip(f"link delete {rig.settings.bridge}")
     namespace = rig.namespaces.make()
     (address,) = (await rig.network.attach(namespace.pod(WEB), no_stage)).addresses
     assert await rig.network.check(namespace.pod(WEB)) == ""
@@ -163,15 +163,15 @@ async def test_a_start_that_the_kernel_refuses_for_good_fails_and_leaves_nothing
     with pytest.raises(Broken, match=f"attach pod {pod.id} to bridge"):
         await rig.network.attach(pod, no_stage)
     await rig.network.detach(pod)
-    assert interfaces() == {"lo", rig.settings.name}
+    assert interfaces() == {"lo", rig.settings.bridge}
     await rig.network.attach(rig.namespaces.make().pod(WEB), no_stage)  # the port is free
 
 
 async def overlapped(rig: Rig) -> None:
     """As after a reboot: bridge and rules are gone, and another interface has come with their range."""
     await daemon_killed(rig)
-    ip(f"link delete {rig.settings.name}")
-    nft(f"delete table inet {rig.settings.table}")
+    ip(f"link delete {rig.settings.bridge}")
+    nft(f"delete table inet {rig.table}")
     ip("link add vpn0 type veth peer name vpn1")
     ip(f"address add {rig.subnet.network_address + 7}/16 dev vpn0")
     ip("link set vpn0 up")
@@ -194,7 +194,7 @@ async def test_ports_that_are_in_the_kernel_are_given_back_though_the_bridge_can
     namespace = rig.namespaces.make()
     await rig.network.attach(namespace.pod(WEB), no_stage)
     await daemon_killed(rig)
-    ip(f"link delete {rig.settings.name}")
+    ip(f"link delete {rig.settings.bridge}")
     ip("link add vpn0 type veth peer name vpn1")
     ip(f"address add {rig.subnet.network_address + 7}/16 dev vpn0")
     assert in_kernel(rig)
@@ -207,7 +207,7 @@ async def test_a_sweep_leaves_no_interface_of_a_pod_with_limits(rig: Rig) -> Non
     await rig.network.attach(namespace.pod(annotations=LIMITED), no_stage)
     assert len(interfaces()) == 4
     await rig.restarted().sweep(())
-    assert interfaces() == {"lo", rig.settings.name}
+    assert interfaces() == {"lo", rig.settings.bridge}
 
 
 async def test_a_detach_that_failed_at_the_limits_is_done_whole_at_the_next_try(
@@ -227,7 +227,7 @@ async def test_a_detach_that_failed_at_the_limits_is_done_whole_at_the_next_try(
     await rig.network.detach(pod)
     namespace.unpin()
     await rig.wait_without_ports()
-    assert interfaces() == {"lo", rig.settings.name}
+    assert interfaces() == {"lo", rig.settings.bridge}
 
 
 async def test_an_ipv6_address_of_the_bridge_is_delivered_to_as_soon_as_it_is_put_back(
@@ -237,7 +237,7 @@ async def test_an_ipv6_address_of_the_bridge_is_delivered_to_as_soon_as_it_is_pu
         await rig.network.attach(rig.namespaces.make().pod(), no_stage)
         gateway, delivered = ip_address(rig.gateway6), []
         for _ in range(TIMES):
-            ip(f"address flush dev {rig.settings.name}")
+            ip(f"address flush dev {rig.settings.bridge}")
             await rig.network.readiness()
             with Netlink() as netlink:
                 delivered.append(is_local(netlink, gateway))

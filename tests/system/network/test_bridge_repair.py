@@ -87,7 +87,7 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "no port": (lambda d: ip(f"link set {d.host_end} nomaster"), "is not a port of bridge"),
     "no hairpin": (lambda d: ip(f"link set {d.host_end} type bridge_slave hairpin off"), "does not hairpin"),
     "isolated": (lambda d: ip(f"link set {d.host_end} type bridge_slave isolated on"), "is isolated"),
-    "bridge deleted": (lambda d: ip(f"link del {d.rig.settings.name}"), "bridge cbt.* is gone"),
+    "bridge deleted": (lambda d: ip(f"link del {d.rig.settings.bridge}"), "bridge cbt.* is gone"),
     "learning": (lambda d: ip(f"link set {d.host_end} type bridge_slave learning on"), "is not filtered"),
     "no group": (lambda d: ip(f"link set {d.host_end} group 0"), "is not filtered"),
     "no static entry": (
@@ -95,11 +95,11 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
         "bridge cbt.* does not know that c2:1b:.* is behind crib",
     ),
     "no neighbour": (
-        lambda d: ip(f"neigh del {d.attachment.addresses[0]} dev {d.rig.settings.name}"),
+        lambda d: ip(f"neigh del {d.attachment.addresses[0]} dev {d.rig.settings.bridge}"),
         "the host does not know the MAC of 10",
     ),
     "no neighbour 6": (
-        lambda d: ip(f"neigh del {d.attachment.addresses[1]} dev {d.rig.settings.name}"),
+        lambda d: ip(f"neigh del {d.attachment.addresses[1]} dev {d.rig.settings.bridge}"),
         "the host does not know the MAC of fd42",
     ),
     "another gateway": (
@@ -110,9 +110,9 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
         lambda d: d.inside(f"neigh del {d.rig.gateway6} dev eth0"),
         "eth0 does not know the MAC of fd42",
     ),
-    "no sender": (lambda d: nft(f"flush set bridge {d.rig.settings.table} senders"), "it may not send"),
-    "no target": (lambda d: nft(f"flush set bridge {d.rig.settings.table} targets6"), "it may not send"),
-    "no filter": (lambda d: nft(f"delete table bridge {d.rig.settings.table}"), "table .* is changed"),
+    "no sender": (lambda d: nft(f"flush set bridge {d.rig.table} senders"), "it may not send"),
+    "no target": (lambda d: nft(f"flush set bridge {d.rig.table} targets6"), "it may not send"),
+    "no filter": (lambda d: nft(f"delete table bridge {d.rig.table}"), "table .* is changed"),
     "eth0 down": (lambda d: d.inside("link set eth0 down"), "eth0 is down"),
     "eth0 renamed": (rename, "eth0 is gone"),
     "eth0 another": (replace_eth0, "eth0 is not the other end of host interface"),
@@ -122,15 +122,15 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "no route": (lambda d: d.inside("route del default"), "no default route by 10"),
     "no ipv6 route": (lambda d: d.inside("-6 route del default"), "no default route by fd42"),
     "lo down": (lambda d: d.inside("link set lo down"), "lo is down"),
-    "ports": (lambda d: nft(f"flush map inet {d.rig.settings.table} ports_any"), r"host port tcp \*:8080"),
+    "ports": (lambda d: nft(f"flush map inet {d.rig.table} ports_any"), r"host port tcp \*:8080"),
     "masquerade": (
-        lambda d: nft(f"flush chain inet {d.rig.settings.table} postrouting"),
+        lambda d: nft(f"flush chain inet {d.rig.table} postrouting"),
         "table .* is changed",
     ),
-    "masqueraded": (lambda d: nft(f"flush set inet {d.rig.settings.table} pods"), "table .* is changed"),
-    "bridge down": (lambda d: ip(f"link set {d.rig.settings.name} down"), "bridge cbt.* is down"),
+    "masqueraded": (lambda d: nft(f"flush set inet {d.rig.table} pods"), "table .* is changed"),
+    "bridge down": (lambda d: ip(f"link set {d.rig.settings.bridge} down"), "bridge cbt.* is down"),
     "gateways": (
-        lambda d: ip(f"addr flush dev {d.rig.settings.name}"),
+        lambda d: ip(f"addr flush dev {d.rig.settings.bridge}"),
         "bridge cbt.* has not got address 10",
     ),
     "forwarding": (lambda d: write("ipv4/ip_forward", "0"), "the host does not forward IPv4"),
@@ -178,7 +178,7 @@ async def test_a_pod_whose_namespace_is_gone_has_a_problem_no_counters_and_no_in
     assert "its network cannot be inspected" in await damaged.rig.network.check(damaged.pod)
     assert await damaged.rig.network.usage(damaged.pod) == ()
     view = await damaged.rig.network.view(damaged.pod)
-    assert view.networks == (damaged.rig.settings.name,)
+    assert view.networks == (damaged.rig.settings.bridge,)
     assert view.interfaces == ()
 
 
@@ -206,7 +206,7 @@ async def test_the_view_of_a_pod_is_what_the_kernel_has(damaged: Damaged) -> Non
     assert (eth0.name, eth0.up, eth0.mtu) == ("eth0", True, 1500)
     assert eth0.mac == damaged.attachment.details["mac"]
     assert eth0.addresses == (f"{first}/24", f"{second}/64")
-    assert (eth0.host_interface, eth0.host_bridge) == (damaged.host_end, rig.settings.name)
+    assert (eth0.host_interface, eth0.host_bridge) == (damaged.host_end, rig.settings.bridge)
     assert view.routes == (
         RouteView("default", rig.gateway, "eth0"),
         RouteView(str(rig.subnet), "", "eth0"),
@@ -225,7 +225,7 @@ async def test_counters_are_of_all_interfaces_but_loopback_and_begin_with_eth0(d
 
 async def test_the_network_tells_its_ranges_gateways_and_how_many_are_attached(damaged: Damaged) -> None:
     (info,) = await damaged.rig.network.networks()
-    assert (info.name, info.kind, info.attached) == (damaged.rig.settings.name, "bridge", 1)
+    assert (info.name, info.kind, info.attached) == (damaged.rig.settings.bridge, "bridge", 1)
     assert info.subnets == (str(damaged.rig.subnet), str(damaged.rig.subnet6))
     assert info.gateways == (damaged.rig.gateway, damaged.rig.gateway6)
     assert (info.mtu, info.problem) == (1500, "")
@@ -243,7 +243,7 @@ async def test_pods_have_the_mtu_of_the_interface_that_the_default_route_leaves_
     view = await rig.network.view(namespace.pod())
     assert view.interfaces[0].mtu == 1420
     with Netlink() as netlink:
-        assert links.get_link(netlink, rig.settings.name).mtu == 1420
+        assert links.get_link(netlink, rig.settings.bridge).mtu == 1420
         host_end = view.interfaces[0].host_interface
         assert links.get_link(netlink, host_end).mtu == 1420
 
@@ -264,7 +264,7 @@ async def test_limits_of_bandwidth_are_in_force_looked_at_and_put_back(rig: Rig)
     await rig.wait_without_ports()
     assert await rig.network.sweep(()) == []
     with Netlink() as netlink:
-        assert {link.name for link in links.list_links(netlink)} == {"lo", rig.settings.name}
+        assert {link.name for link in links.list_links(netlink)} == {"lo", rig.settings.bridge}
 
 
 async def test_a_removed_bridge_is_ready_but_made_only_when_the_next_pod_needs_it(rig: Rig) -> None:
@@ -278,7 +278,7 @@ async def test_a_removed_bridge_is_ready_but_made_only_when_the_next_pod_needs_i
         assert "made with the next pod" in readiness.message
     assert await rig.network.sweep(()) == []
     with Netlink() as netlink:
-        assert rig.settings.name not in {link.name for link in links.list_links(netlink)}
+        assert rig.settings.bridge not in {link.name for link in links.list_links(netlink)}
     await rig.network.attach(rig.namespaces.make().pod(), no_stage)
     assert (await rig.network.readiness()).message == ""
 

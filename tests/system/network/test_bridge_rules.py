@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from crib.backends.network.bridge.addresses import AddressBook
-from crib.backends.network.bridge.network import BridgeSettings
 from crib.host import ip_settings
 from crib.host.nftables import Nftables
 from crib.model.errors import Unavailable
 from crib.model.sandbox import PortMapping, Protocol
+from crib.model.settings import NetworkSettings
 from tests.system.labs.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
 from tests.system.labs.pod_namespaces import PodNamespace, echo_server, no_stage, peer_seen
 
@@ -136,7 +136,7 @@ def without_br_netfilter(isolating: str) -> None:
 async def test_isolated_pods_reach_each_other_through_published_ports_only(
     tmp_path: Path, isolating: str
 ) -> None:
-    async with own_rig(tmp_path, settings=BridgeSettings("", isolated=True)) as rig:
+    async with own_rig(tmp_path, settings=NetworkSettings(isolation="pods")) as rig:
         without_br_netfilter(isolating)
         one, address, two = await pods(rig)
         async with echo_server(one.socket(), "0.0.0.0", 80), echo_server(host_socket(), rig.gateway, 7000):
@@ -149,7 +149,7 @@ async def test_isolated_pods_reach_each_other_through_published_ports_only(
             two.inside(lambda: ip(f"route add {address}/32 via {rig.gateway}"))
             assert not await reaches(two.socket(), address)
             # Without what keeps them apart the test would notice.
-            await rig.restarted(isolated=False).readiness()
+            await rig.restarted(isolation="none").readiness()
             assert await peer_seen(two.socket(), address, 80)
 
 
@@ -157,7 +157,7 @@ async def test_pods_that_run_are_isolated_when_a_restart_asks_for_it(rig: Rig) -
     one, address, two = await pods(rig)
     async with echo_server(one.socket(), "0.0.0.0", 80):
         assert await peer_seen(two.socket(), address, 80)
-        network = rig.restarted(isolated=True)
+        network = rig.restarted(isolation="pods")
         await network.readiness()
         assert not await reaches(two.socket(), address)
     assert await network.check(one.pod(PortMapping(80, 8080))) == ""
@@ -169,7 +169,7 @@ async def test_pods_that_run_are_isolated_when_a_restart_asks_for_it(rig: Rig) -
 )
 async def test_rules_and_ports_that_somebody_flushed_are_put_back(rig: Rig, command: str) -> None:
     one, _, _ = await pods(rig)
-    nft(command.format(rig.settings.table))
+    nft(command.format(rig.table))
     async with echo_server(one.socket(), "0.0.0.0", 80):
         assert not await reaches(host_socket(), "127.0.0.1", 8080)
         assert (await rig.network.readiness()).ready
@@ -178,14 +178,14 @@ async def test_rules_and_ports_that_somebody_flushed_are_put_back(rig: Rig, comm
 
 async def test_a_pod_whose_ports_somebody_removed_from_the_rules_is_detached_like_others(rig: Rig) -> None:
     one, _, _ = await pods(rig)
-    nft(f"flush map inet {rig.settings.table} ports_any")
+    nft(f"flush map inet {rig.table} ports_any")
     await rig.network.detach(one.pod(PortMapping(80, 8080)))
     await rig.network.attach(rig.namespaces.make().pod(PortMapping(80, 8080)), no_stage)
 
 
 def ports(rig: Rig) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     nftables = Nftables()
-    contents = nftables.contents(rig.settings.table)
+    contents = nftables.contents(rig.table)
     nftables.close()
     assert contents is not None
     return contents.maps["ports_any"]
@@ -193,7 +193,7 @@ def ports(rig: Rig) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 
 async def test_a_port_that_nobody_asked_for_goes_with_the_next_status(rig: Rig) -> None:
     _, address, _ = await pods(rig)
-    nft(f"add element inet {rig.settings.table} ports_any {{ 6 . 9999 : {rig.subnet[200]} . 80 }}")
+    nft(f"add element inet {rig.table} ports_any {{ 6 . 9999 : {rig.subnet[200]} . 80 }}")
     await rig.network.readiness()
     assert ports(rig) == [(("6", "8080"), (address, "80"))]
 
@@ -214,11 +214,11 @@ async def test_a_firewall_that_drops_what_is_forwarded_is_told_of_and_left_as_it
     )
     readiness = await rig.network.readiness()
     assert readiness.ready
-    assert f"pods on bridge {rig.settings.name} cannot reach beyond the host" in readiness.message
+    assert f"pods on bridge {rig.settings.bridge} cannot reach beyond the host" in readiness.message
     assert "ip filter FORWARD" in readiness.message
     (info,) = await rig.network.networks()
     assert info.problem == readiness.message
-    nft(f'add rule ip filter FORWARD iifname "{rig.settings.name}" accept')
+    nft(f'add rule ip filter FORWARD iifname "{rig.settings.bridge}" accept')
     assert (await rig.restarted().readiness()).message == ""
 
 
@@ -234,7 +234,7 @@ async def test_a_firewall_of_another_family_or_that_accepts_is_no_matter(rig: Ri
 
 
 async def test_networks_that_know_the_way_back_see_the_pods_own_address(tmp_path: Path) -> None:
-    settings = BridgeSettings("", native_ranges=("10.250.0.0/16", "fd44::/64"))
+    settings = NetworkSettings(native_ranges=("10.250.0.0/16", "fd44::/64"))
     async with own_rig(tmp_path, settings=settings) as rig:
         add_uplink("uplink0")
         namespace, other = rig.namespaces.make(), rig.namespaces.make()

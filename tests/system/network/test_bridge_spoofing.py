@@ -17,11 +17,12 @@ import pytest
 
 from crib.backends.network.bridge import senders
 from crib.backends.network.bridge.addresses import link_local_of
-from crib.backends.network.bridge.network import BridgeSettings, host_link_name
+from crib.backends.network.bridge.network import host_link_name
 from crib.host import ip_settings, links
 from crib.host.neighbours import permanent_neighbours
 from crib.host.netlink import NETLINK_NETFILTER, Netlink
 from crib.host.nftables import Nftables, NftablesError, add_elements, delete_elements
+from crib.model.settings import NetworkSettings
 from tests.system.labs import frames
 from tests.system.labs.bridge_rig import Rig, add_uplink, host_socket, ip, nft, own_rig
 from tests.system.labs.frames import (
@@ -72,7 +73,7 @@ async def lab_on(rig: Rig, annotations: tuple[tuple[str, str], ...] = ()) -> Lab
     attacker, victim = rig.namespaces.make(), rig.namespaces.make()
     me = Host.of(await rig.network.attach(attacker.pod(annotations=annotations), no_stage))
     other = Host.of(await rig.network.attach(victim.pod(), no_stage))
-    bridge = frames.gateway(rig.settings.name, rig.gateway, rig.gateway6)
+    bridge = frames.gateway(rig.settings.bridge, rig.gateway, rig.gateway6)
     return Lab(rig, attacker, victim, me, other, bridge)
 
 
@@ -89,7 +90,7 @@ async def each_lab(
     """With and without isolation."""
     if request.param == "isolated by the bridge":
         monkeypatch.setattr(ip_settings, "can_filter_bridged", lambda: False)
-    settings = BridgeSettings("", isolated=request.param != "apart")
+    settings = NetworkSettings(isolation="none" if request.param == "apart" else "pods")
     async with own_rig(tmp_path, dual=True, settings=settings) as rig:
         yield await lab_on(rig)
 
@@ -170,7 +171,7 @@ async def test_what_a_pod_sends_in_anothers_name_comes_neither_to_pods_nor_to_th
 
 
 async def filtered(lab: Lab, what: str) -> None:
-    with Wire(lab.victim) as pod, Wire(interface=lab.rig.settings.name) as host:
+    with Wire(lab.victim) as pod, Wire(interface=lab.rig.settings.bridge) as host:
         evil = SPOOFED[what](lab)
         lab.send(evil, frame(BROADCAST, lab.me.mac, IPV4, datagram(lab.me.ip, "224.0.0.1", MARK)))
         # A packet socket has no tags in its data.
@@ -293,7 +294,7 @@ async def outside_of(lab: Lab) -> PodNamespace:
 @pytest.mark.parametrize("keeper", ["both", "the guard alone", "the filter alone"])
 async def test_no_packet_with_a_foreign_source_leaves_the_host_unmasqueraded(lab: Lab, keeper: str) -> None:
     outside = await outside_of(lab)
-    table = lab.rig.settings.table
+    table = lab.rig.table
     if keeper == "the guard alone":
         nft(f"flush chain bridge {table} from_pods")
     if keeper == "the filter alone":
@@ -324,7 +325,7 @@ async def test_a_pod_does_not_reach_the_host_past_the_rules_by_frames_to_its_nea
 
 
 async def test_pods_that_an_older_version_attached_are_filtered_and_known_after_a_restart(lab: Lab) -> None:
-    network, table, bridge = lab.rig.network, lab.rig.settings.table, lab.rig.settings.name
+    network, table, bridge = lab.rig.network, lab.rig.table, lab.rig.settings.bridge
     await network.close()
     lab.rig.networks.clear()
     nft(f"delete table bridge {table}", f"flush chain inet {table} guard")
@@ -364,7 +365,7 @@ def is_port_of(name: str, namespace: PodNamespace) -> bool:
     ],
 )
 async def test_a_filter_that_somebody_took_away_is_put_back_for_all_pods(lab: Lab, command: str) -> None:
-    nft(command.format(lab.rig.settings.table))
+    nft(command.format(lab.rig.table))
     assert await lab.rig.network.check(lab.victim.pod()) != ""
     assert (await lab.rig.network.readiness()).ready
     assert await lab.rig.network.check(lab.victim.pod()) == ""
@@ -373,10 +374,10 @@ async def test_a_filter_that_somebody_took_away_is_put_back_for_all_pods(lab: La
 
 
 async def test_a_bridge_that_was_down_still_knows_its_pods_once_it_was_looked_at(lab: Lab) -> None:
-    ip(f"link set {lab.rig.settings.name} down")
-    assert stated(lab.rig.settings.name) == set()
+    ip(f"link set {lab.rig.settings.bridge} down")
+    assert stated(lab.rig.settings.bridge) == set()
     await lab.rig.network.readiness()
-    assert {lab.me.ip, lab.me.ip6, lab.other.ip, lab.other.ip6} <= stated(lab.rig.settings.name)
+    assert {lab.me.ip, lab.me.ip6, lab.other.ip, lab.other.ip6} <= stated(lab.rig.settings.bridge)
     await keeps_its_traffic(lab)
 
 
@@ -389,15 +390,15 @@ async def test_nothing_of_a_detached_pod_is_left_in_filter_and_neighbours(lab: L
     for namespace in (lab.attacker, lab.victim):
         await lab.rig.network.detach(namespace.pod())
     nftables = Nftables()
-    contents = nftables.contents(lab.rig.settings.table, "bridge")
+    contents = nftables.contents(lab.rig.table, "bridge")
     nftables.close()
     assert contents is not None
     assert set(contents.sets.values()) == {frozenset()}
-    assert stated(lab.rig.settings.name) == set()
+    assert stated(lab.rig.settings.bridge) == set()
 
 
 async def test_elements_are_deleted_all_or_none(lab: Lab) -> None:
-    table = lab.rig.settings.table
+    table = lab.rig.table
     (key,) = senders.keys_of(senders.elements([sender_of_attacker(lab)]))["senders"]
     with Netlink(NETLINK_NETFILTER) as netlink:
         for missing in ({"senders": [key, bytes(len(key))]}, {"senders": [key], "nothing": [key]}):
@@ -416,7 +417,7 @@ def sender_of_attacker(lab: Lab) -> senders.Sender:
 
 
 async def test_a_pod_is_detached_like_others_whose_elements_somebody_removed(lab: Lab) -> None:
-    nft(f"flush set bridge {lab.rig.settings.table} senders")
+    nft(f"flush set bridge {lab.rig.table} senders")
     await lab.rig.network.detach(lab.attacker.pod())
     await lab.rig.network.attach(lab.rig.namespaces.make().pod(), no_stage)
     assert await lab.rig.network.sweep(()) == []

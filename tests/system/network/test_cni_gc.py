@@ -66,7 +66,7 @@ async def test_each_network_hears_of_its_own_attachments_and_so_does_one_without
     for name in ("a", "b"):
         lab.configure(lab.recorder(f"of-{name}"), version="1.1.0", name=name)
     gone = lab.configure(lab.recorder("of-c"), version="1.1.0", name="c")
-    network = lab.network(networks=0)
+    network = lab.network(cni_networks=0)
     pod = lab.namespaces.make().pod()
     await network.attach(pod, no_stage)
     gone.unlink()
@@ -180,7 +180,7 @@ async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_p
     monkeypatch.setattr(plugins, "GC_SECONDS", 1000.0)
     lab.configure(lab.recorder("one"), version="1.1.0", name="a")
     lab.configure(lab.recorder("two"), version="1.1.0", name="b")
-    network = lab.network(networks=0, plugin_timeout=1000.0)
+    network = lab.network(cni_networks=0, plugin_timeout=1000.0)
     first, second = lab.namespaces.make().pod(), lab.namespaces.make().pod()
     await network.attach(first, no_stage)
     hanging = lab.directory / "one.HANG.GC"

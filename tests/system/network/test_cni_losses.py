@@ -209,7 +209,7 @@ async def test_a_template_that_is_set_or_changed_after_the_kubelet_told_the_rang
     template = lab.directory / "template"
     for name in ("templated", "changed"):
         template.write_text(TEMPLATE.replace("templated", name))
-        network = lab.network(conf_template=str(template))
+        network = lab.network(cni_conf_template=str(template))
         await network.sweep(())
         assert (await network.readiness()).ready
         (written,) = lab.conf_dir.iterdir()
@@ -225,7 +225,7 @@ async def test_a_template_that_cannot_be_read_does_not_keep_pods_from_their_end(
     await before.configure("10.1.2.0/24")
     pod = lab.namespaces.make().pod()
     await before.attach(pod, no_stage)
-    await lab.network(conf_template=str(lab.directory / "none")).detach(pod)
+    await lab.network(cni_conf_template=str(lab.directory / "none")).detach(pod)
     assert [call["command"] for call in lab.calls("DEL")] == ["DEL"]
     assert "none: cannot be read" in caplog.text
 

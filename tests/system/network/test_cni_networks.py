@@ -53,7 +53,7 @@ async def test_a_pod_gets_as_many_networks_as_are_set_the_default_first(
     lab: CniLab, networks: int, default: str, attached: dict[str, str]
 ) -> None:
     three_networks(lab)
-    network = lab.network(networks=networks, default_network=default)
+    network = lab.network(cni_networks=networks, cni_default_network=default)
     pod = lab.namespaces.make().pod()
     attachment = await network.attach(pod, no_stage)
     assert attachment.interface == "eth0"
@@ -70,7 +70,11 @@ async def test_the_pods_addresses_are_those_of_eth0_in_the_order_that_is_preferr
     both = [{"address": "10.9.8.7/24"}, {"address": "fd00::7/64"}, {"address": "10.9.8.8/24"}]
     lab.answer("of-a", {"cniVersion": "1.1.0", "ips": both})
     found = [
-        (await lab.network(networks=2, ip_preference=wanted).attach(lab.namespaces.make().pod(), no_stage))
+        (
+            await lab.network(cni_networks=2, ip_preference=wanted).attach(
+                lab.namespaces.make().pod(), no_stage
+            )
+        )
         for wanted in ("cni", "ipv4", "ipv6")
     ]
     assert [one.addresses for one in found] == [
@@ -86,7 +90,7 @@ async def test_what_a_failed_second_network_leaves_of_the_first_is_taken_back(la
     lab.fail("two", "ADD")
     pod = lab.namespaces.make().pod()
     with pytest.raises(Broken, match="two ADD"):
-        await lab.network(networks=2).attach(pod, no_stage)
+        await lab.network(cni_networks=2).attach(pod, no_stage)
     assert len(lab.held_addresses()) == 1
     await lab.network().detach(pod)  # a daemon that has just started, with other settings
     assert lab.held_addresses() == []
@@ -144,7 +148,7 @@ async def granted(
 
 async def test_what_can_be_had_of_one_network_only_is_asked_of_eth0s(lab: CniLab) -> None:
     three_networks(lab, "portMappings", "bandwidth", "ips", "mac", "aliases", "ipRanges")
-    network = lab.network(networks=2)
+    network = lab.network(cni_networks=2)
     await network.configure("10.1.0.0/24,fd00::/64")
     first, second = await granted(
         lab,
@@ -213,7 +217,7 @@ async def test_the_nodes_ranges_are_remembered_and_a_template_is_filled_in(lab: 
     template = lab.directory / "template"
     template.write_text(TEMPLATE)
     lab.recorder("one")
-    settings = {"conf_template": str(template)}
+    settings = {"cni_conf_template": str(template)}
     assert not (await lab.network(**settings).readiness()).ready
     await lab.network(**settings).configure("10.1.0.0/24,fd00::/64")
     (made,) = lab.conf_dir.iterdir()

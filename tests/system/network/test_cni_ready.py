@@ -55,7 +55,7 @@ async def test_a_network_that_is_there_is_not_waited_for_and_not_asked(lab: CniL
 
 async def test_a_pod_waits_for_the_file_then_for_the_plugin_then_for_its_word(lab: CniLab) -> None:
     stages = Stages()
-    network = lab.network(ready_timeout=30.0, default_network="late")
+    network = lab.network(ready_timeout=30.0, cni_default_network="late")
     one = lab.recorder("one")
     program = lab.directory / "bin" / "one"
     program.rename(lab.directory / "one.aside")
@@ -124,7 +124,7 @@ async def test_what_was_missing_to_the_end_is_told_file_by_file(lab: CniLab) -> 
     ):
         await lab.network(ready_timeout=0.1).attach(pod, no_stage)
     with pytest.raises(Unavailable, match=rf"network main is not in {lab.conf_dir}, which has other"):
-        await lab.network(ready_timeout=0.1, default_network="main").attach(pod, no_stage)
+        await lab.network(ready_timeout=0.1, cni_default_network="main").attach(pod, no_stage)
 
 
 async def test_a_pod_that_waited_for_a_refusing_plugin_in_vain_says_what_it_said(lab: CniLab) -> None:
@@ -207,6 +207,6 @@ async def test_a_directory_of_a_handler_that_is_missing_is_named_and_the_node_is
 async def test_a_handlers_directory_need_not_have_the_default_network(lab: CniLab) -> None:
     lab.configure(lab.recorder("one"))
     own = lab.own_directory(lab.recorder("own"))
-    network = lab.network(own, default_network="test-net")
+    network = lab.network(own, cni_default_network="test-net")
     pod = replace(lab.namespaces.make().pod(), conf_dir=str(own))
     assert (await network.attach(pod, no_stage)).details == {"network": "own-net"}

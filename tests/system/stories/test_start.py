@@ -80,6 +80,22 @@ async def test_a_mistake_in_the_configuration_is_told_with_file_and_line(
     assert cribd.run("--check-config").returncode == 0
 
 
+async def test_an_unknown_kind_of_handler_is_refused_before_anything_is_made(
+    cribd: Cribd, tmp_path: Path
+) -> None:
+    roots = [tmp_path / "data", tmp_path / "state"]
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'data = "{roots[0]}"\nstate = "{roots[1]}"\nsocket = "{tmp_path}/never.sock"\n'
+        '[handlers.crun]\n[handlers.fast]\nkind = "microvm"\n'
+    )
+    for arguments in ((), ("--check-config",), ("--check",), ("--wipe",)):
+        done = cribd.run(*arguments, config=config)
+        assert done.returncode == (2 if arguments == ("--check",) else 1)
+        assert done.stderr == "cribd: handlers.fast.kind is 'microvm', and must be one of 'oci'\n"
+    assert not any(root.exists() for root in roots)
+
+
 async def test_records_of_a_later_crib_are_left_alone(cribd: Cribd, tmp_path: Path) -> None:
     data, state = tmp_path / "data", tmp_path / "state"
     data.mkdir()

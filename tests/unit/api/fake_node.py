@@ -11,6 +11,7 @@ from crib.engine.admission import Admission, Load
 from crib.engine.checks.images import LayerCheck
 from crib.engine.events import EventBus
 from crib.engine.images.transfers import TransferUpdate
+from crib.engine.notices import Notices
 from crib.engine.stats import PodFigures
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStart
@@ -123,6 +124,7 @@ class FakeNode:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.events = EventBus()
+        self.notices = Notices(lambda: 0)
         self.cgroup_driver = "cgroupfs"
         self.calls: list[tuple[Any, ...]] = []
         self.raises: BaseException | None = None

@@ -20,7 +20,7 @@ from crib.cli.usage.rows import Meter, Shown, UsageFigures, UsageRow, arrange
 from crib.cli.usage.screen import Picture, frame
 from crib.cli.usage_options import Layout, Sort, StatsOptions, TopOptions
 from crib.client.errors import NotFound
-from crib.client.usage import PodReading, PressureShares, Reading, Usage
+from crib.client.usage import PodReading, PressureShares, Usage, UsageReading
 from crib.client.usage import RunningCount as Count
 from tests.unit.client.fake_usage import (
     SECOND,
@@ -96,8 +96,8 @@ def test_only_containers_are_in_one_order() -> None:
     assert names(Shown(Layout.CONTAINERS, Sort.MEMORY)) == ["busy/main", "busy/helper", "idle/main"]
 
 
-def reading(**usage: object) -> Reading:
-    return Reading(0, (PodReading("a", "n", "p", Usage(**usage), ()),))  # type: ignore[arg-type]
+def reading(**usage: object) -> UsageReading:
+    return UsageReading(0, (PodReading("a", "n", "p", Usage(**usage), ()),))  # type: ignore[arg-type]
 
 
 def test_rates_are_from_one_reading_to_the_next() -> None:

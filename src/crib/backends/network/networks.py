@@ -6,7 +6,6 @@ Only the kind that the settings ask for is imported: that of the other takes 20 
 from __future__ import annotations
 
 import importlib
-import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -72,26 +71,10 @@ def open_network(settings: NetworkSettings, host: Host) -> PodNetworks:
 
 
 def _open_cni(settings: NetworkSettings, host: Host) -> PodNetworks:
-    from crib.backends.network.cni.choice import Directories
-    from crib.backends.network.cni.network import CniNetwork, CniSettings
+    from crib.backends.network.cni.network import CniNetwork
 
-    return CniNetwork(
-        CniSettings(
-            directories=Directories(
-                node=settings.cni_conf_dir,
-                handlers=tuple(one.cni_conf_dir for one in host.handlers.values() if one.cni_conf_dir),
-                networks=settings.cni_networks,
-                default_network=settings.cni_default_network,
-            ),
-            bin_dirs=settings.cni_bin_dirs,
-            state_dir=host.paths.network,
-            ranges_file=_ranges_file(host.paths),
-            plugin_timeout=settings.plugin_timeout,
-            ready_timeout=settings.ready_timeout,
-            ip_preference=settings.ip_preference,
-            conf_template=settings.cni_conf_template,
-        )
-    )
+    of_handlers = [one.cni_conf_dir for one in host.handlers.values() if one.cni_conf_dir]
+    return CniNetwork(settings, host.paths.network, of_handlers)
 
 
 def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
@@ -104,27 +87,9 @@ def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
     from crib.backends.network.bridge.network import BridgeNetwork
-    from crib.backends.network.bridge.shared import BridgeSettings
 
-    return BridgeNetwork(
-        BridgeSettings(
-            name=settings.bridge,
-            mtu=settings.mtu,
-            # The table is named for the bridge, so that two daemons of one host do not share it.
-            table="crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge),
-            isolated=settings.isolation == "pods",
-            dns_domain=settings.dns_domain,
-            ranges_file=_ranges_file(host.paths),
-            native_ranges=settings.native_ranges,
-            ip_preference=settings.ip_preference,
-        ),
-        AddressBook(host.connection, subnet, subnet6, host.keep),
-    )
-
-
-def _ranges_file(paths: Paths) -> str:
-    """Beside the pods' own files, whose names are ids."""
-    return f"{paths.network}/pod-cidr"
+    addresses = AddressBook(host.connection, subnet, subnet6, host.keep)
+    return BridgeNetwork(settings, addresses, host.paths.network)
 
 
 KINDS: Mapping[str, NetworkKind] = {

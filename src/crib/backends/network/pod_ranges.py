@@ -39,8 +39,9 @@ def _range(text: str) -> str:
 class PodRanges:
     """The range of each family, in the order told."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, directory: str) -> None:
+        """`directory` outlives a reboot. Other files may be in it: those of pods, whose names are ids."""
+        self._path = f"{directory}/pod-cidr"
         self.ranges: tuple[str, ...] = self._read()
         """Prefixes such as 10.1.2.0/24; none before the kubelet has told them."""
 

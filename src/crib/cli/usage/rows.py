@@ -11,7 +11,7 @@ from crib.client.usage import NO_PRESSURE, PressureShares, rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from crib.client.usage import Reading, RunningCount, Usage
+    from crib.client.usage import RunningCount, Usage, UsageReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Meter:
     def __init__(self) -> None:
         self._before: dict[str, tuple[Usage, UsageFigures]] = {}
 
-    def rows(self, reading: Reading) -> tuple[UsageRow, ...]:
+    def rows(self, reading: UsageReading) -> tuple[UsageRow, ...]:
         """A row for each pod, which has those of its containers."""
         known: dict[str, tuple[Usage, UsageFigures]] = {}
 

@@ -81,10 +81,14 @@ def _sums(rows: Sequence[UsageRow]) -> Text:
     cpus = [row.figures.cpu for row in rows if row.figures.cpu is not None]
     memory = [row.figures.memory for row in rows if row.figures.memory is not None]
     containers = sum(len(row.containers) for row in rows)
-    text = Text(f"{len(rows)} pods, {containers} containers")
+    text = Text(f"{_counted(len(rows), 'pod')}, {_counted(containers, 'container')}")
     text.append(f"   CPU {cores(sum(cpus) if cpus else None)}")
     text.append(f"   memory {amount(sum(memory) if memory else None)}")
     return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _foot(view: View, count: int, offset: int, room: int) -> Text:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.cli.usage_options import StatsOptions
     from crib.client import Connection
-    from crib.client.usage import Reading, RunningCount, Usage
+    from crib.client.usage import RunningCount, Usage, UsageReading
 
 COLUMNS = (
     *("POD", "CONTAINER", "CPU TIME", "MEMORY", "LIMIT", "SWAP", "PIDS", "DISK"),
@@ -66,7 +66,7 @@ class _Everything:
 
     def __init__(self, connection: Connection) -> None:
         self._reader = UsageClient(connection)
-        self._reading: Reading | None = None
+        self._reading: UsageReading | None = None
 
     async def read(self) -> None:
         self._reading = await self._reader.read()

@@ -68,6 +68,8 @@ async def _live(connection: Connection, options: TopOptions) -> None:
     from crib.cli.usage.keys import View
     from crib.cli.usage.screen import Picture, Screen
 
+    for name in ("COLUMNS", "LINES"):  # rich would take these for the size, also after a change
+        os.environ.pop(name, None)
     reader, meter = UsageClient(connection), Meter()
     version = await connection.call(connection.runtime.Version, VersionRequest())
     title = f"{version.runtime_name} {version.runtime_version}"

@@ -23,7 +23,7 @@ from crib.backends.network.bridge.check import Expected, is_half_made, link_prob
 from crib.backends.network.bridge.host_ports import forwards_of, views
 from crib.backends.network.bridge.link import LINK_PREFIX, PodLink, host_link_name
 from crib.backends.network.bridge.senders import sender_of
-from crib.backends.network.bridge.shared import BridgeSettings, SharedBridge
+from crib.backends.network.bridge.shared import SharedBridge
 from crib.backends.network.interfaces import (
     NETLINK_SECONDS,
     POD_INTERFACE,
@@ -47,15 +47,15 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
+from crib.model.settings import NetworkSettings
 from crib.model.stats import InterfaceUsage
+from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-__all__ = ["BridgeNetwork", "BridgeSettings", "host_link_name"]
 
 LINGER_SECONDS = 1.0
 """How long the kernel is given to remove a detached pod's link before a sweep does it."""
@@ -64,10 +64,12 @@ LINGER_SECONDS = 1.0
 class BridgeNetwork:
     """`ports.PodNetworks` by netlink and nftables alone."""
 
-    def __init__(self, settings: BridgeSettings, addresses: AddressBook) -> None:
-        self._name = links.check_interface_name(settings.name)
+    def __init__(self, settings: NetworkSettings, addresses: AddressBook, state_dir: str) -> None:
+        """`state_dir` outlives a reboot."""
+        self._name = links.check_interface_name(settings.bridge)
         self._addresses = addresses
-        self._shared = SharedBridge(settings, addresses)
+        self._shared = SharedBridge(settings, addresses, state_dir)
+        self.programs = Operations()
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TypeVar
 
 from crib.backends.network.bridge import senders as who
@@ -32,6 +34,7 @@ from crib.host.nftables import Nftables, TableContents, check_table_name
 from crib.host.threads import OURS, Job
 from crib.model.errors import Unavailable
 from crib.model.ids import SandboxId
+from crib.model.settings import NetworkSettings
 
 T = TypeVar("T")
 
@@ -51,6 +54,13 @@ class RuleSettings:
     bridge: str
     isolated: bool = False
     native: tuple[Range, ...] = ()
+
+    @classmethod
+    def of(cls, settings: NetworkSettings) -> RuleSettings:
+        """The table is named for the bridge, so that two daemons of one host do not share it."""
+        table = "crib_" + re.sub(r"[^A-Za-z0-9]", "_", settings.bridge)
+        native = tuple(map(ip_network, settings.native_ranges))
+        return cls(table, settings.bridge, settings.isolation == "pods", native)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +180,7 @@ class Rules:
         check_table_name(settings.table)
         self.senders = who.Senders(settings.table)
         self._settings = settings
-        self._table = settings.table
+        self.table = settings.table
         self._forwards: Forwards = {}
         self._made: Contents | None = None
         self._lock = asyncio.Lock()
@@ -220,7 +230,7 @@ class Rules:
                 problems.append("it may not send")
             if found.inet is None or not self._has_rules(found):
                 state = "gone" if found.inet is None else "changed"
-                problems.append(f"nftables table {self._table} is {state}")
+                problems.append(f"nftables table {self.table} is {state}")
             return problems
 
     async def add(self, forwards: Forwards, describe: Callable[[Address], str]) -> None:
@@ -234,7 +244,7 @@ class Rules:
             new = {key: to for key, to in forwards.items() if self._forwards.get(key) != to}
             stale = {key: self._forwards[key] for key in new if key in self._forwards}
             if new:
-                commands = elements("delete", self._table, stale) + "\n" + elements("add", self._table, new)
+                commands = elements("delete", self.table, stale) + "\n" + elements("add", self.table, new)
                 await self._run(commands, f"add host ports {', '.join(map(str, new))}")
                 self._forwards.update(new)
                 await self._forget_tracked(new)
@@ -260,7 +270,7 @@ class Rules:
         """The chain of another table that drops what pods send beyond the host; empty if none does."""
         marks = (self._settings.bridge, *(str(one.network_address) for one in ranges))
         versions = {one.version for one in ranges}
-        return await self._in_thread(lambda: dropped_by(self._context(), self._table, versions, marks))
+        return await self._in_thread(lambda: dropped_by(self._context(), self.table, versions, marks))
 
     async def uninstall(self) -> None:
         """Delete the tables. They need not be there."""
@@ -268,7 +278,7 @@ class Rules:
             await self._in_thread(self._look_for_gap)
             for family in ("inet",) if self.senders.gap else ("inet", who.FAMILY):
                 # Adding it first makes the deletion succeed where it is not there.
-                commands = f"add table {family} {self._table}\ndelete table {family} {self._table}\n"
+                commands = f"add table {family} {self.table}\ndelete table {family} {self.table}\n"
                 await self._run(commands, "remove rules")
             self._forwards = {}
             await self._in_thread(lambda: self.senders.become(()))
@@ -282,7 +292,7 @@ class Rules:
 
     def _look_for_gap(self) -> None:
         try:
-            self._context().run(f"add table {who.FAMILY} {self._table}", table=self._table, what="add table")
+            self._context().run(f"add table {who.FAMILY} {self.table}", table=self.table, what="add table")
             self.senders.gap = ""
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
@@ -294,8 +304,8 @@ class Rules:
         with self.senders.lock:
             commands = ruleset(self._settings, ranges, self._forwards)
             if not self.senders.gap:
-                commands = who.ruleset(self._table, self._settings.bridge, self.senders.elements) + commands
-            self._context().run(commands, table=self._table, what=what)
+                commands = who.ruleset(self.table, self._settings.bridge, self.senders.elements) + commands
+            self._context().run(commands, table=self.table, what=what)
             self._made = self._contents()
 
     async def _remove(self, is_gone: Callable[[Address], bool]) -> Forwards:
@@ -303,13 +313,13 @@ class Rules:
             gone = {key: to for key, to in self._forwards.items() if is_gone(to.address)}
             if gone:
                 try:
-                    await self._run(elements("delete", self._table, gone), "remove host ports")
+                    await self._run(elements("delete", self.table, gone), "remove host ports")
                 except OSError:
                     # Somebody else removed some of them, and a transaction is all or nothing.
                     present = (await self._in_thread(self._contents)).forwards
                     left = {key: to for key, to in gone.items() if key in present}
                     if left:
-                        await self._run(elements("delete", self._table, left), "remove host ports")
+                        await self._run(elements("delete", self.table, left), "remove host ports")
                 for key in gone:
                     del self._forwards[key]
                 await self._forget_tracked(gone)
@@ -322,18 +332,18 @@ class Rules:
             await self._in_thread(lambda: [forget_connections_to_port(*port) for port in ports])
 
     async def _run(self, commands: str, what: str) -> None:
-        await self._in_thread(lambda: self._context().run(commands, table=self._table, what=what))
+        await self._in_thread(lambda: self._context().run(commands, table=self.table, what=what))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def alone() -> T:
             if not self._one_at_a_time.acquire(timeout=NFTABLES_SECONDS):
-                raise OSError(errno.ETIMEDOUT, "nftables is busy with what was asked before", self._table)
+                raise OSError(errno.ETIMEDOUT, "nftables is busy with what was asked before", self.table)
             try:
                 return work()
             finally:
                 self._one_at_a_time.release()
 
-        table = f"nftables table {self._table}"
+        table = f"nftables table {self.table}"
         return await OURS.run(Job(table, table, NFTABLES_SECONDS), alone)
 
     def _context(self) -> Nftables:
@@ -343,8 +353,8 @@ class Rules:
 
     def _contents(self) -> Contents:
         context = self._context()
-        bridge = None if self.senders.gap else context.contents(self._table, who.FAMILY)
-        return Contents(context.contents(self._table), bridge)
+        bridge = None if self.senders.gap else context.contents(self.table, who.FAMILY)
+        return Contents(context.contents(self.table), bridge)
 
     def _is_whole(self, found: Contents) -> bool:
         return (

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
 from typing import TypeVar
@@ -37,6 +36,7 @@ from crib.host.threads import OURS, Job
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
+from crib.model.settings import NetworkSettings
 
 T = TypeVar("T")
 
@@ -46,36 +46,16 @@ POLICY_SECONDS = 60.0
 """For so long what the host's firewall does is believed: looking lists all of its chains."""
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeSettings:
-    """`name` at most 15 bytes; `mtu` in bytes, 0 for the host's; `table` is the nftables table's name."""
-
-    name: str
-    mtu: int = 0
-    table: str = "crib"
-    isolated: bool = False
-    """Pods reach each other through host ports only."""
-    dns_domain: str = ""
-    """Domain in which pods' names are answered; empty: they are not."""
-    ranges_file: str = ""
-    """Where the ranges are kept that a kubelet tells; empty: they are not kept."""
-    ip_preference: str = "cni"
-    """Family of the address that comes first in a pod's status: `ipv6`, else IPv4's."""
-    native_ranges: tuple[str, ...] = ()
-    """Networks beyond the host that pods reach with their own addresses, as they know the way back."""
-
-
 class SharedBridge:
     """The bridge and what goes with it. OSError when the kernel refuses."""
 
-    def __init__(self, settings: BridgeSettings, addresses: AddressBook) -> None:
+    def __init__(self, settings: NetworkSettings, addresses: AddressBook, state_dir: str) -> None:
         self.settings = settings
-        native = tuple(map(ip_network, settings.native_ranges))
-        self.rules = Rules(RuleSettings(settings.table, settings.name, settings.isolated, native))
+        self.rules = Rules(RuleSettings.of(settings))
         self.names = BridgeNames(settings.dns_domain, addresses)
         self.is_dismantled = False
         self._addresses = addresses
-        self._told = PodRanges(settings.ranges_file) if settings.ranges_file else None
+        self._told = PodRanges(state_dir)
         self._mtu = settings.mtu
         self._link: links.KernelLink | None = None
         self._preparing = asyncio.Lock()
@@ -107,7 +87,7 @@ class SharedBridge:
                 holdings = dict(self._addresses.all())
                 self._link = await self._ask(partial(self._prepare, holdings, is_first=False))
                 if await self.rules.restore_if_lost(self._masqueraded()):
-                    _log.warning("nftables table %s was changed and is as it must be", self.settings.table)
+                    _log.warning("nftables table %s was changed and is as it must be", self.rules.table)
             await self.names.serve()
             return self._link
 
@@ -116,12 +96,12 @@ class SharedBridge:
         try:
             await self.ready()
         except OSError as error:
-            _log.warning("bridge %s: %s", self.settings.name, why(error))
+            _log.warning("bridge %s: %s", self.settings.bridge, why(error))
             await self.rules.adopt()
 
     async def readiness(self) -> Readiness:
         """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""
-        name = self.settings.name
+        name = self.settings.bridge
         if self.is_dismantled:
             return Readiness(ready=True, message=f"bridge {name} was removed: it is made with the next pod")
         try:
@@ -155,13 +135,12 @@ class SharedBridge:
             self._change_ranges(ranges)
             if not self.is_dismantled:
                 try:
-                    with trying(f"move bridge {self.settings.name} to {', '.join(map(str, ranges))}"):
+                    with trying(f"move bridge {self.settings.bridge} to {', '.join(map(str, ranges))}"):
                         await self.ready()
                 except Broken:
                     self._change_ranges(before)
                     raise
-        if self._told is not None:
-            await self._told.remember(pod_cidr)
+        await self._told.remember(pod_cidr)
 
     async def dismantle(self) -> None:
         """Delete the bridge and its table of rules; the next pod makes them anew."""
@@ -169,10 +148,10 @@ class SharedBridge:
             self._link, self.is_dismantled = None, True
             await self.names.close()
             await self.rules.uninstall()
-            await self._ask(partial(bridge_link.delete_links, [self.settings.name]))
+            await self._ask(partial(bridge_link.delete_links, [self.settings.bridge]))
 
     async def _ask(self, work: Callable[[], T]) -> T:
-        bridge = f"bridge {self.settings.name}"
+        bridge = f"bridge {self.settings.bridge}"
         return await OURS.run(Job(bridge, bridge, NETLINK_SECONDS), work)
 
     async def close(self) -> None:
@@ -183,7 +162,7 @@ class SharedBridge:
     def spec(self) -> BridgeSpec:
         """What the bridge must be now."""
         gateways = interfaces_of(self._addresses.gateways, self._addresses.ranges)
-        return BridgeSpec(self.settings.name, self._mtu, gateways, self.settings.isolated)
+        return BridgeSpec(self.settings.bridge, self._mtu, gateways, self.settings.isolation == "pods")
 
     def interfaces_of(self, addresses: Sequence[Address]) -> tuple[Interface, ...]:
         """A pod's addresses with prefix lengths, without those of ranges that the bridge had before."""
@@ -221,13 +200,13 @@ class SharedBridge:
         return self._policy[1]
 
     def _use_told_ranges(self) -> None:
-        if self._told is None or not self._told.ranges:
+        if not self._told.ranges:
             return
         try:
             ranges = self._chosen(self._told.ranges)
         except InvalidRequest as error:
             _log.warning(
-                "bridge %s: the pod ranges from the kubelet are unusable: %s", self.settings.name, error
+                "bridge %s: the pod ranges from the kubelet are unusable: %s", self.settings.bridge, error
             )
             return
         if ranges != self._addresses.ranges:
@@ -235,7 +214,7 @@ class SharedBridge:
 
     def _change_ranges(self, ranges: tuple[Range, ...]) -> None:
         text = ", ".join(map(str, ranges))
-        _log.info("bridge %s: pods get addresses from %s, as a kubelet told", self.settings.name, text)
+        _log.info("bridge %s: pods get addresses from %s, as a kubelet told", self.settings.bridge, text)
         self._addresses.change_ranges(ranges)
         self._link = None
 

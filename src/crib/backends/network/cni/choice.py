@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 from crib.backends.network.cni.conf_dir import ConfDirectory, FoundNetwork, NoNetworkConf
 from crib.backends.network.interfaces import POD_INTERFACE
 from crib.host.threads import FOREIGN, Job, Overdue
+from crib.model.settings import NetworkSettings
 
 LOOK_SECONDS = 2.0
 """For a look at configuration or plugins: a kubelet's Status call waits for it."""
 _STEM = POD_INTERFACE.rstrip("0123456789")
-
-
-@dataclass(frozen=True, slots=True)
-class Directories:
-    """Where configurations are, and what is chosen of them; see NetworkSettings."""
-
-    node: str
-    handlers: tuple[str, ...] = ()
-    """Beside the node's, so that they are looked after before a pod names one."""
-    networks: int = 1
-    """How many each pod gets; 0: all."""
-    default_network: str = ""
 
 
 def interface_names() -> Iterator[str]:
@@ -35,13 +23,14 @@ def interface_names() -> Iterator[str]:
 class NetworkChoice:
     """The networks of the node's directory and of the handlers', as their files are now."""
 
-    def __init__(self, directories: Directories) -> None:
-        self._chosen_of = directories
-        self._conf_dirs = {path: ConfDirectory(path) for path in (directories.node, *directories.handlers)}
+    def __init__(self, settings: NetworkSettings, of_handlers: Sequence[str] = ()) -> None:
+        """`of_handlers`: their own directories, which are looked after before a pod names one."""
+        self._settings = settings
+        self._conf_dirs = {path: ConfDirectory(path) for path in (settings.cni_conf_dir, *of_handlers)}
 
     @property
     def node_directory(self) -> str:
-        return self._chosen_of.node
+        return self._settings.cni_conf_dir
 
     @property
     def directories(self) -> Sequence[str]:
@@ -53,7 +42,7 @@ class NetworkChoice:
 
         A handler's directory need not have the default network; the node's must.
         """
-        path = directory or self._chosen_of.node
+        path = directory or self.node_directory
         conf_dir = self._conf_dirs.setdefault(path, ConfDirectory(path))
         try:
             found = await FOREIGN.run(
@@ -61,9 +50,9 @@ class NetworkChoice:
             )
         except Overdue as error:
             raise NoNetworkConf(str(error)) from error
-        wanted = self._chosen_of.default_network
+        wanted = self._settings.cni_default_network
         first = tuple(network for network in found if network.conf.name == wanted)[:1]
-        if wanted and not first and path == self._chosen_of.node:
+        if wanted and not first and path == self.node_directory:
             names = ", ".join(f"{network.conf.name} ({network.path})" for network in found)
             raise NoNetworkConf(f"network {wanted} is not in {path}, which has {names}")
         return (*first, *(network for network in found if network not in first))
@@ -71,7 +60,7 @@ class NetworkChoice:
     async def chosen(self, directory: str = "") -> tuple[FoundNetwork, ...]:
         """Those that a pod is attached to, eth0's first. Raises NoNetworkConf."""
         found = await self.configured(directory)
-        return found[: self._chosen_of.networks or len(found)]
+        return found[: self._settings.cni_networks or len(found)]
 
     async def chosen_if_any(self, directory: str) -> tuple[FoundNetwork, ...]:
         """The same, none where there is none."""
@@ -84,7 +73,7 @@ class NetworkChoice:
         """What is wrong with the handlers' directories."""
         problems: list[str] = []
         for directory in self.directories:
-            if directory != self._chosen_of.node:
+            if directory != self.node_directory:
                 try:
                     await self.chosen(directory)
                 except NoNetworkConf as error:

@@ -11,12 +11,11 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Any, TypeVar
 
 from crib.backends.failures import trying
-from crib.backends.network.cni.choice import Directories, NetworkChoice, interface_names
+from crib.backends.network.cni.choice import NetworkChoice, interface_names
 from crib.backends.network.cni.commands import PluginCommands, is_namespace, result_of
 from crib.backends.network.cni.conf_dir import FoundNetwork, NoNetworkConf, write_conf
 from crib.backends.network.cni.gc import Exclusion, Garbage, Holders
@@ -40,6 +39,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
+from crib.model.settings import NetworkSettings
 from crib.model.stats import InterfaceUsage
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
@@ -54,32 +54,20 @@ END_SECONDS = 5.0
 _FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 
-@dataclass(frozen=True, slots=True)
-class CniSettings:
-    """`state_dir` outlives a reboot, as the plugins' own files do. For the rest see NetworkSettings."""
-
-    directories: Directories
-    bin_dirs: tuple[str, ...]
-    state_dir: str
-    ranges_file: str
-    """Where the node's pod ranges are remembered."""
-    plugin_timeout: float = 60.0
-    ready_timeout: float = 0.0
-    ip_preference: str = "cni"
-    conf_template: str = ""
-
-
 class CniNetwork:
     """`ports.PodNetworks` by CNI plugins."""
 
-    def __init__(self, settings: CniSettings) -> None:
+    def __init__(self, settings: NetworkSettings, state_dir: str, of_handlers: Sequence[str] = ()) -> None:
+        """`state_dir` outlives a reboot, as the plugins' own files do. `of_handlers`: see NetworkChoice."""
         self._settings = settings
-        self._choice = NetworkChoice(settings.directories)
-        self._plugins = Plugins(settings.bin_dirs, settings.plugin_timeout, owner=settings.state_dir)
+        self._state_dir = state_dir
+        self._choice = NetworkChoice(settings, of_handlers)
+        self._plugins = Plugins(settings.cni_bin_dirs, settings.plugin_timeout, owner=state_dir)
+        self.programs = self._plugins.figures
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = PluginCommands(self._plugins)
-        self._kept = KeptResults(settings.state_dir)
-        self._ranges = PodRanges(settings.ranges_file)
+        self._kept = KeptResults(state_dir)
+        self._ranges = PodRanges(state_dir)
         self._pods = Exclusion()
         self._garbage = Garbage(self._plugins, self._pods, self._all_kept)
         self._sweeping = asyncio.Lock()
@@ -154,9 +142,9 @@ class CniNetwork:
         await self._write_conf(await self._ranges.remember(pod_cidr))
 
     async def _write_conf(self, ranges: Sequence[str]) -> None:
-        if ranges and self._settings.conf_template:
-            directory = self._settings.directories.node
-            template = self._settings.conf_template
+        if ranges and self._settings.cni_conf_template:
+            directory = self._settings.cni_conf_dir
+            template = self._settings.cni_conf_template
             job = Job(f"writing cni configuration from {template} to {directory}", directory)
             if await FOREIGN.run(job, write_conf, template, directory, ranges):
                 _log.info("cni configuration for %s is written to %s", ", ".join(ranges), directory)
@@ -280,7 +268,7 @@ class CniNetwork:
                 return
             try:
                 # An ADD that ended after our DEL would leave what nobody takes away.
-                ended = await end_programs(self._settings.state_dir, timeout=END_SECONDS)
+                ended = await end_programs(self._state_dir, timeout=END_SECONDS)
             except TimeoutError as error:
                 raise Broken("a cni plugin that an earlier daemon ran does not die") from error
             if ended:

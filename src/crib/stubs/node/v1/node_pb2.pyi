@@ -1842,3 +1842,229 @@ class Wiped(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Wiped: _TypeAlias = Wiped  # noqa: Y015
+
+@_typing.final
+class DiskUsageRequest(_message.Message):
+    """Asks for all that crib keeps on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUsageRequest: _TypeAlias = DiskUsageRequest  # noqa: Y015
+
+@_typing.final
+class DiskUsageResponse(_message.Message):
+    """Everything is in bytes that the disk has given, not in bytes of files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RecordsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    HALF_MADE_BYTES_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    half_made_bytes: _builtins.int
+    """what pulls and imports have begun"""
+    total_bytes: _builtins.int
+    """of the file system that holds the layers"""
+    free_bytes: _builtins.int
+    """of it, for users without privileges"""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerUse]:
+        """the largest first"""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageUse]:
+        """the largest first"""
+
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerUse]:
+        """the oldest first"""
+
+    @_builtins.property
+    def records(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of each database, by its path"""
+
+    def __init__(
+        self,
+        *,
+        layers: _abc.Iterable[Global___LayerUse] | None = ...,
+        images: _abc.Iterable[Global___ImageUse] | None = ...,
+        containers: _abc.Iterable[Global___ContainerUse] | None = ...,
+        half_made_bytes: _builtins.int = ...,
+        records: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        total_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "free_bytes", b"free_bytes", "half_made_bytes", b"half_made_bytes", "images", b"images", "layers", b"layers", "records", b"records", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUsageResponse: _TypeAlias = DiskUsageResponse  # noqa: Y015
+
+@_typing.final
+class LayerUse(_message.Message):
+    """A layer, and who needs it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFF_ID_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    RECLAIMABLE_FIELD_NUMBER: _builtins.int
+    diff_id: _builtins.str
+    bytes: _builtins.int
+    images: _builtins.int
+    """how many have it; 0: it is of no image"""
+    containers: _builtins.int
+    """how many were made from it"""
+    reclaimable: _builtins.bool
+    """no container needs it, and no pinned image"""
+    def __init__(
+        self,
+        *,
+        diff_id: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        images: _builtins.int = ...,
+        containers: _builtins.int = ...,
+        reclaimable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "containers", b"containers", "diff_id", b"diff_id", "images", b"images", "reclaimable", b"reclaimable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerUse: _TypeAlias = LayerUse  # noqa: Y015
+
+@_typing.final
+class ImageUse(_message.Message):
+    """An image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    OWN_BYTES_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    bytes: _builtins.int
+    """of all its layers"""
+    own_bytes: _builtins.int
+    """of those that no other image has"""
+    containers: _builtins.int
+    """how many were made from it"""
+    pinned: _builtins.bool
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        bytes: _builtins.int = ...,
+        own_bytes: _builtins.int = ...,
+        containers: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "containers", b"containers", "image_id", b"image_id", "names", b"names", "own_bytes", b"own_bytes", "pinned", b"pinned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageUse: _TypeAlias = ImageUse  # noqa: Y015
+
+@_typing.final
+class ContainerUse(_message.Message):
+    """What a container has written. A part is unset where the disk did not tell in time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    WRITABLE_BYTES_FIELD_NUMBER: _builtins.int
+    WRITABLE_INODES_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    pod_sandbox_id: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
+    name: _builtins.str
+    image_id: _builtins.str
+    ended: _builtins.bool
+    """then all of it is given back when it is removed, but for the logs, which a kubelet removes"""
+    writable_bytes: _builtins.int
+    writable_inodes: _builtins.int
+    log_bytes: _builtins.int
+    """with those that were rotated"""
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        name: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        ended: _builtins.bool = ...,
+        writable_bytes: _builtins.int | None = ...,
+        writable_inodes: _builtins.int | None = ...,
+        log_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_bytes", b"_log_bytes", "_writable_bytes", b"_writable_bytes", "_writable_inodes", b"_writable_inodes", "log_bytes", b"log_bytes", "writable_bytes", b"writable_bytes", "writable_inodes", b"writable_inodes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_bytes", b"_log_bytes", "_writable_bytes", b"_writable_bytes", "_writable_inodes", b"_writable_inodes", "container_id", b"container_id", "ended", b"ended", "image_id", b"image_id", "log_bytes", b"log_bytes", "name", b"name", "pod", b"pod", "pod_sandbox_id", b"pod_sandbox_id", "writable_bytes", b"writable_bytes", "writable_inodes", b"writable_inodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__log_bytes: _TypeAlias = _typing.Literal["log_bytes"]  # noqa: Y015
+    _WhichOneofArgType__log_bytes: _TypeAlias = _typing.Literal["_log_bytes", b"_log_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__writable_bytes: _TypeAlias = _typing.Literal["writable_bytes"]  # noqa: Y015
+    _WhichOneofArgType__writable_bytes: _TypeAlias = _typing.Literal["_writable_bytes", b"_writable_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__writable_inodes: _TypeAlias = _typing.Literal["writable_inodes"]  # noqa: Y015
+    _WhichOneofArgType__writable_inodes: _TypeAlias = _typing.Literal["_writable_inodes", b"_writable_inodes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_bytes) -> _WhichOneofReturnType__log_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__writable_bytes) -> _WhichOneofReturnType__writable_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__writable_inodes) -> _WhichOneofReturnType__writable_inodes | None: ...
+
+Global___ContainerUse: _TypeAlias = ContainerUse  # noqa: Y015

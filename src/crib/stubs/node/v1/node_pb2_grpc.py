@@ -125,6 +125,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.Wiped.FromString,
                 _registered_method=True)
+        self.DiskUsage = channel.unary_unary(
+                '/crib.v1.Node/DiskUsage',
+                request_serializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -266,6 +271,13 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiskUsage(self, request, context):
+        """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -358,6 +370,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Wipe,
                     request_deserializer=crib_dot_v1_dot_node__pb2.WipeRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.Wiped.SerializeToString,
+            ),
+            'DiskUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiskUsage,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -847,6 +864,33 @@ class Node:
             '/crib.v1.Node/Wipe',
             crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.Wiped.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiskUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/DiskUsage',
+            crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

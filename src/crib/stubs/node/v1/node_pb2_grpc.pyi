@@ -92,6 +92,8 @@ class NodeStub:
     """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
     thing. FAILED_PRECONDITION while containers run, unless force is set.
     """
+    DiskUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]
+    """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -151,6 +153,8 @@ class NodeAsyncStub(NodeStub):
     """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
     thing. FAILED_PRECONDITION while containers run, unless force is set.
     """
+    DiskUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]  # type: ignore[assignment]
+    """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -315,5 +319,13 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
         thing. FAILED_PRECONDITION while containers run, unless force is set.
         """
+
+    @_abc_1.abstractmethod
+    def DiskUsage(
+        self,
+        request: _node_pb2.DiskUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.DiskUsageResponse, _abc.Awaitable[_node_pb2.DiskUsageResponse]]:
+        """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
