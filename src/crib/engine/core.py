@@ -19,6 +19,7 @@ from crib.engine.tables import Table
 from crib.engine.timeline import SandboxTimeline
 from crib.engine.timelines import Timelines
 from crib.engine.transitions import pod_name
+from crib.model.caller import CallObject
 from crib.model.container import ContainerRecord
 from crib.model.errors import FieldOf, InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
@@ -208,6 +209,21 @@ class Core:
         if record is None or not is_listed(record):
             raise NotFound(f"there is no container {text!r}")
         return record
+
+    def describe(self, text: str) -> CallObject:
+        """What is on record under an id or a beginning of it; nothing where that is not one thing."""
+        try:
+            container = self.containers.find(text)
+            sandbox = self.sandboxes.find(text if container is None else container.sandbox_id)
+        except InvalidRequest:
+            return CallObject()
+        meta = None if sandbox is None else sandbox.config.metadata
+        return CallObject(
+            pod=f"{meta.namespace}/{meta.name}" if meta else "",
+            sandbox=sandbox.id if sandbox else "",
+            container=container.id if container else "",
+            name=container.config.name if container else "",
+        )
 
     def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
         """Every container of the sandbox, the half-made ones too."""

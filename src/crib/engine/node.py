@@ -135,6 +135,7 @@ class Node:
         policy = PolicyGuard(settings.images.trust, ports.images)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
+        self.describe = self._core.describe
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history

@@ -22,6 +22,20 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """Who changed what: a line of JSON for each call that changes something."""
+
+    enabled: bool = False
+    """Write it. A call that changes something then waits until it is known who is connected."""
+    file: PathOrNone = ""
+    """For root only. Empty: DATA/audit.jsonl."""
+    size_max: Annotated[int, AtLeast(64 << 10)] = 16 << 20
+    """Bytes after which the file is set aside (as FILE.1, FILE.2, …) for a new one."""
+    files: Annotated[int, Between(1, 1000)] = 5
+    """Files that are kept, the one in use included."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """Which network pods get."""
 
@@ -225,6 +239,7 @@ class Settings:
     socket_group: str = "crib"
     """Group that may use the socket; root's if the group does not exist."""
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     streaming: StreamingSettings = StreamingSettings()

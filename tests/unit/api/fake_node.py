@@ -16,6 +16,7 @@ from crib.engine.notices import Notices
 from crib.engine.stats import ContainerFigures, PodFigures
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStages
+from crib.model.caller import CallObject
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
 from crib.model.events import PodTimeline, Stage
@@ -152,6 +153,8 @@ class FakeNode:
         self.container_rows = {container().id: container()}
         self.image_rows = {image().id: image()}
         self.admission = Admission(1)
+        self.describe = self._describe
+        self.check: Any = None
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),
@@ -224,6 +227,12 @@ class FakeNode:
 
         return issue
 
+    def _describe(self, text: str) -> CallObject:
+        row = self.container_rows.get(ContainerId(text))
+        if row is None:
+            return CallObject(pod="space/pod1", sandbox=text) if text in self.sandbox_rows else CallObject()
+        return CallObject(pod="space/pod1", sandbox=row.sandbox_id, container=text, name=row.config.name)
+
     def _get(self, rows: dict[Any, Any]) -> Any:
         def get(text: str) -> Any:
             if self.raises is not None:
@@ -277,6 +286,12 @@ class FakeNode:
         yield LayerCheck(Digest("sha256:" + "4" * 64), "", ("a:1",))
         yield LayerCheck(Digest("sha256:" + "5" * 64), "is torn", ("a:1", "b:1"), False, "nobody has it")
         yield LayerCheck(Digest("sha256:" + "6" * 64), "is torn", ("b:1",), True)
+
+    async def refused_follow(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
+        """Instead of the usual one: no pull can be followed."""
+        assert self.raises is not None
+        raise self.raises
+        yield  # an iterator all the same
 
     async def _follow(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
         self.calls.append(("follow", order, start))

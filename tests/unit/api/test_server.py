@@ -21,12 +21,14 @@ from grpc import aio
 
 from crib import __version__
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
+from crib.api.changes import Changes
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
 from crib.client import Connection
 from crib.engine.events import Subscription
 from crib.engine.node import Node
+from crib.model.caller import CallObject
 from crib.model.container import ContainerConfig, ContainerState
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
@@ -58,6 +60,7 @@ TARGETS = (
     PodAddress("udp", 53),
     PodAddress("unix", container="box", path="/run//x:y"),
 )
+NO_AUDIT = Changes(lambda _: CallObject(), None)
 BOUND = 60.0
 """Seconds after which a test has failed; nothing here takes that long."""
 
@@ -866,7 +869,7 @@ async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -
     }
     gate = ReadinessGate()
     gate.open()
-    door = Door(gate)
+    door = Door(gate, NO_AUDIT)
     server = aio.server()
     handlers = {name: door.handler(name, call) for name, call in calls.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", handlers),))
@@ -901,7 +904,9 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
+    handle = (
+        Door(server.gate, NO_AUDIT).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
+    )
     assert handle is not None
     with pytest.raises(aio.InternalError):
         await cast(Any, handle)(b"", Gone())
