@@ -85,7 +85,7 @@ def test_script_run_shows_the_log_of_a_daemon_that_does_not_come_up(demo: Demo) 
     script.write_text(script.read_text().replace('mode = "bridge"', 'mode = "brigde"'))
     result = demo.shell("script/run")
     assert result.returncode == 1
-    assert "did not come up" in result.stdout
+    assert "did not start" in result.stdout
     assert "network.mode is 'brigde'" in result.stdout
     demo.shell(f"rm -r {demo.data} {demo.state}")
 
