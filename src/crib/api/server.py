@@ -14,6 +14,7 @@ from grpc import aio
 
 from crib.api import health_service, image_service, node_service, runtime_service
 from crib.api.calls import Calls
+from crib.api.changes import Auditor, Changes
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
 from crib.api.reflection_service import Reflection
 from crib.api.requests import CALLS_LIMIT
@@ -44,12 +45,13 @@ class Server:
     Answers Version and questions after its health at once, the rest when `gate` is open.
     """
 
-    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor, auditor: Auditor | None = None) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
-        self.door = Door(self.gate)
+        self.door = Door(self.gate, Changes(node.describe, auditor))
         self._settings = node.settings
         self._events = node.events
+        self._history = node.history
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
@@ -94,6 +96,7 @@ class Server:
         self.gate.shut("crib is stopping")
         self._admission.close()
         self._events.close()
+        self._history.close()
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:

@@ -854,7 +854,7 @@ class TimelineRequest(_message.Message):
     POD_FIELD_NUMBER: _builtins.int
     pod: _builtins.str
     """A sandbox id or its beginning, NAMESPACE/NAME or NAME. If several match, the latest one is meant. Pods that
-    failed to start or were removed recently are remembered too.
+    failed to start or were removed recently are remembered too, also after a restart of the daemon.
     """
     def __init__(
         self,
@@ -884,7 +884,7 @@ class TimelineResponse(_message.Message):
     pod: _builtins.str
     """NAMESPACE/NAME"""
     dropped: _builtins.int
-    """How many of the oldest stages were dropped, since the daemon keeps a bounded number."""
+    """How many stages were dropped, since the daemon keeps a bounded number: those of the start stay, and the latest."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     def __init__(
@@ -915,8 +915,11 @@ class Stage(_message.Message):
     DURATION_NS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    PROGRAM_NS_FIELD_NUMBER: _builtins.int
+    PROGRAM_CPU_NS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """e.g. sandbox.run, network.attach, image.pull, container.create"""
+    """e.g. RunPodSandbox, network, PullImage, CreateContainer, ended (a container, by itself)"""
     subject: _builtins.str
     """a container's name, a CNI plugin, an image; empty: the pod itself"""
     started_at: _builtins.int
@@ -926,6 +929,12 @@ class Stage(_message.Message):
     """ok, failed: …, running"""
     parent: _builtins.int
     """The stage that this is part of, as its position in the list, counted from 1; 0 for none."""
+    program: _builtins.str
+    """The program that ran in this stage, the last one of several: a CNI plugin, the OCI runtime."""
+    program_ns: _builtins.int
+    """from the start to the end of its programs"""
+    program_cpu_ns: _builtins.int
+    """CPU time that these used, with processes that they waited for. The rest of program_ns they waited."""
     def __init__(
         self,
         *,
@@ -935,14 +944,201 @@ class Stage(_message.Message):
         duration_ns: _builtins.int = ...,
         outcome: _builtins.str = ...,
         parent: _builtins.int = ...,
+        program: _builtins.str = ...,
+        program_ns: _builtins.int = ...,
+        program_cpu_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ns", b"duration_ns", "name", b"name", "outcome", b"outcome", "parent", b"parent", "started_at", b"started_at", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ns", b"duration_ns", "name", b"name", "outcome", b"outcome", "parent", b"parent", "program", b"program", "program_cpu_ns", b"program_cpu_ns", "program_ns", b"program_ns", "started_at", b"started_at", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
+
+@_typing.final
+class ListTimelinesRequest(_message.Message):
+    """Asks for everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTimelinesRequest: _TypeAlias = ListTimelinesRequest  # noqa: Y015
+
+@_typing.final
+class EventsRequest(_message.Message):
+    """Which events; empty fields ask for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """the cursor: those after it; 0: from the oldest that is kept"""
+    since: _builtins.int
+    """nanoseconds since the epoch, in place of a cursor"""
+    follow: _builtins.bool
+    """go on with those to come"""
+    namespace: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME, NAME, an id or the beginning of one"""
+    container: _builtins.str
+    """a name, an id or the beginning of one"""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """container, pod, image, network, node"""
+
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        since: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        namespace: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        container: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "container", b"container", "follow", b"follow", "kinds", b"kinds", "namespace", b"namespace", "pod", b"pod", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsRequest: _TypeAlias = EventsRequest  # noqa: Y015
+
+@_typing.final
+class EventsResponse(_message.Message):
+    """Some events in order. One without any tells how far the daemon has looked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.int
+    """go on after this one"""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    @_builtins.property
+    def cut(self) -> Global___EventsCut:
+        """Set when events before these are no longer kept, and so never reach this client."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        cursor: _builtins.int = ...,
+        cut: Global___EventsCut | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "cut", b"cut", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsResponse: _TypeAlias = EventsResponse  # noqa: Y015
+
+@_typing.final
+class EventsCut(_message.Message):
+    """Events that are missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    RESUMES_AT_FIELD_NUMBER: _builtins.int
+    RESUMES_AT_TIME_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """the client's cursor: those after it are missing"""
+    resumes_at: _builtins.int
+    """number of the next event, which is in this message unless it was not asked for"""
+    resumes_at_time: _builtins.int
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        resumes_at: _builtins.int = ...,
+        resumes_at_time: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "resumes_at", b"resumes_at", "resumes_at_time", b"resumes_at_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsCut: _TypeAlias = EventsCut  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """Something happened on the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Goes up, and is never used twice. Without gaps while the daemon runs; it jumps at the daemon's start."""
+    at: _builtins.int
+    """nanoseconds since the epoch"""
+    kind: _builtins.str
+    """container, pod, image, network, node"""
+    action: _builtins.str
+    """e.g. created, started, stopped, deleted; all are in docs/observability.md"""
+    id: _builtins.str
+    """of the container, pod sandbox or image; of the node's events what they are about"""
+    pod_sandbox_id: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
+    name: _builtins.str
+    """of the container or image"""
+    message: _builtins.str
+    """reason, addresses, error"""
+    exit_code: _builtins.int
+    """of a container that has ended"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        action: _builtins.str = ...,
+        id: _builtins.str = ...,
+        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        name: _builtins.str = ...,
+        message: _builtins.str = ...,
+        exit_code: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "action", b"action", "at", b"at", "exit_code", b"exit_code", "id", b"id", "kind", b"kind", "message", b"message", "name", b"name", "number", b"number", "pod", b"pod", "pod_sandbox_id", b"pod_sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class ExplainContainerRequest(_message.Message):

@@ -70,6 +70,16 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
                 _registered_method=True)
+        self.ListTimelines = channel.unary_stream(
+                '/crib.v1.Node/ListTimelines',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListTimelinesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+                _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/crib.v1.Node/Events',
+                request_serializer=crib_dot_v1_dot_node__pb2.EventsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.EventsResponse.FromString,
+                _registered_method=True)
         self.ExplainContainer = channel.unary_unary(
                 '/crib.v1.Node/ExplainContainer',
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
@@ -181,8 +191,26 @@ class NodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Timeline(self, request, context):
-        """Show the stages of a pod's start: how long each took, and what failed. NOT_FOUND when the daemon has kept
-        nothing about that sandbox.
+        """Show the stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+        long, what failed, and what is running. NOT_FOUND when the daemon has kept nothing about that sandbox.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTimelines(self, request, context):
+        """Show the timelines of all pods, also of those that were removed recently; the youngest pod comes first. Sends
+        one message for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Events(self, request, context):
+        """Show what happened on this node: to containers, pods, images, networks and the daemon. Events are kept for an
+        hour, also across restarts of the daemon. A client that was cut off continues after the cursor of the last
+        message. The stream ends after the last event, or continues if follow is set; it ends with OK when the daemon
+        stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -315,6 +343,16 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Timeline,
                     request_deserializer=crib_dot_v1_dot_node__pb2.TimelineRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.TimelineResponse.SerializeToString,
+            ),
+            'ListTimelines': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListTimelines,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListTimelinesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.TimelineResponse.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.EventsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.EventsResponse.SerializeToString,
             ),
             'ExplainContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainContainer,
@@ -567,6 +605,60 @@ class Node:
             '/crib.v1.Node/Timeline',
             crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTimelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/ListTimelines',
+            crib_dot_v1_dot_node__pb2.ListTimelinesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/Events',
+            crib_dot_v1_dot_node__pb2.EventsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.EventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

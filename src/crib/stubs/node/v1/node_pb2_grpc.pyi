@@ -56,8 +56,18 @@ class NodeStub:
     ExportImages: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]
     """Write images to an archive on the node."""
     Timeline: _grpc.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]
-    """Show the stages of a pod's start: how long each took, and what failed. NOT_FOUND when the daemon has kept
-    nothing about that sandbox.
+    """Show the stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+    long, what failed, and what is running. NOT_FOUND when the daemon has kept nothing about that sandbox.
+    """
+    ListTimelines: _grpc.UnaryStreamMultiCallable[_node_pb2.ListTimelinesRequest, _node_pb2.TimelineResponse]
+    """Show the timelines of all pods, also of those that were removed recently; the youngest pod comes first. Sends
+    one message for each.
+    """
+    Events: _grpc.UnaryStreamMultiCallable[_node_pb2.EventsRequest, _node_pb2.EventsResponse]
+    """Show what happened on this node: to containers, pods, images, networks and the daemon. Events are kept for an
+    hour, also across restarts of the daemon. A client that was cut off continues after the cursor of the last
+    message. The stream ends after the last event, or continues if follow is set; it ends with OK when the daemon
+    stops.
     """
     ExplainContainer: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]
     """Show the OCI spec of a container, or the one that a request would get, and the origin of each field. Makes,
@@ -117,8 +127,18 @@ class NodeAsyncStub(NodeStub):
     ExportImages: _aio.UnaryUnaryMultiCallable[_node_pb2.ExportImagesRequest, _node_pb2.ExportImagesResponse]  # type: ignore[assignment]
     """Write images to an archive on the node."""
     Timeline: _aio.UnaryUnaryMultiCallable[_node_pb2.TimelineRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
-    """Show the stages of a pod's start: how long each took, and what failed. NOT_FOUND when the daemon has kept
-    nothing about that sandbox.
+    """Show the stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+    long, what failed, and what is running. NOT_FOUND when the daemon has kept nothing about that sandbox.
+    """
+    ListTimelines: _aio.UnaryStreamMultiCallable[_node_pb2.ListTimelinesRequest, _node_pb2.TimelineResponse]  # type: ignore[assignment]
+    """Show the timelines of all pods, also of those that were removed recently; the youngest pod comes first. Sends
+    one message for each.
+    """
+    Events: _aio.UnaryStreamMultiCallable[_node_pb2.EventsRequest, _node_pb2.EventsResponse]  # type: ignore[assignment]
+    """Show what happened on this node: to containers, pods, images, networks and the daemon. Events are kept for an
+    hour, also across restarts of the daemon. A client that was cut off continues after the cursor of the last
+    message. The stream ends after the last event, or continues if follow is set; it ends with OK when the daemon
+    stops.
     """
     ExplainContainer: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainContainerRequest, _node_pb2.ExplainContainerResponse]  # type: ignore[assignment]
     """Show the OCI spec of a container, or the one that a request would get, and the origin of each field. Makes,
@@ -217,8 +237,30 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.TimelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.TimelineResponse, _abc.Awaitable[_node_pb2.TimelineResponse]]:
-        """Show the stages of a pod's start: how long each took, and what failed. NOT_FOUND when the daemon has kept
-        nothing about that sandbox.
+        """Show the stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+        long, what failed, and what is running. NOT_FOUND when the daemon has kept nothing about that sandbox.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTimelines(
+        self,
+        request: _node_pb2.ListTimelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.TimelineResponse], _abc.AsyncIterator[_node_pb2.TimelineResponse]]:
+        """Show the timelines of all pods, also of those that were removed recently; the youngest pod comes first. Sends
+        one message for each.
+        """
+
+    @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _node_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.EventsResponse], _abc.AsyncIterator[_node_pb2.EventsResponse]]:
+        """Show what happened on this node: to containers, pods, images, networks and the daemon. Events are kept for an
+        hour, also across restarts of the daemon. A client that was cut off continues after the cursor of the last
+        message. The stream ends after the last event, or continues if follow is set; it ends with OK when the daemon
+        stops.
         """
 
     @_abc_1.abstractmethod
