@@ -60,6 +60,7 @@ from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
+from crib.telemetry import Telemetry
 
 gc.freeze()
 gc.enable()
@@ -179,6 +180,9 @@ class Daemon:
             server = Server(node, __version__, streams.url_for)
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
+            telemetry = Telemetry(self._settings, node, server, streams)
+            await telemetry.start()
+            self._ends.push_async_callback(telemetry.close)
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
@@ -245,7 +249,7 @@ class Daemon:
             ThreadWait(one.kind, one.what, one.owner, one.seconds, one.overdue) for one in threads.waiting()
         )
         killed = (ThreadWait(KILLED, one.what, one.owner, one.seconds, True) for one in undying())
-        return Vitals(self._watch.lag, (*waits, *killed))
+        return Vitals(self._watch.lag, (*waits, *killed), processes.started())
 
     async def _prove_life(self, period: float) -> None:
         """As long as our own socket answers, the service manager is told so."""

@@ -26,6 +26,7 @@ AT_START = {
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
+    "crib.telemetry.Telemetry.start": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
 }
@@ -75,7 +76,6 @@ ON_THE_LOOP = {
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",
     "crib.backends.oci.log_rotation.reopen": "a watch of nothing yet; what is watched is added in a thread",
     "crib.backends.pods.losses.PodLosses.stream": _PROC,
-    "crib.backends.pods.namespaces._write_sysctls": _INSIDE,
     "crib.backends.oci.infra.InfraContainers.start": _STATE,
     "crib.backends.pods.pods.Pods.made_spec": _STATE,
     "crib.backends.pods.pods.Pods.prepare": _CGROUP,
@@ -85,7 +85,6 @@ ON_THE_LOOP = {
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.pods.slices.check_systemd": "the host's own /run",
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
-    "crib.backends.pods.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,

@@ -42,7 +42,7 @@ WITHOUT_SYSTEM = re.compile(
     r"netlink\.(align|(text_|u32_|u16_|u8_)?attribute|u(8|16|32)|parse_attributes|split_messages|nested)"
     r"|links\.(check_interface_name|mac_bytes|link_header|name_attribute|up_request)"
     r"|neighbours\.(\w+_entry|permanent_neighbour)|addresses\.new_address|routes\.(new_\w+|is_default)"
-    r"|sysctls\.(sysctl_path|required_namespace|check_value)|nft_elements\.\w+"
+    r"|sysctls\.(sysctl_path|required_namespace|check_value)|nftables\.(\w+_elements|_element)"
     r"|(capture|adoption)\..*|undying\.(note|forget|undying)|processes\.Child\..*|streams\.(DescriptorWait\..*|\w+\.(release|end|close))"
     r"|streams\.\w+\.read|freezer\..*|(\w+\.)+close|cgroups\.Cgroups\.directories|pidfds\.awaits_program"
 )

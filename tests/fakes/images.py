@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from crib.model.disk import StoredLayers
 from crib.model.errors import InvalidRequest, NotFound
-from crib.model.facts import LayerMounting
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, ImageId
 from crib.model.image import (
     DiskSpace,
@@ -52,6 +53,7 @@ class FakeImages:
 
     def __init__(self) -> None:
         self.failpoints = Failpoints()
+        self.worker = WorkerFigures()
         self.layers: set[Digest] = set()
         self.downloaded: list[Digest] = []
         self.damaged: set[Digest] = set()
@@ -178,6 +180,10 @@ class FakeImages:
     async def usage(self) -> FilesystemUsage:
         await self.failpoints.reach("usage")
         return FilesystemUsage("/layers", 1000 * len(self.layers), len(self.layers), 1)
+
+    async def stored(self) -> StoredLayers:
+        await self.failpoints.reach("stored")
+        return StoredLayers(dict.fromkeys(self.layers, 1000), 50)
 
     async def writable_usage(self) -> FilesystemUsage:
         await self.failpoints.reach("writable_usage")

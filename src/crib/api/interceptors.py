@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 import re
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,10 @@ from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
+from crib.api.open_calls import OK, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
+from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay, enter, request_id
 from crib.tasks.lanes import note_call, stand_back
 
@@ -35,6 +36,9 @@ AGENT_LIMIT = 200
 _TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
+
+ALWAYS = frozenset(("Version", "Check", "Watch"))
+"""What is answered also while the gate is shut: Version, and questions after the daemon's health."""
 
 if TYPE_CHECKING:
     from crib.api.requests import Context
@@ -53,43 +57,55 @@ class ReadinessGate:
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
+        self.is_shut = False
+        """For good."""
+        self.watchers: list[Callable[[], None]] = []
+        """Called at each change."""
 
     @property
     def reason(self) -> str:
         return self._reason
 
     def open(self) -> None:
-        self._reason = ""
+        self._change("")
 
     def shut(self, reason: str) -> None:
-        """Answer every call with UNAVAILABLE and this text."""
+        """From now on answer every call with UNAVAILABLE and this text."""
+        self.is_shut = True
+        self._change(reason)
+
+    def _change(self, reason: str) -> None:
         self._reason = reason
+        for watcher in self.watchers:
+            watcher()
 
 
 class Door:
     """Turns calls into handlers for grpc."""
 
     def __init__(self, gate: ReadinessGate) -> None:
+        self.figures = CallFigures()
         self._gate = gate
         self._requests = Requests()
 
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`. `Version` alone is answered before the gate opens."""
-        always = name == "Version"
+        """`name` is the method's, e.g. `PullImage`."""
+        always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call))
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
         return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        figures = self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            began = _begin(name, context)
+            opened = OpenCall(_begin(name, context), figures)
             try:
                 data = await take(context)
                 if reading is not None:
@@ -100,22 +116,26 @@ class Door:
                     answer = await verb(decode(parse(data)))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
+                _fail(opened, error, context)
                 return b""
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
-            return encoded
+            else:
+                opened.code = OK
+                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                return encoded
+            finally:
+                opened.end()
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
+    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        figures = self.figures
 
         async def handle(_: object, context: Context) -> None:
-            if gate.reason:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+            if gate.reason and not always:
+                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            began = _begin(name, context)
+            opened = OpenCall(_begin(name, context), figures, is_stream=True)
             try:
                 value = decode(parse(await take(context)))
                 if isinstance(call, Parts):
@@ -128,10 +148,12 @@ class Door:
                         else:
                             await context.write(_encoded(answer))
             except (Exception, asyncio.CancelledError) as error:
-                _fail(name, began, error, context)
-                return
-            if began:
-                _log.debug("%s done in %.3f ms", name, (time.monotonic_ns() - began) / 1e6)
+                _fail(opened, error, context)
+            else:
+                opened.code = OK
+                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+            finally:
+                opened.end()
 
         return handle
 
@@ -140,8 +162,8 @@ def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _begin(name: str, context: Context) -> int:
-    """A call is taken up, and gets a request id; the time on the monotonic clock if it is logged, else 0."""
+def _begin(name: str, context: Context) -> CallUnderWay:
+    """A call is taken up, and gets a request id."""
     call = CallUnderWay(f"{next(_numbers):x}", name)
     for key, value in context.invocation_metadata() or ():
         if key == "user-agent":  # of a unix socket's peer grpc tells no more
@@ -150,10 +172,8 @@ def _begin(name: str, context: Context) -> int:
             call.trace = _trace_id(str(value))
     enter(call)
     note_call()
-    if not _log.isEnabledFor(logging.DEBUG):
-        return 0
     _log.debug("%s", name)
-    return time.monotonic_ns()
+    return call
 
 
 def _trace_id(parent: str) -> str:
@@ -162,19 +182,22 @@ def _trace_id(parent: str) -> str:
     return found[1] if found and found[1].strip("0") else ""
 
 
-def _refuse(context: Context, code: grpc.StatusCode, text: str) -> None:
-    """What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
+def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
+    """Answer with a code; its name.
+
+    What a handler returns after this is not sent (a unary call's client gets an empty message beside it).
 
     grpc's `abort` would do the same, but the context keeps the exception that it raises, whose traceback
     keeps the request: a circle that Python looks for only now and then.
     """
     context.set_code(code)
     context.set_details(text)
+    return code.name
 
 
-def _fail(name: str, began: int, error: BaseException, context: Context) -> None:
+def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
     """Answer with the error's code and text; a cancellation by the caller is raised again."""
-    task = asyncio.current_task()
+    task, name = asyncio.current_task(), call.name
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
@@ -196,6 +219,5 @@ def _fail(name: str, began: int, error: BaseException, context: Context) -> None
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
-    spent = f" after {(time.monotonic_ns() - began) / 1e6:.3f} ms" if began else ""
-    _log.log(level, "%s answers %s%s: %s", name, code.name, spent, text)
-    _refuse(context, code, text)
+    _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
+    call.code = _refuse(context, code, text)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import networks, upkeep
+from crib.api.translate import disk, networks, upkeep
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
@@ -58,6 +58,7 @@ class NodeService:
             "Abandon": Read(pb.AbandonRequest, upkeep.decode_abandon, self._abandon),
             "CheckNode": Stream(pb.CheckNodeRequest, upkeep.decode_check, self._check_node),
             "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
+            "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **self._streams.own_calls(),
         }
 
@@ -139,6 +140,9 @@ class NodeService:
     async def _wipe(self, order: WipeOrder) -> AsyncIterator[Answer]:
         async for wiped in self._node.wipe(order):
             yield upkeep.encode_wiped(wiped)
+
+    async def _disk_usage(self, _: None) -> Answer:
+        return disk.encode_use(await self._node.disk_usage())
 
     def _timeline(self, text: str) -> Answer:
         return translate.encode_start(self._node.timeline(text))

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import grpc
 from grpc import aio
 
-from crib.api import image_service, node_service, runtime_service
+from crib.api import health_service, image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
+from crib.api.reflection_service import Reflection
 from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
@@ -38,25 +39,31 @@ OPTIONS = (
 
 
 class Server:
-    """Serves the CRI and crib's Node service. Answers Version at once, the rest when `gate` is open."""
+    """Serves the CRI, crib's Node service, health and reflection.
+
+    Answers Version and questions after its health at once, the rest when `gate` is open.
+    """
 
     def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
+        self.door = Door(self.gate)
         self._settings = node.settings
         self._events = node.events
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
-        door = Door(self.gate)
         runtime = runtime_service.RuntimeService(node, version, url_for)
-        self._register(door, runtime_service.NAME, runtime.calls())
-        self._register(door, image_service.NAME, image_service.ImageService(node).calls())
+        self._register(runtime_service.NAME, runtime.calls())
+        self._register(image_service.NAME, image_service.ImageService(node).calls())
         own = node_service.NodeService(node, version, url_for)
-        self._register(door, node_service.NAME, own.calls())
+        self._register(node_service.NAME, own.calls())
+        self._register(health_service.NAME, health_service.HealthService(self.gate, node.notices).calls())
+        described = (runtime_service.NAME, image_service.NAME, node_service.NAME, health_service.NAME)
+        self._server.add_generic_rpc_handlers((Reflection(described),))
 
-    def _register(self, door: Door, service: str, calls: Calls) -> None:
-        handlers = {name: door.handler(name, call) for name, call in calls.items()}
+    def _register(self, service: str, calls: Calls) -> None:
+        handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:
@@ -67,7 +74,7 @@ class Server:
         path = self._settings.socket_path
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
             raise Broken(f"cannot listen on {path}: a socket's path has at most {MAX_SOCKET_PATH} bytes")
-        group = _group_id(self._settings.socket_group)
+        group = group_id(self._settings.socket_group)
         try:
             self._make_directory(os.path.dirname(path), group)
             bound = self._bind(path)
@@ -115,7 +122,7 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
     """Of the settings' group, or our own where there is no such group."""
     try:
         return grp.getgrnam(name).gr_gid

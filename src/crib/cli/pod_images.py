@@ -11,8 +11,7 @@ from crib.client.errors import RuntimeFailure
 from crib.stubs.runtime.v1.api_pb2 import Image, ImageSpec
 
 if TYPE_CHECKING:
-    from crib.cli.manifest import ContainerPlan, PodPlan
-    from crib.cli.manifest.plan import PullPolicy
+    from crib.cli.manifest.plan import ContainerPlan, PodPlan, PullPolicy
     from crib.client import Connection
 
 

@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crib.cli import lifecycle, volumes
-from crib.cli.manifest import ManifestError, PodPlan, read_plans
-from crib.cli.manifest.plan import Dirs, HostDns, Site
+from crib.cli.manifest.fields import ManifestError
+from crib.cli.manifest.load import read_plans
+from crib.cli.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.cli.options import Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.pod_images import PodImages
@@ -20,7 +21,7 @@ from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
-    from crib.cli.manifest import ContainerPlan
+    from crib.cli.manifest.plan import ContainerPlan
     from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
     from crib.client import Connection

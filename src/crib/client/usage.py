@@ -26,12 +26,12 @@ _READS, _WRITES = "container_fs_reads_bytes_total", "container_fs_writes_bytes_t
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_Io: TypeAlias = "tuple[Counter | None, Counter | None]"
+_Io: TypeAlias = "tuple[RunningCount | None, RunningCount | None]"
 """Bytes read and written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class RunningCount:
     """A number that only grows, and when it was read (nanoseconds since the epoch)."""
 
     at: int
@@ -39,7 +39,7 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class Pressure:
+class PressureShares:
     """The part of the last 10 s (percent) in which at least one task waited for the resource."""
 
     cpu: float | None = None
@@ -47,14 +47,14 @@ class Pressure:
     io: float | None = None
 
 
-NO_PRESSURE = Pressure()
+NO_PRESSURE = PressureShares()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Figures of one pod or container. Memory, swap and disk are bytes; counters are bytes but for `cpu`."""
 
-    cpu: Counter | None = None
+    cpu: RunningCount | None = None
     """Core-nanoseconds."""
     nano_cores: int | None = None
     """The runtime's own rate: 1,000,000,000 is one core."""
@@ -65,11 +65,11 @@ class Usage:
     processes: int | None = None
     disk: int | None = None
     """The writable layer."""
-    read: Counter | None = None
-    written: Counter | None = None
-    received: Counter | None = None
-    sent: Counter | None = None
-    pressure: Pressure = NO_PRESSURE
+    read: RunningCount | None = None
+    written: RunningCount | None = None
+    received: RunningCount | None = None
+    sent: RunningCount | None = None
+    pressure: PressureShares = NO_PRESSURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +93,25 @@ class PodReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class UsageReading:
     """All of a runtime's pods at one moment."""
 
     at: int
     pods: tuple[PodReading, ...]
 
 
-class UsageReader:
+class UsageClient:
     """Reads again and again. A call that the runtime does not offer is tried once only."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._not_offered: set[type] = set()
 
-    async def read(self) -> Reading:
+    async def read(self) -> UsageReading:
         """All figures now. Raises ClientError when the runtime does not even list its pods."""
         at = time.time_ns()
         pods, metrics = await asyncio.gather(self._pods(), self._metrics())
-        return Reading(at, tuple(_whole(pod, metrics) for pod in pods))
+        return UsageReading(at, tuple(_whole(pod, metrics) for pod in pods))
 
     async def _pods(self) -> list[PodReading]:
         runtime = self._connection.runtime
@@ -165,7 +165,7 @@ class UsageReader:
             return None
 
 
-def rate(before: Counter | None, after: Counter | None) -> float | None:
+def rate(before: RunningCount | None, after: RunningCount | None) -> float | None:
     """By how much a counter grew in a second. None when it is not known, or began anew."""
     if before is None or after is None or after.at <= before.at or after.value < before.value:
         return None
@@ -209,9 +209,9 @@ def _number(message: Message, field: str) -> int | None:
     return int(getattr(message, field).value) if message.HasField(field) else None
 
 
-def _cpu(found: pb.CpuUsage) -> Counter | None:
+def _cpu(found: pb.CpuUsage) -> RunningCount | None:
     value = _number(found, "usage_core_nano_seconds")
-    return None if value is None else Counter(found.timestamp, value)
+    return None if value is None else RunningCount(found.timestamp, value)
 
 
 def _limit(found: pb.MemoryUsage) -> int | None:
@@ -220,31 +220,31 @@ def _limit(found: pb.MemoryUsage) -> int | None:
     return None if not left or used is None else left + used
 
 
-def _pressure(stats: pb.LinuxPodSandboxStats | pb.ContainerStats) -> Pressure:
-    return Pressure(*(_share(part) for part in (stats.cpu, stats.memory, stats.io)))
+def _pressure(stats: pb.LinuxPodSandboxStats | pb.ContainerStats) -> PressureShares:
+    return PressureShares(*(_share(part) for part in (stats.cpu, stats.memory, stats.io)))
 
 
 def _share(part: pb.CpuUsage | pb.MemoryUsage | pb.IoUsage) -> float | None:
     return part.psi.Some.Avg10 if part.HasField("psi") and part.psi.HasField("Some") else None
 
 
-def _traffic(network: pb.NetworkUsage) -> tuple[Counter | None, Counter | None]:
+def _traffic(network: pb.NetworkUsage) -> tuple[RunningCount | None, RunningCount | None]:
     """Of all interfaces but the loopback."""
     found = [one for one in (network.default_interface, *network.interfaces) if one.name not in ("", "lo")]
     if not found:
         return None, None
     received = sum(one.rx_bytes.value for one in found)
     sent = sum(one.tx_bytes.value for one in found)
-    return Counter(network.timestamp, received), Counter(network.timestamp, sent)
+    return RunningCount(network.timestamp, received), RunningCount(network.timestamp, sent)
 
 
 def _io(metrics: Iterable[pb.Metric], now: int) -> _Io:
-    counters: dict[str, Counter] = {}
+    counters: dict[str, RunningCount] = {}
     for metric in metrics:
         if metric.name in (_READS, _WRITES):  # one for each device
             before = counters.get(metric.name)
             value = metric.value.value + (before.value if before else 0)
-            counters[metric.name] = Counter(metric.timestamp or now, value)
+            counters[metric.name] = RunningCount(metric.timestamp or now, value)
     return counters.get(_READS), counters.get(_WRITES)
 
 
@@ -277,8 +277,8 @@ def _total(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _sum(counters: Iterable[Counter | None]) -> Counter | None:
+def _sum(counters: Iterable[RunningCount | None]) -> RunningCount | None:
     known = [one for one in counters if one is not None]
     if not known:
         return None
-    return Counter(max(one.at for one in known), sum(one.value for one in known))
+    return RunningCount(max(one.at for one in known), sum(one.value for one in known))

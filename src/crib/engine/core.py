@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
+from crib.engine.figures import VerbFigures
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -29,6 +30,8 @@ from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Core:
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
         self.notices = Notices(ports.clock)
-        self.timeline = Timeline(ports.clock)
+        self.figures = VerbFigures()
+        self.timeline = Timeline(ports.clock, self.figures.stages)
         self.locks = Locks()
         self.retries = Retries(self.keeper)
         records = ports.records
@@ -147,6 +151,21 @@ class Core:
         """
         known = self.ports.handlers.get(record.handler) if record is not None else None
         return known or self.handler("")[1]
+
+    def by_caretaker(
+        self, asked: Iterable[T], sandbox_of: Callable[[T], SandboxRecord]
+    ) -> list[tuple[Handler, list[T]]]:
+        """The same things, grouped by who keeps up their sandboxes, for questions of many at once."""
+        found: dict[int, tuple[Handler, list[T]]] = {}
+        for one in asked:
+            handler = self.caretaker(sandbox_of(one))
+            found.setdefault(id(handler), (handler, []))[1].append(one)
+        return list(found.values())
+
+    def with_pods(self, records: Iterable[ContainerRecord]) -> list[tuple[ContainerRecord, SandboxRecord]]:
+        """Each container with its sandbox, as long as that is on record."""
+        both = ((record, self.sandboxes.get(record.sandbox_id)) for record in records)
+        return [(record, pod) for record, pod in both if pod is not None]
 
     def sandbox(self, text: str) -> SandboxRecord:
         """A sandbox that callers may see, by id or a beginning of it; NotFound."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from crib.model.errors import Exhausted
 from crib.model.events import ContainerEvent
+from crib.model.tallies import Tally
 
 QUEUE_LIMIT = 4096
 """Events that a subscriber may lag behind before it is closed."""
@@ -53,6 +54,14 @@ class EventBus:
     def __init__(self, limit: int = QUEUE_LIMIT) -> None:
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
+        self.published = Tally()
+        """By type."""
+        self.cut_off = 0
+        """Subscribers that lagged behind too far."""
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscriptions)
 
     def subscribe(self) -> Subscription:
         if len(self._subscriptions) >= SUBSCRIBER_LIMIT:
@@ -65,9 +74,11 @@ class EventBus:
         self._subscriptions.discard(subscription)
 
     def publish(self, event: ContainerEvent) -> None:
+        self.published.add((event.type.name.lower(),))
         for subscription in tuple(self._subscriptions):
             if not subscription.push(event):
                 self._subscriptions.discard(subscription)
+                self.cut_off += 1
 
     def close(self) -> None:
         for subscription in tuple(self._subscriptions):

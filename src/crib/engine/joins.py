@@ -55,7 +55,11 @@ class Joins(Generic[R]):
         `of`: the id of the pod sandbox or container that it is about. Unavailable when the work was ended
         before it was done, as the daemon stops; Aborted when it was abandoned.
         """
-        joined = self._joined.get(key) or self._begin(key, subject, start(), of)
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = self._begin(key, subject, start(), of)
+        else:
+            self._keeper.joined.add((self._verb,))
         if joined.timer is not None:
             joined.timer.cancel()
             joined.timer = None

@@ -134,7 +134,8 @@ class Networks:
             pod = core.pod_network(record)
             found = NetworkCheck(record.id, _name(record), "")
             try:
-                found = replace(found, problem=await core.ports.networks.check(pod))
+                with core.figures.network.timed("check"):
+                    found = replace(found, problem=await core.ports.networks.check(pod))
             except CribError as error:
                 return replace(found, problem=f"it cannot be checked: {error}")
             if not found.problem or not repair:
@@ -142,7 +143,8 @@ class Networks:
             _log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
             try:
                 # Not on the pod's own timeline: that is of its start.
-                attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
+                with core.figures.network.timed("repair"):
+                    attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
             except CribError as error:
                 return replace(found, repair_error=str(error))
             self._record(record.id, attachment)

@@ -16,7 +16,9 @@ from crib.engine.containers.start import StartContainer
 from crib.engine.containers.stop import StopContainer
 from crib.engine.containers.update import UpdateContainer
 from crib.engine.core import Core, Ports
+from crib.engine.disk import MeasureDisk
 from crib.engine.explain import ExplainContainer
+from crib.engine.gauges import Gauges, gauges
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
@@ -134,6 +136,10 @@ class Node:
         self.settings = settings
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.notices = self._core.notices
+        self.figures = self._core.figures
+        self.network_programs = ports.networks.programs
+        """What programs did for pods' networks, by name and command."""
         self.admission = self._core.admission
         self.sandboxes = NodeSandboxes(self._core)
         self.containers = NodeContainers(self._core, self._catalogue, policy)
@@ -144,6 +150,7 @@ class Node:
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.disk_usage = MeasureDisk(self._core, self._catalogue)
         self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
@@ -208,6 +215,10 @@ class Node:
 
     async def status(self) -> NodeStatus:
         return await node_status(self._core, len(self._catalogue))
+
+    def gauges(self) -> Gauges:
+        """How much of everything there is now."""
+        return gauges(self._core, self._catalogue)
 
     async def configure_network(self, pod_cidr: str) -> None:
         """CRI UpdateRuntimeConfig."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from crib.ports.clocks import Clock
@@ -34,6 +34,8 @@ class Notices:
         self._clock = clock
         self._faults: dict[str, Notice] = {}
         self._past: list[Notice] = []
+        self.watchers: list[Callable[[], None]] = []
+        """Called when something has gone wrong, or no longer is."""
 
     def fault(self, subject: str, text: str) -> None:
         """From now on something is wrong; logged when it was not known."""
@@ -42,18 +44,24 @@ class Notices:
             _log.error("%s: %s", subject, text)
         if known is None or known.text != text:
             self._faults[subject] = Notice(subject, text, known.at if known else self._clock(), True)
+            self._tell()
 
     def healed(self, subject: str) -> None:
         """It is no longer wrong; nothing happens where it was not."""
         fault = self._faults.pop(subject, None)
         if fault is not None:
             self.past(subject, f"{fault.text}; that has ended")
+            self._tell()
 
     def past(self, subject: str, text: str) -> None:
         """Something was wrong and has been mended, or lost."""
         _log.warning("%s: %s", subject, text)
         self._past.append(Notice(subject, text, self._clock(), False))
         del self._past[:-LIMIT]
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     @property
     def faults(self) -> tuple[Notice, ...]:

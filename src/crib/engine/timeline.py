@@ -12,6 +12,7 @@ from typing import Self
 from crib.engine.tables import MIN_PREFIX
 from crib.model.events import Stage
 from crib.model.ids import SandboxId
+from crib.model.tallies import Operations
 from crib.ports.clocks import Clock
 from crib.tasks.keeper import at_stage
 
@@ -50,6 +51,7 @@ class StageClock:
         parent = place if timeline is self._timeline else 0
         stage = Stage(self._name, self._subject, self._began_at, duration, outcome[:1000], parent)
         self._timeline.end(self._place, stage)
+        self._timeline.figures.add((self._name,), duration / 1e9, failed=error is not None)
 
 
 _INSIDE: ContextVar[tuple[SandboxTimeline, int] | None] = ContextVar("crib_stage", default=None)
@@ -59,8 +61,10 @@ _INSIDE: ContextVar[tuple[SandboxTimeline, int] | None] = ContextVar("crib_stage
 class SandboxTimeline:
     """The stages of one sandbox. Calling it gives the context manager that times one more."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, figures: Operations | None = None) -> None:
         self.clock = clock
+        self.figures = figures or Operations()
+        """By name of the stage, of all sandboxes."""
         self.pod = ""
         """NAMESPACE/NAME of the pod: how a person finds a start that failed, whose id nobody was told."""
         self._stages: list[Stage | None] = []
@@ -100,14 +104,15 @@ class PodStart:
 class Timeline:
     """The timelines of the latest sandboxes."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, figures: Operations | None = None) -> None:
         self._clock = clock
+        self._figures = figures or Operations()
         self._sandboxes: OrderedDict[SandboxId, SandboxTimeline] = OrderedDict()
 
     def of(self, sandbox: SandboxId) -> SandboxTimeline:
         timeline = self._sandboxes.get(sandbox)
         if timeline is None:
-            timeline = self._sandboxes[sandbox] = SandboxTimeline(self._clock)
+            timeline = self._sandboxes[sandbox] = SandboxTimeline(self._clock, self._figures)
             if len(self._sandboxes) > SANDBOX_LIMIT:
                 self._sandboxes.popitem(last=False)
         return timeline

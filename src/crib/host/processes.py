@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,6 +129,16 @@ _SPAWN_DEFAULTS = SpawnOptions()
 _children_lock = threading.Lock()
 _children: dict[int, Child] = {}
 
+MAX_NAMES = 64
+"""Programs that are counted by name; more count as `OTHER`."""
+OTHER = "other"
+_started: Counter[str] = Counter()
+
+
+def started() -> dict[str, int]:
+    """How many programs were started, by name."""
+    return dict(_started)
+
 
 class Child:
     """A started program. The loop it was started on collects its exit, whether or not anybody waits."""
@@ -225,6 +236,8 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
             popen.wait()
             raise
         _children[popen.pid] = child
+    name = os.path.basename(command[0])
+    _started[name if name in _started or len(_started) < MAX_NAMES else OTHER] += 1
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("started %s (pid %d)", shlex.join(command), child.pid)
     return child

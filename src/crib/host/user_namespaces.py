@@ -64,9 +64,19 @@ async def pin_user_namespace(
                 path = f"{directory}/{kind}"
                 pin(f"/proc/{child.pid}/ns/{kind}", path)
                 pinned.append(path)
-        if kinds and (hostname is not None or inside is not None):
+        if kinds:
             job = Job(f"work in the namespaces at {directory}", directory, _WAIT, spends_thread=True)
-            await OURS.run(job, _work_inside, kinds, directory, hostname, inside)
+
+            def work() -> None:
+                _enter(kinds, directory)
+                if "ipc" in kinds:
+                    _give_queues(maps)
+                if hostname is not None:
+                    libc.sethostname(hostname)
+                if inside is not None:
+                    inside()
+
+            await OURS.run(job, work)
     except BaseException:
         for path in pinned:
             unpin(path)
@@ -84,15 +94,29 @@ async def open_user_namespace(maps: IdMaps) -> AsyncIterator[int]:
         os.close(fd)
 
 
-def _work_inside(
-    kinds: Sequence[Kind], directory: str, hostname: str | None, inside: Callable[[], None] | None
-) -> None:
+def _enter(kinds: Sequence[Kind], directory: str) -> None:
     for kind in kinds:
         enter(f"{directory}/{kind}", kind)
-    if hostname is not None:
-        libc.sethostname(hostname)
-    if inside is not None:
-        inside()
+
+
+def _give_queues(maps: IdMaps) -> None:
+    """The file system of this IPC namespace's message queues (mq_overview(7)) gets the new root as its owner.
+
+    It belongs to whoever made the namespace, so to the node's root, whom the new users do not have: root of
+    a pod could not change it, nor could a runtime label it.
+    """
+    with contextlib.ExitStack() as opened:
+        context = libc.fsopen("mqueue")
+        opened.callback(os.close, context)
+        libc.fsconfig_create(context)
+        mount = libc.fsmount(context, 0)
+        opened.callback(os.close, mount)
+        os.chown(f"/proc/self/fd/{mount}", _root(maps.uids), _root(maps.gids))
+
+
+def _root(ranges: Sequence[IdRange]) -> int:
+    """What 0 inside is outside; -1, which changes nothing, where it is nobody."""
+    return next((part.outside for part in ranges if part.inside == 0), -1)
 
 
 @contextlib.asynccontextmanager

@@ -6,10 +6,11 @@ for, and what we keep of it), then `lifecycle` (which moves are legal) and `erro
 failures that leaves the daemon). Beside them:
 
 * `ids` and `paths`: how things are called, and where they are.
-* `image` and `registry`, `network`, `streams`, `stats`, `events`, `signals`: the other nouns.
+* `image` and `registry`, `network`, `streams`, `stats`, `disk`, `events`, `signals`: the other nouns.
 * `caller`: who made a call.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is.
+* `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,23 @@ class ThreadWait:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """The process that reads registries and archives."""
+
+    pid: int | None = None
+    """None while there is none."""
+    requests: int = 0
+    """Under way."""
+    starts: int = 0
+    deaths: int = 0
+    """Those that nobody had asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """How the daemon itself is."""
 
     lag: LoopLag = LoopLag()
     waiting: tuple[ThreadWait, ...] = ()
+    programs: Mapping[str, int] = field(default_factory=dict)
+    """Started since the daemon began, by name."""

@@ -46,6 +46,10 @@ class Form(Enum):
     SUBNET6 = auto()
     IP_RANGE = auto()
     IP_ADDRESS = auto()
+    LISTEN = auto()
+    """`unix`, unix:PATH or ADDRESS:PORT."""
+    COLLECTOR = auto()
+    """HOST:PORT or unix:PATH."""
     DOMAIN = auto()
     IMAGE = auto()
     IMAGE_PATTERN = auto()

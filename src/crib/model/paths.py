@@ -2,7 +2,7 @@
 
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── crib.db        pods, containers       ├── crib.sock
-├── images.db      images                 │
+├── images.db      images                 ├── metrics.sock
 ├── probe-N.erofs  a tiny layer, for tries │
 ├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock

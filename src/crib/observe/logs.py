@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from crib.model.settings import LogSettings
+from crib.model.tallies import Tally
 from crib.tasks.calls import CallUnderWay, current_call
 
 MAX_MESSAGE = 16 << 10
@@ -22,7 +23,7 @@ _LOUD = ("asyncio", "grpc", "aiohttp", "pyroute2")
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send every record to `stream` (stderr). Calling it again replaces what was set before."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
     handler.addFilter(_with_call)
     root = logging.getLogger()
@@ -40,6 +41,29 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(number)
     for name in _LOUD:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class LogFigures:
+    """What was logged since the daemon began."""
+
+    def __init__(self) -> None:
+        self.records = Tally()
+        """By level."""
+        self.bytes = 0
+
+
+FIGURES = LogFigures()
+"""Of this process, which has one log."""
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Counts what it writes; its lock is held meanwhile."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        FIGURES.records.add((record.levelname.lower(),))
+        FIGURES.bytes += len(line.encode(errors="replace")) + len(self.terminator)
+        return line
 
 
 def _with_call(record: logging.LogRecord) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from crib.model.facts import LayerMounting
+from crib.model.disk import StoredLayers
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest
 from crib.model.image import (
     DiskSpace,
@@ -27,6 +28,11 @@ class Images(Protocol):
 
     @property
     def mounting(self) -> LayerMounting: ...
+
+    @property
+    def worker(self) -> WorkerFigures:
+        """Of the process that fills the store."""
+        ...
 
     async def pull(self, order: PullOrder, progress: ProgressSink) -> FetchedImage:
         """Resolve and fetch; layers that are here are not fetched again. New ones are synced."""
@@ -69,6 +75,10 @@ class Images(Protocol):
         ...
 
     async def usage(self) -> FilesystemUsage: ...
+
+    async def stored(self) -> StoredLayers:
+        """What each layer takes on disk, and what pulls have begun."""
+        ...
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space taken by the containers' writable layers together."""

@@ -28,6 +28,6 @@ class ContainerStreams(Protocol):
         """Connect to something in the pod; `containers` are its running ones. Unavailable when it refuses.
 
         A port: on the pod's loopback, IPv4 first, then IPv6. Of UDP each message is one datagram, framed as
-        wire.datagrams says.
+        wire.portforward says.
         """
         ...

@@ -19,6 +19,7 @@ from crib.engine.streams.verbs import Streams
 from crib.model.errors import Broken
 from crib.model.settings import StreamingSettings
 from crib.model.streams import AttachRequest, ExecRequest, ForwardRequest, StreamRequest
+from crib.model.tallies import Tally
 from crib.streaming.certificates import Certificates, InThread
 from crib.streaming.link import ClientLink
 from crib.tasks.keeper import TaskKeeper
@@ -59,6 +60,13 @@ class StreamServer:
         """Who may be nobody we know, the oldest first: they take no place from those that we do."""
         self._served: set[ClientLink] = set()
         self._stopping = False
+        self.begun = Tally()
+        """By kind: exec, attach, portforward."""
+
+    @property
+    def connections(self) -> int:
+        """Of clients whose token was good."""
+        return len(self._served)
 
     @staticmethod
     def warm() -> None:
@@ -169,6 +177,7 @@ class StreamServer:
         request = self._streams.redeem(token)
         if request is None or _KINDS[type(request)] != kind:
             raise BadRequest(404, "this URL has been used, or has expired, or never was")
+        self.begun.add((kind,))
         if isinstance(request, ForwardRequest):
             return portforward.choose(head, request, self._streams, self._settings)
         return remotecommand.choose(head, request, self._streams, self._settings)

@@ -11,6 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 from crib.model.errors import Aborted, Unavailable
+from crib.model.tallies import Tally
 from crib.tasks.calls import request_id
 from crib.tasks.lanes import verb_context
 
@@ -104,6 +105,13 @@ class TaskKeeper:
         self._tasks: dict[asyncio.Task[Any], Work[Any]] = {}
         self._services: dict[asyncio.Task[Any], Work[Any]] = {}
         self._parts: set[asyncio.Task[Any]] = set()
+        self.joined = Tally()
+        """Requests that waited for work which ran already, by verb (`engine.joins`)."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Tasks by kind."""
+        return {"work": len(self._tasks), "service": len(self._services), "part": len(self._parts)}
 
     def works(self) -> list[Work[Any]]:
         """What is under way, the oldest first; of what lasts as long as the daemon, what has an object."""

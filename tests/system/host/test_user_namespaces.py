@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crib.backends.bundle.id_maps import mounts_inside
-from crib.host import mounts, namespaces, user_namespaces
+from crib.host import libc, mounts, namespaces, user_namespaces
 from crib.host.user_namespaces import IdMaps, IdRange
 from crib.model.errors import InvalidRequest
 
@@ -56,6 +56,18 @@ async def test_the_other_namespaces_belong_to_the_new_users(pins: str) -> None:
     for name in os.listdir(pins):
         namespaces.unpin(f"{pins}/{name}")
     assert os.listdir(pins) == []
+
+
+async def test_the_message_queues_belong_to_root_of_the_new_users(pins: str) -> None:
+    await user_namespaces.pin_user_namespace(MAPS, ("ipc",), pins)
+
+    def owner() -> tuple[int, int]:
+        libc.mount("mqueue", f"{pins}/queues", "mqueue", 0)
+        found = os.stat(f"{pins}/queues")
+        return found.st_uid, found.st_gid
+
+    os.mkdir(f"{pins}/queues")
+    assert namespaces.run_in_namespace(f"{pins}/ipc", "ipc", owner) == (100000, 200000)
 
 
 async def test_what_fails_inside_leaves_nothing_pinned(pins: str) -> None:

@@ -176,7 +176,7 @@ async def test_a_pod_whose_namespace_is_gone_has_a_problem_no_counters_and_no_in
 ) -> None:
     damaged.namespace.unpin()
     assert "its network cannot be inspected" in await damaged.rig.network.check(damaged.pod)
-    assert await damaged.rig.network.usage(damaged.pod) == ()
+    assert await damaged.rig.network.usage([damaged.pod]) == {}
     view = await damaged.rig.network.view(damaged.pod)
     assert view.networks == (damaged.rig.settings.bridge,)
     assert view.interfaces == ()
@@ -218,7 +218,8 @@ async def test_the_view_of_a_pod_is_what_the_kernel_has(damaged: Damaged) -> Non
 
 async def test_counters_are_of_all_interfaces_but_loopback_and_begin_with_eth0(damaged: Damaged) -> None:
     damaged.inside("link add aaa0 type veth peer name zzz0")
-    names = [usage.name for usage in await damaged.rig.network.usage(damaged.pod)]
+    (usage,) = (await damaged.rig.network.usage([damaged.pod])).values()
+    names = [one.name for one in usage.interfaces]
     assert names[0] == "eth0"
     assert sorted(names[1:]) == ["aaa0", "zzz0"]
 

@@ -14,7 +14,7 @@ from grpc import aio
 
 from crib.api.list_replies import MANY, STRETCH, EncodedList
 from crib.api.server import Server
-from crib.api.translate import containers, events
+from crib.api.translate import containers
 from crib.engine.admission import Claim
 from crib.engine.events import QUEUE_LIMIT
 from crib.engine.node import Node
@@ -76,13 +76,13 @@ async def test_an_event_is_encoded_once_for_all_its_readers_and_in_the_lane_of_v
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else thirty readers cost each other call as much as thirty calls for each event."""
-    lanes, encode = list[bool](), events.encode
+    lanes, encode = list[bool](), containers.encode_event
 
     def noted(event: ContainerEvent) -> pb.ContainerEventResponse:
         lanes.append(_IS_VERB.get())
         return encode(event)
 
-    monkeypatch.setattr(events, "encode", noted)
+    monkeypatch.setattr(containers, "encode_event", noted)
     async with aio.insecure_channel(f"unix:{node.settings.socket_path}") as channel, bounded():
         runtime = api_pb2_grpc.RuntimeServiceStub(channel)
         calls = [runtime.GetContainerEvents(pb.GetEventsRequest()) for _ in range(READERS)]

@@ -73,6 +73,7 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
         streams=node.streams,
         sandboxes=sandboxes,
         networks=networks,
+        notices=node.notices,
     )
     server = Server(cast(Node, fake), "9.9", lambda kind, token: f"http://{kind}/{token}")
     await server.start()

@@ -14,13 +14,14 @@ from rich.cells import cell_len
 from crib.cli.options import Format
 from crib.cli.session import CliSession
 from crib.cli.usage import columns, stats, top
-from crib.cli.usage.columns import COLUMNS, Table
+from crib.cli.usage.columns import COLUMNS, UsageTable
 from crib.cli.usage.keys import HELP, KeyReader, View, press
-from crib.cli.usage.rows import Figures, Meter, Row, Shown, arrange
+from crib.cli.usage.rows import Meter, Shown, UsageFigures, UsageRow, arrange
 from crib.cli.usage.screen import Picture, frame
 from crib.cli.usage_options import Layout, Sort, StatsOptions, TopOptions
 from crib.client.errors import NotFound
-from crib.client.usage import Counter, PodReading, Pressure, Reading, Usage
+from crib.client.usage import PodReading, PressureShares, Usage, UsageReading
+from crib.client.usage import RunningCount as Count
 from tests.unit.client.fake_usage import (
     SECOND,
     SERVER,
@@ -34,9 +35,9 @@ from tests.unit.client.fake_usage import (
 )
 
 
-def row(name: str, *containers: Row, **figures: object) -> Row:
+def row(name: str, *containers: UsageRow, **figures: object) -> UsageRow:
     pod, _, container = name.partition("/")
-    return Row(name.encode().hex(), f"default/{pod}", container, Figures(**figures), containers)  # type: ignore[arg-type]
+    return UsageRow(name.encode().hex(), f"default/{pod}", container, UsageFigures(**figures), containers)  # type: ignore[arg-type]
 
 
 ROWS = (
@@ -48,7 +49,7 @@ ROWS = (
         cpu=1.6,
         memory=2 << 30,
         sent=5.0,
-        pressure=Pressure(cpu=40.0),
+        pressure=PressureShares(cpu=40.0),
     ),
     row("unknown"),
 )
@@ -95,29 +96,29 @@ def test_only_containers_are_in_one_order() -> None:
     assert names(Shown(Layout.CONTAINERS, Sort.MEMORY)) == ["busy/main", "busy/helper", "idle/main"]
 
 
-def reading(**usage: object) -> Reading:
-    return Reading(0, (PodReading("a", "n", "p", Usage(**usage), ()),))  # type: ignore[arg-type]
+def reading(**usage: object) -> UsageReading:
+    return UsageReading(0, (PodReading("a", "n", "p", Usage(**usage), ()),))  # type: ignore[arg-type]
 
 
 def test_rates_are_from_one_reading_to_the_next() -> None:
     meter = Meter()
-    (first,) = meter.rows(reading(cpu=Counter(0, 0), received=Counter(0, 0), nano_cores=250_000_000))
+    (first,) = meter.rows(reading(cpu=Count(0, 0), received=Count(0, 0), nano_cores=250_000_000))
     assert (first.figures.cpu, first.figures.received) == (0.25, None)
-    (second,) = meter.rows(reading(cpu=Counter(2 * SECOND, SECOND), received=Counter(2 * SECOND, 3000)))
+    (second,) = meter.rows(reading(cpu=Count(2 * SECOND, SECOND), received=Count(2 * SECOND, 3000)))
     assert (second.figures.cpu, second.figures.received) == (0.5, 1500.0)
 
 
 def test_a_rate_stays_until_the_runtime_has_looked_again() -> None:
     meter = Meter()
     for at, value in ((0, 0), (SECOND, 100), (SECOND, 100)):
-        (last,) = meter.rows(reading(read=Counter(at, value), cpu=Counter(at, value * 10**6)))
+        (last,) = meter.rows(reading(read=Count(at, value), cpu=Count(at, value * 10**6)))
     assert (last.figures.read, last.figures.cpu) == (100.0, 0.1)
 
 
 def test_a_counter_that_began_anew_has_no_rate() -> None:
     meter = Meter()
     for at, value in ((0, 500), (SECOND, 3)):
-        (last,) = meter.rows(reading(sent=Counter(at, value)))
+        (last,) = meter.rows(reading(sent=Count(at, value)))
     assert last.figures.sent is None
 
 
@@ -148,7 +149,7 @@ def test_cpu_and_percent_are_short() -> None:
 def test_every_line_fits_the_width(width: int, layout: Layout) -> None:
     rows = (*ROWS, row("a-name-that-is-longer-than-any-screen-would-like-" * 5), row("名前" * 30))
     for sort in Sort:
-        table = Table.of(rows, width, sort, layout)
+        table = UsageTable.of(rows, width, sort, layout)
         head = "".join(title for title, _ in table.head())
         lines = [table.line(one) for one in rows]
         assert {cell_len(line) for line in (head, *lines)} == {cell_len(head)}
@@ -157,16 +158,16 @@ def test_every_line_fits_the_width(width: int, layout: Layout) -> None:
 
 
 def test_columns_without_figures_leave_first() -> None:
-    table = Table.of(arrange(ROWS, Shown()), 75, Sort.CPU, Layout.TREE)
+    table = UsageTable.of(arrange(ROWS, Shown()), 75, Sort.CPU, Layout.TREE)
     assert [one.title for one in table.columns] == [
         *("CPU", "MEMORY", "MEM%", "RECV/s", "SENT/s", "P.CPU", "ID"),
     ]
-    assert len(Table.of(ROWS, 250, Sort.CPU, Layout.TREE).columns) == len(COLUMNS)
+    assert len(UsageTable.of(ROWS, 250, Sort.CPU, Layout.TREE).columns) == len(COLUMNS)
 
 
 def test_a_name_cannot_drive_the_terminal() -> None:
     rows = (row("evil\x1b[2J\x9bname"),)
-    assert "\x1b" not in Table.of(rows, 80, Sort.CPU, Layout.TREE).line(rows[0])
+    assert "\x1b" not in UsageTable.of(rows, 80, Sort.CPU, Layout.TREE).line(rows[0])
 
 
 def test_keys_are_read_from_what_terminals_send() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from crib.cli import volumes
-from crib.cli.manifest import ContainerPlan, Dirs, PodPlan, VolumePlan
-from crib.cli.manifest.plan import SubPathPlan
+from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 from crib.cli.session import CommandError
 from crib.stubs.runtime.v1 import api_pb2 as cri
 

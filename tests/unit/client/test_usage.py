@@ -10,7 +10,7 @@ import pytest
 
 from crib.client import Connection
 from crib.client.errors import RuntimeFailure
-from crib.client.usage import Counter, Pressure, Usage, UsageReader, rate
+from crib.client.usage import PressureShares, RunningCount, Usage, UsageClient, rate
 from tests.unit.client.fake_usage import (
     SECOND,
     SERVER,
@@ -43,7 +43,7 @@ async def test_a_runtime_that_offers_everything_is_read_in_full(
     world: UsageWorld, connection: Connection
 ) -> None:
     world.pod_stats, world.pod_metrics = [web_stats(SECOND, 2, 500)], [io_metrics(SECOND, 4096)]
-    (pod,) = (await UsageReader(connection).read()).pods
+    (pod,) = (await UsageClient(connection).read()).pods
     (server,) = pod.containers
     assert (pod.id, pod.namespace, pod.name, server.id, server.name) == (
         WEB,
@@ -53,23 +53,23 @@ async def test_a_runtime_that_offers_everything_is_read_in_full(
         "server",
     )
     assert server.usage == Usage(
-        cpu=Counter(SECOND, 2 * SECOND),
+        cpu=RunningCount(SECOND, 2 * SECOND),
         memory=60 << 20,
         memory_limit=64 << 20,
         swap=4096,
         disk=8192,
-        read=Counter(SECOND, 5096),
-        pressure=Pressure(cpu=12.5),
+        read=RunningCount(SECOND, 5096),
+        pressure=PressureShares(cpu=12.5),
     )
     assert pod.usage == Usage(
-        cpu=Counter(SECOND, 2 * SECOND),
+        cpu=RunningCount(SECOND, 2 * SECOND),
         memory=61 << 20,
         swap=4096,
         processes=3,
         disk=8192,
-        read=Counter(SECOND, 5096),
-        received=Counter(SECOND, 500),
-        sent=Counter(SECOND, 0),
+        read=RunningCount(SECOND, 5096),
+        received=RunningCount(SECOND, 500),
+        sent=RunningCount(SECOND, 0),
     )
 
 
@@ -77,10 +77,10 @@ async def test_without_figures_of_pods_those_of_containers_are_taken_and_summed(
     world: UsageWorld, connection: Connection
 ) -> None:
     world.container_stats = [server_stats(SECOND, 2)]
-    reader = UsageReader(connection)
+    reader = UsageClient(connection)
     (pod,) = (await reader.read()).pods
     assert [one.name for one in pod.containers] == ["server"]
-    assert pod.usage.cpu == Counter(SECOND, 2 * SECOND)
+    assert pod.usage.cpu == RunningCount(SECOND, 2 * SECOND)
     assert pod.usage.memory == 60 << 20
     assert pod.usage.received is None
     await reader.read()
@@ -93,14 +93,14 @@ async def test_without_figures_of_pods_those_of_containers_are_taken_and_summed(
 
 
 async def test_of_a_runtime_without_any_figures_the_lists_are_left(connection: Connection) -> None:
-    (pod,) = (await UsageReader(connection).read()).pods
+    (pod,) = (await UsageClient(connection).read()).pods
     assert (pod.name, pod.usage) == ("web", Usage())
     assert [(one.name, one.usage) for one in pod.containers] == [("server", Usage())]
 
 
 async def test_a_failure_is_told_and_asked_for_again(world: UsageWorld, connection: Connection) -> None:
     world.pod_stats, world.refusal = [web_stats(SECOND, 2, 0)], grpc.StatusCode.INTERNAL
-    reader = UsageReader(connection)
+    reader = UsageClient(connection)
     with pytest.raises(RuntimeFailure, match="the disk does not answer"):
         await reader.read()
     world.refusal = None
@@ -110,15 +110,15 @@ async def test_a_failure_is_told_and_asked_for_again(world: UsageWorld, connecti
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (Counter(0, 100), Counter(2 * SECOND, 300), 100.0),
-        (Counter(0, 100), Counter(2 * SECOND, 100), 0.0),
-        (None, Counter(1, 1), None),
-        (Counter(1, 1), None, None),
-        (Counter(5, 1), Counter(5, 9), None),
-        (Counter(0, 300), Counter(SECOND, 100), None),
+        (RunningCount(0, 100), RunningCount(2 * SECOND, 300), 100.0),
+        (RunningCount(0, 100), RunningCount(2 * SECOND, 100), 0.0),
+        (None, RunningCount(1, 1), None),
+        (RunningCount(1, 1), None, None),
+        (RunningCount(5, 1), RunningCount(5, 9), None),
+        (RunningCount(0, 300), RunningCount(SECOND, 100), None),
     ],
 )
 def test_a_rate_needs_two_readings_of_one_counter(
-    before: Counter | None, after: Counter | None, expected: float | None
+    before: RunningCount | None, after: RunningCount | None, expected: float | None
 ) -> None:
     assert rate(before, after) == expected

@@ -1,4 +1,4 @@
-"""Containers: CreateContainer's message to a ContainerConfig, records to what lists and statuses show."""
+"""Containers: the message of CreateContainer to a ContainerConfig; records and events to messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from crib.api.translate import checks, images, limits, mounts, security
+from crib.api.translate import checks, images, limits, mounts, sandboxes, security
 from crib.api.translate.sandboxes import StatusQuery
 from crib.model.container import (
     ContainerConfig,
@@ -17,6 +17,7 @@ from crib.model.container import (
     ExecCommand,
     ExecResult,
 )
+from crib.model.events import ContainerEvent
 from crib.model.sandbox import Resources
 from crib.model.signals import CRI_SIGNALS, cri_signal
 from crib.stubs.runtime.v1 import api_pb2 as pb
@@ -335,3 +336,13 @@ def _user(record: ContainerRecord) -> pb.ContainerUser | None:
 @lru_cache(maxsize=128)
 def _signal(number: int) -> int:
     return cri_signal(number)
+
+
+def encode_event(event: ContainerEvent) -> pb.ContainerEventResponse:
+    return pb.ContainerEventResponse(
+        container_id=event.container_id,
+        container_event_type=pb.ContainerEventType.ValueType(event.type),
+        created_at=event.at,
+        pod_sandbox_status=None if event.sandbox is None else sandboxes.encode_status(event.sandbox),
+        containers_statuses=[encode_status(record) for record in event.containers],
+    )

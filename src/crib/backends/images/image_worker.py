@@ -42,6 +42,7 @@ from crib.backends.images.worker_log import WorkerLog
 from crib.host import processes, seccomp
 from crib.host.threads import OURS
 from crib.model.errors import Broken, Unavailable
+from crib.model.facts import WorkerFigures
 from crib.model.ids import DIGEST_PATTERN, Digest
 from crib.model.image import FetchedImage, Progress
 
@@ -119,13 +120,15 @@ class ImageWorker:
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
         self._starting = asyncio.Lock()
+        self._starts = self._deaths = 0
         if reason := seccomp.unavailable():
             _log.warning("processes that read images have no filter of system calls: %s", reason)
 
     @property
-    def pid(self) -> int | None:
-        """The process, while there is one."""
-        return self._process.child.pid if self._process is not None else None
+    def figures(self) -> WorkerFigures:
+        """The process, while there is one, and its predecessors."""
+        pid = self._process.child.pid if self._process is not None else None
+        return WorkerFigures(pid, len(self._requests), self._starts, self._deaths)
 
     def new_number(self) -> int:
         """A number for the next request."""
@@ -265,10 +268,12 @@ class ImageWorker:
                 log.start()
 
         def closed(reason: str) -> None:
+            self._deaths += self._process is process
             self._lost(process, reason)
 
         channel = WorkerChannel(ours, daemon_decoder(), self._take, closed)
         process = _Process(child, channel, log, pulls, staging)
+        self._starts += 1
         _log.debug("image worker started, pid %d", child.pid)
         return process
 

@@ -33,8 +33,9 @@ from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job
+from crib.model.disk import StoredLayers
 from crib.model.errors import Broken, InvalidRequest, Unavailable
-from crib.model.facts import LayerMounting
+from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
 from crib.model.image import (
     DiskSpace,
@@ -90,7 +91,12 @@ class LayerStore:
     @property
     def worker_pid(self) -> int | None:
         """The image worker, while there is one."""
-        return self._worker.pid
+        return self._worker.figures.pid
+
+    @property
+    def worker(self) -> WorkerFigures:
+        """The image worker, and those before it."""
+        return self._worker.figures
 
     async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
         """Who is asked for the image, first to last, and with what."""
@@ -212,6 +218,10 @@ class LayerStore:
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
         return await self._space.usage()
+
+    async def stored(self) -> StoredLayers:
+        """What each layer takes on disk, and what pulls have begun."""
+        return await self._space.stored()
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""

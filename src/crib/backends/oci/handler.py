@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
@@ -16,7 +15,7 @@ from crib.backends.oci.environment import OciEnvironment, closed_environment, op
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.logs import odd_logs
+from crib.backends.oci.logs import odd_logs, sizes_of_logs
 from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts
@@ -31,7 +30,7 @@ from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord
 from crib.model.facts import HandlerFacts, Readiness
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
@@ -101,7 +100,6 @@ class OciPods:
 
     def __init__(self, parts: HandlerParts) -> None:
         self._pods: Pods = parts.pods
-        self._usage: UsageReader = parts.usage
         self._paths = parts.environment.paths
         self._losses = PodLosses(self._paths)
         self._updates = Updates(parts.environment, parts.bundles)
@@ -120,7 +118,6 @@ class OciPods:
 
     async def remove(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -177,6 +174,9 @@ class OciLogs:
             bundle = self._paths.container(record.id)
             return bool(record.log_path) and await rotate(record, bundle, size_max, files)
 
+    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+        return await sizes_of_logs(records)
+
     async def odd(
         self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
     ) -> Sequence[tuple[str, str]]:
@@ -192,11 +192,15 @@ class OciStatistics:
         self._pods: Pods = parts.pods
         self._usage: UsageReader = parts.usage
 
-    async def container(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
-        cgroup = self._names.below(self._pods.cgroup(sandbox), record.id)
-        with trying(f"usage of container {record.id}"):
-            return ContainerUsage(self._usage.cgroup(cgroup), await self._usage.writable_layer(record.id))
+    async def containers(
+        self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
+    ) -> Sequence[ContainerUsage]:
+        below, pod = self._names.below, self._pods.cgroup
+        cgroups = [(record.id, below(pod(sandbox), record.id)) for record, sandbox in asked]
+        with trying(f"usage of {len(cgroups)} containers"):
+            return await self._usage.containers(cgroups, whole=whole)
 
-    async def pod(self, record: SandboxRecord) -> PodUsage:
-        usage = self._usage.cgroup(self._pods.cgroup(record))
-        return PodUsage(usage, at=time.time_ns())
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
+        cgroups = [(record.id, self._pods.cgroup(record)) for record in asked]
+        with trying(f"usage of {len(cgroups)} pods"):
+            return await self._usage.pods(cgroups, whole=whole)

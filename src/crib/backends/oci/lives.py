@@ -118,7 +118,7 @@ class OciContainers:
             note = await parts.bundles.note(record.id)
         await parts.containers.delete(record.id, made=record.is_made)
         cgroup = note.cgroup if note is not None else ""
-        parts.usage.forget(record.id, cgroup)
+        parts.usage.forget(record.id)
         parts.oom.forget(cgroup)
 
     def exits(self) -> AsyncIterator[Exit]:

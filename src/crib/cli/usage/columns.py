@@ -13,7 +13,7 @@ from crib.cli.usage_options import Layout, Sort
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from crib.cli.usage.rows import Row
+    from crib.cli.usage.rows import UsageRow
 
 UNKNOWN = "-"
 MIN_NAME, MAX_NAME = 20, 60
@@ -57,7 +57,7 @@ class Column:
     title: str
     width: int
     rank: int
-    cell: Callable[[Row], str]
+    cell: Callable[[UsageRow], str]
     sorts: Sort | None = None
 
 
@@ -79,7 +79,7 @@ COLUMNS: Sequence[Column] = (
 )
 
 
-def fitting(rows: Sequence[Row], width: int, sort: Sort) -> list[Column]:
+def fitting(rows: Sequence[UsageRow], width: int, sort: Sort) -> list[Column]:
     """Those that `width` has room for, in their usual order.
 
     First those that the rows are ordered by, then those with figures, then those without any.
@@ -102,7 +102,7 @@ def fitting(rows: Sequence[Row], width: int, sort: Sort) -> list[Column]:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class UsageTable:
     """Columns with their width of names: lines of exactly the same columns for all rows."""
 
     columns: Sequence[Column]
@@ -110,7 +110,7 @@ class Table:
     layout: Layout
 
     @classmethod
-    def of(cls, rows: Sequence[Row], width: int, sort: Sort, layout: Layout) -> Table:
+    def of(cls, rows: Sequence[UsageRow], width: int, sort: Sort, layout: Layout) -> UsageTable:
         """A table at most `width` columns wide."""
         longest = max((cell_len(clean(name_of(row, layout))) for row in rows), default=0)
         name_width = max(MIN_NAME, min(width // NAME_SHARE, MAX_NAME, longest))
@@ -124,7 +124,7 @@ class Table:
         name = set_cell_size(titles[self.layout], self.name_width)
         return [(name, None), *((f" {one.title:>{one.width}}", one) for one in self.columns)]
 
-    def line(self, row: Row) -> str:
+    def line(self, row: UsageRow) -> str:
         """A row, as wide as the head."""
         name = clean(name_of(row, self.layout))
         if cell_len(name) > self.name_width:
@@ -133,7 +133,7 @@ class Table:
         return name + "".join(f" {one.cell(row):>{one.width}}" for one in self.columns)
 
 
-def name_of(row: Row, layout: Layout) -> str:
+def name_of(row: UsageRow, layout: Layout) -> str:
     """How a row is called: in a tree a container stands below its pod."""
     if layout is Layout.TREE and row.container:
         return f"  {row.container}"

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.usage_options import Layout, Sort
-from crib.client.usage import NO_PRESSURE, Pressure, rate
+from crib.client.usage import NO_PRESSURE, PressureShares, rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from crib.client.usage import Counter, Reading, Usage
+    from crib.client.usage import RunningCount, Usage, UsageReading
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class UsageFigures:
     """What is shown of one pod or container. None: the runtime did not tell."""
 
     cpu: float | None = None
@@ -29,7 +29,7 @@ class Figures:
     written: float | None = None
     received: float | None = None
     sent: float | None = None
-    pressure: Pressure = NO_PRESSURE
+    pressure: PressureShares = NO_PRESSURE
 
     @property
     def memory_share(self) -> float | None:
@@ -40,7 +40,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class UsageRow:
     """One pod, or one container of it."""
 
     id: str
@@ -48,8 +48,8 @@ class Row:
     """NAMESPACE/NAME."""
     container: str
     """Empty for the pod itself."""
-    figures: Figures
-    containers: tuple[Row, ...] = ()
+    figures: UsageFigures
+    containers: tuple[UsageRow, ...] = ()
     """Of a pod."""
 
     @property
@@ -72,23 +72,25 @@ class Meter:
     """Turns readings into rows; a rate is from the last reading to this one."""
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[Usage, Figures]] = {}
+        self._before: dict[str, tuple[Usage, UsageFigures]] = {}
 
-    def rows(self, reading: Reading) -> tuple[Row, ...]:
+    def rows(self, reading: UsageReading) -> tuple[UsageRow, ...]:
         """A row for each pod, which has those of its containers."""
-        known: dict[str, tuple[Usage, Figures]] = {}
+        known: dict[str, tuple[Usage, UsageFigures]] = {}
 
-        def figures(key: str, usage: Usage) -> Figures:
+        def figures(key: str, usage: Usage) -> UsageFigures:
             known[key] = (usage, _figures(self._before.get(key), usage))
             return known[key][1]
 
         rows = tuple(
-            Row(
+            UsageRow(
                 pod.id,
                 label,
                 "",
                 figures(pod.id, pod.usage),
-                tuple(Row(one.id, label, one.name, figures(one.id, one.usage)) for one in pod.containers),
+                tuple(
+                    UsageRow(one.id, label, one.name, figures(one.id, one.usage)) for one in pod.containers
+                ),
             )
             for pod in reading.pods
             for label in (f"{pod.namespace}/{pod.name}",)
@@ -97,10 +99,10 @@ class Meter:
         return rows
 
 
-def _figures(last: tuple[Usage, Figures] | None, usage: Usage) -> Figures:
-    before, shown = last or (None, Figures())
+def _figures(last: tuple[Usage, UsageFigures] | None, usage: Usage) -> UsageFigures:
+    before, shown = last or (None, UsageFigures())
 
-    def per_second(of: Callable[[Usage], Counter | None], kept: float | None) -> float | None:
+    def per_second(of: Callable[[Usage], RunningCount | None], kept: float | None) -> float | None:
         if before is None:
             return None
         if of(before) == of(usage):
@@ -110,7 +112,7 @@ def _figures(last: tuple[Usage, Figures] | None, usage: Usage) -> Figures:
     cpu = per_second(lambda one: one.cpu, None if shown.cpu is None else shown.cpu * 1e9)
     if cpu is None and usage.nano_cores is not None:
         cpu = usage.nano_cores
-    return Figures(
+    return UsageFigures(
         cpu=None if cpu is None else cpu / 1e9,
         memory=usage.memory,
         memory_limit=usage.memory_limit,
@@ -125,7 +127,7 @@ def _figures(last: tuple[Usage, Figures] | None, usage: Usage) -> Figures:
     )
 
 
-def arrange(rows: Sequence[Row], shown: Shown) -> list[Row]:
+def arrange(rows: Sequence[UsageRow], shown: Shown) -> list[UsageRow]:
     """The rows to show, in their order. In a tree each pod is followed by its containers."""
     words = shown.text.lower().split()
     kept = [row for row in (_matching(row, words) for row in rows) if row is not None]
@@ -137,7 +139,7 @@ def arrange(rows: Sequence[Row], shown: Shown) -> list[Row]:
     return [line for pod in pods for line in (pod, *_sorted(pod.containers, shown))]
 
 
-def _matching(pod: Row, words: Sequence[str]) -> Row | None:
+def _matching(pod: UsageRow, words: Sequence[str]) -> UsageRow | None:
     """The pod with those of its containers that fit; with all of them when it fits itself."""
     if _fits(pod, words):
         return pod
@@ -145,12 +147,12 @@ def _matching(pod: Row, words: Sequence[str]) -> Row | None:
     return replace(pod, containers=fitting) if fitting else None
 
 
-def _fits(row: Row, words: Sequence[str]) -> bool:
+def _fits(row: UsageRow, words: Sequence[str]) -> bool:
     name = row.name.lower()
     return all(word in name or row.id.startswith(word) for word in words)
 
 
-_ORDERS: Mapping[Sort, Callable[[Figures], float | None]] = {
+_ORDERS: Mapping[Sort, Callable[[UsageFigures], float | None]] = {
     Sort.CPU: lambda one: one.cpu,
     Sort.MEMORY: lambda one: one.memory,
     Sort.IO: lambda one: _sum(one.read, one.written),
@@ -161,7 +163,7 @@ _ORDERS: Mapping[Sort, Callable[[Figures], float | None]] = {
 }
 
 
-def _sorted(rows: Iterable[Row], shown: Shown) -> list[Row]:
+def _sorted(rows: Iterable[UsageRow], shown: Shown) -> list[UsageRow]:
     """What is not known comes last, either way."""
     by_name = sorted(rows, key=lambda row: (row.name, row.id))
     if shown.sort is Sort.NAME:
@@ -169,14 +171,14 @@ def _sorted(rows: Iterable[Row], shown: Shown) -> list[Row]:
     order = _ORDERS[shown.sort]
     sign = 1 if shown.reverse else -1
 
-    def key(row: Row) -> tuple[bool, float]:
+    def key(row: UsageRow) -> tuple[bool, float]:
         value = order(row.figures)
         return value is None, 0 if value is None else sign * value
 
     return sorted(by_name, key=key)
 
 
-def worst(pressure: Pressure) -> float | None:
+def worst(pressure: PressureShares) -> float | None:
     """The largest of what is known."""
     return max((v for v in (pressure.cpu, pressure.memory, pressure.io) if v is not None), default=None)
 
@@ -186,7 +188,7 @@ def _sum(*values: float | None) -> float | None:
     return sum(known) if known else None
 
 
-def as_document(at: int, seconds: float, rows: Iterable[Row]) -> dict[str, Any]:
+def as_document(at: int, seconds: float, rows: Iterable[UsageRow]) -> dict[str, Any]:
     """What `--output json` shows: `at` in nanoseconds since the epoch, null for what is not known."""
     pods = [
         {
@@ -203,7 +205,7 @@ def as_document(at: int, seconds: float, rows: Iterable[Row]) -> dict[str, Any]:
     return {"timestamp": at, "seconds": round(seconds, 3), "pods": pods}
 
 
-def _document(figures: Figures) -> dict[str, Any]:
+def _document(figures: UsageFigures) -> dict[str, Any]:
     pressure = figures.pressure
     return {
         "cpuCores": None if figures.cpu is None else round(figures.cpu, 6),

@@ -16,15 +16,15 @@ from rich.text import Text
 
 from crib.cli import terminal
 from crib.cli.output import clean
-from crib.cli.usage.columns import Table, amount, cores
+from crib.cli.usage.columns import UsageTable, amount, cores
 from crib.cli.usage.keys import HELP, KeyReader, View, press
-from crib.cli.usage.rows import Meter, Row, arrange
+from crib.cli.usage.rows import Meter, UsageRow, arrange
 from crib.client import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crib.client.usage import UsageReader
+    from crib.client.usage import UsageClient
 
 HEAD_LINES, FOOT_LINES = 3, 1
 """Lines that are no rows: the runtime, the sums and the titles; the keys."""
@@ -38,7 +38,7 @@ class Picture:
     """All that a frame shows but the view."""
 
     title: str
-    rows: Sequence[Row] = ()
+    rows: Sequence[UsageRow] = ()
     problem: str = ""
     """Why there are no newer figures."""
 
@@ -50,7 +50,7 @@ def frame(picture: Picture, view: View, width: int, height: int) -> tuple[Text, 
     arranged = arrange(picture.rows, view.shown)
     room = max(1, height - HEAD_LINES - FOOT_LINES)
     offset = max(0, min(view.offset, len(arranged) - room))
-    table = Table.of(arranged, width, view.shown.sort, view.shown.layout)
+    table = UsageTable.of(arranged, width, view.shown.sort, view.shown.layout)
     titles = Text()
     for text, column in table.head():
         is_sorted = column is not None and column.sorts is view.shown.sort
@@ -77,14 +77,18 @@ def _title(picture: Picture, view: View) -> Text:
     return text
 
 
-def _sums(rows: Sequence[Row]) -> Text:
+def _sums(rows: Sequence[UsageRow]) -> Text:
     cpus = [row.figures.cpu for row in rows if row.figures.cpu is not None]
     memory = [row.figures.memory for row in rows if row.figures.memory is not None]
     containers = sum(len(row.containers) for row in rows)
-    text = Text(f"{len(rows)} pods, {containers} containers")
+    text = Text(f"{_counted(len(rows), 'pod')}, {_counted(containers, 'container')}")
     text.append(f"   CPU {cores(sum(cpus) if cpus else None)}")
     text.append(f"   memory {amount(sum(memory) if memory else None)}")
     return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _foot(view: View, count: int, offset: int, room: int) -> Text:
@@ -102,7 +106,7 @@ def _help_line(keys: str, what: str) -> Text:
     return Text.assemble((f"{keys:>9}", "bold"), f"  {what}")
 
 
-def _style(row: Row) -> str:
+def _style(row: UsageRow) -> str:
     figures = row.figures
     share, pressure = figures.memory_share, figures.pressure
     if (share or 0) >= _FULL or (pressure.memory or 0) >= _STALLED:
@@ -115,7 +119,7 @@ def _style(row: Row) -> str:
 class Screen:
     """Shows figures until the person leaves."""
 
-    def __init__(self, reader: UsageReader, picture: Picture, meter: Meter, view: View) -> None:
+    def __init__(self, reader: UsageClient, picture: Picture, meter: Meter, view: View) -> None:
         """`picture` has the first figures, which `meter` knows."""
         self._reader = reader
         self._meter = meter

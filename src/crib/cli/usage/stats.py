@@ -13,7 +13,7 @@ from crib.cli.output import as_dict, document, size, table, tell
 from crib.cli.usage.columns import UNKNOWN, amount, count
 from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
-from crib.client.usage import UsageReader
+from crib.client.usage import UsageClient
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.cli.usage_options import StatsOptions
     from crib.client import Connection
-    from crib.client.usage import Counter, Reading, Usage
+    from crib.client.usage import RunningCount, Usage, UsageReading
 
 COLUMNS = (
     *("POD", "CONTAINER", "CPU TIME", "MEMORY", "LIMIT", "SWAP", "PIDS", "DISK"),
@@ -65,8 +65,8 @@ class _Everything:
     """All pods and containers."""
 
     def __init__(self, connection: Connection) -> None:
-        self._reader = UsageReader(connection)
-        self._reading: Reading | None = None
+        self._reader = UsageClient(connection)
+        self._reading: UsageReading | None = None
 
     async def read(self) -> None:
         self._reading = await self._reader.read()
@@ -112,7 +112,7 @@ def _cells(usage: Usage) -> tuple[str, ...]:
     )
 
 
-def _value(counter: Counter | None) -> int | None:
+def _value(counter: RunningCount | None) -> int | None:
     return None if counter is None else counter.value
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from crib.cli.options import Format
 from crib.cli.output import document, tell
-from crib.cli.usage.columns import Table
+from crib.cli.usage.columns import UsageTable
 from crib.cli.usage.rows import Meter, Shown, arrange, as_document
 from crib.cli.usage_options import Layout
-from crib.client.usage import UsageReader
+from crib.client.usage import UsageClient
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _shown(options: TopOptions) -> Shown:
 
 async def _once(connection: Connection, options: TopOptions, form: Format) -> None:
     """One table of what was used between two readings."""
-    reader, meter, shown = UsageReader(connection), Meter(), _shown(options)
+    reader, meter, shown = UsageClient(connection), Meter(), _shown(options)
     first = await reader.read()
     meter.rows(first)
     await asyncio.sleep(options.interval)
@@ -56,7 +56,7 @@ async def _once(connection: Connection, options: TopOptions, form: Format) -> No
         document(as_document(second.at, (second.at - first.at) / 1e9, kept), form)
         return
     arranged = arrange(rows, shown)
-    table = Table.of(arranged, BATCH_WIDTH, shown.sort, shown.layout)
+    table = UsageTable.of(arranged, BATCH_WIDTH, shown.sort, shown.layout)
     tell("".join(title for title, _ in table.head()))
     for row in arranged:
         tell(table.line(row))
@@ -68,7 +68,9 @@ async def _live(connection: Connection, options: TopOptions) -> None:
     from crib.cli.usage.keys import View
     from crib.cli.usage.screen import Picture, Screen
 
-    reader, meter = UsageReader(connection), Meter()
+    for name in ("COLUMNS", "LINES"):  # rich would take these for the size, also after a change
+        os.environ.pop(name, None)
+    reader, meter = UsageClient(connection), Meter()
     version = await connection.call(connection.runtime.Version, VersionRequest())
     title = f"{version.runtime_name} {version.runtime_version}"
     picture = Picture(title, meter.rows(await reader.read()))

@@ -54,7 +54,8 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        core.containers.put(_exited(record, exit_))
+        exited = core.containers.put(_exited(record, exit_))
+        core.figures.exits.add((exited.reason,))
         core.tell_exited(exit_.id)
     core.tell(EventType.STOPPED, exit_.id, record.sandbox_id)
 

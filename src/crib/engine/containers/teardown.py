@@ -31,6 +31,7 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
             with at_stage("delete"):
                 await containers.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
+            core.figures.teardown_failures.add(("container",))
             reason = current.reason if current.abandoned else "RemoveError"
             state = move_container(current, ContainerVerb.FAIL_REMOVE)
             core.containers.put(replace(current, state=state, reason=reason, message=str(error)))

@@ -28,6 +28,8 @@ class Transfer:
         self._order = order
         self._layers: dict[str, Progress] = {}
         self._watchers: set[asyncio.Event] = set()
+        self.fetched = 0
+        """Bytes of layers that came, as they are kept at the other end."""
 
     @property
     def order(self) -> PullOrder:
@@ -38,6 +40,8 @@ class Transfer:
     def sink(self, progress: Progress) -> None:
         """The ports' ProgressSink."""
         self._layers[progress.layer] = progress
+        if progress.stage == "done":
+            self.fetched += progress.total
         for watcher in self._watchers:
             watcher.set()
 

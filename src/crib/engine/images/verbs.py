@@ -149,6 +149,14 @@ class ImageVerbs:
         return await self._pulls.join(_key(order), transfer, lambda: self._pull(order, transfer))
 
     async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
+        figures, registry = self._core.figures, order.reference.registry
+        try:
+            with figures.pulls.timed(registry):
+                return await self._fetch(order, transfer)
+        finally:
+            figures.pulled.add((registry,), transfer.fetched)
+
+    async def _fetch(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
         reference = order.reference
         self._core.refuse_if_faulty()
         self._policy.before_pull(reference)

@@ -104,14 +104,14 @@ class _Recovery:
             if row.abandoned:
                 clean_later(core, row)
         await _over([states, *(self._begin_network(key, state) for key, state in self._sandboxes.items())])
-        await self._bounded("what belongs to no record", lambda: sweep(core), 6 * BOUND)
+        await self._bounded("what belongs to no record", lambda: sweep(core), "sweep", 6 * BOUND)
         await _sweep_networks(core)
 
     def _begin_container(self, row: ContainerRecord) -> asyncio.Task[None]:
         core, what = self._core, f"container {row.id}"
 
         async def work() -> None:
-            if problem := await self._bounded(what, lambda: _container(core, row)):
+            if problem := await self._bounded(what, lambda: _container(core, row), "container"):
                 _doubt_container(core, row, problem)
 
         return core.keeper.serve("recovery", work(), row.id)
@@ -121,7 +121,7 @@ class _Recovery:
 
         async def work() -> None:
             await _over(looks)
-            if problem := await self._bounded(what, lambda: _sandbox(core, row.id)):
+            if problem := await self._bounded(what, lambda: _sandbox(core, row.id), "pod"):
                 _doubt_sandbox(core, row, problem)
 
         return core.keeper.serve("recovery", work(), row.id)
@@ -131,12 +131,12 @@ class _Recovery:
 
         async def work() -> None:
             await _over([state])
-            await self._bounded(what, lambda: _resume_network(core, sandbox))
+            await self._bounded(what, lambda: _resume_network(core, sandbox), "network")
 
         return core.keeper.serve("recovery", work(), sandbox)
 
-    async def _bounded(self, what: str, work: Work, bound: float = BOUND) -> str:
-        """Do the work within `bound` seconds; returns what went wrong, or nothing.
+    async def _bounded(self, what: str, work: Work, kind: str, bound: float = BOUND) -> str:
+        """Do the work within `bound` seconds; returns what went wrong, or nothing. It is counted by `kind`.
 
         What a thread keeps from ending is cancelled and no longer waited for; its locks it has until then.
         """
@@ -145,8 +145,9 @@ class _Recovery:
             async with self._turn():
                 task = self._core.keeper.part(what, work())
                 try:
-                    async with asyncio.timeout(bound):
-                        await asyncio.shield(task)
+                    with self._core.figures.recoveries.timed(kind):
+                        async with asyncio.timeout(bound):
+                            await asyncio.shield(task)
                 finally:
                     task.cancel()
         except TimeoutError as error:  # a thread's own limit says what it is of
@@ -272,7 +273,8 @@ async def _resume_network(core: Core, sandbox: SandboxId) -> None:
         record = core.sandboxes.get(sandbox)
         if record is None or record.state is not SandboxState.READY or record.config.host_network:
             return
-        attachment = await core.ports.networks.resume(core.pod_network(record))
+        with core.figures.network.timed("resume"):
+            attachment = await core.ports.networks.resume(core.pod_network(record))
         now = core.sandboxes.get(sandbox)
         if attachment is not None and now is not None:
             _log.warning("pod %s: its network was made again: it has %s", sandbox, attachment.addresses)
@@ -306,5 +308,7 @@ async def _sweep_networks(core: Core) -> None:
 
 async def _release_networks(core: Core) -> None:
     attached = {row.id for row in core.sandboxes if not row.released}
-    for what in await core.ports.networks.sweep(attached):
+    with core.figures.network.timed("sweep"):
+        released = await core.ports.networks.sweep(attached)
+    for what in released:
         _log.warning("released %s: it belonged to no pod", what)

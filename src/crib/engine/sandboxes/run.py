@@ -80,7 +80,8 @@ class RunSandbox:
                 core.refuse_if_faulty()
                 await handler.pods.prepare(record, stage)
                 if not record.config.host_network:
-                    attachment = await core.ports.networks.attach(core.pod_network(record), stage)
+                    with core.figures.network.timed("attach"):
+                        attachment = await core.ports.networks.attach(core.pod_network(record), stage)
                     record = replace(record, network=attachment)
                 record = replace(record, infra=await handler.pods.start(record, stage))
                 state = move_sandbox(record, SandboxVerb.RUN)

@@ -42,13 +42,14 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     attached = len(failures)
     if not record.config.host_network:
         with at_stage("network"):
-            await _try(failures, core.ports.networks.detach(core.pod_network(record)))
+            await _try(failures, _detach(core, record))
     if len(failures) == attached:
         # A plugin that failed may need the namespace at its next try (CNI specification, DEL): an interface
         # that was moved into it gets its own name back there only.
         with at_stage("namespaces"):
             await _try(failures, core.caretaker(record).pods.stop(record))
     if failures:
+        core.figures.teardown_failures.add(("stop",))
         reason = "; ".join(failures)
         current = core.sandboxes.get(record.id) or record  # it may have been abandoned meanwhile
         state = move_sandbox(current, SandboxVerb.RELEASE)
@@ -73,6 +74,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
     except CribError as error:
         failures.append(str(error))
     if failures:
+        core.figures.teardown_failures.add(("pod",))
         kept = "; ".join(filter(None, (reason, *failures)))
         _log.warning("pod sandbox %s is kept, its teardown failed: %s", record.id, kept)
         if (current := core.sandboxes.get(record.id)) is not None:
@@ -93,6 +95,11 @@ async def discard_sandbox(core: Core, sandbox: SandboxId) -> None:
         kept = record.reason.partition("; ")[0] if record.abandoned else ""
         if failures := await teardown_sandbox(core, record, kept):
             raise Broken("; ".join(failures))
+
+
+async def _detach(core: Core, record: SandboxRecord) -> None:
+    with core.figures.network.timed("detach"):
+        await core.ports.networks.detach(core.pod_network(record))
 
 
 async def _try(failures: list[str], step: Awaitable[object]) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from crib.backends.failures import trying, why
@@ -48,7 +48,8 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
 from crib.model.settings import NetworkSettings
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import NetworkUsage
+from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 
@@ -68,6 +69,7 @@ class BridgeNetwork:
         self._name = links.check_interface_name(settings.bridge)
         self._addresses = addresses
         self._shared = SharedBridge(settings, addresses, state_dir)
+        self.programs = Operations()
         self._live: set[SandboxId] = set()
         self._detached: dict[str, float] = {}
 
@@ -219,9 +221,9 @@ class BridgeNetwork:
         """The bridge's own name server, if there is one, with the namespace's domain first."""
         return self._shared.names.resolver(namespace)
 
-    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        """Counters of the pod's interfaces; nothing once its namespace is gone."""
-        return await interface_usage(pod)
+    async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+        """Counters of the pods' interfaces; nothing of one whose namespace is gone."""
+        return await interface_usage(pods)
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False

@@ -40,7 +40,7 @@ from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
 from crib.model.settings import NetworkSettings
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import NetworkUsage
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
 from crib.wire import cni
@@ -63,6 +63,7 @@ class CniNetwork:
         self._state_dir = state_dir
         self._choice = NetworkChoice(settings, of_handlers)
         self._plugins = Plugins(settings.cni_bin_dirs, settings.plugin_timeout, owner=state_dir)
+        self.programs = self._plugins.figures
         self._ready = ReadyNetworks(self._choice, self._plugins)
         self._commands = PluginCommands(self._plugins)
         self._kept = KeptResults(state_dir)
@@ -174,9 +175,9 @@ class CniNetwork:
         """None: the kubelet says what a cluster's DNS is."""
         return None
 
-    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        """Counters of the pod's interfaces; nothing once its namespace is gone."""
-        return await interface_usage(pod)
+    async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+        """Counters of the pods' interfaces; nothing of one whose namespace is gone."""
+        return await interface_usage(pods)
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False

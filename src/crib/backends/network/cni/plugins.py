@@ -15,6 +15,7 @@ from crib.host.processes import Completed, RunOptions
 from crib.host.strays import marks
 from crib.host.threads import PROGRAMS, Job, Overdue
 from crib.model.errors import Broken, CribError, Unavailable
+from crib.model.tallies import Operations
 from crib.wire import cni
 
 _OUTPUT_BYTES = cni.DOCUMENT_BYTES
@@ -25,6 +26,8 @@ _NOBODY = cni.Attachment("dummy", "dummy", "dummy", {})
 """Plugins of the first versions need all variables, even to print their version."""
 ANSWER_SECONDS = 5.0
 """For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
+PLUGIN_LIMIT = 256
+"""Plugins, each with its commands, that are counted apart."""
 GC_SECONDS = 10.0
 """For a plugin's GC, which nobody waits for; while a pod does it has less (see `exclusion`)."""
 
@@ -93,6 +96,8 @@ class Plugins:
         self._directories = tuple(directories)
         self._timeout = timeout
         self._spoken: dict[str, _Spoken] = {}
+        self.figures = Operations(PLUGIN_LIMIT)
+        """By plugin and command."""
 
     async def find(self, plugin_type: str) -> str:
         """Where a plugin is. PluginMissing naming the directories if it is in none, or they do not answer."""
@@ -151,6 +156,10 @@ class Plugins:
 
         After the time-out it is killed, with the processes that it started.
         """
+        with self.figures.timed(call.plugin_type, call.command):
+            return await self._run(call)
+
+    async def _run(self, call: Call) -> PluginAnswer:
         path = await self.find(call.plugin_type)
         timeout = min(self._timeout, _limit_of(call.command))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CNI_")}

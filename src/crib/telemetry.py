@@ -1,0 +1,68 @@
+"""What the daemon tells programs of itself, wired: its metrics.
+
+None of it keeps the daemon from starting or serving: what cannot be had is logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+
+from crib import __version__
+from crib.api.server import Server, group_id
+from crib.engine.node import Node
+from crib.host.threads import OURS, Job
+from crib.model.settings import Settings
+from crib.observe import logs
+from crib.observe.metrics_server import SECONDS, MetricsServer
+from crib.observe.reading import Sources
+from crib.streaming.server import StreamServer
+
+_log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """Of one daemon."""
+
+    def __init__(self, settings: Settings, node: Node, server: Server, streams: StreamServer) -> None:
+        self._settings = settings
+        sources = Sources(
+            node=node,
+            version=__version__,
+            is_ready=lambda: not server.gate.reason,
+            calls=server.door.figures,
+            streams=streams.begun,
+            connections=lambda: streams.connections,
+            log=logs.FIGURES,
+        )
+        self._metrics = MetricsServer(sources, _in_thread)
+        self._socket = ""
+
+    async def start(self) -> None:
+        """Listen where the settings say."""
+        place = self._settings.metrics_place
+        if not place:
+            return
+        try:
+            port = await self._metrics.listen(place)
+            if not port:
+                self._socket = place.removeprefix("unix:")
+                os.chmod(self._socket, 0o660)  # whom it was made for alone until here (PRIVATE_UMASK)
+                os.chown(self._socket, -1, group_id(self._settings.socket_group))
+        except OSError as error:
+            _log.error("metrics: cannot listen on %s: %s", place, error)
+        else:
+            _log.info("metrics at %s", place)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._metrics.close()
+        if self._socket:
+            with contextlib.suppress(OSError):  # it may be on a file system that does not answer
+                await OURS.run(f"removing {self._socket}", os.unlink, self._socket)
+
+
+async def _in_thread(what: str, work: Callable[[], bytes]) -> bytes:
+    return await OURS.run(Job(what, limit=SECONDS), work)
