@@ -45,6 +45,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.node import Node
+from crib.engine.timeline import program_ended
 from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
@@ -158,6 +159,7 @@ class Daemon:
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
+        processes.told_of_end = program_ended
         for name, service in database.services():
             node.keeper.serve(name, service)
         self._ends.push_async_callback(self._close, node)

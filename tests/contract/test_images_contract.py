@@ -336,3 +336,11 @@ async def test_an_image_can_be_looked_at_without_its_layers(lab: ImageLab) -> No
     assert (seen.id, seen.manifest_digest, seen.layers) == (image.id, image.manifest_digest, ())
     with pytest.raises(NotFound, match="nowhere"):
         await lab.images.resolve(lab.order("nowhere"), lambda progress: None)
+
+
+async def test_each_layer_has_its_size_on_disk(lab: ImageLab) -> None:
+    lab.publish("sized", "base", "more")
+    image = await lab.pull("sized")
+    stored = await lab.images.stored()
+    assert all(stored.layers[layer] > 0 for layer in diff_ids(image))
+    assert set(stored.layers) == set(await lab.images.present())

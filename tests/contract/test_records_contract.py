@@ -141,3 +141,12 @@ async def test_a_deleted_image_takes_its_documents_with_it(reopen: Reopen) -> No
     await records.put_image(full_image("a"))
     assert await records.image_documents(full_image("a").id) == ImageDocuments()
     assert await records.image_documents(full_image("b").id) == full_documents("b")
+
+
+async def test_the_databases_have_sizes(reopen: Reopen) -> None:
+    records = reopen()
+    records.put_sandbox(full_sandbox())
+    await records.put_image(full_image())
+    sizes = await records.sizes()
+    assert sum(sizes.values()) > 0
+    assert all(path.startswith("/") for path in sizes)

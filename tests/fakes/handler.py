@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HandlerFacts, Readiness
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
 from crib.model.stats import (
@@ -169,6 +169,10 @@ class FakeLogs:
         container.log_size = 0
         await self.reopen(record)
         return True
+
+    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+        await self._failpoints.reach("log_sizes")
+        return {row.id: self._host.container(row).log_size for row in records if row.log_path}
 
     async def odd(
         self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from crib.model.disk import StoredLayers
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, ImageId
@@ -179,6 +180,10 @@ class FakeImages:
     async def usage(self) -> FilesystemUsage:
         await self.failpoints.reach("usage")
         return FilesystemUsage("/layers", 1000 * len(self.layers), len(self.layers), 1)
+
+    async def stored(self) -> StoredLayers:
+        await self.failpoints.reach("stored")
+        return StoredLayers(dict.fromkeys(self.layers, 1000), 50)
 
     async def writable_usage(self) -> FilesystemUsage:
         await self.failpoints.reach("writable_usage")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from crib.model.container import ContainerRecord
@@ -102,6 +102,10 @@ class MemoryRecords:
         await self.failpoints.reach("delete_image", image)
         self.images.pop(image, None)
         self.documents.pop(image, None)
+
+    async def sizes(self) -> Mapping[str, int]:
+        await self.failpoints.reach("sizes")
+        return {"/records": 100 * (len(self.sandboxes) + len(self.containers) + len(self.images))}
 
     async def check(self) -> Sequence[Finding]:
         await self.failpoints.reach("check")

@@ -37,6 +37,9 @@ _TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 """W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
+ALWAYS = frozenset(("Version", "Check", "Watch"))
+"""What is answered also while the gate is shut: Version, and questions after the daemon's health."""
+
 if TYPE_CHECKING:
     from crib.api.requests import Context
 
@@ -54,17 +57,27 @@ class ReadinessGate:
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
+        self.is_shut = False
+        """For good."""
+        self.watchers: list[Callable[[], None]] = []
+        """Called at each change."""
 
     @property
     def reason(self) -> str:
         return self._reason
 
     def open(self) -> None:
-        self._reason = ""
+        self._change("")
 
     def shut(self, reason: str) -> None:
-        """Answer every call with UNAVAILABLE and this text."""
+        """From now on answer every call with UNAVAILABLE and this text."""
+        self.is_shut = True
+        self._change(reason)
+
+    def _change(self, reason: str) -> None:
         self._reason = reason
+        for watcher in self.watchers:
+            watcher()
 
 
 class Door:
@@ -76,10 +89,10 @@ class Door:
         self._requests = Requests()
 
     def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`. `Version` alone is answered before the gate opens."""
-        always = name == "Version"
+        """`name` is the method's, e.g. `PullImage`."""
+        always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call))
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
         return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
 
     def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
@@ -114,12 +127,12 @@ class Door:
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts) -> StreamHandler:
+    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
         figures = self.figures
 
         async def handle(_: object, context: Context) -> None:
-            if gate.reason:
+            if gate.reason and not always:
                 figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
             opened = OpenCall(_begin(name, context), figures, is_stream=True)

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import grpc
 from grpc import aio
 
-from crib.api import image_service, node_service, runtime_service
+from crib.api import health_service, image_service, node_service, runtime_service
 from crib.api.calls import Calls
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
+from crib.api.reflection_service import Reflection
 from crib.api.requests import CALLS_LIMIT
 from crib.api.stream_calls import UrlFor
 from crib.engine.node import Node
@@ -38,7 +39,10 @@ OPTIONS = (
 
 
 class Server:
-    """Serves the CRI and crib's Node service. Answers Version at once, the rest when `gate` is open."""
+    """Serves the CRI, crib's Node service, health and reflection.
+
+    Answers Version and questions after its health at once, the rest when `gate` is open.
+    """
 
     def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
@@ -46,6 +50,7 @@ class Server:
         self.door = Door(self.gate)
         self._settings = node.settings
         self._events = node.events
+        self._history = node.history
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
@@ -54,6 +59,9 @@ class Server:
         self._register(image_service.NAME, image_service.ImageService(node).calls())
         own = node_service.NodeService(node, version, url_for)
         self._register(node_service.NAME, own.calls())
+        self._register(health_service.NAME, health_service.HealthService(self.gate, node.notices).calls())
+        described = (runtime_service.NAME, image_service.NAME, node_service.NAME, health_service.NAME)
+        self._server.add_generic_rpc_handlers((Reflection(described),))
 
     def _register(self, service: str, calls: Calls) -> None:
         handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
@@ -87,6 +95,7 @@ class Server:
         self.gate.shut("crib is stopping")
         self._admission.close()
         self._events.close()
+        self._history.close()
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:

@@ -6,13 +6,14 @@ import typer
 
 from crib.cli.command import command
 from crib.cli.session import CliSession
-from crib.cli.usage_options import StatsOptions, TopOptions
+from crib.cli.usage_options import DfOptions, StatsOptions, TopOptions
 
 
 def add_usage_commands(app: typer.Typer, panel: str) -> None:
     """Register them, to be listed under this heading."""
     command(app, TopOptions, panel)(top)
     command(app, StatsOptions, panel)(stats)
+    command(app, DfOptions, panel)(df)
 
 
 def top(session: CliSession, options: TopOptions) -> None:
@@ -36,3 +37,14 @@ def stats(session: CliSession, options: StatsOptions) -> None:
     from crib.cli.usage import stats as work
 
     session.run(work.stats(session, options))
+
+
+def df(session: CliSession, options: DfOptions) -> None:
+    """Show what takes how much of the disk: layers, what containers have written, logs and records.
+
+    RECLAIMABLE is what it would give to remove the images that no container uses, and the containers that
+    have ended. Pinned images are not counted. OWN are the layers that an image shares with no other.
+    """
+    from crib.cli.usage import df as work
+
+    session.run(work.df(session, options))

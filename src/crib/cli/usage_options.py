@@ -1,4 +1,4 @@
-"""The arguments of `crib top` and `crib stats`."""
+"""The arguments of `crib top`, `crib stats` and `crib df`."""
 
 from __future__ import annotations
 
@@ -91,5 +91,14 @@ class StatsOptions:
     ] = ""
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show them again at each interval.")] = False
     interval: _Interval = 2.0
+    output: Output = Format.TABLE
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class DfOptions:
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show each image, and each pod with its containers.")
+    ] = False
     output: Output = Format.TABLE
     json: Json = False

@@ -17,6 +17,7 @@ from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.retries import CLEAN_UP
 from crib.engine.sandboxes.teardown import discard_sandbox
+from crib.engine.transitions import pod_name
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
 from crib.model.events import EventType
@@ -57,7 +58,7 @@ class Abandon:
                 name=work.name,
                 object=work.of,
                 title=self._title(work.of),
-                stage=" > ".join(work.stages),
+                stage=work.where,
                 request=work.request,
                 seconds=now - work.began,
                 callers=work.callers,
@@ -83,7 +84,7 @@ class Abandon:
         sandbox = self._core.sandboxes.get(container.sandbox_id if container is not None else of)
         if sandbox is None:
             return ""
-        pod = f"{sandbox.config.metadata.namespace}/{sandbox.config.metadata.name}"
+        pod = pod_name(sandbox)
         return pod if container is None else f"{pod}/{container.config.name}"
 
     def __call__(self, text: str, why: str) -> Sequence[str]:
@@ -109,7 +110,7 @@ class Abandon:
             self._mark_container(row, reason)
         if sandbox is not None:
             self._mark_sandbox(sandbox, reason)
-        told = [f"{work.name} {work.of}, {' > '.join(work.stages) or 'between stages'}" for work in works]
+        told = [f"{work.name} {work.of}, {work.where or 'between stages'}" for work in works]
         for work in works:
             work.abandon(reason)
         clean_later(core, sandbox or containers[0])

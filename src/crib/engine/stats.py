@@ -8,7 +8,7 @@ close to each other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,7 +19,6 @@ from crib.model.errors import CribError, NotFound
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
 from crib.model.stats import CgroupUsage, ContainerUsage, NetworkUsage, PodUsage
-from crib.ports.handler import Handler
 from crib.ports.statistics import Statistics
 
 BATCH = 25
@@ -135,7 +134,7 @@ class Stats:
 
     async def _pod_usages(self, records: Sequence[SandboxRecord], *, whole: bool) -> dict[str, PodUsage]:
         found: dict[str, PodUsage] = {}
-        for handler, rows in self._by_handler(records, lambda record: record):
+        for handler, rows in self._core.by_caretaker(records, lambda record: record):
             usages = await _read_pods(handler.statistics, rows, whole=whole)
             for record, usage in zip(rows, usages, strict=True):
                 found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
@@ -145,23 +144,11 @@ class Stats:
         self, records: Sequence[ContainerRecord], *, whole: bool
     ) -> dict[str, ContainerUsage]:
         found: dict[str, ContainerUsage] = {}
-        with_pods = ((record, self._core.sandboxes.get(record.sandbox_id)) for record in records)
-        asked = [(record, pod) for record, pod in with_pods if pod is not None]
-        for handler, rows in self._by_handler(asked, lambda one: one[1]):
+        for handler, rows in self._core.by_caretaker(self._core.with_pods(records), lambda one: one[1]):
             usages = await handler.statistics.containers(rows, whole=whole)
             for (record, _), usage in zip(rows, usages, strict=True):
                 found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
         return found
-
-    def _by_handler(
-        self, asked: Sequence[T], sandbox_of: Callable[[T], SandboxRecord]
-    ) -> list[tuple[Handler, list[T]]]:
-        """Most nodes have one handler."""
-        found: dict[int, tuple[Handler, list[T]]] = {}
-        for one in asked:
-            handler = self._core.caretaker(sandbox_of(one))
-            found.setdefault(id(handler), (handler, []))[1].append(one)
-        return list(found.values())
 
     def _with_rate(self, record: Noun, usage: CgroupUsage) -> CgroupUsage:
         return usage if usage.cpu is None else replace(usage, cpu=self._rates.rated(record, usage.cpu))

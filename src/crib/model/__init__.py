@@ -6,7 +6,8 @@ for, and what we keep of it), then `lifecycle` (which moves are legal) and `erro
 failures that leaves the daemon). Beside them:
 
 * `ids` and `paths`: how things are called, and where they are.
-* `image` and `registry`, `network`, `streams`, `stats`, `events`, `signals`: the other nouns.
+* `image` and `registry`, `network`, `streams`, `stats`, `disk`, `events`, `signals`: the other nouns.
+* `metrics`: of pods and containers, all of them in `metric_families`.
 * `caller`: who made a call.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator

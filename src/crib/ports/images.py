@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from crib.model.disk import StoredLayers
 from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest
 from crib.model.image import (
@@ -74,6 +75,10 @@ class Images(Protocol):
         ...
 
     async def usage(self) -> FilesystemUsage: ...
+
+    async def stored(self) -> StoredLayers:
+        """What each layer takes on disk, and what pulls have begun."""
+        ...
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space taken by the containers' writable layers together."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from crib.model.container import ContainerRecord
+from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
 
 
@@ -18,6 +19,13 @@ class ContainerLogs(Protocol):
 
     async def rotate(self, record: ContainerRecord, size_max: int, files: int) -> bool:
         """Set the log aside if it has more than `size_max` bytes, and keep `files` in all; whether it had."""
+        ...
+
+    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+        """Bytes that the logs of one pod's containers take, with those set aside.
+
+        Without those that do not tell in time.
+        """
         ...
 
     async def odd(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +56,10 @@ class Records(Protocol):
 
     async def delete_image(self, image: ImageId) -> None:
         """Synced as well, or tried until it is."""
+        ...
+
+    async def sizes(self) -> Mapping[str, int]:
+        """Bytes that each database takes, by its path; without those that do not tell in time."""
         ...
 
     async def check(self) -> Sequence[Finding]:

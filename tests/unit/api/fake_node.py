@@ -10,13 +10,15 @@ from typing import Any
 from crib.engine.admission import Admission, Load
 from crib.engine.checks.images import LayerCheck
 from crib.engine.events import EventBus
+from crib.engine.history import History
 from crib.engine.images.transfers import TransferUpdate
+from crib.engine.notices import Notices
 from crib.engine.stats import ContainerFigures, PodFigures
 from crib.engine.status import NodeStatus
-from crib.engine.timeline import PodStart
+from crib.engine.timeline import PodStages
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
-from crib.model.events import Stage
+from crib.model.events import PodTimeline, Stage
 from crib.model.explanation import ExplainedSpec, Explanation
 from crib.model.facts import (
     HandlerFacts,
@@ -58,6 +60,8 @@ from crib.model.stats import (
     PodUsage,
     ProcessUsage,
 )
+from tests.fakes.clock import ManualClock
+from tests.fakes.journal import MemoryJournal
 
 
 def sandbox(number: int = 1, **changes: Any) -> SandboxRecord:
@@ -136,6 +140,9 @@ class FakeNode:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.events = EventBus()
+        clock = ManualClock()
+        self.history = History(MemoryJournal(clock), clock)
+        self.notices = Notices(clock)
         self.cgroup_driver = "cgroupfs"
         self.calls: list[tuple[Any, ...]] = []
         self.raises: BaseException | None = None
@@ -318,10 +325,13 @@ class FakeNode:
         await asyncio.sleep(0)
         self.calls.append(("configure", pod_cidr))
 
-    def timeline(self, text: str) -> PodStart:
+    def timeline(self, text: str) -> PodStages:
         if not sandbox().id.startswith(text):
             raise NotFound(text)
-        return PodStart(sandbox().id, "default/web", self.stages(sandbox().id))
+        return PodStages(sandbox().id, PodTimeline("default/web", self.stages(sandbox().id)))
+
+    async def timelines(self) -> AsyncIterator[PodStages]:
+        yield self.timeline("")
 
     def stages(self, sandbox_id: SandboxId) -> tuple[Stage, ...]:
         return (Stage("run", "", 10, 30, "ok"), Stage("attach", "bridge", 20, 5, "no address left", parent=1))

@@ -69,10 +69,12 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
     fake = SimpleNamespace(
         settings=node.settings,
         events=node.events,
+        history=node.history,
         admission=node.admission,
         streams=node.streams,
         sandboxes=sandboxes,
         networks=networks,
+        notices=node.notices,
     )
     server = Server(cast(Node, fake), "9.9", lambda kind, token: f"http://{kind}/{token}")
     await server.start()

@@ -27,6 +27,7 @@ COMMANDS = [
     ["timeline", "x"],
     ["top"],
     ["stats"],
+    ["df"],
     ["images"],
     ["pull", "x"],
     ["import", "FILE"],

@@ -12,10 +12,13 @@ from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job
+from crib.model.disk import StoredLayers
 from crib.model.errors import Unavailable
+from crib.model.ids import digest_from_hex
 from crib.model.image import DiskSpace, FilesystemUsage
 from crib.model.paths import Paths
 
+_SUFFIX = ".erofs"
 _PAUSE_SECONDS = 10.0
 """Between two measurements of the writable layers."""
 _MEASURE_SECONDS = 3600.0
@@ -43,6 +46,12 @@ class StoreSpace:
         with trying(f"{self._paths.layers} cannot be measured", Unavailable):
             return await ours(job, self._usage)
 
+    async def stored(self) -> StoredLayers:
+        """What each layer takes on disk, and what pulls have begun."""
+        job = Job(f"measuring the layers in {self._paths.layers}", limit=_MEASURE_SECONDS)
+        with trying(f"{self._paths.layers} cannot be measured", Unavailable):
+            return await ours(job, self._stored)
+
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""
         if self._writable is None or time.monotonic() - self._writable[0] > _PAUSE_SECONDS:
@@ -52,6 +61,17 @@ class StoreSpace:
             usage = FilesystemUsage(self._paths.writable_layers, found.bytes, found.inodes, time.time_ns())
             self._writable = time.monotonic(), usage
         return self._writable[1]
+
+    def _stored(self) -> StoredLayers:
+        layers = {}
+        for name in in_own(self._paths.layers, os.listdir):
+            digest = digest_from_hex(name.removesuffix(_SUFFIX)) if name.endswith(_SUFFIX) else None
+            with contextlib.suppress(FileNotFoundError):
+                if digest is not None:
+                    layers[digest] = os.lstat(f"{self._paths.layers}/{name}").st_blocks * 512
+        for digest in self._directories.listed():
+            layers[digest] = layers.get(digest, 0) + (self._directories.size(digest) or 0)
+        return StoredLayers(layers, files.disk_usage(self._paths.staging).bytes)
 
     def _usage(self) -> FilesystemUsage:
         names = in_own(self._paths.layers, os.listdir)

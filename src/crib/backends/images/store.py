@@ -33,6 +33,7 @@ from crib.backends.images.unpacked.directories import DirectoryLayers
 from crib.host import files
 from crib.host.directories import in_own
 from crib.host.threads import Job
+from crib.model.disk import StoredLayers
 from crib.model.errors import Broken, InvalidRequest, Unavailable
 from crib.model.facts import LayerMounting, WorkerFigures
 from crib.model.ids import Digest, digest_from_hex, digest_of, is_digest
@@ -217,6 +218,10 @@ class LayerStore:
     async def usage(self) -> FilesystemUsage:
         """Space of layers, half-made ones and images' records."""
         return await self._space.usage()
+
+    async def stored(self) -> StoredLayers:
+        """What each layer takes on disk, and what pulls have begun."""
+        return await self._space.stored()
 
     async def writable_usage(self) -> FilesystemUsage:
         """Space that the containers' writable layers take; measured at most every ten seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
@@ -15,7 +15,7 @@ from crib.backends.oci.environment import OciEnvironment, closed_environment, op
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.logs import odd_logs
+from crib.backends.oci.logs import odd_logs, sizes_of_logs
 from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts
@@ -30,7 +30,7 @@ from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
 from crib.model.container import ContainerRecord
 from crib.model.facts import HandlerFacts, Readiness
-from crib.model.ids import SandboxId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
 from crib.model.stats import ContainerUsage, PodUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
@@ -173,6 +173,9 @@ class OciLogs:
         with trying(f"rotating the log of container {record.id}"):
             bundle = self._paths.container(record.id)
             return bool(record.log_path) and await rotate(record, bundle, size_max, files)
+
+    async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+        return await sizes_of_logs(records)
 
     async def odd(
         self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]

@@ -12,12 +12,13 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.container import ContainerRecord, ContainerState
+from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
 from crib.tasks.keeper import HANDS
 from crib.wire.crilog import parse_line
@@ -188,6 +189,37 @@ async def _logged(what: str, work: Coroutine[object, object, object]) -> None:
         await work
     except Exception as error:
         _log.warning("%s, which came too late: %s", what, error)
+
+
+async def sizes_of_logs(records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
+    """See ContainerLogs. The records are of one pod."""
+    logs = {row.id: row.log_path for row in records if row.log_path}
+    if not logs:
+        return {}
+    job = log_job("measuring", next(iter(logs.values())), records[0].sandbox_id)
+    try:
+        return await FOREIGN.run(job, _sizes, logs)
+    except OSError as error:
+        _log.warning("the sizes of the logs of pod %s are not known: %s", records[0].sandbox_id, error)
+        return {}
+
+
+def _sizes(logs: Mapping[ContainerId, str]) -> dict[ContainerId, int]:
+    listed: dict[str, list[str]] = {}
+    found = {}
+    for key, path in logs.items():
+        directory = os.path.dirname(path)
+        if directory not in listed:
+            listed[directory] = _listed(directory, directories=False)
+        own = [one for one in listed[directory] if one == path or one.startswith(f"{path}.")]
+        found[key] = sum(map(_size, own))
+    return found
+
+
+def _size(path: str) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path).st_blocks * 512
+    return 0
 
 
 def odd_logs(

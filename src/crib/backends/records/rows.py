@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -33,6 +33,8 @@ MAX_DOCUMENT = 8 << 20
 """Bytes of one document of an image at most: as many as a pull takes."""
 CHECK_LIMIT = 60.0
 """Seconds that a check of the databases may take."""
+SIZE_LIMIT = 2.0
+"""Seconds that a look at their sizes may take."""
 _PUT_IMAGE = "REPLACE INTO images VALUES (?, ?)"
 _PUT_DOCUMENTS = "REPLACE INTO image_documents VALUES (?, ?, ?)"
 _DELETE_IMAGE = "DELETE FROM images WHERE id = ?"
@@ -119,6 +121,14 @@ class SqliteRecords:
         """Record and documents in one commit; if that cannot be now, it will be tried again."""
         await self._images.remove(image, (_DELETE_IMAGE, (image,)), (_DELETE_DOCUMENTS, (image,)))
 
+    async def sizes(self) -> Mapping[str, int]:
+        try:
+            return await OURS.run(
+                Job("measuring the databases", limit=SIZE_LIMIT), _sizes, self._database.files
+            )
+        except OSError:  # the disk does not answer
+            return {}
+
     async def check(self) -> Sequence[Finding]:
         job = Job("checking the databases", limit=CHECK_LIMIT)
         with _trying("check", ", ".join(self._database.files)):
@@ -170,3 +180,13 @@ def _set_aside(connection: sqlite3.Connection, row: tuple[str, str, bytes, str])
         commit(connection, moved)
     except sqlite3.Error as error:  # of a full disk: it stays where it is, and is as unreadable the next time
         _log.error("row %s in %s could not be set aside: %s", key, noun, error)
+
+
+def _sizes(paths: Iterable[str]) -> dict[str, int]:
+    """With what is not in the file itself yet (SQLite's -wal and -shm)."""
+    found: dict[str, int] = {}
+    for path in paths:
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                found[path] = found.get(path, 0) + os.stat(path + suffix).st_blocks * 512
+    return found

@@ -1,1 +1,1 @@
-"""What pods use: `crib top` and `crib stats`."""
+"""What pods use: `crib top`, `crib stats` and `crib df`."""

@@ -54,8 +54,10 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        exited = core.containers.put(_exited(record, exit_))
-        core.figures.exits.add((exited.reason,))
+        ended = core.containers.put(_exited(record, exit_))
+        core.figures.exits.add((ended.reason,))
+        outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
+        core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)
         core.tell_exited(exit_.id)
     core.tell(EventType.STOPPED, exit_.id, record.sandbox_id)
 

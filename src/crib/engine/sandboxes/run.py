@@ -17,6 +17,7 @@ from crib.engine.identity import sandbox_differences
 from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.teardown import teardown_sandbox
 from crib.engine.timeline import SandboxTimeline
+from crib.engine.transitions import pod_name
 from crib.model.errors import AlreadyExists, Exhausted, InvalidRequest
 from crib.model.events import EventType
 from crib.model.ids import SandboxId, new_sandbox_id
@@ -58,8 +59,8 @@ class RunSandbox:
         return await self._joins.admitted(key, record, claim, lambda: self._run(record, chosen), record.id)
 
     def _stages(self, record: SandboxRecord) -> SandboxTimeline:
-        stage, metadata = self._core.timeline.of(record.id), record.config.metadata
-        stage.pod = f"{metadata.namespace}/{metadata.name}"
+        stage = self._core.timeline.of(record.id)
+        stage.pod = pod_name(record)
         return stage
 
     def _resolver(self, config: SandboxConfig) -> DnsConfig | None:
