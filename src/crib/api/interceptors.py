@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,13 @@ from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.errors import shorten, status_of
-from crib.api.open_calls import OK, OpenCall
+from crib.api.open_calls import CallName, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay, enter, request_id
 from crib.tasks.lanes import note_call, stand_back
+from crib.tasks.spans import Tracer, enter_span, parse_parent
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ GRPC_LOG = "grpc._cython.cygrpc"
 
 AGENT_LIMIT = 200
 """Characters of a caller's name for itself that count."""
-_TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-"""W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
 ALWAYS = frozenset(("Version", "Check", "Watch"))
@@ -85,27 +83,29 @@ class Door:
 
     def __init__(self, gate: ReadinessGate) -> None:
         self.figures = CallFigures()
+        self.tracer: Tracer | None = None
+        """None: nothing is traced."""
         self._gate = gate
         self._requests = Requests()
 
-    def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`."""
+    def handler(self, name: str, call: Call, service: str = "") -> grpc.RpcMethodHandler[bytes, bytes]:
+        """`name` is the method's, e.g. `PullImage`, and `service` the one that has it, for traces."""
+        called = CallName(service, name)
         always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
-        return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
+            return grpc.stream_stream_rpc_method_handler(self._stream(called, call, always=always))
+        return grpc.stream_unary_rpc_method_handler(self._unary(called, call, always=always))
 
-    def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
+    def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        figures = self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                self._refuse_all(called, context)
                 return b""
-            opened = OpenCall(_begin(name, context), figures)
+            opened = self._open(called, context)
             try:
                 data = await take(context)
                 if reading is not None:
@@ -119,23 +119,21 @@ class Door:
                 _fail(opened, error, context)
                 return b""
             else:
-                opened.code = OK
-                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                opened.succeed()
                 return encoded
             finally:
                 opened.end()
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
+    def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        figures = self.figures
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                self._refuse_all(called, context)
                 return
-            opened = OpenCall(_begin(name, context), figures, is_stream=True)
+            opened = self._open(called, context, is_stream=True)
             try:
                 value = decode(parse(await take(context)))
                 if isinstance(call, Parts):
@@ -150,36 +148,37 @@ class Door:
             except (Exception, asyncio.CancelledError) as error:
                 _fail(opened, error, context)
             else:
-                opened.code = OK
-                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                opened.succeed()
             finally:
                 opened.end()
 
         return handle
 
+    def _refuse_all(self, called: CallName, context: Context) -> None:
+        """The gate is shut."""
+        code = _refuse(context, grpc.StatusCode.UNAVAILABLE, self._gate.reason)
+        self.figures.refused(called.method, code)
+
+    def _open(self, called: CallName, context: Context, *, is_stream: bool = False) -> OpenCall:
+        """A call is taken up, and gets a request id."""
+        call, parent = CallUnderWay(f"{next(_numbers):x}", called.method), None
+        for key, value in context.invocation_metadata() or ():
+            if key == "user-agent":  # of a unix socket's peer grpc tells no more
+                call.agent = str(value)[:AGENT_LIMIT]
+            elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
+                call.trace = parent.trace
+        span = self.tracer.begin(called.title, parent) if self.tracer is not None else None
+        if span is not None:
+            call.trace = span.trace
+            enter_span(span)
+        enter(call)
+        note_call()
+        _log.debug("%s", call.verb)
+        return OpenCall(called, call, self.figures, span, is_stream=is_stream)
+
 
 def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
-
-
-def _begin(name: str, context: Context) -> CallUnderWay:
-    """A call is taken up, and gets a request id."""
-    call = CallUnderWay(f"{next(_numbers):x}", name)
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":  # of a unix socket's peer grpc tells no more
-            call.agent = str(value)[:AGENT_LIMIT]
-        elif key == "traceparent":
-            call.trace = _trace_id(str(value))
-    enter(call)
-    note_call()
-    _log.debug("%s", name)
-    return call
-
-
-def _trace_id(parent: str) -> str:
-    """Empty for what is no trace parent."""
-    found = _TRACE_PARENT.fullmatch(parent)
-    return found[1] if found and found[1].strip("0") else ""
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
@@ -218,6 +217,7 @@ def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
         code = grpc.StatusCode.INTERNAL
         text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
+    call.problem = text
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
     call.code = _refuse(context, code, text)

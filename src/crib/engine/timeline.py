@@ -37,7 +37,7 @@ class StageClock:
         self._began = time.monotonic_ns()
         self._place = self._timeline.begin()
         self._outer = _INSIDE.get()
-        self._shown = at_stage(f"{self._name} {self._subject}".rstrip())
+        self._shown = at_stage(self._name, self._subject)
         self._shown.__enter__()
         _INSIDE.set((self._timeline, self._place))
         return self
@@ -45,7 +45,7 @@ class StageClock:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         duration = time.monotonic_ns() - self._began
         _INSIDE.set(self._outer)
-        self._shown.__exit__(None, None, None)
+        self._shown.__exit__(type(error) if error else None, error, None)
         outcome = "ok" if error is None else str(error) or type(error).__name__
         timeline, place = self._outer or (None, 0)
         parent = place if timeline is self._timeline else 0
