@@ -17,12 +17,13 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
+from crib.api.changes import CHANGES, Changes
 from crib.api.errors import shorten, status_of
 from crib.api.open_calls import CallName, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
-from crib.tasks.calls import CallUnderWay, enter, request_id
+from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
 from crib.tasks.spans import Tracer, enter_span, parse_parent
 
@@ -51,7 +52,7 @@ def without_callers_gone(record: logging.LogRecord) -> bool:
 
 
 class ReadinessGate:
-    """Shut until the daemon has recovered what it found at its start."""
+    """Shut until recovery has finished after a start."""
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
@@ -81,11 +82,12 @@ class ReadinessGate:
 class Door:
     """Turns calls into handlers for grpc."""
 
-    def __init__(self, gate: ReadinessGate) -> None:
+    def __init__(self, gate: ReadinessGate, changes: Changes) -> None:
         self.figures = CallFigures()
         self.tracer: Tracer | None = None
         """None: nothing is traced."""
         self._gate = gate
+        self._changes = changes
         self._requests = Requests()
 
     def handler(self, name: str, call: Call, service: str = "") -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -98,87 +100,100 @@ class Door:
 
     def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                self._refuse_all(called, context)
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            opened = self._open(called, context)
+            current, message, answer = self._begin(called, context), None, None
+            opened = OpenCall(current, figures)
             try:
-                data = await take(context)
+                message = parse(await take(context))
+                if changes is not None:
+                    await changes.begin(current, message, context)
                 if reading is not None:
-                    answer = reading(decode(parse(data)))
+                    answer = reading(decode(message))
                 else:
                     assert verb is not None
-                    await stand_back()  # or all of a crowd's are looked at before the next call is taken up
-                    answer = await verb(decode(parse(data)))
+                    await stand_back()  # else all calls of a crowd are looked at before the next call begins
+                    answer = await verb(decode(message))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                _fail(opened, error, context)
+                _fail(current, error, context)
                 return b""
             else:
-                opened.succeed()
+                _done(current)
                 return encoded
             finally:
                 opened.end()
+                if changes is not None:
+                    changes.end(current, message, answer)
 
         return handle
 
     def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason and not always:
-                self._refuse_all(called, context)
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            opened = self._open(called, context, is_stream=True)
+            current, message = self._begin(called, context), None
+            opened = OpenCall(current, figures, is_stream=True)
             try:
-                value = decode(parse(await take(context)))
+                message = parse(await take(context))
+                has_begun = changes is not None and await changes.begin(current, message, context)
+                value = decode(message)
                 if isinstance(call, Parts):
                     for part in call.run(value):
                         await context.write(_encoded(part))
                 else:
                     async for answer in call.run(value):
-                        if answer is None:
-                            await context.send_initial_metadata(())
-                        else:
+                        if answer is not None:
                             await context.write(_encoded(answer))
+                        elif not has_begun:
+                            await context.send_initial_metadata(())
             except (Exception, asyncio.CancelledError) as error:
-                _fail(opened, error, context)
+                _fail(current, error, context)
             else:
-                opened.succeed()
+                _done(current)
             finally:
                 opened.end()
+                if changes is not None:
+                    changes.end(current, message)
 
         return handle
 
-    def _refuse_all(self, called: CallName, context: Context) -> None:
-        """The gate is shut."""
-        code = _refuse(context, grpc.StatusCode.UNAVAILABLE, self._gate.reason)
-        self.figures.refused(called.method, code)
-
-    def _open(self, called: CallName, context: Context, *, is_stream: bool = False) -> OpenCall:
+    def _begin(self, called: CallName, context: Context) -> CallUnderWay:
         """A call is taken up, and gets a request id."""
         call, parent = CallUnderWay(f"{next(_numbers):x}", called.method), None
         for key, value in context.invocation_metadata() or ():
-            if key == "user-agent":  # of a unix socket's peer grpc tells no more
+            if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
                 call.agent = str(value)[:AGENT_LIMIT]
             elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
                 call.trace = parent.trace
-        span = self.tracer.begin(called.title, parent) if self.tracer is not None else None
-        if span is not None:
-            call.trace = span.trace
+        if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
+            call.trace, call.span = span.trace, span
+            span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}
             enter_span(span)
         enter(call)
         note_call()
         _log.debug("%s", call.verb)
-        return OpenCall(called, call, self.figures, span, is_stream=is_stream)
+        return call
 
 
 def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _done(call: CallUnderWay) -> None:
+    call.code = grpc.StatusCode.OK.name
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("%s done in %.3f ms", call.verb, call.milliseconds)
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
@@ -194,9 +209,9 @@ def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
     return code.name
 
 
-def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
-    """Answer with the error's code and text; a cancellation by the caller is raised again."""
-    task, name = asyncio.current_task(), call.name
+def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
+    """Answer with the error's code and text. A cancellation by the caller is raised again."""
+    task, name = asyncio.current_task(), call.verb
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
@@ -215,9 +230,8 @@ def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
     else:
         _log.error("%s failed unexpectedly", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
-        text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
+        text = shorten(f"{name}: {type(error).__name__}: {error} (request {call.request} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
-    call.problem = text
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
-    call.code = _refuse(context, code, text)
+    call.code, call.error = _refuse(context, code, text), text
