@@ -54,7 +54,10 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        exited = core.containers.put(_exited(record, exit_))
+        exited = _exited(record, exit_)
+        # Before the row, with which it is written in one go.
+        core.ends.ended(exited, core.sandboxes.get(record.sandbox_id), exit_)
+        core.containers.put(exited)
         core.figures.exits.add((exited.reason,))
         core.tell_exited(exit_.id)
     core.tell(EventType.STOPPED, exit_.id, record.sandbox_id)

@@ -43,6 +43,7 @@ class StopContainer:
             if record is None or record.state is ContainerState.EXITED:
                 return
             move_container(record, ContainerVerb.STOP)
+            core.ends.ordered(record, grace)
         if grace > 0 and record.state is ContainerState.RUNNING:
             exited = core.exited(container)
             await self._signal_once(record)
@@ -71,6 +72,7 @@ async def kill_container(core: Core, container: ContainerId) -> None:
         record = core.containers.get(container)
         if record is None or not record.is_made or record.finished_at:
             return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
+        core.ends.killed(record)
         exited = core.exited(container)
     containers = _containers(core, record)
     with at_stage("SIGKILL"):
