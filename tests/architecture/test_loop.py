@@ -28,6 +28,7 @@ AT_START = {
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
     "crib.telemetry.Telemetry.start": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
+    "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
 }
 """What only these lead to runs before the first call is served."""
@@ -76,7 +77,6 @@ ON_THE_LOOP = {
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",
     "crib.backends.oci.log_rotation.reopen": "a watch of nothing yet; what is watched is added in a thread",
     "crib.backends.pods.losses.PodLosses.stream": _PROC,
-    "crib.backends.pods.namespaces._write_sysctls": _INSIDE,
     "crib.backends.oci.infra.InfraContainers.start": _STATE,
     "crib.backends.pods.pods.Pods.made_spec": _STATE,
     "crib.backends.pods.pods.Pods.prepare": _CGROUP,
@@ -86,8 +86,9 @@ ON_THE_LOOP = {
     "crib.backends.oci.signals.Signals.send": _CGROUP,
     "crib.backends.pods.slices.check_systemd": "the host's own /run",
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
-    "crib.backends.pods.usage.UsageReader.cgroup": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,
+    "crib.backends.records.journal._rows": _STATE,
+    "crib.host.processes.Child._collect": "its descriptor says that the child has ended",
     "crib.backends.records.sqlite_files.commit": "that of `BootRows`; those of images run in threads",
     "crib.host.capture.Capture._read_some": _PIPE,
     "crib.host.cgroups.Cgroups._process_trees": _CGROUP,

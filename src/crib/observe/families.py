@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from crib.engine.admission import Load
 from crib.model.tallies import Durations, Tally
-from crib.observe.reading import Family, Reading, Series, Sources, Taken, Values
+from crib.observe.reading import Family, Seen, Series, Sources, Taken, Values
 
 
 def _one(value: float) -> Values:
@@ -118,14 +118,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gauge",
         "crib_pods",
-        "Pod sandboxes by state.",
+        "Pod sandboxes by state: creating, ready, not-ready, removing.",
         lambda seen: _by(seen.now.pods),
         ("state",),
     ),
     Family(
         "gauge",
         "crib_containers",
-        "Containers by state.",
+        "Containers by state: creating, created, running, exited, unknown, removing.",
         lambda seen: _by(seen.now.containers),
         ("state",),
     ),
@@ -345,7 +345,7 @@ PROCESS: tuple[tuple[str, str, str], ...] = (
 
 def read(sources: Sources) -> Taken:
     """All of it at this moment, to be turned into text elsewhere. To be called on the loop."""
-    reading = Reading(sources, sources.node.gauges())
+    reading = Seen(sources, sources.node.gauges())
     return [(family, _copied(family.read(reading))) for family in FAMILIES]
 
 

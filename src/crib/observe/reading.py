@@ -28,7 +28,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Seen:
     """One look at all of it."""
 
     sources: Sources
@@ -46,7 +46,7 @@ class Family:
     kind: Literal["counter", "gauge", "histogram"]
     name: str
     help: str
-    read: Callable[[Reading], Values | Series]
+    read: Callable[[Seen], Values | Series]
     labels: Labels = ()
 
 
