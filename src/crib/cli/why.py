@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from crib.cli.session import CliSession
     from crib.cli.usage_options import WhyOptions
-    from crib.stubs.node.v1.node_pb2 import ContainerEnd, OomKill, StopOrder
+    from crib.stubs.node.v1.node_pb2 import ContainerEnd, OomKill, StopRequest
 
 _CAUSES = {
     "exited": "its first process ended by itself",
@@ -113,7 +113,7 @@ def _oom(kill: OomKill) -> str:
     return f"{victim}: {_LEVELS.get(kill.level, kill.level)}{limit}{where}{source}"
 
 
-def _stop(order: StopOrder, now: int) -> str:
+def _stop(order: StopRequest, now: int) -> str:
     if not order.call:
         return f"crib ended it by itself {_moment(order.at, now)}"
     how = (
@@ -125,7 +125,7 @@ def _stop(order: StopOrder, now: int) -> str:
     return f"{_asked(order)} {_moment(order.at, now)}: {how}{killed}"
 
 
-def _asked(order: StopOrder) -> str:
+def _asked(order: StopRequest) -> str:
     return f"{order.call} of {order.caller}" if order.call else "crib itself"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from crib.engine.tables import MIN_PREFIX
 from crib.model.container import ContainerRecord, Exit
-from crib.model.ends import ContainerEnd, EndCause, StopOrder
+from crib.model.ends import ContainerEnd, EndCause, StopRequest
 from crib.model.ids import ContainerId
 from crib.model.sandbox import SandboxRecord
 from crib.ports.clocks import Clock
@@ -49,7 +49,7 @@ class Ends:
         self._shelf = journal.shelf("end", ContainerEnd)
         self._clock = clock
         self._boot_id = boot_id
-        self._orders: dict[ContainerId, StopOrder] = {}
+        self._orders: dict[ContainerId, StopRequest] = {}
         self._is_known = is_known
         self._until_look = 0
 
@@ -94,7 +94,7 @@ class Ends:
             self._forget_old()
 
     def _cause(
-        self, exit_: Exit, sandbox: SandboxRecord | None, stop: StopOrder | None, *, is_signal: bool
+        self, exit_: Exit, sandbox: SandboxRecord | None, stop: StopRequest | None, *, is_signal: bool
     ) -> EndCause:
         if exit_.never_ran:
             return EndCause.START_FAILED
@@ -115,9 +115,9 @@ class Ends:
             order = self._order(0.0, 0)
             self._put(replace(end, removed_at=order.at, removed_by=order), order.at)
 
-    def _order(self, grace: float, signal: int) -> StopOrder:
+    def _order(self, grace: float, signal: int) -> StopRequest:
         call = current_call()
-        return StopOrder("" if call is None else call.verb, current_caller(), self._clock(), grace, signal)
+        return StopRequest("" if call is None else call.verb, current_caller(), self._clock(), grace, signal)
 
     def _put(self, end: ContainerEnd, at: int) -> None:
         self._shelf.put(Label(end.id, f"{end.pod}/{end.name}", at), end)

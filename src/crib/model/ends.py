@@ -57,7 +57,7 @@ class EndCause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StopOrder:
+class StopRequest:
     """Somebody asked crib to end it."""
 
     verb: str
@@ -92,7 +92,7 @@ class ContainerEnd:
     message: str = ""
     pod_problem: str = ""
     """What was wrong with its pod."""
-    stop: StopOrder | None = None
+    stop: StopRequest | None = None
     oom: OomKill | None = None
     removed_at: int = 0
-    removed_by: StopOrder | None = None
+    removed_by: StopRequest | None = None

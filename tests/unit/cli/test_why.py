@@ -10,11 +10,11 @@ from crib.cli import why
 from crib.cli.output import clean
 from crib.cli.session import CliSession
 from crib.cli.usage_options import WhyOptions
-from crib.stubs.node.v1.node_pb2 import ContainerEnd, OomKill, StopOrder
+from crib.stubs.node.v1.node_pb2 import ContainerEnd, OomKill, StopRequest
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND
-STOP = StopOrder(
+STOP = StopRequest(
     call="StopContainer",
     caller="kubelet/1.36 (request 1f)",
     at=NOW - 40 * SECOND,
@@ -108,7 +108,7 @@ ENDED = "  ended 10s ago (2027-01-15 07:59:50 UTC), after 52.0 s"
         ),
         (end(exit_code=4), [f"{ENDED}: why is not known", "  exit code 4"]),
         (
-            end(cause="stopped", stop=StopOrder(at=NOW), removed_at=NOW, removal=StopOrder(at=NOW)),
+            end(cause="stopped", stop=StopRequest(at=NOW), removed_at=NOW, removal=StopRequest(at=NOW)),
             [
                 f"{ENDED}: crib was asked to end it",
                 "  exit code 0",

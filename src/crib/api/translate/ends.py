@@ -5,7 +5,7 @@ from __future__ import annotations
 from crib.api.translate import checks, limits
 from crib.engine.endings import WantedEnd
 from crib.engine.why import ToldEnd
-from crib.model.ends import ContainerEnd, OomKill, StopOrder
+from crib.model.ends import ContainerEnd, OomKill, StopRequest
 from crib.stubs.node.v1 import node_pb2 as pb
 
 
@@ -59,8 +59,8 @@ def _end(end: ContainerEnd) -> pb.ContainerEnd:
     )
 
 
-def _order(order: StopOrder) -> pb.StopOrder:
-    return pb.StopOrder(
+def _order(order: StopRequest) -> pb.StopRequest:
+    return pb.StopRequest(
         call=order.verb,
         caller=str(order.caller),
         agent=order.caller.agent,

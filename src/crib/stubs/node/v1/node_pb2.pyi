@@ -2362,7 +2362,7 @@ class ContainerEnd(_message.Message):
     """what was wrong with its pod when it ended"""
     removed_at: _builtins.int
     @_builtins.property
-    def stop(self) -> Global___StopOrder:
+    def stop(self) -> Global___StopRequest:
         """who asked crib to end it, if somebody did"""
 
     @_builtins.property
@@ -2370,7 +2370,7 @@ class ContainerEnd(_message.Message):
         """with cause oom, where it is known"""
 
     @_builtins.property
-    def removal(self) -> Global___StopOrder:
+    def removal(self) -> Global___StopRequest:
         """who asked for the removal"""
 
     def __init__(
@@ -2390,10 +2390,10 @@ class ContainerEnd(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         pod_problem: _builtins.str = ...,
-        stop: Global___StopOrder | None = ...,
+        stop: Global___StopRequest | None = ...,
         oom: Global___OomKill | None = ...,
         removed_at: _builtins.int = ...,
-        removal: Global___StopOrder | None = ...,
+        removal: Global___StopRequest | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oom", b"oom", "removal", b"removal", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -2404,7 +2404,7 @@ class ContainerEnd(_message.Message):
 Global___ContainerEnd: _TypeAlias = ContainerEnd  # noqa: Y015
 
 @_typing.final
-class StopOrder(_message.Message):
+class StopRequest(_message.Message):
     """Somebody asked crib to end or to remove a container."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2450,7 +2450,7 @@ class StopOrder(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StopOrder: _TypeAlias = StopOrder  # noqa: Y015
+Global___StopRequest: _TypeAlias = StopRequest  # noqa: Y015
 
 @_typing.final
 class OomKill(_message.Message):
