@@ -28,6 +28,7 @@ COMMANDS = [
     ["top"],
     ["stats"],
     ["df"],
+    ["why", "x"],
     ["images"],
     ["pull", "x"],
     ["import", "FILE"],
