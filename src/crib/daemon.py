@@ -45,6 +45,7 @@ from crib.config import DEFAULT_PATH, ConfigError, load
 from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.node import Node
+from crib.engine.timeline import program_ended
 from crib.host import cgroups, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
@@ -56,7 +57,7 @@ from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import Audit
+from crib.observe.audit import open_audit
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
@@ -159,6 +160,7 @@ class Daemon:
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
+        processes.told_of_end = program_ended
         for name, service in database.services():
             node.keeper.serve(name, service)
         self._ends.push_async_callback(self._close, node)
@@ -178,7 +180,10 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            server = Server(node, __version__, streams.url_for, self._open_audit())
+            audit = open_audit(self._settings)
+            if audit is not None:
+                self._ends.push_async_callback(audit.close)
+            server = Server(node, __version__, streams.url_for, audit)
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
             telemetry = Telemetry(self._settings, node, server, streams)
@@ -200,14 +205,6 @@ class Daemon:
             threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
             _log.info("stopping")
-
-    def _open_audit(self) -> Audit | None:
-        settings = self._settings.audit
-        if not settings.enabled:
-            return None
-        audit = Audit(settings, settings.file or self._paths.audit, self._settings.socket_path)
-        self._ends.push_async_callback(audit.close)
-        return audit
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but

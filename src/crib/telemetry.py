@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 from crib import __version__
 from crib.api.server import Server, group_id
@@ -16,6 +17,7 @@ from crib.engine.node import Node
 from crib.host.threads import OURS, Job
 from crib.model.settings import Settings
 from crib.observe import logs
+from crib.observe.families import read
 from crib.observe.metrics_server import SECONDS, MetricsServer
 from crib.observe.reading import Sources
 from crib.streaming.server import StreamServer
@@ -37,7 +39,7 @@ class Telemetry:
             connections=lambda: streams.connections,
             log=logs.FIGURES,
         )
-        self._metrics = MetricsServer(sources, _in_thread)
+        self._metrics = MetricsServer(partial(read, sources), _in_thread)
         self._socket = ""
 
     async def start(self) -> None:

@@ -48,6 +48,7 @@ VALID: dict[str, Any] = {
     "Device.container_path": "/dev/a",
     "Device.host_path": "/dev/b",
     "Device.permissions": "rw",
+    "EventsRequest.kinds": "pod",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
     "ForwardRequest.targets": "tcp:80",
@@ -82,6 +83,7 @@ VALID: dict[str, Any] = {
 # fields that exclude each other: each variant leaves some out
 VARIANTS: list[dict[str, Any]] = [
     {
+        "EventsRequest.since": None,
         "ExplainContainerRequest.container_id": None,
         "Mount.image": None,
         "Mount.image_sub_path": None,
@@ -91,6 +93,7 @@ VARIANTS: list[dict[str, Any]] = [
         "NamespaceOption.target_id": None,
     },
     {
+        "EventsRequest.after": None,
         "ExplainContainerRequest.config": None,
         "ExplainContainerRequest.sandbox_config": None,
         "ExplainContainerRequest.runtime_handler": None,

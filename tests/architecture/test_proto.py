@@ -234,6 +234,8 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/CheckImages": "stream",
         "/crib.v1.Node/ExportImages": "unary",
         "/crib.v1.Node/Timeline": "unary",
+        "/crib.v1.Node/ListTimelines": "stream",
+        "/crib.v1.Node/Events": "stream",
         "/crib.v1.Node/ExplainContainer": "unary",
         "/crib.v1.Node/ListNetworks": "unary",
         "/crib.v1.Node/InspectPodNetwork": "unary",

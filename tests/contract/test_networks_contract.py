@@ -222,12 +222,16 @@ async def test_what_was_attached_since_the_start_is_known_whoever_asks_for_what_
         assert await lab.network.check(pod) == ""
 
 
-async def test_usage_is_of_the_pods_interface(lab: NetworkLab) -> None:
-    pod = lab.pod()
+async def test_usage_is_of_the_interfaces_of_all_pods_that_have_any(lab: NetworkLab) -> None:
+    pods, gone = (lab.pod(), lab.pod()), PodNetwork(new_sandbox_id(), PodMetadata("", "", ""), "/nowhere")
     async with bounded():
-        await lab.network.attach(pod, no_stage)
-        (usage,) = await lab.network.usage(pod)
-    assert usage.name == "eth0"
+        for pod in pods:
+            await lab.network.attach(pod, no_stage)
+        usage = await lab.network.usage((pods[0], gone, pods[1]))
+    assert usage.keys() == {pod.id for pod in pods}
+    for pod in pods:
+        assert [interface.name for interface in usage[pod.id].interfaces] == ["eth0"]
+        assert usage[pod.id].at > 0
 
 
 async def test_the_network_is_ready(lab: NetworkLab) -> None:

@@ -8,12 +8,20 @@ import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 from crib.model.container import ContainerRecord
-from crib.model.errors import Broken, InvalidRequest, NotFound
+from crib.model.errors import Broken, InvalidRequest
 from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
-from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, PodUsage
+from crib.model.stats import (
+    CgroupUsage,
+    ContainerUsage,
+    CpuUsage,
+    MemoryParts,
+    MemoryUsage,
+    PodUsage,
+    ProcessUsage,
+)
 from crib.ports.clocks import Clock, StageTimer
 from tests.fakes.containers import FakeContainers
 from tests.fakes.failpoints import Failpoints
@@ -181,16 +189,39 @@ class FakeStatistics:
         self._failpoints = failpoints
         self.cpu: dict[str, int] = {}
         """Core nanoseconds by container and pod."""
+        self.batches: list[int] = []
+        """How many were read in each go."""
+        self.before_reading: Callable[[], None] = lambda: None
 
-    async def container(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
-        await self._failpoints.reach("container_usage", record.id)
-        if record.id not in self._host.containers:
-            raise NotFound(f"container {record.id} has no cgroup")
-        return ContainerUsage(self._usage(record.id), FilesystemUsage("/upper", 4096, 1, self._host.clock()))
+    async def containers(
+        self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
+    ) -> Sequence[ContainerUsage]:
+        await self._failpoints.reach("container_usage")
+        self.batches.append(len(asked))
+        self.before_reading()
+        layer = FilesystemUsage("/upper", 4096, 1, self._host.clock())
+        here = self._host.containers
+        return [
+            ContainerUsage(self._usage(record.id, whole), layer) if record.id in here else _NOTHING
+            for record, _ in asked
+        ]
 
-    async def pod(self, record: SandboxRecord) -> PodUsage:
-        await self._failpoints.reach("pod_usage", record.id)
-        return PodUsage(self._usage(record.id), at=self._host.clock())
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
+        await self._failpoints.reach("pod_usage")
+        self.batches.append(len(asked))
+        self.before_reading()
+        files = FilesystemUsage("/pod", 4096, 1, self._host.clock()) if whole else None
+        return [PodUsage(self._usage(record.id, whole, processes=1), files) for record in asked]
 
-    def _usage(self, key: str) -> CgroupUsage:
-        return CgroupUsage(cpu=CpuUsage(self._host.clock(), self.cpu.get(key, 0)))
+    def _usage(self, key: str, whole: bool, processes: int | None = None) -> CgroupUsage:
+        at = self._host.clock()
+        user = self.cpu.get(key, 0) if whole else None
+        return CgroupUsage(
+            cpu=CpuUsage(at, self.cpu.get(key, 0), user=user, system=0 if whole else None),
+            memory=MemoryUsage(at, 1 << 20, parts=MemoryParts(cache=0) if whole else None),
+            processes=None if processes is None and not whole else ProcessUsage(at, processes or 1),
+            oom_kills=0 if whole else None,
+        )
+
+
+_NOTHING = ContainerUsage(CgroupUsage())

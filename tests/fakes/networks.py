@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from crib.model.errors import Exhausted, InvalidRequest
@@ -10,7 +10,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import ForwardView, InterfaceView, NetworkInfo, PodNetworkView, RouteView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import InterfaceUsage, NetworkUsage
 from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
@@ -123,9 +123,10 @@ class FakeNetworks:
     def resolver(self, namespace: str) -> DnsConfig | None:
         return self.told_resolver
 
-    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]:
-        await self.failpoints.reach("usage", pod.id)
-        return (InterfaceUsage("eth0", 100, 0, 200, 0),) if pod.id in self.held else ()
+    async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+        await self.failpoints.reach("usage")
+        eth0 = InterfaceUsage("eth0", 100, 0, 200, 0)
+        return {pod.id: NetworkUsage(7, (eth0,)) for pod in pods if pod.id in self.held}
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False

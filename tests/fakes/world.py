@@ -145,6 +145,7 @@ class World:
             self.handler.host.containers.clear()
         self.handler = self.handler.restarted()
         self.networks.restarted()
+        self.journal.restarted()
         self.node = self._new_node()
         if start:
             await self.start()

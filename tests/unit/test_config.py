@@ -105,17 +105,17 @@ def test_every_kind_of_value_is_taken() -> None:
             "[handlers.crun]\ncni_conf_dir = 'net.d'",
             "c.toml:2: handlers.crun.cni_conf_dir is 'net.d', and must",
         ),
-        ("default_handler = 'kata'", "c.toml: default_handler is 'kata', which is not among the handlers"),
+        ("default_handler = 'kata'", "c.toml: default_handler is 'kata', which is not one of the handlers"),
         (f"socket = '/{'x' * 110}'", "more than 107 bytes"),
         ("data = '/run/crib'", "data and state are the same directory"),
         ("[images]\nhosts_dirs = ['x']", "c.toml:2: images.hosts_dirs is 'x', and must be an absolute path"),
-        ("[images]\nprepull = ['No Name']", "c.toml:2: images.prepull is 'No Name', and must be an image's"),
+        ("[images]\nprepull = ['No Name']", "images.prepull is 'No Name', and must be an image name"),
         ("[images]\nmount_method = 'copy'", "c.toml:2: images.mount_method is 'copy', and must be one of"),
         ("[[images.policy]]\naction = 'maybe'", "c.toml:2: images.policy.action is 'maybe', and must be one"),
         *(
             (
                 f"[[images.policy]]\nmatch = '{match}'",
-                f"c.toml:2: images.policy.match is '{match}', and must be a pattern that fits an image's",
+                f"c.toml:2: images.policy.match is '{match}', and must be a pattern for an image's",
             )
             for match in (
                 *("", "busybox", "library/busybox", "docker.io/busybox", "registry.example", "registry/*"),
@@ -132,10 +132,24 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[[images.policy]]\nmtch = 'x'", "c.toml:2: unknown key images.policy.mtch, did you mean"),
         ("[[images.policy]]\naction = 'signed'", "images.policy '*' has the action 'signed' and 0 keys"),
         ("[[images.policy]]\nkeys = ['/a.pub']", "images.policy '*' has the action 'accept' and 1 keys"),
-        ("[streaming]\ntls = 'files'", 'streaming.cert_file is needed with streaming.tls = "files"'),
-        ("[streaming]\ntls = 'files'\ncert_file = '/c'", "streaming.key_file is needed with"),
-        ("[streaming]\nkey_file = '/k'", "streaming.key_file is named, but used only with"),
-        ("[streaming]\nclient_ca_file = '/c'", "streaming.client_ca_file is named, but streaming.tls is"),
+        ("[streaming]\ntls = 'files'", 'streaming.cert_file is required with streaming.tls = "files"'),
+        ("[streaming]\ntls = 'files'\ncert_file = '/c'", "streaming.key_file is required with"),
+        ("[streaming]\nkey_file = '/k'", "streaming.key_file is set, but used only with"),
+        ("[streaming]\nclient_ca_file = '/c'", "streaming.client_ca_file is set, but streaming.tls is"),
+        ("[metrics]\nlisten = '0.0.0.0:9641'", "others than this machine reach: that needs metrics.remote"),
+        ("[metrics]\nlisten = '[fd00::1]:9641'", "others than this machine reach: that needs metrics.remote"),
+        *(
+            (f"[metrics]\nlisten = '{place}'", "must be `unix`, unix:PATH or an IP address with a port")
+            for place in (
+                *("localhost:9641", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:9641", ":9641"),
+                *("unix:metrics.sock", "[127.0.0.1:9641", "tcp:/x", "127.0.0.1:96²"),
+            )
+        ),
+        *(
+            (f"[tracing]\nendpoint = '{place}'", "must be HOST:PORT or unix:PATH, without a scheme")
+            for place in ("http://a:4317", "collector", "collector:0", "unix:x", "a/b:4317", "[::1:4317")
+        ),
+        ("[tracing]\nsampling_rate_per_million = 1000001", "must be 0 to 1000000"),
         ("[images]\ngc_high = 70", "images.gc_low is 80 and images.gc_high 70"),
         ("[images]\ngc_high = 101", "images.gc_low is 80 and images.gc_high 101"),
         (
@@ -149,7 +163,7 @@ def test_every_kind_of_value_is_taken() -> None:
         ),
         ("[containers]\ndevices = ['/etc']", "c.toml:2: containers.devices is '/etc', and must be HOST["),
         ("[containers]\ndevices = ['/dev/a::x']", "('x' is not made of r, w and m)"),
-        ("[containers.env]\n'A=B' = ''", "c.toml:2: containers.env.A=B: the name must be that of a variable"),
+        ("[containers.env]\n'A=B' = ''", "c.toml:2: containers.env.A=B: the name must be a variable name"),
         ("[[containers.mounts]]\nsource = 'x'", "c.toml:2: containers.mounts.source is 'x', and must be an"),
         ("[[containers.mounts]]\nsource = '/x'", "containers.mounts: each needs a source, and a destination"),
         (
@@ -172,7 +186,7 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[containers]\ntimezone = '../passwd'", "c.toml:2: containers.timezone is '../passwd', and must be"),
         (
             "[containers]\ntimezone = 'Europe/Nowhere'",
-            "and must be local or a time zone that this machine has",
+            "and must be local or a time zone that exists below",
         ),
         (
             "[containers.ulimits]\nnofiles = '1'",
@@ -300,6 +314,29 @@ def test_every_key_is_documented_with_its_default(name: str, default: Any) -> No
 def test_the_document_lists_no_key_that_is_gone() -> None:
     listed = re.findall(r"^\| `([a-zA-Z0-9_.]+)` \|", DOCUMENT.read_text(), re.M)
     assert sorted(listed) == sorted(name for name, _ in keys(Settings))
+
+
+@pytest.mark.parametrize(
+    ("listen", "place"),
+    [
+        ("unix", "unix:/run/crib/metrics.sock"),
+        ("unix:/a/b", "unix:/a/b"),
+        ("127.1.2.3:9641", "127.1.2.3:9641"),
+        ("[::1]:9641", "[::1]:9641"),
+        ("", ""),
+    ],
+)
+def test_metrics_are_read_where_the_settings_say(listen: str, place: str) -> None:
+    assert parse(f"[metrics]\nlisten = '{listen}'").metrics_place == place
+
+
+def test_metrics_that_other_machines_read_must_be_allowed() -> None:
+    assert parse("[metrics]\nlisten = '0.0.0.0:9641'\nremote = true").metrics_place == "0.0.0.0:9641"
+
+
+@pytest.mark.parametrize("place", ["localhost:4317", "10.0.0.1:4317", "[::1]:4317", "unix:/run/otel.sock"])
+def test_a_collector_may_be_anywhere(place: str) -> None:
+    assert parse(f"[tracing]\nendpoint = '{place}'").tracing.endpoint == place
 
 
 def test_the_examples_in_the_document_are_valid() -> None:

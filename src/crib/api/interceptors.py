@@ -54,7 +54,7 @@ def without_callers_gone(record: logging.LogRecord) -> bool:
 
 
 class ReadinessGate:
-    """Shut until the daemon has recovered what it found at its start."""
+    """Shut until recovery has finished after a start."""
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
@@ -117,7 +117,7 @@ class Door:
                     answer = reading(decode(message))
                 else:
                     assert verb is not None
-                    await stand_back()  # or all of a crowd's are looked at before the next call is taken up
+                    await stand_back()  # else all calls of a crowd are looked at before the next call begins
                     answer = await verb(decode(message))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
@@ -176,7 +176,7 @@ def _begin(name: str, context: Context) -> CallUnderWay:
     """A call is taken up, and gets a request id."""
     call = CallUnderWay(f"{next(_numbers):x}", name)
     for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":  # of a unix socket's peer grpc tells no more
+        if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
             call.agent = str(value)[:AGENT_LIMIT]
         elif key == "traceparent":
             call.trace = _trace_id(str(value))
@@ -193,7 +193,7 @@ def _done(call: CallUnderWay) -> None:
 
 
 def _trace_id(parent: str) -> str:
-    """Empty for what is no trace parent."""
+    """Empty for text that is no trace parent."""
     found = _TRACE_PARENT.fullmatch(parent)
     return found[1] if found and found[1].strip("0") else ""
 
@@ -212,7 +212,7 @@ def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
 
 
 def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
-    """Answer with the error's code and text; a cancellation by the caller is raised again."""
+    """Answer with the error's code and text. A cancellation by the caller is raised again."""
     task, name = asyncio.current_task(), call.verb
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to

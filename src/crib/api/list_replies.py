@@ -8,7 +8,7 @@ record, not for each list. In every list message of the CRI the elements are fie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -20,7 +20,7 @@ MANY = 500
 STRETCH = 100
 """Records that are encoded in one go, which takes about a millisecond."""
 PART_BYTES = 1 << 20
-"""A part of a streamed list is sent once it has this many bytes; clients take 4 MiB at least."""
+"""A part of a streamed list is sent once it has this many bytes. All clients accept at least 4 MiB."""
 _ELEMENT = b"\x0a"
 """Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
 
@@ -44,20 +44,21 @@ class EncodedList(Generic[R]):
 
     def elements(self, records: Iterable[R]) -> list[bytes]:
         """Each record as an element of field 1. `records` may be a part of what there is."""
-        kept, found = self._kept, []
-        for record in records:
-            entry = kept.get(record.id)
-            if entry is None or entry[0] is not record:
-                entry = self._keep(record)
-            found.append(entry[1])
-        return found
+        return [self.element(record) for record in records]
+
+    def element(self, record: R) -> bytes:
+        """One of them."""
+        entry = self._kept.get(record.id)
+        if entry is None or entry[0] is not record:
+            entry = self._keep(record)
+        return entry[1]
 
     def _keep(self, record: R) -> tuple[R, bytes]:
         entry = self._kept[record.id] = (record, element(self._encode(record)))
         return entry
 
     async def prepared(self, records: Iterable[R]) -> list[R]:
-        """The same records; where they are many, other calls are answered while they are encoded."""
+        """The same records. If they are many, other calls are answered while they are encoded."""
         rows = list(records)
         if len(rows) > MANY:
             await stand_back()
@@ -72,13 +73,17 @@ class EncodedList(Generic[R]):
         return rows
 
     def whole(self, records: Iterable[R]) -> bytes:
-        """The reply that lists every record there is; what is gone is forgotten on the way."""
+        """The reply that lists all records. Forgets those that no longer exist."""
         rows = list(records)
         encoded = self.elements(rows)
-        if len(self._kept) > len(rows):
-            ids = {row.id for row in rows}
-            self._kept = {key: entry for key, entry in self._kept.items() if key in ids}
+        self.keep_only(rows)
         return b"".join(encoded)
+
+    def keep_only(self, records: Sequence[R]) -> None:
+        """Forget what is not among these, which are all that there are."""
+        if len(self._kept) > len(records):
+            ids = {record.id for record in records}
+            self._kept = {key: entry for key, entry in self._kept.items() if key in ids}
 
     def some(self, records: Iterable[R]) -> bytes:
         """The reply that lists these records only."""
@@ -91,8 +96,17 @@ class EncodedList(Generic[R]):
 
 def element(message: Message) -> bytes:
     """A message as an element of a repeated field 1."""
-    body = message.SerializeToString()
-    return _ELEMENT + _varint(len(body)) + body
+    return element_of(message.SerializeToString())
+
+
+def element_of(body: bytes) -> bytes:
+    """An encoded message as such an element."""
+    return encoded_field(_ELEMENT, body)
+
+
+def encoded_field(tag: bytes, body: bytes) -> bytes:
+    """A message as a field of another one, both encoded. `tag` is its number, length-delimited."""
+    return tag + _varint(len(body)) + body
 
 
 def parts(elements: Iterable[bytes]) -> Iterator[bytes]:

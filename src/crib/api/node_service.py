@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import disk, networks, upkeep
+from crib.api.translate import disk, history, networks, upkeep
 from crib.api.translate import node as translate
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.checks.images import LayerCheck
+from crib.engine.history import EventFilter
 from crib.engine.node import Node
 from crib.model.errors import CribError, below
 from crib.model.explanation import PlannedContainer
@@ -53,7 +54,9 @@ class NodeService:
                 pb.CollectNetworkGarbageRequest, networks.decode_collect, self._collect
             ),
             "RemoveNetwork": Verb(pb.RemoveNetworkRequest, nothing, self._remove_network),
-            "Timeline": Read(pb.TimelineRequest, translate.decode_timeline, self._timeline),
+            "Timeline": Read(pb.TimelineRequest, history.decode_timeline, self._timeline),
+            "ListTimelines": Stream(pb.ListTimelinesRequest, nothing, self._timelines),
+            "Events": Stream(pb.EventsRequest, history.decode_events, self._events),
             "ListWork": Read(pb.ListWorkRequest, nothing, self._work),
             "Abandon": Read(pb.AbandonRequest, upkeep.decode_abandon, self._abandon),
             "CheckNode": Stream(pb.CheckNodeRequest, upkeep.decode_check, self._check_node),
@@ -145,4 +148,12 @@ class NodeService:
         return disk.encode_use(await self._node.disk_usage())
 
     def _timeline(self, text: str) -> Answer:
-        return translate.encode_start(self._node.timeline(text))
+        return history.encode_timeline(self._node.timeline(text))
+
+    async def _timelines(self, _: None) -> AsyncIterator[Answer]:
+        async for found in self._node.timelines():
+            yield history.encode_timeline(found)
+
+    async def _events(self, wanted: EventFilter) -> AsyncIterator[Answer]:
+        async for batch in self._node.history.read(wanted):
+            yield history.encode_events(batch)

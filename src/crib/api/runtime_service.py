@@ -6,9 +6,10 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
-from crib.api.list_replies import EncodedList, element, parts
+from crib.api.list_replies import EncodedList
+from crib.api.stats_calls import StatsCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import containers, info, sandboxes, stats, status
+from crib.api.translate import containers, info, sandboxes, status
 from crib.api.translate.containers import (
     ContainerFilter,
     CreateOrder,
@@ -19,7 +20,6 @@ from crib.api.translate.containers import (
 from crib.api.translate.ledger import NOT_BUILT
 from crib.api.translate.sandboxes import PodUpdateOrder, RunOrder, SandboxFilter, StatusQuery
 from crib.engine.node import Node
-from crib.engine.stats import PodFigures
 from crib.model.container import ContainerRecord
 from crib.model.errors import below
 from crib.model.events import ContainerEvent
@@ -36,6 +36,7 @@ class RuntimeService:
     def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
         self._node = node
         self._streams = StreamCalls(node.streams, url_for)
+        self._stats = StatsCalls(node)
         self._version = status.encode_version(version).SerializeToString()
         self._sandboxes: EncodedList[SandboxRecord] = EncodedList(sandboxes.encode)
         self._containers: EncodedList[ContainerRecord] = EncodedList(containers.encode)
@@ -49,7 +50,7 @@ class RuntimeService:
             **self._runtime_calls(),
             **self._sandbox_calls(),
             **self._container_calls(),
-            **self._stats_calls(),
+            **self._stats.calls(),
             **_metric_calls(),
             **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
@@ -99,21 +100,6 @@ class RuntimeService:
             "UpdateContainerResources": Verb(
                 pb.UpdateContainerResourcesRequest, containers.decode_update, self._update_container
             ),
-        }
-
-    def _stats_calls(self) -> dict[str, Call]:
-        of_containers, of_pods = stats.decode_containers, stats.decode_pods
-        return {
-            "ContainerStats": Verb(pb.ContainerStatsRequest, containers.decode_id, self._container_stats),
-            "ListContainerStats": Verb(
-                pb.ListContainerStatsRequest, of_containers, self._list_container_stats
-            ),
-            "StreamContainerStats": Stream(
-                pb.StreamContainerStatsRequest, of_containers, self._stream_container_stats
-            ),
-            "PodSandboxStats": Verb(pb.PodSandboxStatsRequest, sandboxes.decode_id, self._pod_stats),
-            "ListPodSandboxStats": Verb(pb.ListPodSandboxStatsRequest, of_pods, self._list_pod_stats),
-            "StreamPodSandboxStats": Stream(pb.StreamPodSandboxStatsRequest, of_pods, self._stream_pod_stats),
         }
 
     @staticmethod
@@ -250,43 +236,6 @@ class RuntimeService:
         with below("linux"):
             await self._node.containers.update(wanted.id, wanted.change)
         return pb.UpdateContainerResourcesResponse()
-
-    # stats
-
-    async def _container_stats(self, container: str) -> Answer:
-        record, usage = await self._node.stats.container(container)
-        return pb.ContainerStatsResponse(stats=stats.encode_container(record, usage))
-
-    async def _usages(self, wanted: ContainerFilter | None) -> list[pb.ContainerStats]:
-        await stand_back()
-        rows = [row for row in self._node.containers.list() if wanted is None or wanted.matches(row)]
-        return [stats.encode_container(*figures) for figures in await self._node.stats.containers(rows)]
-
-    async def _list_container_stats(self, wanted: ContainerFilter | None) -> Answer:
-        return pb.ListContainerStatsResponse(stats=await self._usages(wanted))
-
-    async def _stream_container_stats(self, wanted: ContainerFilter | None) -> AsyncIterator[Answer]:
-        for part in parts(map(element, await self._usages(wanted))):
-            yield part
-
-    async def _pod_stats(self, sandbox: str) -> Answer:
-        return pb.PodSandboxStatsResponse(stats=_pod_figures(await self._node.stats.pod(sandbox)))
-
-    async def _pod_usages(self, wanted: SandboxFilter | None) -> list[pb.PodSandboxStats]:
-        await stand_back()
-        rows = [row for row in self._node.sandboxes.list() if wanted is None or wanted.matches(row)]
-        return [_pod_figures(figures) for figures in await self._node.stats.pods(rows)]
-
-    async def _list_pod_stats(self, wanted: SandboxFilter | None) -> Answer:
-        return pb.ListPodSandboxStatsResponse(stats=await self._pod_usages(wanted))
-
-    async def _stream_pod_stats(self, wanted: SandboxFilter | None) -> AsyncIterator[Answer]:
-        for part in parts(map(element, await self._pod_usages(wanted))):
-            yield part
-
-
-def _pod_figures(found: PodFigures) -> pb.PodSandboxStats:
-    return stats.encode_pod(found.sandbox, found.usage, found.interfaces, found.containers)
 
 
 def _metric_calls() -> dict[str, Call]:

@@ -32,7 +32,7 @@ MAX_SOCKET_PATH = 107
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_LIMIT),
     ("grpc.max_send_message_length", -1),
-    # no reading ahead: a request that nobody has taken yet stays with who sends it (see `requests`)
+    # no reading ahead: a request that has not been taken yet stays with its sender (see `requests`)
     ("grpc.http2.bdp_probe", 0),
     # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
     ("grpc.so_reuseport", 0),
@@ -51,6 +51,7 @@ class Server:
         self.door = Door(self.gate, Changes(node.describe, auditor))
         self._settings = node.settings
         self._events = node.events
+        self._history = node.history
         self._admission = node.admission
         logging.getLogger(GRPC_LOG).addFilter(without_callers_gone)
         self._server = aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS_LIMIT)
@@ -95,6 +96,7 @@ class Server:
         self.gate.shut("crib is stopping")
         self._admission.close()
         self._events.close()
+        self._history.close()
         await self._server.stop(grace)
 
     def _bind(self, path: str) -> int:
@@ -102,7 +104,7 @@ class Server:
             return self._server.add_insecure_port(f"unix:{path}")
 
     def _make_directory(self, directory: str, group: int) -> None:
-        """The state directory is ours to close; any other that is there already is its owner's."""
+        """Restrict the state directory, which is ours; any other existing directory belongs to its owner."""
         try:
             with _umask(0o022):
                 os.makedirs(directory, 0o751)
@@ -124,7 +126,7 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 def group_id(name: str) -> int:
-    """Of the settings' group, or our own where there is no such group."""
+    """The id of the settings' group, or of our own if it does not exist."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
@@ -133,8 +135,8 @@ def group_id(name: str) -> int:
 
 _SELF_TEST_METHOD = "/runtime.v1.RuntimeService/Version"
 _SELF_TEST_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own each time: accepting one is tried too
-    ("grpc.primary_user_agent", "cribd-self-test"),  # a caller of its own among those that take turns
+    ("grpc.use_local_subchannel_pool", 1),  # a new connection each time, so that accept is tested too
+    ("grpc.primary_user_agent", "cribd-self-test"),  # a separate caller among those that take turns
 )
 
 

@@ -59,7 +59,7 @@ def _globals(
             "--endpoint",
             "-e",
             envvar="CRIB_ENDPOINT",
-            help="The socket of a CRI runtime, crib's or another one's.",
+            help="The socket of crib or of another CRI runtime.",
         ),
     ] = DEFAULT_ENDPOINT,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 120.0,
@@ -179,9 +179,9 @@ def forward(session: CliSession, options: args.ForwardOptions) -> None:
 def cp(session: CliSession, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container. The container needs the program tar.
 
-    Keeps modes, times and hard links; copies belong to whoever copies. Sparse files are sent in full. Nothing
-    from a container is ever written outside the destination. Links that point outside, devices and pipes are
-    skipped and reported, and the exit code is then 1.
+    Keeps modes, times and hard links. Copies belong to the user who copies. Sparse files are sent in full.
+    Nothing from a container is ever written outside the destination. Links that point outside, devices and
+    pipes are skipped and reported, and the exit code is then 1.
 
     crib cp web:/var/log/app ./logs
     """
@@ -256,8 +256,8 @@ def pull(session: CliSession, options: args.PullOptions) -> None:
     """Pull images and print their ids.
 
     Shows the progress of each layer, and the registry or mirror that it comes from. Without credentials the
-    runtime uses those of the node. Credentials are read only from standard input, because everybody on the
-    node can see arguments. --watch follows a pull that a kubelet or somebody else began.
+    runtime uses those of the node. Credentials are read only from standard input, because every user of the
+    node can see arguments. --watch follows a pull of a kubelet or another client.
 
     crib pull --user ci --password-stdin registry.example/app:1 < password
     """
@@ -347,7 +347,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
     raise typer.Exit(session.run(work.wipe(session, options)))
 
 
-# programs of other rooms that are commands too: found by name, as the rooms import nothing of each other
+# commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")
 _bench_group = command_group(app, _bench.BenchOptions, _NODE, _bench.bench)
 command(_bench_group, _bench.PullBenchOptions, _NODE)(_bench.pull)

@@ -1,4 +1,4 @@
-"""Commands whose arguments are one value: a dataclass of options instead of a long list of parameters."""
+"""Commands that take their arguments as one value: a dataclass instead of a long list of parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(
 
 
 def command_group(app: typer.Typer, options: type[Options], panel: str, verb: Verb[Options]) -> typer.Typer:
-    """Register a verb that has sub-commands beside its own work; they are registered with what this gives.
+    """Register a verb that also has sub-commands. They are registered with the group that this returns.
 
     The verb's own options before a sub-command are refused, as they would have no effect.
     """

@@ -28,7 +28,7 @@ class CopySide:
 
 
 def parse(text: str) -> CopySide:
-    """A path with a colon is one of a pod, unless it begins with `/` or `.`."""
+    """A path with a colon is in a pod, unless it begins with `/` or `.`."""
     target, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")):
         return CopySide("", text)
@@ -38,7 +38,7 @@ def parse(text: str) -> CopySide:
 
 
 async def copy(session: CliSession, options: CopyOptions) -> None:
-    """Copy; CommandError when something was left out."""
+    """Copy; CommandError if anything was skipped."""
     source, destination = parse(options.source), parse(options.destination)
     if bool(source.target) == bool(destination.target):
         raise CommandError("one side must be POD:PATH, the other a local path or -", 2)

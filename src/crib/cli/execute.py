@@ -22,7 +22,7 @@ MARGIN = 30.0
 
 
 async def execute(session: CliSession, options: ExecOptions) -> int:
-    """Run the command and give its exit code."""
+    """Run the command and return its exit code."""
     if options.timeout and (options.stdin or options.tty):
         raise CommandError("--timeout works only without --stdin and --tty", 2)
     async with session.connect() as connection:
@@ -39,7 +39,7 @@ async def execute(session: CliSession, options: ExecOptions) -> int:
 
 
 def _gets_terminal(options: ExecOptions) -> bool:
-    """As asked for; but the end of an input that is no terminal cannot be told to one, so there is none."""
+    """As requested, unless the input is not a terminal: its end could not be passed on to a terminal."""
     if options.tty and options.stdin and terminal_of(STDIN) is None:
         say("crib: standard input is not a terminal, so the command gets none")
         return False
@@ -47,7 +47,7 @@ def _gets_terminal(options: ExecOptions) -> bool:
 
 
 async def _bounded(connection: Connection, container_id: str, options: ExecOptions) -> int:
-    """Through ExecSync, as only that has a time-out; the output comes when the command has ended."""
+    """Through ExecSync, because only that has a time-out. The output comes when the command has ended."""
     request = ExecSyncRequest(container_id=container_id, cmd=options.words, timeout=options.timeout)
     limit = options.timeout + MARGIN
     reply = await connection.call(connection.runtime.ExecSync, request, timeout=limit)
@@ -59,11 +59,11 @@ async def _bounded(connection: Connection, container_id: str, options: ExecOptio
 
 
 _TERMINAL = (("record", "config", "tty"), ("runtimeSpec", "process", "terminal"))
-"""Where crib, and containerd and CRI-O, tell of a container's terminal."""
+"""Where the verbose status says whether a container has a terminal: of crib, of containerd and CRI-O."""
 
 
 async def attach(session: CliSession, options: AttachOptions) -> int:
-    """Join the container until it ends or the keys are typed; then 0."""
+    """Stay attached until the container ends or the keys are typed; returns 0."""
     keys = DetachKeys(options.detach_keys)
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
@@ -81,7 +81,7 @@ async def attach(session: CliSession, options: AttachOptions) -> int:
 
 
 async def has_terminal(connection: Connection, container_id: str) -> bool:
-    """Whether the container has a terminal, as far as the runtime's verbose status tells."""
+    """Whether the container has a terminal, according to the runtime's verbose status."""
     request = ContainerStatusRequest(container_id=container_id, verbose=True)
     status = await connection.call(connection.runtime.ContainerStatus, request)
     try:

@@ -30,7 +30,7 @@ _COLUMNS = ("FIELD", "VALUE", "ORIGIN")
 
 
 async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
-    """Show every container of a manifest or pod, or the one that is named.
+    """Show every container of a manifest or pod, or the named one.
 
     NotOffered from runtimes without crib's Node service.
     """
@@ -119,11 +119,11 @@ def _print(explained: dict[str, Any]) -> None:
 
 _WIDTH = 72
 _TITLES = ("destination", "type", "path")
-"""What an element of a list is called by."""
+"""Fields that name an element of a list."""
 
 
 def rows(spec: Mapping[str, Any], origins: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Field, value and origin. Long values are cut: the whole of them is in the JSON."""
+    """Field, value and origin. Long values are cut; JSON output has them in full."""
     found: list[tuple[str, str, str]] = []
     for part, value in spec.items():
         pointer = f"/{_escaped(part)}"
@@ -136,7 +136,7 @@ def rows(spec: Mapping[str, Any], origins: Mapping[str, str]) -> list[tuple[str,
 
 
 def origin_of(pointer: str, origins: Mapping[str, str]) -> str:
-    """By the longest pointer that leads there."""
+    """The origin at the longest pointer that leads there."""
     while pointer not in origins and pointer:
         pointer = pointer.rpartition("/")[0]
     return origins.get(pointer, "")
@@ -170,7 +170,7 @@ def _rows_of(
 
 
 def _uniform(pointer: str, value: Any, origins: Mapping[str, str]) -> str | None:
-    """The origin of all that is in a value; None when there are several."""
+    """The origin of everything in a value; None if there are several."""
     found = set(_origins_in(pointer, value, origins))
     return found.pop() if len(found) == 1 else None
 
@@ -184,7 +184,7 @@ def _origins_in(pointer: str, value: Any, origins: Mapping[str, str]) -> Iterato
 
 
 def _children(value: Any) -> Iterator[tuple[str, str, Any]]:
-    """The pointer's step to each, what it is called, and itself."""
+    """For each child the step of the pointer, its name and the child."""
     if isinstance(value, Mapping):
         yield from ((_escaped(key), str(key), child) for key, child in value.items())
     elif isinstance(value, list):
@@ -198,7 +198,7 @@ def _joined(title: str, name: str) -> str:
 
 
 def _untitled(value: Any, title: str) -> Any:
-    """An element without what it is called by already."""
+    """An element without the field that names it."""
     if not isinstance(value, Mapping) or not title.endswith("]"):
         return value
     return {key: item for key, item in value.items() if not title.endswith(f"[{item}]")}

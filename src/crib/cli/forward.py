@@ -1,4 +1,4 @@
-"""`crib forward`: sockets here, whose connections go on in a pod."""
+"""`crib forward`: local sockets whose connections continue in a pod."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     Dial = Callable[[Target], contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]]
 
 MAX_CONNECTIONS = 256
-"""At a time; more wait. Each has a connection to the runtime."""
+"""Connections at a time; more wait. Each has a connection to the runtime."""
 READ_BYTES = 1 << 16
 MAX_SENDERS = 64
-"""At a time; the one that was silent longest makes room."""
+"""Senders at a time; the one that has been silent longest makes room."""
 SILENT_TIME = 60.0
-"""Seconds after which a sender that sent nothing and got nothing is forgotten."""
+"""Seconds without traffic in either direction after which a sender is forgotten."""
 WAITING = 16
-"""Datagrams of a sender that wait for the runtime; more are dropped, as UDP does."""
+"""Datagrams of one sender that may wait for the runtime; more are dropped, as in UDP."""
 _MAX_PORT = 0xFFFF
 _SPEC = re.compile(
     r"(?:(?P<local>[0-9]{0,5}):)?(?P<remote>[0-9]{1,5}|udp:[0-9]{1,5}|unix:[^:]+:/.*)", re.DOTALL
@@ -41,7 +41,7 @@ _SPEC = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One argument. `local` is a port here, 0 for any that is free."""
+    """One argument. `local` is the local port, 0 for any free one."""
 
     local: int
     target: Target
@@ -67,7 +67,7 @@ async def forward(session: CliSession, options: ForwardOptions) -> None:
     specs = [parse(text) for text in options.ports]
     async with session.connect() as connection:
         pod = await lookup.find_pod(connection, options.pod)
-        # What the runtime refuses is better known now than at the first connection.
+        # Fail now, not at the first connection, if the runtime refuses.
         await streams.forward_url(connection, pod.id, [spec.target for spec in specs])
 
         def dial(target: Target) -> contextlib.AbstractAsyncContextManager[streams.ForwardedConnection]:
@@ -94,7 +94,7 @@ async def _listening(listener: ForwardedSocket | Datagrams, address: str, spec: 
 
 
 class ForwardedSocket:
-    """A TCP socket here; each of its connections has one in the pod."""
+    """A local TCP socket. Each of its connections has one in the pod."""
 
     def __init__(self, spec: Spec, dial: Dial) -> None:
         self._spec = spec
@@ -128,7 +128,7 @@ class ForwardedSocket:
         except ClientError as error:
             _tell(self._spec, error)
         except (OSError, asyncio.CancelledError):
-            pass  # who connected has gone, or we go
+            pass  # the client has gone, or we are ending
         finally:
             writer.transport.abort()
 
@@ -136,7 +136,7 @@ class ForwardedSocket:
 async def _both_ways(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: streams.ForwardedConnection
 ) -> None:
-    """Until both have ended, each by itself; or one is broken."""
+    """Copy both ways until each has ended, or one is broken."""
 
     async def up() -> None:
         while data := await reader.read(READ_BYTES):
@@ -161,7 +161,7 @@ async def _both_ways(
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """A UDP socket here; each of its senders has a socket of its own in the pod."""
+    """A local UDP socket. Each of its senders has a socket of its own in the pod."""
 
     def __init__(self, spec: Spec, dial: Dial) -> None:
         self._spec = spec
@@ -217,7 +217,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
 
 class _Sender:
-    """Somebody here who sends datagrams."""
+    """A local sender of datagrams."""
 
     task: asyncio.Task[None]
 
@@ -230,7 +230,7 @@ class _Sender:
             await peer.write(encode_datagram(await self.waiting.get()))
 
     async def silence(self) -> None:
-        """Returns when there was nothing for so long."""
+        """Return after that many seconds without traffic."""
         left = SILENT_TIME
         while left > 0:
             await asyncio.sleep(left)
@@ -238,7 +238,7 @@ class _Sender:
 
 
 async def _until_first(*ways: Coroutine[Any, Any, None]) -> None:
-    """Returns when one has ended, or raises what it raised; the others are cancelled."""
+    """Wait until one has ended, raise its error and cancel the others."""
     tasks = [asyncio.ensure_future(way) for way in ways]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 async def pull(session: CliSession, options: PullOptions) -> None:
-    """Pull each image in turn, or follow one; its id goes to standard output."""
+    """Pull each image in turn, or follow one; print its id."""
     if options.watch:
         await _watch(session, options)
         return
@@ -56,7 +56,7 @@ async def _watch(session: CliSession, options: PullOptions) -> None:
         try:
             print(await progress.watch(connection, name), flush=True)
         except NotFound:
-            raise CommandError(f"nobody is pulling {clean(name)} now") from None
+            raise CommandError(f"no pull of {clean(name)} is in progress") from None
 
 
 def _check_platform(text: str) -> None:
@@ -66,10 +66,10 @@ def _check_platform(text: str) -> None:
 
 
 async def import_archive(session: CliSession, options: ImportOptions) -> None:
-    """Import an archive; a line for each image goes to standard output: its id and its names."""
+    """Import an archive; print a line for each image with its id and its names."""
     path = os.path.abspath(options.path)
     if not os.path.exists(path):
-        raise CommandError(f"there is no archive {path}")
+        raise CommandError(f"archive {path} does not exist")
     async with session.connect() as connection:
         brought = await progress.import_archive(connection, path, options.names or [])
     if not brought:
@@ -79,10 +79,10 @@ async def import_archive(session: CliSession, options: ImportOptions) -> None:
 
 
 async def export(session: CliSession, options: ExportOptions) -> None:
-    """Write images to a new archive; a line with its path and size goes to standard output."""
+    """Write images to a new archive; print its path and size."""
     path = os.path.abspath(options.path)
     if os.path.lexists(path):
-        raise CommandError(f"{path} exists already; an export overwrites nothing")
+        raise CommandError(f"{path} exists; an export does not overwrite files")
     async with session.connect() as connection:
         names = [await images.full_name(connection, name) for name in options.images]
         written = await images.export(connection, path, names, options.format)
@@ -91,7 +91,7 @@ async def export(session: CliSession, options: ExportOptions) -> None:
 
 
 async def remove(session: CliSession, options: RmiOptions) -> None:
-    """Remove each image; goes on after one that cannot be removed, and fails at the end."""
+    """Remove each image. Continues after one that cannot be removed, and fails at the end."""
     failed = 0
     async with session.connect() as connection:
         for name in options.images:
@@ -115,7 +115,7 @@ _DEFAULT_REGISTRY = "docker.io"
 
 
 def credentials(options: PullOptions) -> AuthConfig | None:
-    """What the options ask for; None when they name no credentials. CommandError says what is wrong."""
+    """The credentials that the options ask for; None if there are none. CommandError says what is wrong."""
     wants_password = bool(options.user) or options.password_stdin
     if not (wants_password or options.identity_token_stdin):
         return None
@@ -141,28 +141,28 @@ def _secret(what: str) -> str:
             raise CommandError(f"the {what} on standard input is not UTF-8 text") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise CommandError(f"standard input holds no {what}")
+        raise CommandError(f"standard input has no {what}")
     if len(text) > _MAX_SECRET:
         raise CommandError(f"the {what} on standard input is longer than {_MAX_SECRET} characters")
     return text
 
 
 def _check_one_registry(names: Sequence[str]) -> None:
-    """One registry's password must not go to another one."""
+    """The password for one registry must not be sent to another."""
     registries = {registry_of(name) for name in names}
     if len(registries) > 1:
         raise CommandError(f"credentials are for one registry, not for {' and '.join(sorted(registries))}", 2)
 
 
 def registry_of(name: str) -> str:
-    """The registry that an image's name means (distribution's reference grammar, docker's short names)."""
+    """The registry in an image's name (distribution's reference grammar, docker's short names)."""
     first, slash, _ = name.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
     return first if named else _DEFAULT_REGISTRY
 
 
 async def check(session: CliSession, options: CheckOptions) -> int:
-    """Show each layer that is damaged, then how many there are; 1 when some are damaged still, else 0.
+    """Show each damaged layer, then the totals. Returns 1 if damage remains, else 0.
 
     NotOffered from runtimes without crib's Node service.
     """
@@ -191,14 +191,14 @@ async def check(session: CliSession, options: CheckOptions) -> int:
 
 
 def layer_line(item: CheckProgress) -> str:
-    """One damaged layer: its diff id, what became of it, whose it is, what was wrong."""
+    """One damaged layer: its diff id, the outcome, its images, what was wrong."""
     outcome = "repaired" if item.repaired else "damaged"
     line = f"{item.layer_digest}  {outcome}, of {', '.join(item.images) or 'no image'}: {item.problem}"
     return clean(f"{line}; not repaired: {item.repair_error}" if item.repair_error else line)
 
 
 def check_summary(end: CheckProgress, repaired: int) -> str:
-    """How many layers were looked at, and how they are now."""
+    """How many layers were checked, repaired and damaged."""
     layers = f"{end.layers} {'layer' if end.layers == 1 else 'layers'} checked"
     mended = f", {repaired} repaired" if repaired else ""
     if not end.damaged:
@@ -244,7 +244,7 @@ def _credential(host: RegistryHost) -> str:
 
 
 def tls(host: RegistryHost) -> str:
-    """What is special of the connection: no TLS, not verified, own authorities, client certificates."""
+    """How the connection is secured: no TLS, not verified, own authorities, client certificates."""
     if host.url.startswith("http://"):
         return "none"
     notes = ["not verified"] if host.skip_verify else []

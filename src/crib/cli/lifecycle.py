@@ -26,7 +26,7 @@ MAX_GRACE = 24 * 3600
 
 
 async def stop(session: CliSession, options: StopOptions) -> None:
-    """Stop each pod with its grace period, or with the one of the command line."""
+    """Stop each pod with its own grace period, or with the one on the command line."""
 
     async def one(connection: Connection, pod: PodSandbox) -> None:
         grace = options.time if options.time is not None else await grace_of(connection, pod)
@@ -36,7 +36,7 @@ async def stop(session: CliSession, options: StopOptions) -> None:
 
 
 async def remove(session: CliSession, options: RmOptions) -> None:
-    """Remove each pod and what `crib run` made for it on the node."""
+    """Remove each pod, and the files that `crib run` made for it."""
     if bool(options.pods) == options.every:
         raise CommandError("name the pods to remove, or use --all", exit_code=2)
     dirs = Dirs(session.pods_dir)
@@ -58,7 +58,7 @@ async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> Non
 
 
 async def grace_of(connection: Connection, pod: PodSandbox) -> int:
-    """The pod's grace period in seconds, as its containers' annotations keep it."""
+    """The pod's grace period in seconds, from its containers' annotations."""
     for container in await lookup.containers(connection, pod.id):
         text = container.annotations.get(GRACE, "")
         if text.isdecimal():
@@ -72,7 +72,7 @@ async def _each(
     done: str,
     work: Callable[[Connection, PodSandbox], Awaitable[None]],
 ) -> None:
-    """Do `work` for each named pod (None: all); goes on after a failure, and fails at the end."""
+    """Do `work` for each named pod (None: all). Continues after a failure, and fails at the end."""
     failed = 0
     async with session.connect() as connection:
         everything = await lookup.pods(connection)

@@ -1,4 +1,4 @@
-"""This program's standard streams, joined to a command's in a container."""
+"""This program's standard streams, joined to those of a command in a container."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ READ_BYTES = 1 << 16
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 Filter = tuple[bytes, bool]
-"""What goes on of some bytes, and whether no more are to be read."""
+"""The bytes to pass on, and whether to stop reading."""
 
 
 async def read_input(descriptor: int = STDIN) -> bytes:
-    """Some bytes of an input, when there are any; empty at its end. OSError."""
+    """Wait for some bytes of an input; empty at its end. OSError."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     try:
         loop.add_reader(descriptor, _set, ready)
-    except PermissionError:  # a file, or /dev/null: always ready, and not to be waited for
+    except PermissionError:  # a file or /dev/null: always ready, and epoll refuses it
         return os.read(descriptor, READ_BYTES)
     try:
         await ready
@@ -42,7 +42,7 @@ async def read_input(descriptor: int = STDIN) -> bytes:
 
 
 class Output:
-    """Writes in a thread that is not waited for at the end: who does not read must not hold Ctrl-C up."""
+    """Writes in a thread that is not awaited at the end: a reader that hangs must not hold up Ctrl-C."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -57,7 +57,7 @@ class Output:
         self._jobs.put(None)
 
     async def write(self, data: bytes) -> None:
-        """Returns when all is written. OSError, BrokenPipeError when nobody reads it any more."""
+        """Return when everything is written. OSError; BrokenPipeError if the reader has gone."""
         written: asyncio.Future[None] = self._loop.create_future()
         self._jobs.put((data, written))
         await written
@@ -74,7 +74,7 @@ class Output:
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # somebody made it so
+            except BlockingIOError:  # another process made it non-blocking
                 select.select((), (self._descriptor,), ())
             except OSError as error:
                 return error
@@ -91,10 +91,10 @@ def _set(future: asyncio.Future[None], error: OSError | None = None) -> None:
 
 
 async def join(session: Session, options: StreamOptions, keys: DetachKeys | None = None) -> int | None:
-    """Join the streams until the command has ended and its output is written; its exit code.
+    """Join the streams until the command has ended and its output is written; returns its exit code.
 
-    A terminal's keys go to the container's terminal as they are, and its size; None when `keys` were among
-    them. ClientError, OSError.
+    With a terminal, keys and size go to the container's terminal unchanged. None if `keys` were typed.
+    ClientError, OSError.
     """
     keyboard = terminal_of(STDIN) if options.tty and options.stdin else None
     screen = terminal_of(STDIN, STDOUT, STDERR) if options.tty else None
@@ -134,10 +134,10 @@ async def _copy(source: Reader | None, output: Output) -> None:
 
 
 async def _feed(stdin: Writer | None, sift: Callable[[bytes], Filter] | None) -> bool:
-    """Standard input to the command, to its end; whether that was because `sift` said so."""
+    """Send standard input to the command until its end. True if `sift` ended it."""
     if stdin is None:
         return False
-    with contextlib.suppress(Unavailable):  # it takes no more; its outcome says why
+    with contextlib.suppress(Unavailable):  # the command takes no more input; its outcome says why
         while data := await read_input():
             is_enough = False
             if sift is not None:

@@ -1,4 +1,4 @@
-"""`crib logs`: a container's log file as the lines that were written."""
+"""`crib logs`: the lines of a container's log file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crib.wire.crilog import LogLine
 
 RETRY = 1.0
-"""Seconds between asking a runtime that does not answer."""
+"""Seconds between attempts to reach a runtime that does not answer."""
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -44,7 +44,7 @@ def since_time(text: str, now_ns: int) -> int:
 
 
 async def logs(session: CliSession, options: LogsOptions) -> None:
-    """Write the lines; with --follow until the container has exited or is gone."""
+    """Write the lines; with --follow until the container has exited or was removed."""
     wanted = client_logs.WantedLines(options.tail, since_time(options.since, time.time_ns()))
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
@@ -69,7 +69,7 @@ async def _follow(
             except NotFound:
                 exited.set()  # removed
             except ClientError:
-                await asyncio.sleep(RETRY)  # a runtime that restarts: containers go on writing meanwhile
+                await asyncio.sleep(RETRY)  # the runtime may restart, while containers keep writing
 
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(watch())

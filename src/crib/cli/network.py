@@ -1,4 +1,4 @@
-"""`crib network`: what pods are attached to, how one pod's network looks, checks, repair and garbage."""
+"""`crib network`: list, inspect, check and repair networks, and release leftovers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def list_networks(session: CliSession, options: NetworkListOptions) -> Non
 
 
 async def inspect(session: CliSession, options: NetworkInspectOptions) -> None:
-    """One pod's network, drawn or as a document."""
+    """One pod's network, as a picture or a document."""
     async with session.connect() as connection:
         pod = await lookup.find_pod(connection, options.pod)
         found = await client_networks.inspect(connection, pod.id)
@@ -60,7 +60,7 @@ async def inspect(session: CliSession, options: NetworkInspectOptions) -> None:
 
 
 async def check(session: CliSession, options: NetworkCheckOptions) -> int:
-    """A line for each pod; 1 when one has a problem still, else 0."""
+    """Print a line for each pod. Returns 1 if a problem remains, else 0."""
     found: list[NetworkCheck] = []
     async with session.connect() as connection:
         names = options.pods or []
@@ -78,7 +78,7 @@ async def check(session: CliSession, options: NetworkCheckOptions) -> int:
 
 
 def check_line(item: NetworkCheck) -> str:
-    """The pod, and how its network is: ok, repaired, or damaged and why."""
+    """The pod and the state of its network: ok, repaired, or damaged and why."""
     line = f"{short_id(item.pod_sandbox_id)}  {item.pod}  "
     if not item.problem:
         return clean(f"{line}ok")
@@ -87,7 +87,7 @@ def check_line(item: NetworkCheck) -> str:
 
 
 async def collect(session: CliSession, options: NetworkGcOptions) -> None:
-    """A line for all that was released."""
+    """Print a line for each thing that was released."""
     async with session.connect() as connection:
         released = await client_networks.collect(connection, everything=options.everything)
     for what in released:

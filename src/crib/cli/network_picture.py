@@ -1,7 +1,7 @@
-"""A pod's network as a picture: the pod, a line for each interface, what it leads to, the ports that lead in.
+"""A pod's network as a picture: the pod, a line for each interface and where it leads, and the host ports.
 
-What is broken is a mark on the line, at the place where nothing passes. The line of the first interface is
-drawn last, so that those of the others end above it and none is crossed.
+A mark on a line shows where it is broken. The line of the first interface is drawn last: the others end above
+it, and no lines cross.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crib.stubs.node.v1.node_pb2 import InspectPodNetworkResponse, Network, PodInterface
 
 MIN_WIDTH, MAX_WIDTH = 40, 100
-"""Columns; of the least, each further line of an interface takes `_STEP` more."""
+"""Columns. The minimum grows by `_STEP` for each further line of an interface."""
 MAX_LINES = 8
 """Interfaces that get a line; all are in the pod's box."""
 MAX_ROUTES = 12
@@ -29,7 +29,7 @@ _RATES = ((10**9, "Gbit/s"), (10**6, "Mbit/s"), (10**3, "kbit/s"))
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """What a picture is drawn with; `corners` are upper left and right, lower left and right."""
+    """The characters of a picture. `corners` are upper left and right, lower left and right."""
 
     corners: str
     across: str
@@ -62,7 +62,7 @@ class _Box:
 
 @dataclass(slots=True)
 class _Strand:
-    """What one interface leads to. Of a note, the first value is whether the line is whole there."""
+    """Where one interface leads. The first value of a note says whether the line is intact there."""
 
     notes: list[tuple[bool, str]] = field(default_factory=list)
     box: _Box | None = None
@@ -75,7 +75,7 @@ class _Strand:
 
 
 def pen_for(encoding: str | None) -> Pen:
-    """Box characters where the output's encoding has them."""
+    """Box characters if the output's encoding has them."""
     try:
         "".join(str(getattr(LINES, name)) for name in LINES.__slots__).encode(encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
@@ -109,11 +109,11 @@ def picture(
 
 
 _Place = tuple[str, "PodInterface | None", "Network | None"]
-"""An interface's name, itself if it is there, and its network if it has one that is known."""
+"""An interface's name, the interface if it exists, and its network if it is known."""
 
 
 def _attached(pod: InspectPodNetworkResponse, known: Mapping[str, Network]) -> list[_Place]:
-    """The interfaces that the pod's networks gave it, there or not, then those that it has besides."""
+    """The interfaces that the pod's networks gave it, even if they are missing; then all others."""
     present = {interface.name: interface for interface in pod.interfaces}
     places: list[_Place] = []
     for network, name in zip(pod.networks, pod.network_interfaces, strict=True):
@@ -147,7 +147,7 @@ def _strand(
 
 def _notes(name: str, interface: PodInterface | None, network: Network | None) -> list[tuple[bool, str]]:
     if interface is None:
-        return [(False, f"{name} is not there")]
+        return [(False, f"{name} is missing")]
     notes = [(interface.up, f"{name} in the pod{'' if interface.up else ', which is down'}")]
     if not interface.addresses:
         notes.append((False, f"{name} has no address"))
@@ -160,7 +160,7 @@ def _notes(name: str, interface: PodInterface | None, network: Network | None) -
             (not lost, f"{interface.host_interface} on the host{', a port of no bridge' if lost else ''}")
         )
     elif on_bridge:
-        notes.append((False, "its end on the host is not there"))
+        notes.append((False, "its end on the host is missing"))
     return notes
 
 
@@ -223,7 +223,7 @@ def _limits(pod: InspectPodNetworkResponse) -> str:
 
 
 def rate(bits: int) -> str:
-    """Bits per second as people read them: 10 Mbit/s."""
+    """Bits per second for people: 10 Mbit/s."""
     for size, unit in _RATES:
         if bits >= size:
             return f"{bits / size:.4g} {unit}"

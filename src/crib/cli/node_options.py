@@ -46,7 +46,7 @@ class NodeCheckOptions:
 
 
 class WipeKind(StrEnum):
-    """What a wipe is of."""
+    """What a wipe removes."""
 
     PODS = "pods"
     CONTAINERS = "containers"

@@ -18,7 +18,7 @@ class Format(StrEnum):
 
 
 class Transport(StrEnum):
-    """What streams come over."""
+    """The protocol of streams."""
 
     AUTO = "auto"
     SPDY = "spdy"
@@ -263,7 +263,7 @@ class PullOptions:
     ] = False
     watch: Annotated[
         bool,
-        typer.Option("--watch", "-w", help="Follow a pull that somebody else began, without starting one."),
+        typer.Option("--watch", "-w", help="Follow a pull that another client began, without starting one."),
     ] = False
 
 

@@ -27,7 +27,7 @@ PODS_DIR_VARIABLE = "CRIB_PODS_DIR"
 
 
 class CommandError(Exception):
-    """The command could not do it; the message is one line for a person. `exit_code` is the program's."""
+    """The command failed. The message is one line for people, `exit_code` that of the program."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CliSession:
-    """The global options. `timeout` is in seconds, for calls that have none of their own."""
+    """The global options. `timeout` is in seconds, for calls without a timeout of their own."""
 
     endpoint: str
     pods_dir: str = DEFAULT_PODS_DIR
@@ -49,7 +49,7 @@ class CliSession:
         return Connection(self.endpoint, timeout=self.timeout)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a command's coroutine; SIGTERM ends it as Ctrl-C does, so that it can clean up."""
+        """Run a command's coroutine. SIGTERM ends it like Ctrl-C, so that it can clean up."""
         return asyncio.run(_with_termination(work))
 
 
@@ -65,7 +65,7 @@ async def _with_termination(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def say(message: str) -> None:
-    """A line for the person, on standard error, so that standard output stays for results."""
+    """Write a line for people to standard error. Standard output is for results only."""
     from crib.cli.output import clean
 
     print(clean(message), file=sys.stderr, flush=True)
@@ -88,18 +88,18 @@ def fill_standard_streams() -> None:
 
 
 def ending(command: Callable[[], object]) -> int:
-    """Run the command and give the program's exit code."""
+    """Run the command and return the program's exit code."""
     try:
         result = command()
-        sys.stdout.flush()  # now, while a reader that has gone can still be told
+        sys.stdout.flush()  # now, while the loss of a reader can still be reported
     except KeyboardInterrupt:
         return 130
     except asyncio.CancelledError:  # SIGTERM, see Session.run
         return 143
     except (BrokenPipeError, SystemExit) as error:
         if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
-            raise  # typer makes a SystemExit of a BrokenPipeError, and of nothing else
-        # the reader of our output has gone; nothing more can be said, and Python must not try at its end
+            raise  # typer turns only a BrokenPipeError into a SystemExit
+        # the reader of our output has gone: Python must not try to write more when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -113,10 +113,10 @@ def ending(command: Callable[[], object]) -> int:
 
 
 def _message(error: Exception) -> str | None:
-    """The line for an expected failure; None for what is a fault of this program."""
+    """The line for an expected failure; None for a bug in this program."""
     if isinstance(error, CommandError):
         return str(error)
-    if hasattr(error, "format_message"):  # what typer raises for wrong usage; its classes are private
+    if hasattr(error, "format_message"):  # typer's errors for wrong usage; their classes are private
         text = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)
         return f"{text} (see {context.command_path} --help)" if text and context else text

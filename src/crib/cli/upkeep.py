@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", Finding, Wiped)
 LINE_BYTES = 1 << 20
-"""Of one line of cribd at most."""
+"""Maximum length of one line from cribd."""
 NOT_LOOKED_AT = 2
-"""Exit code of a check that could not be made."""
+"""Exit code if the check was not possible."""
 
 
 async def check(session: CliSession, options: NodeCheckOptions) -> int:
-    """A line for each finding, then what it comes to; 1 when something is wrong still, else 0."""
+    """Print a line for each finding, then a summary. Returns 1 if something is still wrong, else 0."""
     found: list[Finding] = []
     try:
         async for item in _findings(session, options):
@@ -51,7 +51,7 @@ async def check(session: CliSession, options: NodeCheckOptions) -> int:
 
 
 async def wipe(session: CliSession, options: WipeOptions) -> int:
-    """A line for each thing; 1 when one of them is still there, else 0."""
+    """Print a line for each thing. Returns 1 if one of them is still there, else 0."""
     if not (options.dry_run or options.yes):
         raise CommandError("nothing was removed: see what would be removed with --dry-run, then use --yes", 2)
     done: list[Wiped] = []
@@ -67,7 +67,7 @@ async def wipe(session: CliSession, options: WipeOptions) -> int:
 
 
 def finding_line(item: Finding) -> str:
-    """What is wrong where, and what became of it or would."""
+    """What is wrong where, and what a repair did or would do about it."""
     state = "note" if item.note else "repaired" if item.mended else "wrong"
     line = f"{state:<8} {item.area:<11} {item.subject}{': ' if item.subject else ''}{item.problem}"
     if item.mend_error:
@@ -78,7 +78,7 @@ def finding_line(item: Finding) -> str:
 
 
 def summary_line(found: Sequence[Finding]) -> str:
-    """How many of each."""
+    """The number of findings of each kind."""
     left, mended = sum(map(node.is_left, found)), sum(item.mended for item in found)
     notes = sum(item.note for item in found)
     parts = [f"{left} wrong" if left else "nothing is wrong"]
@@ -88,7 +88,7 @@ def summary_line(found: Sequence[Finding]) -> str:
 
 
 def wiped_line(item: Wiped, *, dry_run: bool) -> str:
-    """What was removed, would be, or is still there."""
+    """What was or would be removed, or is still there."""
     if item.problem:
         return clean(f"still there  {item.kind:<10} {item.name}: {item.problem}")
     return clean(f"{'would remove' if dry_run else 'removed':<12} {item.kind:<10} {item.name}")
@@ -118,7 +118,7 @@ async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wip
                 has_told |= bool(wiped.problem)
                 yield wiped
         except CommandError:
-            if not has_told:  # else that is why it ended so
+            if not has_told:  # else the problem already explains the exit code
                 raise
         return
     async with session.connect() as connection:
@@ -130,7 +130,7 @@ async def _wiped(session: CliSession, options: WipeOptions) -> AsyncIterator[Wip
 async def _told_by_cribd(
     config: str, arguments: Sequence[str], kind: type[Item], fine: tuple[int, ...]
 ) -> AsyncIterator[Item]:
-    """Run the daemon's program for one job; CommandError with its last words when it does not do it."""
+    """Run the daemon's program for one job; CommandError with its last line if it fails."""
     from google.protobuf import json_format
 
     command = [sys.executable, "-m", "crib.daemon", *(["--config", config] if config else []), *arguments]
@@ -157,7 +157,7 @@ _WORK_COLUMNS = ("WORK", "ID", "POD", "SINCE", "CALLERS", "REQUEST", "STAGE")
 
 
 async def work(session: CliSession, options: WorkOptions) -> None:
-    """List what is under way; NotOffered from runtimes without crib's Node service."""
+    """List work in progress; NotOffered from runtimes without crib's Node service."""
     async with session.connect() as connection:
         found = await node.under_way(connection)
     if options.output is not Format.TABLE:
@@ -180,7 +180,7 @@ def work_line(one: Work) -> tuple[str, ...]:
 
 
 async def abandon(session: CliSession, options: AbandonOptions) -> None:
-    """Give up on one object and say which verbs that ended."""
+    """Give up on one object, and print which verbs that ended."""
     async with session.connect() as connection:
         for line in await node.abandon(connection, options.id, options.reason):
             tell(f"abandoned {line}")

@@ -29,7 +29,7 @@ _IS_TYPE: dict[str, Callable[[int], bool]] = {
 
 
 def check(plan: PodPlan) -> None:
-    """Refuse host paths that are not what the manifest says, before anything is made."""
+    """Refuse host paths that do not match the manifest, before anything is made."""
     for volume in plan.volumes:
         if volume.kind == "hostPath":
             _check_host_path(plan, volume)
@@ -56,7 +56,7 @@ def _check_host_path(plan: PodPlan, volume: VolumePlan) -> None:
 
 
 def make(plan: PodPlan, dirs: Dirs) -> None:
-    """Make the pod's directory with its volumes and log directories; nothing is left when that fails.
+    """Make the pod's directory with its volumes and log directories. Leaves nothing behind on failure.
 
     OSError names the path.
     """

@@ -33,15 +33,15 @@ CHECK_TIMEOUT = 4 * 3600.0
 WIPE_TIMEOUT = 3600.0
 """Seconds that one wipe may take."""
 WIPE_KINDS = ("pods", "containers", "network", "images", "layers")
-"""What a wipe can be of."""
+"""What a wipe can remove."""
 MEASURE_TIMEOUT = 600.0
 """Seconds that measuring the disk may take: it looks at every file of writable layers."""
 
 
 def check(connection: Connection, *, repair: bool = False, quick: bool = False) -> AsyncIterator[Finding]:
-    """What is wrong with the node, or worth telling; nothing for what is as it should be.
+    """What is wrong with the node, or worth reporting.
 
-    With `repair` what can be mended is. `quick` only sees whether layers are there, without reading them.
+    `repair` repairs what it can. `quick` only checks that layers exist, without reading them.
     """
     request = CheckNodeRequest(repair=repair, quick=quick)
     return connection.stream(connection.node.CheckNode, request, CHECK_TIMEOUT)
@@ -50,9 +50,9 @@ def check(connection: Connection, *, repair: bool = False, quick: bool = False) 
 def wipe(
     connection: Connection, kinds: Sequence[str], *, dry_run: bool = False, force: bool = False
 ) -> AsyncIterator[Wiped]:
-    """Remove everything of these kinds (WIPE_KINDS), and tell each thing, or with `dry_run` tell only.
+    """Remove everything of these kinds (WIPE_KINDS) and report each thing; with `dry_run` only report.
 
-    WrongState while containers run, unless `force` says to end them. What could not be removed is told with
+    WrongState while containers run, unless `force` kills them. What could not be removed is reported with
     its problem.
     """
     request = WipeRequest(kinds=kinds, dry_run=dry_run, force=force)
@@ -60,21 +60,21 @@ def wipe(
 
 
 def is_left(found: Finding) -> bool:
-    """Whether it is wrong, and was not mended."""
+    """Whether it is wrong and was not repaired."""
     return not (found.note or found.mended)
 
 
 async def under_way(connection: Connection) -> list[Work]:
-    """Verbs that have not ended, each with its stage, the oldest first; then what threads wait for."""
+    """Verbs in progress, each with its stage, the oldest first; then what threads wait for."""
     reply = await connection.call(connection.node.ListWork, ListWorkRequest())
     return list(reply.work)
 
 
 async def abandon(connection: Connection, identifier: str, reason: str = "") -> list[str]:
-    """Give up on a pod sandbox with its containers, or on a container; says which verbs that ended.
+    """Give up on a pod sandbox with its containers, or on a container. Returns the verbs that this ended.
 
-    It is shown as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background. NotFound
-    when neither a sandbox nor a container has that id.
+    It is shown as NOT_READY or UNKNOWN, its name is free, and it is removed in the background. NotFound
+    if neither a sandbox nor a container has that id.
     """
     request = AbandonRequest(id=identifier, reason=reason)
     reply = await connection.call(connection.node.Abandon, request)
@@ -82,7 +82,7 @@ async def abandon(connection: Connection, identifier: str, reason: str = "") -> 
 
 
 async def explain_container(connection: Connection, container_id: str) -> ExplainContainerResponse:
-    """Of a container that there is, by its id or the beginning of it."""
+    """The spec of an existing container, by its id or the beginning of it."""
     request = ExplainContainerRequest(container_id=container_id)
     return await connection.call(connection.node.ExplainContainer, request)
 
@@ -90,9 +90,9 @@ async def explain_container(connection: Connection, container_id: str) -> Explai
 async def explain_plan(
     connection: Connection, sandbox: PodSandboxConfig, config: ContainerConfig, handler: str = ""
 ) -> ExplainContainerResponse:
-    """Of a container that RunPodSandbox and CreateContainer would make of these; nothing is made.
+    """The spec that RunPodSandbox and CreateContainer would make from these. Makes nothing.
 
-    NotFound when the image is not here.
+    NotFound if the image is not on the node.
     """
     request = ExplainContainerRequest(sandbox_config=sandbox, config=config, runtime_handler=handler)
     return await connection.call(connection.node.ExplainContainer, request)

@@ -1,11 +1,11 @@
 """Settings from TOML, strictly: /etc/crib/config.toml, then /etc/crib/conf.d/*.toml in lexical order.
 
-A later file replaces the keys that it names, and no others: tables are merged, values and arrays are not. A
-key that is not known, a value of the wrong type or out of its bounds is refused with file, line and dotted
-key; nothing is taken of a configuration that is not right as a whole.
+A later file replaces only the keys that it names: tables are merged, values and arrays are not. An unknown
+key, or a value of the wrong type or out of bounds, is refused with file, line and dotted key. A configuration
+is used as a whole or not at all.
 
-`crib.model.settings` has the keys, their defaults and their bounds; `values` knows what a value within its
-bounds is, `checks` what keys mean together.
+`crib.model.settings` has the keys, their defaults and their bounds. `values` checks a value against its
+bound, `checks` the keys against each other.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ __all__ = ["DEFAULT_PATH", "MAX_BYTES", "ConfigError", "load", "parse"]
 
 DEFAULT_PATH = "/etc/crib/config.toml"
 MAX_BYTES = 1 << 20
-"""Size of one configuration file at most."""
+"""Maximum size of one configuration file."""
 
 
 def load(path: str = DEFAULT_PATH, *, required: bool = False) -> Settings:
     """Read `path` and the conf.d directory beside it.
 
-    A file that is not there counts as empty unless it is `required` (the administrator named it). Raises
-    ConfigError.
+    A missing file counts as empty unless it is `required` (the administrator named it). Raises ConfigError.
     """
     merged: Table = {}
     for file in (path, *sorted(glob.glob(os.path.join(os.path.dirname(path), "conf.d", "*.toml")))):
@@ -76,7 +75,7 @@ def _build(table: Table, file: str) -> Settings:
 
 
 def _with_node_defaults(table: Table) -> Table:
-    """Each handler's containers laid over the node's, as a later file is over an earlier one."""
+    """Each handler's containers override those of the node, as a later file overrides an earlier one."""
     handlers = table.get("handlers", {name: {} for name in Settings().handlers})
     whole = {}
     for name, handler in handlers.items():
@@ -87,7 +86,7 @@ def _with_node_defaults(table: Table) -> Table:
 
 
 def _construct(hint: Any, value: Any) -> Any:
-    """A value of the settings from a checked TOML value; a part takes what is its own of the whole table."""
+    """A value of the settings from a checked TOML value. A part takes its own keys from the whole table."""
     kind, _ = unwrapped(hint)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return kind(

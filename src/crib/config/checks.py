@@ -1,4 +1,4 @@
-"""What no bound of a single key sees: what keys mean together. Each check raises ValueError."""
+"""Checks across keys, which no bound of a single key can make. Each raises ValueError."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from crib.model.settings import ContainerDefaults, MetricsSettings, Settings, St
 MAX_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7), sun_path less its NUL)."""
 MIN_LOG_SIZE = 64 << 10
-"""Bytes of a container's log at least before it may be rotated: a few of the longest entries."""
+"""Bytes that a container's log must have before it is rotated: a few of the longest entries."""
 
 
 def check(settings: Settings) -> None:
-    """All that there is to check."""
+    """Make all of these checks."""
     _check_node(settings)
     _check_containers(settings.containers, "containers")
     for name, handler in settings.handlers.items():
@@ -29,7 +29,7 @@ def check(settings: Settings) -> None:
 def _check_node(settings: Settings) -> None:
     if settings.default_handler not in settings.handlers:
         raise ValueError(
-            f"default_handler is {settings.default_handler!r}, which is not among the handlers"
+            f"default_handler is {settings.default_handler!r}, which is not one of the handlers"
             f" ({', '.join(sorted(settings.handlers)) or 'none'})"
         )
     if len(os.fsencode(settings.socket_path)) > MAX_SOCKET_PATH:
@@ -52,8 +52,8 @@ def _check_containers(settings: ContainerDefaults, table: str) -> None:
 def _check_garbage(settings: UpkeepSettings) -> None:
     if settings.gc_high > 100 or (settings.gc_high and settings.gc_low >= settings.gc_high):
         raise ValueError(
-            f"images.gc_low is {settings.gc_low} and images.gc_high {settings.gc_high}: they are percents,"
-            " and the low one must be below the high one"
+            f"images.gc_low is {settings.gc_low} and images.gc_high {settings.gc_high}: they are percentages,"
+            " and gc_low must be below gc_high"
         )
 
 
@@ -78,11 +78,11 @@ def _check_metrics(settings: MetricsSettings) -> None:
 
 
 def _check_streaming(settings: StreamingSettings) -> None:
-    """Each file has a use where it is named, and is named where it is needed."""
+    """A file that is named is used, and a file that is needed is named."""
     with_files = settings.tls == "files"
     for key in ("cert_file", "key_file"):
         if bool(getattr(settings, key)) != with_files:
-            needs = "is needed" if with_files else "is named, but used only"
+            needs = "is required" if with_files else "is set, but used only"
             raise ValueError(f'streaming.{key} {needs} with streaming.tls = "files"')
     if settings.client_ca_file and settings.tls == "off":
-        raise ValueError('streaming.client_ca_file is named, but streaming.tls is "off"')
+        raise ValueError('streaming.client_ca_file is set, but streaming.tls is "off"')

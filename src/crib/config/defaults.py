@@ -1,7 +1,7 @@
 """The configuration that a package installs: every key at its default, commented out and explained.
 
-All of it comes from `crib.model.settings`: the fields, their defaults, and the docstrings below them. A `#`
-that no space follows stands before a key, one with a space before words.
+All of it comes from `crib.model.settings`: the fields, their defaults and the docstrings below them. A `#`
+directly before a word comments out a key; a `#` and a space begin an explanation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from crib.model.settings import Settings
 
 _WIDTH = 100
 _HEAD = (
-    "crib's configuration, with every key at its default. To change one, take away the # before it.",
-    "Files in the conf.d directory beside this one are laid over it, in lexical order. "
-    "`cribd --check-config` tells what is wrong. "
-    "A change takes a restart of cribd, which containers do not notice.",
+    "crib's configuration, with every key at its default. To change one, remove the # before it.",
+    "Files in the conf.d directory next to this one override it, in lexical order. "
+    "`cribd --check-config` reports what is wrong. "
+    "A change takes effect when cribd restarts; containers keep running.",
 )
-_HANDLERS = "A table for each RuntimeClass handler. Once one is given, exactly those that are given exist."
+_HANDLERS = "One table for each RuntimeClass handler. If there is any, only the handlers given here exist."
 
 
 def default_config() -> str:
-    """TOML that says nothing yet; with each `#` before a key taken away it says the defaults."""
+    """TOML that sets nothing. Without the `#` before each key it sets the defaults."""
     settings = Settings()
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     tables = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
@@ -66,7 +66,7 @@ def _keys(table: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def _element_keys(hint: Any) -> Iterator[str]:
-    """Of an array of tables, those of one of them, as words."""
+    """The keys of one table in an array of tables, as text."""
     kind = unwrapped(get_args(hint)[0])[0] if get_origin(hint) is tuple else None
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         told = explanations(kind)
@@ -81,7 +81,7 @@ def _words(text: str, indent: int = 0) -> Iterator[str]:
 
 def _toml(value: Any) -> str:
     if dataclasses.is_dataclass(value):
-        return "{}"  # a handler's containers: the node's, with nothing said otherwise
+        return "{}"  # a handler's containers: those of the node, with nothing overridden
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"

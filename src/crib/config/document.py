@@ -1,4 +1,4 @@
-"""One TOML file, checked by itself, so that what is wrong in it is told with its line."""
+"""One TOML file, checked on its own, so that errors can name the line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Document:
         self._kind = kind
 
     def table(self) -> Table:
-        """What it says, with every value of the right type and within its bounds. Raises ConfigError."""
+        """Its content; every value has the right type and is within its bounds. Raises ConfigError."""
         try:
             table = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
@@ -54,7 +54,7 @@ class Document:
             self._check(keys[name], value, inner)
 
     def _check(self, hint: Any, value: Any, path: _Path) -> None:
-        """The value's type and bounds, and those of everything inside it."""
+        """Check the type and bounds of the value and of everything inside it."""
         kind, bounds = unwrapped(hint)
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             self._expect(isinstance(value, dict), path, "a table")
@@ -98,12 +98,12 @@ class Document:
 
 
 def _wanted(bounds: tuple[Bound, ...], value: Any) -> str:
-    """What the value must be by the first bound that it does not keep to."""
+    """What the value must be, by the first bound that it breaks."""
     return next(filter(None, (problem(bound, value) for bound in bounds)), "")
 
 
 def lay_over(table: Table, other: Table) -> None:
-    """Put what the other says in the place of what the table does: tables are merged, nothing else is."""
+    """Let the values of `other` replace those of `table`. Only tables are merged."""
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(table.get(key), dict):
             lay_over(table[key], value)
@@ -112,7 +112,7 @@ def lay_over(table: Table, other: Table) -> None:
 
 
 def _line_of(text: str, path: _Path) -> int:
-    """The line that sets a key, or that opens its table or a table in it; 0 when that cannot be told."""
+    """The line that sets a key, or opens its table or a table in it; 0 if it cannot be found."""
     table: _Path = ()
     best = 0
     for number, line in enumerate(text.splitlines(), 1):

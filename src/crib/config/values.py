@@ -1,4 +1,4 @@
-"""What a value must be, by the bounds that stand beside its field (`crib.model.keys`)."""
+"""What a value must be, by the bounds next to its field (`crib.model.keys`)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from crib.ocispec.defaults import (
 from crib.ocispec.security import KNOWN_CAPABILITIES
 
 Rule = Callable[[Any], str]
-"""Says what a bad value must be, as in `at least 1`; nothing of a good one."""
+"""Says what a bad value must be, as in `at least 1`; empty for a good one."""
 
 _ANY = r"\*[a-z0-9._*-]*"
 _HOST_PATTERN = re.compile(rf"(?:[a-z0-9._*-]*|\[[0-9a-f:]+\](?:{_ANY})?)(?::(?:[0-9]+|[0-9]*{_ANY}))?")
-"""An address in brackets is whole; a port may go over into a `*` and what stands behind it."""
+"""An address in brackets is complete. A port may run into a `*` and what follows it."""
 _PATH_PATTERN = re.compile(r"[a-z0-9._/*-]*")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _HANDLER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -41,7 +41,7 @@ _DOMAIN = re.compile(
 
 
 def problem(bound: Bound, value: Any) -> str:
-    """What a value must be that does not keep to the bound, as in `at least 1`; empty for one that does."""
+    """What a value that breaks the bound must be, as in `at least 1`; empty for a value within it."""
     match bound:
         case OneOf(choices):
             return "" if value in choices else f"one of {', '.join(map(repr, choices))}"
@@ -61,19 +61,19 @@ def absolute(text: str) -> str:
 def interface_name(text: str) -> str:
     """As the kernel's dev_valid_name has it."""
     good = 0 < len(os.fsencode(text)) <= 15 and not set(text) & set("/: ") and text not in (".", "..")
-    return "" if good else "an interface's name of at most 15 bytes"
+    return "" if good else "an interface name of at most 15 bytes"
 
 
 def image_name(text: str) -> str:
     try:
         parse_reference(text, field="")
     except InvalidRequest as error:
-        return f"an image's name ({error})"
+        return f"an image name ({error})"
     return ""
 
 
 def image_pattern(text: str) -> str:
-    """A rule that fits no image would let through what it is meant to refuse, and say nothing."""
+    """A rule that matches no image would silently accept what it is meant to refuse."""
     host, slash, path = text.partition("/")
     try:
         if "*" not in text:
@@ -81,16 +81,14 @@ def image_pattern(text: str) -> str:
         elif slash and "*" not in host:
             good = parse_reference(f"{host}/x/x", field="").repository == "x/x"
         else:
-            # What stands behind a `*` without a slash may be a path, which has no capitals.
+            # What follows a `*` without a slash may be a path, which has no capitals.
             beginning, star, rest = (host, "", "") if slash else host.partition("*")
             good = _HOST_PATTERN.fullmatch(f"{beginning.lower()}{star}{rest}") is not None
     except InvalidRequest:
         good = False
     if good and ("*" not in text or _PATH_PATTERN.fullmatch(path)):
         return ""
-    return (
-        "a pattern that fits an image's full name without tag and digest, as docker.io/library/busybox does"
-    )
+    return "a pattern for an image's full name without tag and digest, such as docker.io/library/busybox"
 
 
 def ip_address(text: str) -> str:
@@ -107,7 +105,7 @@ def listening_place(text: str) -> str:
         return ""
     address, _, port = text.rpartition(":")
     is_six = address.startswith("[") and address.endswith("]")
-    if (is_six or ":" not in address) and not ip_address(address.strip("[]")) and _is_port(port):
+    if not ip_address(address[1:-1] if is_six else address) and is_six == (":" in address) and _is_port(port):
         return ""
     return "`unix`, unix:PATH or an IP address with a port, as 127.0.0.1:9641"
 
@@ -142,7 +140,7 @@ def subnet6(text: str) -> str:
 
 
 def domain_name(text: str) -> str:
-    return "" if _DOMAIN.fullmatch(text) else "a domain name in lower case, as in pods.internal"
+    return "" if _DOMAIN.fullmatch(text) else "a domain name in lower case, such as pods.internal"
 
 
 def handler_name(text: str) -> str:
@@ -154,7 +152,7 @@ def capability(name: str) -> str:
 
 
 def variable(name: str) -> str:
-    return "" if _VARIABLE.fullmatch(name) else "that of a variable"
+    return "" if _VARIABLE.fullmatch(name) else "a variable name"
 
 
 def sysctl(name: str) -> str:
@@ -171,7 +169,7 @@ def shm_size(size: int) -> str:
 
 def timezone(name: str) -> str:
     known = name == LOCAL_ZONE or (_ZONE.fullmatch(name) and os.path.isfile(f"{ZONES}/{name}"))
-    return "" if known else f"{LOCAL_ZONE} or a time zone that this machine has below {ZONES}"
+    return "" if known else f"{LOCAL_ZONE} or a time zone that exists below {ZONES}"
 
 
 def ulimit_name(name: str) -> str:

@@ -2,8 +2,8 @@
 
 look up   the pod sandbox or container, one that is half-made or half-gone too
 intend    its row is marked: NOT_READY or UNKNOWN with the reason, its name is free from now on
-act       who waits for its verbs is told at once (ABORTED), and the verbs end as soon as they can
-tell      event STOPPED
+act       callers that wait for its verbs get ABORTED at once, and the verbs end as soon as they can
+report    event STOPPED
 later     the same teardown as ever, in the background until it succeeds (`engine.retries`)
 """
 
@@ -57,7 +57,7 @@ class Abandon:
                 name=work.name,
                 object=work.of,
                 title=core.describe(work.of).title,
-                stage=" > ".join(work.stages),
+                stage=work.where,
                 request=work.request,
                 seconds=now - work.began,
                 callers=work.callers,
@@ -81,7 +81,7 @@ class Abandon:
     def __call__(self, text: str, why: str) -> Sequence[str]:
         """Give up on an object, a pod sandbox with its containers; says which verbs were abandoned.
 
-        `text`: its id or a beginning of it; NotFound when neither sandbox nor container has it.
+        `text`: its id or a beginning of it; NotFound when no sandbox or container has it.
         """
         core = self._core
         sandbox = core.sandboxes.find(text)
@@ -96,12 +96,12 @@ class Abandon:
             containers = (container,)
         objects = {row.id for row in (sandbox, *containers) if row is not None}
         works = [work for work in core.keeper.works() if work.of in objects and work.name != CLEAN_UP]
-        # First the rows: who is told that a verb was abandoned finds the name free.
+        # First the rows: a caller that learns that a verb was abandoned finds the name free.
         for row in containers:
             self._mark_container(row, reason)
         if sandbox is not None:
             self._mark_sandbox(sandbox, reason)
-        told = [f"{work.name} {work.of}, {' > '.join(work.stages) or 'between stages'}" for work in works]
+        told = [f"{work.name} {work.of}, {work.where or 'between stages'}" for work in works]
         for work in works:
             work.abandon(reason)
         clean_later(core, sandbox or containers[0])

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
+from crib.engine.history import History
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
-from crib.engine.timeline import Timeline
+from crib.engine.timeline import SandboxTimeline
+from crib.engine.timelines import Timelines
+from crib.engine.transitions import pod_name
 from crib.model.caller import CallObject
 from crib.model.container import ContainerRecord
 from crib.model.errors import FieldOf, InvalidRequest, NotFound, Unavailable
-from crib.model.events import ContainerEvent, EventType
+from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
 from crib.model.facts import HostFacts, Vitals
 from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.lifecycle import is_listed
@@ -31,6 +35,8 @@ from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper, at_stage
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +97,49 @@ class Core:
         self.keeper = TaskKeeper()
         self.admission = Admission(settings.making_verbs or usual_places())
         self.events = EventBus()
-        self.notices = Notices(ports.clock)
+        self.history = History(ports.journal, ports.clock)
+        self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
         self.figures = VerbFigures()
-        self.timeline = Timeline(ports.clock, self.figures.stages)
+        self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
         self.retries = Retries(self.keeper)
         records = ports.records
         records.watch(self._records_told, lambda text: self.notices.past("records", text))
-        self.sandboxes: Table[SandboxRecord] = Table(
-            sandbox_name, records.put_sandbox, lambda row: records.delete_sandbox(row.id)
-        )
+        self.sandboxes: Table[SandboxRecord] = Table(sandbox_name, self._put_sandbox, self._delete_sandbox)
         self.containers: Table[ContainerRecord] = Table(
             container_name,
-            records.put_container,
-            lambda row: records.delete_container(row.id),
+            self._put_container,
+            self._delete_container,
             group_of=lambda row: row.sandbox_id,
         )
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}
+
+    def _new_timeline(self, kept: PodTimeline) -> SandboxTimeline:
+        return SandboxTimeline(self.clock, kept, self.figures.stages)
+
+    def _name_of(self, sandbox: SandboxId) -> str:
+        row = self.sandboxes.get(sandbox)
+        return pod_name(row) if row is not None else ""
+
+    def _put_sandbox(self, row: SandboxRecord) -> None:
+        self.history.sandbox_moves(self.sandboxes.get(row.id), row)
+        self.ports.records.put_sandbox(row)
+
+    def _delete_sandbox(self, row: SandboxRecord) -> None:
+        self.history.sandbox_moves(self.sandboxes.get(row.id), None)
+        self.ports.records.delete_sandbox(row.id)
+
+    def _put_container(self, row: ContainerRecord) -> None:
+        sandbox = self.sandboxes.get(row.sandbox_id)
+        self.history.container_moves(self.containers.get(row.id), row, sandbox)
+        self.ports.records.put_container(row)
+
+    def _delete_container(self, row: ContainerRecord) -> None:
+        sandbox = self.sandboxes.get(row.sandbox_id)
+        self.history.container_moves(self.containers.get(row.id), None, sandbox)
+        self.ports.records.delete_container(row.id)
 
     def _records_told(self, problem: str) -> None:
         if problem:
@@ -124,7 +154,7 @@ class Core:
         """
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-            raise Unavailable(f"nothing is made until this has ended: {text}")
+            raise Unavailable(f"nothing new is made until this fault is gone: {text}")
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""
@@ -151,6 +181,21 @@ class Core:
         known = self.ports.handlers.get(record.handler) if record is not None else None
         return known or self.handler("")[1]
 
+    def by_caretaker(
+        self, asked: Iterable[T], sandbox_of: Callable[[T], SandboxRecord]
+    ) -> list[tuple[Handler, list[T]]]:
+        """The same things, grouped by who keeps up their sandboxes, for questions of many at once."""
+        found: dict[int, tuple[Handler, list[T]]] = {}
+        for one in asked:
+            handler = self.caretaker(sandbox_of(one))
+            found.setdefault(id(handler), (handler, []))[1].append(one)
+        return list(found.values())
+
+    def with_pods(self, records: Iterable[ContainerRecord]) -> list[tuple[ContainerRecord, SandboxRecord]]:
+        """Each container with its sandbox, as long as that is on record."""
+        both = ((record, self.sandboxes.get(record.sandbox_id)) for record in records)
+        return [(record, pod) for record, pod in both if pod is not None]
+
     def sandbox(self, text: str) -> SandboxRecord:
         """A sandbox that callers may see, by id or a beginning of it; NotFound."""
         record = self.sandboxes.find(text)
@@ -172,9 +217,8 @@ class Core:
             sandbox = self.sandboxes.find(text if container is None else container.sandbox_id)
         except InvalidRequest:
             return CallObject()
-        meta = None if sandbox is None else sandbox.config.metadata
         return CallObject(
-            pod=f"{meta.namespace}/{meta.name}" if meta else "",
+            pod=pod_name(sandbox) if sandbox else "",
             sandbox=sandbox.id if sandbox else "",
             container=container.id if container else "",
             name=container.config.name if container else "",
@@ -195,7 +239,7 @@ class Core:
         return {row.id for table in (self.sandboxes, self.containers) for row in table}
 
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
-        """What the network is told of this pod."""
+        """What the network learns of this pod."""
         config, dns = record.config, record.config.dns
         handler = self.settings.handlers.get(record.handler)
         return PodNetwork(

@@ -91,19 +91,14 @@ class MeasureDisk:
 
     async def _writable(self, rows: Sequence[ContainerRecord]) -> Mapping[ContainerId, FilesystemUsage]:
         found: dict[ContainerId, FilesystemUsage] = {}
-
-        async def measure(row: ContainerRecord) -> None:
-            sandbox = self._core.sandboxes.get(row.sandbox_id)
-            if sandbox is None:
-                return
+        for handler, asked in self._core.by_caretaker(self._core.with_pods(rows), lambda one: one[1]):
             try:
-                usage = await self._core.caretaker(sandbox).statistics.container(row, sandbox)
+                usages = await handler.statistics.containers(asked)
             except CribError:
-                return  # it went away, or its disk does not answer
-            if usage.writable_layer is not None:
-                found[row.id] = usage.writable_layer
-
-        await all_of("size of a writable layer", map(measure, rows))
+                continue  # no thread is free for it
+            for (row, _), usage in zip(asked, usages, strict=True):
+                if usage.writable_layer is not None:
+                    found[row.id] = usage.writable_layer
         return found
 
     async def _logs(self, rows: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from crib.engine.core import Core
-from crib.engine.timeline import SandboxTimeline
+from crib.engine.transitions import pod_name
 from crib.model.errors import CribError, WrongState
+from crib.model.events import EventKind, NodeEvent
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkCheck, NetworkInfo, PodNetworkView
 from crib.model.sandbox import NetworkAttachment, SandboxRecord, SandboxState
@@ -95,13 +96,16 @@ class Networks:
             if found is not None:
                 yield found
             elif wanted:
-                yield NetworkCheck(record.id, _name(record), "the pod has ended meanwhile")
+                yield NetworkCheck(record.id, pod_name(record), "the pod has ended meanwhile")
 
     async def collect(self, *, everything: bool) -> Sequence[str]:
         """Release what is held for pods that are not there."""
         attached = {row.id for row in self._core.sandboxes if not row.released}
         work = self._core.ports.networks.sweep(attached, everything=everything)
-        return await self._core.keeper.begin("network garbage", work).wait()
+        released = await self._core.keeper.begin("network garbage", work).wait()
+        for what in released:
+            self._core.history.happened(EventKind.NETWORK, "released", "network", what)
+        return released
 
     async def garbage(self) -> Sequence[str]:
         """What `collect` would certainly release, in the same words."""
@@ -118,6 +122,7 @@ class Networks:
             some = ", ".join(row.id[:13] for row in attached[:5])
             raise WrongState(f"pods are attached ({len(attached)}): {some}")
         await self._core.keeper.begin("network removal", self._core.ports.networks.dismantle()).wait()
+        self._core.history.happened(EventKind.NETWORK, "removed", "network")
 
     async def _check(self, record: SandboxRecord, *, repair: bool) -> NetworkCheck | None:
         """A caller that goes away ends its waiting, not the check."""
@@ -132,7 +137,7 @@ class Networks:
             if record is None or record.state is not SandboxState.READY:
                 return None
             pod = core.pod_network(record)
-            found = NetworkCheck(record.id, _name(record), "")
+            found = NetworkCheck(record.id, pod_name(record), "")
             try:
                 with core.figures.network.timed("check"):
                     found = replace(found, problem=await core.ports.networks.check(pod))
@@ -142,12 +147,16 @@ class Networks:
                 return found
             _log.warning("pod %s: its network is repaired: %s", record.id, found.problem)
             try:
-                # Not on the pod's own timeline: that is of its start.
-                with core.figures.network.timed("repair"):
-                    attachment = await core.ports.networks.repair(pod, SandboxTimeline(core.clock))
+                stage = core.timeline.of(record.id)
+                with stage("RepairNetwork"), core.figures.network.timed("repair"):
+                    attachment = await core.ports.networks.repair(pod, stage)
             except CribError as error:
                 return replace(found, repair_error=str(error))
             self._record(record.id, attachment)
+            names = record.id, record.id, pod_name(record)
+            core.history.tell(
+                NodeEvent(EventKind.NETWORK, "repaired", core.clock(), *names, text=found.problem)
+            )
             return await self._looked_at_again(pod, found)
 
     async def _looked_at_again(self, pod: PodNetwork, found: NetworkCheck) -> NetworkCheck:
@@ -194,7 +203,3 @@ class Networks:
             outcome = await self._check(record, repair=True) if record is not None else None
             if outcome is not None and outcome.repair_error:
                 _log.error("pod %s: network: %s", outcome.sandbox, outcome.repair_error)
-
-
-def _name(record: SandboxRecord) -> str:
-    return f"{record.config.metadata.namespace}/{record.config.metadata.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
@@ -32,11 +32,11 @@ from crib.engine.sandboxes.update import UpdateSandbox
 from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.streams.verbs import Streams
-from crib.engine.timeline import PodStart
+from crib.engine.timeline import PodStages
 from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
-from crib.model.events import Stage
+from crib.model.events import EventKind, Stage
 from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.image import ImageRecord
@@ -137,6 +137,7 @@ class Node:
         self.describe = self._core.describe
         self.keeper = self._core.keeper
         self.events = self._core.events
+        self.history = self._core.history
         self.notices = self._core.notices
         self.figures = self._core.figures
         self.network_programs = ports.networks.programs
@@ -185,8 +186,13 @@ class Node:
         What needs nobody's waiting goes on behind it: see `settled`.
         """
         await self.load()
-        rest = await recover(self._core)
+        core = self._core
+        there = f"{len(core.sandboxes)} pods and {len(core.containers)} containers on record"
+        core.history.happened(EventKind.NODE, "started", "cribd", there)
+        rest = await recover(core)
         self._settling = self.keeper.serve("sweep of layers", self._settle(rest))
+        self.keeper.serve("events", core.history.forget_for_ever())
+        self.keeper.serve("timelines", core.timeline.keep_for_ever())
         self.containers.rotate_logs.begin()
         self.networks.begin()
         self.check.is_live = True
@@ -209,13 +215,18 @@ class Node:
         """Let verbs finish within `grace` seconds. Containers go on running."""
         self.events.close()
         await self.keeper.close(grace)
+        self._core.history.happened(EventKind.NODE, "stopped", "cribd")
+        self._core.timeline.write_all()
+        self.history.close()
         for handler in self._core.ports.handlers.values():
             await handler.close()
         await self._core.ports.images.close()
         await self._core.ports.networks.close()
 
     async def status(self) -> NodeStatus:
-        return await node_status(self._core, len(self._catalogue))
+        status = await node_status(self._core, len(self._catalogue))
+        self.history.network_is(status.network)
+        return status
 
     def gauges(self) -> Gauges:
         """How much of everything there is now."""
@@ -225,14 +236,19 @@ class Node:
         """CRI UpdateRuntimeConfig."""
         work = self._core.ports.networks.configure(pod_cidr)
         await self.keeper.begin("the node's pod ranges", work).wait()
+        self.history.happened(EventKind.NETWORK, "configured", "network", pod_cidr)
 
-    def timeline(self, text: str) -> PodStart:
-        """Where the time of a pod's start went, by id or name; one that failed or was removed lately too."""
-        start = self._core.timeline.find(text)
-        if start is None:
-            raise NotFound(f"no start of a pod {text!r} is remembered")
-        return start
+    def timeline(self, text: str) -> PodStages:
+        """Where the time of a pod went, by id or name; one that failed or was removed lately too."""
+        found = self._core.timeline.find(text)
+        if found is None:
+            raise NotFound(f"no timeline of a pod {text!r} is kept")
+        return found
+
+    def timelines(self) -> AsyncIterator[PodStages]:
+        """All that are kept, the latest first."""
+        return self._core.timeline.all()
 
     def stages(self, sandbox: SandboxId) -> Sequence[Stage]:
-        """The stages of one sandbox's start; none when it is not remembered."""
-        return self._core.timeline.stages(sandbox)
+        """The stages of one sandbox; none when it is not remembered."""
+        return self._core.timeline.get(sandbox).stages

@@ -1,103 +1,172 @@
-"""Usage of containers and pods, read at the moment of the question."""
+"""Usage of containers and pods, read at the moment of the question.
+
+Nothing is read in the background. A rate of the CPU needs two readings. The one before is that of the last
+question, unless it is too old; the counter of what is new began at 0; and for the rest two readings are taken
+close to each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from crib.engine.core import Core
+from crib.engine.cpu_rates import CpuRates, Noun
 from crib.model.container import ContainerRecord, ContainerState
-from crib.model.errors import CribError
+from crib.model.errors import CribError, NotFound
+from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
-from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, InterfaceUsage, PodUsage
-from crib.tasks.groups import all_of
+from crib.model.stats import CgroupUsage, ContainerUsage, NetworkUsage, PodUsage
+from crib.ports.statistics import Statistics
 
-SHORTEST_RATE = 100_000_000
-"""Nanoseconds between two readings that give a rate; closer ones give the previous rate."""
+BATCH = 25
+"""Pods, or containers, that are read in one go: some milliseconds. Then it is other calls' turn."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFigures:
+    """A container's usage."""
+
+    container: ContainerRecord
+    usage: ContainerUsage
 
 
 @dataclass(frozen=True, slots=True)
 class PodFigures:
-    """A pod's usage, its interfaces' and its containers'."""
+    """A pod's usage and its containers'."""
 
     sandbox: SandboxRecord
     usage: PodUsage
-    interfaces: tuple[InterfaceUsage, ...]
-    containers: tuple[tuple[ContainerRecord, ContainerUsage], ...]
+    containers: tuple[ContainerFigures, ...]
 
 
 class Stats:
-    """Reads figures through the ports and turns two cpu readings into a rate."""
+    """Reads figures through the ports, in batches. `whole` figures have what only the CRI metrics tell."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._readings: dict[str, CpuUsage] = {}
+        self._rates = CpuRates(lambda key: not (core.sandboxes.get(key) or core.containers.get(key)))
 
-    async def container(self, text: str) -> tuple[ContainerRecord, ContainerUsage]:
+    async def container(self, text: str) -> ContainerFigures:
+        """Of one, in whatever state it is."""
         record = self._core.container(text)
-        return record, await self._container(record)
-
-    async def containers(
-        self, records: Iterable[ContainerRecord]
-    ) -> list[tuple[ContainerRecord, ContainerUsage]]:
-        """Of those that run or wait to be started; one that goes away meanwhile is left out."""
-        figures = []
-        for record in records:
-            if record.state not in (ContainerState.RUNNING, ContainerState.CREATED):
-                continue
-            try:
-                figures.append((record, await self._container(record)))
-            except CribError:
-                continue  # it ended between the list and the reading
-        return figures
+        await self._take_first_readings((record,) if _is_living(record) else ())
+        found = await self._containers((record,), whole=False)
+        if not found:
+            raise NotFound(f"there is no container {text!r} any more")
+        return found[0]
 
     async def pod(self, text: str) -> PodFigures:
-        return await self._pod(self._core.sandbox(text))
+        """Of one, in whatever state it is."""
+        record = self._core.sandbox(text)
+        if _is_ready(record):
+            await self._take_first_readings((record, *self._living(record)))
+        (figures,) = await self._pods((record,), whole=False)
+        return figures
 
-    async def pods(self, records: Iterable[SandboxRecord]) -> list[PodFigures]:
-        """Of those that are ready; one that goes away meanwhile is left out."""
-        ready = [record for record in records if record.state is SandboxState.READY]
-        found = await all_of("figures of a pod", map(self._pod_if_there, ready))
-        return [figures for figures in found if figures is not None]
+    async def containers(
+        self, records: Iterable[ContainerRecord], *, whole: bool = False
+    ) -> AsyncIterator[Sequence[ContainerFigures]]:
+        """Of those that run or wait to be started, in batches; one that goes away meanwhile is left out."""
+        living = [record for record in records if _is_living(record)]
+        await self._take_first_readings(living)
+        for batch in _batches(living):
+            found = await self._containers(batch, whole=whole)
+            yield [each for each in found if _is_living(self._core.containers.get(each.container.id))]
 
-    async def _pod_if_there(self, record: SandboxRecord) -> PodFigures | None:
+    async def pods(
+        self, records: Iterable[SandboxRecord], *, whole: bool = False
+    ) -> AsyncIterator[Sequence[PodFigures]]:
+        """Of those that are ready, in batches; one that goes away meanwhile is left out."""
+        ready = [record for record in records if _is_ready(record)]
+        await self._take_first_readings([*ready, *(each for pod in ready for each in self._living(pod))])
+        for batch in _batches(ready):
+            found = await self._pods(batch, whole=whole)
+            yield [each for each in found if _is_ready(self._core.sandboxes.get(each.sandbox.id))]
+
+    def _living(self, pod: SandboxRecord) -> list[ContainerRecord]:
+        return [record for record in self._core.containers_of(pod.id) if _is_living(record)]
+
+    async def _take_first_readings(self, records: Sequence[Noun]) -> None:
+        """Of those without one for a rate; then wait until a second one gives a rate."""
+        now = self._core.clock()
+        lacking = [record for record in records if self._rates.lacks(record, now)]
+        for batch in _batches(lacking):
+            pods = [record for record in batch if isinstance(record, SandboxRecord)]
+            containers = [record for record in batch if isinstance(record, ContainerRecord)]
+            await self._pod_usages(pods, whole=False)
+            await self._container_usages(containers, whole=False)
+        if unripe := self._rates.unripe(records, self._core.clock()):
+            await asyncio.sleep(unripe / 1_000_000_000)
+
+    async def _containers(self, records: Sequence[ContainerRecord], *, whole: bool) -> list[ContainerFigures]:
+        usages = await self._container_usages(records, whole=whole)
+        return [ContainerFigures(record, usages[record.id]) for record in records if record.id in usages]
+
+    async def _pods(self, records: Sequence[SandboxRecord], *, whole: bool) -> list[PodFigures]:
+        members = [each for record in records for each in self._living(record)]
+        usages = await self._pod_usages(records, whole=whole)
+        networks = await self._networks(records)
+        containers: dict[str, list[ContainerFigures]] = {record.id: [] for record in records}
+        for figures in await self._containers(members, whole=whole):
+            containers[figures.container.sandbox_id].append(figures)
+        return [
+            PodFigures(
+                record,
+                replace(usages[record.id], network=networks.get(record.id)),
+                tuple(containers[record.id]),
+            )
+            for record in records
+        ]
+
+    async def _networks(self, records: Sequence[SandboxRecord]) -> Mapping[SandboxId, NetworkUsage]:
+        """Of the pods that have a network of their own; of none where it cannot be read."""
+        pods = [self._core.pod_network(record) for record in records if not record.config.host_network]
         try:
-            return await self._pod(record)
-        except Exception:  # whatever it is: the figures of the other pods are wanted
-            return None
+            return await self._core.ports.networks.usage(pods) if pods else {}
+        except (CribError, OSError):
+            return {}
 
-    async def _container(self, record: ContainerRecord) -> ContainerUsage:
-        sandbox = self._core.sandbox(record.sandbox_id)
-        usage = await self._core.caretaker(sandbox).statistics.container(record, sandbox)
-        return replace(usage, cgroup=self._with_rate(record.id, usage.cgroup))
+    async def _pod_usages(self, records: Sequence[SandboxRecord], *, whole: bool) -> dict[str, PodUsage]:
+        found: dict[str, PodUsage] = {}
+        for handler, rows in self._core.by_caretaker(records, lambda record: record):
+            usages = await _read_pods(handler.statistics, rows, whole=whole)
+            for record, usage in zip(rows, usages, strict=True):
+                found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
+        return found
 
-    async def _pod(self, record: SandboxRecord) -> PodFigures:
-        usage = await self._core.caretaker(record).statistics.pod(record)
-        usage = replace(usage, cgroup=self._with_rate(record.id, usage.cgroup))
-        interfaces: tuple[InterfaceUsage, ...] = ()
-        if not record.config.host_network:
-            interfaces = tuple(await self._core.ports.networks.usage(self._core.pod_network(record)))
-        containers = await self.containers(self._core.containers_of(record.id))
-        return PodFigures(record, usage, interfaces, tuple(containers))
+    async def _container_usages(
+        self, records: Sequence[ContainerRecord], *, whole: bool
+    ) -> dict[str, ContainerUsage]:
+        found: dict[str, ContainerUsage] = {}
+        for handler, rows in self._core.by_caretaker(self._core.with_pods(records), lambda one: one[1]):
+            usages = await handler.statistics.containers(rows, whole=whole)
+            for (record, _), usage in zip(rows, usages, strict=True):
+                found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
+        return found
 
-    def _with_rate(self, key: str, usage: CgroupUsage) -> CgroupUsage:
-        cpu = usage.cpu
-        if cpu is None:
-            return usage
-        before = self._readings.get(key)
-        rate = None if before is None else before.nano_cores
-        if before is None or cpu.at - before.at >= SHORTEST_RATE:
-            if before is not None and cpu.usage >= before.usage:
-                rate = (cpu.usage - before.usage) * 1_000_000_000 // (cpu.at - before.at)
-            self._readings[key] = replace(cpu, nano_cores=rate)
-            self._forget_the_gone()
-        return replace(usage, cpu=replace(cpu, nano_cores=rate))
+    def _with_rate(self, record: Noun, usage: CgroupUsage) -> CgroupUsage:
+        return usage if usage.cpu is None else replace(usage, cpu=self._rates.rated(record, usage.cpu))
 
-    def _forget_the_gone(self) -> None:
-        if len(self._readings) > 2 * (len(self._core.containers) + len(self._core.sandboxes)) + 64:
-            core = self._core
-            self._readings = {
-                key: value
-                for key, value in self._readings.items()
-                if core.containers.get(key) or core.sandboxes.get(key)
-            }
+
+async def _read_pods(
+    statistics: Statistics, pods: Sequence[SandboxRecord], *, whole: bool
+) -> Sequence[PodUsage]:
+    return await statistics.pods(pods, whole=whole)
+
+
+def _is_ready(record: SandboxRecord | None) -> bool:
+    return record is not None and record.state is SandboxState.READY
+
+
+def _is_living(record: ContainerRecord | None) -> bool:
+    return record is not None and record.state in (ContainerState.RUNNING, ContainerState.CREATED)
+
+
+def _batches(records: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(records), BATCH):
+        yield records[start : start + BATCH]

@@ -1,9 +1,9 @@
-"""How the node is: CRI Status, and what `crib info` tells beyond it."""
+"""How the node is: CRI Status, and what `crib info` adds to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crib.engine.admission import Load
 from crib.engine.core import Core
@@ -11,6 +11,9 @@ from crib.model.container import ContainerState
 from crib.model.facts import HandlerFacts, HostFacts, LayerMounting, Readiness, Vitals
 from crib.model.ids import HandlerName
 from crib.model.sandbox import SandboxState
+
+MOST_WARNINGS = 5
+"""Of what is unusual, in the message of RuntimeReady; `crib check` has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ async def node_status(core: Core, images: int) -> NodeStatus:
     if faults := core.notices.faults:
         told = [f"{fault.subject}: {fault.text}" for fault in faults]
         runtime = Readiness(False, "NodeFault", "; ".join(filter(None, (runtime.message, *told))))
+    elif runtime.ready and (warnings := core.notices.warnings):
+        told = [f"{warning.subject}: {warning.text}" for warning in warnings[:MOST_WARNINGS]]
+        runtime = replace(runtime, message="; ".join(told))
     return NodeStatus(
         runtime=runtime,
         network=await core.ports.networks.readiness(),

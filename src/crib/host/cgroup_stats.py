@@ -1,103 +1,147 @@
 """What a cgroup uses, from as few files as will do, for cgroup v1 and v2.
 
-Sources: kernel, admin-guide/cgroup-v1/memory and cpuacct; admin-guide/cgroup-v2; accounting/psi. A working
-set is what kubelet evicts by: memory in use without the inactive file pages.
+A working set is what the kubelet evicts by: memory in use without the inactive file pages.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crib.host.cgroup_files import (
+    DeviceStats,
+    PressureStats,
+    content,
+    devices_v1,
+    devices_v2,
+    huge_page_sizes,
+    limit_v1,
+    number,
+    pressure,
+    processes_below,
+    whole_number,
+)
 from crib.host.cgroups import CgroupLayout
 
-_UNLIMITED = 1 << 62  # v1 writes "no limit" as the largest number of whole pages
-_READ = 16384
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
-_PSI = re.compile(
-    rb"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+) avg300=([0-9.]+) total=([0-9]+)", re.MULTILINE
-)
 
 
 @dataclass(frozen=True, slots=True)
-class PressureLine:
-    """One line of a pressure file: averages in percent over 10, 60 and 300 s, the total in microseconds."""
+class CpuStats:
+    """Nanoseconds and counts since the cgroup was made; all but `usage` only where they are asked for."""
 
-    avg10: float
-    avg60: float
-    avg300: float
-    total_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class PressureStats:
-    """Pressure stall information of one resource; `full` is missing for the CPU in older kernels."""
-
-    some: PressureLine
-    full: PressureLine | None
+    usage: int
+    pressure: PressureStats | None = None
+    user: int | None = None
+    system: int | None = None
+    throttling: tuple[int, int, int] | None = None
+    """Periods with a quota, those in which it was met, and the nanoseconds that were lost by that."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStats:
-    """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit".
-
-    A `swap_usage` of None is "not accounted": the kernel does not tell.
-    """
+    """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit"."""
 
     usage: int
-    working_set: int
-    rss: int
-    page_faults: int
-    major_page_faults: int
+    inactive_file: int | None
+    rss: int | None
+    page_faults: int | None
+    major_page_faults: int | None
     limit: int | None
     swap_usage: int | None
     swap_limit: int | None
-    oom_kills: int
     pressure: PressureStats | None = None
+
+    @property
+    def working_set(self) -> int | None:
+        return None if self.inactive_file is None else max(self.usage - self.inactive_file, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryDetails:
+    """What else there is to know of the memory: bytes, and counts of limits that were met and of faults."""
+
+    cache: int | None
+    mapped_file: int | None
+    kernel: int | None
+    active_file: int | None
+    peak: int | None
+    limit_hits: int | None
+    own_page_faults: int | None
+    own_major_page_faults: int | None
+    oom_kills: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HugePageStats:
+    """Bytes in huge pages of one size."""
+
+    size: str
+    usage: int
+    peak: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupStats:
-    """One reading. A part is None where the host has no such controller. `pids` counts threads too."""
+    """One reading. A part is None where the host has no such controller, or the cgroup is gone.
 
-    cpu_ns: int | None
-    memory: MemoryStats | None
-    pids: int | None
-    cpu_pressure: PressureStats | None = None
+    What stands below `processes` is there only if the reading was to be whole. A thread is what the pids
+    controller counts.
+    """
+
+    cpu: CpuStats | None = None
+    memory: MemoryStats | None = None
     io_pressure: PressureStats | None = None
+    processes: tuple[int, ...] | None = None
+    """Pids, those of cgroups below too; only where they were asked for."""
+    parts: MemoryDetails | None = None
+    devices: tuple[DeviceStats, ...] | None = None
+    threads: int | None = None
+    most_threads: int | None = None
+    huge_pages: tuple[HugePageStats, ...] | None = None
 
 
 class StatsReader:
-    """Reads the cgroups of one layout: about 60 µs each with v1, a little more with v2 and pressure."""
+    """Reads the cgroups of one layout: some 30 µs each with v1, a little more with v2 and pressure."""
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
-        self._cpuacct = layout.controllers.get("cpuacct")
-        self._memory = layout.controllers.get("memory")
-        self._pids = layout.controllers.get("pids")
+        self._trees = layout.controllers
 
-    def read(self, path: str) -> CgroupStats:
-        """The numbers of the cgroup at `path`; FileNotFoundError when it is gone."""
-        if self._v2 is not None:
-            directory = self._v2 + path
-            if not os.path.isdir(directory):
-                raise FileNotFoundError(2, "no such cgroup", directory)
-            return _read_v2(directory)
-        return CgroupStats(
-            cpu_ns=None if self._cpuacct is None else int(_file(f"{self._cpuacct}{path}/cpuacct.usage")),
-            memory=None if self._memory is None else _memory_v1(f"{self._memory}{path}"),
-            pids=None if self._pids is None else int(_file(f"{self._pids}{path}/pids.current")),
+    def read(self, path: str, *, processes: bool = False, whole: bool = False) -> CgroupStats:
+        """The numbers of the cgroup at `path`; none when it is gone. `whole` reads twice as many files."""
+        if self._v2 is None:
+            return self._read_v1(path, processes=processes or whole, whole=whole)
+        return _read_v2(self._v2 + path, processes=processes or whole, whole=whole)
+
+    def _read_v1(self, path: str, *, processes: bool, whole: bool) -> CgroupStats:
+        at = {name: f"{tree}{path}" for name, tree in self._trees.items()}
+        memory, pids = at.get("memory"), at.get("pids")
+        stat = content(f"{memory}/memory.stat") if memory else b""
+        found = CgroupStats(
+            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), whole=whole),
+            memory=_memory_v1(memory, stat) if memory else None,
+            processes=_pids(pids) if pids and processes else None,
+        )
+        if not whole:
+            return found
+        return replace(
+            found,
+            parts=_parts_v1(memory, stat) if memory and stat else None,
+            devices=devices_v1(at["blkio"]) if "blkio" in at else None,
+            threads=whole_number(f"{pids}/pids.current") if pids else None,
+            most_threads=whole_number(f"{pids}/pids.max") if pids else None,
+            huge_pages=_huge_pages(at.get("hugetlb"), "usage_in_bytes", "max_usage_in_bytes"),
         )
 
     def oom_kills(self, path: str) -> int | None:
         """How many processes in the cgroup the kernel has killed for want of memory; None when it is gone."""
         if self._v2 is not None:
-            counters = _optional(f"{self._v2}{path}/memory.events")
-        else:
-            counters = _optional(f"{self._memory}{path}/memory.oom_control") if self._memory else b""
-        return _number(counters, b"oom_kill") if counters else None
+            return number(content(f"{self._v2}{path}/memory.events"), b"oom_kill")
+        memory = self._trees.get("memory")
+        return number(content(f"{memory}{path}/memory.oom_control"), b"oom_kill") if memory else None
 
     def oom_kills_below(self, path: str) -> tuple[int, dict[str, int]]:
         """Kills in the cgroup and in all below it, past ones too; and by name those in each child there is.
@@ -122,95 +166,152 @@ class StatsReader:
             return []
 
 
-def _memory_v1(directory: str) -> MemoryStats:
-    stat = _file(f"{directory}/memory.stat")
-    usage = int(_file(f"{directory}/memory.usage_in_bytes"))
-    # The group's own: what a group far above is limited to says nothing of this one.
-    limit = _limit_v1(int(_file(f"{directory}/memory.limit_in_bytes")))
-    both = _limit_v1(int(_optional(f"{directory}/memory.memsw.limit_in_bytes") or 0))
-    return MemoryStats(
-        usage=usage,
-        working_set=max(usage - _number(stat, b"total_inactive_file"), 0),
-        rss=_number(stat, b"total_rss"),
-        page_faults=_number(stat, b"total_pgfault"),
-        major_page_faults=_number(stat, b"total_pgmajfault"),
-        limit=limit,
-        swap_usage=_number(stat, b"total_swap") if b"\ntotal_swap " in stat else None,
-        swap_limit=None if both is None or limit is None else max(both - limit, 0),
-        oom_kills=_number(_optional(f"{directory}/memory.oom_control"), b"oom_kill"),
-    )
-
-
-def _limit_v1(value: int) -> int | None:
-    return None if value == 0 or value >= _UNLIMITED else value
-
-
-def _read_v2(directory: str) -> CgroupStats:
-    cpu = _optional(f"{directory}/cpu.stat")
-    pids = _optional(f"{directory}/pids.current")
-    return CgroupStats(
-        cpu_ns=_number(cpu, b"usage_usec") * 1000 if cpu else None,
-        memory=_memory_v2(directory),
-        pids=int(pids) if pids else None,
-        cpu_pressure=_pressure(f"{directory}/cpu.pressure"),
-        io_pressure=_pressure(f"{directory}/io.pressure"),
-    )
-
-
-def _memory_v2(directory: str) -> MemoryStats | None:
-    current = _optional(f"{directory}/memory.current")
-    if not current:
+def _cpu_v1(cpuacct: str | None, cpu: str | None, *, whole: bool) -> CpuStats | None:
+    usage = whole_number(f"{cpuacct}/cpuacct.usage") if cpuacct else None
+    if usage is None:
         return None
-    stat = _file(f"{directory}/memory.stat")
-    swapped = _optional(f"{directory}/memory.swap.current")
-    usage = int(current)
-    return MemoryStats(
-        usage=usage,
-        working_set=max(usage - _number(stat, b"inactive_file"), 0),
-        rss=_number(stat, b"anon"),
-        page_faults=_number(stat, b"pgfault"),
-        major_page_faults=_number(stat, b"pgmajfault"),
-        limit=_limit_v2(_optional(f"{directory}/memory.max")),
-        swap_usage=int(swapped) if swapped else None,
-        swap_limit=_limit_v2(_optional(f"{directory}/memory.swap.max")),
-        oom_kills=_number(_optional(f"{directory}/memory.events"), b"oom_kill"),
-        pressure=_pressure(f"{directory}/memory.pressure"),
+    if not whole:
+        return CpuStats(usage)
+    stat = content(f"{cpu}/cpu.stat") if cpu else b""
+    return CpuStats(
+        usage,
+        user=whole_number(f"{cpuacct}/cpuacct.usage_user"),
+        system=whole_number(f"{cpuacct}/cpuacct.usage_sys"),
+        throttling=_throttling(stat, number(stat, b"throttled_time")),
     )
 
 
-def _limit_v2(text: bytes) -> int | None:
-    return int(text) if text.strip().isdigit() else None
+def _throttling(stat: bytes, lost: int | None) -> tuple[int, int, int] | None:
+    periods, throttled = number(stat, b"nr_periods"), number(stat, b"nr_throttled")
+    return None if periods is None or throttled is None or lost is None else (periods, throttled, lost)
 
 
-def _pressure(path: str) -> PressureStats | None:
-    lines = {
-        kind: PressureLine(float(avg10), float(avg60), float(avg300), int(total))
-        for kind, avg10, avg60, avg300, total in _PSI.findall(_optional(path))
-    }
-    return PressureStats(lines[b"some"], lines.get(b"full")) if b"some" in lines else None
+def _memory_v1(directory: str, stat: bytes) -> MemoryStats | None:
+    usage = whole_number(f"{directory}/memory.usage_in_bytes")
+    if usage is None:
+        return None
+    # The group's own: what a group far above is limited to says nothing of this one.
+    limit = limit_v1(f"{directory}/memory.limit_in_bytes")
+    both = limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
+    return MemoryStats(
+        usage=usage,
+        inactive_file=number(stat, b"total_inactive_file"),
+        rss=number(stat, b"total_rss"),
+        page_faults=number(stat, b"total_pgfault"),
+        major_page_faults=number(stat, b"total_pgmajfault"),
+        limit=limit,
+        swap_usage=number(stat, b"total_swap"),
+        swap_limit=None if both is None or limit is None else max(both - limit, 0),
+    )
 
 
-def _number(text: bytes, key: bytes) -> int:
-    """The number in the line `key number`; 0 when there is no such line."""
-    start = 0 if text.startswith(key + b" ") else text.find(b"\n" + key + b" ") + 1
-    if start == 0 and not text.startswith(key + b" "):
-        return 0
-    start += len(key) + 1
-    end = text.find(b"\n", start)
-    return int(text[start : end if end >= 0 else None])
+def _parts_v1(directory: str, stat: bytes) -> MemoryDetails:
+    return MemoryDetails(
+        cache=number(stat, b"total_cache"),
+        mapped_file=number(stat, b"total_mapped_file"),
+        kernel=whole_number(f"{directory}/memory.kmem.usage_in_bytes"),
+        active_file=number(stat, b"total_active_file"),
+        peak=whole_number(f"{directory}/memory.max_usage_in_bytes"),
+        limit_hits=whole_number(f"{directory}/memory.failcnt"),
+        own_page_faults=number(stat, b"pgfault"),
+        own_major_page_faults=number(stat, b"pgmajfault"),
+        oom_kills=number(content(f"{directory}/memory.oom_control"), b"oom_kill"),
+    )
 
 
-def _file(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, _READ)
-    finally:
-        os.close(fd)
+def _read_v2(directory: str, *, processes: bool, whole: bool) -> CgroupStats:
+    stat = content(f"{directory}/memory.stat")
+    found = CgroupStats(
+        cpu=_cpu_v2(directory, whole=whole),
+        memory=_memory_v2(directory, stat),
+        io_pressure=pressure(f"{directory}/io.pressure"),
+        processes=_pids(directory) if processes else None,
+    )
+    if not whole:
+        return found
+    return replace(
+        found,
+        parts=_parts_v2(directory, stat) if stat else None,
+        devices=devices_v2(f"{directory}/io.stat"),
+        threads=whole_number(f"{directory}/pids.current"),
+        most_threads=whole_number(f"{directory}/pids.max"),
+        huge_pages=_huge_pages(directory, "current", ""),
+    )
 
 
-def _optional(path: str) -> bytes:
-    """The content of a file, or nothing: pressure is off on some kernels, and the root has no limits."""
-    try:
-        return _file(path)
-    except OSError:
-        return b""
+def _cpu_v2(directory: str, *, whole: bool) -> CpuStats | None:
+    stat = content(f"{directory}/cpu.stat")
+    usage = number(stat, b"usage_usec")
+    if usage is None:
+        return None
+    waits = pressure(f"{directory}/cpu.pressure")
+    if not whole:
+        return CpuStats(usage * 1000, waits)
+    return CpuStats(
+        usage * 1000,
+        waits,
+        user=_nanoseconds(stat, b"user_usec"),
+        system=_nanoseconds(stat, b"system_usec"),
+        throttling=_throttling(stat, _nanoseconds(stat, b"throttled_usec")),
+    )
+
+
+def _nanoseconds(stat: bytes, key: bytes) -> int | None:
+    microseconds = number(stat, key)
+    return None if microseconds is None else microseconds * 1000
+
+
+def _memory_v2(directory: str, stat: bytes) -> MemoryStats | None:
+    usage = whole_number(f"{directory}/memory.current")
+    if usage is None:
+        return None
+    return MemoryStats(
+        usage=usage,
+        inactive_file=number(stat, b"inactive_file"),
+        rss=number(stat, b"anon"),
+        page_faults=number(stat, b"pgfault"),
+        major_page_faults=number(stat, b"pgmajfault"),
+        limit=whole_number(f"{directory}/memory.max"),
+        swap_usage=whole_number(f"{directory}/memory.swap.current"),
+        swap_limit=whole_number(f"{directory}/memory.swap.max"),
+        pressure=pressure(f"{directory}/memory.pressure"),
+    )
+
+
+def _parts_v2(directory: str, stat: bytes) -> MemoryDetails:
+    events = content(f"{directory}/memory.events")
+    return MemoryDetails(
+        cache=number(stat, b"file"),
+        mapped_file=number(stat, b"file_mapped"),
+        kernel=number(stat, b"kernel"),
+        active_file=number(stat, b"active_file"),
+        peak=whole_number(f"{directory}/memory.peak"),
+        limit_hits=number(events, b"max"),
+        own_page_faults=None,
+        own_major_page_faults=None,
+        oom_kills=number(events, b"oom_kill"),
+    )
+
+
+def _pids(directory: str) -> tuple[int, ...] | None:
+    found = processes_below(directory)
+    return None if found is None else tuple(found)
+
+
+def _huge_pages(directory: str | None, usage: str, peak: str) -> tuple[HugePageStats, ...] | None:
+    """`usage` and `peak` are how the names of the files end; with v2 there is no file of a peak."""
+    if directory is None:
+        return None
+    found = []
+    for size in _sizes():
+        used = whole_number(f"{directory}/hugetlb.{size}.{usage}")
+        if used is not None:
+            most = whole_number(f"{directory}/hugetlb.{size}.{peak}") if peak else None
+            found.append(HugePageStats(size, used, most))
+    return tuple(found) or None
+
+
+@functools.cache
+def _sizes() -> tuple[str, ...]:
+    """Of this kernel: they do not change while it runs."""
+    return huge_page_sizes()

@@ -39,7 +39,6 @@ _IFLA_LINK = 5
 IFLA_MASTER = 10
 _IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
-_IFLA_STATS64 = 23
 IFLA_GROUP = 27
 _IFLA_EXT_MASK = 29
 IFLA_INFO_KIND = 1
@@ -58,9 +57,10 @@ IFF_UP = 0x1
 _IF_OPER_UP = 6
 LOOPBACK_INDEX = 1
 INTERFACE_NAME_BYTES = 15
+_MOST_COUNTERS = 1 << 20
+"""Bytes, which are more than 8,000 interfaces: a pod may make any number of them."""
 
 _IFINFOMSG = struct.Struct("=BxHiII")
-_STATS64 = struct.Struct("=8Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +85,6 @@ class KernelLink:
     """The kernel has had the time to see that the other end is up: it sends, a port of a bridge forwards."""
     group: int = 0
     """A number that rules can match (`iifgroup` of nft)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatistics:
-    """Counters of an interface since it was made (rtnl_link_stats64)."""
-
-    name: str
-    rx_bytes: int
-    rx_packets: int
-    rx_errors: int
-    rx_dropped: int
-    tx_bytes: int
-    tx_packets: int
-    tx_errors: int
-    tx_dropped: int
 
 
 def check_interface_name(name: str) -> str:
@@ -207,13 +192,6 @@ def delete_link(netlink: Netlink, name: str) -> bool:
     return True
 
 
-def link_statistics(netlink: Netlink) -> list[LinkStatistics]:
-    """The counters of all interfaces, in the order of their indices."""
-    body = link_header() + u32_attribute(_IFLA_EXT_MASK, 0)
-    replies = netlink.dump(Request(_RTM_GETLINK, body, "read counters", "*"))
-    return [_parse_statistics(reply) for reply in replies if reply.kind == RTM_NEWLINK]
-
-
 def mac_bytes(mac: str) -> bytes:
     """The six bytes of a MAC written with colons."""
     raw = bytes.fromhex(mac.replace(":", ""))
@@ -269,23 +247,47 @@ def _parse_link(reply: Reply) -> KernelLink:
     )
 
 
-def _parse_statistics(reply: Reply) -> LinkStatistics:
-    _, attributes = _link_parts(reply)
-    name = _name_of(attributes)
-    raw = attributes.get(_IFLA_STATS64, b"")
-    if len(raw) < _STATS64.size:
-        raise MalformedMessage(f"counters of {name} are {len(raw)} bytes")
-    rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped = (
-        _STATS64.unpack_from(raw)
-    )
-    return LinkStatistics(
-        name=name,
-        rx_bytes=rx_bytes,
-        rx_packets=rx_packets,
-        rx_errors=rx_errors,
-        rx_dropped=rx_dropped,
-        tx_bytes=tx_bytes,
-        tx_packets=tx_packets,
-        tx_errors=tx_errors,
-        tx_dropped=tx_dropped,
-    )
+@dataclass(frozen=True, slots=True)
+class InterfaceCounters:
+    """Since the interface was made."""
+
+    name: str
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    rx_dropped: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+    tx_dropped: int
+
+
+def interface_counters() -> list[InterfaceCounters]:
+    """Of all interfaces in the calling thread's network namespace, in the kernel's order.
+
+    By proc_pid_net(5), at a sixth of what a question by rtnetlink costs. The numbers are the same, but for
+    `rx_dropped`: it has what the device missed as well.
+    """
+    return [counters for line in _counter_lines() if (counters := _parse_counters(line)) is not None]
+
+
+def _counter_lines() -> list[str]:
+    fd = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        # The kernel hands it out in pieces.
+        while len(text) < _MOST_COUNTERS and (piece := os.read(fd, 65536)):
+            text += piece
+    finally:
+        os.close(fd)
+    return text.decode("utf-8", "replace").splitlines()
+
+
+def _parse_counters(line: str) -> InterfaceCounters | None:
+    """None for the two lines of headings. No interface's name holds a colon."""
+    name, colon, rest = line.partition(":")
+    values = rest.split()
+    if not colon or len(values) < 16:
+        return None
+    rx, tx = values[:8], values[8:]
+    return InterfaceCounters(name.strip(), *map(int, rx[:4]), *map(int, tx[:4]))

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crib.host import adoption, libc, priority, undying
@@ -88,9 +88,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What is seldom needed for `run`; `output_limit` is in bytes for each of stdout and stderr.
+    """Rarely needed options of `run`. `output_limit` is in bytes for each of stdout and stderr.
 
-    With `new_session` the program leads a process group of its own and a time-out kills the whole group.
+    With `new_session` the program leads its own process group, and a time-out kills the whole group.
     """
 
     cwd: str | None = None
@@ -122,6 +122,9 @@ class SpawnOptions:
     """Id of what it is started for, which counts the programs that do not end (`host.undying`)."""
 
 
+told_of_end: Callable[[str, float, float], None] | None = None
+"""Told of each program that somebody waited for, in the context of who did: its name, how long it ran, and
+the CPU time that it used with what it waited for itself. Set by the daemon."""
 _RUN_DEFAULTS = RunOptions()
 _SPAWN_DEFAULTS = SpawnOptions()
 
@@ -148,6 +151,7 @@ class Child:
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.started = time.monotonic()
+        self._used: tuple[float, float] | None = None
         self._popen = popen
         self._leads_group = options.new_session
         self._owner = options.owner
@@ -163,7 +167,11 @@ class Child:
     async def wait(self, timeout: float | None = None) -> int:
         """The exit code; TimeoutError after `timeout` seconds, which leaves the program running."""
         async with asyncio.timeout(timeout):
-            return await asyncio.shield(self._exited)
+            code = await asyncio.shield(self._exited)
+        used, self._used = self._used, None
+        if told_of_end is not None and used is not None:
+            told_of_end(self.argv[0], *used)
+        return code
 
     def signal(self, number: int) -> bool:
         """Send a signal; False when it has ended already."""
@@ -192,8 +200,10 @@ class Child:
     def _collect(self) -> None:
         self._loop.remove_reader(self.pidfd)
         with _children_lock:
-            code = self._popen.wait()
+            _, status, used = os.wait4(self.pid, 0)  # `Popen.wait` does not say what was used
+            self._popen.returncode = code = os.waitstatus_to_exitcode(status)
             _children.pop(self.pid, None)
+        self._used = time.monotonic() - self.started, used.ru_utime + used.ru_stime
         if not self._exited.done():
             self._exited.set_result(code)  # first: who waits for it has no other way to hear of it
         os.close(self.pidfd)
@@ -231,7 +241,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
         try:
             child = Child(popen, command, options)
         except BaseException:
-            # No descriptor left for its pidfd: without one nobody could ever wait for it.
+            # No descriptor left for its pidfd, and without one it could never be awaited.
             popen.kill()
             popen.wait()
             raise
@@ -279,7 +289,7 @@ async def run(
             timed_out = await _wait_or_kill(child, timeout)
             code = await child.wait()
         except asyncio.CancelledError:
-            child.kill()  # and gone when the caller goes on: what comes next may not meet its work
+            child.kill()  # and gone when the caller continues, which must not meet it at work
             with contextlib.suppress(TimeoutError):
                 await child.wait(undying.GRACE)
             raise
@@ -317,9 +327,9 @@ async def _wait_or_kill(child: Child, timeout: float) -> bool:
 
 
 async def look_at(program: str) -> None:
-    """Read the beginning of a program's file, which may lie where nobody answers. OSError; Overdue.
+    """Read the beginning of a program's file, which may be on a file system that hangs. OSError; Overdue.
 
-    Who starts a program waits until the kernel executes it, and must not hang.
+    Starting a program waits until the kernel executes it, and must not hang.
     """
 
     def read() -> None:

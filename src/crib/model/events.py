@@ -67,7 +67,7 @@ class NodeEvent:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of a pod's start. `subject` is the container, image or plugin that it was for."""
+    """One step of a pod's life. `subject` is the container, image or plugin that it was for."""
 
     name: str
     subject: str
@@ -75,6 +75,25 @@ class Stage:
     duration: int
     """Nanoseconds."""
     outcome: str
-    """`ok`, or the error's text."""
+    """`ok`, `running`, or the error's text."""
     parent: int = 0
     """Place, from 1, of the stage that this one is a part of; 0 for none."""
+    program: str = ""
+    """The program that ran in it, the last one of several."""
+    program_time: int = 0
+    """Nanoseconds from the start to the end of its programs."""
+    program_cpu: int = 0
+    """Nanoseconds of CPU that these used, with what they have waited for themselves (wait4(2)): the rest of
+    `program_time` they waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodTimeline:
+    """What is kept of a pod sandbox's stages."""
+
+    pod: str = ""
+    """NAMESPACE/NAME."""
+    stages: tuple[Stage, ...] = ()
+    """In the order in which they began."""
+    dropped: int = 0
+    """How many there were besides."""

@@ -43,31 +43,31 @@ class NetworkSettings:
     bridge: Annotated[str, Is(Form.INTERFACE)] = "crib0"
     """Name of the built-in bridge, at most 15 characters."""
     subnet: Annotated[str, Is(Form.SUBNET)] = "10.203.0.0/16"
-    """Range that the built-in bridge gives addresses from; the first address is the gateway."""
+    """Range of the built-in bridge's addresses; the first address is the gateway."""
     subnet6: Annotated[str, Is(Form.SUBNET6, or_empty=True)] = ""
     """IPv6 range of the built-in bridge; empty: pods get no IPv6 address."""
     mtu: Annotated[int, AtLeast(0)] = 0
-    """Bytes; 0: that of the interface with the host's default route."""
+    """Bytes; 0: the MTU of the interface with the host's default route."""
     native_ranges: tuple[Annotated[str, Is(Form.IP_RANGE)], ...] = ()
-    """Ranges that pods of the built-in bridge reach with their own addresses, without masquerade. The other
+    """Ranges that pods of the built-in bridge reach with their own addresses, without masquerading. The other
     side needs a route back, as between the pods of several nodes."""
     isolation: Annotated[str, OneOf(("none", "pods"))] = "none"
-    """`pods`: on the built-in bridge pods reach each other through published host ports only; or `none`."""
+    """`pods`: pods of the built-in bridge reach each other only through published host ports; or `none`."""
     dns_domain: Annotated[str, Is(Form.DOMAIN, or_empty=True)] = ""
-    """Domain in which the built-in bridge answers for pods' names (NAME.NAMESPACE.DOMAIN); empty: none."""
+    """Domain in which the built-in bridge resolves names of pods (NAME.NAMESPACE.DOMAIN); empty: none."""
     cni_conf_dir: Path = "/etc/cni/net.d"
     """Directory of the CNI configuration. Its files are used in lexical order."""
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-    """Where CNI plugins are looked for, in this order."""
+    """Directories that are searched for CNI plugins, in this order."""
     cni_networks: Annotated[int, AtLeast(0)] = 1
     """How many networks of that directory each pod is attached to, in the order of the files; 0: all."""
     cni_default_network: str = ""
-    """Name of the network that comes first (eth0); empty: that of the first file. A pod waits for it."""
+    """Name of the network that comes first (eth0) and that pods wait for; empty: that of the first file."""
     cni_conf_template: PathOrNone = ""
-    """Template (in Go's syntax, as containerd's) of a configuration. cribd writes it to `cni_conf_dir` when
-    the kubelet sends the node's pod range; empty: none."""
+    """Template of a configuration, in Go's syntax as in containerd. cribd writes the result to `cni_conf_dir`
+    when the kubelet sends the node's pod range; empty: none."""
     plugin_timeout: Annotated[float, AtLeast(0.1)] = 60.0
-    """Seconds for one plugin's ADD, DEL or CHECK; its GC has 10 of them at most."""
+    """Seconds for one plugin's ADD, DEL or CHECK. A GC gets at most 10 of them."""
     ip_preference: Annotated[str, OneOf(("cni", "ipv4", "ipv6"))] = "cni"
     """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
     ready_timeout: Annotated[float, AtLeast(0)] = 5.0
@@ -83,9 +83,9 @@ class StreamingSettings:
     """The server of Exec, Attach and PortForward."""
 
     address: Annotated[str, Is(Form.IP_ADDRESS)] = "127.0.0.1"
-    """IP address to listen on; the kubelet connects to it (and forwards kubectl's streams)."""
+    """IP address to listen on. The kubelet connects to it and forwards kubectl's streams."""
     port: Annotated[int, AtLeast(0)] = 0
-    """0 takes a free one at each start."""
+    """Port to listen on; 0: any free port at each start."""
     tls: Annotated[str, OneOf(("off", "files", "self-signed"))] = "off"
     """off, files (`cert_file` and `key_file`), or self-signed (a certificate made at each start)."""
     cert_file: PathOrNone = ""
@@ -93,21 +93,21 @@ class StreamingSettings:
     key_file: PathOrNone = ""
     """Its key in PEM; read again when it changes."""
     client_ca_file: PathOrNone = ""
-    """PEM; clients must show a certificate signed by one of these authorities. Empty: they need none."""
+    """Authorities in PEM; clients must show a certificate signed by one of them. Empty: they need none."""
     token_time: Annotated[float, AtLeast(1)] = 60.0
-    """Seconds that the URL of a stream may be used (once)."""
+    """Seconds for which the URL of a stream is valid. It works once."""
     creation_timeout: Annotated[float, AtLeast(0.1)] = 30.0
-    """Seconds in which a client must have sent its request and opened the streams that it asked for."""
+    """Seconds in which a client must send its request and open the streams that it asked for."""
     idle_timeout: Annotated[float, AtLeast(0)] = 4 * 3600.0
     """Seconds without a byte in either direction after which a connection is closed; 0: never."""
     max_connections: Annotated[int, AtLeast(1)] = 1000
-    """Connections of clients whose token was good; for others the server has a limit of its own."""
+    """Connections of clients with a valid token. A separate limit holds for all others."""
     max_streams: Annotated[int, AtLeast(4)] = 1000
     """Streams of one connection; a forwarded connection takes two."""
     kill_abandoned: bool = False
-    """End the command of an exec whose client has gone away; otherwise only its standard input ends."""
+    """End the command of an exec when its client disconnects; otherwise only its standard input ends."""
     attach_replay: Annotated[int, AtLeast(0)] = 0
-    """Bytes of a container's latest output that an attach begins with; 0: only what comes from then on."""
+    """Bytes of a container's latest output that an attach begins with; 0: new output only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,51 +146,51 @@ DEFAULT_CAPABILITIES = (
     "SETUID",
     "SYS_CHROOT",
 )
-"""What a container has by default: the set that docker made customary."""
+"""What a container has by default: the same set as in docker."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeMount:
-    """A path of the node that containers see, unless they have something else at `destination`."""
+    """A path of the host that containers see, unless they have something else at `destination`."""
 
     source: Path = ""
     """A file or directory of the host."""
     destination: Path = ""
     """Where containers see it."""
     read_only: bool = True
-    """Nobody writes there; what is mounted below the source keeps its own mode."""
+    """Read-only in containers. What is mounted below the source keeps its own mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerDefaults:
-    """What pods and containers get if they ask for nothing else. A handler's own override the node's."""
+    """What pods and containers get unless they ask for something else. A handler's values override these."""
 
     capabilities: tuple[Annotated[str, Is(Form.CAPABILITY)], ...] = DEFAULT_CAPABILITIES
-    """Without CAP_; a container adds to them and drops of them."""
+    """Without CAP_. A container can add and drop capabilities."""
     devices: tuple[Annotated[str, Is(Form.DEVICE)], ...] = ()
-    """HOST[:CONTAINER[:PERMISSIONS]]: device nodes of the host, permissions of r, w and m."""
+    """Device nodes of the host as HOST[:CONTAINER[:PERMISSIONS]]; permissions are any of r, w and m."""
     env: Mapping[Annotated[str, Is(Form.VARIABLE)], str] = field(default_factory=dict)
-    """Variables that neither the image nor the container sets."""
+    """Environment variables, unless the image or the container sets them."""
     mounts: tuple[NodeMount, ...] = ()
     """Paths of the host that containers see, unless they have a volume there. Each is a table:"""
     seccomp_profile: PathOrNone = ""
-    """File (JSON, as the OCI has it) that stands for RuntimeDefault; empty: our own profile."""
+    """File with the profile for RuntimeDefault (OCI seccomp JSON); empty: the built-in profile."""
     shm_size: Annotated[int, Is(Form.SHM_SIZE)] = 64 << 20
     """Bytes of a pod's /dev/shm."""
     sysctls: Mapping[Annotated[str, Is(Form.SYSCTL)], Annotated[str, Is(Form.SYSCTL_VALUE)]] = field(
         default_factory=dict
     )
-    """Of a pod's own network and IPC namespace."""
+    """Sysctls of a pod's own network and IPC namespaces."""
     timezone: Annotated[str, Is(Form.TIMEZONE, or_empty=True)] = ""
-    """A name such as Europe/Berlin, or `local`: /etc/localtime; empty: the image's own."""
+    """A name such as Europe/Berlin, or `local` for /etc/localtime; empty: that of the image."""
     ulimits: Mapping[Annotated[str, Is(Form.ULIMIT)], Annotated[str, Is(Form.ULIMIT_VALUE)]] = field(
         default_factory=dict
     )
-    """By name (nofile): SOFT:HARD or one number for both; `unlimited` is one too."""
+    """By name, such as nofile: SOFT:HARD, or one value for both. A value is a number or `unlimited`."""
     umask: Annotated[str, Is(Form.UMASK, or_empty=True)] = ""
-    """Octal; empty: the runtime's own (022)."""
+    """Octal; empty: the runtime's default (022)."""
     writable_cgroups: Annotated[str, OneOf(("systemd", "always", "never"))] = "systemd"
-    """Who may write to its cgroup tree: `systemd` (as a first process), `always` (everybody) or `never`."""
+    """Which containers may write to their cgroup tree: those of `systemd`, `always` (all) or `never`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +198,19 @@ class HandlerSettings:
     """One RuntimeClass handler."""
 
     path: str = ""
-    """The OCI runtime's program; empty means the handler's name, found on PATH."""
+    """The OCI runtime's program; empty: the handler's name, found on PATH."""
     args: tuple[str, ...] = ()
     """Global arguments put before the runtime's command."""
     annotations: tuple[str, ...] = ()
-    """Keys of pod and container annotations that the OCI spec gets; `*` stands for any characters."""
+    """Keys of pod and container annotations that are passed to the OCI spec; `*` matches any characters."""
     base_spec: PathOrNone = ""
-    """File with an OCI spec (JSON). Its fields hold where ours has none; empty: none."""
+    """File with an OCI spec (JSON). Its fields hold where crib sets none; empty: none."""
     privileged_without_host_devices: bool = False
-    """A privileged container gets no device but those that it asks for."""
+    """Give a privileged container only the devices that it asks for."""
     cni_conf_dir: PathOrNone = ""
-    """Where the CNI configuration of this handler's pods is; empty means `network.cni_conf_dir`."""
+    """Directory of the CNI configuration for this handler's pods; empty: `network.cni_conf_dir`."""
     containers: ContainerDefaults = ContainerDefaults()
-    """The node's, with the handler's changes."""
+    """The node's defaults, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon."""
 
@@ -220,13 +220,13 @@ class Settings:
     """The whole configuration; defaults are those of a node under a kubelet."""
 
     data: Path = "/var/lib/crib"
-    """What must survive a reboot: records, image layers, writable layers."""
+    """Directory of what must survive a reboot: records, image layers, writable layers."""
     state: Path = "/run/crib"
-    """What need not: socket, namespaces, mounts, bundles. It belongs on a tmpfs."""
+    """Directory of what need not: socket, namespaces, mounts, bundles. It belongs on a tmpfs."""
     socket: PathOrNone = ""
-    """Empty means STATE/crib.sock."""
+    """Path of the CRI socket; empty: STATE/crib.sock."""
     socket_group: str = "crib"
-    """Group that may use the socket; root's where no such group exists."""
+    """Group that may use the socket; root's if the group does not exist."""
     log: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
     network: NetworkSettings = NetworkSettings()
@@ -247,29 +247,29 @@ class Settings:
     cgroup_root: Path = "/crib"
     """Parent cgroup of pods that name none."""
     cgroup_driver: Annotated[str, OneOf(("cgroupfs", "systemd"))] = "cgroupfs"
-    """cgroupfs, or systemd: slices and scopes, made through it; a kubelet asks for it and does the same."""
+    """cgroupfs, or systemd (slices and scopes, made by systemd). A kubelet asks for it and uses the same."""
     pids_limit: Annotated[int, AtLeast(0)] = 0
     """Processes and threads of one container; 0: no limit of ours (a kubelet limits pods)."""
     cdi_spec_dirs: tuple[Path, ...] = ("/etc/cdi", "/var/run/cdi")
-    """Directories of CDI specs; where two name a device the later directory's counts."""
+    """Directories of CDI specs. If two define the same device, the later directory wins."""
     oci_hooks_dirs: tuple[Path, ...] = ()
-    """Directories of oci-hooks(5) files; a later one's file takes the place of its namesake."""
+    """Directories of oci-hooks(5) files. A file in a later directory replaces one of the same name."""
     device_ownership_from_security_context: bool = False
-    """Device nodes belong to run_as_user and run_as_group where those are given."""
+    """Give device nodes to run_as_user and run_as_group if those are set."""
     missing_host_path: Annotated[str, OneOf(("create", "error"))] = "create"
-    """create (as the peers do) or error (as the CRI's text says)."""
+    """create (as other runtimes do) or error (as the CRI says)."""
     image_volumes: Annotated[str, OneOf(("bind", "mkdir", "ignore"))] = "bind"
-    """What becomes of an image's VOLUMEs: bind (a directory each, with its content), mkdir or ignore."""
+    """What to make of an image's VOLUMEs: bind (a directory each, with its content), mkdir or ignore."""
     log_size_max: Annotated[int, AtLeast(0)] = 0
-    """Bytes after which a running container's log is set aside for a new one; 0: never, a kubelet does."""
+    """Bytes after which the log of a running container is rotated; 0: never (a kubelet does it)."""
     log_files: Annotated[int, AtLeast(2)] = 5
-    """Files of one container's log that are kept then, the one in use included."""
+    """Files of one container's log that are kept when crib rotates, including the one in use."""
     verb_timeout: Annotated[float, AtLeast(0.1)] = 240.0
-    """Seconds that one call of the OCI runtime or monitor may take before it is ended."""
+    """Seconds that one call of the OCI runtime or monitor may take before it is killed."""
     making_verbs: Annotated[int, AtLeast(0)] = 0
-    """RunPodSandbox, CreateContainer and StartContainer at once; more wait. 0: as suits the CPUs."""
+    """RunPodSandbox, CreateContainer and StartContainer calls at once; more wait. 0: by number of CPUs."""
     nice: Annotated[int, Between(-20, 0)] = -10
-    """Nice value of the daemon's own threads, -20 to -1; what it starts has 0. 0 changes nothing."""
+    """Nice value of the daemon's own threads, -20 to -1; programs it starts have 0. 0: unchanged."""
 
     @property
     def socket_path(self) -> str:

@@ -118,14 +118,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gauge",
         "crib_pods",
-        "Pod sandboxes by state.",
+        "Pod sandboxes by state: creating, ready, not-ready, removing.",
         lambda seen: _by(seen.now.pods),
         ("state",),
     ),
     Family(
         "gauge",
         "crib_containers",
-        "Containers by state.",
+        "Containers by state: creating, created, running, exited, unknown, removing.",
         lambda seen: _by(seen.now.containers),
         ("state",),
     ),

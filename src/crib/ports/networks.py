@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata, PortMapping
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import NetworkUsage
 from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
 
@@ -61,7 +61,7 @@ class PodNetworks(Protocol):
         ...
 
     async def check(self, pod: PodNetwork) -> str:
-        """What is not as `attach` made it; empty when all is, or when the network cannot tell."""
+        """What differs from what `attach` made; empty if nothing does, or the network cannot find out."""
         ...
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
@@ -86,7 +86,9 @@ class PodNetworks(Protocol):
         """What the network wants pods of a namespace to ask for names first; None: nothing."""
         ...
 
-    async def usage(self, pod: PodNetwork) -> Sequence[InterfaceUsage]: ...
+    async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+        """What has passed their interfaces, in one job off the loop; nothing of one without a namespace."""
+        ...
 
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from crib.model.container import ContainerRecord
@@ -10,10 +11,18 @@ from crib.model.stats import ContainerUsage, PodUsage
 
 
 class Statistics(Protocol):
-    """Reads it as it is now."""
+    """Reads it as it is now: many at once, in one job off the loop.
 
-    async def container(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage: ...
+    What cannot be read is absent, and so is everything of one that has gone meanwhile. `whole` reads also the
+    parts that the model calls so.
+    """
 
-    async def pod(self, record: SandboxRecord) -> PodUsage:
-        """Of the pod's cgroup; interfaces come from PodNetworks.usage."""
+    async def containers(
+        self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
+    ) -> Sequence[ContainerUsage]:
+        """In the order in which they were asked for."""
+        ...
+
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
+        """In that order too. Of their cgroups and files: networks are told by PodNetworks.usage."""
         ...

@@ -1,4 +1,4 @@
-"""Every background task has this keeper: none is lost, none fails unheard, and all can be told."""
+"""Every background task has this keeper: none is lost, none fails unnoticed, and all can be listed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from crib.model.errors import Aborted, Unavailable
@@ -17,6 +18,15 @@ from crib.tasks.lanes import verb_context
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenStage:
+    """A stage that a piece of work is in."""
+
+    name: str
+    began: float
+    """On the monotonic clock."""
 
 
 class Work(Generic[T]):
@@ -31,11 +41,20 @@ class Work(Generic[T]):
         self.began = time.monotonic()
         self.callers = 0
         """How many wait for it now."""
-        self.stages: list[str] = []
-        """Those that are open, the innermost last."""
+        self.stages: list[OpenStage] = []
+        """The innermost last."""
         self.task: asyncio.Task[T]
         self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done, with the reason, once it has been abandoned."""
+
+    @property
+    def where(self) -> str:
+        """Its open stages as a person reads them, the innermost last, with the time it has taken."""
+        if not self.stages:
+            return ""
+        names = " > ".join(stage.name for stage in self.stages)
+        age = time.monotonic() - self.stages[-1].began
+        return f"{names} ({age:.0f} s)" if age >= 1 else names
 
     async def wait(self) -> T:
         """Its result. Who is cancelled ends his waiting only. Aborted as soon as it is abandoned."""
@@ -79,11 +98,12 @@ def at_stage(name: str) -> Iterator[None]:
     if work is None:
         yield
         return
-    work.stages.append(name)
+    stage = OpenStage(name, time.monotonic())
+    work.stages.append(stage)
     try:
         yield
     finally:
-        work.stages.remove(name)
+        work.stages.remove(stage)
 
 
 def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:
@@ -142,9 +162,9 @@ class TaskKeeper:
         return begun
 
     def part(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> asyncio.Task[T]:
-        """Run a part of what the current task is at, in its lane; it may outlast whoever waits for it.
+        """Run a part of the current task's work, in its lane; it may outlast its caller.
 
-        It is told of by the work that it is a part of, and ended with the services.
+        The work that it is a part of lists it, and it ends with the services.
         """
         part = _task(name, of, work)
         self._parts.add(part)

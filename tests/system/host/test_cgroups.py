@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crib.host import processes
-from crib.host.cgroup_stats import StatsReader
+from crib.host.cgroup_stats import CgroupStats, StatsReader
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 
 pytestmark = pytest.mark.root
@@ -89,8 +89,8 @@ async def test_a_v2_tree_is_made_filled_read_killed_and_removed(cgroups: Cgroups
     child = await _joined(v2, f"{path}/below", "setsid sleep 1000 & sleep 1000")
     assert v2.own_path("", str(child.pid)) == f"{path}/below"
     stats = StatsReader(v2.layout).read(path)
-    assert stats.cpu_ns is not None
-    for resource in (stats.cpu_pressure, stats.io_pressure):
+    assert stats.cpu is not None
+    for resource in (stats.cpu.pressure, stats.io_pressure):
         assert resource is not None or not Path(f"{cgroups.layout.unified}{path}/cpu.pressure").exists()
     assert v2._freeze(path, frozen=True)
     assert await v2.kill(path, 10)
@@ -126,20 +126,22 @@ async def test_numbers_are_read_from_a_working_cgroup(cgroups: Cgroups, path: st
         cgroups, path, "head -c 20000000 /dev/zero | tail -c 10000000 >/dev/null; kill -STOP $$"
     )
     assert await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WSTOPPED) is not None
-    stats = reader.read(path)
-    assert stats.cpu_ns is not None
-    assert stats.cpu_ns > (before.cpu_ns or 0)
-    assert stats.pids == 1
+    stats = reader.read(path, whole=True)
+    assert stats.cpu is not None
+    assert stats.cpu.usage > (0 if before.cpu is None else before.cpu.usage)
+    assert (stats.threads, stats.processes) == (1, (child.pid,))
     assert stats.memory is not None
     assert stats.memory.limit == 67108864
-    assert stats.memory.page_faults > 0
+    assert stats.memory.page_faults
+    assert stats.memory.working_set is not None
     assert 0 < stats.memory.working_set <= stats.memory.usage
-    assert stats.memory.oom_kills == reader.oom_kills(path) == 0
+    assert stats.parts is not None
+    assert stats.parts.oom_kills == reader.oom_kills(path) == 0
+    assert stats.parts.peak is None or stats.parts.peak >= 10_000_000
     assert await cgroups.kill(path)
     await child.wait(10)
     await cgroups.remove(path, 30)
-    with pytest.raises(FileNotFoundError):
-        reader.read(path)
+    assert reader.read(path, whole=True) == CgroupStats()
 
 
 async def test_an_oom_kill_is_counted(cgroups: Cgroups, path: str) -> None:

@@ -308,12 +308,13 @@ async def test_usage_counts_what_the_pod_sent_and_is_empty_without_a_namespace(r
     gateway = rig.gateway
     async with echo_server(host_socket(), gateway, 7003):
         await peer_seen(namespace.socket(), gateway, 7003)
-    (usage,) = await rig.network.usage(namespace.pod())
-    assert usage.name == "eth0"
-    assert usage.rx_bytes > 0
-    assert usage.tx_bytes > 0
+    usage = (await rig.network.usage([namespace.pod()]))[namespace.pod().id]
+    (eth0,) = usage.interfaces
+    assert eth0.name == "eth0"
+    assert eth0.rx_bytes > 0
+    assert eth0.tx_bytes > 0
     namespace.unpin()
-    assert await rig.network.usage(namespace.pod()) == ()
+    assert await rig.network.usage([namespace.pod()]) == {}
 
 
 async def test_many_pods_at_once_get_different_addresses(rig: Rig) -> None:

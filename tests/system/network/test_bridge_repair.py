@@ -117,8 +117,8 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "eth0 renamed": (rename, "eth0 is gone"),
     "eth0 another": (replace_eth0, "eth0 is not the other end of host interface"),
     "mac": (lambda d: d.inside("link set eth0 address 02:00:00:00:00:09"), "eth0 has MAC 02:00:00:00:00:09"),
-    "no ipv4": (lambda d: d.inside("-4 addr flush dev eth0"), "eth0 has not got address 10.*default route"),
-    "no ipv6": (lambda d: d.inside("-6 addr flush dev eth0 scope global"), "has not got address fd42"),
+    "no ipv4": (lambda d: d.inside("-4 addr flush dev eth0"), "eth0 lacks address 10.*default route"),
+    "no ipv6": (lambda d: d.inside("-6 addr flush dev eth0 scope global"), "lacks address fd42"),
     "no route": (lambda d: d.inside("route del default"), "no default route by 10"),
     "no ipv6 route": (lambda d: d.inside("-6 route del default"), "no default route by fd42"),
     "lo down": (lambda d: d.inside("link set lo down"), "lo is down"),
@@ -131,7 +131,7 @@ DAMAGE: dict[str, tuple[Callable[[Damaged], None], str]] = {
     "bridge down": (lambda d: ip(f"link set {d.rig.settings.bridge} down"), "bridge cbt.* is down"),
     "gateways": (
         lambda d: ip(f"addr flush dev {d.rig.settings.bridge}"),
-        "bridge cbt.* has not got address 10",
+        "bridge cbt.* lacks address 10",
     ),
     "forwarding": (lambda d: write("ipv4/ip_forward", "0"), "the host does not forward IPv4"),
     "forwarding 6": (lambda d: write("ipv6/conf/all/forwarding", "0"), "the host does not forward IPv6"),
@@ -176,7 +176,7 @@ async def test_a_pod_whose_namespace_is_gone_has_a_problem_no_counters_and_no_in
 ) -> None:
     damaged.namespace.unpin()
     assert "its network cannot be inspected" in await damaged.rig.network.check(damaged.pod)
-    assert await damaged.rig.network.usage(damaged.pod) == ()
+    assert await damaged.rig.network.usage([damaged.pod]) == {}
     view = await damaged.rig.network.view(damaged.pod)
     assert view.networks == (damaged.rig.settings.bridge,)
     assert view.interfaces == ()
@@ -218,7 +218,8 @@ async def test_the_view_of_a_pod_is_what_the_kernel_has(damaged: Damaged) -> Non
 
 async def test_counters_are_of_all_interfaces_but_loopback_and_begin_with_eth0(damaged: Damaged) -> None:
     damaged.inside("link add aaa0 type veth peer name zzz0")
-    names = [usage.name for usage in await damaged.rig.network.usage(damaged.pod)]
+    (usage,) = (await damaged.rig.network.usage([damaged.pod])).values()
+    names = [one.name for one in usage.interfaces]
     assert names[0] == "eth0"
     assert sorted(names[1:]) == ["aaa0", "zzz0"]
 

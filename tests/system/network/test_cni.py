@@ -45,8 +45,8 @@ async def test_the_reference_plugins_give_an_address_and_take_it_back(lab: CniLa
     assert found["lo"]
     assert found["eth0"]
     assert await network.check(namespace.pod()) == ""
-    (usage,) = await network.usage(namespace.pod())
-    assert usage.name == "eth0"
+    (usage,) = (await network.usage([namespace.pod()])).values()
+    assert [one.name for one in usage.interfaces] == ["eth0"]
     await network.detach(namespace.pod())
     assert lab.held_addresses() == []
     await network.detach(namespace.pod())

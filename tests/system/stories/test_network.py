@@ -139,7 +139,7 @@ async def test_damage_is_found_drawn_and_mended_while_the_container_runs(cri: Cr
     found = await network("check", "web")
     assert found.returncode == 1
     assert found.stdout.startswith(f"{pod.id[:12]}  stories/web  damaged: ")
-    assert "✗ eth0 is not there" in (await network("inspect", "web")).stdout
+    assert "✗ eth0 is missing" in (await network("inspect", "web")).stdout
     mended = await network("check", "--repair")
     assert mended.returncode == 0, mended.stdout
     assert "  stories/web  repaired: " in mended.stdout

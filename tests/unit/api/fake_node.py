@@ -10,15 +10,16 @@ from typing import Any
 from crib.engine.admission import Admission, Load
 from crib.engine.checks.images import LayerCheck
 from crib.engine.events import EventBus
+from crib.engine.history import History
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.notices import Notices
-from crib.engine.stats import PodFigures
+from crib.engine.stats import ContainerFigures, PodFigures
 from crib.engine.status import NodeStatus
-from crib.engine.timeline import PodStart
+from crib.engine.timeline import PodStages
 from crib.model.caller import CallObject
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
-from crib.model.events import Stage
+from crib.model.events import PodTimeline, Stage
 from crib.model.explanation import ExplainedSpec, Explanation
 from crib.model.facts import (
     HandlerFacts,
@@ -49,7 +50,18 @@ from crib.model.sandbox import (
     SandboxState,
 )
 from crib.model.settings import Settings
-from crib.model.stats import CgroupUsage, ContainerUsage, CpuUsage, InterfaceUsage, MemoryUsage, PodUsage
+from crib.model.stats import (
+    CgroupUsage,
+    ContainerUsage,
+    CpuUsage,
+    InterfaceUsage,
+    MemoryUsage,
+    NetworkUsage,
+    PodUsage,
+    ProcessUsage,
+)
+from tests.fakes.clock import ManualClock
+from tests.fakes.journal import MemoryJournal
 
 
 def sandbox(number: int = 1, **changes: Any) -> SandboxRecord:
@@ -95,7 +107,9 @@ def image(number: int = 1, **changes: Any) -> ImageRecord:
 
 
 USAGE = ContainerUsage(
-    CgroupUsage(CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1, None), 3),
+    CgroupUsage(
+        CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)
+    ),
     FilesystemUsage("/d", 1, 2, 7),
 )
 
@@ -124,7 +138,9 @@ class FakeNode:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.events = EventBus()
-        self.notices = Notices(lambda: 0)
+        clock = ManualClock()
+        self.history = History(MemoryJournal(clock), clock)
+        self.notices = Notices(clock)
         self.cgroup_driver = "cgroupfs"
         self.calls: list[tuple[Any, ...]] = []
         self.raises: BaseException | None = None
@@ -180,7 +196,7 @@ class FakeNode:
             issue_forward=self._token("issue forward"),
         )
         self.stats = SimpleNamespace(
-            container=self._verb("stats", (container(), USAGE)),
+            container=self._verb("stats", ContainerFigures(container(), USAGE)),
             containers=self._container_stats,
             pod=self._verb("pod stats", self._figures(sandbox())),
             pods=self._pod_stats,
@@ -228,16 +244,22 @@ class FakeNode:
         return (row for row in self.container_rows.values() if row.sandbox_id == wanted)
 
     def _figures(self, record: SandboxRecord) -> PodFigures:
-        interfaces = (InterfaceUsage("lo", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
-        return PodFigures(record, PodUsage(USAGE.cgroup, at=7), interfaces, ((container(), USAGE),))
+        interfaces = (InterfaceUsage("net1", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
+        usage = PodUsage(USAGE.cgroup, network=NetworkUsage(7, interfaces))
+        return PodFigures(record, usage, (ContainerFigures(container(), USAGE),))
 
-    async def _container_stats(self, rows: Sequence[ContainerRecord]) -> Any:
-        await asyncio.sleep(0)
-        return [(row, USAGE) for row in rows]
+    async def _container_stats(self, rows: Sequence[ContainerRecord]) -> AsyncIterator[Any]:
+        """One by one, as batches; with `hold` the second has to wait."""
+        for row in rows:
+            yield [ContainerFigures(row, USAGE)]
+            if self.hold is not None:
+                await self.hold.wait()
 
-    async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> Any:
-        await asyncio.sleep(0)
-        return [self._figures(row) for row in rows]
+    async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> AsyncIterator[Any]:
+        for row in rows:
+            yield [self._figures(row)]
+            if self.hold is not None:
+                await self.hold.wait()
 
     async def _import(self, path: str, names: Sequence[str]) -> AsyncIterator[TransferUpdate]:
         self.calls.append(("import", path, names))
@@ -307,10 +329,13 @@ class FakeNode:
         await asyncio.sleep(0)
         self.calls.append(("configure", pod_cidr))
 
-    def timeline(self, text: str) -> PodStart:
+    def timeline(self, text: str) -> PodStages:
         if not sandbox().id.startswith(text):
             raise NotFound(text)
-        return PodStart(sandbox().id, "default/web", self.stages(sandbox().id))
+        return PodStages(sandbox().id, PodTimeline("default/web", self.stages(sandbox().id)))
+
+    async def timelines(self) -> AsyncIterator[PodStages]:
+        yield self.timeline("")
 
     def stages(self, sandbox_id: SandboxId) -> tuple[Stage, ...]:
         return (Stage("run", "", 10, 30, "ok"), Stage("attach", "bridge", 20, 5, "no address left", parent=1))

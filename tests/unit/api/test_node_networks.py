@@ -70,6 +70,7 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
         describe=node.describe,
         settings=node.settings,
         events=node.events,
+        history=node.history,
         admission=node.admission,
         streams=node.streams,
         sandboxes=sandboxes,

@@ -474,6 +474,19 @@ async def test_streamed_lists_hold_the_same_in_bounded_parts(client: Any, node: 
     assert [i.id for part in images for i in part.images] == [image().id]
 
 
+async def test_figures_are_streamed_as_they_are_read(client: Any, node: FakeNode) -> None:
+    node.hold = asyncio.Event()
+    node.container_rows[container(2).id] = container(2)
+    async with asyncio.timeout(BOUND):
+        stream = client.runtime.StreamContainerStats(pb.StreamContainerStatsRequest())
+        first = await anext(aiter(stream))  # while the second is still being read
+        assert [one.attributes.id for one in first.container_stats] == [container().id]
+        node.hold.set()
+        assert [one.attributes.id async for part in stream for one in part.container_stats] == [
+            container(2).id
+        ]
+
+
 async def test_an_empty_stream_ends_without_a_message(client: Any, node: FakeNode) -> None:
     node.container_rows.clear()
     assert [p async for p in client.runtime.StreamContainers(pb.StreamContainersRequest())] == []
@@ -541,7 +554,7 @@ async def test_stats_leave_unset_what_is_not_known(client: Any) -> None:
     assert listed.stats[0].attributes.metadata.name == "ctr1"
     pod = await client.runtime.PodSandboxStats(pb.PodSandboxStatsRequest(pod_sandbox_id="0001"))
     assert pod.stats.linux.network.default_interface.name == "eth0"
-    assert [i.name for i in pod.stats.linux.network.interfaces] == ["lo"]
+    assert [i.name for i in pod.stats.linux.network.interfaces] == ["net1"]
     assert pod.stats.linux.process.process_count.value == 3
     wanted = pb.PodSandboxStatsFilter(label_selector={"app": "no"})
     none = await client.runtime.ListPodSandboxStats(pb.ListPodSandboxStatsRequest(filter=wanted))

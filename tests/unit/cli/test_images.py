@@ -82,7 +82,7 @@ async def test_a_typed_password_is_not_echoed(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("\n", "standard input holds no identity token"), ("x" * (1 << 17), "is longer than 65536 characters")],
+    [("\n", "standard input has no identity token"), ("x" * (1 << 17), "is longer than 65536 characters")],
 )
 def test_an_empty_or_endless_secret_is_refused(
     text: str, message: str, monkeypatch: pytest.MonkeyPatch
@@ -124,7 +124,7 @@ async def test_watching_ends_with_the_pull_and_says_when_there_is_none(
     session: CliSession, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = options.PullOptions(["reg/a:1"], watch=True)
-    with pytest.raises(CommandError, match="nobody is pulling reg/a:1 now"):
+    with pytest.raises(CommandError, match="no pull of reg/a:1 is in progress"):
         await images.pull(session, wanted)
     world.running_pulls.add("reg/a:1")
     await images.pull(session, wanted)
@@ -221,7 +221,7 @@ async def test_an_export_names_its_archive_and_overwrites_nothing(
     assert capsys.readouterr().out == f"exported reg/a:1 to {path} (2.0 KiB)\n"
     asked = world.export_requests[0]
     assert (asked.path, list(asked.images), asked.format) == (path, ["reg/a:1"], "docker")
-    with pytest.raises(CommandError, match="exists already; an export overwrites nothing"):
+    with pytest.raises(CommandError, match="exists; an export does not overwrite files"):
         await images.export(session, options.ExportOptions(path, ["reg/a:1"]))
 
 

@@ -169,7 +169,7 @@ def test_several_networks_of_which_some_are_broken() -> None:
         │ routes     default via 10.203.0.1 on eth0                                    │
         │            10.203.0.0/16 on eth0                                             │
         └─┬───┬───┬────────────────────────────────────────────────────────────────────┘
-          │   │   ✗ eth2 is not there
+          │   │   ✗ eth2 is missing
           │   │ ┌─┴─ network direct ───────────────────────────────────────────────────┐
           │   │ │ kind     CNI                                                         │
           │   │ │ plugins  macvlan                                                     │
@@ -207,7 +207,7 @@ def test_a_pod_whose_interface_is_gone_and_an_address_that_is_only_on_record() -
         │ recorded   ✗ 10.203.0.5, which no        │
         │            interface has                 │
         └─┬────────────────────────────────────────┘
-          ✗ eth0 is not there
+          ✗ eth0 is missing
         ┌─┴─ network crib0 ────────────────────────┐
         │ kind     built in                        │
         │ subnet   10.203.0.0/16                   │
@@ -223,7 +223,7 @@ def test_a_pod_whose_interface_is_gone_and_an_address_that_is_only_on_record() -
     [
         ({"up": False}, "  ✗ eth0 in the pod, which is down"),
         ({"addresses": []}, "  ✗ eth0 has no address"),
-        ({"host_interface": "", "host_bridge": ""}, "  ✗ its end on the host is not there"),
+        ({"host_interface": "", "host_bridge": ""}, "  ✗ its end on the host is missing"),
         ({"host_bridge": ""}, "  ✗ crib8d9e7f6a5b4 on the host, a port of no bridge"),
     ],
 )

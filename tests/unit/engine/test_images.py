@@ -503,7 +503,7 @@ async def test_a_pull_for_a_known_pod_is_a_stage_of_its_start(world: World) -> N
     pod = await world.pod()
     await world.pull(IMAGE, PodMetadata("web", "uid-web", "default"))
     await world.pull(IMAGE, PodMetadata("nobody", "uid", "default"))
-    stages = [stage for stage in world.node.timeline(pod).stages if stage.name == "PullImage"]
+    stages = [stage for stage in world.node.timeline(pod).timeline.stages if stage.name == "PullImage"]
     assert [(stage.subject, stage.outcome) for stage in stages] == [(IMAGE, "ok")]
 
 

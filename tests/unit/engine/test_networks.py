@@ -101,7 +101,6 @@ async def test_a_damaged_network_is_repaired_and_its_addresses_are_on_record(
 ) -> None:
     pod = await world.pod()
     world.networks.problems[pod] = "no default route"
-    stages = world.node.stages(pod)
     (found,) = await world.checked(repair=True)
     assert found == NetworkCheck(pod, "default/web", "no default route", repaired=True)
     assert (await world.checked(repair=True))[0].problem == ""
@@ -110,7 +109,7 @@ async def test_a_damaged_network_is_repaired_and_its_addresses_are_on_record(
     assert record.network is not None
     assert record.network.addresses == (NEW_ADDRESS,)
     assert f"pod {pod}: its addresses were 10.1.0.2 and are {NEW_ADDRESS} now" in caplog.text
-    assert world.node.stages(pod) == stages  # the timeline is of the pod's start
+    assert "RepairNetwork" in [stage.name for stage in world.node.stages(pod)]
     later = await world.restarted()
     assert later.node.sandboxes.get(pod).network == record.network
 

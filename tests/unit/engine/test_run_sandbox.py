@@ -297,10 +297,17 @@ async def test_a_sysctl_of_the_host_is_refused_and_leaves_nothing(world: World) 
 async def test_the_stages_of_a_run_are_kept_with_their_outcome(world: World) -> None:
     pod = await world.pod()
     start = world.node.timeline(pod[:12])
-    stages = start.stages
+    stages = start.timeline.stages
     assert start.sandbox == pod
-    assert world.node.timeline("web") == world.node.timeline(start.pod) == start
+    assert world.node.timeline("web") == world.node.timeline(start.timeline.pod) == start
     assert [stage.name for stage in stages] == ["RunPodSandbox", "namespaces", "network"]
     assert {stage.outcome for stage in stages} == {"ok"}
     await world.node.sandboxes.remove(pod)
-    assert world.node.timeline(pod) == start, "a pod that was removed lately is remembered"
+    later = world.node.timeline(pod)  # a pod that was removed lately is remembered
+    assert later.timeline.stages[:3] == stages
+    assert [stage.name for stage in later.timeline.stages[3:]] == [
+        "RemovePodSandbox",
+        "network",
+        "namespaces",
+        "files",
+    ]

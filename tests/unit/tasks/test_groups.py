@@ -93,7 +93,7 @@ async def test_a_part_belongs_to_the_work_that_began_it_and_outlasts_who_waits_f
     task = await work.wait()
     await asyncio.sleep(0)
     assert at == [work]
-    assert work.stages == ["a part"]
+    assert work.where == "a part"
     assert task.get_name() == "closing 0123"
     assert keeper.works() == []
     may_end.set()
@@ -134,7 +134,7 @@ async def test_every_task_of_a_pods_life_has_a_name() -> None:
         pod = await world.pod()
         await world.pulled()
         container = await world.running(pod)
-        await world.node.stats.pods(list(world.node.sandboxes.list()))
+        assert [pods async for pods in world.node.stats.pods(list(world.node.sandboxes.list()))]
         await world.node.containers.stop(container, 0)
         await world.node.sandboxes.stop(pod)
         await world.node.sandboxes.remove(pod)

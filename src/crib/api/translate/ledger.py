@@ -1,8 +1,7 @@
-"""The request fields that nothing reads, and the calls that are not built or answer nothing, with reasons.
+"""Request fields that nothing reads, and calls that are not built or answer nothing, with reasons.
 
-tests/architecture/test_field_ledger.py watches every decoding: a field that is neither read nor listed
-fails, and so does one that is listed and read. The lists only shrink. A message that is not read hides the
-fields below it.
+tests/architecture/test_field_ledger.py watches every decoding. It fails for a field that is neither read nor
+listed, and for one that is both. The lists only shrink. A message that is not read hides the fields below it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ NOT_BUILT = {
     "RestorePod": "restoring a pod from a checkpoint is not built yet",
     "ListMetricDescriptors": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
 }
-"""Calls that answer UNIMPLEMENTED, and what they say."""
+"""Calls that answer UNIMPLEMENTED, and the reason that they give."""
 
 _NO_METRICS = "no pod has metrics, as ListMetricDescriptors says; ContainerStats has the figures"
 

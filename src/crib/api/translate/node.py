@@ -10,7 +10,6 @@ from crib.api.translate import checks, containers, images, limits, sandboxes
 from crib.engine.checks.images import LayerCheck
 from crib.engine.images.transfers import TransferUpdate
 from crib.engine.status import NodeStatus
-from crib.engine.timeline import PodStart
 from crib.model.explanation import Explanation, PlannedContainer
 from crib.model.ids import HandlerName
 from crib.model.image import ImageReference, Progress, PullOrder, parse_reference
@@ -122,10 +121,6 @@ def _images(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def decode_timeline(message: pb.TimelineRequest) -> str:
-    return checks.identifier(message.pod, "pod")
-
-
 def encode_info(status: NodeStatus, settings: Settings, about: Mapping[str, str]) -> pb.InfoResponse:
     """`about` has the version and the cgroup driver."""
     mounting = status.mounting
@@ -182,24 +177,6 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def encode_start(start: PodStart) -> pb.TimelineResponse:
-    return pb.TimelineResponse(
-        pod_sandbox_id=start.sandbox,
-        pod=start.pod,
-        stages=[
-            pb.Stage(
-                name=stage.name,
-                subject=stage.subject,
-                started_at=stage.started_at,
-                duration_ns=stage.duration,
-                outcome=stage.outcome if stage.outcome == "ok" else f"failed: {stage.outcome}",
-                parent=stage.parent,
-            )
-            for stage in start.stages
-        ],
-    )
 
 
 def encode_import(update: TransferUpdate) -> pb.ImportProgress:

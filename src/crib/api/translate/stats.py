@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from crib.api.translate import checks, containers, sandboxes
+from crib.api.translate import checks
 from crib.api.translate.containers import ContainerFilter
 from crib.api.translate.images import encode_usage
 from crib.api.translate.sandboxes import SandboxFilter
-from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
 from crib.model.stats import (
-    CgroupUsage,
     ContainerUsage,
     CpuUsage,
     InterfaceUsage,
     IoUsage,
     MemoryUsage,
+    NetworkUsage,
     PodUsage,
     Pressure,
+    ProcessUsage,
     Stall,
     SwapUsage,
 )
@@ -51,10 +49,9 @@ def decode_pods(
     )
 
 
-def encode_container(record: ContainerRecord, usage: ContainerUsage) -> pb.ContainerStats:
-    """What is not known is unset, never 0."""
+def encode_container(usage: ContainerUsage) -> pb.ContainerStats:
+    """All but the attributes. What is not known is unset, never 0."""
     return pb.ContainerStats(
-        attributes=containers.encode_attributes(record),
         cpu=_cpu(usage.cgroup.cpu),
         memory=_memory(usage.cgroup.memory),
         writable_layer=None if usage.writable_layer is None else encode_usage(usage.writable_layer),
@@ -63,33 +60,16 @@ def encode_container(record: ContainerRecord, usage: ContainerUsage) -> pb.Conta
     )
 
 
-def encode_pod(
-    record: SandboxRecord,
-    usage: PodUsage,
-    interfaces: Sequence[InterfaceUsage],
-    of_containers: Iterable[tuple[ContainerRecord, ContainerUsage]],
-) -> pb.PodSandboxStats:
-    """What is not known is unset, never 0."""
+def encode_pod(record: SandboxRecord, usage: PodUsage) -> pb.LinuxPodSandboxStats:
+    """All but the containers. What is not known is unset, never 0."""
     cgroup = usage.cgroup
-    return pb.PodSandboxStats(
-        attributes=sandboxes.encode_attributes(record),
-        linux=pb.LinuxPodSandboxStats(
-            cpu=_cpu(cgroup.cpu),
-            memory=_memory(cgroup.memory),
-            network=_network(record, interfaces or usage.interfaces, _moment(usage)),
-            process=_processes(cgroup, _moment(usage)),
-            containers=[encode_container(row, used) for row, used in of_containers],
-            io=_io(cgroup.io),
-        ),
+    return pb.LinuxPodSandboxStats(
+        cpu=_cpu(cgroup.cpu),
+        memory=_memory(cgroup.memory),
+        network=_network(record, usage.network),
+        process=_processes(cgroup.processes),
+        io=_io(cgroup.io),
     )
-
-
-def _moment(usage: PodUsage) -> int:
-    """When the figures without a time of their own were read."""
-    if usage.at:
-        return usage.at
-    part = usage.cgroup.cpu or usage.cgroup.memory
-    return 0 if part is None else part.at
 
 
 def _count(value: int | None) -> pb.UInt64Value | None:
@@ -133,7 +113,9 @@ def _swap(usage: SwapUsage | None) -> pb.SwapUsage | None:
 
 
 def _io(usage: IoUsage | None) -> pb.IoUsage | None:
-    return None if usage is None else pb.IoUsage(timestamp=usage.at, psi=_pressure(usage.pressure))
+    if usage is None or usage.pressure is None:
+        return None
+    return pb.IoUsage(timestamp=usage.at, psi=_pressure(usage.pressure))
 
 
 def _pressure(found: Pressure | None) -> pb.PsiStats | None:
@@ -146,24 +128,21 @@ def _stall(found: Stall) -> pb.PsiData:
     return pb.PsiData(Total=found.total, Avg10=found.avg10, Avg60=found.avg60, Avg300=found.avg300)
 
 
-def _processes(usage: CgroupUsage, at: int) -> pb.ProcessUsage | None:
-    if usage.processes is None:
+def _processes(usage: ProcessUsage | None) -> pb.ProcessUsage | None:
+    if usage is None or usage.processes is None:
         return None
-    return pb.ProcessUsage(timestamp=at, process_count=_count(usage.processes))
+    return pb.ProcessUsage(timestamp=usage.at, process_count=_count(usage.processes))
 
 
-def _network(record: SandboxRecord, interfaces: Sequence[InterfaceUsage], at: int) -> pb.NetworkUsage | None:
+def _network(record: SandboxRecord, usage: NetworkUsage | None) -> pb.NetworkUsage | None:
     """The default interface is the one that the pod's primary address is on."""
-    if not interfaces:
+    if usage is None:
         return None
     wanted = record.network.interface if record.network else ""
-    default = next((i for i in interfaces if i.name == wanted), None)
-    if default is None:
-        default = next((i for i in interfaces if i.name != "lo"), None)
     return pb.NetworkUsage(
-        timestamp=at,
-        default_interface=None if default is None else _interface(default),
-        interfaces=[_interface(i) for i in interfaces if i is not default],
+        timestamp=usage.at,
+        default_interface=next((_interface(one) for one in usage.interfaces if one.name == wanted), None),
+        interfaces=[_interface(one) for one in usage.interfaces if one.name != wanted],
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from crib.backends.failures import trying
@@ -12,8 +13,9 @@ from crib.host.namespaces import enter
 from crib.host.netlink import Netlink
 from crib.host.routes import Route, list_routes
 from crib.host.threads import OURS, Job
+from crib.model.ids import SandboxId
 from crib.model.network import InterfaceView, RouteView
-from crib.model.stats import InterfaceUsage
+from crib.model.stats import InterfaceUsage, NetworkUsage
 from crib.ports.networks import PodNetwork
 
 T = TypeVar("T")
@@ -29,12 +31,26 @@ async def bring_loopback_up(pod: PodNetwork) -> None:
         await inside(pod, lambda _, pods: links.set_loopback_up(pods))
 
 
-async def interface_usage(pod: PodNetwork) -> Sequence[InterfaceUsage]:
-    """Counters of the pod's interfaces but loopback, eth0 first; nothing once the namespace is gone."""
-    try:
-        counters = await inside(pod, lambda _, pods: links.link_statistics(pods))
-    except OSError:
-        return ()
+async def interface_usage(pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+    """Counters of all interfaces but loopback, eth0 first, of each pod that has a namespace."""
+    job = Job(f"counters of {len(pods)} network namespaces", limit=NETLINK_SECONDS, spends_thread=True)
+    return await OURS.run(job, _count_in_each, pods)
+
+
+def _count_in_each(pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
+    """By one thread, which goes from namespace to namespace and ends."""
+    found: dict[SandboxId, NetworkUsage] = {}
+    for pod in pods:
+        try:
+            enter(pod.netns, "net")
+            found[pod.id] = NetworkUsage(time.time_ns(), _counted())
+        except OSError:
+            continue  # it is gone, or was just being made
+    return found
+
+
+def _counted() -> tuple[InterfaceUsage, ...]:
+    counters = sorted(links.interface_counters(), key=lambda one: one.name != POD_INTERFACE)
     return tuple(
         InterfaceUsage(
             name=one.name,
@@ -42,8 +58,12 @@ async def interface_usage(pod: PodNetwork) -> Sequence[InterfaceUsage]:
             rx_errors=one.rx_errors,
             tx_bytes=one.tx_bytes,
             tx_errors=one.tx_errors,
+            rx_packets=one.rx_packets,
+            rx_dropped=one.rx_dropped,
+            tx_packets=one.tx_packets,
+            tx_dropped=one.tx_dropped,
         )
-        for one in sorted(counters, key=lambda one: one.name != POD_INTERFACE)
+        for one in counters
         if one.name != _LOOPBACK
     )
 
@@ -57,7 +77,7 @@ async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tu
 
 
 NETLINK_SECONDS = 30.0
-"""For a few questions to the kernel, each of which waits for whoever changes interfaces (RTNL) just then."""
+"""For a few questions to the kernel, each of which waits for anybody who is changing interfaces (RTNL)."""
 
 
 async def inside(pod: PodNetwork, work: Callable[[Netlink, Netlink], T]) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Self
 
@@ -101,7 +100,6 @@ class OciPods:
 
     def __init__(self, parts: HandlerParts) -> None:
         self._pods: Pods = parts.pods
-        self._usage: UsageReader = parts.usage
         self._paths = parts.environment.paths
         self._losses = PodLosses(self._paths)
         self._updates = Updates(parts.environment, parts.bundles)
@@ -120,7 +118,6 @@ class OciPods:
 
     async def remove(self, record: SandboxRecord) -> None:
         await self._pods.remove(record)
-        self._usage.forget_cgroup(self._pods.cgroup(record))
 
     def netns_path(self, record: SandboxRecord) -> str:
         return "" if record.config.host_network else self._paths.namespace(record.id, "net")
@@ -195,11 +192,15 @@ class OciStatistics:
         self._pods: Pods = parts.pods
         self._usage: UsageReader = parts.usage
 
-    async def container(self, record: ContainerRecord, sandbox: SandboxRecord) -> ContainerUsage:
-        cgroup = self._names.below(self._pods.cgroup(sandbox), record.id)
-        with trying(f"usage of container {record.id}"):
-            return ContainerUsage(self._usage.cgroup(cgroup), await self._usage.writable_layer(record.id))
+    async def containers(
+        self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
+    ) -> Sequence[ContainerUsage]:
+        below, pod = self._names.below, self._pods.cgroup
+        cgroups = [(record.id, below(pod(sandbox), record.id)) for record, sandbox in asked]
+        with trying(f"usage of {len(cgroups)} containers"):
+            return await self._usage.containers(cgroups, whole=whole)
 
-    async def pod(self, record: SandboxRecord) -> PodUsage:
-        usage = self._usage.cgroup(self._pods.cgroup(record))
-        return PodUsage(usage, at=time.time_ns())
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
+        cgroups = [(record.id, self._pods.cgroup(record)) for record in asked]
+        with trying(f"usage of {len(cgroups)} pods"):
+            return await self._usage.pods(cgroups, whole=whole)

@@ -1,89 +1,158 @@
-"""What containers and pods use: cgroup counters, and the space of writable layers."""
+"""What containers and pods use, in the model's words: counters of cgroups, space of files."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 
-from crib.host.cgroup_stats import MemoryStats, PressureLine, PressureStats, StatsReader
-from crib.host.files import disk_usage
+from crib.backends.pods.layer_sizes import LayerSizes
+from crib.host.cgroup_files import PressureLine, PressureStats, count_descriptors
+from crib.host.cgroup_stats import CgroupStats, CpuStats, MemoryStats, StatsReader
 from crib.host.threads import OURS, Job
-from crib.model.ids import ContainerId
+from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage
 from crib.model.paths import Paths
-from crib.model.stats import CgroupUsage, CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, SwapUsage
-
-_DISK_PAUSE = 10.0
-"""Seconds for which a measured writable layer counts as fresh: the kubelet asks every 10 to 15 s."""
-_MAX_INODES = 2_000_000
+from crib.model.stats import (
+    CgroupUsage,
+    ContainerUsage,
+    CpuUsage,
+    DeviceIo,
+    HugePages,
+    IoUsage,
+    MemoryParts,
+    MemoryUsage,
+    PodUsage,
+    Pressure,
+    ProcessUsage,
+    Stall,
+    SwapUsage,
+    Throttling,
+)
 
 
 class UsageReader:
-    """Reads usage; remembers the last reading of each for rates. `forget` what is gone."""
+    """Reads many cgroups in one job of a thread, so that the loop does not wait for the files."""
 
     def __init__(self, paths: Paths, stats: StatsReader) -> None:
         self._paths = paths
         self._stats = stats
-        self._last_cpu: dict[str, CpuUsage] = {}
-        self._disks: dict[ContainerId, tuple[float, FilesystemUsage]] = {}
+        self._layers = LayerSizes(paths)
 
-    def cgroup(self, path: str) -> CgroupUsage:
-        """The cgroup's counters now; all None when it is gone."""
-        try:
-            stats = self._stats.read(path)
-        except OSError:
-            return CgroupUsage()
+    async def containers(
+        self, asked: Sequence[tuple[ContainerId, str]], *, whole: bool = False
+    ) -> list[ContainerUsage]:
+        """Of these containers, with the path of the cgroup of each."""
+        job = Job(f"reading the usage of {len(asked)} containers")
+        cgroups = await OURS.run(job, self._cgroups, [cgroup for _, cgroup in asked], False, whole)
+        layers = await self._layers.of(container for container, _ in asked)
+        return [
+            ContainerUsage(usage, layers.get(container))
+            for (container, _), usage in zip(asked, cgroups, strict=True)
+        ]
+
+    async def pods(self, asked: Sequence[tuple[SandboxId, str]], *, whole: bool = False) -> list[PodUsage]:
+        """Of these pods, with the path of the cgroup of each."""
+        job = Job(f"reading the usage of {len(asked)} pods")
+        return await OURS.run(job, self._pods, asked, whole)
+
+    def forget(self, container: ContainerId) -> None:
+        """Drop what is remembered of a container."""
+        self._layers.forget(container)
+
+    def cgroup(self, path: str, *, processes: bool = False, whole: bool = False) -> CgroupUsage:
+        """The cgroup's counters now; all None when it is gone. Blocks for some 40 µs."""
         at = time.time_ns()
-        io = _pressure(stats.io_pressure)
-        return CgroupUsage(
-            cpu=None if stats.cpu_ns is None else self._cpu(path, at, stats.cpu_ns, stats.cpu_pressure),
-            memory=None if stats.memory is None else _memory(at, stats.memory),
-            swap=None if stats.memory is None else _swap(at, stats.memory),
-            io=None if io is None else IoUsage(at, io),
-            processes=stats.pids,
+        return _usage(at, self._stats.read(path, processes=processes, whole=whole), whole=whole)
+
+    def _cgroups(self, paths: Sequence[str], processes: bool, whole: bool) -> list[CgroupUsage]:
+        return [self.cgroup(path, processes=processes, whole=whole) for path in paths]
+
+    def _pods(self, asked: Sequence[tuple[SandboxId, str]], whole: bool) -> list[PodUsage]:
+        cgroups = self._cgroups([cgroup for _, cgroup in asked], True, whole)
+        return [
+            PodUsage(usage, files=self._files(pod) if whole else None)
+            for (pod, _), usage in zip(asked, cgroups, strict=True)
+        ]
+
+    def _files(self, pod: SandboxId) -> FilesystemUsage | None:
+        """Of the pod's own file systems, which are small tmpfs."""
+        place, shm = self._paths.sandbox(pod), self._paths.shm(pod)
+        try:
+            if not _is_mounted(place):
+                return None
+            found = [os.statvfs(each) for each in (place, shm) if each is place or _is_mounted(each)]
+        except FileNotFoundError:
+            return None
+        return FilesystemUsage(
+            place,
+            sum((each.f_blocks - each.f_bfree) * each.f_frsize for each in found),
+            sum(each.f_files - each.f_ffree for each in found),
+            time.time_ns(),
         )
 
-    async def writable_layer(self, container: ContainerId) -> FilesystemUsage:
-        """Space of a container's own files, measured again after 10 s at the earliest."""
-        now = time.monotonic()
-        known = self._disks.get(container)
-        if known is not None and now - known[0] < _DISK_PAUSE:
-            return known[1]
-        path = f"{self._paths.writable_layer(container)}/upper"
-        job = Job(f"measuring {path}", owner=container)
-        usage = await OURS.run(job, disk_usage, path, _MAX_INODES)
-        found = FilesystemUsage(self._paths.writable_layers, usage.bytes, usage.inodes, time.time_ns())
-        self._disks[container] = (now, found)
-        return found
 
-    def forget(self, container: ContainerId, cgroup: str) -> None:
-        """Drop what is remembered of a container."""
-        self._disks.pop(container, None)
-        self.forget_cgroup(cgroup)
-
-    def forget_cgroup(self, cgroup: str) -> None:
-        """Drop what is remembered of a cgroup."""
-        self._last_cpu.pop(cgroup, None)
-
-    def _cpu(self, path: str, at: int, usage: int, waits: PressureStats | None) -> CpuUsage:
-        last = self._last_cpu.get(path)
-        rate = None
-        if last is not None and at > last.at and usage >= last.usage:
-            rate = (usage - last.usage) * 1_000_000_000 // (at - last.at)
-        reading = CpuUsage(at, usage, rate, _pressure(waits))
-        self._last_cpu[path] = reading
-        return reading
+def _is_mounted(place: str) -> bool:
+    try:
+        return os.stat(place).st_dev != os.stat(os.path.dirname(place)).st_dev
+    except FileNotFoundError:
+        return False
 
 
-def _memory(at: int, found: MemoryStats) -> MemoryUsage:
+def _usage(at: int, stats: CgroupStats, *, whole: bool) -> CgroupUsage:
+    io = _pressure(stats.io_pressure)
+    return CgroupUsage(
+        cpu=None if stats.cpu is None else _cpu(at, stats.cpu),
+        memory=None if stats.memory is None else _memory(at, stats.memory, _parts(stats)),
+        swap=None if stats.memory is None else _swap(at, stats.memory),
+        io=None if io is None and stats.devices is None else IoUsage(at, io, _devices(stats)),
+        processes=None if stats.processes is None else _processes(at, stats, whole=whole),
+        huge_pages=_huge_pages(stats),
+        oom_kills=None if stats.parts is None else stats.parts.oom_kills,
+    )
+
+
+def _cpu(at: int, found: CpuStats) -> CpuUsage:
+    return CpuUsage(
+        at=at,
+        usage=found.usage,
+        pressure=_pressure(found.pressure),
+        user=found.user,
+        system=found.system,
+        throttling=None if found.throttling is None else Throttling(*found.throttling),
+    )
+
+
+def _memory(at: int, found: MemoryStats, parts: MemoryParts | None) -> MemoryUsage:
+    limit, working_set = found.limit, found.working_set
     return MemoryUsage(
         at=at,
         usage=found.usage,
-        working_set=found.working_set,
+        working_set=working_set,
         rss=found.rss,
         page_faults=found.page_faults,
         major_page_faults=found.major_page_faults,
-        available=None if found.limit is None else max(0, found.limit - found.working_set),
+        limit=limit,
+        available=None if limit is None or working_set is None else max(0, limit - working_set),
         pressure=_pressure(found.pressure),
+        parts=parts,
+    )
+
+
+def _parts(stats: CgroupStats) -> MemoryParts | None:
+    found = stats.parts
+    if found is None:
+        return None
+    return MemoryParts(
+        cache=found.cache,
+        mapped_file=found.mapped_file,
+        kernel=found.kernel,
+        active_file=found.active_file,
+        inactive_file=None if stats.memory is None else stats.memory.inactive_file,
+        peak=found.peak,
+        limit_hits=found.limit_hits,
+        own_page_faults=found.own_page_faults,
+        own_major_page_faults=found.own_major_page_faults,
     )
 
 
@@ -92,6 +161,31 @@ def _swap(at: int, found: MemoryStats) -> SwapUsage | None:
     if used is None:
         return None
     return SwapUsage(at, used, None if limit is None else max(0, limit - used))
+
+
+def _processes(at: int, stats: CgroupStats, *, whole: bool) -> ProcessUsage:
+    pids = stats.processes or ()
+    descriptors, sockets = (count_descriptors(pids) if whole else None) or (None, None)
+    return ProcessUsage(
+        at=at,
+        processes=len(pids),
+        threads=stats.threads,
+        most_threads=stats.most_threads,
+        descriptors=descriptors,
+        sockets=sockets,
+    )
+
+
+def _devices(stats: CgroupStats) -> tuple[DeviceIo, ...] | None:
+    if stats.devices is None:
+        return None
+    return tuple(DeviceIo(each.major, each.minor, each.moved, each.operations) for each in stats.devices)
+
+
+def _huge_pages(stats: CgroupStats) -> tuple[HugePages, ...] | None:
+    if stats.huge_pages is None:
+        return None
+    return tuple(HugePages(each.size, each.usage, each.peak) for each in stats.huge_pages)
 
 
 def _pressure(found: PressureStats | None) -> Pressure | None:

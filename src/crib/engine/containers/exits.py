@@ -23,13 +23,13 @@ RETRY_AFTER = 1.0
 
 
 async def watch_exits(core: Core, containers: ContainerRuntime) -> None:
-    """Record every exit that the handler tells of, for the daemon's life."""
+    """Record every exit that the handler reports, for the daemon's life."""
     while True:
         try:
             async for exit_ in containers.exits():
                 # Each on its own: a container whose start or removal hangs must not hold up the others.
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
-        except Exception as error:  # a bug too: nobody else tells of exits
+        except Exception as error:  # a bug too: nobody else reports exits
             is_bug = not isinstance(error, CribError)
             _log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
             await asyncio.sleep(RETRY_AFTER)
@@ -54,14 +54,16 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        exited = core.containers.put(_exited(record, exit_))
-        core.figures.exits.add((exited.reason,))
+        ended = core.containers.put(_exited(record, exit_))
+        core.figures.exits.add((ended.reason,))
+        outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
+        core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)
         core.tell_exited(exit_.id)
     core.tell(EventType.STOPPED, exit_.id, record.sandbox_id)
 
 
 async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
-    """Nothing runs in a container that is shown as EXITED: only a pid namespace of its own sees to that."""
+    """Nothing runs in a container that is shown as EXITED. Only its own pid namespace would ensure that."""
     if record.config.security.namespaces.pid == NamespaceMode.CONTAINER:
         return
     try:
@@ -77,7 +79,7 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
     if exit_.never_ran:
         reason, message, code = "StartError", exit_.never_ran, START_FAILED
     elif exit_.oom_killed:
-        # Whichever process it was, and whatever the first one made of it: as the peers tell it.
+        # Whichever process it was, and whatever the first one made of it: as the peers report it.
         reason = "OOMKilled"
     elif exit_.lost:
         reason, message = "Unknown", "the container's monitor died: its exit code is not known"

@@ -27,9 +27,10 @@ class RemoveContainer:
             await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record)), record.id)
 
     async def _remove(self, record: ContainerRecord) -> None:
-        try:
-            await kill_container(self._core, record.id)
-        except CribError:
-            self._core.retries.later(record.id, CLEAN_UP, lambda: self._remove(record))
-            raise
-        await teardown_container(self._core, record)
+        with self._core.timeline.of(record.sandbox_id)("RemoveContainer", record.config.name):
+            try:
+                await kill_container(self._core, record.id)
+            except CribError:
+                self._core.retries.later(record.id, CLEAN_UP, lambda: self._remove(record))
+                raise
+            await teardown_container(self._core, record)

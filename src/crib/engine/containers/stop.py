@@ -12,7 +12,6 @@ from crib.model.errors import Broken
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, is_listed, move_container
 from crib.ports.containers import ContainerRuntime
-from crib.tasks.keeper import at_stage
 
 KILL_BOUND = 30.0
 """Seconds that a killed container may take to be gone (a process in uninterruptible sleep takes longer)."""
@@ -25,7 +24,7 @@ class StopContainer:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._signalled: set[ContainerId] = set()
-        """Had their stop signal: many programs take a second one for an order to drop everything."""
+        """Had their stop signal: many programs drop everything at a second one."""
 
     async def __call__(self, text: str, grace: float) -> None:
         """`grace`: seconds between the stop signal and SIGKILL; 0 kills at once."""
@@ -43,16 +42,18 @@ class StopContainer:
             if record is None or record.state is ContainerState.EXITED:
                 return
             move_container(record, ContainerVerb.STOP)
-        if grace > 0 and record.state is ContainerState.RUNNING:
-            exited = core.exited(container)
-            await self._signal_once(record)
-            with at_stage("its own end"):
-                ended = await _happens(exited, grace)
-            if ended:
-                self._signalled.discard(container)
-                return
-        await core.admission.ending(lambda: kill_container(core, container))
-        self._signalled.discard(container)
+        stage, name = core.timeline.of(record.sandbox_id), record.config.name
+        with stage("StopContainer", name):
+            if grace > 0 and record.state is ContainerState.RUNNING:
+                exited = core.exited(container)
+                await self._signal_once(record)
+                with stage("grace", name):
+                    ended = await _happens(exited, grace)
+                if ended:
+                    self._signalled.discard(container)
+                    return
+            await core.admission.ending(lambda: kill_container(core, container))
+            self._signalled.discard(container)
 
     async def _signal_once(self, record: ContainerRecord) -> None:
         if record.id in self._signalled:
@@ -70,10 +71,10 @@ async def kill_container(core: Core, container: ContainerId) -> None:
     async with core.locks.of(container):
         record = core.containers.get(container)
         if record is None or not record.is_made or record.finished_at:
-            return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
+            return  # an exit is reported once: after a failed removal the state is UNKNOWN, but it has ended
         exited = core.exited(container)
     containers = _containers(core, record)
-    with at_stage("SIGKILL"):
+    with core.timeline.of(record.sandbox_id)("SIGKILL", record.config.name):
         await containers.signal(record, signal.SIGKILL, everyone=True)
         if await _happens(exited, KILL_BOUND):
             return

@@ -9,7 +9,6 @@ from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerRecord
 from crib.model.events import EventType
 from crib.model.lifecycle import ContainerVerb, is_listed, move_container
-from crib.tasks.keeper import at_stage
 
 
 async def teardown_container(core: Core, record: ContainerRecord) -> None:
@@ -28,7 +27,7 @@ async def teardown_container(core: Core, record: ContainerRecord) -> None:
         sandbox = core.sandboxes.get(current.sandbox_id)
         containers = core.caretaker(sandbox).containers
         try:
-            with at_stage("delete"):
+            with core.timeline.of(current.sandbox_id)("delete", current.config.name):
                 await containers.delete(current)
         except Exception as error:  # a bug too: what stays in REMOVING is hidden, and nobody would try again
             core.figures.teardown_failures.add(("container",))

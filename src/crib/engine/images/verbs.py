@@ -14,6 +14,7 @@ from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.transfers import Transfer, TransferUpdate
 from crib.engine.joins import Joins
 from crib.model.errors import Broken, CribError, InvalidRequest, NotFound
+from crib.model.events import EventKind
 from crib.model.ids import Digest
 from crib.model.image import (
     ExportedImage,
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class ImageVerbs:
-    """Fills and empties the image store; the catalogue tells what is in it."""
+    """Fills and empties the image store; the catalogue knows what is in it."""
 
     def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._core = core
@@ -55,7 +56,7 @@ class ImageVerbs:
         return record
 
     async def follow_pull(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
-        """Updates of a pull that is under way, whoever began it; one is started if `start`, else NotFound."""
+        """Updates of a running pull, whoever began it. Without one, `start` begins it, else NotFound."""
         reference = order.reference
         if start:
             transfer = self._pulls.running(_key(order))
@@ -111,7 +112,7 @@ class ImageVerbs:
                 self._core.keeper.start(f"sweep of layers after the export to {path}", self.sweep())
 
     async def remove(self, text: str) -> None:
-        """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
+        """Remove the image and all its names, given any of them (CRI RemoveImage). A missing one is fine."""
         record = self._catalogue.find(text)
         if record is not None:
             await self._core.keeper.begin(f"remove image {record.id}", self._remove(record)).wait()
@@ -146,7 +147,15 @@ class ImageVerbs:
 
     async def _join(self, order: PullOrder, transfer: Transfer | None = None) -> tuple[ImageRecord, ...]:
         transfer = transfer or Transfer(order)
-        return await self._pulls.join(_key(order), transfer, lambda: self._pull(order, transfer))
+        return await self._pulls.join(_key(order), transfer, lambda: self._pull_or_tell(order, transfer))
+
+    async def _pull_or_tell(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
+        try:
+            return await self._pull(order, transfer)
+        except CribError as error:
+            name = str(order.reference)
+            self._core.history.happened(EventKind.IMAGE, "pull failed", "", str(error), name)
+            raise
 
     async def _pull(self, order: PullOrder, transfer: Transfer) -> tuple[ImageRecord, ...]:
         figures, registry = self._core.figures, order.reference.registry
@@ -163,7 +172,9 @@ class ImageVerbs:
         order = await self._judged(order, transfer)
         async with self._gate.filling():
             fetched = await self._core.ports.images.pull(order, transfer.sink)
-            return (await self._catalogue.admit(fetched, [reference]),)
+            record = await self._catalogue.admit(fetched, [reference])
+        self._core.history.happened(EventKind.IMAGE, "pulled", record.id, name=str(reference))
+        return (record,)
 
     async def _judged(self, order: PullOrder, transfer: Transfer) -> PullOrder:
         """The order for what the policy has seen and accepted: by digest, as a tag may move meanwhile."""
@@ -186,9 +197,13 @@ class ImageVerbs:
             except BaseException:
                 self._gate.want_sweep()
                 raise
-            return tuple(
+            records = tuple(
                 [await self._catalogue.admit(image, names) for image, names in zip(found, named, strict=True)]
             )
+        for record in records:
+            name = next(iter((*record.tags, *record.digests)), "")
+            self._core.history.happened(EventKind.IMAGE, "imported", record.id, path, name)
+        return records
 
     def _names_of(
         self, path: str, found: Sequence[FetchedImage], references: Sequence[ImageReference]
@@ -204,6 +219,8 @@ class ImageVerbs:
 
     async def _remove(self, record: ImageRecord) -> None:
         await self._catalogue.remove(record)
+        name = next(iter((*record.tags, *record.digests)), "")
+        self._core.history.happened(EventKind.IMAGE, "removed", record.id, name=name)
         await self._gate.sweep()
 
     def _needed(self) -> set[Digest]:
@@ -237,7 +254,7 @@ class StoreGate:
     """Any number may fill at once; a sweep waits until nobody does, or is done by the last one to leave."""
 
     def __init__(self, sweep: Callable[[], Awaitable[object]], failed: Callable[[], None]) -> None:
-        """`failed`: called when a sweep has failed, to have `sweep_once` tried again."""
+        """`failed`: called when a sweep has failed, to try `sweep_once` again."""
         self._sweep = sweep
         self._failed = failed
         self._sweeping = asyncio.Lock()
@@ -275,7 +292,7 @@ class StoreGate:
             self._failed()
 
     async def sweep_once(self) -> None:
-        """The same; Broken where the disk takes nothing."""
+        """The same; Broken where the disk takes no writes."""
         async with self._sweeping:
             self._wanted = self._filling > 0
             if self._wanted:

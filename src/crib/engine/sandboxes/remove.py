@@ -37,7 +37,8 @@ class RemoveSandbox:
                 return
             state = move_sandbox(record, SandboxVerb.REMOVE)
             record = core.sandboxes.put(replace(record, state=state))
-            failures = await teardown_sandbox(core, record, "")
+            with core.timeline.of(sandbox)("RemovePodSandbox", record.config.metadata.name):
+                failures = await teardown_sandbox(core, record, "")
             if failures:
                 raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
         # The kubelet drops events that carry no sandbox: this one would be lost on it.

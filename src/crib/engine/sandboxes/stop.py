@@ -39,7 +39,8 @@ async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
         # Recorded first: from here on no container is created in it, also after a crash.
         record = core.sandboxes.put(replace(record, state=state, reason=""))
         try:
-            released = await release_sandbox(core, record)
+            with core.timeline.of(sandbox)("StopPodSandbox", record.config.metadata.name):
+                released = await release_sandbox(core, record)
         except CribError:
             core.retries.later(sandbox, "stop sandbox", lambda: stop_sandbox(core, sandbox))
             raise

@@ -20,7 +20,6 @@ from crib.model.ids import SandboxId
 from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import SandboxRecord
 from crib.tasks.groups import all_of
-from crib.tasks.keeper import at_stage
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,14 @@ async def release_sandbox(core: Core, record: SandboxRecord) -> SandboxRecord:
     ]
     await all_of("end of a container", (_try(failures, kill_container(core, row.id)) for row in running))
     attached = len(failures)
+    stage = core.timeline.of(record.id)
     if not record.config.host_network:
-        with at_stage("network"):
+        with stage("network"):
             await _try(failures, _detach(core, record))
     if len(failures) == attached:
         # A plugin that failed may need the namespace at its next try (CNI specification, DEL): an interface
         # that was moved into it gets its own name back there only.
-        with at_stage("namespaces"):
+        with stage("namespaces"):
             await _try(failures, core.caretaker(record).pods.stop(record))
     if failures:
         core.figures.teardown_failures.add(("stop",))
@@ -69,7 +69,7 @@ async def teardown_sandbox(core: Core, record: SandboxRecord, reason: str) -> li
         for row in core.containers_of(record.id):
             await _try(failures, teardown_container(core, row))
         if not failures:
-            with at_stage("files"):
+            with core.timeline.of(record.id)("files"):
                 await _try(failures, core.caretaker(record).pods.remove(record))
     except CribError as error:
         failures.append(str(error))

@@ -70,6 +70,16 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
                 _registered_method=True)
+        self.ListTimelines = channel.unary_stream(
+                '/crib.v1.Node/ListTimelines',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListTimelinesRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+                _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/crib.v1.Node/Events',
+                request_serializer=crib_dot_v1_dot_node__pb2.EventsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.EventsResponse.FromString,
+                _registered_method=True)
         self.ExplainContainer = channel.unary_unary(
                 '/crib.v1.Node/ExplainContainer',
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainContainerRequest.SerializeToString,
@@ -137,37 +147,37 @@ class NodeServicer:
     """
 
     def Info(self, request, context):
-        """What runs here: versions, paths, handlers, how layers are mounted, which programs were found.
+        """Describe the runtime: versions, paths, handlers, how layers are mounted, which programs were found.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportImage(self, request, context):
-        """Bring an image in from an archive on the node. The stream ends after the message that holds the images.
+        """Import images from an archive on the node. The last message of the stream has the images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PullImageProgress(self, request, context):
-        """Follow a pull. The first message shows where it stands now, the last one has finished set. A client that
-        goes away ends its following, never the pull of others.
+        """Follow a pull. The first message has its current state, the last one has finished set. When a client
+        disconnects, the pull continues for its other callers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainRegistry(self, request, context):
-        """Who would be asked for an image, in which order, with what and why. Nothing is asked.
+        """Show which hosts would be asked for an image, in which order, with what and why. Contacts no host.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckImages(self, request, context):
-        """Compare images' layers on disk with the digests that were recorded when they were written; repair fetches
-        what is damaged anew, while containers go on running. A message for each layer, then one with finished set.
+        """Compare layers on disk with the digests that were recorded when they were written. A repair fetches damaged
+        layers again; containers keep running. Sends one message for each layer, then one with finished set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,44 +191,62 @@ class NodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Timeline(self, request, context):
-        """The stages of a pod's start: what took how long, and what failed. NOT_FOUND when the daemon has kept
-        nothing of that sandbox.
+        """Show the stages of a pod: of its start, of its containers' restarts and ends, and of its own end. What took how
+        long, what failed, and what is running. NOT_FOUND when the daemon has kept nothing about that sandbox.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTimelines(self, request, context):
+        """Show the timelines of all pods, also of those that were removed recently; the youngest pod comes first. Sends
+        one message for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Events(self, request, context):
+        """Show what happened on this node: to containers, pods, images, networks and the daemon. Events are kept for an
+        hour, also across restarts of the daemon. A client that was cut off continues after the cursor of the last
+        message. The stream ends after the last event, or continues if follow is set; it ends with OK when the daemon
+        stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainContainer(self, request, context):
-        """The OCI spec that a container was made with, or that a request would give, and where each field of it is
-        from. Nothing is made or run, and no image is pulled: it has to be here.
+        """Show the OCI spec of a container, or the one that a request would get, and the origin of each field. Makes,
+        runs and pulls nothing; the image must be on the node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListNetworks(self, request, context):
-        """The networks of this node, those that pods are attached to first.
+        """List the networks of this node, those that pods are attached to first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InspectPodNetwork(self, request, context):
-        """A pod's network as the kernel has it now.
+        """Show a pod's network as the kernel has it now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckNetworks(self, request, context):
-        """Compare pods' networks with what they were made as, and repair on demand. A message for each pod.
+        """Compare pods' networks with how they were made, and repair them on request. Sends one message for each pod.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CollectNetworkGarbage(self, request, context):
-        """Release what is held for pods that are not there any more.
+        """Release what is held for pods that no longer exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,40 +260,40 @@ class NodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Forward(self, request, context):
-        """A URL for connections into a pod, as PortForward of the CRI gives, but also for UDP ports and for unix
-        sockets in its containers. Each stream's header `port` has one of the targets, and may have no other. Of UDP
-        each datagram comes after its length in two bytes, big-endian.
+        """Return a URL for connections into a pod, like PortForward of the CRI, but also for UDP ports and for unix
+        sockets in its containers. The header `port` of each stream must be one of the targets. A UDP datagram is
+        preceded by its length in two bytes, big-endian.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWork(self, request, context):
-        """What is under way: verbs, with the stage that each is in, and what the daemon's threads wait for.
+        """List work in progress: verbs, each with its stage, and what the daemon's threads wait for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Abandon(self, request, context):
-        """Give up on a pod sandbox (with its containers) or a container: who waits for its verbs gets ABORTED, it is shown
-        as NOT_READY or UNKNOWN, its name is free, and it is taken away in the background as soon as that can be done.
+        """Give up on a pod sandbox (with its containers) or a container. Callers that wait for its verbs get ABORTED.
+        It is shown as NOT_READY or UNKNOWN, its name is free, and it is removed in the background when possible.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckNode(self, request, context):
-        """Check everything of this node: records against what is there, layers, networks, leftovers, logs. A message
-        for each thing that is wrong, or worth telling; none for the rest.
+        """Check everything on this node: records against the host, layers, networks, leftovers, logs. Sends one message
+        for each thing that is wrong or worth reporting, and none for the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Wipe(self, request, context):
-        """Remove pods, containers, images, layers or the network, or tell what would be removed. A message for each
-        thing. FAILED_PRECONDITION while containers run, unless force is set.
+        """Remove pods, containers, images, layers or the network, or only report what would be removed. Sends one
+        message for each thing. FAILED_PRECONDITION while containers run, unless force is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -315,6 +343,16 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Timeline,
                     request_deserializer=crib_dot_v1_dot_node__pb2.TimelineRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.TimelineResponse.SerializeToString,
+            ),
+            'ListTimelines': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListTimelines,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListTimelinesRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.TimelineResponse.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.EventsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.EventsResponse.SerializeToString,
             ),
             'ExplainContainer': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainContainer,
@@ -567,6 +605,60 @@ class Node:
             '/crib.v1.Node/Timeline',
             crib_dot_v1_dot_node__pb2.TimelineRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTimelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/ListTimelines',
+            crib_dot_v1_dot_node__pb2.ListTimelinesRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crib.v1.Node/Events',
+            crib_dot_v1_dot_node__pb2.EventsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.EventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

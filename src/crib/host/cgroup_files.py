@@ -1,0 +1,220 @@
+"""The files of cgroups and of their processes, taken apart: what is not there, or lacks a line, gives None.
+
+Sources: kernel, admin-guide/cgroup-v1/memory, cpuacct and blkio-controller; admin-guide/cgroup-v2;
+accounting/psi.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+_READ = 65536
+"""Bytes. Only a cgroup of thousands of processes has a longer file."""
+_MOST = 16 << 20
+"""Bytes of one file, and so two million processes."""
+_UNLIMITED = 1 << 62
+"""v1 writes "no limit" as the largest number of whole pages."""
+_DEEPEST = 32
+"""Levels of cgroups below one that are looked into: the kernel has no limit of its own with v1."""
+_MOST_DESCRIPTORS = 100_000
+"""Descriptors that are looked at: a process may have a million of them."""
+_PSI = re.compile(
+    rb"^(some|full) avg10=([0-9.]+) avg60=([0-9.]+) avg300=([0-9.]+) total=([0-9]+)", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PressureLine:
+    """One line of a pressure file: averages in percent over 10, 60 and 300 s, the total in microseconds."""
+
+    avg10: float
+    avg60: float
+    avg300: float
+    total_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PressureStats:
+    """Pressure stall information of one resource; `full` is missing for the CPU in older kernels."""
+
+    some: PressureLine
+    full: PressureLine | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """Bytes and operations of one block device, by kind: `Read`, `Write`, `Discard` and, with v1, others."""
+
+    major: int
+    minor: int
+    moved: dict[str, int]
+    operations: dict[str, int]
+
+
+def content(path: str) -> bytes:
+    """What the file holds; nothing where it is not there or cannot be read: its controller may be off."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        text = os.read(fd, _READ)
+        # The kernel hands long files out in pieces of some kilobytes: only an empty one is the end.
+        while 4000 < len(text) < _MOST and (more := os.read(fd, _READ)):
+            text += more
+        return text
+    except OSError:  # the cgroup was removed
+        return b""
+    finally:
+        os.close(fd)
+
+
+def whole_number(path: str) -> int | None:
+    """The number that a file holds; None for "max" too."""
+    text = content(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def limit_v1(path: str) -> int | None:
+    """A limit of cgroup v1; None for "no limit"."""
+    value = whole_number(path)
+    return None if value is None or value >= _UNLIMITED else value
+
+
+def number(text: bytes, key: bytes) -> int | None:
+    """The number in the line `key number`."""
+    if text.startswith(key + b" "):
+        start = len(key) + 1
+    elif (found := text.find(b"\n" + key + b" ")) >= 0:
+        start = found + len(key) + 2
+    else:
+        return None
+    end = text.find(b"\n", start)
+    return int(text[start : end if end >= 0 else None])
+
+
+def pressure(path: str) -> PressureStats | None:
+    """What a pressure file tells; None where the kernel accounts none, and answers EOPNOTSUPP."""
+    lines = {
+        kind: PressureLine(float(avg10), float(avg60), float(avg300), int(total))
+        for kind, avg10, avg60, avg300, total in _PSI.findall(content(path))
+    }
+    return PressureStats(lines[b"some"], lines.get(b"full")) if b"some" in lines else None
+
+
+def processes_below(directory: str) -> list[int] | None:
+    """Pids of the cgroup's processes and of those in cgroups below; None when it is gone."""
+    try:
+        return sorted({pid for place in _with_children(directory, _DEEPEST) for pid in _processes(place)})
+    except FileNotFoundError:
+        return None
+
+
+def _with_children(directory: str, deepest: int) -> Iterator[str]:
+    children = os.stat(directory).st_nlink - 2
+    yield directory
+    if children <= 0 or deepest <= 0:
+        return
+    with os.scandir(directory) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for child in below:
+        try:
+            yield from _with_children(child, deepest - 1)
+        except FileNotFoundError:
+            continue  # it was removed meanwhile
+
+
+def _processes(directory: str) -> list[int]:
+    return [int(pid) for pid in content(f"{directory}/cgroup.procs").split()]
+
+
+def count_descriptors(pids: Iterable[int]) -> tuple[int, int] | None:
+    """How many descriptors these processes have open, and how many of them are sockets.
+
+    A process that has ended has none. None where there are too many to be looked at.
+    """
+    descriptors = sockets = 0
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        descriptors += len(names)
+        if descriptors > _MOST_DESCRIPTORS:
+            return None
+        sockets += sum(map(_is_socket, (f"/proc/{pid}/fd/{name}" for name in names)))
+    return descriptors, sockets
+
+
+def _is_socket(link: str) -> bool:
+    try:
+        return os.readlink(link).startswith("socket:")
+    except OSError:
+        return False  # it was closed meanwhile
+
+
+def devices_v1(directory: str) -> tuple[DeviceStats, ...] | None:
+    """Of cgroup v1, in lines such as `8:0 Read 4096`."""
+    moved = _by_device_v1(content(f"{directory}/blkio.throttle.io_service_bytes_recursive"))
+    operations = _by_device_v1(content(f"{directory}/blkio.throttle.io_serviced_recursive"))
+    if moved is None or operations is None:
+        return None
+    return tuple(
+        DeviceStats(*device, moved.get(device, {}), operations.get(device, {}))
+        for device in sorted(moved.keys() | operations.keys())
+    )
+
+
+def _by_device_v1(text: bytes) -> dict[tuple[int, int], dict[str, int]] | None:
+    """None for an empty file: there is always a total."""
+    if not text:
+        return None
+    found: dict[tuple[int, int], dict[str, int]] = {}
+    for line in text.decode("ascii", "replace").splitlines():
+        words = line.split()
+        if len(words) == 3:  # the last line, `Total 0`, is of all devices
+            major, minor = map(int, words[0].split(":"))
+            found.setdefault((major, minor), {})[words[1]] = int(words[2])
+    return found
+
+
+_V2_KINDS = {"r": "Read", "w": "Write", "d": "Discard"}
+
+
+def devices_v2(path: str) -> tuple[DeviceStats, ...] | None:
+    """Of cgroup v2, in lines such as `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`."""
+    if not os.access(path, os.F_OK):
+        return None  # an empty file is one without input and output
+    found = []
+    for line in content(path).decode("ascii", "replace").splitlines():
+        device, _, rest = line.partition(" ")
+        values = dict(word.split("=", 1) for word in rest.split() if "=" in word)
+        if ":" not in device or not values:
+            continue  # some kernels write devices without figures
+        major, minor = map(int, device.split(":"))
+        found.append(DeviceStats(major, minor, _by_kind(values, "bytes"), _by_kind(values, "ios")))
+    return tuple(found)
+
+
+def _by_kind(values: Mapping[str, str], unit: str) -> dict[str, int]:
+    return {kind: int(values[letter + unit]) for letter, kind in _V2_KINDS.items() if letter + unit in values}
+
+
+def huge_page_sizes(directory: str = "/sys/kernel/mm/hugepages") -> tuple[str, ...]:
+    """The sizes that the kernel offers, as files of cgroups are named: `2MB`, `1GB`."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return ()
+    sizes = (name.removeprefix("hugepages-").removesuffix("kB") for name in names)
+    return tuple(_size_name(int(size)) for size in sizes if size.isdigit())
+
+
+def _size_name(kib: int) -> str:
+    """As mm/hugetlb_cgroup.c writes it."""
+    if kib >= 1 << 20:
+        return f"{kib >> 20}GB"
+    return f"{kib >> 10}MB" if kib >= 1 << 10 else f"{kib}KB"
