@@ -57,7 +57,7 @@ from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import Audit
+from crib.observe.audit import open_audit
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
@@ -178,7 +178,10 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            server = Server(node, __version__, streams.url_for, self._open_audit())
+            audit = open_audit(self._settings)
+            if audit is not None:
+                self._ends.push_async_callback(audit.close)
+            server = Server(node, __version__, streams.url_for, audit)
             telemetry = Telemetry(self._settings, node, server, streams)
             self._ends.push_async_callback(telemetry.close)  # after the last calls
             await server.start()
@@ -200,14 +203,6 @@ class Daemon:
             threads.end_within(THREAD_GRACE)
             self._manager.tell("STOPPING=1")
             _log.info("stopping")
-
-    def _open_audit(self) -> Audit | None:
-        settings = self._settings.audit
-        if not settings.enabled:
-            return None
-        audit = Audit(settings, settings.file or self._paths.audit, self._settings.socket_path)
-        self._ends.push_async_callback(audit.close)
-        return audit
 
     async def check(self, *, repair: bool, quick: bool) -> AsyncIterator[Finding]:
         """What a check finds of a node on which no daemon runs. Nothing is changed, unless by a repair; but
