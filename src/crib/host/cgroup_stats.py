@@ -24,6 +24,7 @@ from crib.host.cgroup_files import (
 )
 from crib.host.cgroups import CgroupLayout
 
+_V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
@@ -108,7 +109,7 @@ class StatsReader:
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
-        self._trees = layout.controllers
+        self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
 
     def read(self, path: str, *, processes: bool = False, whole: bool = False) -> CgroupStats:
         """The numbers of the cgroup at `path`; none when it is gone. `whole` reads twice as many files."""
@@ -192,7 +193,7 @@ def _memory_v1(directory: str, stat: bytes) -> MemoryStats | None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
     limit = limit_v1(f"{directory}/memory.limit_in_bytes")
-    both = limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
+    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
     return MemoryStats(
         usage=usage,
         inactive_file=number(stat, b"total_inactive_file"),
