@@ -27,6 +27,7 @@ from crib.host.cgroups import CgroupLayout
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """Nanoseconds of a tick as the kernel tells times to programs (time(7), USER_HZ)."""
+_V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
@@ -122,7 +123,7 @@ class StatsReader:
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
-        self._trees = layout.controllers
+        self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
 
     def read(self, path: str, use: For = For.STATS, *, processes: bool = False) -> CgroupStats:
         """The numbers of the cgroup at `path`; none when it is gone."""
@@ -215,9 +216,8 @@ def _memory_v1(directory: str, stat: bytes, use: For) -> MemoryStats | None:
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
-    with_limits = use is For.STATS
-    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if with_limits else None
-    both = limit_v1(f"{directory}/memory.memsw.limit_in_bytes") if with_limits else None
+    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if use is For.STATS else None
+    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
     return MemoryStats(
         usage=usage,
         inactive_file=number(stat, b"total_inactive_file"),

@@ -108,9 +108,7 @@ def image(number: int = 1, **changes: Any) -> ImageRecord:
 
 
 USAGE = ContainerUsage(
-    CgroupUsage(
-        CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)
-    ),
+    CgroupUsage(CpuUsage(7, 100), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)),
     FilesystemUsage("/d", 1, 2, 7),
 )
 
@@ -250,7 +248,7 @@ class FakeNode:
     def _figures(self, record: SandboxRecord) -> PodFigures:
         interfaces = (InterfaceUsage("net1", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
         usage = PodUsage(USAGE.cgroup, network=NetworkUsage(7, interfaces))
-        return PodFigures(record, usage, (ContainerFigures(container(), USAGE),))
+        return PodFigures(record, usage, 6, (ContainerFigures(container(), USAGE, 5),))
 
     async def _container_stats(self, rows: Sequence[ContainerRecord]) -> AsyncIterator[Any]:
         """One by one, as batches; with `hold` the second has to wait."""
