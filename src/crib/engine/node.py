@@ -34,6 +34,7 @@ from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.streams.verbs import Streams
 from crib.engine.timeline import PodStages
+from crib.engine.why import Why
 from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
@@ -153,6 +154,7 @@ class Node:
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.why = Why(self._core)
         self.disk_usage = MeasureDisk(self._core, self._catalogue)
         self.metrics = Metrics(self._core, self.stats)
         self.abandon = Abandon(self._core)
