@@ -182,11 +182,9 @@ class Daemon:
             if audit is not None:
                 self._ends.push_async_callback(audit.close)
             server = Server(node, __version__, streams.url_for, audit)
-            telemetry = Telemetry(self._settings, node, server, streams)
-            self._ends.push_async_callback(telemetry.close)  # after the last calls
+            await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
-            await telemetry.start()
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))

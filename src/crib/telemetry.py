@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 from crib import __version__
 from crib.api.server import Server, group_id
@@ -31,7 +32,7 @@ LAST_SPANS = 1.0
 
 
 class Telemetry:
-    """Of one daemon."""
+    """Of one daemon: a block around its calls, in which they are counted and traced."""
 
     def __init__(self, settings: Settings, node: Node, server: Server, streams: StreamServer) -> None:
         self._settings = settings
@@ -51,15 +52,17 @@ class Telemetry:
         self._metrics = MetricsServer(partial(read, sources), _in_thread)
         self._socket = ""
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Listen and trace as the settings say."""
         if self._spans is not None:
             self._spans.start()
             rate = self._settings.tracing.sampling_rate_per_million
             self._door.tracer = Tracer(self._spans.put, rate)
-        place = self._settings.metrics_place
-        if not place:
-            return
+        if place := self._settings.metrics_place:
+            await self._listen(place)
+        return self
+
+    async def _listen(self, place: str) -> None:
         try:
             port = await self._metrics.listen(place)
             if not port:
@@ -71,7 +74,7 @@ class Telemetry:
         else:
             _log.info("metrics at %s", place)
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop listening, and send the last spans."""
         await self._metrics.close()
         if self._spans is not None:
