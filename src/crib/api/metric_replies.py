@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from crib.api.encoded_fields import encoded_field, varint
 from crib.model.container import ContainerRecord
 from crib.model.metric_families import families_of
-from crib.model.metrics import NETWORK_CONTAINER, Family, Metered, Of, PodMetrics, samples
+from crib.model.metrics import NETWORK_CONTAINER, Metered, MetricFamily, Of, PodMetrics, samples
 from crib.model.sandbox import SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -64,7 +64,7 @@ class MetricReplies:
             body.append(encoded_field(_CONTAINERS, inner))
         return encoded_field(_ELEMENT, b"".join(body))
 
-    def _metrics(self, metered: Metered, families: Iterable[Family], base: bytes) -> list[bytes]:
+    def _metrics(self, metered: Metered, families: Iterable[MetricFamily], base: bytes) -> list[bytes]:
         """Pieces of all samples, one after the other."""
         common = base + _TIMESTAMP + varint(metered.at) if self._is_kept else base
         heads, size = self._heads, len(common)
@@ -76,7 +76,7 @@ class MetricReplies:
         return pieces
 
 
-def _head(family: Family) -> bytes:
+def _head(family: MetricFamily) -> bytes:
     """What all samples of a family begin with."""
     kind = _KIND + varint(family.kind) if family.kind else b""
     return encoded_field(_NAME, family.name.encode()) + kind

@@ -18,7 +18,10 @@ from crib.stubs.node.v1.node_pb2 import (
     ExplainContainerResponse,
     ExplainEndRequest,
     Finding,
+    ListTimelinesRequest,
     ListWorkRequest,
+    TimelineRequest,
+    TimelineResponse,
     Wiped,
     WipeRequest,
     Work,
@@ -64,6 +67,16 @@ def wipe(
 def is_left(found: Finding) -> bool:
     """Whether it is wrong and was not repaired."""
     return not (found.note or found.mended)
+
+
+async def timeline(connection: Connection, pod: str) -> TimelineResponse:
+    """The stages of one pod, by NAME, NAMESPACE/NAME or the beginning of an id; NotFound."""
+    return await connection.call(connection.node.Timeline, TimelineRequest(pod=pod))
+
+
+def timelines(connection: Connection) -> AsyncIterator[TimelineResponse]:
+    """Of all pods that are remembered, the youngest first."""
+    return connection.stream(connection.node.ListTimelines, ListTimelinesRequest())
 
 
 async def under_way(connection: Connection) -> list[Work]:

@@ -221,9 +221,8 @@ class Core:
             sandbox = self.sandboxes.find(text if container is None else container.sandbox_id)
         except InvalidRequest:
             return CallObject()
-        meta = None if sandbox is None else sandbox.config.metadata
         return CallObject(
-            pod=f"{meta.namespace}/{meta.name}" if meta else "",
+            pod=pod_name(sandbox) if sandbox else "",
             sandbox=sandbox.id if sandbox else "",
             container=container.id if container else "",
             name=container.config.name if container else "",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
-from crib.model.metrics import Family, Group, Kind, Labelled, Metered, Of, Value
+from crib.model.metrics import Labelled, Metered, MetricFamily, MetricGroup, MetricKind, Of, Value
 from crib.model.sandbox import Resources
 from crib.model.stats import (
     CpuUsage,
@@ -24,29 +24,36 @@ _FILES_LIMIT = ("max_open_files",)
 """Of the label `ulimit`."""
 
 
-def families_of(groups: Collection[str]) -> tuple[Family, ...]:
+def families_of(groups: Collection[str]) -> tuple[MetricFamily, ...]:
     """Those of the chosen groups, and those that are always there."""
-    return tuple(family for family in FAMILIES if family.group in (*groups, Group.ALWAYS))
+    return tuple(family for family in FAMILIES if family.group in (*groups, MetricGroup.ALWAYS))
 
 
 class _Table:
     """Families of one group that are read from the same part of a reading, which `path` leads to."""
 
-    def __init__(self, group: Group, of: Of, *path: str) -> None:
+    def __init__(self, group: MetricGroup, of: Of, *path: str) -> None:
         self._group, self._of, self._path = group, of, path
 
-    def counter(self, name: str, text: str, value: str | Callable[[Any], Value], *labels: str) -> Family:
+    def counter(
+        self, name: str, text: str, value: str | Callable[[Any], Value], *labels: str
+    ) -> MetricFamily:
         """`value` of the part: by its name, or by a function."""
-        return self._family(name, Kind.COUNTER, text, value, labels)
+        return self._family(name, MetricKind.COUNTER, text, value, labels)
 
-    def gauge(self, name: str, text: str, value: str | Callable[[Any], Value], *labels: str) -> Family:
-        return self._family(name, Kind.GAUGE, text, value, labels)
+    def gauge(self, name: str, text: str, value: str | Callable[[Any], Value], *labels: str) -> MetricFamily:
+        return self._family(name, MetricKind.GAUGE, text, value, labels)
 
     def _family(
-        self, name: str, kind: Kind, text: str, value: str | Callable[[Any], Value], labels: tuple[str, ...]
-    ) -> Family:
+        self,
+        name: str,
+        kind: MetricKind,
+        text: str,
+        value: str | Callable[[Any], Value],
+        labels: tuple[str, ...],
+    ) -> MetricFamily:
         taken = attrgetter(value) if isinstance(value, str) else value
-        return Family(name, kind, text, self._group, self._of, self._path, taken, labels)
+        return MetricFamily(name, kind, text, self._group, self._of, self._path, taken, labels)
 
 
 def _seconds(figure: str) -> Callable[[Any], int | None]:
@@ -60,13 +67,13 @@ def _seconds(figure: str) -> Callable[[Any], int | None]:
     return read
 
 
-_always = _Table(Group.ALWAYS, Of.CGROUP)
+_always = _Table(MetricGroup.ALWAYS, Of.CGROUP)
 _ALWAYS = (
     _always.gauge("container_last_seen", "When it was read last: seconds since the epoch.", _seconds("at")),
 )
 
-_cpu = _Table(Group.CPU, Of.CGROUP, "cgroup", "cpu")
-_quota = _Table(Group.CPU, Of.CGROUP)
+_cpu = _Table(MetricGroup.CPU, Of.CGROUP, "cgroup", "cpu")
+_quota = _Table(MetricGroup.CPU, Of.CGROUP)
 
 
 def _all_cpus(cpu: CpuUsage) -> tuple[Labelled, ...]:
@@ -107,7 +114,7 @@ _CPU = (
     ),
 )
 
-_layer = _Table(Group.DISK, Of.CONTAINER)
+_layer = _Table(MetricGroup.DISK, Of.CONTAINER)
 
 
 def _of_disk(figure: str) -> Callable[[Metered], tuple[Labelled, ...]]:
@@ -148,7 +155,7 @@ _DISK = (
     _layer.gauge("container_fs_usage_bytes", "Bytes that the writable layer takes.", _layer_bytes, "device"),
 )
 
-_io = _Table(Group.DISK_IO, Of.CGROUP, "cgroup", "io")
+_io = _Table(MetricGroup.DISK_IO, Of.CGROUP, "cgroup", "io")
 
 
 def _by_device(figures: str, operation: str) -> Callable[[IoUsage], Iterator[Labelled]]:
@@ -188,7 +195,7 @@ _DISK_IO = (
     ),
 )
 
-_huge = _Table(Group.HUGETLB, Of.CONTAINER, "cgroup", "huge_pages")
+_huge = _Table(MetricGroup.HUGETLB, Of.CONTAINER, "cgroup", "huge_pages")
 _HUGETLB = (
     _huge.gauge(
         "container_hugetlb_usage_bytes",
@@ -204,9 +211,9 @@ _HUGETLB = (
     ),
 )
 
-_memory = _Table(Group.MEMORY, Of.CGROUP, "cgroup", "memory")
-_parts = _Table(Group.MEMORY, Of.CGROUP, "cgroup", "memory", "parts")
-_swap = _Table(Group.MEMORY, Of.CGROUP, "cgroup", "swap")
+_memory = _Table(MetricGroup.MEMORY, Of.CGROUP, "cgroup", "memory")
+_parts = _Table(MetricGroup.MEMORY, Of.CGROUP, "cgroup", "memory", "parts")
+_swap = _Table(MetricGroup.MEMORY, Of.CGROUP, "cgroup", "swap")
 
 
 def _faults(memory: MemoryUsage) -> Iterator[Labelled]:
@@ -244,7 +251,7 @@ _MEMORY = (
     _swap.gauge("container_memory_swap", "Bytes in swap.", "usage"),
 )
 
-_network = _Table(Group.NETWORK, Of.POD, "interfaces")
+_network = _Table(MetricGroup.NETWORK, Of.POD, "interfaces")
 
 
 def _by_interface(figure: str) -> Callable[[tuple[InterfaceUsage, ...]], list[Labelled]]:
@@ -265,7 +272,7 @@ _NETWORK = tuple(
     )
 )
 
-_oom = _Table(Group.OOM, Of.CGROUP, "cgroup", "oom_kills")
+_oom = _Table(MetricGroup.OOM, Of.CGROUP, "cgroup", "oom_kills")
 _OOM = (
     _oom.counter(
         "container_oom_events_total",
@@ -279,8 +286,8 @@ def _of_all(pressure: Pressure) -> int | None:
     return None if pressure.full is None else pressure.full.total // _SECOND
 
 
-def _pressure(name: str, words: str) -> tuple[Family, Family]:
-    table = _Table(Group.PRESSURE, Of.CGROUP, "cgroup", name, "pressure")
+def _pressure(name: str, words: str) -> tuple[MetricFamily, MetricFamily]:
+    table = _Table(MetricGroup.PRESSURE, Of.CGROUP, "cgroup", name, "pressure")
     return (
         table.counter(
             f"container_pressure_{name}_stalled_seconds_total",
@@ -301,7 +308,7 @@ _PRESSURE = (
     *_pressure("io", "input or output"),
 )
 
-_tasks = _Table(Group.PROCESS, Of.CONTAINER, "cgroup", "processes")
+_tasks = _Table(MetricGroup.PROCESS, Of.CONTAINER, "cgroup", "processes")
 
 
 def _most_threads(tasks: ProcessUsage) -> int | None:
@@ -326,8 +333,8 @@ _PROCESS = (
     ),
 )
 
-_limits = _Table(Group.SPEC, Of.CONTAINER, "limits")
-_start = _Table(Group.SPEC, Of.CGROUP)
+_limits = _Table(MetricGroup.SPEC, Of.CONTAINER, "limits")
+_start = _Table(MetricGroup.SPEC, Of.CGROUP)
 _PERIOD = 100_000
 """Microseconds: the kernel's, where nothing else was asked for (scheduler/sched-bwc)."""
 
@@ -375,7 +382,7 @@ _SPEC = (
     ),
 )
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: tuple[MetricFamily, ...] = (
     *_ALWAYS,
     *_CPU,
     *_DISK,

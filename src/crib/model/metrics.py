@@ -24,14 +24,14 @@ NETWORK_CONTAINER = "POD"
 """Stands in the label `container` of what a pod's containers share: its network."""
 
 
-class Kind(IntEnum):
+class MetricKind(IntEnum):
     """CRI MetricType, same numbers."""
 
     COUNTER = 0
     GAUGE = 1
 
 
-class Group(StrEnum):
+class MetricGroup(StrEnum):
     """What may be chosen by `statistics.pod_metrics`; the names are those of CRI-O's included_pod_metrics."""
 
     CPU = "cpu"
@@ -48,7 +48,7 @@ class Group(StrEnum):
     """No choice: also there when nothing is chosen."""
 
 
-GROUPS = tuple(group.value for group in Group if group is not Group.ALWAYS)
+GROUPS = tuple(group.value for group in MetricGroup if group is not MetricGroup.ALWAYS)
 
 
 class Of(StrEnum):
@@ -91,13 +91,13 @@ Value: TypeAlias = int | Iterable[Labelled] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """One metric. `path` leads from a reading to the part that `value` is taken of."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
-    group: Group
+    group: MetricGroup
     of: Of
     path: tuple[str, ...]
     value: Callable[[Any], Value]
@@ -109,10 +109,10 @@ class Family:
         return (*BASE_LABELS, *self.own_labels)
 
 
-Sample: TypeAlias = tuple[Family, tuple[str, ...], int]
+Sample: TypeAlias = tuple[MetricFamily, tuple[str, ...], int]
 
 
-def samples(metered: Metered, families: Iterable[Family]) -> Iterator[Sample]:
+def samples(metered: Metered, families: Iterable[MetricFamily]) -> Iterator[Sample]:
     """What the reading says of each family: values of its own labels, and the value."""
     path, part = None, None
     for family in families:

@@ -20,7 +20,8 @@ from crib.host.peers import AcceptedConnections
 from crib.host.threads import OURS, Job, Overdue
 from crib.model.caller import AuditEntry, Peer
 from crib.model.errors import Broken
-from crib.model.settings import AuditSettings
+from crib.model.paths import Paths
+from crib.model.settings import AuditSettings, Settings
 from crib.observe.rotated_file import RotatedFile
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,14 @@ class Audit:
             if not self._fails:
                 _log.error("audit: %s: %s; entries are lost until it can be written", self._path, error)
             self._fails = True
+
+
+def open_audit(settings: Settings) -> Audit | None:
+    """None where the settings want none."""
+    if not settings.audit.enabled:
+        return None
+    path = settings.audit.file or Paths(settings.data, settings.state).audit
+    return Audit(settings.audit, path, settings.socket_path)
 
 
 def encode(entry: AuditEntry) -> bytes:

@@ -318,6 +318,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "counter",
+        "crib_spans_total",
+        "Spans of traces by what became of them: exported, failed (the collector took none), dropped.",
+        lambda seen: _by(seen.sources.spans()),
+        ("outcome",),
+    ),
+    Family(
+        "counter",
         "crib_log_records_total",
         "Records of the daemon's own log.",
         lambda seen: seen.sources.log.records.counts,

@@ -25,6 +25,8 @@ class Sources:
     connections: Callable[[], int]
     """Of clients of streams."""
     log: LogFigures
+    spans: Callable[[], Mapping[str, int]] = dict
+    """What became of them, by outcome."""
 
 
 @dataclass(frozen=True, slots=True)

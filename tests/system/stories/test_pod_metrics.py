@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.system]
 MIB = 1 << 20
 LIMITS = pb.LinuxContainerResources(
     cpu_period=100_000,
-    cpu_quota=20_000,
+    cpu_quota=50_000,
     cpu_shares=512,
     memory_limit_in_bytes=64 * MIB,
     memory_swap_limit_in_bytes=64 * MIB,
@@ -175,7 +175,7 @@ async def test_memory_files_processes_and_limits_are_those_of_the_cgroup(cri: Cr
     assert found.one("container_memory_cache") >= 8 * MIB
     assert found.one("container_memory_max_usage_bytes") >= found.one("container_memory_usage_bytes")
     assert found.one("container_spec_cpu_shares") == 512
-    assert found.one("container_spec_cpu_quota") == 20_000
+    assert found.one("container_spec_cpu_quota") == 50_000
     assert found.one("container_spec_cpu_period") == 100_000
     assert found.one("container_oom_events_total") == 0
     assert found.one("container_processes") == 3

@@ -9,11 +9,11 @@ import pytest
 
 from crib.api.metric_replies import MAX_LABEL, MetricReplies
 from crib.model.metric_families import FAMILIES, families_of
-from crib.model.metrics import BASE_LABELS, GROUPS, Family, Metered, Of, PodMetrics, samples
+from crib.model.metrics import BASE_LABELS, GROUPS, Metered, MetricFamily, Of, PodMetrics, samples
 from crib.model.sandbox import PodMetadata, SandboxConfig, SandboxRecord
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import container, sandbox
-from tests.unit.model.test_metric_families import CONTAINER
+from tests.unit.metered import CONTAINER
 
 POD = replace(CONTAINER, cgroup=replace(CONTAINER.cgroup, path="/pods"), writable_layer=None, room=None)
 METRICS = PodMetrics(sandbox(), POD, ((container(), CONTAINER), (container(2), CONTAINER)))
@@ -28,7 +28,7 @@ def decoded(element: bytes) -> pb.PodSandboxMetrics:
 
 
 def encoded_by_protobuf(
-    metered: Metered, families: Sequence[Family], base: Sequence[str], timestamp: int
+    metered: Metered, families: Sequence[MetricFamily], base: Sequence[str], timestamp: int
 ) -> list[pb.Metric]:
     return [
         pb.Metric(

@@ -25,6 +25,8 @@ COMMANDS = [
     ["cp", "x:/y", "z"],
     ["inspect", "x"],
     ["timeline", "x"],
+    ["timeline", "--compare", "x", "y"],
+    ["events"],
     ["top"],
     ["stats"],
     ["df"],
