@@ -26,8 +26,9 @@ AT_START = {
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
-    "crib.telemetry.Telemetry.start": "makes its socket, before the gate opens",
+    "crib.telemetry.Telemetry.__aenter__": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
+    "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
 }
 """What only these lead to runs before the first call is served."""
@@ -102,7 +103,8 @@ ON_THE_LOOP = {
     "crib.host.priority._read_score": _PROC,
     "crib.host.priority._write_score": _PROC,
     "crib.host.pidfds._read_stat": _PROC,
-    "crib.daemon._keep_priority": _PROC,
+    "crib.host.priority.raise_session": _PROC,
+    "crib.host.priority.raise_threads": _PROC,
     "crib.host.processes.spawn": _SPAWN,
     "crib.host.sealed._make": "a runtime of the host's own that was replaced: once",
     "crib.host.sealed.executable": "the runtime's own file, before each start of it",

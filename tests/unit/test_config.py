@@ -136,6 +136,20 @@ def test_every_kind_of_value_is_taken() -> None:
         ("[streaming]\ntls = 'files'\ncert_file = '/c'", "streaming.key_file is required with"),
         ("[streaming]\nkey_file = '/k'", "streaming.key_file is set, but used only with"),
         ("[streaming]\nclient_ca_file = '/c'", "streaming.client_ca_file is set, but streaming.tls is"),
+        ("[metrics]\nlisten = '0.0.0.0:9641'", "others than this machine reach: that needs metrics.remote"),
+        ("[metrics]\nlisten = '[fd00::1]:9641'", "others than this machine reach: that needs metrics.remote"),
+        *(
+            (f"[metrics]\nlisten = '{place}'", "must be `unix`, unix:PATH or an IP address with a port")
+            for place in (
+                *("localhost:9641", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:9641", ":9641"),
+                *("unix:metrics.sock", "[127.0.0.1:9641", "tcp:/x", "127.0.0.1:96²"),
+            )
+        ),
+        *(
+            (f"[tracing]\nendpoint = '{place}'", "must be HOST:PORT or unix:PATH, without a scheme")
+            for place in ("http://a:4317", "collector", "collector:0", "unix:x", "a/b:4317", "[::1:4317")
+        ),
+        ("[tracing]\nsampling_rate_per_million = 1000001", "must be 0 to 1000000"),
         ("[images]\ngc_high = 70", "images.gc_low is 80 and images.gc_high 70"),
         ("[images]\ngc_high = 101", "images.gc_low is 80 and images.gc_high 101"),
         (
@@ -300,6 +314,29 @@ def test_every_key_is_documented_with_its_default(name: str, default: Any) -> No
 def test_the_document_lists_no_key_that_is_gone() -> None:
     listed = re.findall(r"^\| `([a-zA-Z0-9_.]+)` \|", DOCUMENT.read_text(), re.M)
     assert sorted(listed) == sorted(name for name, _ in keys(Settings))
+
+
+@pytest.mark.parametrize(
+    ("listen", "place"),
+    [
+        ("unix", "unix:/run/crib/metrics.sock"),
+        ("unix:/a/b", "unix:/a/b"),
+        ("127.1.2.3:9641", "127.1.2.3:9641"),
+        ("[::1]:9641", "[::1]:9641"),
+        ("", ""),
+    ],
+)
+def test_metrics_are_read_where_the_settings_say(listen: str, place: str) -> None:
+    assert parse(f"[metrics]\nlisten = '{listen}'").metrics_place == place
+
+
+def test_metrics_that_other_machines_read_must_be_allowed() -> None:
+    assert parse("[metrics]\nlisten = '0.0.0.0:9641'\nremote = true").metrics_place == "0.0.0.0:9641"
+
+
+@pytest.mark.parametrize("place", ["localhost:4317", "10.0.0.1:4317", "[::1]:4317", "unix:/run/otel.sock"])
+def test_a_collector_may_be_anywhere(place: str) -> None:
+    assert parse(f"[tracing]\nendpoint = '{place}'").tracing.endpoint == place
 
 
 def test_the_examples_in_the_document_are_valid() -> None:

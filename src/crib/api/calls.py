@@ -1,7 +1,7 @@
-"""What a call is made of: how its request is decoded, and what is then done with the value.
+"""What a call consists of: how its request is decoded, and what is then done with the value.
 
-The message ends in `decode`. The rest sees model values only, and answers with a message or, where the answer
-is joined from cached parts, with its encoded bytes.
+`decode` is the last to see the message. The rest sees only model values. It answers with a message, or with
+encoded bytes if they are joined from cached parts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Has to wait for something."""
+    """May wait for something."""
 
     request: type[Message]
     decode: Callable[[Any], Any]
@@ -37,7 +37,7 @@ class Verb:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Answers with any number of messages; None among them tells the client that the stream is open."""
+    """Answers with any number of messages. None among them shows the client that the stream is open."""
 
     request: type[Message]
     decode: Callable[[Any], Any]

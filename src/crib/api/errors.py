@@ -33,8 +33,8 @@ CODES: dict[type[CribError], grpc.StatusCode] = {
     Broken: grpc.StatusCode.INTERNAL,
 }
 
-# The kubelet looks for these words at the very beginning of the error, and leaves gRPC's own preamble away
-# only for UNKNOWN (kubelet: cri-client PullImage, image_manager evalCRIPullErr).
+# The kubelet looks for these words at the very beginning of the error. It omits gRPC's own preamble only for
+# UNKNOWN (kubelet: cri-client PullImage, image_manager evalCRIPullErr).
 _PULL_REASONS = (REGISTRY_UNAVAILABLE, SIGNATURE_VALIDATION_FAILED)
 
 MAX_DETAILS = 6000
@@ -53,8 +53,8 @@ def status_of(error: CribError, method: str = "") -> tuple[grpc.StatusCode, str]
 
 
 def shorten(text: str) -> str:
-    """Cut out the middle of what is too long for a header: both ends of an error say something."""
-    text = text.encode(errors="replace").decode()  # file names may hold what is no text
+    """Cut the middle out of text that is too long for a header: both ends of an error matter."""
+    text = text.encode(errors="replace").decode()  # file names may contain bytes that are not text
     if 12 * len(text) <= MAX_DETAILS or _size(text) <= MAX_DETAILS:
         return text
     half = MAX_DETAILS // 2 - _size(_CUT)
@@ -62,7 +62,7 @@ def shorten(text: str) -> str:
 
 
 def _size(text: str) -> int:
-    """Bytes on the wire: what is not printable ASCII takes three for each byte of UTF-8 (gRPC, HTTP/2)."""
+    """Bytes on the wire: anything but printable ASCII takes three for each byte of UTF-8 (gRPC, HTTP/2)."""
     return sum(1 if " " <= c <= "~" and c != "%" else 3 * len(c.encode()) for c in text)
 
 

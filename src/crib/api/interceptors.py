@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,15 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
+from crib.api.changes import CHANGES, Changes
 from crib.api.errors import shorten, status_of
-from crib.api.open_calls import OK, OpenCall
+from crib.api.open_calls import CallName, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
-from crib.tasks.calls import CallUnderWay, enter, request_id
+from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
+from crib.tasks.spans import Tracer, enter_span, parse_parent
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +34,6 @@ GRPC_LOG = "grpc._cython.cygrpc"
 
 AGENT_LIMIT = 200
 """Characters of a caller's name for itself that count."""
-_TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-"""W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
 ALWAYS = frozenset(("Version", "Check", "Watch"))
@@ -53,7 +52,7 @@ def without_callers_gone(record: logging.LogRecord) -> bool:
 
 
 class ReadinessGate:
-    """Shut until the daemon has recovered what it found at its start."""
+    """Shut until recovery has finished after a start."""
 
     def __init__(self) -> None:
         self._reason = "crib is starting"
@@ -83,103 +82,118 @@ class ReadinessGate:
 class Door:
     """Turns calls into handlers for grpc."""
 
-    def __init__(self, gate: ReadinessGate) -> None:
+    def __init__(self, gate: ReadinessGate, changes: Changes) -> None:
         self.figures = CallFigures()
+        self.tracer: Tracer | None = None
+        """None: nothing is traced."""
         self._gate = gate
+        self._changes = changes
         self._requests = Requests()
 
-    def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`."""
+    def handler(self, name: str, call: Call, service: str = "") -> grpc.RpcMethodHandler[bytes, bytes]:
+        """`name` is the method's, e.g. `PullImage`, and `service` the one that has it, for traces."""
+        called = CallName(service, name)
         always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
-        return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
+            return grpc.stream_stream_rpc_method_handler(self._stream(called, call, always=always))
+        return grpc.stream_unary_rpc_method_handler(self._unary(called, call, always=always))
 
-    def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
+    def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        figures = self.figures
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            opened = OpenCall(_begin(name, context), figures)
+            current, message, answer = self._begin(called, context), None, None
+            opened = OpenCall(current, figures)
             try:
-                data = await take(context)
+                message = parse(await take(context))
+                if changes is not None:
+                    await changes.begin(current, message, context)
                 if reading is not None:
-                    answer = reading(decode(parse(data)))
+                    answer = reading(decode(message))
                 else:
                     assert verb is not None
-                    await stand_back()  # or all of a crowd's are looked at before the next call is taken up
-                    answer = await verb(decode(parse(data)))
+                    await stand_back()  # else all calls of a crowd are looked at before the next call begins
+                    answer = await verb(decode(message))
                 encoded = _encoded(answer)
             except (Exception, asyncio.CancelledError) as error:
-                _fail(opened, error, context)
+                _fail(current, error, context)
                 return b""
             else:
-                opened.code = OK
-                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                _done(current)
                 return encoded
             finally:
                 opened.end()
+                if changes is not None:
+                    changes.end(current, message, answer)
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
+    def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        figures = self.figures
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            opened = OpenCall(_begin(name, context), figures, is_stream=True)
+            current, message = self._begin(called, context), None
+            opened = OpenCall(current, figures, is_stream=True)
             try:
-                value = decode(parse(await take(context)))
+                message = parse(await take(context))
+                has_begun = changes is not None and await changes.begin(current, message, context)
+                value = decode(message)
                 if isinstance(call, Parts):
                     for part in call.run(value):
                         await context.write(_encoded(part))
                 else:
                     async for answer in call.run(value):
-                        if answer is None:
-                            await context.send_initial_metadata(())
-                        else:
+                        if answer is not None:
                             await context.write(_encoded(answer))
+                        elif not has_begun:
+                            await context.send_initial_metadata(())
             except (Exception, asyncio.CancelledError) as error:
-                _fail(opened, error, context)
+                _fail(current, error, context)
             else:
-                opened.code = OK
-                _log.debug("%s done in %.3f ms", name, opened.milliseconds)
+                _done(current)
             finally:
                 opened.end()
+                if changes is not None:
+                    changes.end(current, message)
 
         return handle
+
+    def _begin(self, called: CallName, context: Context) -> CallUnderWay:
+        """A call is taken up, and gets a request id."""
+        call, parent = CallUnderWay(f"{next(_numbers):x}", called.method), None
+        for key, value in context.invocation_metadata() or ():
+            if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
+                call.agent = str(value)[:AGENT_LIMIT]
+            elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
+                call.trace = parent.trace
+        if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
+            call.trace, call.span = span.trace, span
+            span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}
+            enter_span(span)
+        enter(call)
+        note_call()
+        _log.debug("%s", call.verb)
+        return call
 
 
 def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _begin(name: str, context: Context) -> CallUnderWay:
-    """A call is taken up, and gets a request id."""
-    call = CallUnderWay(f"{next(_numbers):x}", name)
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":  # of a unix socket's peer grpc tells no more
-            call.agent = str(value)[:AGENT_LIMIT]
-        elif key == "traceparent":
-            call.trace = _trace_id(str(value))
-    enter(call)
-    note_call()
-    _log.debug("%s", name)
-    return call
-
-
-def _trace_id(parent: str) -> str:
-    """Empty for what is no trace parent."""
-    found = _TRACE_PARENT.fullmatch(parent)
-    return found[1] if found and found[1].strip("0") else ""
+def _done(call: CallUnderWay) -> None:
+    call.code = grpc.StatusCode.OK.name
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("%s done in %.3f ms", call.verb, call.milliseconds)
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
@@ -195,9 +209,9 @@ def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:
     return code.name
 
 
-def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
-    """Answer with the error's code and text; a cancellation by the caller is raised again."""
-    task, name = asyncio.current_task(), call.name
+def _fail(call: CallUnderWay, error: BaseException, context: Context) -> None:
+    """Answer with the error's code and text. A cancellation by the caller is raised again."""
+    task, name = asyncio.current_task(), call.verb
     if isinstance(error, aio.InternalError):
         _log.debug("%s: the caller has gone", name)  # while it was written to
         raise error
@@ -216,8 +230,8 @@ def _fail(call: OpenCall, error: BaseException, context: Context) -> None:
     else:
         _log.error("%s failed unexpectedly", name, exc_info=error)
         code = grpc.StatusCode.INTERNAL
-        text = shorten(f"{name}: {type(error).__name__}: {error} (request {request_id()} in crib's log)")
+        text = shorten(f"{name}: {type(error).__name__}: {error} (request {call.request} in crib's log)")
     # what the host did wrong is for the administrator, what a caller did wrong for the caller
     level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
     _log.log(level, "%s answers %s after %.3f ms: %s", name, code.name, call.milliseconds, text)
-    call.code = _refuse(context, code, text)
+    call.code, call.error = _refuse(context, code, text), text

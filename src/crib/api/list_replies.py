@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from crib.api.encoded_fields import encoded_field
 from crib.tasks.lanes import stand_back
 
 MANY = 500
@@ -20,7 +21,7 @@ MANY = 500
 STRETCH = 100
 """Records that are encoded in one go, which takes about a millisecond."""
 PART_BYTES = 1 << 20
-"""A part of a streamed list is sent once it has this many bytes; clients take 4 MiB at least."""
+"""A part of a streamed list is sent once it has this many bytes. All clients accept at least 4 MiB."""
 _ELEMENT = b"\x0a"
 """Tag of field 1, length-delimited (protobuf encoding, Message Structure)."""
 
@@ -58,7 +59,7 @@ class EncodedList(Generic[R]):
         return entry
 
     async def prepared(self, records: Iterable[R]) -> list[R]:
-        """The same records; where they are many, other calls are answered while they are encoded."""
+        """The same records. If they are many, other calls are answered while they are encoded."""
         rows = list(records)
         if len(rows) > MANY:
             await stand_back()
@@ -73,7 +74,7 @@ class EncodedList(Generic[R]):
         return rows
 
     def whole(self, records: Iterable[R]) -> bytes:
-        """The reply that lists every record there is; what is gone is forgotten on the way."""
+        """The reply that lists all records. Forgets those that no longer exist."""
         rows = list(records)
         encoded = self.elements(rows)
         self.keep_only(rows)
@@ -104,11 +105,6 @@ def element_of(body: bytes) -> bytes:
     return encoded_field(_ELEMENT, body)
 
 
-def encoded_field(tag: bytes, body: bytes) -> bytes:
-    """A message as a field of another one, both encoded. `tag` is its number, length-delimited."""
-    return tag + _varint(len(body)) + body
-
-
 def parts(elements: Iterable[bytes]) -> Iterator[bytes]:
     """Elements gathered into messages of about PART_BYTES; none for an empty list."""
     gathered: list[bytes] = []
@@ -121,13 +117,3 @@ def parts(elements: Iterable[bytes]) -> Iterator[bytes]:
             gathered, size = [], 0
     if gathered:
         yield b"".join(gathered)
-
-
-def _varint(value: int) -> bytes:
-    """Base 128 varint (protobuf encoding)."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

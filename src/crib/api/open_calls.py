@@ -1,39 +1,56 @@
-"""One call under way: how long it took and how it ended is counted."""
+"""One call under way: how long it took and how it ended is counted, and told to whoever traces it."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
+
+import grpc
 
 from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay
+from crib.tasks.spans import OpenSpan
 
-OK = "OK"
-GONE = "CANCELLED"
-"""The code of a call whose caller did not wait for an answer."""
+
+@dataclass(frozen=True, slots=True)
+class CallName:
+    """Which call it is."""
+
+    service: str
+    method: str
+
+    @property
+    def title(self) -> str:
+        """As a kubelet names its own span of it."""
+        return f"{self.service}/{self.method}"
 
 
 class OpenCall:
     """From its arrival until `end`."""
 
-    __slots__ = ("_began", "_figures", "_is_stream", "code", "name")
+    __slots__ = ("_call", "_figures", "_is_stream")
 
     def __init__(self, call: CallUnderWay, figures: CallFigures, *, is_stream: bool = False) -> None:
-        self.name = call.verb
-        self.code = GONE
-        """Name of the status that it was answered with."""
+        self._call = call
         self._figures = figures
         self._is_stream = is_stream
-        self._began = time.monotonic()
         figures.open.add((call.verb,))
 
-    @property
-    def milliseconds(self) -> float:
-        """Since it began."""
-        return (time.monotonic() - self._began) * 1000
-
     def end(self) -> None:
-        figures, labels = self._figures, (self.name,)
+        figures, labels = self._figures, (self._call.verb,)
         figures.open.add(labels, -1)
-        figures.answered.add((self.name, self.code))
+        figures.answered.add((self._call.verb, self._call.code))
         if not self._is_stream:  # a stream lasts as long as its client likes
-            figures.durations.add(labels, time.monotonic() - self._began)
+            figures.durations.add(labels, self._call.milliseconds / 1000)
+        if self._call.span is not None:
+            self._end(self._call.span)
+
+    def _end(self, span: OpenSpan) -> None:
+        """Attributes are those of OpenTelemetry's conventions for RPC, and the call's number in the log."""
+        call = self._call
+        span.attributes |= {
+            "rpc.method": call.verb,
+            "rpc.grpc.status_code": grpc.StatusCode[call.code].value[0],
+            "crib.request": call.request,
+        }
+        span.problem = "" if call.code == grpc.StatusCode.OK.name else call.error or call.code
+        span.end()

@@ -1,7 +1,7 @@
-"""Requests are taken from their callers, a few at a time: what has not been taken stays with who sends it.
+"""Takes requests from their callers, a few at a time. The rest stays with the sender.
 
-gRPC reads the request of a unary call as soon as the call is there, 16 MiB of each of a thousand. So every
-call is registered as one with a stream of requests, which is the same on the wire, and asks for the only one.
+gRPC reads the request of a unary call as soon as the call arrives: 16 MiB for each of a thousand. So every
+call is registered with a stream of requests, which is the same on the wire, and reads the only one itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from crib.tasks.calls import current_caller
 from crib.tasks.lanes import stand_back
 
 PLACES = 4
-"""Requests of one caller that are on their way at once: 64 MiB of the largest."""
+"""Requests of one caller in transfer at once: 64 MiB if they are of maximum size."""
 HOLD_LIMIT = 1.0
-"""Seconds that a request which does not come holds up others of its caller; most take a thousandth."""
+"""Seconds for which a request that does not arrive holds up others of its caller; most take 1 ms."""
 LARGE = 1 << 20
-"""Bytes of a request that takes turns with other work from then on."""
+"""Bytes from which on a request takes turns with other work."""
 CALLS_LIMIT = 1024
 """Calls at once, streams included; more are answered RESOURCE_EXHAUSTED."""
 
@@ -37,7 +37,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._places: WeakValueDictionary[str, Admission] = WeakValueDictionary()
-        """Of callers who have calls now."""
+        """By caller, for those that have calls now."""
 
     async def take(self, context: Context) -> bytes:
         """Its bytes. InvalidRequest when the caller says that none will come."""

@@ -14,6 +14,7 @@ from grpc import aio
 
 from crib.api import health_service, image_service, node_service, runtime_service
 from crib.api.calls import Calls
+from crib.api.changes import Auditor, Changes
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate, without_callers_gone
 from crib.api.reflection_service import Reflection
 from crib.api.requests import CALLS_LIMIT
@@ -31,7 +32,7 @@ MAX_SOCKET_PATH = 107
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_LIMIT),
     ("grpc.max_send_message_length", -1),
-    # no reading ahead: a request that nobody has taken yet stays with who sends it (see `requests`)
+    # no reading ahead: a request that has not been taken yet stays with its sender (see `requests`)
     ("grpc.http2.bdp_probe", 0),
     # a second daemon is kept out by the lock file; sharing a port is not what a unix socket can do
     ("grpc.so_reuseport", 0),
@@ -44,10 +45,10 @@ class Server:
     Answers Version and questions after its health at once, the rest when `gate` is open.
     """
 
-    def __init__(self, node: Node, version: str, url_for: UrlFor) -> None:
+    def __init__(self, node: Node, version: str, url_for: UrlFor, auditor: Auditor | None = None) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
-        self.door = Door(self.gate)
+        self.door = Door(self.gate, Changes(node.describe, auditor))
         self._settings = node.settings
         self._events = node.events
         self._history = node.history
@@ -64,7 +65,7 @@ class Server:
         self._server.add_generic_rpc_handlers((Reflection(described),))
 
     def _register(self, service: str, calls: Calls) -> None:
-        handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
+        handlers = {name: self.door.handler(name, call, service) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:
@@ -103,7 +104,7 @@ class Server:
             return self._server.add_insecure_port(f"unix:{path}")
 
     def _make_directory(self, directory: str, group: int) -> None:
-        """The state directory is ours to close; any other that is there already is its owner's."""
+        """Restrict the state directory, which is ours; any other existing directory belongs to its owner."""
         try:
             with _umask(0o022):
                 os.makedirs(directory, 0o751)
@@ -125,7 +126,7 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 def group_id(name: str) -> int:
-    """Of the settings' group, or our own where there is no such group."""
+    """The id of the settings' group, or of our own if it does not exist."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
@@ -134,8 +135,8 @@ def group_id(name: str) -> int:
 
 _SELF_TEST_METHOD = "/runtime.v1.RuntimeService/Version"
 _SELF_TEST_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own each time: accepting one is tried too
-    ("grpc.primary_user_agent", "cribd-self-test"),  # a caller of its own among those that take turns
+    ("grpc.use_local_subchannel_pool", 1),  # a new connection each time, so that accept is tested too
+    ("grpc.primary_user_agent", "cribd-self-test"),  # a separate caller among those that take turns
 )
 
 

@@ -1,4 +1,4 @@
-"""A container's bundle, made in its pod for whichever runtime: root, volumes, config.json.
+"""A container's bundle, made in its pod for any runtime: root, volumes, config.json.
 
 Host paths and devices may lie on file systems that do not answer: they are looked at in threads for these.
 """
@@ -63,7 +63,7 @@ class MadeBundle:
 
 
 class ContainerBundles:
-    """Makes bundles. Half-made ones are left for whoever deletes the container."""
+    """Makes bundles. The container's delete removes half-made ones."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class HandlerOpening:
     host: HostFacts
     layers: SharedLayers
     others: frozenset[str] | None = None
-    """Given to the default handler: those that look after themselves. It looks after what all others made."""
+    """Given to the default handler: those that look after their own pods. It looks after all others'."""
 
     @property
     def options(self) -> HandlerSettings:

@@ -1,4 +1,4 @@
-"""Explains a container's spec: made as for a creation, but nothing else is made, mounted for all, or run."""
+"""Explains a container's spec. It is made as for a creation, but nothing is created, mounted or run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crib.ports.containers import CreateRequest
 
 _LIMIT = 64 << 20
 _INFRA = "/proc/INFRA/ns/pid"
-"""Stands for the namespace of an infra process that there is not yet."""
+"""Stands for the namespace of an infra process that does not exist yet."""
 
 Gather = Callable[[CreateRequest, str], ContainerInputs]
 """Reads what the recipe needs of a request, given the path at which its image's root can be seen."""
@@ -56,7 +56,7 @@ class Explanations:
             return ExplainedSpec(made, {"": f"{EARLIER} (now it would be refused: {error})"})
 
     def _as_made(self, inputs: ContainerInputs) -> ContainerInputs:
-        """With the root in its place, and a name for the namespace of an infra process that is not there."""
+        """With the root in its place, and a name for the pid namespace if no infra process exists yet."""
         pod = inputs.pod
         if inputs.sandbox.config.shares_pid and not pod.pid_namespace and inputs.sandbox.infra is None:
             pod = replace(pod, pid_namespace=_INFRA)

@@ -23,7 +23,7 @@ _ARCHITECTURES = {
 
 
 def read_host_facts(cgroups: CgroupLayout) -> HostFacts:
-    """Probe the host; what a file does not tell counts as not there."""
+    """Probe the host; what a file does not say counts as missing."""
     capabilities = bounding_set()
     machine = platform.machine()
     controllers = cgroups.unified_controllers if cgroups.mode == "v2" else set(cgroups.controllers)
@@ -54,7 +54,7 @@ def read_boot_id() -> str:
 
 
 def _contexts() -> dict[str, str]:
-    """The policy's contexts of containers; what it does not say stays as is customary."""
+    """The policy's contexts of containers; what it does not name keeps its usual value."""
     said = selinux.container_contexts() if selinux.is_enabled() else {}
     keys = {"selinux_process": "process", "selinux_init": "init_process", "selinux_file": "file"}
     named = {name: said.get(key, "") for name, key in keys.items()}

@@ -1,6 +1,6 @@
 """Processes that records name by pid and start time: whether they live, and word when one ends.
 
-Such as monitors and the infra processes of pods, of which nobody else tells.
+Such as monitors and the infra processes of pods, whose end nobody else reports.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def identity(pid: int) -> ProcessIdentity | None:
 
 
 def is_alive(process: ProcessIdentity | None) -> bool:
-    """Whether that very process is still there and has not ended."""
+    """Whether exactly that process is still there and has not ended."""
     return process is not None and is_running(process.pid, process.start_time)
 
 
@@ -42,7 +42,7 @@ class Deaths(Generic[Owner]):
         self._watched: dict[Owner, int] = {}
 
     def watch(self, owner: Owner, process: ProcessIdentity) -> None:
-        """Watch until it ends. One that is gone already is told of at once; twice watched is watched once."""
+        """Watch until it ends. One that has already gone is reported at once; watching twice counts once."""
         if owner in self._watched:
             return
         try:

@@ -54,8 +54,8 @@ def own_bridge(name: str) -> Iterator[None]:
 def locked(path: str) -> Iterator[LockNotes]:
     """Hold a lock file; Broken when another cribd does (grpc would let two servers bind one socket).
 
-    Its content, the pid and a word that is never the same, tells whether somebody else held it meanwhile. On
-    a disk that takes nothing it stays as it is.
+    Its content, the pid and a word that is never the same, shows whether somebody else held it meanwhile. On
+    a disk that takes no writes it stays as it is.
     """
     fd = _open_lock(path)
     try:

@@ -18,7 +18,7 @@ A = TypeVar("A")
 
 
 class Together(Generic[Q, A]):
-    """Asks `look` about each; for files of ours alone, as one that hangs holds up the others of its turn."""
+    """Asks `look` about each. Only for our own files, as one that hangs holds up the others of its turn."""
 
     def __init__(self, what: str, look: Callable[[Q], A]) -> None:
         self._what = what

@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(slots=True)
 class Outcome:
-    """What they did. `error` is what ended it early; `left` what could not be removed."""
+    """What the callers did. `error` is what ended it early, `left` what could not be removed."""
 
     done: int = 0
     error: str = ""
@@ -97,7 +97,7 @@ class Callers:
             self._outcome.done += 1
 
     async def end(self) -> Outcome:
-        """Remove what is left, close all connections."""
+        """Remove what remains and close all connections."""
         for target in self._targets:
             self._outcome.left += await target.clean()
             await target.connection.close()

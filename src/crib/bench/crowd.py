@@ -1,9 +1,9 @@
-"""The order of `crib bench crowd`: processes of callers are started, told to begin together, and awaited.
+"""The order of `crib bench crowd`: start processes of callers, let them begin together, and await them.
 
-What is measured while they work: how long Version takes, called at fixed times whether or not the call before
-has been answered; and how much the crowd gets done in a second, from its first call to its last answer. The
-crowd, and what the runtimes start, want all CPUs then. So the one who calls Version has real-time priority:
-otherwise it would measure how long it waits for a CPU itself.
+Meanwhile it measures how long Version takes, called at fixed times even if the previous call has no answer
+yet. It also measures how much the crowd does per second, from its first call to its last answer. The crowd
+and the programs of the runtimes compete for all CPUs. So the caller of Version has real-time priority:
+otherwise it would measure its own wait for a CPU.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 CALLERS = (10, 100, 200)
 PROCESSES = 4
-"""That callers are spread over at most: one alone would be the slowest part of the bench."""
+"""Maximum processes of callers. A single one would be the slowest part of the bench."""
 INTERVAL = 0.05
 """Seconds between two calls of Version."""
 IDLE_SECONDS = 2.0
-"""How long Version is called while nobody else calls."""
+"""Seconds for which Version is called without a crowd."""
 CLEAN_LIMIT = 300.0
 """Seconds that cleaning up may take, of a process and of the bench."""
 
@@ -102,7 +102,7 @@ class CrowdBench:
             await asyncio.gather(*(process.end() for process in processes))
 
     def _orders(self, target: BenchTarget, part: CrowdPart, callers: int) -> list[Order]:
-        """The crowd's work, in shares that differ by one at most."""
+        """The crowd's work in shares that differ by at most one."""
         lives = max(callers, self._options.number) if part is CrowdPart.LIVES else 0
         seconds = self._options.seconds if part is CrowdPart.LISTS else 0.0
         count = min(PROCESSES, callers)
@@ -173,7 +173,7 @@ class CallerProcess:
             stdin=pipe,
             stdout=pipe,
             limit=1 << 24,
-            # Ctrl-C is for the bench, which tells it
+            # Ctrl-C is for the bench, which ends the callers
             start_new_session=True,
         )
         self = cls(process)
@@ -190,7 +190,7 @@ class CallerProcess:
         self._orders.write(b"begin\n")
 
     async def done(self) -> int:
-        """How often its callers did what they had to do; ClientError when they could not."""
+        """How often its callers did their work; ClientError if they failed."""
         outcome = Outcome(**json.loads(await self._line()))
         for failure in outcome.left:
             say(f"crib: {failure}")

@@ -119,7 +119,7 @@ class Floors:
         return took
 
     def _conmon_create(self, name: str) -> float:
-        """From conmon's start until it tells the container's pid through its pipe."""
+        """From conmon's start until it reports the container's pid through its pipe."""
         ours, theirs = os.pipe()
         os.set_inheritable(theirs, True)
         command = [self.conmon, "--cid", name, "--cuuid", name, "--name", name, "--runtime", self.crun]
@@ -157,7 +157,7 @@ class Floors:
         try:
             with open(self._path(f"{name}.conmon"), encoding="ascii") as file:
                 pid = int(file.read())
-            # conmon ends by itself once its container is gone; one that lost it would stay
+            # conmon ends once its container is gone; one that lost its container would stay
             if _is_conmon_of(pid, name):
                 os.kill(pid, signal.SIGTERM)
         except (OSError, ValueError):
@@ -201,7 +201,7 @@ def _spec(name: str) -> dict[str, object]:
             for where, kind, source, options in _MOUNTS
         ],
         "linux": {
-            # a pod's network, ipc and uts namespaces are there before its containers are made
+            # a pod's network, ipc and uts namespaces exist before its containers are made
             "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "cgroup"}],
             "cgroupsPath": f"/{CGROUP}/{name}",
             "resources": {"memory": {"limit": MEMORY_LIMIT}, "cpu": {"shares": 102}},
@@ -210,7 +210,7 @@ def _spec(name: str) -> dict[str, object]:
 
 
 BYTES = 1 << 20
-"""Of a configuration or a plugin's answer at most."""
+"""Maximum bytes of a configuration or a plugin's answer."""
 _INTERFACE = "eth0"
 
 

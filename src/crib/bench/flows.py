@@ -1,8 +1,8 @@
-"""Floods of bytes through a runtime's streams, at as little cost of our own as can be.
+"""Floods of bytes through a runtime's streams, at the lowest possible cost of our own.
 
-After the upgrade the socket is read and written by system calls of a thread: of what comes, frames are
-counted and their bytes are not looked at; what goes was made before. So what is measured is the runtime, the
-kernel and the command. Formats: `crib.wire.spdy`, and RFC 6455, section 5.2.
+After the upgrade a thread reads and writes the socket with plain system calls. It counts incoming frames
+without looking at their bytes, and outgoing data is prepared beforehand. So the bench measures the runtime,
+the kernel and the command. Formats: `crib.wire.spdy`, and RFC 6455, section 5.2.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from crib.wire.spdy.frames import FIN, FRAME_HEADER, MAX_ID, FrameType, control_
 
 _Name = TypeVar("_Name", bound=str)
 READ_BYTES = 1 << 20
-"""Of one recv(2) at most."""
+"""Maximum bytes of one recv(2)."""
 FRAME_BYTES = 32 << 10
-"""Of one frame that we send: what kubectl copies at once."""
+"""Bytes of one frame that we send: the size of kubectl's copy buffer."""
 FRAMES_AT_ONCE = 32
-"""That one send(2) is given."""
+"""Bytes that are passed to one send(2)."""
 LIMIT = 60
 """Seconds without a byte after which a flood has failed."""
 HEAD_BYTES = 16 << 10
@@ -93,7 +93,7 @@ class Counter(ABC):
 
     @abstractmethod
     def _begin(self, head: bytes) -> tuple[int, int, bool]:
-        """Of a frame: its stream, the bytes that follow, and whether the stream ends with them."""
+        """A frame's stream, the number of bytes that follow, and whether the stream ends with them."""
 
     @abstractmethod
     def _head_size(self, head: bytes) -> int:
@@ -342,7 +342,7 @@ def _check_size(flood: Flood, stream: int, size: int) -> None:
 
 
 async def run(url: str, work: ExecFlood | PortFlood) -> float:
-    """Seconds of one flood; ClientError. Who is cancelled leaves no thread."""
+    """Seconds of one flood; ClientError. Leaves no thread when cancelled."""
     flood = Flood(SpdyCounter() if getattr(work, "transport", "spdy") == "spdy" else ChannelCounter())
     running = asyncio.ensure_future(asyncio.to_thread(work, url, flood))
     try:

@@ -47,7 +47,7 @@ def peak_rss_mib(pid: int) -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Let VmHWM begin anew (clear_refs in proc_pid_clear_refs(5)); without the right to, it goes on."""
+    """Reset VmHWM (clear_refs in proc_pid_clear_refs(5)); without permission it keeps its value."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 

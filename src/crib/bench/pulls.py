@@ -38,7 +38,7 @@ LISTS = 10
 
 
 class Puller:
-    """One runtime. `second` is a connection of its own for Version, so that it waits for no other call."""
+    """One runtime. `second` is a separate connection for Version, so that it waits for no other call."""
 
     def __init__(self, endpoint: Endpoint, second: Connection) -> None:
         self.name = endpoint.name
@@ -89,7 +89,7 @@ class Puller:
         def add(metric: str, unit: str, value: float) -> None:
             samples.add(metric, unit, self.name, value)
 
-        await asyncio.to_thread(os.sync)  # what was written before must not be paid for here
+        await asyncio.to_thread(os.sync)  # earlier writes must not count here
         before = self._watch_memory()
         began, cpu = time.perf_counter(), cpu_seconds()
         took = await self._pull(image)

@@ -32,7 +32,7 @@ BLOCK = 64 << 10
 LABELS: dict[Transport, str] = {"spdy": "SPDY", "websocket": "WebSocket"}
 CPU_SHARES = 1024
 MEMORY_LIMIT = 256 << 20
-"""Of the container: it must not be what is slow."""
+"""The container's limit: it must not be the bottleneck."""
 LISTEN_SECONDS = 10.0
 LIMIT = 60.0
 """Seconds for anything but a flood."""
@@ -74,7 +74,7 @@ class StreamPod:
         self.transports.append("websocket")
 
     async def stop(self) -> None:
-        """Kill what runs: a sandbox's stop waits for a first process that heeds no signal."""
+        """Kill what runs: stopping a sandbox would wait for a first process that ignores signals."""
         if self.container_id:
             with contextlib.suppress(ClientError):  # removing the pod will say what is wrong
                 await pods.stop_container(self.target.connection, self.container_id, 0)
@@ -154,7 +154,7 @@ class StreamPod:
             self.samples.add(metric, unit, self.target.name, value)
 
     async def _timed(self, metric: str, work: Awaitable[float]) -> None:
-        """`work` gives the moment at which its stopwatch stops: what is then put away does not count."""
+        """`work` returns the moment at which its stopwatch stops: its clean-up does not count."""
         began = time.perf_counter()
         async with asyncio.timeout(LIMIT):
             ended = await work
@@ -185,7 +185,7 @@ class StreamPod:
         async with streams.forward(self.target.connection, self.pod_id, address, transport) as peer:
             await peer.write(b"x")
             if await peer.read() != b"x":
-                raise RuntimeFailure(f"{self.target.name}: a port does not answer what it should")
+                raise RuntimeFailure(f"{self.target.name}: a port gave a wrong answer")
             return time.perf_counter()
 
     async def _listens(self) -> None:
@@ -226,7 +226,7 @@ async def _echo(session: Session, words: bytes = b"x\n") -> None:
     while left > 0 and (data := await session.stdout.read()):
         left -= len(data)
     if left:
-        raise RuntimeFailure("a command does not answer what it should")
+        raise RuntimeFailure("a command gave a wrong answer")
 
 
 async def _end(session: Session) -> None:

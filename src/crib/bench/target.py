@@ -115,7 +115,7 @@ class BenchTarget:
         self.alive.discard(pod_id)
 
     async def prepare(self) -> None:
-        """See that the image is there: used, or imported from busybox, or pulled."""
+        """Make sure that the image exists: use it, import it from busybox, or pull it."""
         self._make_files()
         if await images.find(self.connection, self.image) is not None:
             return

@@ -1,4 +1,4 @@
-"""What every bench does around its measurements: reach the runtimes, take turns, tell, look at the load."""
+"""What every bench does around its measurements: reach the runtimes, take turns, report, watch the load."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Endpoint:
 
 
 async def reach(text: str, pids: Sequence[str] | None) -> Endpoint:
-    """Connect to `NAME=ENDPOINT` and say who answers; `pids` are `NAME=PID`. ClientError when nobody does."""
+    """Connect to `NAME=ENDPOINT` and print what answers; `pids` are `NAME=PID`. ClientError."""
     name, address = parse_named(text, "endpoint")
     known = dict(parse_named(each, "pid") for each in pids or [])
     if not known.get(name, "0").isdecimal():

@@ -15,7 +15,7 @@
 * `networks`: list, inspect, check, collect, remove.
 * `node`: check, wipe, timelines, work, abandon, and the OCI spec of a container.
 * `streams`: exec, attach, forward. `copying`: files to and from containers.
-* `usage`: what pods and containers use. `lookup`: objects by name or short id.
+* `usage`, `metrics`: what pods and containers use. `lookup`: objects by name or short id.
 
 Times are in seconds unless a name says otherwise. Nothing here knows a terminal; `crib.cli` does.
 """

@@ -24,7 +24,7 @@ _NOT_THERE = (126, 127)
 _NO_PROGRAM = re.compile(r"executable file .* not found")
 """What others write to stderr then."""
 _NO_EXEC = re.compile(r"not found|no such file", re.IGNORECASE)
-"""And what is in the words of those that say that there was no exec."""
+"""Text in those errors that shows that there was no exec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Container:
 
 
 async def archive_of(container: Container, path: str) -> AsyncGenerator[bytes, None]:
-    """What is at a path in a container, as the container's tar writes it. RuntimeFailure with tar's words."""
+    """The archive of a path, as the container's tar writes it. RuntimeFailure with tar's words."""
     directory, name = split(path)
     # `./` before a name keeps one that begins with a dash from being an option.
     argv = ("tar", "cf", "-", "-C", directory, f"./{name}" if name != "." else ".")
@@ -73,9 +73,9 @@ async def unpack_in(container: Container, directory: str, archive: AsyncIterator
 async def download(container: Container, path: str, destination: str, max_bytes: int = 0) -> Problems:
     """Copy from a container, into `destination` if that is a directory, else under that name.
 
-    What is at `path/.` goes into the directory `destination` itself, which is made when it is missing. With a
-    slash at its end `destination` is never the name of a file. What could not be copied and is not the fault
-    of the whole is given back. ClientError, OSError.
+    The content of `path/.` goes into the directory `destination` itself, which is made if it is missing. With
+    a trailing slash `destination` is never the name of a file. Returns the problems that did not stop the
+    copy. ClientError, OSError.
     """
     name = os.fsencode(split(path)[1])
     naming, root = Naming((name,), (name,)), destination
@@ -102,7 +102,7 @@ async def download(container: Container, path: str, destination: str, max_bytes:
 async def upload(container: Container, path: str, destination: str) -> Problems:
     """Copy to a container, into `destination` if that is a directory there, else under that name.
 
-    What is at `path/.` goes into the directory `destination` itself. See `download`.
+    The content of `path/.` goes into the directory `destination` itself. See `download`.
     """
     problems = Problems()
     is_content = os.path.basename(path) == "."
@@ -116,7 +116,7 @@ async def upload(container: Container, path: str, destination: str) -> Problems:
 
 
 def split(path: str) -> tuple[str, str]:
-    """A path in a container as the directory and the name in it; `.` for what is in the directory."""
+    """A path in a container as directory and name; the name `.` means the directory's content."""
     directory, name = posixpath.split(path.rstrip("/") or "/")
     if name in ("", ".", ".."):
         return (path if name == ".." else directory) or ".", "."
@@ -124,7 +124,7 @@ def split(path: str) -> tuple[str, str]:
 
 
 async def _to_end(work: Callable[..., None], *args: object) -> None:
-    """Run `work` in a thread. A cancelled caller first waits for it: the clean-up must not run beside it."""
+    """Run `work` in a thread. A cancelled caller waits for it first, before any clean-up."""
     running = asyncio.get_running_loop().run_in_executor(None, work, *args)
     try:
         await asyncio.shield(running)
@@ -169,7 +169,7 @@ async def _words(reader: streams.Reader | None) -> bytes:
 
 
 async def _is_directory(container: Container, path: str) -> bool:
-    """As the container's `test` says; without one it is taken for a name."""
+    """Whether it is a directory, by the container's `test`; without a `test` it counts as a name."""
     try:
         async with streams.exec(
             container.connection, container.id, ("test", "-d", path), container.options

@@ -8,7 +8,7 @@ ClientError                     gRPC code
 ├── WrongState                  FAILED_PRECONDITION  not in the state that the noun is in
 ├── Exhausted                   RESOURCE_EXHAUSTED   a limit was reached
 ├── TimedOut                    DEADLINE_EXCEEDED    the time-out passed before an answer came
-├── Unavailable                 UNAVAILABLE          nobody answers at the endpoint, or not yet
+├── Unavailable                 UNAVAILABLE          nothing answers at the endpoint, or not yet
 ├── NotOffered                  UNIMPLEMENTED        the runtime does not offer the call
 └── RuntimeFailure              every other code     the runtime could not do it
 """
@@ -62,7 +62,7 @@ class TimedOut(ClientError):
 
 
 class Unavailable(ClientError):
-    """Nobody answers at the endpoint, or the runtime is starting or stopping."""
+    """Nothing answers at the endpoint, or the runtime is starting or stopping."""
 
 
 class NotOffered(ClientError):
@@ -79,9 +79,9 @@ _NO_ANSWER = re.compile(
     r"^$|^(?:failed to connect|connection refused|socket closed|stream removed|recvmsg|sendmsg)",
     re.IGNORECASE,
 )
-"""What gRPC itself says when nobody is there; a runtime that cannot do something now says what."""
+"""What gRPC itself says if nothing answers. A runtime that cannot do something now says what."""
 _TOO_LATE = re.compile(r"^$|^deadline exceeded", re.IGNORECASE)
-"""What gRPC itself says at the caller's deadline; a command that took too long is told by the runtime."""
+"""What gRPC itself says at the caller's deadline. The runtime itself reports a command that took too long."""
 _CLASSES: Mapping[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,

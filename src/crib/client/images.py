@@ -1,8 +1,7 @@
-"""Images: what is there, pulls that tell how far they are, imports and exports, and what the registries and
-the disk have to say of them.
+"""Images: lists, pulls with progress, imports and exports, registries, and checks of the disk.
 
-`list_images`, `find`, `resolve`, `remove` and `pull` work with any CRI runtime, and so does `pull_progress`,
-without news of the layers; `watch`, `explain`, `check`, `import_progress` and `export` need crib's Node
+`list_images`, `find`, `resolve`, `remove` and `pull` work with any CRI runtime. So does `pull_progress`, but
+without the progress of layers. `watch`, `explain`, `check`, `import_progress` and `export` need crib's Node
 service and raise NotOffered without it.
 """
 
@@ -45,9 +44,9 @@ PULL_TIMEOUT = 60 * 60.0
 EXPORT_TIMEOUT = 60 * 60.0
 """Seconds that one export may take."""
 PLATFORM_ANNOTATION = "io.crib.platform"
-"""Of ImageSpec: OS/ARCHITECTURE[/VARIANT] to pull for. Other runtimes than crib do not know it."""
+"""Annotation of ImageSpec: OS/ARCHITECTURE[/VARIANT] to pull. Only crib knows it."""
 MIN_ID = 4
-"""Characters that the beginning of an image's id needs at least."""
+"""Minimum characters for the beginning of an image's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ async def find(connection: Connection, name: str) -> Image | None:
 
 
 async def resolve(connection: Connection, name: str) -> Image:
-    """As `find`, and also by the beginning of an id. Raises NotFound or Ambiguous."""
+    """Like `find`, and also by the beginning of an id. Raises NotFound or Ambiguous."""
     image = await find(connection, name)
     if image is not None:
         return image
@@ -99,10 +98,10 @@ async def pull(
     auth: AuthConfig | None = None,
     platform: str = "",
 ) -> str:
-    """Pull by the CRI alone, without news of its progress, and give the image's id.
+    """Pull by the CRI alone, without progress, and return the image's id.
 
-    `auth` goes to the image's registry instead of what the runtime has for it. `platform` is
-    OS/ARCHITECTURE[/VARIANT] and travels as an annotation that only crib heeds; empty is the node's own.
+    `auth` goes to the image's registry instead of the runtime's own credentials. `platform` is
+    OS/ARCHITECTURE[/VARIANT]; it travels as an annotation that only crib honours. Empty: the node's own.
     """
     annotations = {PLATFORM_ANNOTATION: platform} if platform else {}
     image = ImageSpec(image=name, user_specified_image=name, annotations=annotations)
@@ -114,11 +113,11 @@ async def pull(
 async def pull_progress(
     connection: Connection, name: str, auth: AuthConfig | None = None, platform: str = ""
 ) -> AsyncIterator[PullProgress | Pulled]:
-    """Pull and tell how far it is; the last item is `Pulled`. `auth` and `platform` are as for `pull`.
+    """Pull and report progress; the last item is `Pulled`. `auth` and `platform` are as for `pull`.
 
-    A runtime without crib's Node service is asked through the CRI, and then that is the only item (NotOffered
-    when a `platform` is named). So is every runtime with an `auth` that has `auth` or `server_address` set,
-    which the Node service does not take. A pull that fails raises RuntimeFailure with the daemon's words.
+    Without crib's Node service the CRI is used, and `Pulled` is the only item (NotOffered if a `platform` is
+    named). The same holds for an `auth` with `auth` or `server_address`, which the Node service does not
+    accept. A failed pull raises RuntimeFailure with the daemon's words.
     """
     if auth is not None and (auth.auth or auth.server_address):
         yield Pulled(await pull(connection, name, None, auth, platform))
@@ -136,7 +135,7 @@ async def pull_progress(
 
 
 def watch(connection: Connection, name: str) -> AsyncIterator[PullProgress | Pulled]:
-    """Follow a pull that somebody else began, as `pull_progress` does; NotFound when there is none."""
+    """Follow a pull of another client, like `pull_progress`. NotFound if there is none."""
     return _follow(connection, PullProgressRequest(image=name))
 
 
@@ -165,9 +164,9 @@ def _credentials(auth: AuthConfig | None) -> Credentials | None:
 
 
 async def explain(connection: Connection, name: str) -> ExplainRegistryResponse:
-    """Who would be asked for an image, in this order, with what and why; nobody is asked.
+    """Which hosts would be asked for an image, in this order, with what and why. Contacts no host.
 
-    InvalidRequest when `name` names no image, or one that is blocked.
+    InvalidRequest if `name` is no image name, or its image is blocked.
     """
     return await connection.call(connection.node.ExplainRegistry, ExplainRegistryRequest(image=name))
 
@@ -175,10 +174,10 @@ async def explain(connection: Connection, name: str) -> ExplainRegistryResponse:
 def check(
     connection: Connection, names: Sequence[str] = (), *, repair: bool = False
 ) -> AsyncIterator[CheckProgress]:
-    """Compare the layers of images (none named: of all) on disk with what was written.
+    """Compare layers on disk with what was written. Without `names` it checks all images.
 
-    Yields a message for each layer, and one with `finished` set at the end. With `repair` what is damaged is
-    fetched anew. May take as long as reading every layer.
+    Yields a message for each layer, and one with `finished` set at the end. `repair` fetches damaged layers
+    again. May take as long as reading every layer.
     """
     return connection.stream(connection.node.CheckImages, CheckImagesRequest(images=names, repair=repair))
 

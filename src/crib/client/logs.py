@@ -46,9 +46,9 @@ async def follow(
     wanted: WantedLines = WantedLines(),
     ended: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[LogLine]:
-    """The lines that are there, then each one as it comes, over rotations.
+    """The existing lines, then each new one as it comes, across rotations.
 
-    Ends when `ended` (asked about ten times a second) says that nobody writes any more and all has been read.
+    Ends when `ended` (called about ten times a second) says that writing has ended, and everything was read.
     """
     file = _open(path)
     try:
@@ -56,7 +56,7 @@ async def follow(
         for line in _existing(file, joiner, wanted, finish=False):
             yield line
         while True:
-            last_round = ended()  # asked before the read: what was written before the end is still read
+            last_round = ended()  # called before the read, so that everything written before the end is read
             for line in _rest(file, joiner):
                 yield line
             if replacement := _rotated(file, path):
@@ -189,7 +189,7 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _was_cut(file: BinaryIO) -> bool:
-    """Whether somebody emptied the file in place: what is in it now is new."""
+    """Whether the file was truncated in place: its content is new then."""
     return os.fstat(file.fileno()).st_size < file.tell()
 
 
@@ -199,5 +199,5 @@ def _rotated(file: BinaryIO, path: str) -> BinaryIO | None:
     try:
         now = os.stat(path)
     except FileNotFoundError:
-        return None  # renamed, and the new one is not there yet; or removed with its container
+        return None  # renamed, and the new one does not exist yet; or removed with its container
     return None if _same(now, mine) else _open(path)

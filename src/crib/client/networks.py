@@ -1,6 +1,6 @@
-"""Pods' networks: what there is, how one pod's looks now, checks, repair and garbage.
+"""Pods' networks: list, inspect, check and repair them, and release leftovers.
 
-Only crib itself can tell: every call raises NotOffered from a runtime without crib's Node service.
+Every call raises NotOffered if the runtime has no crib Node service.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ async def inspect(connection: Connection, pod_id: str) -> InspectPodNetworkRespo
 def check(
     connection: Connection, pod_ids: Sequence[str] = (), *, repair: bool = False
 ) -> AsyncIterator[NetworkCheck]:
-    """Compare the networks of pods (none named: of all that are ready) with what they were made as.
+    """Compare pods' networks with how they were made. Without names it checks all ready pods.
 
-    Yields a message for each pod. With `repair` a damaged network is made anew under the running containers.
-    WrongState when a named pod is not ready or is on the host's network.
+    Yields a message for each pod. `repair` makes a damaged network again under the running containers.
+    WrongState if a named pod is not ready or is on the host's network.
     """
     request = CheckNetworksRequest(pod_sandbox_ids=pod_ids, repair=repair)
     return connection.stream(connection.node.CheckNetworks, request)
 
 
 async def collect(connection: Connection, *, everything: bool = False) -> list[str]:
-    """Release what is held for pods that are not there any more; what was released, in words.
+    """Release what is held for pods that no longer exist; returns what was released, in words.
 
-    With `everything` also what may be another runtime's in a network that is shared with it.
+    `everything` includes what another runtime may hold in a shared network.
     """
     request = CollectNetworkGarbageRequest(everything=everything)
     reply = await connection.call(connection.node.CollectNetworkGarbage, request, timeout=COLLECT_TIMEOUT)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from crib.stubs.node.v1.node_pb2 import (
     AbandonRequest,
     CheckNodeRequest,
+    ContainerEnd,
     DiskUsageRequest,
     DiskUsageResponse,
     ExplainContainerRequest,
     ExplainContainerResponse,
+    ExplainEndRequest,
     Finding,
     ListTimelinesRequest,
     ListWorkRequest,
@@ -114,3 +116,14 @@ async def explain_plan(
 async def disk_usage(connection: Connection) -> DiskUsageResponse:
     """What takes how much of the disk: layers, what containers have written, logs, records."""
     return await connection.call(connection.node.DiskUsage, DiskUsageRequest(), MEASURE_TIMEOUT)
+
+
+async def ends(connection: Connection, target: str, container: str = "") -> list[ContainerEnd]:
+    """Why the containers of a pod, or one of them, have ended; those that have not come first.
+
+    `target` is a pod (NAME, NAMESPACE/NAME) or the beginning of a container's id. What was removed is known
+    for a day. NotFound when nothing fits.
+    """
+    request = ExplainEndRequest(target=target, container=container)
+    reply = await connection.call(connection.node.ExplainEnd, request)
+    return list(reply.ends)

@@ -13,16 +13,17 @@ from crib.wire.tar_writer import END, member_header, padding
 PIECE = 1 << 18
 """Bytes of the archive that are made at a time, about."""
 Names = dict[tuple[int, int], bytes]
-"""Of files that have several, by device and inode: the one that is in the archive with the data."""
+"""For files with several names, by device and inode: the name that has the data in the archive."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def pack(path: str, name: str, problems: Problems) -> Iterator[bytes]:
-    """The archive, piece by piece; `path` is called `name` in it, and what is below is named for that.
+    """The archive, piece by piece. `path` is called `name` in it; names below begin with that.
 
-    With the name `.` it has what is in the directory `path`, without the directory itself. Links below `path`
-    go as links, hard ones too; a sparse file has all its zeros. All belongs to root, so that it becomes who
-    unpacks it. OSError when `path` cannot be read; what is below and cannot be is a problem.
+    With the name `.` it has the content of the directory `path`, without the directory itself. Links below
+    `path` stay links, hard ones too. A sparse file is sent with all its zeros. Everything belongs to root in
+    the archive, and so to the user who unpacks it. OSError if `path` cannot be read; unreadable files below
+    it are problems.
     """
     buffer = bytearray()
     for piece in _members(os.fsencode(os.path.realpath(path)), os.fsencode(name), problems):
@@ -35,7 +36,7 @@ def pack(path: str, name: str, problems: Problems) -> Iterator[bytes]:
 
 def _members(top: bytes, called: bytes, problems: Problems) -> Iterator[bytes]:
     waiting = [(top, called)]
-    """What is still to be packed, the next one last; a tree may be deeper than calls can be."""
+    """What remains to be packed, the next one last. A tree may be deeper than the call stack."""
     names: Names = {}
     while waiting:
         path, name = waiting.pop()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RUN_TIMEOUT = 240.0
 """Seconds that a sandbox may take, its network included: a kubelet's own limit."""
 STOP_MARGIN = 60.0
-"""Seconds that a stop may take beyond the grace period of what it stops."""
+"""Seconds that a stop may take beyond the grace period."""
 
 
 @dataclass(slots=True)
@@ -82,9 +82,9 @@ async def run(
     containers: Sequence[ContainerConfig],
     handler: str = "",
 ) -> Pod:
-    """Make a sandbox and its containers and start them, in order; images must be there.
+    """Make a sandbox and its containers and start them, in order. The images must be on the node.
 
-    When a step fails all that was made is removed before the error goes on.
+    If a step fails, everything that was made is removed before the error is raised.
     """
     pod = await run_sandbox(connection, config, handler)
     try:
@@ -97,13 +97,13 @@ async def run(
 
 
 async def container_status(connection: Connection, container_id: str) -> ContainerStatus:
-    """A container as it is now; NotFound when there is none."""
+    """A container's current status; NotFound if it does not exist."""
     request = ContainerStatusRequest(container_id=container_id)
     return (await connection.call(connection.runtime.ContainerStatus, request)).status
 
 
 async def sandbox_status(connection: Connection, pod_id: str) -> PodSandboxStatus:
-    """A sandbox as it is now; NotFound when there is none."""
+    """A sandbox's current status; NotFound if it does not exist."""
     request = PodSandboxStatusRequest(pod_sandbox_id=pod_id)
     return (await connection.call(connection.runtime.PodSandboxStatus, request)).status
 

@@ -1,10 +1,10 @@
-"""Unpacking an archive that somebody hostile may have written, below one directory and nowhere else.
+"""Unpacking a possibly hostile archive, below one directory and nowhere else.
 
-No link is ever followed: each name is walked from the destination, component by component (openat(2) with
-O_NOFOLLOW), so neither a link from the archive nor one that was there before leads out. Files are written
-under a name of ours and renamed, so what was there is replaced and never written through. What kubectl cp had
-to learn: CVE-2018-1002100 (`..` in names), CVE-2019-1002101 and CVE-2019-11251 (links that lead out),
-CVE-2019-11246 and CVE-2019-11249 (links to be written through).
+No link is ever followed. Each name is walked from the destination, component by component (openat(2) with
+O_NOFOLLOW), so no link leads out, whether it is from the archive or was there before. Files are written under
+a temporary name and renamed, so an existing file is replaced and never written through. These are the lessons
+of kubectl cp: CVE-2018-1002100 (`..` in names), CVE-2019-1002101 and CVE-2019-11251 (links that lead out),
+CVE-2019-11246 and CVE-2019-11249 (writing through links).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from crib.wire.tar_records import Extent
 MAX_MEMBERS = 1_000_000
 """Of one archive."""
 MAX_PROBLEMS = 100
-"""Things left out that are told one by one."""
+"""Skipped entries that are reported one by one."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_MODE = 0o777
-"""No set-id bits: a container does not make programs for the host that run as somebody else."""
+"""No set-id bits: a container must not make programs for the host that run as another user."""
 _LEFT_OUT = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
 """What concerns one member only: something in its way, or a name that this file system does not take."""
 
@@ -37,7 +37,7 @@ Parts = tuple[bytes, ...]
 
 @dataclass(slots=True)
 class Problems:
-    """What was not copied, a line each; the first ones, and how many there were."""
+    """What was not copied: a line for each of the first ones, and their number."""
 
     lines: list[str] = field(default_factory=list)
     count: int = 0
@@ -51,9 +51,9 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What the archive calls the thing that was asked for, and what it is to be called here.
+    """The name of the requested file in the archive, and the one that it gets here.
 
-    Both are empty for what is in a directory, without the directory itself.
+    Both are empty for the content of a directory without the directory itself.
     """
 
     asked: Parts
@@ -62,7 +62,7 @@ class Naming:
     """Whether nothing but a directory may have that name here."""
 
     def parts(self, name: bytes) -> Parts:
-        """A member's name below the destination. RuntimeFailure when it is not of what was asked for."""
+        """A member's name below the destination. RuntimeFailure if it is no part of what was requested."""
         parts = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
         if name.startswith(b"/") or b".." in parts or parts[: len(self.asked)] != self.asked:
             raise RuntimeFailure(
@@ -71,9 +71,9 @@ class Naming:
         return self.here + parts[len(self.asked) :]
 
     def is_inside(self, link: Parts, target: bytes) -> bool:
-        """Whether a link that is put at `link` leads to something in the copy, whatever links are there.
+        """Whether a link at `link` stays inside the copy, whatever other links it contains.
 
-        Way up goes from real directories only; behind a name, which may be a link, `..` could be anywhere.
+        Only real directories may be left with `..`: after a name that may be a link, `..` could be anywhere.
         """
         parts = [part for part in target.split(b"/") if part not in (b"", b".")]
         ups = next((number for number, part in enumerate(parts) if part != b".."), len(parts))
@@ -82,9 +82,9 @@ class Naming:
 
 
 class Unpacker:
-    """Takes an archive's bytes; `finish` it when all have come, and `close` it in any case.
+    """Takes an archive's bytes. Call `finish` after the last one, and `close` in any case.
 
-    `root` is a directory, taken as it is given. At most `max_bytes` of files' data are taken; 0: no limit.
+    `root` is a directory; its path is not resolved. Accepts at most `max_bytes` of file data; 0: no limit.
     """
 
     def __init__(self, root: str, naming: Naming, max_bytes: int = 0) -> None:
@@ -193,7 +193,7 @@ class Unpacker:
         try:
             holder = self._open(source[:-1], make=False)
         except FileNotFoundError:
-            self.problems.add(member.name, f"a hard link to {printable(member.link)}, which is not there")
+            self.problems.add(member.name, f"a hard link to {printable(member.link)}, which does not exist")
             return
         try:
             # A symbolic link that gets another name somewhere else would lead somewhere else.
@@ -204,7 +204,7 @@ class Unpacker:
             os.link(source[-1], temporary, src_dir_fd=holder, dst_dir_fd=directory, follow_symlinks=False)
             _put(directory, temporary, name)
         except FileNotFoundError:
-            self.problems.add(member.name, f"a hard link to {printable(member.link)}, which is not there")
+            self.problems.add(member.name, f"a hard link to {printable(member.link)}, which does not exist")
         finally:
             os.close(holder)
 
@@ -302,7 +302,7 @@ def _temporary() -> bytes:
 
 
 def _put(directory: int, temporary: bytes, name: bytes) -> None:
-    """Rename, in place of a file or link that is there."""
+    """Rename, replacing an existing file or link."""
     try:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     finally:

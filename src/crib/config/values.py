@@ -105,7 +105,7 @@ def listening_place(text: str) -> str:
         return ""
     address, _, port = text.rpartition(":")
     is_six = address.startswith("[") and address.endswith("]")
-    if (is_six or ":" not in address) and not ip_address(address.strip("[]")) and _is_port(port):
+    if not ip_address(address[1:-1] if is_six else address) and is_six == (":" in address) and _is_port(port):
         return ""
     return "`unix`, unix:PATH or an IP address with a port, as 127.0.0.1:9641"
 

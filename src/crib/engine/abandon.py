@@ -2,8 +2,8 @@
 
 look up   the pod sandbox or container, one that is half-made or half-gone too
 intend    its row is marked: NOT_READY or UNKNOWN with the reason, its name is free from now on
-act       who waits for its verbs is told at once (ABORTED), and the verbs end as soon as they can
-tell      event STOPPED
+act       callers that wait for its verbs get ABORTED at once, and the verbs end as soon as they can
+report    event STOPPED
 later     the same teardown as ever, in the background until it succeeds (`engine.retries`)
 """
 
@@ -17,7 +17,6 @@ from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
 from crib.engine.retries import CLEAN_UP
 from crib.engine.sandboxes.teardown import discard_sandbox
-from crib.engine.transitions import pod_name
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
 from crib.model.events import EventType
@@ -52,45 +51,37 @@ class Abandon:
 
     def under_way(self) -> list[UnderWay]:
         """Everything, the oldest first; what threads wait for comes last."""
-        now = time.monotonic()
+        core, now = self._core, time.monotonic()
         works = [
             UnderWay(
                 name=work.name,
                 object=work.of,
-                title=self._title(work.of),
+                title=core.describe(work.of).title,
                 stage=work.where,
                 request=work.request,
                 seconds=now - work.began,
                 callers=work.callers,
             )
-            for work in self._core.keeper.works()
+            for work in core.keeper.works()
         ]
         threads = [
             UnderWay(
                 name="killed program" if wait.kind == KILLED else f"thread ({wait.kind})",
                 object=wait.owner,
-                title=self._title(wait.owner),
+                title=core.describe(wait.owner).title,
                 stage=wait.what,
                 request="",
                 seconds=wait.seconds,
                 callers=0,
             )
-            for wait in self._core.ports.vitals().waiting
+            for wait in core.ports.vitals().waiting
         ]
         return [*works, *threads]
-
-    def _title(self, of: str) -> str:
-        container = self._core.containers.get(of)
-        sandbox = self._core.sandboxes.get(container.sandbox_id if container is not None else of)
-        if sandbox is None:
-            return ""
-        pod = pod_name(sandbox)
-        return pod if container is None else f"{pod}/{container.config.name}"
 
     def __call__(self, text: str, why: str) -> Sequence[str]:
         """Give up on an object, a pod sandbox with its containers; says which verbs were abandoned.
 
-        `text`: its id or a beginning of it; NotFound when neither sandbox nor container has it.
+        `text`: its id or a beginning of it; NotFound when no sandbox or container has it.
         """
         core = self._core
         sandbox = core.sandboxes.find(text)
@@ -105,7 +96,7 @@ class Abandon:
             containers = (container,)
         objects = {row.id for row in (sandbox, *containers) if row is not None}
         works = [work for work in core.keeper.works() if work.of in objects and work.name != CLEAN_UP]
-        # First the rows: who is told that a verb was abandoned finds the name free.
+        # First the rows: a caller that learns that a verb was abandoned finds the name free.
         for row in containers:
             self._mark_container(row, reason)
         if sandbox is not None:

@@ -222,7 +222,7 @@ class Admission:
             return await work()
 
     def close(self) -> None:
-        """The daemon stops: who waits is refused, and whoever would have to wait."""
+        """The daemon stops: refuse all that wait, or would have to."""
         self._is_closed = True
         while self._queue:
             ticket = self._queue.pop()
@@ -298,7 +298,7 @@ class Admission:
 
 
 def _stopping() -> Unavailable:
-    return Unavailable("crib is stopping, and this has not begun")
+    return Unavailable("crib is stopping, and this had not started")
 
 
 class AdmittedJoins(Joins[R]):
@@ -312,7 +312,7 @@ class AdmittedJoins(Joins[R]):
         super().__init__(keeper, verb)
         self._admission = admission
         self._waiting: dict[Hashable, object] = {}
-        """By key: what tells work that has not begun from other work of that key."""
+        """By key: what distinguishes work that has not begun from other work of that key."""
 
     async def admitted(
         self,

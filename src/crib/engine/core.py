@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from crib.engine.admission import Admission, Claim, usual_places
+from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
 from crib.engine.history import History
@@ -19,6 +20,7 @@ from crib.engine.tables import Table
 from crib.engine.timeline import SandboxTimeline
 from crib.engine.timelines import Timelines
 from crib.engine.transitions import pod_name
+from crib.model.caller import CallObject
 from crib.model.container import ContainerRecord
 from crib.model.errors import FieldOf, InvalidRequest, NotFound, Unavailable
 from crib.model.events import ContainerEvent, EventKind, EventType, PodTimeline
@@ -101,6 +103,9 @@ class Core:
         self.figures = VerbFigures()
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
+        self.ends = Ends(
+            ports.journal, ports.clock, facts.boot_id, lambda key: self.containers.get(key) is not None
+        )
         self.retries = Retries(self.keeper)
         records = ports.records
         records.watch(self._records_told, lambda text: self.notices.past("records", text))
@@ -153,7 +158,7 @@ class Core:
         """
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
-            raise Unavailable(f"nothing is made until this has ended: {text}")
+            raise Unavailable(f"nothing new is made until this fault is gone: {text}")
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""
@@ -209,9 +214,30 @@ class Core:
             raise NotFound(f"there is no container {text!r}")
         return record
 
+    def describe(self, text: str) -> CallObject:
+        """What is on record under an id or a beginning of it; nothing where that is not one thing."""
+        try:
+            container = self.containers.find(text)
+            sandbox = self.sandboxes.find(text if container is None else container.sandbox_id)
+        except InvalidRequest:
+            return CallObject()
+        return CallObject(
+            pod=pod_name(sandbox) if sandbox else "",
+            sandbox=sandbox.id if sandbox else "",
+            container=container.id if container else "",
+            name=container.config.name if container else "",
+        )
+
     def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
         """Every container of the sandbox, the half-made ones too."""
         return self.containers.members(sandbox)
+
+    def pod_of(self, record: ContainerRecord) -> str:
+        """NAMESPACE/NAME; empty when the pod is gone."""
+        sandbox = self.sandboxes.get(record.sandbox_id)
+        if sandbox is None:
+            return ""
+        return f"{sandbox.config.metadata.namespace}/{sandbox.config.metadata.name}"
 
     def claim(self, sandbox: SandboxRecord, subject: str) -> Claim:
         """For a verb that makes something in this pod; `subject` is what, in its timeline."""
@@ -224,7 +250,7 @@ class Core:
         return {row.id for table in (self.sandboxes, self.containers) for row in table}
 
     def pod_network(self, record: SandboxRecord) -> PodNetwork:
-        """What the network is told of this pod."""
+        """What the network learns of this pod."""
         config, dns = record.config, record.config.dns
         handler = self.settings.handlers.get(record.handler)
         return PodNetwork(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crib.engine.admission import Load
 from crib.engine.core import Core
 from crib.engine.images.catalogue import Catalogue
+from crib.model.container import ContainerState
 from crib.model.facts import Vitals, WorkerFigures
-from crib.model.lifecycle import is_listed
+from crib.model.sandbox import SandboxState
 
 STUCK_SECONDS = 30.0
 """Work on a pod or container that takes longer counts as stuck; a start takes a hundredth of it."""
@@ -22,7 +22,7 @@ class Gauges:
     """All of it."""
 
     pods: Mapping[str, int]
-    """By state, as lists show them."""
+    """By state, those that lists hide included."""
     containers: Mapping[str, int]
     images: int
     layers: int
@@ -47,8 +47,8 @@ def gauges(core: Core, catalogue: Catalogue) -> Gauges:
     late = time.monotonic() - STUCK_SECONDS
     left = core.retries.objects()
     return Gauges(
-        pods=Counter(row.state.name.lower() for row in core.sandboxes if is_listed(row)),
-        containers=Counter(row.state.name.lower() for row in core.containers if is_listed(row)),
+        pods=_counted(SandboxState, (row.state for row in core.sandboxes)),
+        containers=_counted(ContainerState, (row.state for row in core.containers)),
         images=len(catalogue),
         layers=len(layers),
         layer_bytes=sum(layers.values()),
@@ -63,3 +63,11 @@ def gauges(core: Core, catalogue: Catalogue) -> Gauges:
         worker=core.ports.images.worker,
         vitals=core.ports.vitals(),
     )
+
+
+def _counted(states: Iterable[str], found: Iterable[str]) -> dict[str, int]:
+    """How often each was found, also those that were not."""
+    counts = dict.fromkeys(states, 0)
+    for state in found:
+        counts[state] += 1
+    return counts

@@ -2,7 +2,7 @@
 
 A pod sandbox is its metadata, a container its pod, name and attempt. A second request for the same one joins
 the first or gets its id, unless it asks for something else: that is AlreadyExists, with the fields. What a
-kubelet makes anew for each try is not something else (sources: Kubernetes 1.36, pkg/kubelet):
+kubelet generates again for each try is no difference (sources: Kubernetes 1.36, pkg/kubelet):
 
     container  mounts: the host's file for the termination message has a random name
                (kuberuntime_container.go, makeMounts and makeUID); those of device plugins come in the order

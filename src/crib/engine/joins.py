@@ -1,6 +1,6 @@
 """Requests for the same thing share one piece of work: a retry joins what runs already.
 
-The kubelet gives up after its deadline and asks again. The work itself goes on in a task of the keeper;
+The kubelet gives up after its deadline and asks again. The work itself continues in a task of the keeper;
 a caller's deadline or death ends its waiting only.
 """
 
@@ -28,7 +28,7 @@ class Joins(Generic[R]):
     """At most one running task for each key."""
 
     def __init__(self, keeper: TaskKeeper, verb: str, *, linger: float | None = None) -> None:
-        """`linger`: seconds that work goes on after its last caller has gone; None lets it end by itself."""
+        """`linger`: seconds that work continues after its last caller has gone; None: to its own end."""
         self._keeper = keeper
         self._verb = verb
         self._linger = linger

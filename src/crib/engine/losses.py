@@ -28,7 +28,7 @@ RETRY_AFTER = 1.0
 
 
 async def watch_pods(core: Core, handler: Handler) -> None:
-    """Notice the losses that the handler tells of, for the daemon's life."""
+    """Record the losses that the handler reports, for the daemon's life."""
 
     def ready() -> Iterable[SandboxRecord]:
         return (
@@ -41,14 +41,14 @@ async def watch_pods(core: Core, handler: Handler) -> None:
         try:
             async for sandbox in handler.pods.losses(ready):
                 await notice_loss(core, sandbox)
-        except Exception as error:  # a bug too: nobody else tells of losses
+        except Exception as error:  # a bug too: nobody else reports losses
             is_bug = not isinstance(error, CribError)
             _log.error("watching pods: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
         await asyncio.sleep(RETRY_AFTER)
 
 
 async def notice_loss(core: Core, sandbox: SandboxId) -> None:
-    """If it is so: the sandbox is NOT_READY, subscribers are told."""
+    """If it is true, the sandbox becomes NOT_READY and subscribers hear of it."""
     record = _ready(core, sandbox)
     if record is None or await core.caretaker(record).pods.alive(record):
         return

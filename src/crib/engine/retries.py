@@ -23,7 +23,7 @@ CLEAN_UP = "clean-up"
 
 
 class Retries:
-    """At most one for each object, whoever asks for it how often."""
+    """At most one for each object, however often it is asked for."""
 
     def __init__(self, keeper: TaskKeeper) -> None:
         self._keeper = keeper
@@ -61,7 +61,7 @@ class Retries:
                     await attempt()
                 except Exception as error:  # a bug too: nobody else would try again
                     is_bug = not isinstance(error, CribError)
-                    _log.warning("%s of %s goes on: %s", key[1], key[0], error, exc_info=is_bug)
+                    _log.warning("%s of %s is tried again: %s", key[1], key[0], error, exc_info=is_bug)
                 else:
                     return
                 pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""How the node is: CRI Status, and what `crib info` tells beyond it."""
+"""How the node is: CRI Status, and what `crib info` adds to it."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Table(Generic[R]):
             return row
         found = [row for key, row in self._rows.items() if key.startswith(text)]
         if len(found) > 1:
-            raise InvalidRequest(f"{text} is the beginning of {len(found)} ids: give more of it")
+            raise InvalidRequest(f"{text} matches {len(found)} ids: give more of it")
         return found[0] if found else None
 
     def __iter__(self) -> Iterator[R]:

@@ -56,7 +56,7 @@ class _Sweep(Protocol):
 
 
 class Wipe:
-    """The verb. Each step is told with what became of it."""
+    """The verb. Each step is reported with its outcome."""
 
     def __init__(self, core: Core, catalogue: Catalogue, verbs: WipeVerbs) -> None:
         self._core = core

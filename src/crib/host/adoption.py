@@ -1,8 +1,8 @@
 """Exit codes of processes that others started and that came to us as a subreaper (prctl(2)).
 
 A program that starts another one, writes its pid to a file and ends (`runc exec --detach`) leaves us that
-process. While somebody `expects` one, codes of adopted processes are kept, as it may have ended before its
-pid is known. All calls are made on the loop's thread.
+process. While a caller `expects` one, codes of adopted processes are kept, because it may end before its pid
+is known. All calls are made on the loop's thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crib.host.pidfds import open_pidfd
 
 _MOST_KEPT = 4096
 UNKNOWN_CODE = 255
-"""For a process that came to somebody else, or whose code was dropped among too many."""
+"""For a process that another process adopted, or whose code was dropped among too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def expecting() -> Iterator[None]:
         yield
     finally:
         _expecting.discard(mark)
-        # Nobody wants a code from before the oldest that still expects one: pids are used again.
+        # Codes from before the oldest caller that still expects one are useless: pids are used again.
         oldest = min(_expecting, default=None)
         for pid, kept in list(_kept.items()):
             if oldest is not None and kept.serial > oldest:
@@ -111,7 +111,7 @@ class Adopted:
 def _exit_code(pidfd: int) -> int:
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:  # it came to somebody else
+    except ChildProcessError:  # another process adopted it
         return UNKNOWN_CODE
     if result is None:
         return UNKNOWN_CODE

@@ -86,7 +86,7 @@ def loaded_profiles(path: str = PROFILES, revision: str = REVISION) -> frozenset
 
 
 def _revision(path: str) -> bytes:
-    """Nothing where the kernel does not tell."""
+    """Empty if the kernel does not say."""
     try:
         # a second read of one descriptor would wait for the next change
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -101,7 +101,7 @@ def _revision(path: str) -> bytes:
 
 
 def own_profile(path: str = "/proc/self/attr/current") -> str:
-    """The profile that this process runs under; `unconfined` when none, or when that cannot be told."""
+    """The profile that this process runs under; `unconfined` if there is none, or it cannot be found out."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(4096)
@@ -113,8 +113,8 @@ def own_profile(path: str = "/proc/self/attr/current") -> str:
 def default_profile(name: str, *, keeper: str = "unconfined", macros: str = MACROS) -> str:
     """The text of a profile for containers.
 
-    `keeper` is the profile of the daemon that sends them signals; `macros` the directory of the
-    distribution's own includes, of which those that are there are used.
+    `keeper` is the profile of the daemon that sends them signals. `macros` is the directory of the
+    distribution's includes; those that exist are used.
     """
     head = []
     if os.path.exists(f"{macros}/abi/3.0"):

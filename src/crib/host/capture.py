@@ -122,7 +122,7 @@ class Feed(_Pipe):
                 self._left = self._left[os.write(self._own_end, self._left) :]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # it does not want to read: its exit code tells why
+        except BrokenPipeError:  # it does not read its input: its exit code says why
             self._left = self._left[:0]
         if not self._left:
             self._close_own_end()

@@ -1,4 +1,4 @@
-"""Limits of a cgroup changed together: all of them, or none.
+"""Changing several limits of a cgroup: all of them, or none.
 
 The kernel refuses values that do not fit each other at that moment (with cgroup v1 a memory limit above the
 limit of memory and swap, a quota below what its new period allows: EINVAL). Which order is right depends on
@@ -68,7 +68,7 @@ def restore_limits(cgroups: Cgroups, path: str, files: Files) -> None:
 
 
 def _all_of(cgroups: Cgroups, path: str, key: str) -> str:
-    """What an empty set of CPUs or memory nodes stands for with v2."""
+    """What an empty set of CPUs or memory nodes means in v2."""
     return cgroups.read(os.path.dirname(path), f"{key}.effective").strip()
 
 
@@ -99,7 +99,7 @@ def _children(directory: str) -> list[str]:
 
 
 def parse_list(text: str) -> set[int]:
-    """The numbers of a list such as `0-2,5` (cpuset(7), List format); OSError (EINVAL) when it is none."""
+    """The numbers of a list such as `0-2,5` (cpuset(7), List format); OSError (EINVAL) if it is malformed."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

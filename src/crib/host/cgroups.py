@@ -1,9 +1,8 @@
 """Control groups through their files: the layout found, groups made, filled, ended and removed.
 
 A *path* here is a cgroup's path as OCI and CRI write it (`/kubepods/burstable/podX`), the same in every
-hierarchy. With cgroup v1 it stands for one directory in each controller's tree (kernel,
-admin-guide/cgroup-v1), with v2 for one directory (admin-guide/cgroup-v2). On a *hybrid* host the controllers
-are v1 and an empty v2 tree lies beside them.
+hierarchy. With cgroup v1 it means one directory in each controller's tree (kernel, admin-guide/cgroup-v1),
+with v2 a single directory (admin-guide/cgroup-v2). A *hybrid* host has v1 controllers and an empty v2 tree.
 """
 
 from __future__ import annotations
@@ -226,7 +225,7 @@ class Cgroups:
                     for pid in pids:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
-                    # A frozen process dies only after it is thawed, whoever froze it.
+                    # A frozen process dies only after it is thawed.
                     if pids or frozen:
                         self._freeze(path, frozen=False)
                     if not pids:

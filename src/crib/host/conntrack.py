@@ -1,7 +1,7 @@
 """Forgetting tracked connections (ctnetlink; the kernel's nfnetlink_conntrack.h).
 
-A UDP "connection" lives as long as its client goes on sending, so one that was tracked before a port
-was forwarded, or while it led to another pod, would never see the new way.
+A UDP "connection" lives as long as its client keeps sending. So one that was tracked before a port was
+forwarded, or while the port led to another pod, would never see the new destination.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ async def connect_unix(root: str, path: str) -> socket.socket:
         while True:
             try:
                 connected.connect(f"/proc/self/fd/{opened[0]}")
-            except BlockingIOError:  # too many wait to be accepted; nothing tells when they are fewer
+            except BlockingIOError:  # the backlog is full; nothing reports when it is shorter
                 await asyncio.sleep(_RETRY)
             else:
                 return connected
@@ -90,7 +90,7 @@ async def _make_socket(netns: str, family: int, kind: int) -> socket.socket:
 
 
 async def _udp_socket(netns: str, family: int, address: str, port: int) -> socket.socket | None:
-    """None where there is no such address."""
+    """None if there is no such address."""
     try:
         made = await _make_socket(netns, family, socket.SOCK_DGRAM)
     except OSError as error:
@@ -108,10 +108,10 @@ async def _udp_socket(netns: str, family: int, address: str, port: int) -> socke
 
 
 class UdpFlow:
-    """A UDP flow to a port on a namespace's loopback: IPv4, and IPv6 if nobody listens there.
+    """A UDP flow to a port on a namespace's loopback: IPv4, or IPv6 if nothing listens there.
 
-    That nobody does the kernel tells only after a datagram was sent (ICMP, as an error of a later call), so
-    the first ones are kept until there is an answer, and sent again to the other address.
+    The kernel reports that only after a datagram was sent (ICMP, as an error of a later call). So the first
+    ones are kept until there is an answer, and sent again to the other address.
     """
 
     def __init__(self, sockets: list[socket.socket]) -> None:
@@ -123,7 +123,7 @@ class UdpFlow:
 
     @classmethod
     async def open(cls, netns: str, port: int) -> UdpFlow:
-        """OSError when the namespace is not there."""
+        """OSError if the namespace does not exist."""
         sockets: list[socket.socket] = []
         try:
             for family, address in LOOPBACKS:
@@ -138,21 +138,21 @@ class UdpFlow:
         return cls(sockets)
 
     def send(self, payload: bytes) -> None:
-        """Send one; as UDP does, it may be lost. ConnectionError when nobody listens, or after `close`."""
+        """Send one; it may be lost, as in UDP. ConnectionError if nothing listens, or after `close`."""
         if self._closed:
             raise BrokenPipeError("it is closed")
         if not self._answered:
             self._unanswered.append(payload)
         try:
             self._socket.send(payload)
-        except ConnectionRefusedError:  # what is told is of an earlier one, and this was not sent
+        except ConnectionRefusedError:  # the error is about an earlier one, and this one was not sent
             self._refused()
         except OSError as error:
             if error.errno not in {errno.EAGAIN, errno.ENOBUFS, errno.EMSGSIZE}:
                 raise ConnectionAbortedError(error.errno, error.strerror) from error
 
     async def receive(self) -> bytes | None:
-        """One that has come; None after `close`. ConnectionError when nobody listens there."""
+        """Wait for one; None after `close`. ConnectionError if nothing listens there."""
         while not self._closed:
             try:
                 payload = self._socket.recv(_LARGEST)

@@ -1,6 +1,6 @@
-"""Directories whose mode matters: those that others must pass through, and those that are nobody's business.
+"""Directories whose mode matters: those that others must pass through, and private ones.
 
-The daemon's umask shuts everybody out (`PRIVATE_UMASK`), so what others shall reach gets its mode here.
+The daemon's umask shuts out all other users (`PRIVATE_UMASK`). What they must reach gets its mode here.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotOurs(OSError):
-    """A directory that somebody else may have filled."""
+    """A directory that another user may have filled."""
 
 
 def make_directory(path: str, mode: int) -> None:
-    """Make a directory and what is missing above it, each with this mode, whatever the umask.
+    """Make a directory and its missing parents, each with this mode, whatever the umask.
 
-    What is there stays as it is. OSError, FileExistsError where there is something else.
+    Existing directories keep their mode. OSError; FileExistsError if `path` is something else.
     """
     waiting = [path]
     while waiting:
@@ -51,7 +51,7 @@ def make_directory(path: str, mode: int) -> None:
 
 
 def in_own(path: str, look: Callable[[str], T]) -> T:
-    """What `look` finds at a directory that only root may enter; one that somebody removed is made again."""
+    """What `look` returns for a directory that only root may enter. A removed one is made again."""
     try:
         return look(path)
     except FileNotFoundError:
@@ -60,9 +60,9 @@ def in_own(path: str, look: Callable[[str], T]) -> T:
 
 
 def shut_others_out(path: str, rights: int) -> bool:
-    """Take these bits from the mode of a directory of ours; whether there was something to take.
+    """Remove these bits from the mode of a directory of ours; returns whether any was set.
 
-    NotOurs where somebody else could have put something into it: nobody can tell that from what is ours.
+    NotOurs if another user could have put something into it, which would look like ours.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

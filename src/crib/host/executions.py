@@ -1,7 +1,7 @@
 """Waits until processes run the programs that they were made for.
 
-The kernel tells nobody of an execve(2). But a process that becomes another program lets go of the file of the
-one that it was, and inotify(7) tells when a file is closed. So that wakes us, and the process is looked at.
+The kernel does not report an execve(2). But a process that becomes another program closes the file of the
+previous one, and inotify(7) reports that. So that wakes us, and we look at the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crib.host.pidfds import awaits_program
 _CLOSE = 0x8 | 0x10  # IN_CLOSE_WRITE, IN_CLOSE_NOWRITE
 _BUFFER = 65536
 _LOOK_AGAIN = 0.01
-"""Seconds after which a process is looked at in any case: somebody else may have the same file open."""
+"""Seconds after which a process is looked at in any case: others may have the same file open."""
 
 
 class Executions:
@@ -48,7 +48,7 @@ class Executions:
                 await asyncio.wait([self._woken], timeout=_LOOK_AGAIN)
 
     def close(self) -> None:
-        """Let go of the descriptor. Whoever waits goes on by looking again and again."""
+        """Close the descriptor. Callers that still wait fall back to polling."""
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)

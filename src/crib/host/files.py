@@ -1,7 +1,7 @@
 """Files: written whole or not at all, and read or removed in trees whose content is hostile.
 
-Paths inside a container's root belong to whoever wrote the image or runs in it: symbolic links there must
-never lead out. The kernel does the resolving (openat2(2), RESOLVE_IN_ROOT), never string work.
+Paths inside a container's root are controlled by the image's author and the container: symbolic links there
+must never lead out. The kernel resolves them (openat2(2), RESOLVE_IN_ROOT), never string functions.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def sync_directory(path: str) -> None:
 
 
 def sync_filesystem(fd: int) -> None:
-    """Write out what waits for the disk in the file system of an open file (syncfs(2)); blocks for long.
+    """Write out pending data of the file system of an open file (syncfs(2)); may block for long.
 
-    EIO and ENOSPC tell of data that could not be written (kernel 5.8).
+    EIO and ENOSPC mean that data could not be written (kernel 5.8).
     """
     libc.syncfs(fd)
 
@@ -234,7 +234,7 @@ def _empty(top_fd: int, dir_fd: int, depth: int) -> bool:
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-            whole = False  # somebody put something in meanwhile
+            whole = False  # another process put something in meanwhile
     return whole
 
 

@@ -22,7 +22,7 @@ class Freezer:
         self._v2 = layout.unified if self._v1 is None else None
 
     def is_frozen(self, path: str) -> bool:
-        """Whether its processes are frozen or about to be, by itself or by a group above; False when it is
+        """Whether its processes are frozen or about to be, by this group or one above; False if it is
         gone.
         """
         if self._v1 is not None:

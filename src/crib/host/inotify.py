@@ -89,7 +89,7 @@ class DirectoryWatcher:
         return []
 
     def close(self) -> None:
-        """End the watching; a task that iterates comes to its end."""
+        """Stop watching; iteration ends."""
         if self._fd >= 0:
             if self._waiting is not None:
                 self._waiting.get_loop().remove_reader(self._fd)

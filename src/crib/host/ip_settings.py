@@ -55,8 +55,8 @@ def enable_ipv4_forwarding() -> bool:
 def enable_ipv6_forwarding(*, proc_sys: str = "/proc/sys") -> Sequence[str] | None:
     """The same for IPv6; None if that was on, else the interfaces whose accept_ra went from 1 to 2.
 
-    A host that forwards heeds router advertisements only on interfaces with accept_ra 2, and forgets the
-    routes that it learned on others: without that change it would cut itself off.
+    A host that forwards accepts router advertisements only on interfaces with accept_ra 2, and forgets the
+    routes that it learned on others. Without that change it would cut itself off.
     """
     if interface_option("ipv6", "all", "forwarding", proc_sys=proc_sys) != 0:
         return None
@@ -72,7 +72,7 @@ def enable_ipv6_forwarding(*, proc_sys: str = "/proc/sys") -> Sequence[str] | No
 
 
 def can_filter_bridged(*, proc_sys: str = "/proc/sys") -> bool:
-    """Whether br_netfilter is there: what bridges pass between their ports can be shown to rules of IP."""
+    """Whether br_netfilter is loaded: IP rules can then see traffic between ports of a bridge."""
     return os.path.exists(f"{proc_sys}/net/bridge")
 
 

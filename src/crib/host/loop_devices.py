@@ -40,9 +40,9 @@ def attached_loop(path: str, *, direct_io: bool = False, block_size: int = 512) 
     """Attach the file `path` read-only for as long as the block lasts, and then as long as something mounts
     it.
 
-    The device clears itself: mount it inside the block. Another process may take the free number first
-    (EBUSY); that is tried again a bounded number of times. Direct I/O is a wish, which the kernel refuses
-    where the file system below the file has larger blocks than `block_size`.
+    The device clears itself: mount it inside the block. If another process takes the free number first
+    (EBUSY), the next one is tried, a bounded number of times. The kernel refuses direct I/O if the file
+    system below the file has larger blocks than `block_size`; then it is not used.
     """
     flags = _LO_FLAGS_READ_ONLY | _LO_FLAGS_AUTOCLEAR | (_LO_FLAGS_DIRECT_IO if direct_io else 0)
     file_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

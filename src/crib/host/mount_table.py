@@ -113,10 +113,10 @@ def mounts_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> l
 
 
 def mount_roots_below(path: str, mountinfo: str = "/proc/thread-self/mountinfo") -> dict[str, str]:
-    """What is mounted where below `path`, which is taken as it is written; quick, for whole nodes.
+    """What is mounted where below `path`, whose links are not resolved; fast enough for whole nodes.
 
-    By its place the root that mountinfo tells, `net:[4026532212]` of a namespace; of a whole file system its
-    device, `0:57`. What is mounted over another comes later in the table, and counts.
+    By mount point: the root in mountinfo (`net:[4026532212]` of a namespace), or the device of a whole file
+    system (`0:57`). Of mounts over each other the last one counts, which comes later in the table.
     """
     prefix = f"{_escape(path.rstrip('/'))}/"
     with _opened(mountinfo) as file:
@@ -160,8 +160,8 @@ class MountChanges:
 
     def __init__(self, changed: Callable[[], object]) -> None:
         self._changed = changed
-        # A change is told as EPOLLPRI. The table can also be read at any time, of which a reader of asyncio's
-        # would be told without end: so it is watched by a descriptor that is asked for nothing else.
+        # A change is reported as EPOLLPRI. The table is also readable at any time, which would wake a reader
+        # of asyncio without end. So it is watched by an epoll descriptor that asks for nothing else.
         self._changes = select.epoll()
         self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -171,12 +171,12 @@ class MountChanges:
             raise
 
     def listen(self) -> None:
-        """From now on; changes from before are not told any more."""
+        """Begin now; earlier changes are no longer reported."""
         self._changes.poll(0)
         asyncio.get_running_loop().add_reader(self._changes, self._tell)
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Report nothing more."""
         asyncio.get_running_loop().remove_reader(self._changes)
         self._changes.close()
         os.close(self._table)

@@ -1,8 +1,8 @@
-"""Mounts: values that describe them, and the deeds that make and undo them.
+"""Mounts: values that describe them, and functions that make and undo them.
 
-A bind mount or a new file system is made detached, given its attributes, and only then attached, so that
-nobody ever sees a read-only mount while it is still writable. All calls are fast (below a millisecond) unless
-a file system that a mount is on hangs.
+A bind mount or a new file system is made detached, given its attributes, and only then attached. So no
+process ever sees a read-only mount while it is still writable. All calls take less than a millisecond, unless
+a file system below a mount hangs.
 """
 
 from __future__ import annotations
@@ -126,13 +126,12 @@ def set_propagation(
 
 
 def make_private_root(path: str, *, unbindable: bool = False) -> None:
-    """Make the directory `path` a mount whose mounts below stay here; safe to repeat.
+    """Make the directory `path` a mount that keeps mounts below it in this namespace; safe to repeat.
 
-    Without it a shared root would copy every mount made below into other mount namespaces, where they keep
-    layers and namespaces busy after we let go of them. `unbindable` also keeps it out of recursive bind
-    mounts of what lies above (a host path `/` in a container), but then only mounts may be kept in it: plain
-    files there can be neither bound into a container nor serve overlayfs as an upper or lower directory
-    (EINVAL).
+    Otherwise a shared root would copy every mount below into other mount namespaces, where it would keep
+    layers and namespaces busy after we release them. `unbindable` also keeps it out of recursive bind mounts
+    of directories above (a host path `/` in a container). Then it may hold mounts only: plain files in it can
+    neither be bound into a container nor serve overlayfs as an upper or lower directory (EINVAL).
     """
     if not is_mountpoint(path):
         perform(Bind(path, path, recursive=False))
@@ -155,9 +154,9 @@ def unmount(path: str, *, lazy: bool = False) -> bool:
 
 
 def unmount_tree(path: str, *, lazy: bool = True) -> int:
-    """Unmount all at and below `path`, the last made first; returns how many mounts went.
+    """Unmount everything at and below `path`, the newest first; returns how many mounts there were.
 
-    Bounded: a tree that somebody keeps filling raises EBUSY.
+    Bounded: a tree that another process keeps filling raises EBUSY.
     """
     count = 0
     for _ in range(_UNMOUNT_ROUNDS):
@@ -334,10 +333,10 @@ T = TypeVar("T")
 
 
 def look_through(lower: Sequence[str], target: str, look: Callable[[str], T]) -> T:
-    """What `look` gives of the root of a read-only overlay of `lower`, the topmost first.
+    """Call `look` with the root of a read-only overlay of `lower`, the topmost first; returns its result.
 
-    The overlay is mounted over the directory `target`, in a mount namespace of a thread that ends with it.
-    A single directory is looked at as it is. Blocks; raises OSError, and whatever `look` raises.
+    The overlay is mounted on the directory `target`, in the mount namespace of a thread that ends afterwards.
+    A single directory needs no mount. Blocks; raises OSError, and whatever `look` raises.
     """
     if len(lower) == 1:
         return look(lower[0])

@@ -43,8 +43,8 @@ def pin_namespaces(
     """Make new namespaces and pin each at `directory`/KIND; blocks for about a millisecond.
 
     `hostname` is set in the new UTS namespace. `inside` runs in the thread that is inside all of them: the
-    place for sysctls and for bringing loopback up. When anything fails nothing is left pinned, and the error
-    is raised. FileExistsError when a pin is there already. `directory` should lie below a private mount
+    place for sysctls and for bringing loopback up. If anything fails, nothing stays pinned and the error is
+    raised. FileExistsError if a pin exists. `directory` should be below a private mount
     (`mounts.make_private_root`, unbindable), or other mount namespaces keep the pins alive.
     """
     return on_own_thread(lambda: _pin(kinds, directory, hostname, inside))
@@ -127,7 +127,7 @@ def _pin(
 
 
 def pin(namespace: str, path: str) -> None:
-    """Hold a namespace (its file below /proc) at `path`, a new file; FileExistsError when it is there."""
+    """Hold a namespace (its file below /proc) at `path`, a new file; FileExistsError if it exists."""
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     try:
         libc.mount(namespace, path, None, libc.MS_BIND)
@@ -158,7 +158,7 @@ def enter(namespace: str | int, kind: Kind) -> None:
     fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC) if isinstance(namespace, str) else namespace
     try:
         if kind == "mnt":
-            # The kernel wants the thread to have a root and a working directory of its own first.
+            # The kernel requires the thread to have its own root and working directory first.
             libc.unshare(libc.CLONE_FS)
         try:
             libc.setns(fd, _FLAGS[kind])

@@ -40,21 +40,21 @@ Address = IPv4Address | IPv6Address
 
 
 def permanent_neighbour(index: int, name: str, address: Address, mac: str) -> Request:
-    """The message that says for good which MAC an address on the interface's link has."""
+    """The message that sets permanently which MAC an address on the interface's link has."""
     header = _NDMSG.pack(_family(address), 0, 0, index, _NUD_PERMANENT, 0, 0)
     body = header + attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac_bytes(mac))
     return Request(_RTM_NEWNEIGH, body, f"add neighbour {address}", name, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def static_entry(index: int, name: str, mac: str) -> Request:
-    """The message that says for good that a MAC is behind that port of its bridge."""
+    """The message that sets permanently that a MAC is behind this port of its bridge."""
     header = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, index, _NUD_NOARP, _NTF_MASTER, 0)
     body = header + attribute(_NDA_LLADDR, mac_bytes(mac))
     return Request(_RTM_NEWNEIGH, body, f"add {mac} to bridge", name, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def forget_neighbours(netlink: Netlink, link: KernelLink, addresses: Collection[Address]) -> None:
-    """Remove what is known of these addresses on an interface's link; nothing need be, nor that interface."""
+    """Remove the entries for these addresses on an interface's link. Entries and interface may be missing."""
     requests = [
         Request(
             _RTM_DELNEIGH,
@@ -72,7 +72,7 @@ def forget_neighbours(netlink: Netlink, link: KernelLink, addresses: Collection[
 
 
 def permanent_neighbours(netlink: Netlink, link: KernelLink) -> Mapping[Address, str]:
-    """The MACs that were stated for good, by address, on an interface's link."""
+    """The MACs in permanent entries on an interface's link, by address."""
     found: dict[Address, str] = {}
     body = _NDMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0) + u32_attribute(_NDA_IFINDEX, link.index)
     for reply in netlink.dump(Request(_RTM_GETNEIGH, body, "list neighbours", link.name)):
@@ -84,7 +84,7 @@ def permanent_neighbours(netlink: Netlink, link: KernelLink) -> Mapping[Address,
 
 
 def has_static_entry(netlink: Netlink, port: KernelLink, mac: str) -> bool:
-    """Whether it was stated for good that a MAC is behind this port of its bridge."""
+    """Whether a permanent entry says that the MAC is behind this port of its bridge."""
     header = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, port.index, 0, _NTF_MASTER, 0)
     body = header + attribute(_NDA_LLADDR, mac_bytes(mac))
     try:

@@ -171,7 +171,7 @@ class Netlink:
     def ask(self, requests: Sequence[Request]) -> None:
         """Have the kernel do all of `requests`, in their order, in one round trip.
 
-        The kernel goes on after a refused request; the first refusal is raised.
+        The kernel continues after a refused request; the first refusal is raised.
         """
         first = self._sequence + 1
         self._send(requests, NLM_F_ACK)
@@ -186,16 +186,16 @@ class Netlink:
             Request(kind, _NFGENMSG.pack(0, 0, subsystem), "transaction", "netfilter")
             for kind in (_NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END)
         )
-        # Begin and end are answered by some kernels only, so nobody asks for that.
+        # Only some kernels acknowledge begin and end, so no acknowledgement is requested.
         asked = [replace(request, flags=request.flags | NLM_F_ACK) for request in requests]
         first = self._sequence + 2
         self._send((begin, *asked, end), 0)
         self._await_answers(requests, first, begin)
 
     def _await_answers(self, requests: Sequence[Request], first: int, begin: Request | None = None) -> None:
-        """Until each was answered; `first` is the number of the first one.
+        """Wait until each has an answer; `first` is the number of the first one.
 
-        A refusal of `begin`, the message before it, is one of them all, whatever else is answered.
+        If `begin`, the message before it, is refused, all of them are, whatever else is answered.
         """
         refused: OSError | None = None
         waiting = len(requests)

@@ -90,7 +90,7 @@ class Nftables:
         return _objects(output, table, what)
 
     def exists(self, table: str, chain: str) -> bool:
-        """Whether the chain (and so its table) of family inet is there."""
+        """Whether the chain (and so its table) of family inet exists."""
         try:
             self.run(f"list chain inet {table} {chain}", table=table, what="look for rules")
         except NftablesError as error:
@@ -212,12 +212,12 @@ Keys = Mapping[str, Collection[bytes]]
 
 
 def add_elements(netlink: Netlink, family: str, table: str, keys: Keys) -> None:
-    """Add keys to sets, all or none; one that is there is fine. OSError, ENOENT where a set is not there."""
+    """Add keys to sets, all or none; existing keys are fine. OSError; ENOENT if a set does not exist."""
     _change_elements(netlink, _NEW_ELEMENTS, (family, table), keys)
 
 
 def delete_elements(netlink: Netlink, family: str, table: str, keys: Keys) -> None:
-    """Delete keys from sets, all or none. OSError, ENOENT where one or its set is not there."""
+    """Delete keys from sets, all or none. OSError; ENOENT if a key or its set does not exist."""
     _change_elements(netlink, _DELETE_ELEMENTS, (family, table), keys)
 
 

@@ -1,4 +1,4 @@
-"""Tell the service manager how the daemon is (sd_notify(3)); nothing happens without one."""
+"""Report the daemon's state to the service manager (sd_notify(3)); no effect without one."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def start_time(pid: int) -> int | None:
 
 
 def is_running(pid: int, started: int) -> bool:
-    """Whether the process that `pid` and its `start_time` name is there and has not ended (a zombie has)."""
+    """Whether the process with this `pid` and `start_time` exists and has not ended (a zombie has)."""
     stat = _read_stat(pid)
     return stat is not None and stat.started == started and not stat.has_ended
 

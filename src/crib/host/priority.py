@@ -1,18 +1,24 @@
-"""The daemon's share of a CPU that many want; what it starts does not get it.
+"""The daemon's share of a busy CPU, which the programs that it starts do not inherit.
 
-Nice values are of threads, and a thread inherits those of the one that makes it, unless that one has
-SCHED_RESET_ON_FORK (sched(7)): its threads and programs begin at 0, as SCHED_OTHER. So each thread of ours is
-told by itself, also those that gRPC makes, and no program or container runs with our priority.
+A nice value belongs to a thread, and new threads inherit it unless SCHED_RESET_ON_FORK is set (sched(7)).
+With that flag new threads and programs begin at 0, as SCHED_OTHER. So each of our threads gets its value
+individually, even those that gRPC makes, and no program or container runs with our priority.
 
 The OOM score is the opposite: children inherit it, so it changes for the moment in which a child is made.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
+_log = logging.getLogger(__name__)
+
+NICE_AGAIN = 1.0
+"""Seconds between two looks for threads that have come since; gRPC makes some when it needs them."""
 _THREADS = "/proc/self/task"
 _AUTOGROUP = "/proc/self/autogroup"
 
@@ -25,8 +31,15 @@ class Share:
         self._session_done = False
         self._told: set[str] = set()
 
+    async def keep(self) -> None:
+        """So that callers are answered while pods and what starts them want all CPUs."""
+        while True:
+            for problem in self.raise_all():
+                _log.warning("nice = %d: %s", self._nice, problem)
+            await asyncio.sleep(NICE_AGAIN)
+
     def raise_all(self) -> list[str]:
-        """Raise what is not raised yet; what could not be and was not told before."""
+        """Raise what is not raised yet; returns what failed and was not reported before."""
         problems = []
         if not self._session_done:
             try:
@@ -44,10 +57,10 @@ class Share:
 
 
 def raise_threads(nice: int) -> int:
-    """Give `nice` to all threads of this process that do not have it; how many there were.
+    """Give `nice` to all threads of this process that do not have it; returns how many there were.
 
-    A policy that the process was started with, such as SCHED_FIFO, is its first thread's, and becomes all
-    threads'. PermissionError without CAP_SYS_NICE.
+    A policy that the process was started with, such as SCHED_FIFO, is that of its first thread, and is given
+    to all threads. PermissionError without CAP_SYS_NICE.
     """
     raised, first = 0, os.getpid()
     policy, param = os.sched_getscheduler(first) | os.SCHED_RESET_ON_FORK, os.sched_getparam(first)
@@ -63,12 +76,12 @@ def raise_threads(nice: int) -> int:
 
 
 def raise_session(nice: int) -> bool:
-    """The same for our session as a whole, where the kernel shares CPUs out among sessions first.
+    """The same for our session as a whole, if the kernel divides CPUs among sessions first.
 
-    That is so for sessions in the root of the cpu controller (sched(7), "The autogroup feature"): beside a
-    hundred monitors and runtimes, each a session, threads of ours get a hundredth together. Programs that we
-    start without a session of their own share in it. False where we lead no session, or the kernel has no
-    such groups.
+    It does so for sessions in the root of the cpu controller (sched(7), "The autogroup feature"). With a
+    hundred monitors and runtimes, each a session, all of our threads together would get a hundredth. Programs
+    that we start without their own session get a part of it. False if we lead no session, or the kernel has
+    no such groups.
     """
     if os.getsid(0) != os.getpid():
         return False

@@ -88,9 +88,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What is seldom needed for `run`; `output_limit` is in bytes for each of stdout and stderr.
+    """Rarely needed options of `run`. `output_limit` is in bytes for each of stdout and stderr.
 
-    With `new_session` the program leads a process group of its own and a time-out kills the whole group.
+    With `new_session` the program leads its own process group, and a time-out kills the whole group.
     """
 
     cwd: str | None = None
@@ -241,7 +241,7 @@ def spawn(argv: Sequence[str], options: SpawnOptions = _SPAWN_DEFAULTS) -> Child
         try:
             child = Child(popen, command, options)
         except BaseException:
-            # No descriptor left for its pidfd: without one nobody could ever wait for it.
+            # No descriptor left for its pidfd, and without one it could never be awaited.
             popen.kill()
             popen.wait()
             raise
@@ -289,7 +289,7 @@ async def run(
             timed_out = await _wait_or_kill(child, timeout)
             code = await child.wait()
         except asyncio.CancelledError:
-            child.kill()  # and gone when the caller goes on: what comes next may not meet its work
+            child.kill()  # and gone when the caller continues, which must not meet it at work
             with contextlib.suppress(TimeoutError):
                 await child.wait(undying.GRACE)
             raise
@@ -327,9 +327,9 @@ async def _wait_or_kill(child: Child, timeout: float) -> bool:
 
 
 async def look_at(program: str) -> None:
-    """Read the beginning of a program's file, which may lie where nobody answers. OSError; Overdue.
+    """Read the beginning of a program's file, which may be on a file system that hangs. OSError; Overdue.
 
-    Who starts a program waits until the kernel executes it, and must not hang.
+    Starting a program waits until the kernel executes it, and must not hang.
     """
 
     def read() -> None:

@@ -59,7 +59,7 @@ def _make(program: str) -> _Copy:
     if len(content) > _LIMIT or not content.startswith(b"\x7fELF"):
         raise OSError(f"{program} is not a program that can be copied")
     fd = _create(os.path.basename(program))
-    # It stays open for good: whoever was told its path may still be about to execute it.
+    # It is never closed: a caller that has its path may be about to execute it.
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]

@@ -147,7 +147,7 @@ def confine(*allowed: Iterable[int], sockets: bool) -> None:
     program = _Program(len(code), ctypes.addressof(buffer))
     other = _seccomp(JUDGED["seccomp"], _SET_MODE_FILTER, _FLAG_TSYNC, ctypes.addressof(program))
     if libc._checked(other):
-        raise OSError(errno.EBUSY, f"thread {other} has a filter of its own")
+        raise OSError(errno.EBUSY, f"thread {other} already has a different filter")
 
 
 def _filter(allowed: Sequence[int], *, sockets: bool) -> _Code:
@@ -189,7 +189,7 @@ def _load_argument(index: int, *, high: bool = False) -> _Code:
 
 
 def _for_call(name: str, body: _Code) -> _Code:
-    """`body` is for this call, and comes to an end of its own."""
+    """`body` is for this call, and always ends with a return."""
     return [_step(_IF_EQUAL, JUDGED[name], 0, len(body)), *body]
 
 

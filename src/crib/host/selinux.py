@@ -89,9 +89,9 @@ def label_of_shared_files() -> str:
 
 
 def label_file(path: str, label: str) -> bool:
-    """Label one file, whatever it is, not following a link; whether that changed anything.
+    """Label one file of any kind without following a link; returns whether that changed anything.
 
-    A file system without labels is left as it is.
+    A file system without labels is left alone.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -101,10 +101,10 @@ def label_file(path: str, label: str) -> bool:
 
 
 def relabel_tree(path: str, label: str, bounds: Bounds = Bounds()) -> int:
-    """Label `path` and all below it, `path` itself last; how many labels changed.
+    """Label `path` and everything below it, `path` itself last; returns how many labels changed.
 
-    Others may move things about in the tree meanwhile: nothing outside of it is touched. What is right is
-    not written again, so that a second try goes on where a first one was stopped.
+    Others may move files in the tree meanwhile: nothing outside of it is touched. Correct labels are not
+    written again, so that a second attempt continues where the first one stopped.
 
     LabellingLimit beyond `bounds`.
     """

@@ -1,6 +1,6 @@
-"""Programs that outlived the daemon that ran them: it was killed, and they are nobody's that we know of.
+"""Programs that outlived the daemon that ran them, because it was killed.
 
-Each is run with `marks` in its environment, which those that it runs inherit; by these it is found again.
+Each is run with `marks` in its environment, which its children inherit. The marks identify it later.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ def marks(owner: str, program: str) -> dict[str, str]:
 
 
 async def end_programs(owner: str, *, timeout: float) -> int:
-    """Kill the programs that were run with this owner's marks; how many there were.
+    """Kill the programs that were run with this owner's marks; returns how many there were.
 
-    With them goes what they run: all of the process group that such a program leads. A server that it left
-    on purpose, another program in a group of its own, stays. TimeoutError if one does not die within
-    `timeout` seconds.
+    Everything in a process group that such a program leads is killed too. A server that it left behind on
+    purpose, in its own process group, stays. TimeoutError if one does not die within `timeout` seconds.
     """
     job = Job(f"looking in /proc for programs of {owner}", owner, timeout)
     leaders = await OURS.run(job, _leaders, owner)

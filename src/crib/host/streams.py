@@ -21,7 +21,7 @@ PIPE_BYTES = 256 << 10
 LAST_WORDS = 0.1
 """Seconds after the writer's end in which its children, who hold the other end, may still be heard."""
 _REST = 256 << 10
-"""Bytes that are read in that time at most beyond those that are there: they may write for ever."""
+"""Maximum bytes that are read in that time beyond those available: a writer may never stop."""
 _TURN = 1 << 20
 """Bytes after which the loop's others get their turn: a flood never lets its reader wait."""
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has the name only where the C library had it
@@ -75,7 +75,7 @@ class Source:
         os.set_blocking(fd, False)
 
     async def read(self) -> bytes:
-        """What is there, at most CHUNK bytes; waits for some. Empty at the end; OSError, and it is closed."""
+        """The available bytes, at most CHUNK; waits for some. Empty at the end. Closed after an OSError."""
         if self._turn >= _TURN:
             self._turn = 0
             await asyncio.sleep(0)
@@ -100,14 +100,14 @@ class Source:
         return b""
 
     def end(self) -> None:
-        """The writer has ended: the rest is there now, or comes soon, whoever else may hold the other end."""
+        """The writer has ended: the rest is available or comes soon, even if others hold the other end."""
         if self._fd >= 0:
             self._left = self._rest()
             self._until = asyncio.get_running_loop().time() + LAST_WORDS
             self._ready.wake()
 
     def close(self) -> None:
-        """Let go; a task that reads comes to the end. Safe to repeat."""
+        """Close; a task that reads gets the end. Safe to repeat."""
         self._ready.wake()
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._owned:
@@ -137,7 +137,7 @@ class Sink:
         os.set_blocking(fd, False)
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Returns when the kernel has all of it. ConnectionError when nobody reads it, or after `close`."""
+        """Return when the kernel has all of it. ConnectionError if the reader has gone, or after `close`."""
         left = memoryview(data)
         while left:
             if self._fd < 0:
@@ -175,7 +175,7 @@ class SocketStream:
         self._ends = 0
 
     async def read(self) -> bytes:
-        """What is there; empty at the end. ConnectionError when the peer broke it off."""
+        """The available bytes; empty at the end. ConnectionError if the peer broke the connection."""
         data = await self._source.read()
         if not data:
             self._ended(1)
@@ -194,7 +194,7 @@ class SocketStream:
             self._ended(2)
 
     def abort(self) -> None:
-        """Let go of both directions at once; what waits comes to an end. Safe to repeat."""
+        """Close both directions at once; waiting tasks end. Safe to repeat."""
         self._source.close()
         self._sink.release()
         self._socket.close()

@@ -27,14 +27,14 @@ _NAME_BYTES = 4096
 class TerminalSource(Source):
     """What a command writes to its terminal.
 
-    It ends when the last process that has the terminal open has closed it (EIO), and after `end` as every
-    Source. How much is there then the kernel does not tell, but EAGAIN comes only when all was read.
+    It ends when the last process that has the terminal open has closed it (EIO), and after `end` like every
+    Source. The kernel does not say how much is left then, but EAGAIN comes only when everything was read.
     """
 
     def resize(self, width: int, height: int) -> None:
-        """Set columns and rows (tty_ioctl(4), TIOCSWINSZ): whoever runs there gets SIGWINCH.
+        """Set columns and rows (tty_ioctl(4), TIOCSWINSZ). The foreground processes get SIGWINCH.
 
-        What is beyond 16 bits becomes the most that there can be. Nothing after the end.
+        Values beyond 16 bits become the maximum. No effect after the end.
         """
         if self._fd >= 0:
             columns, rows = (min(max(side, 0), _LONGEST_SIDE) for side in (width, height))

@@ -1,9 +1,9 @@
-"""Work that blocks, off the event loop: by class, bounded, and visible while it waits.
+"""Blocking work, off the event loop: by class, bounded, and visible while it waits.
 
-A thread that waits for the kernel cannot be stopped. So each class of work has threads of its own, each piece
-of work a limit after which its caller goes on without it, and a thread that does not come back soon no longer
-counts among those of its class: a path that hangs costs whoever asked for it, and nobody else. No thread
-keeps the daemon from ending.
+A thread that waits for the kernel cannot be stopped. So each class of work has its own threads, and each
+piece of work has a limit after which its caller continues without it. A thread that does not return soon no
+longer counts as one of its class. So a path that hangs affects only its callers. No thread keeps the daemon
+from ending.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ T = TypeVar("T")
 LIMIT = 30.0
 """Seconds that work may take where its job says nothing else."""
 MAX_HANGING = 256
-"""Threads of one class, besides its size, that may hang; more work is refused until some have ended."""
+"""Threads of one class, beyond its size, that may hang. More work is refused until some have ended."""
 MAX_HANGING_OF_ONE = 4
-"""And of one owner: who asks again and again for what hangs is refused at once."""
+"""The same for one owner: repeated work on something that hangs is refused at once."""
 HANGING = 5.0
 """Seconds from which on a thread is taken to hang, also within its limit."""
 PATIENCE = 0.25
@@ -60,7 +60,7 @@ class Job:
     what: str
     """With its object: `reading the log /var/log/pods/…/0.log`."""
     owner: str = ""
-    """Id of the pod, container or layer that it is for, or the path that may hang where it is for nobody."""
+    """Id of the pod, container or layer that it is for; without one the path that may hang."""
     limit: float = LIMIT
     """Seconds, the wait for a thread included."""
     stop: Callable[[], None] = _nothing
@@ -68,7 +68,7 @@ class Job:
     late: Callable[[], None] = _nothing
     """Called on the loop when work that was overdue has ended after all: what it left may need clearing."""
     spends_thread: bool = False
-    """Its thread ends with it: it enters a namespace, or changes the thread for good in another way."""
+    """Its thread ends with it, because it enters a namespace or changes the thread permanently otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class _Piece(Generic[T]):
     asked: float = field(default_factory=time.monotonic)
     begun: float = 0.0
     given_up: bool = False
-    """Nobody waits any more."""
+    """No caller waits for it any more."""
     timer: asyncio.TimerHandle | None = None
 
     def lasts(self, now: float) -> float:
@@ -105,7 +105,7 @@ class Threads:
     def __init__(
         self, kind: str, size: int, *, hanging: int = MAX_HANGING, patience: float = PATIENCE
     ) -> None:
-        """`size` threads, besides up to `hanging` that are at something for longer than `patience`."""
+        """`size` threads, plus up to `hanging` that have been busy for longer than `patience`."""
         self.kind = kind
         self._size = size
         self._most_hanging = hanging
@@ -118,9 +118,10 @@ class Threads:
         self._last: tuple[asyncio.AbstractEventLoop, float] | None = None
 
     async def run(self, job: Job | str, work: Callable[..., T], *args: object) -> T:
-        """What `work` returns or raises. Overdue when its limit is over; the thread may go on then.
+        """What `work` returns or raises. Overdue after its limit, when the thread may still be running.
 
-        A cancelled caller waits for work that has begun, up to the limit: clean-up must not run beside it.
+        A cancelled caller waits for work that has begun, up to the limit: clean-up must not run at the same
+        time.
         """
         job = Job(job) if isinstance(job, str) else job
         self._refuse_if_stuck(job)
@@ -289,7 +290,7 @@ class Threads:
             tell = functools.partial(piece.done.set_exception, error)
         with self._lock:
             self._working.discard(piece)
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no caller is waiting
             piece.done.get_loop().call_soon_threadsafe(_end, piece, tell)
         del tell  # the error's traceback has this frame, and the frame would have the error
 
@@ -317,7 +318,7 @@ FOREIGN = Threads("foreign", 16)
 PROGRAMS = Threads("programs", 8)
 """Programs that others installed, looked at before they are started: executing them waits for their files."""
 RECORDS = Threads("records", 4)
-"""The databases: one writer each, which must wait for nobody else's disk."""
+"""The databases: one writer each, which must not wait for other disks."""
 CLASSES = (OURS, FOREIGN, PROGRAMS, RECORDS)
 
 
@@ -333,7 +334,7 @@ def end_within(seconds: float) -> None:
 
 
 def on_own_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends with it, and wait here; for work that changes its thread for good."""
+    """Run `work` in a thread that ends with it, and wait. For work that changes its thread permanently."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -347,7 +348,7 @@ def on_own_thread(work: Callable[[], T]) -> T:
     thread.start()
     thread.join(LIMIT)
     if thread.is_alive():
-        raise Overdue(f"a thread of its own takes more than {LIMIT:g} s, and is abandoned")
+        raise Overdue(f"work in its own thread takes more than {LIMIT:g} s, and is abandoned")
     if errors:
         try:
             raise errors[0]

@@ -39,7 +39,7 @@ _IFLA_IFNAME = 3
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
 
-_NLM_F_ECHO = 0x8  # without it the kernel tells qdiscs to listeners only, not to who asks
+_NLM_F_ECHO = 0x8  # without it the kernel reports qdiscs only to listeners, not to the requester
 
 _TCA_KIND = 1
 _TCA_OPTIONS = 2
@@ -130,7 +130,7 @@ def parse_rate(options: bytes) -> int:
 def make_intermediate(netlink: Netlink, name: str) -> None:
     """Make an ifb interface, up; having it already is fine.
 
-    What is redirected into it passes its queue and goes on as if nothing had been.
+    Packets that are redirected into it pass its queue and continue as usual.
     """
     info = text_attribute(_IFLA_INFO_KIND, "ifb")
     body = (

@@ -1,7 +1,7 @@
-"""Copying a tree that somebody else wrote: owners, modes, times, links and extended attributes are kept.
+"""Copying an untrusted tree. Owners, modes, times, links and extended attributes are kept.
 
-Both trees are walked from an open directory, and the kernel is told to follow no link and enter no mount
-(openat2(2)), so that neither what is read nor what is written can lie elsewhere.
+Both trees are walked from an open directory. The kernel follows no link and enters no mount (openat2(2)), so
+that nothing elsewhere can be read or written.
 """
 
 from __future__ import annotations

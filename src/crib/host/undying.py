@@ -1,7 +1,7 @@
-"""Programs of ours that SIGKILL did not end: they wait in the kernel, for a disk that does not answer.
+"""Our programs that SIGKILL did not end, because they wait in the kernel for a disk that does not answer.
 
-Nothing can be done about one. But whoever tries again and again for the same object must not leave one more
-each time. Belongs to the loop's thread, as starting programs does.
+Nothing can be done about one. But repeated attempts for the same object must not leave one more each time.
+Belongs to the loop's thread, as starting programs does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Killed:
     owner: str
     """Id of the pod sandbox or container that it was started for; empty where it was for none."""
     at: float
-    """As `time.monotonic` tells it."""
+    """In the time of `time.monotonic`."""
 
     @property
     def seconds(self) -> float:
@@ -58,7 +58,7 @@ def forget(pid: int) -> None:
 
 
 def undying() -> list[Killed]:
-    """Those that are there still after `GRACE`, the oldest first."""
+    """Those that still exist after `GRACE`, the oldest first."""
     return [one for one in _killed.values() if one.seconds >= GRACE]
 
 

@@ -1,9 +1,9 @@
 """User namespaces, with the namespaces that they own: made by a program that waits, then held by bind mounts.
 
 A process with threads can neither make nor enter a user namespace (unshare(2), setns(2)), so a small program
-does: `unshare` makes all of them in one system call, in which the kernel makes the user namespace first and
-gives it the others, then `cat` tells that they are there and ends as soon as we let go of its input. So
-nothing stays when we die in the middle.
+does. `unshare` makes all of them in one system call: the kernel makes the user namespace first, and it owns
+the others. Then `cat` reports that they exist, and ends as soon as we close its input. So nothing stays
+behind if we die in the middle.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _enter(kinds: Sequence[Kind], directory: str) -> None:
 def _give_queues(maps: IdMaps) -> None:
     """The file system of this IPC namespace's message queues (mq_overview(7)) gets the new root as its owner.
 
-    It belongs to whoever made the namespace, so to the node's root, whom the new users do not have: root of
-    a pod could not change it, nor could a runtime label it.
+    It belongs to the user who made the namespace: the node's root, which does not exist among the new users.
+    Root of a pod could not change it, and a runtime could not label it.
     """
     with contextlib.ExitStack() as opened:
         context = libc.fsopen("mqueue")
@@ -115,7 +115,7 @@ def _give_queues(maps: IdMaps) -> None:
 
 
 def _root(ranges: Sequence[IdRange]) -> int:
-    """What 0 inside is outside; -1, which changes nothing, where it is nobody."""
+    """The id outside for 0 inside; -1, which changes nothing, if it is not mapped."""
     return next((part.outside for part in ranges if part.inside == 0), -1)
 
 

@@ -87,8 +87,8 @@ class PodInterface:
 def create_veth(netlink: Netlink, pair: VethPair, neighbours: Sequence[Address]) -> None:
     """Make the pair in one message, the host end up and on its bridge; then set its port up.
 
-    The bridge and the host know from then on for good behind which port the pod's MAC is, and that it is the
-    MAC of `neighbours`, the pod's addresses: what a pod sends changes neither.
+    From then on bridge and host know permanently behind which port the pod's MAC is, and that it is the MAC
+    of `neighbours`, the pod's addresses. Nothing that a pod sends changes that.
 
     The peer's attributes name the pod's namespace, so that it is born there: moving a finished link
     waits for an RCU grace period (some 30 ms).
@@ -151,7 +151,7 @@ def _port_request(name: str, settings: PortSettings) -> Request:
 def configure_pod_interface(netlink: Netlink, interface: PodInterface, gateway_mac: str) -> None:
     """Bring loopback and the interface up, give it its addresses and the default routes.
 
-    That the gateways have `gateway_mac` is stated for good.
+    Permanent entries say that the gateways have `gateway_mac`.
 
     Thread and socket must be in the pod's namespace. One round trip. IPv6 addresses are usable at once: they
     are handed out once only, so nothing is asked of the neighbours (RFC 4862, section 5.4).

@@ -1,13 +1,14 @@
-"""Our nouns: frozen values that every other room speaks in, and nothing else.
+"""Our nouns: frozen values that all other rooms use, and nothing else.
 
 This room imports only the standard library and does no I/O. Times are integers in nanoseconds since the
 epoch unless a name says otherwise; sizes are bytes. Begin with `sandbox` and `container` (what the CRI asks
 for, and what we keep of it), then `lifecycle` (which moves are legal) and `errors` (the one tree of
-failures that leaves the daemon). Beside them:
+failures that leaves the daemon). The rest:
 
 * `ids` and `paths`: how things are called, and where they are.
 * `image` and `registry`, `network`, `streams`, `stats`, `disk`, `events`, `signals`: the other nouns.
-* `caller`: who made a call.
+* `metrics`: of pods and containers, all of them in `metric_families`.
+* `caller`: who made a call. `ends`: why a container has ended.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,30 @@ class CallObject:
     """As the request names it."""
     path: str = ""
     """Of an archive on this node."""
+
+    @property
+    def title(self) -> str:
+        """NAMESPACE/NAME of the pod, and /CONTAINER; empty where that is not known."""
+        return f"{self.pod}/{self.name}" if self.pod and self.name else self.pod
+
+    def known(self) -> dict[str, str]:
+        """What is known of it, by the names of the fields."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if value}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One call that was to change something, and what became of it."""
+
+    verb: str
+    caller: Caller
+    trace: str
+    """Id of the trace that the caller counts it to; or empty."""
+    object: CallObject
+    at: int
+    duration: int
+    """Nanoseconds."""
+    code: str
+    """Name of the gRPC status that it was answered with; CANCELLED where nobody waited for an answer."""
+    error: str = ""

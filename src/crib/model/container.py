@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from crib.model.ends import OomKill
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.sandbox import (
     IdMapping,
@@ -67,7 +68,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """CRI Capability: names without the `CAP_` prefix, upper case; `ALL` stands for every one."""
+    """CRI Capability: names without the `CAP_` prefix, upper case; `ALL` means every one."""
 
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -179,8 +180,7 @@ class ContainerRecord:
     process: ProcessIdentity | None = None
     """The container's first process. None before it is made, and where it is no process of this host."""
     monitor: ProcessIdentity | None = None
-    """The process that holds the container's pipes, writes its log and tells its exit (conmon), if there is
-    one."""
+    """The process that holds the container's pipes, writes its log and reports its exit (conmon), if any."""
     started_at: int = 0
     finished_at: int = 0
     exit_code: int = 0
@@ -188,7 +188,7 @@ class ContainerRecord:
     message: str = ""
     image_volumes: tuple[ImageVolume, ...] = ()
     abandoned: bool = False
-    """Given up on: its name is free, and it goes as soon as it can be taken away."""
+    """Abandoned: its name is free, and it is removed as soon as possible."""
 
     @property
     def is_made(self) -> bool:
@@ -233,7 +233,9 @@ class Exit:
     code: int
     at: int
     oom_killed: bool = False
+    oom: OomKill | None = None
+    """What is known of that."""
     lost: bool = False
-    """The monitor died before it could tell: code 255 stands for a code that nobody knows."""
+    """The monitor died before it could report the exit: code 255 means that the real code is unknown."""
     never_ran: str = ""
     """The runtime's words, when the kernel refused to execute the program after the start had succeeded."""

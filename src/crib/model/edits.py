@@ -1,8 +1,8 @@
-"""What is changed in a container beside what its request, its image and the settings say.
+"""Changes of a container in addition to what its request, its image and the settings say.
 
 CDI devices and hook files change containers (Container Device Interface, SPEC.md, "CDI edits"; oci-hooks(5)),
-and so do NRI plugins (ContainerAdjustment). What they have in common is here, each with the word of who it is
-from. A kind of change gets a field once somebody can ask for it.
+and so do NRI plugins (ContainerAdjustment). Here is what they have in common, each with its origin. A kind of
+change gets a field once something can ask for it.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class FieldOf(Enum):
 class CribError(Exception):
     """The root of the tree; never raised itself.
 
-    `field` is the path of the CRI field that is to blame, if one is: relative to its noun, such as
-    `linux.resources.cpu_quota` of a container's config. Where the noun stands in a request, `api` knows.
+    `field` is the path of the CRI field that is to blame, if any. It is relative to its noun, such as
+    `linux.resources.cpu_quota` of a container's config. `api` knows where the noun is in a request.
     """
 
     def __init__(self, message: str, *, field: str = "", of: FieldOf = FieldOf.OWN, reason: str = "") -> None:
@@ -60,9 +60,9 @@ class CribError(Exception):
 
 @contextmanager
 def below(path: str, *, pod: str = "") -> Iterator[None]:
-    """The noun of the errors within stands at `path`, the config of its pod at `pod`: put that before fields.
+    """Prefix the fields of errors within: their noun is at `path`, the config of its pod at `pod`.
 
-    Each caller of a verb that several have joined gets an error of its own.
+    Each caller of a verb that several have joined gets its own error.
     """
     try:
         yield
@@ -104,7 +104,7 @@ class Unavailable(CribError):
 
 
 class Aborted(CribError):
-    """Somebody abandoned the verb or its object; the message holds the reason."""
+    """The verb or its object was abandoned; the message has the reason."""
 
 
 class NotBuilt(CribError):

@@ -1,4 +1,4 @@
-"""What a container would be, told before it is."""
+"""What a container would be, before it is made."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ class HostFacts:
     architecture: str
     """As OCI names it: amd64, arm64."""
     cgroup_layout: str
-    """`v1`, `hybrid` (v1 controllers beside an empty v2 tree) or `v2`."""
+    """`v1`, `hybrid` (v1 controllers and an empty v2 tree) or `v2`."""
     cgroup_controllers: tuple[str, ...]
     capabilities: tuple[str, ...]
     """CAP_… names in the daemon's bounding set: none other can be given to a container."""
     oom_score_adj: int
-    """The daemon's own: without CAP_SYS_RESOURCE nobody may go below it (proc(5))."""
+    """The daemon's own. Without CAP_SYS_RESOURCE no process may go below it (proc(5))."""
     may_lower_oom: bool
     apparmor: bool
     selinux: bool
@@ -86,8 +86,8 @@ class LayerMounting:
     direct_io: bool
     detail: str = ""
     label: str = ""
-    """The SELinux context of layers' files with `file`, or empty. The kernel reads those in the name of
-    whoever reads the layer: containers of all pods.
+    """The SELinux context of layers' files with `file`, or empty. The kernel reads them on behalf of the
+    reader of the layer: containers of all pods.
     """
 
 
@@ -110,7 +110,7 @@ class LoopLag:
 
 
 KILLED = "killed"
-"""The kind of a program that SIGKILL did not end: its own wait in the kernel is what nobody can end."""
+"""The kind for a program that SIGKILL did not end, because its own wait in the kernel does not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ThreadWait:
     owner: str
     seconds: float
     overdue: bool
-    """Nobody waits for it any more."""
+    """No caller waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class Finding:
     mend: str = ""
     """What a repair does about it; empty: nothing, an administrator must."""
     is_note: bool = False
-    """It is told, and nothing is wrong with it."""
+    """It is for information; nothing is wrong with it."""
     mended: bool = False
     mend_error: str = ""
     """Why a repair did not succeed."""
@@ -39,7 +39,7 @@ class WipeOrder:
     kinds: frozenset[str]
     """Of WIPE_KINDS."""
     dry: bool = False
-    """Nothing is removed: only what would be is told."""
+    """Remove nothing, only report what would be removed."""
     force: bool = False
     """Containers that run are ended."""
 

@@ -46,7 +46,7 @@ def is_digest(text: str) -> bool:
 
 
 def digest_hex(digest: str) -> str:
-    """The digits of a digest: they stand for it in names of files, as their number tells the algorithm."""
+    """The digits of a digest. They represent it in file names, because their number shows the algorithm."""
     return digest.partition(":")[2]
 
 
@@ -57,6 +57,6 @@ def digest_from_hex(digits: str) -> Digest | None:
 
 
 def digest_of(data: bytes, like: str = "sha256") -> Digest:
-    """The digest of a whole document, by the algorithm of the digest `like`, which has to be one of ours."""
+    """The digest of a whole document, by the algorithm of the digest `like`, which must be one of ours."""
     algorithm = like.partition(":")[0]
     return Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")

@@ -150,7 +150,7 @@ class PullOrder:
     auth: AuthConfig = NO_AUTH
     platform: Platform = Platform()
     again: frozenset[Digest] = frozenset()
-    """Layers to fetch although they are on disk: what is there is damaged."""
+    """Layers to fetch although they are on disk, because they are damaged."""
     signatures: bool = False
     """Whether to bring the image's signatures too."""
 
@@ -182,7 +182,7 @@ class ImageRecord:
 
     @property
     def chain_id(self) -> str:
-        """Stands for the whole stack of layers (OCI image spec, config.md, Layer ChainID)."""
+        """Identifies the whole stack of layers (OCI image spec, config.md, Layer ChainID)."""
         chain = ""
         for layer in self.layers:
             both = f"{chain} {layer.diff_id}"

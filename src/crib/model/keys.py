@@ -1,4 +1,4 @@
-"""How a class of settings says what its keys may hold: each bound stands beside its field.
+"""How a class of settings says what its keys may hold: each bound is next to its field.
 
     port: Annotated[int, Between(0, 65535)] = 0
     dirs: tuple[Annotated[str, Is(Form.PATH)], ...] = ()

@@ -1,4 +1,4 @@
-"""What a network tells of itself and of a pod's part in it: for people, never for decisions."""
+"""What a network reports about itself and about a pod's part in it: for people, never for decisions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ForwardView:
 
 @dataclass(frozen=True, slots=True)
 class PodNetworkView:
-    """A pod's network as it is in the kernel now."""
+    """A pod's network as the kernel has it now."""
 
     networks: tuple[str, ...] = ()
     """In the order in which the pod was attached, eth0's first."""

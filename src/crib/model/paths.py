@@ -3,6 +3,7 @@
 DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── crib.db        pods, containers       ├── crib.sock
 ├── images.db      images                 ├── metrics.sock
+├── audit.jsonl    who changed what       │
 ├── probe-N.erofs  a tiny layer, for tries │
 ├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock
@@ -34,6 +35,11 @@ class Paths:
     @property
     def image_database(self) -> str:
         return f"{self.data}/images.db"
+
+    @property
+    def audit(self) -> str:
+        """Unless the settings name another file."""
+        return f"{self.data}/audit.jsonl"
 
     @property
     def boot_records(self) -> str:

@@ -1,4 +1,4 @@
-"""Registries: who is asked for an image, in which order, and with which credentials."""
+"""Registries: which hosts are asked for an image, in which order, and with which credentials."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OLD_ADDRESS = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0
 
 @functools.lru_cache(maxsize=1024)
 def canonical_registry(text: str) -> str:
-    """HOST[:PORT] in the one spelling in which names, rules, mirrors and records are compared.
+    """HOST[:PORT] in the spelling in which names, rules, mirrors and records are compared.
 
-    In lower case and without the port that is asked anyway: 80 on the loopback interface, which is spoken to
-    without TLS, 443 elsewhere. A port's zeros go, an address is written as the kernel takes it (127.1 is
-    127.0.0.1, as is ::ffff:7f00:1). Docker Hub has one name. A host that only its port tells from a part of a
-    path keeps it.
+    It is in lower case, without the default port: 80 on the loopback interface, which is contacted without
+    TLS, and 443 elsewhere. Leading zeros of a port are removed, and an address is written as the kernel
+    understands it (127.1 is 127.0.0.1, as is ::ffff:7f00:1). Docker Hub has one name. A host keeps its port
+    if it would otherwise look like a part of a path.
     """
     host, port = _split(text.lower())
     address = _address(host)
@@ -114,7 +114,7 @@ class AuthConfig:
     identity_token: str = field(default="", repr=False)
     """OAuth2 refresh token: changed for access tokens at the registry's token server."""
     registry_token: str = field(default="", repr=False)
-    """Bearer token, sent to the registry as it is."""
+    """Bearer token, sent to the registry unchanged."""
 
     def fingerprint(self) -> str:
         """Equal for equal credentials, and says nothing of them; empty when there are none."""
@@ -176,7 +176,7 @@ class RegistryHost:
     pulls: bool = True
     """Whether it is asked for manifests by digest and for blobs."""
     authorities: tuple[str, ...] = field(default=(), repr=False)
-    """PEM texts of certificate authorities that are trusted beside the system's."""
+    """PEM texts of certificate authorities that are trusted in addition to the system's."""
     certificates: tuple[ClientCertificate, ...] = field(default=(), repr=False)
     skip_verify: bool = False
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -111,8 +111,8 @@ class Resources:
 def merged(current: Resources, change: Resources) -> Resources:
     """`current` with what `change` names: to an update, too, 0 and "" mean not set (CRI).
 
-    A swap limit counts memory and swap together. Where only the memory limit is changed, the swap beyond it
-    stays as it is.
+    A swap limit counts memory and swap together. If only the memory limit changes, the swap beyond it stays
+    the same.
     """
     swap = change.memory_swap_limit_in_bytes
     if not swap:
@@ -257,7 +257,7 @@ class SandboxRecord:
     """Why the sandbox is NOT_READY, when that was not asked for."""
     network: NetworkAttachment | None = None
     resolver: DnsConfig | None = None
-    """What the pod's network wants asked for names first, if the config has no DNS of its own."""
+    """The name servers that the pod's network wants asked first, if the config has no DNS of its own."""
     infra: ProcessIdentity | None = None
     """The process of this host that the pod cannot do without; None where there is none. Of pods that share
     their pids it is the one that holds their pid namespace (catatonit)."""
@@ -268,4 +268,4 @@ class SandboxRecord:
     resources: Resources | None = None
     """The same, of the pod's containers together."""
     abandoned: bool = False
-    """Given up on: its name is free, and it goes as soon as it can be taken away."""
+    """Abandoned: its name is free, and it is removed as soon as possible."""

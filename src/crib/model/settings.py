@@ -8,6 +8,7 @@ from typing import Annotated
 
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.metrics import GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,20 @@ class LogSettings:
     """debug, info, warning, error or critical."""
     format: Annotated[str, OneOf(("text", "json"))] = "text"
     """text, or json: one object a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """Who changed what: a line of JSON for each call that changes something."""
+
+    enabled: bool = False
+    """Write it. A call that changes something then waits until it is known who is connected."""
+    file: PathOrNone = ""
+    """For root only. Empty: DATA/audit.jsonl."""
+    size_max: Annotated[int, AtLeast(64 << 10)] = 16 << 20
+    """Bytes after which the file is set aside (as FILE.1, FILE.2, …) for a new one."""
+    files: Annotated[int, Between(1, 1000)] = 5
+    """Files that are kept, the one in use included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +195,16 @@ class ContainerDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticsSettings:
+    """What is told of the use of pods and containers, beside the CRI's statistics."""
+
+    pod_metrics: tuple[Annotated[str, OneOf(GROUPS)], ...] = GROUPS
+    """Groups of the CRI's pod metrics that there are: fewer make shorter answers, and need less reading."""
+    pod_metrics_period: Annotated[float, Between(0, 300)] = 0.0
+    """Seconds for which the metrics of a pod are told again before they are read anew; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerSettings:
     """One RuntimeClass handler."""
 
@@ -214,11 +239,13 @@ class Settings:
     socket_group: str = "crib"
     """Group that may use the socket; root's if the group does not exist."""
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     streaming: StreamingSettings = StreamingSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""

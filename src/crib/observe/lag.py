@@ -1,7 +1,7 @@
-"""Whether the event loop turns: a thread logs the stack of what holds it up, and each time is counted.
+"""Detects a blocked event loop: a thread logs the stack of what blocks it, and each time is counted.
 
-The loop's selector tells when the loop begins to work and when it waits again, so nothing has to wake the
-loop to find out; and while the loop waits the thread sleeps too, until the loop works again.
+The loop's selector notes when the loop begins to work and when it waits again, so nothing has to wake the
+loop to find out. While the loop waits, the thread sleeps too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from crib.model.facts import LoopLag
 _log = logging.getLogger(__name__)
 
 TOO_LONG = 0.2
-"""Seconds of work between two looks at what is ready, from which on the loop counts as blocked."""
+"""Seconds of work between two selects after which the loop counts as blocked."""
 _PERIOD = 0.1
-"""Seconds between two looks whether what is known to block still does."""
+"""Seconds between two looks at a loop that is blocked."""
 _PAUSE = 1.0
-"""Seconds between two stacks in the log; what blocks meanwhile is counted."""
+"""Minimum seconds between two stacks in the log; others are only counted."""
 _FRAMES = 12
 """Innermost calls of a stack that are logged."""
 

@@ -11,8 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from crib.observe.families import read
-from crib.observe.reading import Sources
+from crib.observe.reading import Taken
 from crib.tasks.keeper import TaskKeeper
 
 _log = logging.getLogger(__name__)
@@ -29,10 +28,10 @@ InThread = Callable[[str, Callable[[], bytes]], Awaitable[bytes]]
 
 
 class MetricsServer:
-    """Serves what `sources` tell, until it is closed."""
+    """Serves what `read` gives, until it is closed."""
 
-    def __init__(self, sources: Sources, in_thread: InThread) -> None:
-        self._sources = sources
+    def __init__(self, read: Callable[[], Taken], in_thread: InThread) -> None:
+        self._read = read
         self._in_thread = in_thread
         self._keeper = TaskKeeper()
         self._server: asyncio.Server | None = None
@@ -64,7 +63,7 @@ class MetricsServer:
         self._keeper.start("metrics", self._answer(client, request))
 
     async def _answer(self, client: _Client, request: bytes) -> None:
-        taken = read(self._sources)
+        taken = self._read()
 
         def work() -> bytes:
             from crib.observe.exposition import answer
@@ -110,7 +109,7 @@ class _Client(asyncio.Protocol):
             self.abort()
 
     def eof_received(self) -> bool:
-        return True  # the client may say at once that it has nothing to add
+        return self._is_served  # who has asked may say that it has nothing to add
 
     def connection_lost(self, error: Exception | None) -> None:
         self._limit.cancel()

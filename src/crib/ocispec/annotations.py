@@ -1,6 +1,6 @@
-"""Annotations of the OCI spec: what says whose container it is, and those of a user's that are let through.
+"""Annotations of the OCI spec: whose container it is, and those of users that are let through.
 
-None of a user's gets there unless the administrator has listed it for the handler (`defaults.passes`).
+A user's annotation gets there only if the administrator has listed it for the handler (`defaults.passes`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def spec_annotations(inputs: ContainerInputs, limits: oci.Resources) -> dict[str
     if ".slice:" in inputs.cgroups_path:
         # crun would put the container one cgroup further down, where nobody looks for it.
         compiled["run.oci.systemd.subgroup"] = ""
-        # Runtimes tell systemd some of the limits, and each some others.
+        # Runtimes give systemd only some of the limits, and each runtime others.
         files = limit_files(limits, inputs.host.cgroup_layout)
         compiled |= unit_annotations(unit_properties(files)) | scope_policy(files, inputs.handler.systemd)
     patterns = inputs.options.annotations

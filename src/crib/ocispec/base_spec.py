@@ -36,7 +36,7 @@ _DECIDED: tuple[str, ...] = (
     "linux.rootfsPropagation",
 )
 _LISTS: Mapping[str, str] = {"process.rlimits": "type", "mounts": "destination"}
-"""Lists whose elements are told apart by one of their members: ours first, then those that are not ours."""
+"""Lists whose elements are distinguished by one of their members: ours first, then the others."""
 _OBJECTS = ("process", "linux", "linux.resources", "hooks", "annotations")
 
 

@@ -88,7 +88,7 @@ def _hooks(before: oci.Hooks | None, edits: ContainerEdits) -> oci.Hooks | None:
 
 
 def _hook(hook: AddedHook) -> oci.Hook:
-    """None gets the container's environment for want of its own."""
+    """A hook without an environment of its own does not get the container's."""
     return oci.Hook(hook.path, hook.args, hook.env or (_PATH,), hook.timeout)
 
 

@@ -57,7 +57,7 @@ class HostDevice:
     """A device node of the host (mknod(2)): `kind` is `c` or `b`, `mode` the permission bits."""
 
     path: str
-    """Where it shall be in the container."""
+    """Where the container sees it."""
     kind: str
     major: int
     minor: int

@@ -106,7 +106,7 @@ def _sum(limit: int, more: int) -> int:
 
 
 def _swap_beyond(memory: oci.Memory) -> int:
-    """OCI counts memory and swap together, cgroup v2 swap alone."""
+    """OCI counts memory and swap together, cgroup v2 only swap."""
     if memory.swap is None or memory.swap < 0:
         return -1
     return max(memory.swap - (memory.limit or 0), 0) if memory.limit is None or memory.limit >= 0 else -1

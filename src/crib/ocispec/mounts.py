@@ -95,7 +95,7 @@ def _declared(volume: DeclaredVolume) -> oci.Mount:
 
 
 def rootfs_propagation(inputs: ContainerInputs) -> str:
-    """Mounts that shall travel need a root that lets them through (kernel, sharedsubtree)."""
+    """Mounts that are to propagate need a root that lets them through (kernel, sharedsubtree)."""
     asked = {mount.propagation for mount in inputs.config.mounts}
     if MountPropagation.BIDIRECTIONAL in asked:
         return "rshared"

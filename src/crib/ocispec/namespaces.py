@@ -129,7 +129,7 @@ def check_user(config: SandboxConfig, user: oci.User) -> None:
 
 
 def check_mount_maps(config: SandboxConfig, mount: Mount, field: str) -> None:
-    """Ids of a mount are shifted by the pod's user namespace, and by no other (CRI Mount.uid_mappings)."""
+    """Ids of a mount may be shifted by the pod's user namespace only (CRI Mount.uid_mappings)."""
     userns = config.user_namespace
     if not (mount.uid_mappings or mount.gid_mappings):
         return

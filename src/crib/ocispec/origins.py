@@ -5,7 +5,7 @@ input changes is a default of ours. So nothing has to be kept beside the recipe,
 read another input is right here at once.
 
 Of several inputs that a field depends on all are told, those that were asked for before what they were
-looked up in. What the handler and the host can do limits most fields; it is told only where nothing else is.
+looked up in. What the handler and the host can do limits most fields; it is named only where nothing else is.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ EARLIER = "earlier"
 """Of a field that is otherwise in the spec that the container was made with than it would be made now."""
 _MAX_TOLD = 3
 _SPLIT_DEPTH = 2
-"""Fields of this depth (process.args, mounts[0]) are told even if all beside them have the same origin."""
+"""Fields of this depth (process.args, mounts[0]) are listed even if all around them have the same origin."""
 _IDENTITY = ("destination", "source", "type", "path", "major", "minor", "allow", "pageSize", "action", "args")
-"""What tells one element of a list from another."""
+"""What distinguishes one element of a list from another."""
 
 Recipe = Callable[[ContainerInputs], bytes]
 Marks = dict[str, list[SpecInput]]
@@ -64,7 +64,7 @@ def _effect(variants: Iterable[ContainerInputs], shown: Any, spec: bytes, recipe
     for variant in variants:
         try:
             other = recipe(variant)
-        except Exception:  # noqa: S112 - a variant may be nonsense to any author; then it tells nothing
+        except Exception:  # noqa: S112 - a variant may be nonsense to any author; then it shows nothing
             continue
         if other != spec:
             yield from differences(shown, msgspec.json.decode(other))

@@ -138,5 +138,5 @@ def _split(entry: str) -> tuple[str, str]:
 def oom_score_adj(wanted: int, host: HostFacts) -> int:
     """What was asked for, raised to the daemon's own where the host lets nobody go below it."""
     if wanted not in _OOM_RANGE:
-        raise InvalidRequest(f"{wanted} is not within -1000 and 1000", field="oom_score_adj")
+        raise InvalidRequest(f"{wanted} is not between -1000 and 1000", field="oom_score_adj")
     return wanted if host.may_lower_oom else max(wanted, host.oom_score_adj)

@@ -36,7 +36,7 @@ def resources(inputs: ContainerInputs) -> oci.Resources:
 def _by_file(limits: oci.Resources) -> oci.Resources:
     """Shares and swap as the files that they are in cgroup v2, and nowhere else.
 
-    Runtimes draw the curve from shares to weight differently, and crun 1.21 tells systemd memory and swap
+    Runtimes draw the curve from shares to weight differently, and crun 1.21 gives systemd memory and swap
     together as the limit of swap: the next reload of systemd would write what they made of it.
     """
     files = dict(limit_files(limits, "v2"))

@@ -1,7 +1,7 @@
 """Limits as systemd has them: properties of a scope or slice, and annotations by which a runtime sets them.
 
 systemd writes what it holds for a unit into the files of its cgroup whenever it reloads, or another property
-of the unit changes, and a limit that it does not know is gone then. So it is told each one that it has a
+of the unit changes, and a limit that it does not know is gone then. So it gets each one that it has a
 property for (systemd.resource-control(5); signatures: org.freedesktop.systemd1(5)).
 """
 

@@ -140,7 +140,7 @@ def _find_group(wanted: str, field: str, rootfs: RootfsFacts) -> int:
 def _numeric(text: str, field: str) -> int | None:
     """The id that the text stands for, None for a name.
 
-    A number that is no id is refused, never taken for a name.
+    A number that is no id is refused, never looked up as a name.
     """
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if not unsigned.isascii() or not unsigned.isdigit():

@@ -20,7 +20,7 @@ LIMITS = 5
 _CONTAINER, _IMAGE, _POD, _EDITS, _BASE, _HANDLER, _HOST = range(7)
 _CHANGE = "~"
 _MANY = 100
-"""Elements of one field that are told one by one; more are told together: each costs a run of the recipe."""
+"""Elements of one field that are listed singly; more are listed together: each costs a run of the recipe."""
 _NUMBER = re.compile(r"(?<=:)\d{1,9}(?=:)")
 """An id in passwd(5) and group(5)."""
 _LAST_NUMBER = re.compile(r"\d{1,9}$")
@@ -92,7 +92,7 @@ class SpecInput:
     tier: int
     variants: Iterator[ContainerInputs]
     chooses: bool = False
-    """It says which of several things holds, and so is not told beside what that thing is made of."""
+    """It says which of several things holds, and so is not listed beside what that thing is made of."""
 
 
 def sources(inputs: ContainerInputs) -> Iterator[SpecInput]:
@@ -204,7 +204,7 @@ def _own_label(inputs: ContainerInputs, name: str) -> tuple[str, int]:
 
 
 def _element_label(inputs: ContainerInputs, label: str, element: Any) -> str:
-    """Devices are told by the request's device that they are of, edits by who they are from."""
+    """Devices are named by the request's device that they belong to, edits by their origin."""
     path = str(getattr(element, "path", ""))
     if label == _DEVICES and path:
         for position, device in enumerate(inputs.config.devices):

@@ -1,7 +1,7 @@
-"""The seams: what the verbs (engine) need of the hands (backends), a page for each port.
+"""The ports: what the verbs (engine) need from the backends, a page for each port.
 
 A handler runs pods and containers of one RuntimeClass. It is a port that offers five others, so that a verb
-takes what it uses, and a new handler may borrow what another one has:
+takes only what it uses, and a new handler can borrow ports of another one:
 
 * `handler`: the handler itself: its facts, and what is done for all of its pods together.
 * `pods`: what a pod has of its own.
@@ -16,11 +16,11 @@ The node has one of each of these:
 * `images`: keeps images, and fetches them.
 * `records`: keeps the rows.
 * `journal`: remembers what happened, for longer than the rows.
-* `clocks`: tells the time; times a stage of a pod's start.
+* `clocks`: the clock, and the timer for a stage of a pod's start.
 
-The ends of a stream, which doors make as well, are in `crib.ends`.
+The ends of a stream are in `crib.ends`, because the doors make them too.
 
 Each port has a fake under tests/fakes that passes the same contract suite as the real thing. An
-implementation turns whatever goes wrong into a `CribError` that names what was tried. Every removing or
-stopping method is idempotent: what is not there counts as removed.
+implementation turns every failure into a `CribError` that names what was tried. Every method that removes or
+stops something is idempotent: what does not exist counts as removed.
 """

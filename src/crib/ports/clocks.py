@@ -1,4 +1,4 @@
-"""What tells the time, and what times a stage of a pod's start."""
+"""The clock, and the timer for a stage of a pod's start."""
 
 from __future__ import annotations
 

@@ -37,22 +37,22 @@ class CreatedContainer:
     process: ProcessIdentity | None
     """The first process; None where it is none of this host (in a virtual machine)."""
     monitor: ProcessIdentity | None
-    """The process that tells its exit; None where none is needed for that."""
+    """The process that reports its exit; None if none is needed for that."""
     stop_signal: int = 0  # 0: the record's
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the world says of a container, for recovery; `status` is the runtime's word, or `gone`."""
+    """What the host says about a container, for recovery. `status` is the runtime's word, or `gone`."""
 
     status: str
     exit: Exit | None
     monitor_alive: bool
-    """Whether somebody is there who will tell its exit: its monitor, or whatever stands for one."""
+    """Whether its exit will be reported: by its monitor, or by what replaces one."""
 
 
 class ContainerRuntime(Protocol):
-    """Makes containers, runs them and takes them away."""
+    """Makes, runs and removes containers."""
 
     async def create(self, request: CreateRequest, stage: StageTimer) -> CreatedContainer:
         """Mount the root, write the bundle, run monitor and runtime's create. The record is CREATING."""
@@ -61,7 +61,7 @@ class ContainerRuntime(Protocol):
     async def explain(self, request: CreateRequest) -> ExplainedSpec:
         """The spec that `create` made, or would make now, and where its fields are from. Makes nothing.
 
-        What an edit has put there is told with the edit's origin.
+        What an edit has added has the edit's origin.
         """
         ...
 

@@ -14,7 +14,7 @@ from crib.ports.streams import ContainerStreams
 
 
 class Handler(Protocol):
-    """A kind of runtime with its settings. Each of its ports may be made by somebody else."""
+    """A kind of runtime with its settings. Its ports may be implemented elsewhere."""
 
     @property
     def facts(self) -> HandlerFacts: ...

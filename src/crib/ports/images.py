@@ -43,7 +43,7 @@ class Images(Protocol):
         ...
 
     async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
-        """Who is asked for the image, in this order, and with what. InvalidRequest when it is blocked."""
+        """The hosts that are asked for the image, in order, and with what. InvalidRequest: it is blocked."""
         ...
 
     async def check(self, layer: Layer) -> str:
@@ -71,7 +71,7 @@ class Images(Protocol):
         ...
 
     async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
-        """Remove layers not in `keep` (unmounting them) and stale staging files; with `dry` tell only."""
+        """Remove layers not in `keep` (unmounting them) and stale staging files; with `dry` only report."""
         ...
 
     async def usage(self) -> FilesystemUsage: ...

@@ -31,5 +31,5 @@ class ContainerLogs(Protocol):
     async def odd(
         self, sandboxes: Iterable[SandboxRecord], containers: Iterable[ContainerRecord]
     ) -> Sequence[tuple[str, str]]:
-        """Paths of logs that are nobody's, or that are missing, each with what is odd about it."""
+        """Paths of logs that belong to no container, or that are missing, each with what is wrong."""
         ...

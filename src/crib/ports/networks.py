@@ -61,7 +61,7 @@ class PodNetworks(Protocol):
         ...
 
     async def check(self, pod: PodNetwork) -> str:
-        """What is not as `attach` made it; empty when all is, or when the network cannot tell."""
+        """What differs from what `attach` made; empty if nothing does, or the network cannot find out."""
         ...
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:

@@ -1,7 +1,7 @@
-"""What a pod has of its own, before and beside its containers.
+"""What a pod has of its own, without its containers.
 
-A pod is prepared, then its network is attached, then it is started: what starts may find its network complete
-(a virtual machine is given its interfaces when it boots), and the network needs a namespace before that.
+A pod is prepared, then its network is attached, then it is started. So the network has a namespace, and what
+starts finds its network complete (a virtual machine gets its interfaces when it boots).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from crib.ports.clocks import StageTimer
 
 
 class PodRuntime(Protocol):
-    """Makes pods and takes them away."""
+    """Makes and removes pods."""
 
     async def prepare(self, record: SandboxRecord, stage: StageTimer) -> None:
         """Make what a network and containers need to be there: pod files, pinned namespaces, sysctls, shm and
@@ -44,8 +44,8 @@ class PodRuntime(Protocol):
         ...
 
     def made_spec(self, record: SandboxRecord) -> bytes:
-        """The OCI spec that it was made with. Of a pod without a process of its own: one with its namespaces
-        and nothing else. Only those are named that are there.
+        """The OCI spec that it was made with. A pod without a process of its own has one that names only its
+        existing namespaces.
         """
         ...
 
@@ -61,8 +61,9 @@ class PodRuntime(Protocol):
         ...
 
     def losses(self, ready: Callable[[], Iterable[SandboxRecord]]) -> AsyncIterator[SandboxId]:
-        """Of those that `ready` gives, each that is no longer alive: at once, then as it happens; ends never.
+        """Of the pods that `ready` gives, each that is no longer alive: at once, then as it happens. Never
+        ends.
 
-        One may be told of again; that it was stopped meanwhile is the caller's to see.
+        A pod may be reported again. The caller finds out whether it was stopped meanwhile.
         """
         ...

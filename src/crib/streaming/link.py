@@ -29,7 +29,7 @@ class ClientLink(Link):
     """One connection of a client."""
 
     def __init__(self, opened: Callable[[ClientLink], None], *, paused: bool = False) -> None:
-        """`opened` is told when the client is there; with `paused` nothing is read before `secure`."""
+        """`opened` is called when the client is there; with `paused` nothing is read before `secure`."""
         super().__init__(paused=paused)
         self._opened = opened
         self._active = time.monotonic()
@@ -37,7 +37,7 @@ class ClientLink(Link):
         self.peer = ""
         """The client's address, for logs."""
 
-    # what the event loop tells
+    # what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -70,7 +70,7 @@ class ClientLink(Link):
         loop = asyncio.get_running_loop()
         made = await loop.start_tls(self._transport, self, context, server_side=True)
         if made is None:
-            raise ConnectionResetError("the connection was lost within its handshake")
+            raise ConnectionResetError("the connection was lost during its handshake")
         self._transport = made
         self._paused = False
         made.set_write_buffer_limits(UNSENT_BYTES)

@@ -1,6 +1,6 @@
 """Connections into a pod over SPDY streams, WebSocket channels, or SPDY in a WebSocket's messages.
 
-One connection that fails or is cut off tells so on its own error stream and touches no other.
+A connection that fails or is cut off says so on its own error stream, and affects no other.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class _Forwarding:
                     group.start("connection", self._connection(*pair))
 
     async def _connection(self, target: wire.Target, client: ByteStream, words: ByteSink) -> None:
-        """One connection, to its end; what goes wrong with it is told on its own error stream."""
+        """One connection, to its end; what goes wrong with it is reported on its own error stream."""
         self._count += 1
         address = PodAddress(target.kind, target.port, target.container, target.path)
         try:
@@ -205,7 +205,7 @@ def _cancel(connections: list[asyncio.Task[None]]) -> None:
 async def _down(client: ByteStream, target: ByteStream, *, has_end: bool) -> None:
     """What the client sends, until its end, which is all there is where the target has no end itself.
 
-    What the target takes no more is dropped: why, its reading tells.
+    What the target no longer takes is dropped; reading from it shows why.
     """
     takes = True
     try:

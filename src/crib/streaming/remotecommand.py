@@ -96,7 +96,7 @@ class _Serving:
         try:
             outcome = await self._outcome(client)
         except asyncio.CancelledError:
-            # Without a word clients take the end of the connection for success.
+            # Clients treat a connection that ends without a status as success.
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(GOODBYE_TIME):
                     await client.finish(encode(wire.Failed(f"crib is stopping: {self._fate}")))
@@ -111,11 +111,11 @@ class _Serving:
         return SpdyTerminal(session, await collect(session, kinds, self.settings.creation_timeout))
 
     async def _outcome(self, client: TerminalStreams) -> wire.Outcome | None:
-        """What the client is told at the end; None when there is no client any more."""
+        """What the client gets at the end; None when there is no client any more."""
         try:
             if isinstance(self.request, AttachRequest):
                 code = await self.streams.attach(self.request, client)
-                # Who was only attached is told of the end; the code is the container's status.
+                # A client that was only attached hears of the end; the code is the container's status.
                 return None if code is None else wire.Exited(0)
             code = await self.streams.exec(self.request, client)
         except CribError as error:
@@ -129,12 +129,12 @@ class _Serving:
     def _fate(self) -> str:
         """What becomes of what the client was connected to when it goes (Streams.exec and attach)."""
         if isinstance(self.request, AttachRequest):
-            return "the container goes on, and can be attached to again"
+            return "the container keeps running, and can be attached to again"
         if self.settings.kill_abandoned:
             return "the command is ended"
         if self.request.process.tty:
             return "the command's terminal is hung up"
-        return "the command goes on without input, and what it writes is lost"
+        return "the command keeps running without input, and what it writes is lost"
 
     @property
     def _wanted(self) -> wire.Wanted:

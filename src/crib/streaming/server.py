@@ -92,7 +92,7 @@ class StreamServer:
         _log.info("streams at %s", self._base())
 
     def url_for(self, kind: str, token: str) -> str:
-        """Where a client takes up what it was given the token for; `kind` is exec, attach or portforward."""
+        """Where a client redeems its token; `kind` is exec, attach or portforward."""
         return f"{self._base()}/{kind}/{token}"
 
     async def stop(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crib.model.caller import Caller, CallObject, Peer
+from crib.tasks.spans import OpenSpan
 
 NOTHING = CallObject()
 
@@ -26,6 +28,18 @@ class CallUnderWay:
     """What it is about; known for calls that change something."""
     peers: tuple[Peer, ...] = ()
     """See `Caller.peers`."""
+    began: int = field(default_factory=time.monotonic_ns)
+    """On the monotonic clock."""
+    code: str = "CANCELLED"
+    """Name of the status that it was answered with; CANCELLED as long as it was not, or if nobody waited."""
+    error: str = ""
+    span: OpenSpan | None = None
+    """None where nobody traces it."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Since it began."""
+        return (time.monotonic_ns() - self.began) / 1e6
 
     @property
     def caller(self) -> Caller:

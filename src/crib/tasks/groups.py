@@ -19,9 +19,9 @@ class Group(asyncio.TaskGroup):
 
 
 class Beside:
-    """Tasks that go on while the block does: whoever leaves it ends those that still run, and waits for that.
+    """Tasks that run beside a block. Leaving the block ends those that still run, and waits for their end.
 
-    What fails fails unheard, unless the block asks for it.
+    A failure is ignored unless the block asks for it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Every background task has this keeper: none is lost, none fails unheard, and all can be told."""
+"""Every background task has this keeper: none is lost, none fails unnoticed, and all can be listed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from crib.model.errors import Aborted, Unavailable
 from crib.model.tallies import Tally
 from crib.tasks.calls import request_id
 from crib.tasks.lanes import verb_context
+from crib.tasks.spans import leave_spans, stage_span
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -92,16 +93,17 @@ def current_work() -> Work[Any] | None:
 
 
 @contextmanager
-def at_stage(name: str) -> Iterator[None]:
-    """While this lasts, the current work is shown to be there."""
+def at_stage(name: str, subject: str = "") -> Iterator[None]:
+    """While this lasts, the current work is shown to be there; `subject` is what the stage is about."""
     work = _CURRENT.get()
     if work is None:
         yield
         return
-    stage = OpenStage(name, time.monotonic())
+    stage = OpenStage(f"{name} {subject}".rstrip(), time.monotonic())
     work.stages.append(stage)
     try:
-        yield
+        with stage_span(name, subject):
+            yield
     finally:
         work.stages.remove(stage)
 
@@ -140,7 +142,9 @@ class TaskKeeper:
 
     def serve(self, name: str, work: Coroutine[Any, Any, None], of: str = "") -> asyncio.Task[None]:
         """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
-        served = _launched(Work(name, of, request_id()), work, copy_context())
+        context = copy_context()
+        leave_spans(context)
+        served = _launched(Work(name, of, request_id()), work, context)
         self._services[served.task] = served
         served.task.add_done_callback(self._service_done)
         return served.task
@@ -162,9 +166,9 @@ class TaskKeeper:
         return begun
 
     def part(self, name: str, work: Coroutine[Any, Any, T], of: str = "") -> asyncio.Task[T]:
-        """Run a part of what the current task is at, in its lane; it may outlast whoever waits for it.
+        """Run a part of the current task's work, in its lane; it may outlast its caller.
 
-        It is told of by the work that it is a part of, and ended with the services.
+        The work that it is a part of lists it, and it ends with the services.
         """
         part = _task(name, of, work)
         self._parts.add(part)

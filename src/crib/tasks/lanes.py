@@ -1,9 +1,9 @@
-"""An event loop with two lanes: what answers callers goes on between any two steps of verbs.
+"""An event loop with two lanes: what answers callers runs between any two steps of verbs.
 
-asyncio runs all that is ready in its order, and looks for news only then. With many verbs under way each such
-round takes long, and a call needs several of them before it is even looked at: gRPC takes up one call in two
-rounds, so that callers wait for one another. Here steps of verbs have a lane of their own. They go on when a
-round has brought nothing for anybody else, or after PATIENCE, for one SLICE.
+asyncio runs everything that is ready, in order, and only then looks for news. With many verbs under way each
+such round takes long, and a call needs several of them before anything looks at it: gRPC takes up one call in
+two rounds, so callers wait for one another. Here steps of verbs have their own lane. They run when a round
+has brought nothing for anybody else, or after PATIENCE, for one SLICE.
 
 gRPC's own thread brings a call some tenths of a millisecond after the one before. A step in between holds the
 interpreter, and the thread waits for it. So while many calls come one after another the loop rests for a LULL

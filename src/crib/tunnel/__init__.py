@@ -1,6 +1,6 @@
 """Several streams of bytes through one connection, at either of its ends: the server's and the client's.
 
-`inbox` holds what came and was not read yet, and bounds it. `link` is the connection itself. `spdy` and
+`inbox` holds what has arrived and is not read yet, and bounds it. `link` is the connection itself. `spdy` and
 `websocket` turn its bytes into streams; where the ends differ, a class or the `role` says so.
 
 Nothing here opens a socket, reads an HTTP head or knows a container. Import the module that is needed: the

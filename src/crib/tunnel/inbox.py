@@ -69,13 +69,13 @@ class Inbox:
     """What came of one stream, for one reader. See ends.ByteSource."""
 
     def __init__(self, room: Room | None = None) -> None:
-        """`room` bounds it together with other streams; without one whoever feeds it looks at `size`."""
+        """`room` bounds it together with other streams; without one the feeder looks at `size`."""
         self.size = 0
         """Bytes that nobody has read yet."""
         self.has_begun = False
         """Some bytes came."""
         self.has_ended = False
-        """No more comes; what came can still be read."""
+        """Nothing more arrives; what has arrived can still be read."""
         self.broken = ""
         """Why nothing comes or goes any more; empty while it does."""
         self._room = room
@@ -136,7 +136,7 @@ class Inbox:
         self._news.set()
 
     def break_off(self, why: str) -> None:
-        """Nothing more comes or goes; what came before can still be read. The first reason counts."""
+        """Nothing more arrives or leaves; what has arrived can still be read. The first reason counts."""
         self.broken = self.broken or why
         self._news.set()
         if self._tell is not None:
@@ -145,7 +145,7 @@ class Inbox:
     def cut_off(self, why: str) -> None:
         """Nothing more comes or goes, and what nobody has read is dropped.
 
-        An end that came counts no more: no reader must take a part for the whole.
+        An end that has arrived no longer counts: no reader must mistake a part for the whole.
         """
         self.has_ended = False
         self.drop()

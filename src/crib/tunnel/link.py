@@ -33,7 +33,7 @@ class Link(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
 
-    # what the event loop tells
+    # what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

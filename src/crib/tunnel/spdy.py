@@ -86,7 +86,7 @@ class SpdySession(ABC):
     def __init__(self, carrier: Carrier, connection: spdy.Connection, room: Room, peer: str) -> None:
         """`peer` is what the other end is called where it is to blame."""
         self.room = room
-        """Of what came on all streams."""
+        """Of what has arrived on all streams."""
         self._carrier = carrier
         self._spdy = connection
         self._peer = peer
@@ -99,7 +99,7 @@ class SpdySession(ABC):
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Until the peer has gone or broken the protocol; then every stream is broken off."""
+        """Until the peer has gone or broken the protocol; then every stream is cut off."""
         why = f"the {self._peer} closed the connection"
         try:
             while not self._spdy.is_over and (data := await self._carrier.receive()):
@@ -182,7 +182,7 @@ class SpdySession(ABC):
 
     @abstractmethod
     def _break_off(self, stream: SpdyStream, why: str) -> None:
-        """Nothing more comes or goes on a stream."""
+        """Nothing more arrives or leaves on a stream."""
 
     @abstractmethod
     def _take_opened(self, event: spdy.StreamOpened) -> None:
@@ -223,7 +223,7 @@ class SpdySession(ABC):
             self._streams.pop(stream.stream_id, None)
 
     def _answer(self) -> None:
-        """Send what is due without waiting: a reader that waits for the peer to read can wait for ever.
+        """Send what is due without waiting: a reader that waits for the peer to read can wait forever.
 
         What does not fit goes with the data of the writer that filled the buffer, which waits in `_flush`.
         """

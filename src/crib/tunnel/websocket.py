@@ -82,7 +82,7 @@ class WebSocket:
                     raise ConnectionResetError(f"closed with code {int(event.code)}: {event.reason or ''}")
             data = await self._link.receive()
             if not data:
-                raise ConnectionResetError("closed without a word")
+                raise ConnectionResetError("closed without a reason")
             self._frames.receive_data(data)
             self._events = self._frames.events()
 
@@ -118,7 +118,7 @@ class WebSocket:
         await self._link.drain()
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Say goodbye; `part` then goes on to the peer's own."""
+        """Say goodbye; `part` then waits for the peer's own."""
         try:
             self._link.put(
                 [self._frames.send(events.CloseConnection(code=code, reason=reason[:100] or None))]
@@ -131,7 +131,7 @@ class WebSocket:
         self._link.abort()
 
     def _answer(self, event: events.Event) -> None:
-        """Without waiting, or not at all: a reader that waits for the peer to read can wait for ever."""
+        """Without waiting, or not at all: a reader that waits for the peer to read can wait forever."""
         if self._link.is_full:
             return
         try:
@@ -174,7 +174,7 @@ class Channel(Inbox):
             await self._send(messages.encode_close(self._protocol, self._number))
 
     def abort(self) -> None:
-        """What comes is dropped from now on; there is no way to tell the peer."""
+        """What arrives is dropped from now on; the protocol cannot tell the peer."""
         self.discard()
 
     async def _send(self, message: bytes) -> None:
@@ -205,7 +205,7 @@ class Channels:
         self._channel: int | None = None
 
     async def run(self) -> None:
-        """Until the peer has closed, has gone or broken the protocol; then every channel is broken off.
+        """Until the peer has closed, has gone or broken the protocol; then every channel is cut off.
 
         A server that closes in order has said all, so its channels have ended.
         """

@@ -1,8 +1,7 @@
-"""Formats that others decided, as values: bytes in, values out, and back. No I/O, nothing async.
+"""Formats defined by others, as values: bytes in, values out, and back. No I/O, nothing async.
 
-They are called by their own names, and so by their module (`oci_runtime.Spec`, `cdi.Device`). Hostile input
-is refused with bounds, by an error of the module. Begin with `oci_runtime`, or with the format that you are
-after:
+They keep their own names, so use them with their module (`oci_runtime.Spec`, `cdi.Device`). Hostile input is
+refused within bounds, by an error of the module. Begin with `oci_runtime`, or with the format that you need:
 
 * images: `oci_image`, `registry` and `simple_signing` from registries; `tar`, `tar_member`, `tar_records`
   and `tar_writer`; `erofs`, `erofs_inode`, `erofs_tree` and `erofs_reader` for layers on disk.
@@ -11,5 +10,5 @@ after:
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
-* `sqlite_file`: what is left in a damaged database.
+* `sqlite_file`: what is left in a damaged database. `oom_log`: what the kernel logs when it kills.
 """

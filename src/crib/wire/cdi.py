@@ -118,7 +118,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _from_yaml(data: bytes) -> Document:
-    # Imported only where such a file is: the daemon is smaller without it.
+    # Imported only if such a file exists: the daemon is smaller without it.
     import yaml
 
     try:

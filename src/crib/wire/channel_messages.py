@@ -83,7 +83,7 @@ def encode_close(protocol: ChannelProtocol, channel: int) -> bytes:
 
 
 def is_begun(protocol: ChannelProtocol, beginning: Buffer) -> bool:
-    """Whether `decode_message` can take this beginning of a message, and the rest is data as it is."""
+    """Whether `decode_message` accepts this beginning of a message, and the rest is plain data."""
     return len(beginning) > 0 and not protocol.is_text and not (protocol.has_close and beginning[0] == _CLOSE)
 
 

@@ -119,7 +119,7 @@ class PluginError:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Whom a request is about; `netns` is empty when the namespace is gone (allowed for DEL)."""
+    """The container of a request. `netns` is empty if the namespace is gone (allowed for DEL)."""
 
     container_id: str
     netns: str
@@ -130,8 +130,8 @@ class Attachment:
 def parse_network(data: bytes, beside: Beside | None = None) -> NetworkConf:
     """A .conflist, or a .conf with a single plugin. Raises MalformedCni naming the field.
 
-    A list takes the plugins that `beside` gives after its own, unless it says `loadOnlyInlinedPlugins`
-    (libcni reads them from the directory NAME beside the file, from `*.conf` in lexical order).
+    The plugins from `beside` come after those of a list, unless it says `loadOnlyInlinedPlugins` (libcni
+    reads them from `*.conf` in the directory NAME next to the file, in lexical order).
     """
     document = decoded(data, "network configuration")
     if "plugins" not in document and "type" in document:

@@ -26,7 +26,7 @@ _OLD_ROUTE = ("dst", "gw")
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface that exists for the pod; `sandbox` is empty for one of the host, `mtu` 0 if not told."""
+    """An interface that exists for the pod; `sandbox` is empty for one of the host, `mtu` 0 if unknown."""
 
     name: str
     mac: str = ""
@@ -47,7 +47,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the pod; the numbers are None where the result does not tell them (all but 1.1.0)."""
+    """A route of the pod. The numbers are None if the result does not have them (all but 1.1.0)."""
 
     dst: str
     gw: str = ""
@@ -90,7 +90,7 @@ class Result:
         if item.interface is None or not self.interfaces:
             return True
         owner = self.interfaces[item.interface]
-        # A plugin that tells no sandbox at all means the pod's; a name alone may be an interface of the host.
+        # A plugin that names no sandbox at all means the pod's; a name alone may be an interface of the host.
         is_pods = bool(owner.sandbox) or not any(one.sandbox for one in self.interfaces)
         return is_pods and owner.name == interface
 
@@ -160,7 +160,7 @@ def parse_result(data: bytes, asked: str = "") -> Result:
 
 
 def result_from_document(document: Mapping[str, Any], asked: str = "") -> Result:
-    """The same of a decoded answer, such as one that was kept."""
+    """The same for a decoded answer, such as a stored one."""
     version = _version_of(document, asked)
     if version in _ADDRESS_A_FAMILY:
         old = shaped(document, _OldShape, _WHAT)

@@ -1,9 +1,10 @@
-"""What conmon says and takes: its sync pipe, the exit file, its control fifos, and its attach socket.
+"""The interfaces of conmon: its sync pipe, the exit file, its control fifos and its attach socket.
 
-The attach socket (SOCK_SEQPACKET, several clients) gives all output, each packet with its stream in the
-first byte, and takes input without one. conmon writes to its clients in turn and waits for each: a slow one
-holds up the container. A client that shuts down its sending half, or goes, ends the container's input, unless
-conmon runs with --leave-stdin-open; output goes on. It closes the socket before it writes the exit file.
+The attach socket (SOCK_SEQPACKET, several clients) sends all output, each packet with its stream in the first
+byte, and accepts input without that byte. conmon writes to its clients in turn and waits for each: a slow one
+holds up the container. A client that shuts down its sending half, or disconnects, ends the container's input,
+unless conmon runs with --leave-stdin-open; output continues. conmon closes the socket before it writes the
+exit file.
 
 Source: conmon's src/parent_pipe_fd.c, conmon.c, ctrl.c, conn_sock.c and ctr_stdio.c (2.1).
 """

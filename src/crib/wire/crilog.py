@@ -17,14 +17,14 @@ from dataclasses import dataclass
 _LINE = re.compile(rb"(\S+) (stdout|stderr) ([A-Z](?::[A-Z])*) ?(.*)", re.DOTALL)
 _TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 MAX_PENDING = 16 << 20
-"""Bytes of one joined line that are kept; what is beyond comes as a line of its own."""
+"""Maximum bytes of one joined line; the rest becomes a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One entry. `at` is nanoseconds since the epoch.
 
-    `partial` says that the line goes on in the next entry.
+    `partial` says that the line continues in the next entry.
     """
 
     at: int
@@ -76,9 +76,10 @@ class LineJoiner:
                 yield whole
 
     def next_file(self) -> Iterator[LogLine]:
-        """The log goes on in another file: the parts of a line are joined over it, bytes of an entry are not.
+        """The log continues in another file: parts of a line are joined across files, bytes of an entry are
+        not.
 
-        An entry whose newline was never written (a full disk) counts as it is.
+        An entry whose newline was never written (a full disk) counts as complete.
         """
         yield from self.receive(b"\n" if self._rest else b"")
 

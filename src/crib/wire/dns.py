@@ -246,7 +246,7 @@ def pointer_record(name: Labels, ttl: int) -> Record:
 
 
 def zone_record(domain: Labels, ttl: int) -> Record:
-    """The SOA of a zone that nobody transfers; for `ttl` seconds a missing name may be remembered."""
+    """The SOA of a zone without transfers. A missing name may be cached for `ttl` seconds."""
     source = write_name((b"ns", *domain)) + write_name((b"hostmaster", *domain))
     return Record(SOA, ttl, source + _SOA_NUMBERS.pack(1, 7200, 1800, 86400, ttl), owner=domain)
 

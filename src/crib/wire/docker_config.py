@@ -1,7 +1,7 @@
 """Auth files: docker's config.json, containers-auth.json(5), and what credential helpers answer (no I/O).
 
 Keys of `auths` come in many forms: HOST, HOST/PATH, https://HOST/v1/, the names of Docker Hub, and globs
-such as *.example.com, which match label by label as the kubelet does. No secret is ever part of a message.
+such as *.example.com, which match label by label as the kubelet does. Messages never contain a secret.
 """
 
 from __future__ import annotations

@@ -91,9 +91,10 @@ class ErofsImage:
         self._table = InodeTable(self._window, self.data_end, self.block_size)
 
     def check(self) -> None:
-        """Look at all that the superblock leads to, and at nothing twice; ErofsError when it is not ours.
+        """Read everything that the superblock leads to, and nothing twice; ErofsError if it is not our
+        format.
 
-        Afterwards the kernel finds in the file what our writer makes, whoever wrote it.
+        Afterwards the kernel finds nothing in the file that our writer would not make, whoever wrote it.
         """
         links: dict[int, tuple[int, int]] = {}  # names that may follow, and their type
         seen = {self._root}

@@ -21,7 +21,7 @@ _NODE_COST = 800
 _DIRECTORY_COST = 1500
 """Of a directory beyond that: its dictionary and its block."""
 _XATTR_COST = 150
-"""Of an extended attribute beside its name and value."""
+"""Bytes of an extended attribute besides its name and value."""
 _COPIES = 4
 """How often names, link targets and xattrs are in memory when the metadata is made."""
 
@@ -33,7 +33,7 @@ it round for minutes."""
 _MAX_KNOWN = 16 << 20
 """Bytes that the known ways to directories take at most."""
 _KNOWN_SIZE = 200
-"""Of each way beside its name."""
+"""Bytes of each path besides its name."""
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
@@ -128,7 +128,7 @@ class LayerTree:
 
     @property
     def memory(self) -> int:
-        """Bytes that the tree and the metadata made of it take at most, as far as it can be told."""
+        """An estimate of the maximum bytes of the tree and of the metadata made from it."""
         nodes = self._inodes * _NODE_COST + self._directory_count * _DIRECTORY_COST
         return nodes + self._xattrs * _XATTR_COST + self._metadata * _COPIES + self._known
 

@@ -1,8 +1,8 @@
 """hosts.toml: which hosts stand in for a registry (containerd, docs/hosts.md), read without any I/O.
 
-Unlike containerd, which logs and goes on without it, we refuse a file that is not right: a mirror that was
-configured and is not asked, or one that is trusted with tags because `capabilities` was misspelt, is worse
-than an error. The root's own keys belong to `server` or, where there is none, to the registry itself.
+Unlike containerd, which logs and ignores it, we refuse an invalid file. A configured mirror that is not
+asked, or one that is trusted with tags because `capabilities` was misspelt, is worse than an error. Keys at
+the root belong to `server` or, without one, to the registry itself.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ _VARIANTS = {
     "arm": ("v7", ("v7", "v6", "v5")),
     "arm64": ("v8", ("v8",)),
 }
-"""By architecture: the variant that none stands for, and those known, each of which runs all that follow."""
+"""By architecture: the variant if none is given, and the known ones, each of which runs all that follow."""
 _NO_PLATFORM = 100
 
 _SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -132,7 +132,7 @@ class Index(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunConfig(msgspec.Struct, frozen=True, rename="pascal"):
-    """What the image says of running it (config.md, config); null stands for absent everywhere."""
+    """What the image says about running it (config.md, config). Null means absent everywhere."""
 
     user: str | None = None
     env: tuple[str, ...] | None = None
@@ -317,8 +317,8 @@ def oci_architecture(machine: str) -> str:
 def platform_rank(platform: Platform | None, wanted: Platform) -> int | None:
     """How well an image for `platform` suits `wanted`: 0 is best, None not at all.
 
-    Without a variant amd64 is v1, arm v7 and arm64 v8. What runs a variant of amd64 or arm runs the lower
-    ones too, and a later arm64 runs v8. No platform suits least: the config tells later.
+    Without a variant amd64 is v1, arm v7 and arm64 v8. A variant of amd64 or arm runs the lower ones too,
+    and a later arm64 runs v8. A missing platform suits least: the config decides later.
     """
     if platform is None or (not platform.architecture and not platform.os):
         return _NO_PLATFORM
@@ -363,8 +363,8 @@ def choose_manifest(index: Index, wanted: Platform, what: str) -> Descriptor:
 def parse_signatures(data: bytes, what: str) -> tuple[tuple[Descriptor, str], ...]:
     """Payload and base64 signature of each entry of what cosign pushes (sigstore's signature specification).
 
-    At most MAX_SIGNATURES; entries of other kinds, without a signature or with too large a payload are left
-    out, as nobody can verify them.
+    At most MAX_SIGNATURES. Entries of other kinds, without a signature or with too large a payload are left
+    out, because they cannot be verified.
     """
     document = _decode(data, Manifest, what)
     _check_descriptors(document.layers, what)

@@ -100,7 +100,7 @@ class Device(Shape, frozen=True):
 
 
 class DeviceRule(Shape, frozen=True, omit_defaults=False):
-    """config-linux.md, Allowed Device list; null major or minor stands for all."""
+    """config-linux.md, Allowed Device list; null major or minor means all."""
 
     allow: bool
     access: str = "rwm"

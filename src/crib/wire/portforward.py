@@ -1,10 +1,10 @@
 """Forwarded connections: what the streams of SPDY and the channels of a WebSocket carry.
 
 Source: k8s.io/cri-streaming (portforward) and client-go (tools/portforward). Over SPDY the client opens two
-streams for each connection, `error` and `data`, with the same `port` and `requestid`; the data is the
-connection's, and words on the error stream say what went wrong with it. In a WebSocket each port has two
-channels from the start, on which the server first tells the port. Since Kubernetes 1.30 clients put the whole
-SPDY session into a WebSocket's binary messages (the tunnel).
+streams for each connection, `error` and `data`, with the same `port` and `requestid`. The data stream carries
+the connection, text on the error stream says what went wrong. In a WebSocket each port has two channels from
+the start, on which the server first sends the port. Since Kubernetes 1.30 clients put the whole SPDY session
+into a WebSocket's binary messages (the tunnel).
 
 crib's own extensions: `port` can name something else in the pod (`decode_target`). UDP is forwarded as
 datagrams on a stream: the length in 2 bytes, big-endian, then the payload.

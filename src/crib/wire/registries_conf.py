@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from crib.wire.toml_table import MalformedToml, Table
 
 AUTH_FILE = "containers-auth.json"
-"""The entry of `credential-helpers` that stands for the auth file."""
+"""The entry of `credential-helpers` that means the auth file."""
 MOST_REGISTRIES = 1000
 MOST_MIRRORS = 64
 MOST_HELPERS = 16
@@ -90,7 +90,7 @@ def best_match(registries: Iterable[Registry], reference: str) -> Registry | Non
 
 
 def rewritten(prefix: str, location: str, reference: str) -> str:
-    """`reference`, which `prefix` matches, as it is called at `location`; not checked for sense."""
+    """The name of `reference`, which `prefix` matches, at `location`; not validated."""
     length = _match(prefix, reference)
     if not location or length is None:
         return reference
@@ -98,7 +98,7 @@ def rewritten(prefix: str, location: str, reference: str) -> str:
 
 
 def _match(prefix: str, reference: str) -> int | None:
-    """How many characters of `reference` the prefix stands for; None when it does not match."""
+    """How many characters of `reference` the prefix covers; None if it does not match."""
     host = reference.partition("/")[0]
     if prefix.startswith("*."):
         name = re.sub(r":[0-9]+$", "", host)

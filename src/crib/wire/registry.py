@@ -109,7 +109,7 @@ def _is_http(url: str) -> bool:
 
 
 def token_url(challenge: Challenge, repository: str, account: str = "") -> str:
-    """Where a GET asks a token for pulling; `account` is the user, who authenticates himself beside it."""
+    """The URL of a GET for a pull token. `account` is the user, who authenticates separately."""
     realm = challenge.parameters.get("realm", "").partition("#")[0]
     query = token_query(challenge, repository)
     if account:

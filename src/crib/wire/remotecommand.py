@@ -120,7 +120,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The command ended by itself."""
+    """The command ended on its own."""
 
     code: int
 

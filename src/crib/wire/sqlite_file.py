@@ -1,7 +1,7 @@
-"""What can be read out of a damaged SQLite file without its index: every row of every page that still is one.
+"""Reads a damaged SQLite file without its index: every row of every page that is still valid.
 
-SQLite itself stops at the first page that is not what it must be, and everything that hangs on that page is
-lost with it. Here each page stands for itself. File and log: https://www.sqlite.org/fileformat2.html.
+SQLite itself stops at the first invalid page, and loses everything that this page leads to. Here each page is
+read on its own. Format of file and log: https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from crib.wire.tar_records import (
 MAX_EXTENDED = 1 << 20
 """Largest extended header, long name or sparse map (bytes)."""
 MAX_MEMBERS = 5_000_000
-"""Most members of one archive, unless the reader is told otherwise."""
+"""Maximum members of one archive, unless the reader is given another number."""
 
 _ZERO = bytes(BLOCK)
 _CACHED_NUMBERS = 8_192

@@ -96,7 +96,7 @@ class Table:
 
 
 def without_login(url: str) -> str:
-    """A URL fit for a message: without the user and password that somebody wrote into it."""
+    """A URL fit for a message: without user and password."""
     head, at, tail = url.rpartition("@")
     if not at:
         return url

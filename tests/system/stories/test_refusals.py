@@ -319,7 +319,7 @@ async def test_the_processes_of_another_pods_container_cannot_be_looked_at(cri: 
     debug = await cri.run_container(mine, "sleep", "601", name="debug", namespaces=looking_into(target))
     assert await cri.sh(debug, r"tr '\0' ' ' < /proc/1/cmdline") == "sleep 600"
     await cri.stop_container(target)
-    with pytest.raises(WrongState, match=r"target_id: container .* does not run: it is exited"):
+    with pytest.raises(WrongState, match=r"target_id: container .* is not running: it is exited"):
         await cri.create(mine, "true", name="late", namespaces=looking_into(target))
 
 

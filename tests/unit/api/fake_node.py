@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from crib.engine.notices import Notices
 from crib.engine.stats import ContainerFigures, PodFigures
 from crib.engine.status import NodeStatus
 from crib.engine.timeline import PodStages
+from crib.model.caller import CallObject
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ContainerUser, ExecResult
 from crib.model.errors import NotFound
 from crib.model.events import PodTimeline, Stage
@@ -39,6 +40,7 @@ from crib.model.image import (
     Progress,
     PullOrder,
 )
+from crib.model.metrics import Metered, PodMetrics
 from crib.model.registry import Credential, RegistryHost
 from crib.model.sandbox import (
     NetworkAttachment,
@@ -106,11 +108,11 @@ def image(number: int = 1, **changes: Any) -> ImageRecord:
 
 
 USAGE = ContainerUsage(
-    CgroupUsage(
-        CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)
-    ),
+    CgroupUsage(CpuUsage(7, 100), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)),
     FilesystemUsage("/d", 1, 2, 7),
 )
+
+METERED = Metered(at=7_000_000_000, started_at=3_000_000_000, cgroup=USAGE.cgroup)
 
 HOST = RegistryHost(
     "https://mirror.example/v2",
@@ -149,6 +151,8 @@ class FakeNode:
         self.container_rows = {container().id: container()}
         self.image_rows = {image().id: image()}
         self.admission = Admission(1)
+        self.describe = self._describe
+        self.check: Any = None
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
             stop=self._verb("stop sandbox"),
@@ -198,6 +202,7 @@ class FakeNode:
             pod=self._verb("pod stats", self._figures(sandbox())),
             pods=self._pod_stats,
         )
+        self.metrics = SimpleNamespace(pods=self._pod_metrics)
 
     def _verb(self, name: str, result: Any = None) -> Any:
         async def verb(*arguments: Any) -> Any:
@@ -220,6 +225,12 @@ class FakeNode:
 
         return issue
 
+    def _describe(self, text: str) -> CallObject:
+        row = self.container_rows.get(ContainerId(text))
+        if row is None:
+            return CallObject(pod="space/pod1", sandbox=text) if text in self.sandbox_rows else CallObject()
+        return CallObject(pod="space/pod1", sandbox=row.sandbox_id, container=text, name=row.config.name)
+
     def _get(self, rows: dict[Any, Any]) -> Any:
         def get(text: str) -> Any:
             if self.raises is not None:
@@ -237,7 +248,7 @@ class FakeNode:
     def _figures(self, record: SandboxRecord) -> PodFigures:
         interfaces = (InterfaceUsage("net1", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
         usage = PodUsage(USAGE.cgroup, network=NetworkUsage(7, interfaces))
-        return PodFigures(record, usage, (ContainerFigures(container(), USAGE),))
+        return PodFigures(record, usage, 6, (ContainerFigures(container(), USAGE, 5),))
 
     async def _container_stats(self, rows: Sequence[ContainerRecord]) -> AsyncIterator[Any]:
         """One by one, as batches; with `hold` the second has to wait."""
@@ -249,6 +260,13 @@ class FakeNode:
     async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> AsyncIterator[Any]:
         for row in rows:
             yield [self._figures(row)]
+            if self.hold is not None:
+                await self.hold.wait()
+
+    async def _pod_metrics(self, rows: Iterable[SandboxRecord]) -> AsyncIterator[Any]:
+        """One by one, as batches; with `hold` the second has to wait."""
+        for row in rows:
+            yield [PodMetrics(row, METERED, ((container(), METERED),))]
             if self.hold is not None:
                 await self.hold.wait()
 
@@ -266,6 +284,12 @@ class FakeNode:
         yield LayerCheck(Digest("sha256:" + "4" * 64), "", ("a:1",))
         yield LayerCheck(Digest("sha256:" + "5" * 64), "is torn", ("a:1", "b:1"), False, "nobody has it")
         yield LayerCheck(Digest("sha256:" + "6" * 64), "is torn", ("b:1",), True)
+
+    async def refused_follow(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
+        """Instead of the usual one: no pull can be followed."""
+        assert self.raises is not None
+        raise self.raises
+        yield  # an iterator all the same
 
     async def _follow(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
         self.calls.append(("follow", order, start))

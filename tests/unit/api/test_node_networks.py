@@ -67,6 +67,7 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
     node = FakeNode(Settings(data=str(tmp_path / "data"), state=str(tmp_path / "state")))
     sandboxes = SimpleNamespace(get=node.sandboxes.get, netns=lambda record: f"/netns/{record.id[:4]}")
     fake = SimpleNamespace(
+        describe=node.describe,
         settings=node.settings,
         events=node.events,
         history=node.history,

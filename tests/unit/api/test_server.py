@@ -21,12 +21,14 @@ from grpc import aio
 
 from crib import __version__
 from crib.api.calls import Answer, Call, Parts, Read, Verb, nothing
+from crib.api.changes import Changes
 from crib.api.interceptors import GRPC_LOG, Door, ReadinessGate
 from crib.api.server import RECEIVE_LIMIT, Server
 from crib.api.translate.ledger import NOT_BUILT
 from crib.client import Connection
 from crib.engine.events import Subscription
 from crib.engine.node import Node
+from crib.model.caller import CallObject
 from crib.model.container import ContainerConfig, ContainerState
 from crib.model.errors import (
     REGISTRY_UNAVAILABLE,
@@ -58,6 +60,7 @@ TARGETS = (
     PodAddress("udp", 53),
     PodAddress("unix", container="box", path="/run//x:y"),
 )
+NO_AUDIT = Changes(lambda _: CallObject(), None)
 BOUND = 60.0
 """Seconds after which a test has failed; nothing here takes that long."""
 
@@ -261,11 +264,28 @@ async def test_calls_that_are_not_built_say_so_by_name(client: Any, name: str) -
     assert name in text
 
 
-async def test_no_pod_has_metrics(client: Any) -> None:
+async def test_metrics_are_described_listed_and_streamed_as_they_are_read(
+    client: Any, node: FakeNode
+) -> None:
     runtime = client.runtime
+    described = await runtime.ListMetricDescriptors(pb.ListMetricDescriptorsRequest())
+    assert len(described.descriptors) == 56
+    node.sandbox_rows[sandbox(2).id] = sandbox(2)
     listed = await runtime.ListPodSandboxMetrics(pb.ListPodSandboxMetricsRequest())
-    assert listed == pb.ListPodSandboxMetricsResponse()
-    assert [p async for p in runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest())] == []
+    assert [pod.pod_sandbox_id for pod in listed.pod_metrics] == [sandbox(1).id, sandbox(2).id]
+    names = {metric.name for metric in listed.pod_metrics[0].container_metrics[0].metrics}
+    assert (
+        {"container_last_seen", "container_memory_rss"}
+        <= names
+        <= {one.name for one in described.descriptors}
+    )
+    node.hold = asyncio.Event()
+    stream = runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest()).__aiter__()
+    first = await anext(stream)  # while the reading of the second one waits
+    node.hold.set()
+    rest = [part async for part in stream]
+    pods = [pod for part in (first, *rest) for pod in part.pod_sandbox_metrics]
+    assert pods == list(listed.pod_metrics)
 
 
 STREAMED_LISTS = [
@@ -849,7 +869,7 @@ async def test_a_request_that_was_refused_is_forgotten_at_once(tmp_path: Path) -
     }
     gate = ReadinessGate()
     gate.open()
-    door = Door(gate)
+    door = Door(gate, NO_AUDIT)
     server = aio.server()
     handlers = {name: door.handler(name, call) for name, call in calls.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", handlers),))
@@ -884,7 +904,9 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
     def parts(_: object) -> Iterator[Answer]:
         yield pb.VersionResponse()
 
-    handle = Door(server.gate).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
+    handle = (
+        Door(server.gate, NO_AUDIT).handler("Parts", Parts(pb.VersionRequest, nothing, parts)).stream_stream
+    )
     assert handle is not None
     with pytest.raises(aio.InternalError):
         await cast(Any, handle)(b"", Gone())

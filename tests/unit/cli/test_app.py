@@ -30,6 +30,7 @@ COMMANDS = [
     ["top"],
     ["stats"],
     ["df"],
+    ["why", "x"],
     ["images"],
     ["pull", "x"],
     ["import", "FILE"],

@@ -226,7 +226,9 @@ async def test_a_container_that_does_not_run_has_no_processes_to_see(world: Worl
     async with bounded():
         if state == "exited":
             await world.node.containers.stop(target, 0)
-        with pytest.raises(WrongState, match=f"{TARGET_ID}: container {target} does not run: it is {state}"):
+        with pytest.raises(
+            WrongState, match=f"{TARGET_ID}: container {target} is not running: it is {state}"
+        ):
             await world.node.containers.create(pod, _looking_into(target))
 
 

@@ -229,7 +229,7 @@ async def test_a_server_that_stops_tells_its_clients(make_lab: MakeLab) -> None:
     await forward.send(data, b"x")
     await until(lambda: len(lab.commands) == 2 and lab.targets)
     stopping = asyncio.ensure_future(lab.server.stop())
-    told = "crib is stopping: the command goes on without input, and what it writes is lost"
+    told = "crib is stopping: the command keeps running without input, and what it writes is lost"
     assert await spdy.outcome(streams) == Failed(told)
     await socket.to_end()
     assert told.encode() in socket.channel(3)

@@ -43,7 +43,7 @@ def refuse(field: str, problem: str) -> NoReturn:
 
 
 def at_most(values: Values, limit: int, field: str) -> Values:
-    """As many as one request may have of them."""
+    """The items, if there are no more than one request may have."""
     if len(values) > limit:
         refuse(field, f"has {len(values)} entries, more than {limit}")
     return values
@@ -58,7 +58,7 @@ def short(text: str, limit: int, field: str) -> str:
 
 
 def size(message: Message, field: str) -> None:
-    """Bounds for all of a config: what is decoded from it is kept as long as its pod or container."""
+    """Bounds for a whole config, which is kept as long as its pod or container."""
     if (taken := message.ByteSize()) > limits.MAX_CONFIG:
         refuse(field, f"takes {taken} bytes, more than {limits.MAX_CONFIG}")
 
@@ -106,10 +106,10 @@ def handler(text: str) -> str:
 
 
 def hostname(text: str, field: str) -> str:
-    """Empty, or what sethostname(2) takes and RFC 1123 allows; one dot may end it.
+    """Empty, or a name that sethostname(2) accepts and RFC 1123 allows. It may end with a dot.
 
-    A kubelet without a cluster domain sends such a name for `setHostnameAsFQDN`. The dot is kept, as it
-    writes the name with it into the containers' /etc/hosts.
+    A kubelet without a cluster domain sends such a name for `setHostnameAsFQDN`. The dot is kept, because
+    the kubelet also writes it into the containers' /etc/hosts.
     """
     if text and (len(text) > 64 or not _HOSTNAME.fullmatch(text)):
         refuse(field, f"{text[:100]!r} is not a host name of at most 64 characters")

@@ -84,10 +84,10 @@ def of_sandbox(record: SandboxRecord) -> pb.PodSandboxConfig:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """As Go's encoding/json writes the CRI's types, whose readers these are.
+    """The message as Go's encoding/json writes the CRI's types: its readers expect that.
 
-    The fields' own names, numbers as numbers, enums too, and nothing for what is not set. Bytes are shown as
-    text.
+    Fields have their own names, numbers and enums are numbers, and unset fields are left out. Bytes are shown
+    as text.
     """
     found: dict[str, Any] = {}
     for field, value in message.ListFields():

@@ -65,7 +65,7 @@ class ExecSyncOrder:
 
 @dataclass(frozen=True, slots=True)
 class UpdateOrder:
-    """CRI UpdateContainerResourcesRequest; 0 and "" in `change` leave a limit as it is."""
+    """CRI UpdateContainerResourcesRequest; 0 and "" in `change` leave a limit unchanged."""
 
     id: str
     change: Resources
@@ -170,7 +170,7 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         ),
         command=checks.words(message.command, f"{field}.command"),
         args=checks.words(message.args, f"{field}.args"),
-        # a relative one counts from the root, as with crun (runc refuses what it is given as it is)
+        # a relative path counts from the root, as in crun (runc refuses it)
         working_dir=working_dir and checks.absolute(f"/{working_dir.lstrip('/')}", f"{field}.working_dir"),
         envs=_envs(message.envs, f"{field}.envs"),
         mounts=mounts.decode_all(message.mounts, f"{field}.mounts", message.annotations),
@@ -235,7 +235,7 @@ def _cdi_devices(messages: Sequence[pb.CDIDevice], field: str) -> tuple[str, ...
 
 
 def state(record: ContainerRecord) -> pb.ContainerState.ValueType:
-    """CRI's word for it; what is half-made or half-gone is UNKNOWN."""
+    """The CRI's state: a container that is half made or half removed is UNKNOWN."""
     return _STATES.get(record.state, pb.ContainerState.CONTAINER_UNKNOWN)
 
 
@@ -250,7 +250,7 @@ def image_spec(record: ContainerRecord) -> pb.ImageSpec:
 
 
 def encode(record: ContainerRecord) -> pb.Container:
-    """As lists show it."""
+    """The container as lists show it."""
     return pb.Container(
         id=record.id,
         pod_sandbox_id=record.sandbox_id,
@@ -292,12 +292,12 @@ def encode_status(record: ContainerRecord) -> pb.ContainerStatus:
 
 
 def reason(record: ContainerRecord) -> str:
-    """Why an exited container ended, in one word: what was recorded (OOMKilled …), else by its exit code."""
+    """Why a container ended, in one word: the recorded reason (OOMKilled …), or one for its exit code."""
     return record.reason or ("Completed" if record.exit_code == 0 else "Error")
 
 
 def encode_attributes(record: ContainerRecord) -> pb.ContainerAttributes:
-    """As stats show it."""
+    """The container as stats show it."""
     return pb.ContainerAttributes(
         id=record.id,
         metadata=metadata(record),

@@ -23,7 +23,7 @@ class ImageQuery:
 
 
 PLATFORM_ANNOTATION = "io.crib.platform"
-"""Of ImageSpec.annotations: OS/ARCHITECTURE[/VARIANT] to pull for instead of the node's own."""
+"""Key in ImageSpec.annotations: OS/ARCHITECTURE[/VARIANT] to pull instead of the node's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def decode_list(message: pb.ListImagesRequest | pb.StreamImagesRequest) -> str:
 
 
 def encode(record: ImageRecord) -> pb.Image:
-    """As lists and ImageStatus show it."""
+    """The image as lists and ImageStatus show it."""
     uid, username = user(record.config.user)
     return pb.Image(
         id=record.id,

@@ -60,7 +60,7 @@ def of_container(record: ContainerRecord, spec: bytes) -> dict[str, str]:
 
 
 def of_image(record: ImageRecord, documents: ImageDocuments) -> dict[str, str]:
-    """As containerd does: the chain id, and the image's own config as `imageSpec`."""
+    """The same as from containerd: the chain id, and the image's own config as `imageSpec`."""
     return _info(
         {
             "chainID": record.chain_id,

@@ -1,8 +1,8 @@
 """How much a request may hold: counts and lengths, each far above what a kubelet sends.
 
-They bound the memory that one request costs, and what is kept of it for as long as its pod or container is.
-Whoever may use the socket is root anyway; these limits stop mistakes and loops, and are told in
-docs/configuration.md. The message itself is bounded by `api.server.RECEIVE_LIMIT`.
+They bound the memory of one request, and of what is kept as long as its pod or container exists. Every user
+of the socket is root anyway: these limits stop mistakes and loops. docs/configuration.md lists them.
+`api.server.RECEIVE_LIMIT` bounds the message itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_LINE = 2048
 MAX_KEY = 4096
 """Characters of a label's or annotation's key."""
 MAX_REFERENCE = 4096
-"""Characters of an image's name; what is a valid one `model.image.parse_reference` says."""
+"""Characters of an image name; `model.image.parse_reference` decides whether it is valid."""
 MAX_SECRET = 64 << 10
 """Characters of a field of AuthConfig."""
 MAX_VALUE = 4096
@@ -36,13 +36,13 @@ MAX_VALUE = 4096
 MAX_TEXT = 1 << 20
 """Bytes that labels and annotations may take together: they are listed and sent in every event."""
 MAX_CONFIG = 8 << 20
-"""Bytes of one PodSandboxConfig or ContainerConfig, encoded: it is kept as long as what it describes."""
+"""Bytes of one encoded PodSandboxConfig or ContainerConfig, which is kept as long as its pod or container."""
 
 # Counts.
 MAX_MOUNTS = 2_000
 MAX_MOUNT_OPTIONS = 64
 MAX_ENVS = 50_000
-"""A namespace with 5,000 services has 35,000 variables that tell of them."""
+"""A namespace with 5,000 services has 35,000 variables for them."""
 MAX_WORDS = 50_000
 """Words of a command and its arguments."""
 MAX_DEVICES = 1_000

@@ -75,7 +75,7 @@ def _decode(message: pb.Mount, field: str) -> Mount:
 
 
 def encode_all(record: ContainerRecord) -> list[pb.Mount]:
-    """As ContainerStatus shows them.
+    """Mounts as ContainerStatus shows them.
 
     An image volume's `image_ref` is the image's id: the digest of its config, which names its content
     wherever it came from, and is what PullImage answered (KEP-5365).
@@ -85,7 +85,7 @@ def encode_all(record: ContainerRecord) -> list[pb.Mount]:
 
 
 def encode(mount: Mount, image_ref: str = "") -> pb.Mount:
-    """One mount; `image_ref` tells which image it is of."""
+    """One mount; `image_ref` names its image."""
     image = pb.ImageSpec(
         image=mount.image, user_specified_image=mount.user_specified_image, image_ref=image_ref
     )

@@ -35,7 +35,7 @@ class RunOrder:
 
 @dataclass(frozen=True, slots=True)
 class PodUpdateOrder:
-    """CRI UpdatePodSandboxResourcesRequest; None leaves one as it is."""
+    """CRI UpdatePodSandboxResourcesRequest; None means unchanged."""
 
     id: str
     overhead: Resources | None
@@ -176,7 +176,7 @@ def _resources(message: pb.LinuxPodSandboxConfig, name: str, field: str) -> Reso
 
 
 def state(record: SandboxRecord) -> pb.PodSandboxState.ValueType:
-    """CRI knows two states; what is half-made or half-gone is not ready."""
+    """The CRI has two states: a pod that is half made or half removed is not ready."""
     return READY if record.state == SandboxState.READY else NOT_READY
 
 
@@ -188,7 +188,7 @@ def metadata(record: SandboxRecord) -> pb.PodSandboxMetadata:
 
 
 def encode(record: SandboxRecord) -> pb.PodSandbox:
-    """As lists show it."""
+    """The sandbox as lists show it."""
     return pb.PodSandbox(
         id=record.id,
         metadata=metadata(record),
@@ -218,7 +218,7 @@ def encode_status(record: SandboxRecord) -> pb.PodSandboxStatus:
 
 
 def encode_attributes(record: SandboxRecord) -> pb.PodSandboxAttributes:
-    """As stats show it."""
+    """The sandbox as stats show it."""
     return pb.PodSandboxAttributes(
         id=record.id,
         metadata=metadata(record),

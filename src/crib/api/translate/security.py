@@ -32,7 +32,7 @@ MAX_PERIOD = 1_000_000
 MAX_QUOTA = (1 << 44) - 1
 """Microseconds (MAX_BW)."""
 MIN_IDS = 65536
-"""Ids of a user namespace at least: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
+"""Minimum ids of a user namespace: 0 to 65535, as the kubelet gives (images use 65534 for nobody)."""
 MIN_HOST_ID = 1000
 """Below are root and the accounts of the node's system (SYS_UID_MAX of login.defs). critest asks for 1000."""
 _NO_LIMIT = -1
@@ -157,7 +157,7 @@ def selinux(message: pb.SELinuxOption, field: str) -> SelinuxOption:
 
 
 def profile(message: pb.SecurityProfile, field: str) -> SecurityProfile:
-    """CRI SecurityProfile; a reference is there exactly with Localhost."""
+    """CRI SecurityProfile. Only a Localhost profile has a reference, and it must have one."""
     kind = checks.choice(ProfileType, message.profile_type, f"{field}.profile_type")
     reference = checks.path(message.localhost_ref, f"{field}.localhost_ref")
     if kind == ProfileType.LOCALHOST and not reference:
@@ -226,9 +226,9 @@ def capabilities(message: pb.Capability, field: str) -> Capabilities:
 
 
 def resources(message: pb.LinuxContainerResources, field: str) -> Resources:
-    """CRI LinuxContainerResources; 0 is "not set", below that "no limit" where the kernel has such a thing.
+    """CRI LinuxContainerResources; 0 means "not set", a negative value "no limit" where that exists.
 
-    A kubelet that resizes a pod takes its overhead off every quota, also off one of -1 (kuberuntime,
+    A kubelet that resizes a pod subtracts its overhead from every quota, even from -1 (kuberuntime,
     subtractOverheadFromResourceConfig).
     """
     pages: dict[str, int] = {}

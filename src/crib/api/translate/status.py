@@ -15,7 +15,7 @@ RUNTIME_API_VERSION = "v1"
 
 
 def decode_status(message: pb.StatusRequest) -> bool:
-    """Whether the info for people is wanted."""
+    """Whether the verbose info is wanted."""
     return message.verbose
 
 
@@ -41,7 +41,7 @@ def encode_version(version: str) -> pb.VersionResponse:
 
 
 def encode_status(status: NodeStatus) -> pb.StatusResponse:
-    """Conditions, and each handler's features; the handler with the empty name stands for the default one."""
+    """Conditions, and each handler's features. The handler with the empty name is the default one."""
     handlers = [_handler(name, facts) for name, facts in status.handlers.items()]
     default = status.handlers.get(status.default_handler)
     if default is not None:

@@ -15,7 +15,7 @@ from crib.stubs.node.v1 import node_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class NodeCheckOrder:
-    """How to check."""
+    """What a check should do."""
 
     repair: bool
     quick: bool
@@ -53,7 +53,7 @@ def encode_wiped(wiped: Wiped) -> pb.Wiped:
 
 
 def json_line(message: pb.Finding | pb.Wiped) -> str:
-    """The message as one line of JSON, by protobuf's own mapping; what is empty is left out."""
+    """The message as one line of JSON, by protobuf's own mapping, without empty fields."""
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
 
 

@@ -89,7 +89,7 @@ class Bundles:
         self._notes[container] = note
 
     def read_note(self, container: ContainerId) -> BundleNote | None:
-        """None when there is none, or it is torn; OSError when nobody can tell."""
+        """None when there is none, or it is torn; OSError when it cannot be read."""
         known = self._notes.get(container)
         if known is None and (known := self._read_note(container)) is not None:
             self._notes[container] = known

@@ -41,7 +41,7 @@ class CdiRegistry:
         )
 
     def edits(self, config: ContainerConfig) -> tuple[ContainerEdits, ...]:
-        """What each of the container's devices brings; InvalidRequest names one that cannot be had.
+        """What each of the container's devices brings; InvalidRequest names one that is not available.
 
         What a file brings for all of its devices comes with the first of them.
         """
@@ -128,7 +128,7 @@ def _mount(mount: cdi.Mount, name: str, field: str) -> AddedMount:
         options = ("rbind", *options)
     if (not mount.type or mount.type == "bind") and not os.path.exists(mount.host_path):
         raise InvalidRequest(f"CDI device {name}: {mount.host_path} is not on this host", field=field)
-    # Never an empty type: some runtimes take that for no mount at all.
+    # Never an empty type: some runtimes then make no mount at all.
     destination = os.path.normpath(mount.container_path)
     return AddedMount(destination, mount.host_path, mount.type or "bind", options)
 

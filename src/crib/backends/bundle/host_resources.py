@@ -128,7 +128,7 @@ def check_log(path: str, field: str) -> None:
     except FileNotFoundError:
         pass  # to be made
     except NotADirectoryError:
-        raise InvalidRequest(f"{path}: what leads there is not a directory", field=field) from None
+        raise InvalidRequest(f"{path}: a part of the path is not a directory", field=field) from None
 
 
 def make_log_directory(path: str, field: str) -> None:
@@ -159,7 +159,7 @@ def _check_propagation(path: str, wanted: MountPropagation, table: list[MountEnt
     if wanted == MountPropagation.HOST_TO_CONTAINER and slave:
         return
     raise InvalidRequest(
-        f"{path} is on the mount {covering.path}, which is not shared: mounts cannot travel there",
+        f"{path} is on the mount {covering.path}, which is not shared: mounts cannot propagate there",
         field=field,
     )
 
@@ -179,7 +179,7 @@ class _Walk:
         if depth > _MAX_WALK_DEPTH:
             raise InvalidRequest(f"{path} is more than {_MAX_WALK_DEPTH} directories deep", field=field)
         if time.monotonic() > self._until:
-            raise InvalidRequest(f"{path}: looking took more than {_MAX_WALK_SECONDS:g} s", field=field)
+            raise InvalidRequest(f"{path}: the search took more than {_MAX_WALK_SECONDS:g} s", field=field)
 
 
 def find_devices(config: ContainerConfig, *, withhold: bool = False) -> tuple[HostDevice, ...]:

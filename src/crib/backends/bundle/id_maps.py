@@ -58,7 +58,7 @@ def own(target: str | int, idmap: PodIdMap | None) -> None:
 def let_through(directory: str, idmap: PodIdMap) -> None:
     """Let the pod's root (a runtime in the user namespace), and nobody else, pass through a directory."""
     os.chown(directory, 0, idmap.gid)
-    os.chmod(directory, 0o710)  # noqa: S103 - the group is the pod's root alone
+    os.chmod(directory, 0o710)  # noqa: S103 - only the pod's root is in the group
 
 
 def bind_id_mapped(idmap: PodIdMap, source: str, target: str, *, propagates: bool = False) -> None:
@@ -93,7 +93,7 @@ def mounts_inside(paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def locked_options(paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """For each path the flags of the mount that it lies on, none for what is missing.
 
-    Inside of a user namespace nobody can take them away, and some runtimes must be told to keep them
+    Inside a user namespace nobody can take them away, and some runtimes must be told to keep them
     (mount_namespaces(7), restrictions on mount namespaces).
     """
     found = []

@@ -39,7 +39,7 @@ _LEVEL_FILE = "selinux-level"
 _LEVEL_LIMIT = 256
 _TRIES = 100_000
 
-# A level is chosen and written down under one lock, whichever handler the pod is of.
+# A level is chosen and recorded under one lock for all handlers.
 _levels_lock = threading.Lock()
 _warned: set[str] = set()
 _tried: set[str] = set()

@@ -229,7 +229,7 @@ class Landing:
 
 
 def check_places(root: str, config: ContainerConfig, placed: Placed) -> tuple[Landing, ...]:
-    """Refuse what would come to lie anywhere else than it says, or over what keeps containers apart.
+    """Refuse a mount that would land anywhere but at its path, or over what keeps containers apart.
 
     The result is for `check_landings`; empty when no mount's path leads through a volume, as nothing can lead
     one away then. Blocks: volumes are looked into where something is mounted inside of them.
@@ -273,7 +273,7 @@ def _flags(mount: oci.Mount) -> frozenset[str]:
 
 
 def check_landings(landings: Sequence[Landing], process: str) -> None:
-    """Refuse a container, made but not started, whose mounts lie anywhere else than `check_places` found.
+    """Refuse a container, made but not started, whose mounts are not where `check_places` found them.
 
     `process` is the directory below /proc of its first process. A mount lies in one place, and nobody else
     makes or moves any in there: what is missing was led away. WrongState; OSError when the process has ended.

@@ -101,7 +101,7 @@ def unmount_root(paths: Paths, container: ContainerId) -> None:
 
 
 async def remove_writable_layer(paths: Paths, container: ContainerId) -> None:
-    """Nobody waits longer than WRITABLE_SECONDS for its disk: the thread goes on by itself. Safe to repeat.
+    """Nobody waits longer than WRITABLE_SECONDS for its disk: the thread continues by itself. Safe to repeat.
 
     OSError; Overdue where no thread has begun. What stays on a disk that is read-only, or was given up, is
     removed by the next start: nothing of it is in use any more.

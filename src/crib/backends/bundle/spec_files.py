@@ -29,7 +29,7 @@ _MAX_BYTES = 4 << 20
 _MAX_FILES = 1000
 """Of one directory."""
 _SETTLED = 0.1
-"""Seconds after which a file's times would tell another write; a file younger than that is read again."""
+"""Seconds after which a file's times would show another write. A file younger than that is read again."""
 _Stamp = tuple[int, int, int, int, int]
 
 
@@ -124,9 +124,9 @@ class HookFiles:
         self._files = SpecFiles(directories, (".json",), _rule)
 
     def rules(self) -> tuple[HookRule, ...]:
-        """By file name, a later directory's in the place of its namesake.
+        """By file name; a file of a later directory replaces its namesake.
 
-        Broken when one cannot be used: a hook that is left out in silence may be one that guards something.
+        Broken when one cannot be used: a hook that is silently left out may be one that guards something.
         """
         chosen: dict[str, FoundFile[HookRule]] = {os.path.basename(f.path): f for f in self._files.read()}
         rules = []

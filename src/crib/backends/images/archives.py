@@ -36,7 +36,7 @@ async def opened_archive(path: str) -> AsyncIterator[tuple[int, bool]]:
 async def open_file_of(directory: int, name: str, subject: str) -> int:
     """A regular file below an archive's directory, open. OSError; Overdue, which is one."""
     opened: list[int] = []
-    # The directory is closed by whoever opened it, perhaps before a thread comes to this.
+    # Whoever opened the directory closes it, perhaps before a thread gets here.
     held = [os.dup(directory)]
     job = Job(f"{subject}: opening {name}", subject, ARCHIVE_SECONDS, late=partial(close_all, opened))
     try:

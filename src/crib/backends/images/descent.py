@@ -40,7 +40,7 @@ def check_descent(image: FetchedImage, *, layers: bool = True) -> None:
     if layers and diff_ids != tuple(layer.diff_id for layer in image.layers):
         raise Broken(f"image worker gave other layers than the config of image {image.id} names")
     if run_config(document) != image.config:
-        raise Broken(f"image worker says something else than the config of image {image.id}")
+        raise Broken(f"image worker disagrees with the config of image {image.id}")
 
 
 def _follow(image: FetchedImage, digest: str) -> None:

@@ -1,6 +1,6 @@
 """Writing images to an archive: a tar of an OCI layout, or what `docker save` writes.
 
-Layers are written uncompressed, as tars, so the manifest is written anew; the config is the image's own, byte
+Layers are written uncompressed, as tars, so the manifest is a new one; the config is the image's own, byte
 for byte, so that the image has the same id wherever it is loaded (see `layer_tars` for the exception). The
 archive depends on nothing but the images: the same ones give the same bytes.
 
@@ -138,7 +138,7 @@ def _plan(image: ExportedImage, layers: LayerTars, tars: dict[Digest, LayerTar])
     if any(tar.diff_id != layer.diff_id for tar, layer in zip(chosen, record.layers, strict=True)):
         config = _with_layers(config, [tar.diff_id for tar in chosen])
         digest = digest_of(config)
-        _log.warning("image %s is exported as %s: its layers' tars had to be made anew", record.id, digest)
+        _log.warning("image %s is exported as %s: its layers' tars had to be rebuilt", record.id, digest)
     return _Image(config, digest, chosen, image.tags)
 
 
@@ -282,4 +282,4 @@ def _give_name(directory: int, partial: str, name: str, path: str) -> None:
 
 
 def _already(path: str) -> CribError:
-    return InvalidRequest(f"{path} was made by somebody else meanwhile", field="path")
+    return InvalidRequest(f"{path} was created by another process meanwhile", field="path")

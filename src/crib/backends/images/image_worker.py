@@ -2,7 +2,7 @@
 dies.
 
 No request outlives its worker: when the worker goes away, those under way fail with Unavailable, and the
-next one starts a new worker. Whatever a worker says is checked by whoever uses it.
+next one starts a new worker. Whoever uses what a worker says checks it first.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _KEPT_VARIABLES = frozenset(
     )
 )
 # Pieces of some megabytes come and go all the time: they are not to be given back to the kernel, which would
-# clear their pages anew for each (mallopt(3)).
+# clear their pages again for each (mallopt(3)).
 _ALLOCATOR = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),

@@ -1,4 +1,4 @@
-"""The tars of layers, for an export: as they came where the layer's file holds them, else made anew.
+"""The tars of layers, for an export: the original ones where the layer's file holds them, else rebuilt ones.
 
 A file with 512-byte blocks holds the tar byte for byte; a file with 4096-byte blocks or a directory holds the
 same tree but not the tar. Such a tree gives a tar with other bytes (always the same ones), so another diff

@@ -135,7 +135,7 @@ class LayerMounts:
             with _preparing:
                 prepare_root(self._paths)
             os.makedirs(target, mode=0o755, exist_ok=True)
-            while mounts.unmount(target, lazy=True):  # what somebody else has put there
+            while mounts.unmount(target, lazy=True):  # what somebody else has mounted there
                 pass
             mount_layer(source, target, mounting)
             return _Mounted(layer, _root_of(target))
@@ -176,7 +176,7 @@ class LayerMounts:
         self._mounted.clear()
 
     def _recover(self) -> None:
-        """Take over what is mounted already; what we cannot tell the layer of is unmounted."""
+        """Take over what is mounted already. Unmount it if we cannot say which layer it is."""
         root = os.path.realpath(self._paths.layer_mounts)
         for entry in mounts.mounts_below(root):
             if entry.path == root:

@@ -1,4 +1,4 @@
-"""How layers can be mounted here, found out by mounting a tiny one; kernel versions tell nothing reliable.
+"""How layers can be mounted here, found out by mounting a tiny one: kernel versions are no reliable sign.
 
 The image lies in the data root itself, because what works depends on the file system below it: on
 overlayfs or tmpfs a file cannot be mounted without a loop device even where the kernel could. Whether layers

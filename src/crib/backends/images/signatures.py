@@ -3,7 +3,7 @@
 A signature counts when one of the keys made it over the payload's bytes, and the payload names this manifest
 and this repository. The repository is asked for because a key signs many images: whoever can write to a
 registry could else serve one of them under the name of another. It is the repository that the image's name
-means, whichever mirror served it; an image that was copied to another repository is signed anew there.
+means, whichever mirror served it; an image that was copied to another repository is signed again there.
 Signatures are cosign's with keys (sigstore's signature specification); certificates, transparency logs and
 bundles are not looked at.
 

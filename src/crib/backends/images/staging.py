@@ -81,7 +81,7 @@ class Staging:
         return found.st_dev, found.st_ino
 
     def prepare(self, keep: Collection[Digest] = ()) -> None:
-        """Make the directory, the worker's alone, and remove what an earlier worker left in it.
+        """Make the directory, which only the worker may use, and remove what an earlier worker left in it.
 
         Staged layers in `keep` stay, and blobs that came in part, as far as the settings allow.
         """
@@ -137,7 +137,7 @@ class Staging:
                 self.discard([layer.diff_id])
         sizes |= self._take(missing.values())
         if sizes:
-            # Also for what was there: whoever put it there may have been killed before this.
+            # Also for existing files: whoever put them there may have been killed before this.
             files.sync_directory(self._paths.layers)
         return sizes
 
@@ -200,7 +200,7 @@ class Staging:
     def _check_status(self, status: os.stat_result, layer: Layer) -> None:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != self._user.uid or status.st_nlink != 1:
             raise Broken(
-                f"staged layer {layer.diff_id} is not a file of the image worker alone (mode "
+                f"staged layer {layer.diff_id} does not belong to the image worker alone (mode "
                 f"{status.st_mode:o}, uid {status.st_uid}, {status.st_nlink} links)"
             )
 

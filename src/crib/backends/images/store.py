@@ -112,7 +112,7 @@ class LayerStore:
         async def take(images: tuple[FetchedImage, ...]) -> FetchedImage:
             return (await self._adopt([_only(images, order)], order.again))[0]
 
-        # What others adopt from here on the worker tells by itself, but for what comes before it has this:
+        # From here on the worker itself reports what others adopt, except before it has this request:
         # that it fetches again, which costs time and nothing else.
         async with self._holding_present(order.again) as present:
             message = msgspec.structs.replace(message, have=tuple(present))
@@ -198,7 +198,7 @@ class LayerStore:
         return await self._list()
 
     async def sweep(self, keep: Collection[Digest], *, dry: bool = False) -> Sequence[Digest]:
-        """Remove the layers that are neither in `keep` nor used by a pull under way; says which are gone.
+        """Remove the layers that are neither in `keep` nor used by a running pull; returns those gone.
 
         With `dry` says which would go, but for those that are in use then.
         """

@@ -13,7 +13,7 @@ from crib.wire.registry import printable
 MAX_LINE = 1000
 """Bytes of one line that are kept."""
 MAX_LINES = 100
-"""Lines that are told in MINUTE_SECONDS; the others are counted."""
+"""Lines that are logged in MINUTE_SECONDS; the others are counted."""
 MINUTE_SECONDS = 60.0
 READ_BYTES = 16 << 10
 """Bytes after which nothing is read for PAUSE_SECONDS."""

@@ -77,7 +77,7 @@ async def pod_interfaces(pod: PodNetwork) -> tuple[tuple[InterfaceView, ...], tu
 
 
 NETLINK_SECONDS = 30.0
-"""For a few questions to the kernel, each of which waits for whoever changes interfaces (RTNL) just then."""
+"""For a few questions to the kernel, each of which waits for anybody who is changing interfaces (RTNL)."""
 
 
 async def inside(pod: PodNetwork, work: Callable[[Netlink, Netlink], T]) -> T:

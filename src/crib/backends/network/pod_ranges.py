@@ -1,4 +1,4 @@
-"""The node's ranges of pod addresses, in a file: a kubelet does not tell them again after our restart."""
+"""The node's ranges of pod addresses, in a file: a kubelet does not send them again after our restart."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def _range(text: str) -> str:
 
 
 class PodRanges:
-    """The range of each family, in the order told."""
+    """The range of each family, in the order that the kubelet sent."""
 
     def __init__(self, directory: str) -> None:
         """`directory` outlives a reboot. Other files may be in it: those of pods, whose names are ids."""
         self._path = f"{directory}/pod-cidr"
         self.ranges: tuple[str, ...] = self._read()
-        """Prefixes such as 10.1.2.0/24; none before the kubelet has told them."""
+        """Prefixes such as 10.1.2.0/24; none before the kubelet has sent them."""
 
     async def remember(self, pod_cidr: str) -> tuple[str, ...]:
-        """Take what the kubelet told from now on; nothing told changes nothing. InvalidRequest, Broken."""
+        """Use what the kubelet sent from now on; an empty text changes nothing. InvalidRequest, Broken."""
         ranges = ranges_of(pod_cidr)
         if ranges and ranges != self.ranges:
             await OURS.run(f"writing the node's pod ranges to {self._path}", self._write, ranges)

@@ -1,4 +1,4 @@
-"""What a pod tells CNI plugins beyond its id: CNI_ARGS and runtimeConfig (CNI CONVENTIONS.md)."""
+"""What CNI plugins get of a pod beyond its id: CNI_ARGS and runtimeConfig (CNI CONVENTIONS.md)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The monitor waits for whom it writes to, and so would the container. So what comes is taken at once, and kept
 for each session within a bound; a session whose client is slower than that is ended with an error. Nothing is
 left out of the middle: what a client has got is always the true beginning of what was written, which a file
-or an archive can be checked by, and whoever only looks attaches anew, or reads the log.
+or an archive can be checked by, and whoever only looks attaches again, or reads the log.
 
 The monitor ends the input of a container with `stdin_once` when a connection ends. Sessions without input
 must not do that when they go: the connection stays then, until the container has ended.
@@ -143,7 +143,7 @@ class AttachSession:
         return await self._hub.exit_code()
 
     async def kill(self) -> None:
-        """Nothing: the container goes on."""
+        """Nothing: the container keeps running."""
 
     async def close(self) -> None:
         self.end()
@@ -227,13 +227,13 @@ class _Hub:
 
     def resize(self, size: TerminalSize) -> None:
         """The newest two count, if they come faster than the monitor obeys: kubectl sends one that is too
-        large and then the right one, so that whoever is attached to draws its screen anew."""
+        large and then the right one, so that the attached program redraws its screen."""
         self._sizes.append(size)
         if self._resizing is None:
             self._resizing = HANDS.part("terminal size", self._resize(), self.record.id)
 
     async def exit_code(self) -> int:
-        """Once the container has ended; Unavailable when nobody looked at it any more by then."""
+        """Once the container has ended; Unavailable when nobody watched it any more by then."""
         if self._code is None:
             raise Unavailable(f"{self.what}: the session is closed")
         return await asyncio.shield(self._code)

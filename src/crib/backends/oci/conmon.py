@@ -28,7 +28,7 @@ _TELL_TRIES = 2500
 
 
 class _SyncPipe:
-    """The pipe on which conmon tells the container's pid: one line, or its end."""
+    """The pipe on which conmon reports the container's pid: one line, or its end."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class MonitorStart:
         return answer.pid
 
     async def end(self) -> None:
-        """Kill it, and wait for its end; what it has started of a container is for a `delete`."""
+        """Kill it, and wait for its end. A `delete` removes what it has started of a container."""
         self.child.kill()
         with contextlib.suppress(TimeoutError):
             await self.child.wait(_GRACE)

@@ -39,7 +39,7 @@ _KILL_TIME = 10.0
 
 
 class Containers:
-    """Creates and deletes containers. Nothing is cleaned up but by `delete`, which needs the id alone."""
+    """Creates and deletes containers. Only `delete` cleans up, and it needs nothing but the id."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Containers:
     def _keep_null_device(self, container: ContainerId) -> None:
         """The monitor had /dev/null for what the container has no stream for (docs/adr/0038).
 
-        Every create looks after what its own runtime did, so it matters not which of two looks first.
+        Every create looks at what its own runtime did, so it does not matter which of two looks first.
         """
         if keep_null_device() and not self._told_of_null_device:
             self._told_of_null_device = True

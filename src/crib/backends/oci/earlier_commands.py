@@ -1,6 +1,6 @@
 """What commands leave in containers when the daemon that ran them is killed, and the end of it.
 
-Nobody can be told their outcome any more. Those that are contained (every ExecSync) have a cgroup, which is
+Nobody waits for their outcome any more. Those that are contained (every ExecSync) have a cgroup, which is
 the record of them: whoever finds it after a restart ends what is in it. Others were a client's, and go on as
 they do when a client goes away.
 """

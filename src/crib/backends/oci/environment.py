@@ -38,7 +38,7 @@ What we use of the OCI is in it, and old runtimes refuse what says more (crun 1.
 """
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _RECURSIVE = {"crun": (1, 4), "runc": (1, 1)}
-"""Since when they know recursively read-only mounts, of those that had them before `features` told of it."""
+"""First versions with recursively read-only mounts, of those that had them before `features` listed them."""
 _WITH_FIFO = {"crun", "runc"}
 
 _CRUN_RECURSIVE = (1, 9)

@@ -41,7 +41,7 @@ _WORDS_LIMIT = 65536
 _REMOVE_TIME = 0.1
 _ENDING_TIME = 0.05
 _OPEN_TIME = 0.5
-"""Seconds that a runtime has to start a command that nobody waits for any more; then it is killed with it."""
+"""Seconds that a runtime has to start a command that nobody waits for any more; then both are killed."""
 _HOME_ROUNDS = 5
 """How often what a command left behind is looked for: it may fork while it is moved."""
 
@@ -94,7 +94,7 @@ class Commands:
         """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
             plan = self._plan(record, process)
-        # A part, as it goes on when its caller is cancelled.
+        # A part, as it continues when its caller is cancelled.
         opening = HANDS.part("start of a command", self._open(plan), record.id)
         try:
             return await asyncio.shield(opening)
@@ -135,7 +135,7 @@ class Commands:
         )
 
     async def _started(self, plan: _Plan) -> _Started:
-        """Start it, once more if it failed without its AppArmor profile, and that could be had again."""
+        """Start it, and once more if it lacked its AppArmor profile and that could be loaded again."""
         try:
             return await self._start(plan)
         except Broken:
@@ -278,7 +278,7 @@ class Commands:
 
 
 async def _undo(opening: asyncio.Task[ExecSession]) -> None:
-    """End what nobody waits for any more, also where the runtime hangs."""
+    """End what nobody waits for any more, even if the runtime hangs."""
     await asyncio.wait([opening], timeout=_OPEN_TIME)
     opening.cancel()
     await asyncio.wait([opening])

@@ -1,7 +1,7 @@
 """Exits as conmon files them: those that are there, then each new one.
 
 A monitor that dies before it could file one leaves a container that nobody watches, whose log and exit code
-are lost. It is ended then, and its exit is told as one that is not known. So it is with a monitor that hangs,
+are lost. It is then ended, and its exit is reported as unknown. So it is with a monitor that hangs,
 as one does whose log lies on a file system that does not answer.
 """
 
@@ -23,6 +23,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.logs import read_words
 from crib.backends.oci.runtime_words import refused_program
 from crib.backends.pods.oom import OomKills
+from crib.backends.pods.oom_causes import OomCauses
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job
@@ -40,7 +41,7 @@ LOST_CODE = 255
 MONITOR_TIME = 20.0
 """Seconds from the end of a container's first process to the exit that its monitor has to file."""
 RETRY_AFTER = 1.0
-"""Seconds until an exit file that could not be read is tried again: nobody else tells of that exit."""
+"""Seconds until an exit file that could not be read is tried again: nobody else reports that exit."""
 _REFUSED_CODES = (1, 255)
 """What crun and runc end with when execve(2) of the container's program fails."""
 _KILL_ROUNDS = 10
@@ -49,10 +50,13 @@ _KILL_ROUNDS = 10
 class Exits:
     """Reads exit files and says whether memory was the cause."""
 
-    def __init__(self, environment: OciEnvironment, bundles: Bundles, oom: OomKills) -> None:
+    def __init__(
+        self, environment: OciEnvironment, bundles: Bundles, oom: OomKills, causes: OomCauses
+    ) -> None:
         self._env = environment
         self._bundles = bundles
         self._oom = oom
+        self._causes = causes
         self._monitors: Deaths[ContainerId] = Deaths(self._monitor_ended)
         self._firsts: Deaths[ContainerId] = Deaths(self._first_ended)
         self._streams: set[asyncio.Queue[Exit | None]] = set()
@@ -63,7 +67,7 @@ class Exits:
     def watch(
         self, container: ContainerId, monitor: ProcessIdentity | None, first: ProcessIdentity | None = None
     ) -> None:
-        """Tell of this container's exit even if its monitor dies, or does not tell of its first process.
+        """Report this container's exit even if its monitor dies, or does not report its first process.
 
         Each is watched from its create on, or from the first look at it after a start.
         """
@@ -90,7 +94,7 @@ class Exits:
         found = await OURS.run(self._job(container), self._on_file, container, note)
         if found is None or note is None or not note.log_path or found.code not in _REFUSED_CODES:
             return found
-        # The exit is told whether or not the log can be read.
+        # The exit is reported whether or not the log can be read.
         words = refused_program(await read_words(note.log_path, note.pod or container))
         return replace(found, never_ran=words)
 
@@ -116,7 +120,7 @@ class Exits:
         """Also one that somebody removes: it is made again, and what monitors file from then on is seen."""
         while True:
             with await OURS.run("watching exit files", self._watcher) as watcher:
-                # What is told twice does no harm, what is missed does.
+                # Reporting an exit twice does no harm, missing one does.
                 for name in await OURS.run("listing exit files", self._names):
                     self._tell(name, news)
                 async for event in watcher:
@@ -131,7 +135,7 @@ class Exits:
     def _names(self) -> list[str]:
         try:
             return sorted(os.listdir(self._env.paths.exits))
-        except FileNotFoundError:  # removed just now, as the watch will tell
+        except FileNotFoundError:  # removed just now, as the watch will report
             return []
 
     def _tell(self, name: str, news: asyncio.Queue[Exit | None]) -> None:
@@ -141,12 +145,12 @@ class Exits:
 
     async def _tell_filed(self, container: ContainerId, news: asyncio.Queue[Exit | None]) -> None:
         note = await self._at_last(container, self._bundles.note)
-        # Without one nobody can say whose it is, and every handler tells of it.
+        # Without one nobody can say whose it is, and every handler reports it.
         if note is not None and not self._env.owns(note.handler):
             self._bundles.forget(container)
             return
         if note is not None and note.shared_pids:
-            # Nobody else ends what its first process left behind in a pid namespace that goes on.
+            # Nobody else ends what its first process left behind in a pid namespace that stays.
             await self._end_rest(container, note)
         found = await self._at_last(container, self.read)
         if found is not None:
@@ -181,7 +185,7 @@ class Exits:
             self._untold.append(lost)
 
     async def _at_last(self, container: ContainerId, ask: Callable[[ContainerId], Awaitable[T]]) -> T:
-        """The answer: nobody else tells of that exit, so no lack of descriptors may lose it."""
+        """The answer: nobody else reports that exit, so a lack of descriptors must not lose it."""
         while True:
             try:
                 return await ask(container)
@@ -214,4 +218,7 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
-        return Exit(container, code, at, oom_killed=self._oom.ended(container, note, code))
+        if not self._oom.ended(container, note, code):
+            return Exit(container, code, at)
+        cause = None if note is None else self._causes.find(note.cgroup, os.path.dirname(note.cgroup))
+        return Exit(container, code, at, oom_killed=True, oom=cause)

@@ -92,14 +92,14 @@ class OciContainers:
                 raise Broken(f"{what}: its program did not run within {limit:.0f} s") from None
 
     async def _run_start(self, what: str, container: ContainerId, first: ProcessIdentity) -> Completed:
-        """The runtime's start. Crun waits for ever to tell a first process that has died just before."""
+        """The runtime's start. Crun waits forever to signal a first process that has just died."""
         runtime, limit = self._env.runtime, self._env.settings.verb_timeout
         async with Beside() as beside:
             running = beside.start(
                 what, run(runtime.start(container), timeout=limit, options=RunOptions(owner=container))
             )
             while not (await asyncio.wait([running], timeout=_LOOK_AGAIN))[0]:
-                # The runtime removes the pipe once the process has been told: then only hooks keep it.
+                # The runtime removes the pipe once it has released the process: then only hooks keep it.
                 if not is_alive(first) and os.path.exists(f"{runtime.root}/{container}/exec.fifo"):
                     raise WrongState(f"{what}: its first process has ended")
             return running.result()
@@ -129,7 +129,7 @@ class OciContainers:
         monitor_alive = is_alive(record.monitor)
         with trying(what):
             if monitor_alive:
-                # By the record: a monitor tells of its container also when the bundle is lost.
+                # By the record: a monitor reports its container even if the bundle is lost.
                 self._parts.exits.watch(record.id, record.monitor, record.process)
             seen = await self._looks.ask(record.id)
             status = await self._status(what, record, seen)

@@ -1,4 +1,4 @@
-"""Opening a container's log anew, and setting it aside first when it has grown too long.
+"""Reopening a container's log, and setting it aside first when it has grown too long.
 
 The names are a kubelet's (`LOG.YYYYMMDD-HHMMSS`), so that either of both removes what the other has left.
 conmon's own bound (`--log-size-max`) is not used: it throws away all that was written before.
@@ -40,7 +40,7 @@ async def reopen(record: ContainerRecord, bundle: str) -> None:
 
     def look(watcher: DirectoryWatcher) -> None:
         watcher.add(directory, MOVED_TO)
-        # A directory that is known may be had without its server: we wait for that, and not the monitor.
+        # A known directory may be cached, so its server is not asked. We wait for that, not the monitor.
         if problem := _problem(path):
             raise WrongState(f"{what}: {problem}")
 
@@ -72,7 +72,7 @@ def _problem(path: str) -> str:
 
 
 async def rotate(record: ContainerRecord, bundle: str, size_max: int, files: int) -> bool:
-    """See Handler.rotate_log. Cut off anywhere, the log has its name, and the next rotation goes on."""
+    """See Handler.rotate_log. If interrupted, the log keeps its name, and the next rotation continues."""
     path, pod = record.log_path, record.sandbox_id
     now = time.time()
     aside = await FOREIGN.run(log_job("rotating", path, pod), set_aside, path, size_max, now)
@@ -91,7 +91,7 @@ def set_aside(path: str, size: int, now: float) -> str:
     """Give a log that has more than `size` bytes the name that it will have next, too; that, or "".
 
     It loses its own when the monitor renames the new log over it: whenever we are killed, there is one.
-    Where it cannot have two, it has `LOG.rotating`, and the next call after a kill goes on from there.
+    Where it cannot have two names, it has `LOG.rotating`, and the next call after a kill continues there.
     """
     moved = f"{path}{_MOVED}"
     try:

@@ -39,7 +39,7 @@ _WINDOW_LIMIT = 64 << 20
 """Bytes of a log that are looked at: each line of it has some forty bytes beside its output."""
 
 MOST_FILES = 20
-"""Of one pod that are told by name."""
+"""Of one pod that are named in a report."""
 MOST_ENTRIES = 10_000
 """Of one pod's directory that are looked at."""
 
@@ -55,7 +55,7 @@ class _Piece:
 def latest_output(log: int, size: int, most: int, known: Mapping[str, int]) -> dict[str, bytes]:
     """The last `most` bytes, by stream, that lie before `size` in an open log; at best whole lines.
 
-    Of each stream the last `known` bytes are left out: they have come by another way.
+    The last `known` bytes of each stream are left out: they have arrived another way.
     """
     most = min(most, REPLAY_LIMIT)
     wanted = most + sum(known.values())
@@ -112,7 +112,7 @@ def open_log(path: str) -> io.FileIO:
 
 
 async def read_words(path: str, pod: str) -> bytes:
-    """A log that may be a few last words and nothing else; empty for a longer one, or if it cannot be had."""
+    """A log that may hold only a few last words; empty if it is longer, or cannot be read."""
     try:
         return await FOREIGN.run(log_job("reading", path, pod), _words, path)
     except FileNotFoundError:
@@ -150,7 +150,7 @@ class OpenLog:
 
     async def close(self) -> None:
         """Safe to repeat. A close may wait for the file system too (a flush of FUSE and NFS)."""
-        if not self._is_stuck:  # else whoever is late closes it
+        if not self._is_stuck:  # else the late thread closes it
             with contextlib.suppress(Overdue):
                 await self._ask("closing", self._close)
 
@@ -180,7 +180,7 @@ class OpenLog:
 
 
 def clear_away(what: str, work: Coroutine[object, object, object]) -> None:
-    """Do it behind everybody's back; a failure is logged, as there is nobody to tell."""
+    """Do it in the background; a failure is logged, as nobody waits for it."""
     HANDS.part(what, _logged(what, work))
 
 
@@ -281,7 +281,7 @@ async def remove_unused(path: str, pod: str) -> None:
 
 
 def _remove_empty(path: str) -> None:
-    """The pod may write to its log directory, so no link of its making is followed."""
+    """The pod may write to its log directory, so none of its links is followed."""
     directory, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError):
         parent = os.open(directory, _DIRECTORY)

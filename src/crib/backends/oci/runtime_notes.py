@@ -103,7 +103,7 @@ async def delete_state(runtime: RuntimeProgram, name: str, timeout: float) -> No
 
 
 def forget_state(runtime: RuntimeProgram, name: str) -> None:
-    """Remove what the runtime itself could not read any more, and would keep for ever. Blocks."""
+    """Remove what the runtime itself can no longer read, and would keep forever. Blocks."""
     remove_tree(f"{runtime.root}/{name}")
 
 

@@ -1,6 +1,6 @@
 """Seccomp filters that crun has compiled, for the next container with the same profile.
 
-crun compiles a profile anew at each create, which takes longer than all the rest of it (10 ms for some 350
+crun compiles a profile again at each create, which takes longer than all the rest of it (10 ms for some 350
 calls). It leaves the result in the container's state directory, and takes such a result instead of compiling
 (crun(1), run.oci.seccomp_bpf_data). So the first container of a profile pays, and the others do not.
 """
@@ -65,7 +65,7 @@ class SeccompFilters:
             with open(f"{self._root}/{container}/seccomp.bpf", "rb") as file:
                 content = file.read(_FILTER_BYTES + 1)
         except OSError:
-            return  # a crun that keeps it elsewhere, or nowhere: it goes on compiling
+            return  # a crun that keeps it elsewhere, or nowhere: it compiles as before
         if not content or len(content) > _FILTER_BYTES or len(content) % 8:
             return
         self._known[key] = base64.b64encode(content).decode("ascii")

@@ -108,7 +108,7 @@ def _containers_in(environment: OciEnvironment, pod_cgroup: str) -> Iterator[str
 
 
 def _monitors(bundles: str) -> Iterator[tuple[ProcessIdentity, str]]:
-    """Processes that run with a bundle of ours, as conmon is told of it, and whose it is."""
+    """Processes that run with a bundle of ours, as conmon's arguments name it, and whose it is."""
     mark = os.fsencode(f"{bundles}/")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended, or names no bundle
@@ -116,7 +116,7 @@ def _monitors(bundles: str) -> Iterator[tuple[ProcessIdentity, str]]:
                 words = file.read(_COMMAND_BYTES).split(b"\0")
             bundle = words[words.index(b"--bundle") + 1]
             started = start_time(int(name))
-            # The runtime that conmon runs is told of it as well, and ends with it or by itself.
+            # The runtime that conmon runs has it in its arguments too, and ends with conmon or by itself.
             if bundle.startswith(mark) and b"--exit-dir" in words and started is not None:
                 yield ProcessIdentity(int(name), started), os.fsdecode(bundle.removeprefix(mark))
 

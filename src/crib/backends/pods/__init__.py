@@ -1,10 +1,10 @@
-"""What a pod has of its own, whichever kind of handler runs its containers.
+"""What a pod has of its own, for any kind of handler that runs its containers.
 
-Begin with `pods`, which makes all of it and takes it away:
+Begin with `pods`, which makes and removes all of it, also the process that holds a shared pid namespace:
 
 * `files`: hosts, hostname, resolv.conf. `namespaces`: those that are pinned.
 * `cgroup_names`: where its cgroup is, and those of its containers. `slices`: the same by systemd. `updates`:
-  their limits. `usage` and `oom`: what their counters say. `layer_sizes`: what containers keep on disk.
-* `infra`: the process that holds a shared pid namespace, run by whoever runs the containers.
+  their limits. `usage` and `oom`: what their counters say. `oom_causes`: whose limit was hit.
+  `layer_sizes`: what containers keep on disk.
 * `losses`: pods that lose any of this.
 """

@@ -19,9 +19,9 @@ PAUSE = 0.5
 
 
 class PodLosses:
-    """Tells when an infra process ends, and reads the mount table, for all pods at once, when it has changed.
+    """Reports the end of infra processes. Reads the mount table, for all pods at once, when it has changed.
 
-    The kernel (before 6.15) tells of no single mount.
+    The kernel (before 6.15) reports no single mount.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -31,7 +31,7 @@ class PodLosses:
         self._deaths: Deaths[SandboxId] = Deaths(self._news.put_nowait)
 
     def watch(self, sandbox: SandboxId, infra: ProcessIdentity) -> None:
-        """Tell when this process ends."""
+        """Report when this process ends."""
         with trying(f"watching the infra process of pod sandbox {sandbox}"):
             self._deaths.watch(sandbox, infra)
 

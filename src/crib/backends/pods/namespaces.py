@@ -30,7 +30,7 @@ expect (containerd since 2.0)."""
 
 
 def check_namespaces(config: SandboxConfig, facts: HandlerFacts) -> None:
-    """InvalidRequest for namespaces that cannot be had together, or here, and for sysctls of the node."""
+    """InvalidRequest for namespaces that do not go together, or not here, and for sysctls of the node."""
     check_pod_namespaces(config)
     if config.user_namespace is not None and not facts.user_namespaces:
         raise InvalidRequest(
@@ -88,14 +88,14 @@ def _places(paths: Paths, record: SandboxRecord) -> list[str]:
 
 
 def held_by(paths: Paths, record: SandboxRecord) -> dict[str, str]:
-    """Where something must be mounted for the pod to be whole, and what, as `mount_roots_below` tells it.
+    """Where something must be mounted for the pod to be whole, and what, as `mount_roots_below` returns it.
 
     Empty where any will do: in a pod of a daemon that did not write it down.
     """
     made: dict[str, str] = {}
     with contextlib.suppress(FileNotFoundError):
         made = {name.partition(":")[0]: name for name in os.readlink(_note(paths, record)).split()}
-    # Of a namespace the kernel tells its kind too, of a file system its device alone.
+    # For a namespace the kernel names its kind too, for a file system only its device.
     return {
         place: made.get(os.path.basename(place), "").removeprefix("shm:") for place in _places(paths, record)
     }

@@ -1,4 +1,4 @@
-"""Whether the kernel ended a container for want of memory.
+"""Whether the kernel ended a container for lack of memory.
 
 A container's cgroup counts its kills (`oom_kill` of memory.events). systemd removes a scope as soon as it is
 empty, often before anybody has read it; the monitor, which then files `oom` in the bundle, comes too late.

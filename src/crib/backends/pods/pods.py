@@ -54,7 +54,7 @@ _PROGRAM_LIMIT = 64 << 20
 
 
 class InfraProcesses(Protocol):
-    """Runs infra processes: whoever runs the containers of a handler. Each is known by its pod's id."""
+    """Runs infra processes. A handler's runner of containers does it. Each is known by its pod's id."""
 
     async def start(self, sandbox: SandboxId, inputs: InfraInputs) -> ProcessIdentity:
         """Make its bundle in `Paths.infra`, and run it. Half-made things are left for `end`."""
@@ -206,7 +206,7 @@ class Pods:
         return json.dumps(document).encode()
 
     def _make_directory(self, record: SandboxRecord) -> None:
-        """For root alone (a shm is open to all who get there), and the root of its own user namespace."""
+        """Only root gets there (a shm is open to all who do), and the root of its own user namespace."""
         directory, idmap = self._paths.sandbox(record.id), pod_id_map(self._paths, record)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if not is_mountpoint(directory):
@@ -270,7 +270,7 @@ class Pods:
         # All that is mounted inside goes along: each unmount waits for the readers in the kernel (RCU).
         while unmount(self._paths.sandbox(sandbox), lazy=True):
             pass
-        # Pods whose files have no mount of their own: made by an older version, or not to their end.
+        # Pods whose files have no mount of their own: made by an older version, or half-made.
         unpin_all(self._paths, sandbox)
         while unmount(self._paths.shm(sandbox), lazy=True):
             pass

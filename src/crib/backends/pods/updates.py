@@ -1,7 +1,7 @@
 """Other limits for what is there: a container's cgroup, its processes' OOM scores, a pod's own cgroup.
 
 The cgroup's files are written here and not by the runtime's `update`: it is all or nothing, works with every
-runtime, and reaches what some of them leave out (huge pages, unified). A unit of systemd is told the same
+runtime, and reaches what some of them leave out (huge pages, unified). A unit of systemd gets the same
 afterwards: the kernel has taken it then, and systemd, which would only log what the kernel refuses, writes it
 again whenever it reloads.
 """
@@ -102,7 +102,7 @@ class Updates:
             raise WrongState(f"{what}: it has no bundle")
         limits = cgroup_limits(resources, self._env.host)
         before = dict(self._files(cgroup_limits(record.resources, self._env.host)))
-        # Not what is as it was: the container, or whoever is above us, may have set it otherwise since.
+        # Not what did not change: the container, or somebody above us, may have set it otherwise since.
         files = [(key, value) for key, value in self._files(limits) if before.get(key) != value]
         if (
             note.cgroup.endswith(".scope")
@@ -134,7 +134,7 @@ class Updates:
             if files and self._names.systemd:
                 if not self._env.cgroups.exists(cgroup):
                     await start_slice(os.path.basename(cgroup), transient=True)
-                # It hands a controller down when it is told of a limit: too late for the kernel's own word.
+                # It hands a controller down when it gets a limit: too late for the kernel's own word.
                 self._env.cgroups.create(cgroup)
             await self._change(_Change(what, record.id, cgroup), files, files)
 
@@ -147,7 +147,7 @@ class Updates:
         if not change.cgroup.endswith((".scope", ".slice")):
             return
         try:
-            # Not the changed ones alone: it may not know the others, and writes all of a controller's files.
+            # Not only the changed ones: it may not know the others, and writes all of a controller's files.
             await change_unit(os.path.basename(change.cgroup), unit_properties(every))
         except BaseException:
             await OURS.run(job, restore_limits, self._env.cgroups, change.cgroup, before)

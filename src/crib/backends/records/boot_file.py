@@ -1,4 +1,4 @@
-"""Pods' rows as they are now, in a file that lasts as long as what they tell of: until the next boot.
+"""Pods' rows as they are now, in a file that lasts as long as what they describe: until the next boot.
 
 It lies with the state (a tmpfs), which is never full of what containers write, never hangs and is never
 read-only: a row is written there at once, on the loop, in some tens of microseconds. The disk follows
@@ -79,8 +79,8 @@ def sign(connection: sqlite3.Connection, origin: Origin) -> None:
 
 
 def _anew(connection: sqlite3.Connection, path: str, schema: str) -> sqlite3.Connection:
-    """Another file in the place of the one that the connection still holds, with all that is in that."""
-    remove(path)  # a log of the old one would be taken for its own
+    """Replace the file that the connection still holds by another one with the same content."""
+    remove(path)  # SQLite would read a log of the old one as its own
     made = _open(path, schema)
     try:
         take_all(connection, made)
@@ -115,7 +115,7 @@ class BootRows:
         self.connection.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
 
     def _look(self) -> bool:
-        """Whether the file had been removed, or another put in its place, and was written anew."""
+        """Whether the file had been removed or replaced, and was written again."""
         if file_at(self._path) == self._file:
             return False
         try:
@@ -176,7 +176,7 @@ class BootRows:
         return True
 
     def settle(self) -> None:
-        """The last try to write what is owed. Blocks: nobody waits for the loop any more."""
+        """The last try to write what is pending. Blocks: nobody needs the loop any more."""
         if not self._owed:
             return
         if self._retry is not None:

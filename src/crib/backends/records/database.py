@@ -9,7 +9,7 @@ So a verb never waits for a disk to have its rows recorded, and a daemon that is
 again, whatever the disk did: full, read-only, damaged or hung. While the disk cannot follow, that is a fault
 of the node. An end of a container is synced with the batch that it is in: its exit code survives a power cut.
 
-All are for root alone: records hold what pods have in their environment.
+Only root can read them: records hold what pods have in their environment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from crib.model.errors import Broken
 from crib.model.paths import Paths
 
 LAST_LOOK = 1.0
-"""Seconds that the end of the daemon waits for a disk of which a fault is told already."""
+"""Seconds that the end of the daemon waits for a disk whose fault is already known."""
 POD_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sandboxes {ROWS}
 CREATE TABLE IF NOT EXISTS containers {ROWS}
@@ -75,14 +75,14 @@ class Database:
         self._problems: dict[str, str] = {}
         self._watcher: Callable[[str], None] = lambda problem: None
         self.mended: list[str] = []
-        """What the start had to put right."""
+        """What the start had to repair."""
         self._reserve = Reserve(paths.reserve)
         self._follower = Follower(paths.database, paths.boot_records, self._reserve, POD_SCHEMA)
         before = Origin(boot, notes.before)
         connection, is_current = open_boot_file(paths.boot_records, POD_SCHEMA, before, self.mended)
         if not is_current:
             self._fill(connection)
-        with contextlib.suppress(OSError):  # the follower tells what is wrong with its disk
+        with contextlib.suppress(OSError):  # the follower reports what is wrong with its disk
             keep_private(paths.database)
         sign(connection, Origin(boot, notes.now))
         self.pods = BootRows(connection, paths.boot_records, POD_SCHEMA, self._follower)
@@ -91,7 +91,7 @@ class Database:
             self.mended.append(self.images.report)
         try:
             self._reserve.keep()
-        except OSError as error:  # told before the first verb, and again by the follower
+        except OSError as error:  # reported before the first verb, and again by the follower
             self._problems.setdefault(paths.database, problem_with(paths.database, error))
         for part in (self._follower, self.pods, self.images):
             part.told = self._tell
@@ -133,7 +133,7 @@ class Database:
         return connection
 
     def _fill_from_copy(self, connection: sqlite3.Connection) -> None:
-        """From a disk that takes nothing, which SQLite wants even to read."""
+        """From a disk that takes no writes: SQLite writes even to read."""
         scratch = self._paths.scratch_records
         remove(scratch)
         for suffix in ("", "-wal"):
@@ -145,7 +145,7 @@ class Database:
         remove(scratch)
 
     def watch(self, told: Callable[[str], None], mended: Callable[[str], None]) -> None:
-        """Tell, on the loop, what cannot be kept and why (nothing: all can), and what was put right."""
+        """Report, on the loop, what cannot be kept and why (nothing: all can), and what was repaired."""
         self._watcher = told
         self._follower.mended = self.images.mended = self.pods.mended = mended
         for text in self.mended:

@@ -1,6 +1,6 @@
 """Brings the pods' file on disk to what the file of this boot holds: off the loop, until it succeeds.
 
-Nobody waits for it. A disk that is full, read-only or hung is told of, and tried again and again; rows that
+Nobody waits for it. A disk that is full, read-only or hung is reported, and tried again and again; rows that
 change meanwhile are written once, as they are then.
 """
 
@@ -123,7 +123,7 @@ def _by_key(connection: sqlite3.Connection, shape: TableShape) -> Iterator[tuple
 def copy_rows(
     source: sqlite3.Connection, target: sqlite3.Connection, rows: Iterable[tuple[TableShape, object]]
 ) -> None:
-    """Only these rows, each told by its table and key; the same for the transactions."""
+    """Only these rows, each named by its table and key. The caller has begun transactions here too."""
     for shape, key in rows:
         row = source.execute(shape.read_one, (key,)).fetchone()
         if row is None:
@@ -151,7 +151,7 @@ class Follower:
         self._everything = True
         self._shapes: dict[str, TableShape] = {}
         self._file = (0, 0)
-        """The open one, as `file_at` tells it."""
+        """The open one, as `file_at` describes it."""
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         self._wake = asyncio.Event()
@@ -161,7 +161,7 @@ class Follower:
         self.told: Callable[[str, str], None] = lambda part, problem: None
         """Told what is wrong with the disk, on the loop; an empty text is that nothing is."""
         self.mended: Callable[[str], None] = lambda text: None
-        """Told what was put right."""
+        """Called with what was repaired."""
 
     def take_over(self, connection: sqlite3.Connection) -> None:
         """The file is open already."""
@@ -192,7 +192,7 @@ class Follower:
             self.told(self.path, problem)
 
     def _look_at_source(self) -> None:
-        """While nobody reads it: half of one that is made anew must not be taken for all there is."""
+        """While nobody reads it: a file that is being written again must not be taken for a whole one."""
         if not self._busy.acquire(blocking=False):
             return
         try:
@@ -287,7 +287,7 @@ class Follower:
         try:
             target.execute("BEGIN IMMEDIATE")
             if everything or not {table for table, _ in changed} <= self._shapes.keys():
-                target.execute(PROBE)  # so that a disk that takes nothing is noticed though nothing changed
+                target.execute(PROBE)  # to notice a disk that takes no writes even if nothing changed
                 self._shapes = copy_all(source, target)
             else:
                 copy_rows(source, target, [(self._shapes[table], key) for table, key in changed])
@@ -302,7 +302,7 @@ class Follower:
                     target.execute("ROLLBACK")
 
     def _drop(self) -> None:
-        """Begin anew at the next try: the file may have been replaced, or be on another disk then."""
+        """Start over at the next try: the file may have been replaced by then, or be on another disk."""
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -318,6 +318,6 @@ class Follower:
 
 
 def problem_with(path: str, error: Exception) -> str:
-    """As Status and refused verbs tell it."""
+    """As Status and refused verbs report it."""
     what = "its disk is full" if is_full(error) else "it cannot be written"
     return f"{path}: {what}: {getattr(error, 'strerror', None) or error}"

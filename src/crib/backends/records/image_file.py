@@ -60,7 +60,7 @@ class ImageFile:
         self._is_copy = False
         """The connection is not the file's own: that could not be opened, or mended."""
         self._reports: list[str] = []
-        """Of what threads have mended, to be told on the loop."""
+        """What threads have mended, to be reported on the loop."""
         self._trouble = asyncio.Event()
         self.problem = ""
         self.told: Callable[[str, str], None] = lambda part, problem: None
@@ -105,7 +105,7 @@ class ImageFile:
         return saved.report, saved.connection
 
     def _copied(self) -> sqlite3.Connection:
-        """Of a disk that takes nothing, which SQLite wants even to read: a copy, with the log."""
+        """A copy, with the log, for a disk that takes no writes: SQLite writes even to read."""
         self._is_copy = True
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):

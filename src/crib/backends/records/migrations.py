@@ -15,7 +15,7 @@ from crib.model.errors import Broken
 
 SCHEMA_VERSION = 1
 STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {}
-"""From the schema with this number to the next, for each of the files: their tables tell which one it is."""
+"""From the schema with this number to the next, for each of the files: their tables show which one it is."""
 
 
 class SchemaTooNew(Broken):
@@ -52,7 +52,7 @@ def copy_path(path: str, version: int) -> str:
 
 
 def keep_copy(connection: sqlite3.Connection, copy: str) -> None:
-    """Write the whole file to `copy`, for root alone, in the place of an earlier copy; on disk at the end."""
+    """Write the whole file to `copy`, for root only, over an earlier copy; it is on disk at the end."""
     fresh = f"{copy}.new"
     fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -52,7 +52,7 @@ class Salvage:
 
 
 def salvage(path: str, schema: str, error: Exception, *, noted: bool = False) -> Salvage:
-    """Put a file with the rows that are still there in the place of a damaged one.
+    """Replace a damaged file by one with the rows that can still be read.
 
     `noted`: the table `unreadable` names the file that was set aside: nobody knows what its lost pages had.
     sqlite3.Error, OSError: nothing was changed, or `open_file` will finish it.

@@ -1,4 +1,4 @@
-"""SQLite files of ours: opened for root alone, in WAL mode (https://www.sqlite.org/wal.html)."""
+"""Our SQLite files: readable by root only, in WAL mode (https://www.sqlite.org/wal.html)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def open_file(path: str, schema: str = "") -> sqlite3.Connection:
 
 
 def keep_private(path: str) -> None:
-    """For root alone, with its log, its index, and what was set aside; those to come get the file's mode."""
+    """Only root may read it, its log, its index and what was set aside; later ones get the file's mode."""
     for file in glob.glob(f"{glob.escape(path)}*"):
         if stat.S_IMODE(os.stat(file).st_mode) != 0o600:
             os.chmod(file, 0o600)
@@ -159,7 +159,7 @@ class Reserve:
         self._lock = threading.Lock()
 
     def try_writing(self) -> None:
-        """OSError when the disk takes nothing: SQLite's own words for that tell less."""
+        """OSError when the disk takes no writes. SQLite's own message says less."""
         with self._lock:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -1,8 +1,8 @@
 """Streams into containers and pods of any CRI runtime: exec, attach, and connections to a pod's ports.
 
-The runtime gives a URL for each stream through its socket; what is spoken there is SPDY/3.1 or a WebSocket.
-`session` has exec and attach, `forwarding` the pod's ports. `link` connects, and `crib.tunnel` turns frames
-into streams of bytes. Buffers are bounded both ways: a late reader holds up the writer.
+The runtime's socket gives a URL for each stream, where the protocol is SPDY/3.1 or WebSocket. `session` has
+exec and attach, `forwarding` the pod's ports. `link` connects, and `crib.tunnel` turns frames into streams of
+bytes. Buffers are bounded both ways: a slow reader holds up the writer.
 """
 
 from crib.client.streams.forwarding import ForwardedConnection, forward, forward_url

@@ -20,7 +20,7 @@ from crib.wire import portforward
 from crib.wire.portforward import StreamKind, Target
 
 MAX_WORDS = 4 << 10
-"""Bytes of what went wrong that are told."""
+"""Maximum bytes of an error text that are passed on."""
 
 
 class ForwardedConnection:
@@ -32,9 +32,9 @@ class ForwardedConnection:
         self._words = ""
 
     async def read(self) -> bytes:
-        """Bytes that there are, at least one; empty at the end, for good.
+        """The available bytes, at least one; empty at the end and from then on.
 
-        RuntimeFailure with the runtime's words when it could not connect or the connection broke.
+        RuntimeFailure with the runtime's words if it could not connect or the connection broke.
         """
         try:
             data = await self._data.read()
@@ -62,7 +62,7 @@ class ForwardedConnection:
         await self._data.close()
 
     async def _raise_words(self) -> None:
-        """What is on the error stream; the runtime writes it before it ends the data."""
+        """The text on the error stream; the runtime writes it before it ends the data."""
         if self._error.has_begun and not self._words:
             self._words = (await self._error.read())[:MAX_WORDS].decode("utf-8", "replace")
         if self._words:
@@ -85,14 +85,14 @@ async def forward_url(connection: Connection, pod_id: str, targets: Sequence[Tar
 async def forward(
     connection: Connection, pod_id: str, target: Target, transport: Transport = "auto", ca_file: str = ""
 ) -> AsyncIterator[ForwardedConnection]:
-    """Connect to something in a pod. Leaving the block breaks off the connection.
+    """Connect to something in a pod. Leaving the block ends the connection.
 
         async with streams.forward(crib, pod_id, Target("tcp", 80)) as peer:
             await peer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
             async for data in peer: ...
 
-    Each has a session of its own with the runtime: most runtimes know no windows, and in a shared session one
-    reader that is late would hold up all others. ClientError; a refused connection is told by `read`.
+    Each connection has its own session with the runtime: most runtimes know no windows, and in a shared
+    session one slow reader would hold up all others. ClientError; `read` reports a refused connection.
     """
 
     async def tunnel() -> WebSocket:

@@ -24,13 +24,13 @@ from crib.tunnel.websocket import VERSION, WebSocket, accept_token
 from crib.wire import remotecommand
 
 READ_BYTES = 256 << 10
-"""Of one read(2) of what is left when a connection breaks."""
+"""Bytes of one read(2) of what remains when a connection breaks."""
 CONNECT_TIME = 30.0
 """Seconds for the connection, TLS and the answer to the upgrade together."""
 HEAD_BYTES = 16 << 10
-"""Of the answer's head."""
+"""Maximum bytes of the answer's head."""
 REASON_BYTES = 4 << 10
-"""Of the text with which an upgrade is refused."""
+"""Maximum bytes of the text of a refused upgrade."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -41,7 +41,7 @@ class UpgradeRefused(RuntimeFailure):
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What is asked for: `protocol` is the header Upgrade's value."""
+    """What is requested: `protocol` is the value of the header Upgrade."""
 
     method: str
     protocol: str

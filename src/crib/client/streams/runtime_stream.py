@@ -23,7 +23,7 @@ class Reader(Protocol):
     """What comes; also to be used with `async for`."""
 
     async def read(self) -> bytes:
-        """Bytes that there are, at least one; empty at the end, for good. Unavailable when broken."""
+        """The available bytes, at least one; empty at the end and from then on. Unavailable if broken."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -33,7 +33,7 @@ class Writer(Protocol):
     """What goes."""
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Returns when there is room for more. Unavailable when nobody takes it."""
+        """Return when there is room for more. Unavailable if the other end takes nothing any more."""
         ...
 
     async def close(self) -> None:
@@ -45,7 +45,7 @@ class RuntimeStream:
     """See Reader and Writer."""
 
     def __init__(self, stream: Channel | SpdyStream, outcome: Inbox) -> None:
-        """`outcome` tells how all ended. Runtimes reset streams once that is told: then it is their end."""
+        """`outcome` says how all ended. Runtimes reset streams once they have sent it: that is an end too."""
         self._stream = stream
         self._outcome = outcome
         stream.when_broken(self._broke)
@@ -72,7 +72,7 @@ class RuntimeStream:
             raise Unavailable(self._stream.broken or str(error)) from error
 
     async def close(self) -> None:
-        with contextlib.suppress(ConnectionError):  # nobody is there any more, which who closes cannot know
+        with contextlib.suppress(ConnectionError):  # the other end has gone, which the caller cannot know
             await self._stream.close()
 
     def _broke(self) -> None:
@@ -81,7 +81,7 @@ class RuntimeStream:
 
 
 async def open_streams(session: ClientSession, wanted: Sequence[Headers]) -> list[RuntimeStream]:
-    """Open streams, of which the first tells how all ended. RuntimeFailure when the runtime takes them not,
+    """Open streams; the first one reports how all of them ended. RuntimeFailure if the runtime refuses them,
     Unavailable.
     """
     try:

@@ -59,15 +59,15 @@ class Session:
         self.stderr: Reader | None = streams.get(StreamType.STDERR)
 
     async def resize(self, width: int, height: int) -> None:
-        """Tell the terminal its size in columns and rows; nothing without a terminal. Unavailable."""
+        """Set the terminal's size in columns and rows; no effect without a terminal. Unavailable."""
         if stream := self._streams.get(StreamType.RESIZE):
             await stream.write(remotecommand.encode_resize(SizeMessage(width, height)))
 
     async def wait(self) -> int:
-        """The exit code, when the runtime has told it. RuntimeFailure with the runtime's words, Unavailable.
+        """Wait for the exit code. RuntimeFailure with the runtime's words, Unavailable.
 
-        An attach gives 0 when the container has ended. What the command wrote has all come by then, but may
-        still have to be read.
+        An attach returns 0 when the container has ended. All output of the command has arrived by then, but
+        may not have been read yet.
         """
         async for data in self._streams[StreamType.ERROR]:
             self._status += data[: remotecommand.MAX_STATUS + 1 - len(self._status)]
@@ -187,7 +187,7 @@ async def first_spoken(
     in_websocket: Callable[[], Awaitable[_InWebSocket]],
     over_spdy: Callable[[], Awaitable[_OverSpdy]],
 ) -> _InWebSocket | _OverSpdy:
-    """What the first way gives that the runtime does not refuse; each way asks for a URL of its own."""
+    """The result of the first way that the runtime does not refuse. Each way requests its own URL."""
     if transport == "spdy" or (transport == "auto" and connection in _without_websocket):
         return await over_spdy()
     try:

@@ -1,8 +1,11 @@
 """`crib check`: everything of this node, by areas. A repair works through the verbs' teardowns and sweeps.
 
-What a verb is just about is no finding: such rows are left out while the daemon works, what was found of the
-others is looked at once more a moment later, and whoever lists leftovers looks at the disk before it looks at
-the records, as a row is there before anything that is made for it.
+Work in progress is no finding:
+
+* Rows with a verb under way are left out while the daemon works. What was found of the others is looked at
+  again a moment later.
+* Whoever lists leftovers looks at the disk first and at the records afterwards: a row exists before anything
+  is made for it.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class CheckNode:
                 async for found in look(repair):
                     yield found
             except (CribError, OSError) as error:  # of a disk that does not answer, or has lost a directory
-                yield Finding(area, "", f"cannot be looked at: {error}")
+                yield Finding(area, "", f"cannot be checked: {error}")
 
     def _areas(self, *, quick: bool) -> list[tuple[str, _Look]]:
         return [
@@ -84,7 +87,7 @@ class CheckNode:
             yield found
 
     async def _pods_networks(self, *, repair: bool) -> AsyncIterator[Finding]:
-        """Of ready pods. Those of an earlier boot have no network any more: they are told as pods."""
+        """Of ready pods. Those of an earlier boot have no network any more: they are reported as pods."""
         core = self._core
         wanted = [
             row.id

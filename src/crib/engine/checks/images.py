@@ -69,7 +69,7 @@ class CheckImages:
         return {layer.diff_id: layer for row in rows or self._catalogue for layer in row.layers}
 
     async def _repair(self, layer: Layer, owners: Sequence[ImageRecord]) -> str:
-        """Fetch the layer anew from wherever one of its images came; why that failed, or empty."""
+        """Fetch the layer again from wherever one of its images came; why that failed, or empty."""
         errors = []
         for name in (digest for row in owners for digest in row.digests):
             try:

@@ -1,4 +1,4 @@
-"""How a repair tells what became of what it found."""
+"""How a repair reports what became of its findings."""
 
 from __future__ import annotations
 

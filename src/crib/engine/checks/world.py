@@ -36,7 +36,7 @@ class WorldFindings:
     async def containers(self, *, is_live: bool, repair: bool) -> AsyncIterator[Finding]:
         """Records of containers that do not fit what runs."""
         core = self._core
-        # While the daemon works, a verb is at what is half-made, and sees to its end itself.
+        # While the daemon works, a verb is working on what is half-made, and finishes it itself.
         rows = [row for row in core.containers if is_listed(row) or not is_live]
         for known in await _twice(rows, self._has_wrong_container, is_live=is_live):
             if core.locks.of(known.id).locked():
@@ -50,7 +50,7 @@ class WorldFindings:
             try:
                 row, decision = await self._decision(known)
             except CribError as error:
-                yield Finding("containers", known.id, f"cannot be looked at: {error}")
+                yield Finding("containers", known.id, f"cannot be checked: {error}")
                 continue
             if decision.action is Action.KEEP:
                 continue
@@ -118,7 +118,7 @@ class WorldFindings:
             try:
                 is_whole = await core.caretaker(row).pods.alive(row)
             except CribError as error:
-                return f"cannot be looked at: {error}", ""
+                return f"cannot be checked: {error}", ""
             return (
                 ("", "") if is_whole else (f"is ready on record, but {LOST}", "it is NOT_READY from then on")
             )

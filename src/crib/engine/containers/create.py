@@ -4,7 +4,7 @@ look up   a container of the same name (joined, returned, or refused); the image
           policy's word on them, the sandbox (READY), the container whose processes this one is to see
 intend    row CREATING, holding the layers of these images from now on
 act       the handler's containers.create
-tell      row CREATED; event CREATED
+report    row CREATED; event CREATED
 ✗         teardown_container: row gone, or UNKNOWN with its reason if that failed too; a pod whose
           namespaces or infra process turn out to be gone is NOT_READY from now on
 """
@@ -55,7 +55,7 @@ class CreateContainer:
             core.keeper, "create container", core.admission
         )
         self._unclaimed: set[ContainerId] = set()
-        """Made, and their callers had gone: nobody was told their ids."""
+        """Made after their callers had gone: nobody knows their ids."""
 
     async def __call__(self, sandbox_text: str, config: ContainerConfig) -> ContainerId:
         """Create a container; who asks for the same one joins the work that is under way, or gets its id.
@@ -101,7 +101,7 @@ class CreateContainer:
         core.refuse_if_faulty()
         if (known := core.containers.named((sandbox_id, config.name, config.attempt))) is not None:
             await teardown_container(core, known)  # of an earlier try whose own teardown failed
-        await notice_loss(core, sandbox_id)  # its watch may be about to tell the same
+        await notice_loss(core, sandbox_id)  # its watch may be about to report the same
         image = await self._accepted(config)
         sandbox = core.sandbox(sandbox_id)
         move_sandbox(sandbox, SandboxVerb.CREATE_CONTAINER)
@@ -132,7 +132,7 @@ class CreateContainer:
                     record = core.containers.put(replace(made, state=state))
                     core.refuse_if_faulty()
             except BaseException as error:
-                with suppress(Exception):  # the row stays and says why; the first error is the one to tell
+                with suppress(Exception):  # the row stays and says why; the caller gets the first error
                     await teardown_container(core, record)
                 if isinstance(error, NotFound):
                     # A layer, perhaps: then the image must not be said to be here, or nobody would pull it.
@@ -147,7 +147,7 @@ class CreateContainer:
         return record.id
 
     def _refuse_crowd(self, sandbox_id: SandboxId) -> None:
-        """A kubelet tries for ever: what hangs must not become more each time."""
+        """A kubelet tries forever: what hangs must not pile up with each try."""
         left = [row for row in self._core.containers_of(sandbox_id) if row.id in self._core.retries.objects()]
         if len(left) >= MAX_LEFT:
             text = f"pod sandbox {sandbox_id} has {len(left)} containers that cannot be removed"
@@ -167,7 +167,7 @@ class CreateContainer:
                 field=_TARGET,
             )
         if target.state is not ContainerState.RUNNING:
-            raise WrongState(f"container {target.id} does not run: it is {target.state}", field=_TARGET)
+            raise WrongState(f"container {target.id} is not running: it is {target.state}", field=_TARGET)
 
     async def _accepted(self, config: ContainerConfig) -> ImageRecord:
         """The image; the policy has accepted it and all of image volumes. From here to the row nothing may

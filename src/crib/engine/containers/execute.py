@@ -43,7 +43,7 @@ class ExecSync:
             raise
 
     async def end_after(self, grace: float) -> None:
-        """The daemon stops: in `grace` seconds end the commands that still run, and tell their callers."""
+        """The daemon stops: in `grace` seconds end the commands that still run, and answer their callers."""
         await asyncio.sleep(grace)
         self._stopping = True
         under_way = tuple(self._under_way)
@@ -117,7 +117,7 @@ async def _beginning(source: ByteSource | None, limit: int) -> bytes:
 
 
 class ReopenLog:
-    """Has the container's log opened anew, after the kubelet moved it away."""
+    """Has the container's log reopened, after the kubelet moved it away."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

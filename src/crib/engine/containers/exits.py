@@ -23,13 +23,13 @@ RETRY_AFTER = 1.0
 
 
 async def watch_exits(core: Core, containers: ContainerRuntime) -> None:
-    """Record every exit that the handler tells of, for the daemon's life."""
+    """Record every exit that the handler reports, for the daemon's life."""
     while True:
         try:
             async for exit_ in containers.exits():
                 # Each on its own: a container whose start or removal hangs must not hold up the others.
                 core.keeper.start(f"exit of {exit_.id}", _record_or_log(core, exit_))
-        except Exception as error:  # a bug too: nobody else tells of exits
+        except Exception as error:  # a bug too: nobody else reports exits
             is_bug = not isinstance(error, CribError)
             _log.error("watching for exits: %s; trying again in %.0f s", error, RETRY_AFTER, exc_info=is_bug)
             await asyncio.sleep(RETRY_AFTER)
@@ -54,7 +54,10 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        ended = core.containers.put(_exited(record, exit_))
+        ended = _exited(record, exit_)
+        # Before the row, with which it is written in one go.
+        core.ends.ended(ended, core.sandboxes.get(record.sandbox_id), exit_)
+        core.containers.put(ended)
         core.figures.exits.add((ended.reason,))
         outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
         core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)
@@ -63,7 +66,7 @@ async def record_exit(core: Core, exit_: Exit) -> None:
 
 
 async def _end_the_rest(core: Core, record: ContainerRecord) -> None:
-    """Nothing runs in a container that is shown as EXITED: only a pid namespace of its own sees to that."""
+    """Nothing runs in a container that is shown as EXITED. Only its own pid namespace would ensure that."""
     if record.config.security.namespaces.pid == NamespaceMode.CONTAINER:
         return
     try:
@@ -79,7 +82,7 @@ def _exited(record: ContainerRecord, exit_: Exit) -> ContainerRecord:
     if exit_.never_ran:
         reason, message, code = "StartError", exit_.never_ran, START_FAILED
     elif exit_.oom_killed:
-        # Whichever process it was, and whatever the first one made of it: as the peers tell it.
+        # Whichever process it was, and whatever the first one made of it: as the peers report it.
         reason = "OOMKilled"
     elif exit_.lost:
         reason, message = "Unknown", "the container's monitor died: its exit code is not known"

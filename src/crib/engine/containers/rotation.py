@@ -14,7 +14,7 @@ from crib.model.ids import ContainerId
 _log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-"""Seconds between two looks at all logs; by as much as is written in them a log may pass its bound."""
+"""Seconds between two looks at all logs; what is written meanwhile may exceed the bound."""
 PAUSE = 60.0
 """Seconds that a log which could not be rotated is left alone."""
 

@@ -24,7 +24,7 @@ class StopContainer:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._signalled: set[ContainerId] = set()
-        """Had their stop signal: many programs take a second one for an order to drop everything."""
+        """Had their stop signal: many programs drop everything at a second one."""
 
     async def __call__(self, text: str, grace: float) -> None:
         """`grace`: seconds between the stop signal and SIGKILL; 0 kills at once."""
@@ -42,6 +42,7 @@ class StopContainer:
             if record is None or record.state is ContainerState.EXITED:
                 return
             move_container(record, ContainerVerb.STOP)
+            core.ends.ordered(record, grace if record.state is ContainerState.RUNNING else 0.0)
         stage, name = core.timeline.of(record.sandbox_id), record.config.name
         with stage("StopContainer", name):
             if grace > 0 and record.state is ContainerState.RUNNING:
@@ -71,7 +72,8 @@ async def kill_container(core: Core, container: ContainerId) -> None:
     async with core.locks.of(container):
         record = core.containers.get(container)
         if record is None or not record.is_made or record.finished_at:
-            return  # an exit is told once: after a removal that failed the state is UNKNOWN, but it has ended
+            return  # an exit is reported once: after a failed removal the state is UNKNOWN, but it has ended
+        core.ends.killed(record)
         exited = core.exited(container)
     containers = _containers(core, record)
     with core.timeline.of(record.sandbox_id)("SIGKILL", record.config.name):

@@ -2,7 +2,7 @@
 
 look up   the container (CREATED or RUNNING)
 act       the handler's containers.update, with what is asked for merged into what is in force
-tell      the row's `resources`, which ContainerStatus shows
+report    the row's `resources`, which ContainerStatus shows
 ✗         nothing is changed. If the daemon dies after the act, the row has the limits of before until the
           caller, who got no answer, asks again
 """

@@ -54,7 +54,7 @@ class PolicyGuard:
         return f"{text}; verifiers: {', '.join(self._programs)}" if self._programs else text
 
     def before_pull(self, reference: ImageReference) -> None:
-        """What can be refused by the name alone; nothing is fetched then."""
+        """Refuse what the name alone rules out, before anything is fetched."""
         rule = self.rule(reference)
         if rule.action == "reject":
             self._refuse(rule, reference, "it rejects this image")

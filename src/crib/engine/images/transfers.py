@@ -61,4 +61,4 @@ class Transfer:
             yield TransferUpdate(tuple(self._layers.values()), images=await waiting, finished=True)
         finally:
             self._watchers.discard(news)
-            waiting.cancel()  # else a failure that comes after the watcher left is reported as unheard
+            waiting.cancel()  # else asyncio complains of a failure after the watcher left

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class ImageVerbs:
-    """Fills and empties the image store; the catalogue tells what is in it."""
+    """Fills and empties the image store; the catalogue knows what is in it."""
 
     def __init__(self, core: Core, catalogue: Catalogue, policy: PolicyGuard) -> None:
         self._core = core
@@ -56,7 +56,7 @@ class ImageVerbs:
         return record
 
     async def follow_pull(self, order: PullOrder, *, start: bool) -> AsyncIterator[TransferUpdate]:
-        """Updates of a pull that is under way, whoever began it; one is started if `start`, else NotFound."""
+        """Updates of a running pull, whoever began it. Without one, `start` begins it, else NotFound."""
         reference = order.reference
         if start:
             transfer = self._pulls.running(_key(order))
@@ -112,7 +112,7 @@ class ImageVerbs:
                 self._core.keeper.start(f"sweep of layers after the export to {path}", self.sweep())
 
     async def remove(self, text: str) -> None:
-        """Remove the image and all its names, by whichever of them (CRI RemoveImage). Not there is fine."""
+        """Remove the image and all its names, given any of them (CRI RemoveImage). A missing one is fine."""
         record = self._catalogue.find(text)
         if record is not None:
             await self._core.keeper.begin(f"remove image {record.id}", self._remove(record)).wait()
@@ -254,7 +254,7 @@ class StoreGate:
     """Any number may fill at once; a sweep waits until nobody does, or is done by the last one to leave."""
 
     def __init__(self, sweep: Callable[[], Awaitable[object]], failed: Callable[[], None]) -> None:
-        """`failed`: called when a sweep has failed, to have `sweep_once` tried again."""
+        """`failed`: called when a sweep has failed, to try `sweep_once` again."""
         self._sweep = sweep
         self._failed = failed
         self._sweeping = asyncio.Lock()
@@ -292,7 +292,7 @@ class StoreGate:
             self._failed()
 
     async def sweep_once(self) -> None:
-        """The same; Broken where the disk takes nothing."""
+        """The same; Broken where the disk takes no writes."""
         async with self._sweeping:
             self._wanted = self._filling > 0
             if self._wanted:

@@ -24,7 +24,7 @@ from crib.model.lifecycle import is_listed
 from crib.ports.containers import Observation
 
 LOST = 255
-"""Exit code that stands for one that nobody knows any more."""
+"""Exit code that stands for a lost one."""
 
 
 class Action(Enum):

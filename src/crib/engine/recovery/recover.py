@@ -49,7 +49,7 @@ BOUND = 10.0
 PARALLEL = 16
 """Records that are worked on together."""
 PATIENCE = 0.25
-"""Seconds after which one that takes longer makes room for the next, and goes on beside it."""
+"""Seconds after which one that takes longer makes room for the next, and continues beside it."""
 
 Work = Callable[[], Coroutine[object, object, None]]
 Doubt = Callable[[str], None]
@@ -61,7 +61,9 @@ async def recover(core: Core) -> asyncio.Task[None]:
     states = core.keeper.serve("recovery", recovery.states())
     await asyncio.wait([states], timeout=GATE_BOUND)
     if not states.done():
-        _log.warning("ready after %.0f s without %s: they go on", GATE_BOUND, ", ".join(recovery.under_way))
+        _log.warning(
+            "ready after %.0f s without %s: that work continues", GATE_BOUND, ", ".join(recovery.under_way)
+        )
     return core.keeper.serve("recovery behind the gate", recovery.rest(states))
 
 
@@ -96,7 +98,7 @@ class _Recovery:
         await _over([*every, *self._sandboxes.values()])
 
     async def rest(self, states: asyncio.Task[None]) -> None:
-        """What nobody who lists pods has to wait for. What is made meanwhile is left alone."""
+        """Work that no list of pods has to wait for. What is made meanwhile is left alone."""
         core = self._core
         for row in (*core.sandboxes, *core.containers):
             if row.abandoned:
@@ -293,7 +295,7 @@ async def sweep(core: Core) -> None:
 
 
 async def _sweep_networks(core: Core) -> None:
-    """What cannot be had as pods are at work is tried again later."""
+    """What cannot be done while pods are at work is tried again later."""
     try:
         await _release_networks(core)
     except Unavailable as error:

@@ -3,7 +3,7 @@
 look up   the handler; a sandbox of the same name (joined, returned, or refused)
 intend    row CREATING: from here on the teardown finds everything by the id
 act       the handler's pods.prepare, networks.attach, pods.start
-tell      row READY; events CREATED and STARTED
+report    row READY; events CREATED and STARTED
 ✗         teardown_sandbox: row gone, or NOT_READY with its reason if a step of that failed too
 """
 
@@ -121,7 +121,7 @@ class RunSandbox:
 
 
 def _refuse_crowd(core: Core, record: SandboxRecord) -> None:
-    """A kubelet tries for ever: what hangs must not become more each time."""
+    """A kubelet tries forever: what hangs must not pile up with each try."""
     meta = record.config.metadata
     known = [core.sandboxes.get(key) for key in core.retries.objects()]
     left = [
@@ -150,7 +150,7 @@ def _refuse_shared_ids(core: Core, record: SandboxRecord) -> None:
         if kind := wanted.shared_with(found):
             metadata = other.config.metadata
             raise InvalidRequest(
-                f"pod {metadata.namespace}/{metadata.name} ({other.id}) has some of these ids of the node",
+                f"pod {metadata.namespace}/{metadata.name} ({other.id}) uses some of these ids of the node",
                 field=f"linux.security_context.namespace_options.userns_options.{kind}[0].host_id",
             )
 

@@ -2,7 +2,7 @@
 
 look up   the sandbox (READY)
 act       the handler's pods.update, which limits the pod's cgroup if that is ours
-tell      the row's `overhead` and `resources`
+report    the row's `overhead` and `resources`
 ✗         nothing is changed; see engine.containers.update for a daemon that dies in between
 """
 

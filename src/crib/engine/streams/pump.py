@@ -29,7 +29,7 @@ async def drain(session: Session) -> int:
 
 
 async def _ended(session: Session, stdout: ByteSink | None, stderr: ByteSink | None) -> int:
-    """All output first, then the code: a client takes the code for the end."""
+    """All output first, then the code: for a client the code is the end."""
     async with Group() as outputs:
         outputs.start("stdout", _copy(session.stdout, stdout))
         outputs.start("stderr", _copy(session.stderr, stderr))

@@ -56,7 +56,7 @@ class Streams:
     def issue_attach(self, text: str, wanted: AttachRequest) -> str:
         """A token for the streams of a running container's first process; `wanted.container` is ignored.
 
-        Input for a container that takes none is read and dropped, as clients ask for it by habit.
+        Input for a container that takes none is read and dropped, as clients always ask for it.
         """
         _check_streams(wanted)
         record = self._running(text, ContainerVerb.ATTACH)
@@ -150,7 +150,7 @@ class Streams:
         self._core.keeper.start("end of a stream", session.close())
 
     def _abandon(self, session: Session) -> None:
-        """The command goes on without a client: nobody feeds it, and what it writes is dropped."""
+        """The command continues without a client: nobody feeds it, and what it writes is dropped."""
         while len(self._abandoned) >= ABANDONED:
             oldest = next(iter(self._abandoned))
             self._abandoned.pop(oldest).cancel()

@@ -5,12 +5,12 @@
         ...
     writer.writelines(session.data_to_send())
 
-Source: SPDY draft 3 and 3.1. Nothing that a peer sends raises: a broken stream is reset and told by
-StreamReset, a broken session ends with a GOAWAY and SessionFailed.
+Source: SPDY draft 3 and 3.1. Nothing that a peer sends raises an exception: a broken stream is reset and
+reported as StreamReset, a broken session ends with a GOAWAY and SessionFailed.
 
-Memory is bounded when the caller does two things. It takes `data_to_send` only when the socket takes bytes,
-and sends no more while `queued` is high; and it reads no more from the socket while it holds more
-unacknowledged data than it wants, since most peers know no windows (see Windows).
+Memory is bounded if the caller does two things. It takes `data_to_send` only when the socket is writable, and
+sends no more while `queued` is high. And it stops reading the socket while it holds more unacknowledged data
+than it wants, because most peers know no windows (see Windows).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Connection:
             self._end_sending(stream)
 
     def send_data(self, stream_id: int, data: Buffer, *, fin: bool = False) -> None:
-        """Send one frame of at most `window` bytes, whose object stays as it is until it was sent.
+        """Send one frame of at most `window` bytes. Its object must not change until it was sent.
 
         A memoryview has one-byte items. `fin` sends no more on this stream. StreamGone, SpdyError.
         """
@@ -125,8 +125,7 @@ class Connection:
     def acknowledge(self, stream_id: int, size: int) -> None:
         """The application is done with `size` bytes of a stream's data; SpdyError when it had fewer.
 
-        A stream is kept until all of it is acknowledged. When it is not there (it was reset), nothing
-        happens.
+        A stream is kept until all of it is acknowledged. No effect if it no longer exists (it was reset).
         """
         stream = self._state.streams.find(stream_id)
         if stream is None:
@@ -158,7 +157,7 @@ class Connection:
         return ping_id
 
     def settings(self, entries: Mapping[int, int]) -> None:
-        """Tell limits. MAX_CONCURRENT_STREAMS is for the peer's good: Limits are kept, told or not."""
+        """Announce limits. MAX_CONCURRENT_STREAMS only helps the peer: Limits hold in any case."""
         self._state.check_going()
         if entries.get(Setting.INITIAL_WINDOW_SIZE, INITIAL_WINDOW) != INITIAL_WINDOW:
             raise SpdyError("the initial window is fixed")

@@ -166,7 +166,7 @@ class Dispatch:
         return StreamReplied(stream_id, headers, bool(flags & FIN))
 
     def _headers(self, flags: int, body: bytes) -> Event | None:
-        """More headers have no use in what runs over these sessions; only their FIN is told."""
+        """Nothing in these sessions uses additional headers; only their FIN is reported."""
         stream_id, block = frames.read_headers(body)
         self._unpack(stream_id, self._inflate(block))
         stream = self._known(stream_id)

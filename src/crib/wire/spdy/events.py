@@ -1,4 +1,4 @@
-"""What `Connection.receive` tells. `fin` says that the peer sends no more on that stream (half closed)."""
+"""The events of `Connection.receive`. `fin` says that the peer sends no more on that stream (half closed)."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class PingAcknowledged(Event, frozen=True):
 
 
 class GoAwayReceived(Event, frozen=True):
-    """The peer takes no new streams, nor those of ours after `last_stream_id`. Others may go on; of most
-    peers in practice nothing more comes."""
+    """The peer accepts no new streams, and none of ours after `last_stream_id`. Others may continue, but most
+    peers send nothing more."""
 
     last_stream_id: int
     status: int

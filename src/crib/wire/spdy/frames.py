@@ -111,7 +111,7 @@ def rst_stream(stream_id: int, status: int) -> bytes:
 
 
 def settings(entries: Mapping[int, int]) -> bytes:
-    """Tells limits; flags of the entries are zero."""
+    """Announces limits; flags of the entries are zero."""
     body = b"".join(_PAIR.pack(key, value) for key, value in entries.items())
     return _control(FrameType.SETTINGS, 0, _WORD.pack(len(entries)) + body)
 

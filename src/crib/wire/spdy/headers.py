@@ -57,9 +57,9 @@ FORBIDDEN = frozenset(("connection", "host", "keep-alive", "proxy-connection", "
 
 
 class MalformedHeaders(ValueError):
-    """The names and values cannot be read, or are not taken.
+    """The names and values cannot be read, or are refused.
 
-    The zlib stream goes on: other blocks can follow.
+    The zlib stream continues: other blocks can follow.
     """
 
 
@@ -82,7 +82,7 @@ class HeaderDeflater:
         )
 
     def deflate(self, plain: bytes) -> bytes:
-        """One block of plain bytes; it has to be sent, or the peer cannot read the next ones."""
+        """One block for plain bytes. It must be sent, or the peer cannot read the next ones."""
         return self._zlib.compress(plain) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
 
 

@@ -1,5 +1,4 @@
-"""How much of everything one SPDY session may ask for. A peer needs one socket for each session that it
-opens."""
+"""The limits of one SPDY session. A peer needs a socket for each session that it opens."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ class Windows(Enum):
     """No windows until the peer sends SETTINGS or WINDOW_UPDATE; from then on what it may get is obeyed, and
     what it sent is granted again. Sending too much is never an error: the reader of the socket pauses."""
     ALWAYS = 2
-    """The draft, from the first byte, told to the peer by SETTINGS. Data beyond a window is an error."""
+    """As in the draft from the first byte, announced by SETTINGS. Data beyond a window is an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class State:
         return max(0, min(self.granted, self.peer_initial + stream.granted, MAX_LENGTH))
 
     def keep_windows(self) -> None:
-        """The peer knows flow control: from now on it is told what was consumed before, too."""
+        """The peer uses flow control: from now on it is granted consumed bytes, earlier ones too."""
         if self.windows_kept:
             return
         self.windows_kept = True

@@ -16,7 +16,7 @@ class Incoming:
 
     left: int = INITIAL_WINDOW
     credit: int = 0
-    """Bytes that the application is done with and the peer was not told of yet."""
+    """Bytes that the application has consumed and that were not granted to the peer again yet."""
 
     def is_due(self) -> bool:
         """Half a window at a time: an update for every few bytes would be more frames than data."""

@@ -62,7 +62,7 @@ def test_devices_are_found() -> None:
     [
         ("_MAX_WALKED", 3, "more than 3 files"),
         ("_MAX_WALK_DEPTH", 2, "more than 2 directories deep"),
-        ("_MAX_WALK_SECONDS", -1, "looking took more than"),
+        ("_MAX_WALK_SECONDS", -1, "the search took more than"),
         ("_MAX_DEVICES", 0, "more than 0 device nodes"),
     ],
 )

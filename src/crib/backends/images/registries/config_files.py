@@ -27,7 +27,7 @@ MAX_ENTRIES = 1000
 """Names in one directory that are looked at."""
 _MAX_CACHED = 512
 _SETTLED = 0.1
-"""Seconds after which a file's time would tell another write; a file younger than that is read again."""
+"""Seconds after which a file's time would show another write. A file younger than that is read again."""
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*(.*?)-----END \1-----", re.DOTALL)
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def parse_certificate(data: bytes) -> ClientCertificate:
 
 
 def parse_key(data: bytes) -> str:
-    """A private key in PEM without a passphrase. Raises ValueError, which tells nothing of it."""
+    """A private key in PEM without a passphrase. Raises ValueError, which reveals nothing of it."""
     text = _pem_text(data)
     labels = _pem_labels(text)
     if any(label.startswith("ENCRYPTED") for label in labels) or "Proc-Type: 4,ENCRYPTED" in text:

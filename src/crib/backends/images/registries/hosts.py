@@ -3,7 +3,7 @@
 The first of these that has something for the registry decides: hosts.toml, registries.conf, the settings'
 own mirrors; the registry itself comes last, unless one of the files puts another in its place. `blocked` of
 registries.conf holds whatever the others say, and certificates without a hosts.toml are for their host
-wherever it was named. Files are looked at anew for every pull, so changes need no restart.
+wherever it was named. Files are read again for every pull, so changes need no restart.
 
 Plain http is spoken to hosts in `images.insecure`, to the loopback interface (unless port 443 or
 certificates say TLS), and where an administrator's file writes http://. A host that registries.conf calls
@@ -84,7 +84,7 @@ class RegistryHosts:
         InvalidRequest when the image is blocked or the request's credentials are malformed; Unavailable when
         a file of the administrator's cannot be used, or leaves nobody to ask.
         """
-        request_credential(order.auth)  # a bad one is refused whoever would be asked
+        request_credential(order.auth)  # a bad one is refused, no matter which host would be asked
         files = ", ".join(filter(None, (self._settings.registries_conf, *self._settings.hosts_dirs)))
         job = Job(f"reading who is asked for {order.reference}: {files}", files, FILES_SECONDS)
         plan = await foreign(job, self._plan, order.reference)

@@ -284,8 +284,8 @@ async def check_directory(path: str) -> str:
 async def unpack_file(source_fd: int, target_fd: int, subject: str) -> UnpackAnswer:
     """Unpack an EROFS file into an empty directory, in a confined process of its own.
 
-    What is opaque is told and not marked. With a `source_fd` of -1 the tree that is there is only read, for
-    its digest. Broken or Exhausted; `subject` begins their text.
+    Opaque directories are reported, not marked. A `source_fd` of -1 has the existing tree read, for its
+    digest. Broken or Exhausted; `subject` begins their text.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(crib.__file__)))
     start = _START.format("crib.backends.images.unpacked.unpack_main")

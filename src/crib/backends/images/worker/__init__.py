@@ -1,1 +1,1 @@
-"""What runs in the image worker, a process without rights: nothing of it is imported by the daemon."""
+"""What runs in the image worker, a process without privileges. The daemon imports nothing of it."""

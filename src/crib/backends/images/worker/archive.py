@@ -98,7 +98,7 @@ class LayoutDirectory:
 
 
 class _SeekingTarReader(TarReader):
-    """A reader that is told to leave out the data between two headers."""
+    """A reader that can leave out the data between two headers."""
 
     @property
     def wanted(self) -> int:
@@ -278,7 +278,7 @@ def _names(image: str, found: dict[str, FoundImage], names: list[str]) -> tuple[
 
 
 async def _add_saved_names(source: ArchiveSource, found: dict[str, FoundImage]) -> None:
-    """Docker writes an OCI layout and its own list side by side; the names may be in the list alone."""
+    """Docker writes an OCI layout and its own list side by side; only the list may have the names."""
     if await source.find("manifest.json") is None:
         return
     for entry in oci_image.parse_saved_images(await _document(source, "manifest.json"), "manifest.json"):

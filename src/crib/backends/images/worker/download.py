@@ -1,6 +1,6 @@
 """Who fetches which range of a blob from whom: one connection or several, and the next host when one fails.
 
-A range goes on where it broke off, from the next host that is worth asking. What a host said is kept for the
+A range resumes where it broke off, from the next host that is worth asking. What a host said is kept for the
 error. Waiting for a busy host (429, 503) is the client's; here such a host is passed over.
 """
 
@@ -266,7 +266,7 @@ class BlobDownload:
                     self._terms.told(name)
                     if piece.at == piece.end:
                         return
-                    # Who is not even on time will have stalled: one fault is told in one way.
+                    # A host that is not even on time has stalled: one fault gets one message.
                     if on_time and (problem := source.pace.problem(loop.time())):
                         raise _Slow(200, f"{problem}; {piece.at} of {spool.size} bytes came")
         except (TimeoutError, HostFailure) as error:
@@ -290,7 +290,7 @@ class _Stalled(HostFailure):
 
 
 class _Slow(HostFailure):
-    """What came took too long, all in all."""
+    """What arrived took too long in total."""
 
 
 class Pace:
@@ -319,7 +319,7 @@ class Pace:
             self._spent += now - self._since
 
     def add(self, count: int, paused: float) -> None:
-        """Bytes that came; for `paused` seconds we did not take them, for which the host is not to blame."""
+        """Bytes that arrived. For `paused` seconds we did not take them; that is not the host's fault."""
         self._received += count
         self._spent -= paused / self._connections
 

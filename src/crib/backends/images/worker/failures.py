@@ -41,7 +41,7 @@ def failed(number: int, error: BaseException, *, importing: bool) -> Failed:
             found = failure("image worker", error)
             return Failed(number, type(found).__name__, found.message[:MAX_FAILURE_TEXT])
     text = printable(f"{type(error).__name__}: {error}")
-    # Where it happened, but not what came before it: the errors of connections name signed addresses.
+    # Where it happened, but not its causes: the errors of connections name signed addresses.
     place = "".join(traceback.format_tb(error.__traceback__))
     _log.error("image worker: unexpected error: %s\n%s", text, place)
     return Failed(number, "Broken", f"image worker: {text}")

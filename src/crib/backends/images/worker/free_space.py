@@ -1,4 +1,4 @@
-"""What pulls and imports leave free on their file system: seen to before and while a layer is written."""
+"""What pulls and imports leave free on their file system: checked before and while a layer is written."""
 
 from __future__ import annotations
 

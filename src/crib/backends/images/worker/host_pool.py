@@ -23,7 +23,7 @@ _EARLY = 5.0
 
 @dataclass(slots=True)
 class Grant:
-    """What one host takes for one repository from whoever has one credential."""
+    """What one host accepts for one repository, from the holder of one credential."""
 
     authorization: str = field(default="", repr=False)
     ends: float = float("inf")
@@ -38,7 +38,7 @@ class Grant:
 
 
 class HostPool:
-    """Shared by all pulls of the process, whichever learned it."""
+    """Shared by all pulls of the process."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ def _remember(times: dict[str, float], key: str, now: float, seconds: float) -> 
 
 
 def tls_context(host: RegistryHost, certificates: Sequence[ClientCertificate]) -> ssl.SSLContext:
-    """The system's authorities and the host's own; `certificates` are shown to whoever asks for one."""
+    """The system's authorities and the host's own; `certificates` are shown to a server that asks for one."""
     context = ssl.create_default_context()
     for number, authority in enumerate(host.authorities, 1):
         try:

@@ -51,7 +51,7 @@ class _Gzip:
     def __init__(self) -> None:
         from isal import igzip_lib, isal_zlib
 
-        # isal's stub takes the class for an instance.
+        # isal's type stub says that the class is an instance.
         damage = cast("type[Exception]", igzip_lib.IsalError)
         self.errors: tuple[type[Exception], ...] = (damage, EOFError)
         self._inner = isal_zlib.decompressobj(31)

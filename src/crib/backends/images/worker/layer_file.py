@@ -29,7 +29,7 @@ def rounded(offset: int) -> int:
 class LayerFile:
     """The layer's file: writes whole pieces, and names the file when the disk refuses.
 
-    With ``early`` the kernel is told now and then to begin with what was written, so that ``sync`` is short.
+    With ``early`` the kernel is asked now and then to start writing out, so that ``sync`` is short.
     """
 
     def __init__(self, descriptor: int, path: str, *, min_free: int = 0, early: bool = False) -> None:

@@ -152,7 +152,7 @@ class _Request:
     async def _layers(
         self, image: FoundImage, origin: Callable[[FoundLayer], LayerOrigin]
     ) -> tuple[Layer, ...]:
-        """All layers of an image, the largest first so that none is left alone at the end."""
+        """All layers of an image, the largest first, so that no large one is left for the end."""
         got: dict[Digest, Layer] = {}
         slots = asyncio.Semaphore(self._terms.transfer.parallel_layers)
 

@@ -45,7 +45,7 @@ def place_of(text: str) -> Place:
     """Where this address is (RFC 6890). ValueError when it is none."""
     address = _inner(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback or address.is_unspecified or address in ipaddress.ip_network("0.0.0.0/8"):
-        # Linux takes the address of no host for its own.
+        # Linux treats the unspecified address as its own.
         return Place.LOOPBACK
     if address.is_link_local or address.is_multicast or address in _METADATA:
         return Place.LINK_LOCAL
@@ -53,7 +53,7 @@ def place_of(text: str) -> Place:
 
 
 def place_of_name(name: str) -> Place | None:
-    """The same of a URL's host, as far as its text tells."""
+    """The same for a URL's host, as far as its text shows."""
     try:
         return place_of(name)
     except ValueError:

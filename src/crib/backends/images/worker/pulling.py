@@ -160,7 +160,7 @@ class PulledLayer:
             # The thread must have let go of its files before anybody is told.
             await asyncio.wait([writing])
             _ = writing.cancelled() or writing.exception()
-            # It may have come to its end in the very moment that it was told to stop.
+            # It may have ended at the moment that it was told to stop.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._job.temporary)
             raise

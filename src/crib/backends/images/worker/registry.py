@@ -58,7 +58,7 @@ class _Wanted:
     accept: str
     limit: int = oci_image.MAX_DOCUMENT
     optional: bool = False
-    """Whether a host may lack it and still be as good as the others."""
+    """Whether a host may lack it and still be as trustworthy as the others."""
 
 
 class BlobResponse:

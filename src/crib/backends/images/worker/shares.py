@@ -190,7 +190,7 @@ class Writers:
             stop()
             await asyncio.wait([job])
             _ = job.cancelled() or job.exception()
-            # It may have come to its end in the very moment that it was told to stop.
+            # It may have ended at the moment that it was told to stop.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise

@@ -22,11 +22,11 @@ _READ = 1 << 20
 _WAKE = 1 << 18
 """Bytes that a waiting reader is woken for."""
 _GRAIN = 1 << 16
-"""Holes are told in the file system's blocks; none is larger than this."""
+"""Holes are reported in the file system's blocks; no block is larger than this."""
 
 
 PATIENCE = 0.3
-"""Seconds that a reader may wait for bytes, all in all, while somebody else wants its place."""
+"""Seconds in total that a reader may wait for bytes while somebody else wants its place."""
 _LOOK_SECONDS = 0.1
 
 
@@ -184,7 +184,7 @@ class Spool:
 
 
 def _whole_prefix(fd: int, size: int) -> int:
-    """Bytes at the beginning that were written, as far as one can tell; the digest has the last word."""
+    """Bytes at the beginning that seem to have been written; the digest decides."""
     length = min(os.fstat(fd).st_size, size)
     if not length:
         return 0

@@ -148,7 +148,7 @@ class LayerTransfers:
             if adopted:
                 staged.adopted = True
             elif not staged.adopted and not os.path.exists(staged_name(diff_id)):
-                # It did not stand the daemon's look at it: whoever counts on it has to fetch it.
+                # It did not pass the daemon's check: whoever counts on it has to fetch it.
                 del self._staged[diff_id]
                 continue
             self._drop_unwanted(diff_id, staged)
@@ -216,7 +216,7 @@ class LayerTransfers:
             self._forget(flight)
             flight.result.cancel()
             raise
-        except BaseException as error:  # whoever waits gets it; the task group must not end for it
+        except BaseException as error:  # those who wait get it; the task group must not end because of it
             self._forget(flight)
             flight.result.set_exception(error)
             # Somebody may have given up in the same moment; an error that nobody takes is not worth a log

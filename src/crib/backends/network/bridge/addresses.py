@@ -204,7 +204,7 @@ class AddressBook:
 
     def named(self, owner: str) -> Sequence[Address]:
         """The addresses of the pod NAMESPACE/NAME; of two that pass the name on, the younger's."""
-        # Rows are few, questions rare, and answers are kept by whoever asks: no index.
+        # Rows are few, questions rare, and callers keep the answers: no index.
         found = [holding for holding in self._holdings.values() if holding.owner == owner]
         return found[-1].addresses if found else ()
 

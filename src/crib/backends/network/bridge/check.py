@@ -85,7 +85,7 @@ def _pod_problems(hosts: Netlink, pods: Netlink, expected: Expected) -> Iterator
     present = {address.ip for address in list_addresses(pods, link)}
     for address in expected.holding.addresses:
         if address not in present:
-            yield f"{POD_INTERFACE} has not got address {address}"
+            yield f"{POD_INTERFACE} lacks address {address}"
     ways = {route.gateway for route in list_routes(pods) if route.is_default and route.index == link.index}
     stated, bridge = permanent_neighbours(pods, link), links.find_link(hosts, expected.bridge.name)
     for gateway in expected.gateways:

@@ -1,8 +1,8 @@
 """Finding out whether the host's own firewall drops what pods send beyond the host.
 
 Accepting a packet in our table does not help: each chain on the forward hook has a say. So a chain of another
-table that drops by default (iptables' FORWARD as Docker sets it, ufw) is told of, never changed. One in whose
-table a rule names the bridge or its range is taken for set up by somebody who knew. What iptables' older
+table that drops by default (iptables' FORWARD as Docker sets it, ufw) is named, never changed. One in whose
+table a rule names the bridge or its range counts as set up on purpose. What iptables' older
 kernel interface holds (iptables-legacy) cannot be seen from here.
 """
 

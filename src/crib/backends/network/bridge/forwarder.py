@@ -28,7 +28,7 @@ Address = IPv4Address | IPv6Address
 
 
 class Forwarder:
-    """Asks the host's own name servers; the file is read anew when it has changed."""
+    """Asks the host's own name servers; the file is read again when it has changed."""
 
     def __init__(self, resolv_conf: str = RESOLV_CONF, port: int = PORT) -> None:
         self._path = resolv_conf

@@ -135,7 +135,7 @@ def _await_local(netlink: Netlink, added: Sequence[Interface]) -> None:
     deadline = time.monotonic() + LOCAL_SECONDS
     for address in added:
         while address.version == 6 and not is_local(netlink, address.ip) and time.monotonic() < deadline:
-            time.sleep(0.001)  # no message tells of it; this is a thread of its own
+            time.sleep(0.001)  # no message announces it; this is a thread of its own
 
 
 def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:
@@ -149,7 +149,7 @@ def bridge_problems(netlink: Netlink, spec: BridgeSpec) -> list[str]:
             problems.append(f"bridge {spec.name} is down")
         present = list_addresses(netlink, bridge)
         missing = [gateway for gateway in spec.gateways if gateway not in present]
-        problems += [f"bridge {spec.name} has not got address {gateway}" for gateway in missing]
+        problems += [f"bridge {spec.name} lacks address {gateway}" for gateway in missing]
     for gateway in spec.gateways:
         if not ip_settings.is_forwarding(gateway.version):
             problems.append(f"the host does not forward IPv{gateway.version}")
@@ -210,7 +210,7 @@ def make_pod_link(link: PodLink, bridge: links.KernelLink, spec: BridgeSpec) -> 
 
 
 def _await_operational(netlink: Netlink, names: Sequence[str]) -> None:
-    """Until interfaces whose other end has come up send what they are given: a work queue sees to it.
+    """Until interfaces whose other end has come up send what they are given: a work queue does that.
 
     As nobody asks for MACs, no question that is asked again hides that the first frames are lost. Since Linux
     6.8 a look has the work done.
@@ -218,7 +218,7 @@ def _await_operational(netlink: Netlink, names: Sequence[str]) -> None:
     deadline = time.monotonic() + OPERATIONAL_SECONDS
     for name in names:
         while not links.get_link(netlink, name).operational and time.monotonic() < deadline:
-            time.sleep(0.001)  # no message tells of it; this is a thread of its own
+            time.sleep(0.001)  # no message announces it; this is a thread of its own
 
 
 def ensure_gateways(pods: Netlink, gateways: Sequence[Address], mac: str) -> None:

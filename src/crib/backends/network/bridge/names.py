@@ -1,8 +1,8 @@
 """Pods find each other by name: a name server on the bridge's own addresses, in the daemon's event loop.
 
 NAME.NAMESPACE.DOMAIN is answered from what the network knows; whatever is outside the domain goes to the
-host's name servers (`forwarder`). Questions under way and connections are bounded, in all and of each
-client: one pod cannot take all. Whatever a client sends, the server goes on.
+host's name servers (`forwarder`). Questions under way and connections are bounded, in total and for each
+client: one pod cannot take all. Whatever a client sends, the server keeps running.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONNECTIONS_OF_ONE = 16
 IDLE_SECONDS = 10.0
 BACKLOG = 64
 DATAGRAMS_AT_ONCE = 16
-"""Read in one turn of the loop, which then sees to others."""
+"""Read in one turn of the loop, which then serves others."""
 
 
 class NameServer:
@@ -202,8 +202,8 @@ class NameServer:
         if not below:
             apex = dns.Answer(dns.NO_ERROR, (self._zone,))
             return apex if query.asks_for(dns.SOA) else self._no_data()
-        # A namespace alone is said not to be there, though names are below it (RFC 8020 would have it empty):
-        # a C library that is told of an empty name does not go on to the next search domain.
+        # A bare namespace does not exist, even if names are below it (RFC 8020 would have it empty):
+        # a C library that learns of an empty name does not try the next search domain.
         addresses = self._addresses(below) if len(below) > 1 else ()
         if not addresses:
             return dns.Answer(dns.NO_SUCH_NAME, authority=(self._zone,))
@@ -237,7 +237,7 @@ class NameServer:
 
 
 class _Places:
-    """How many may be at something at once, in all and of one client."""
+    """How many may do something at once, in total and for one client."""
 
     def __init__(self, total: int, each: int) -> None:
         self._total = total
@@ -279,7 +279,7 @@ class _Listener:
         return made
 
     def close(self) -> None:
-        """Free the address at once: it may be listened on anew in the same turn of the loop."""
+        """Free the address at once: the same turn of the loop may listen on it again."""
         if self.server is not None:
             self.server.close()
         for one in self._sockets:

@@ -62,7 +62,7 @@ LINGER_SECONDS = 1.0
 
 
 class BridgeNetwork:
-    """`ports.PodNetworks` by netlink and nftables alone."""
+    """`ports.PodNetworks` with nothing but netlink and nftables."""
 
     def __init__(self, settings: NetworkSettings, addresses: AddressBook, state_dir: str) -> None:
         """`state_dir` outlives a reboot."""
@@ -95,8 +95,8 @@ class BridgeNetwork:
     async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
         """Lead its host ports to a pod again that an earlier daemon attached, if they were lost meanwhile.
 
-        What that daemon did not know yet to do is done: the pod is told its gateways' MAC. A repair that was
-        broken off is done again, with the same addresses.
+        What an earlier daemon did not do yet is done: the pod learns its gateways' MAC. A repair that was
+        interrupted is done again, with the same addresses.
         """
         holding = self._addresses.holding(pod.id)
         if holding is None:
@@ -148,7 +148,7 @@ class BridgeNetwork:
         return "; ".join(problems)
 
     async def repair(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
-        """Put right what `check` finds; the pair is made anew if anything is wrong with it.
+        """Repair what `check` finds; the pair is made again if anything is wrong with it.
 
         A pod whose addresses are of ranges that are no longer the bridge's gets new ones.
         """
@@ -167,13 +167,13 @@ class BridgeNetwork:
             return await self._give(pod, stage, bridge, keep_link=keep_link)
 
     async def readiness(self) -> Readiness:
-        """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""
+        """Ready if bridge and rules are there; restores what somebody removed meanwhile."""
         return await self._shared.readiness()
 
     async def configure(self, pod_cidr: str) -> None:
         """Hand out from the first range of each family in `pod_cidr`; pods that run keep what they have.
 
-        IPv6 is taken only where the settings ask for it. What was told is kept for the next start.
+        IPv6 is taken only where the settings ask for it. What the kubelet sent is kept for the next start.
         """
         await self._shared.configure(pod_cidr)
 
@@ -257,7 +257,7 @@ class BridgeNetwork:
         return released
 
     async def dismantle(self) -> None:
-        """Delete the bridge and its table of rules; the next pod makes them anew."""
+        """Delete the bridge and its table of rules; the next pod makes them again."""
         with trying(f"remove bridge {self._name}"):
             await self._shared.dismantle()
 

@@ -164,7 +164,7 @@ def _set_elements(table: str, name: str, ranges: Collection[Range]) -> str:
 
 
 def _isolation(settings: RuleSettings) -> str:
-    """Neither by way of the host nor, where br_netfilter shows it, from port to port."""
+    """Blocks it by way of the host and, where br_netfilter shows it, from port to port."""
     if not settings.isolated:
         return ""
     between = (
@@ -188,7 +188,7 @@ class Rules:
         self._one_at_a_time = threading.Lock()  # a libnftables context is not for two threads at once
 
     async def install(self, ranges: Collection[Range], holdings: Mapping[SandboxId, Holding]) -> None:
-        """Make the rules anew for the pods that hold addresses, with the forwards in the kernel to these."""
+        """Make the rules again for the pods that hold addresses, with the forwards in the kernel to these."""
         async with self._lock:
             await self._in_thread(self._look_for_gap)
             held = {address for holding in holdings.values() for address in holding.addresses}
@@ -199,7 +199,7 @@ class Rules:
             await self._in_thread(lambda: self._make(ranges, "install rules"))
 
     async def adopt(self) -> None:
-        """Know of the forwards in the kernel, whoever made them; nothing is made."""
+        """Read the forwards in the kernel, whoever made them; make nothing."""
         async with self._lock:
             if self._made is None:
                 self._forwards = (await self._in_thread(self._contents)).forwards

@@ -72,7 +72,7 @@ class Senders:
         return elements(() if self.gap else self._admitted)
 
     def become(self, senders: Collection[Sender]) -> None:
-        """These may send; the sets are made so by whoever makes the table."""
+        """These may send; whoever makes the table fills the sets accordingly."""
         with self.lock:
             self._admitted = set(senders)
 

@@ -73,7 +73,7 @@ class SharedBridge:
         return self._link
 
     async def ready(self, *, verify: bool = False) -> links.KernelLink:
-        """The bridge, made if it was not; with `verify` what somebody changed meanwhile is put back."""
+        """The bridge, made if it is missing; `verify` restores what somebody changed meanwhile."""
         if self._link is not None and not verify:
             return self._link
         async with self._preparing:
@@ -87,7 +87,7 @@ class SharedBridge:
                 holdings = dict(self._addresses.all())
                 self._link = await self._ask(partial(self._prepare, holdings, is_first=False))
                 if await self.rules.restore_if_lost(self._masqueraded()):
-                    _log.warning("nftables table %s was changed and is as it must be", self.rules.table)
+                    _log.warning("nftables table %s was changed, and has been restored", self.rules.table)
             await self.names.serve()
             return self._link
 
@@ -100,7 +100,7 @@ class SharedBridge:
             await self.rules.adopt()
 
     async def readiness(self) -> Readiness:
-        """Ready if bridge and rules are there; what somebody removed meanwhile is put back."""
+        """Ready if bridge and rules are there; restores what somebody removed meanwhile."""
         name = self.settings.bridge
         if self.is_dismantled:
             return Readiness(ready=True, message=f"bridge {name} was removed: it is made with the next pod")
@@ -143,7 +143,7 @@ class SharedBridge:
         await self._told.remember(pod_cidr)
 
     async def dismantle(self) -> None:
-        """Delete the bridge and its table of rules; the next pod makes them anew."""
+        """Delete the bridge and its table of rules; the next pod makes them again."""
         async with self._preparing:
             self._link, self.is_dismantled = None, True
             await self.names.close()
@@ -184,7 +184,7 @@ class SharedBridge:
         return link
 
     def _masqueraded(self) -> tuple[Range, ...]:
-        """The ranges, and alone the addresses that pods still hold from earlier ones."""
+        """The ranges, and singly the addresses that pods still hold from earlier ones."""
         ranges = self._addresses.ranges
         outside: list[Range] = [
             ip_network(held)
@@ -214,12 +214,12 @@ class SharedBridge:
 
     def _change_ranges(self, ranges: tuple[Range, ...]) -> None:
         text = ", ".join(map(str, ranges))
-        _log.info("bridge %s: pods get addresses from %s, as a kubelet told", self.settings.bridge, text)
+        _log.info("bridge %s: pods get addresses from %s, which the kubelet sent", self.settings.bridge, text)
         self._addresses.change_ranges(ranges)
         self._link = None
 
     def _chosen(self, told: Sequence[str]) -> tuple[Range, ...]:
-        """The first range of each family; IPv6's only where the settings have one, which none told leaves."""
+        """The first range of each family; IPv6's only if the settings have one, which stays if none came."""
         told4 = [text for text in told if ":" not in text]
         told6 = [text for text in told if ":" in text]
         if not told4:

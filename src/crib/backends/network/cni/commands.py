@@ -59,7 +59,7 @@ class PluginCommands:
             raise failures[0]
 
     async def check(self, pod: PodNetwork, kept: Kept) -> str:
-        """What the plugins say is wrong; empty also where the network or a plugin cannot tell."""
+        """What the plugins say is wrong; empty also where the network or a plugin cannot check."""
         network = kept.network
         if network.disable_check or not network.at_least("0.4.0"):
             return ""

@@ -1,6 +1,6 @@
 """The directory that holds CNI configurations: each valid file is a network, in lexical order.
 
-Read anew whenever a file there has changed, as its stat signatures tell; no watch is needed, because
+It is read again whenever a file there has changed, as its stat signatures show; no watch is needed, because
 nothing acts on a change before the next pod or Status call. A list may have more plugins in the directory of
 its network's name beside it (CNI 1.1.0, `loadOnlyInlinedPlugins`); those files count too.
 

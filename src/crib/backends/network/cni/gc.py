@@ -26,11 +26,11 @@ from crib.wire import cni
 _log = logging.getLogger(__name__)
 
 BOOT_MARGIN_SECONDS = 60.0
-"""What was made that shortly before the boot may have been made after it, by a clock that was set since."""
+"""What was made so shortly before the boot may have been made after it, if the clock was set since."""
 ALONE_SECONDS = 5.0
 """For which GC waits for plugins at work, and pods that start meanwhile wait with it."""
 PATIENCE_SECONDS = 2.0
-"""For which others wait for work that runs alone; then it is broken off."""
+"""For which others wait for work that runs alone; after that it is cancelled."""
 _INCOMPATIBLE = 1
 
 AllKept = Callable[[], Awaitable[Mapping[SandboxId, tuple[Kept, ...]]]]
@@ -86,7 +86,7 @@ class Exclusion:
             if not bound.expired():
                 raise
             raise Unavailable(
-                f"broken off, as pods have waited for it for {PATIENCE_SECONDS:g} s: try again later"
+                f"cancelled, as pods have waited for it for {PATIENCE_SECONDS:g} s: try again later"
             ) from None
         finally:
             self._bound = None
@@ -123,7 +123,7 @@ class Exclusion:
             turn.admitted.set_result(None)
 
     def _leave(self) -> None:
-        """Of whoever is in: one that is alone, or one of those that share."""
+        """For one that is in: the one that runs alone, or one of those that share."""
         if self._is_alone:
             self._is_alone = False
         else:
@@ -147,7 +147,7 @@ class Garbage:
     """Releases what no pod holds."""
 
     def __init__(self, plugins: Plugins, pods: Exclusion, kept: AllKept) -> None:
-        """`pods`: what GC must not meet; `kept` tells what is attached."""
+        """`pods`: what GC must not meet; `kept` returns what is attached."""
         self._plugins = plugins
         self._pods = pods
         self._kept = kept

@@ -41,7 +41,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """An address that is held. `container_id` is empty if the file is torn, `interface` if it tells none.
+    """An address that is held. `container_id` is empty if the file is torn, `interface` if it names none.
 
     `made_at_ns` is the wall clock's time of the file's last change.
     """
@@ -90,7 +90,7 @@ class Store:
         return released
 
     def _read(self, directory_fd: int, name: str) -> Allocation | None:
-        """What the file of that name tells; None if it is no plain file named by an address."""
+        """What the file of that name says; None if it is no plain file named by an address."""
         if not _is_address(name):
             return None
         try:

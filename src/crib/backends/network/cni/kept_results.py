@@ -51,7 +51,7 @@ class Kept:
     result: Mapping[str, Any] | None = None
 
     def grants(self, capability: str) -> bool:
-        """Whether a plugin of the network was told of this part of the runtime config."""
+        """Whether a plugin of the network was given this part of the runtime config."""
         return capability in self.runtime_config and any(
             capability in plugin.capabilities for plugin in self.network.plugins
         )
@@ -109,7 +109,7 @@ class KeptResults:
         return found
 
     def remove(self, pod: SandboxId) -> None:
-        """Forget the pod; none is fine. On a disk that takes nothing the file stays, for the next sweep.
+        """Forget the pod; none is fine. On a disk that takes no writes the file stays, for the next sweep.
 
         That runs DEL once more, which does no harm (CNI specification, DEL); a stop must not fail for it.
         """

@@ -1,7 +1,7 @@
 """Pod networks by CNI plugins (CNI specification, sections 2 to 5).
 
 A pod is attached to one network or to several, in the order of their files. Loopback is brought up in-process
-and needs no plugin. Plugins that other pods' work must not meet (GC) run alone.
+and needs no plugin. Plugins that must not meet other pods' work (GC) run alone.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CniNetwork:
 
     @property
     def shared(self) -> str:
-        """Nothing: what plugins share between pods is theirs to look after."""
+        """Nothing: plugins look after what they share between pods."""
         return ""
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
@@ -86,7 +86,7 @@ class CniNetwork:
         return await self._attach(pod, stage, {})
 
     async def resume(self, pod: PodNetwork) -> NetworkAttachment | None:
-        """Make it anew if a repair was broken off: what other plugins made is theirs to look after."""
+        """Make it again if a repair was interrupted: other plugins look after what they made."""
         kept = await self._kept_or_none(pod)
         if kept and all(one.result is not None for one in kept):
             return None
@@ -172,7 +172,7 @@ class CniNetwork:
         return await pod_view(pod, await self._kept_or_none(pod))
 
     def resolver(self, namespace: str) -> DnsConfig | None:
-        """None: a cluster's DNS is the kubelet's to tell."""
+        """None: the kubelet says what a cluster's DNS is."""
         return None
 
     async def usage(self, pods: Sequence[PodNetwork]) -> Mapping[SandboxId, NetworkUsage]:
@@ -182,7 +182,7 @@ class CniNetwork:
     async def sweep(
         self, known: Collection[SandboxId], *, everything: bool = False, dry: bool = False
     ) -> Sequence[str]:
-        """DEL for every kept pod that is not known, then the garbage of networks, which `dry` cannot tell."""
+        """DEL for every kept pod that is not known, then the garbage of networks, which `dry` cannot list."""
         if not dry:
             await self._begin()
         async with self._sweeping:
@@ -274,7 +274,7 @@ class CniNetwork:
             if ended:
                 _log.warning("ended %d cni plugins that an earlier daemon left at work", ended)
             try:
-                # A kubelet tells the ranges once: the template may have come, or changed, since then.
+                # A kubelet sends the ranges once: the template may have come, or changed, since then.
                 await self._write_conf(self._ranges.ranges)
             except CribError as error:
                 _log.error("%s", error)

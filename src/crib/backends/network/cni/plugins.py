@@ -23,7 +23,7 @@ _WORDS = 2000
 UNKNOWN_COMMAND = 4
 """The code of a plugin that does not know a command (invalid environment variable: CNI_COMMAND)."""
 _NOBODY = cni.Attachment("dummy", "dummy", "dummy", {})
-"""Plugins of the first versions ask for all variables, even to tell their version."""
+"""Plugins of the first versions need all variables, even to print their version."""
 ANSWER_SECONDS = 5.0
 """For a plugin that is only asked about itself: a kubelet's Status call waits for it."""
 PLUGIN_LIMIT = 256
@@ -104,7 +104,7 @@ class Plugins:
         return (await self._look_for(plugin_type))[0]
 
     async def _look_for(self, plugin_type: str) -> tuple[str, tuple[int, int]]:
-        """The path, and what tells the file from another one.
+        """The path, and what distinguishes the file from another one.
 
         Its beginning is read: who starts a program waits until the kernel has done so, and must not hang.
         """

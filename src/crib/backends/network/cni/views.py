@@ -1,4 +1,4 @@
-"""What is told of CNI networks and of a pod's part in them, and whether the kernel has what ADD made."""
+"""What can be said of CNI networks and a pod's part in them, and whether the kernel has what ADD made."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _missing(there: Mapping[str, InterfaceView], kept: Kept) -> Iterator[str]:
 
 
 def _gives_interface(kept: Kept) -> bool:
-    """Whether ADD told of one, or is not known to have ended: some networks are a device, or a rule."""
+    """Whether ADD reported one, or is not known to have ended: some networks are a device, or a rule."""
     result = result_of(kept)
     if result is None:
         return True

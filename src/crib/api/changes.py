@@ -1,0 +1,152 @@
+"""Calls that change something: what each is about, and what an auditor is told of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.message import Message
+
+from crib.model.caller import AuditEntry, CallObject, Peer
+from crib.tasks.calls import CallUnderWay
+
+if TYPE_CHECKING:
+    from crib.api.requests import Context
+
+TEXT_LIMIT = 256
+"""Characters of each thing that a request says about its object: it may say anything."""
+ERROR_LIMIT = 1000
+"""Characters of an error that an auditor is told."""
+MIN_SECRET = 4
+"""Characters from which on a value that may be secret is taken out of an error."""
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+CHANGES: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        (
+            *("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "UpdatePodSandboxResources"),
+            *("CreateContainer", "StartContainer", "StopContainer", "RemoveContainer"),
+            *("UpdateContainerResources", "ReopenContainerLog"),
+            *("CheckpointContainer", "CheckpointPod", "RestorePod"),
+            *("ExecSync", "Exec", "Attach", "PortForward", "Forward"),
+            *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
+            *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon"),
+        ),
+        _always,
+    ),
+    "PullImageProgress": lambda message: bool(message.start),
+    "CheckImages": lambda message: bool(message.repair),
+    "CheckNetworks": lambda message: bool(message.repair),
+    "CheckNode": lambda message: bool(message.repair),
+    "Wipe": lambda message: not message.dry_run,
+}
+"""By method: whether a request of it changes something. What runs in a container counts as a change."""
+
+
+class Auditor(Protocol):
+    """Who is told of changes."""
+
+    async def peers(self) -> tuple[Peer, ...]:
+        """Everybody who is connected at some moment between this call and its answer; none if not known."""
+        ...
+
+    def put(self, entry: AuditEntry) -> None: ...
+
+
+class Changes:
+    """Looks after calls that change something."""
+
+    def __init__(self, describe: Callable[[str], CallObject], auditor: Auditor | None) -> None:
+        """`describe`: what is on record under an id, or a beginning of it."""
+        self._describe = describe
+        self._auditor = auditor
+
+    async def begin(self, call: CallUnderWay, message: Message, context: Context) -> bool:
+        """To be awaited before the verb: nothing changes before it is known who was there to ask for it.
+
+        True when the caller has had the head of the answer. A caller that left at once may be none of the
+        peers: so they count only after the head went out, behind which grpc would tell that it is gone, and
+        cancel this task.
+        """
+        if not CHANGES[call.verb](message):
+            return False
+        call.object = self._object(message)
+        if self._auditor is None:
+            return False
+        peers = await self._auditor.peers()
+        await context.send_initial_metadata(())
+        call.peers = peers
+        return True
+
+    def end(self, call: CallUnderWay, message: Message | None, answer: object = None) -> None:
+        """It was answered. `message`: the request; None where it could not be read."""
+        if self._auditor is None or not (message is None or CHANGES[call.verb](message)):
+            return
+        made = _said(answer)
+        if made.container or made.sandbox:
+            call.object = replace(call.object, **made.known())
+        error = call.error
+        if message is not None and error:
+            for secret in sorted(set(_secrets(message)), key=len, reverse=True):
+                error = error.replace(secret, "…")
+        lasted = time.monotonic_ns() - call.began
+        entry = AuditEntry(
+            verb=call.verb,
+            caller=call.caller,
+            trace=call.trace,
+            object=call.object,
+            at=time.time_ns() - lasted,
+            duration=lasted,
+            code=call.code,
+            error=error[:ERROR_LIMIT],
+        )
+        self._auditor.put(entry)
+
+    def _object(self, message: Message) -> CallObject:
+        """As the request says it, and the records where it names something that is on record."""
+        said = _said(message)
+        known = self._describe(said.container or said.sandbox)
+        return replace(said, **{name: value for name, value in known.known().items() if value})
+
+
+def _said(message: Any) -> CallObject:
+    """Requests name the same thing by the same field's name."""
+    config = getattr(message, "config", None)
+    pod = getattr(message, "sandbox_config", None) or config
+    is_container = hasattr(config, "image")
+    metadata = getattr(pod, "metadata", None)
+    image = getattr(config if is_container else message, "image", "")
+    namespace, name = getattr(metadata, "namespace", ""), getattr(metadata, "name", "")
+    said = {
+        "pod": f"{namespace}/{name}" if name and hasattr(metadata, "namespace") else "",
+        "sandbox": getattr(message, "pod_sandbox_id", ""),
+        "container": getattr(message, "container_id", "") or getattr(message, "id", ""),
+        "name": config.metadata.name if config is not None and is_container else "",
+        "image": getattr(image, "image", image),
+        "path": getattr(message, "path", ""),
+    }
+    return CallObject(**{key: text[:TEXT_LIMIT] for key, text in said.items()})
+
+
+def _secrets(message: Message) -> Iterator[str]:
+    """Values of the request that may be secret: variables, annotations, credentials."""
+    for field, value in message.ListFields():
+        if field.name == "annotations":
+            yield from _long(value.values())
+        elif field.name == "envs":
+            yield from _long(one.value for one in value)
+        elif field.name in ("auth", "credentials"):
+            yield from _long(text for _, text in value.ListFields())
+        elif isinstance(value, Message):
+            yield from _secrets(value)
+
+
+def _long(values: Iterable[object]) -> Iterator[str]:
+    texts = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
+    return (text for text in texts if isinstance(text, str) and len(text) >= MIN_SECRET)
