@@ -13,6 +13,7 @@ import pytest
 from crib import __version__
 from crib.client import node
 from crib.client.usage import UsageClient
+from crib.host.cgroups import detect_layout
 from crib.stubs.node.v1.node_pb2 import ContainerEnd
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import Cri, Cribd, crib, first_pid, running_cribd
@@ -60,6 +61,8 @@ async def test_usage_and_disk_are_told_of_every_pod(cribd: Cribd) -> None:
         assert found.usage.cpu is not None
         assert found.usage.received is not None
         assert (found.usage.memory or 0) > 0
+        has_pressure = detect_layout().mode == "v2" and os.path.exists("/proc/pressure/cpu")
+        assert (found.usage.pressure.cpu is not None) == has_pressure
         top = json.loads(await command(cri, "top", "--json", "--interval", "0.5"))["pods"]
         assert top[0]["containers"][0]["cpuCores"] > 0
         use = await node.disk_usage(cri.connection)
@@ -86,6 +89,19 @@ async def test_an_end_for_want_of_memory_is_told_with_the_limit_and_the_process(
         if end.oom.logged:  # a kernel that has to log too many kills leaves some out
             assert (end.oom.process, end.oom.pid > 0) == ("tail", True)
         assert (end.stop.call, end.stop.killed) == ("StopContainer", True)
+
+
+async def test_the_limit_of_a_pod_is_told_apart_from_that_of_a_container(cribd: Cribd) -> None:
+    async with cribd.story() as cri:
+        pod = await cri.run_pod("crowded")
+        request = pb.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id, resources=SMALL)
+        await cri.call(cri.runtime.UpdatePodSandboxResources, request)
+        box = await cri.run_container(pod, "sh", "-c", "exec tail -c 200000000 /dev/zero")
+        assert (await cri.exited(box)).reason == "OOMKilled"
+        end = await the_end(cri, box)
+        assert (end.cause, end.signal, end.oom.level) == ("oom", 9, "pod")
+        assert end.oom.cgroup.endswith(pod.id)
+        assert (end.oom.limit_bytes, end.HasField("stop")) == (16 * MIB, False)
 
 
 async def test_who_asked_for_an_end_is_told_after_a_removal_and_a_restart_too(own: Cribd) -> None:
