@@ -46,7 +46,7 @@ from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
-from crib.host import cgroups, priority, processes, threads
+from crib.host import cgroups, libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
@@ -86,6 +86,8 @@ PROOFS = 4
 """Self-tests in the time after which the service manager would end the daemon; one may fail."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
+TRIM_EVERY = 60.0
+"""Seconds between two times at which unused memory goes back to the system: that takes some milliseconds."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -189,6 +191,7 @@ class Daemon:
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
+            node.keeper.serve("memory", _stay_small())
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -319,6 +322,15 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
 async def _warm(streams: StreamServer) -> None:
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
+
+
+async def _stay_small() -> None:
+    """The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls."""
+    pause = 2 * WARM_AFTER
+    while True:
+        await asyncio.sleep(pause)
+        await OURS.run("giving memory back", libc.malloc_trim)
+        pause = TRIM_EVERY
 
 
 @contextlib.contextmanager
