@@ -87,8 +87,6 @@ PROOFS = 4
 """Self-tests in the time after which the service manager would end the daemon; one may fail."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
-NICE_AGAIN = 1.0
-"""Seconds between two looks for threads that have come since; gRPC makes some when it needs them."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -185,18 +183,16 @@ class Daemon:
             self._ends.push_async_callback(streams.stop)
             audit = await self._ends.enter_async_context(auditing(self._settings))
             server = Server(node, __version__, streams.url_for, audit)
+            await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
-            telemetry = Telemetry(self._settings, node, server, streams)
-            await telemetry.start()
-            self._ends.push_async_callback(telemetry.close)
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
             if self._settings.nice:
-                node.keeper.serve("priority", _keep_priority(self._settings.nice))
+                node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
             if self._manager.watchdog:
                 node.keeper.serve("watchdog", self._prove_life(self._manager.watchdog / PROOFS))
@@ -325,15 +321,6 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
 async def _warm(streams: StreamServer) -> None:
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
-
-
-async def _keep_priority(nice: int) -> None:
-    """So that callers are answered while pods and what starts them want all CPUs."""
-    share = priority.Share(nice)
-    while True:
-        for problem in share.raise_all():
-            _log.warning("nice = %d: %s", nice, problem)
-        await asyncio.sleep(NICE_AGAIN)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What the daemon tells programs of itself, wired: its metrics.
+"""What the daemon tells programs of itself, wired: metrics and traces.
 
 None of it keeps the daemon from starting or serving: what cannot be had is logged.
 """
@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 from crib import __version__
 from crib.api.server import Server, group_id
@@ -20,16 +21,24 @@ from crib.observe import logs
 from crib.observe.families import read
 from crib.observe.metrics_server import SECONDS, MetricsServer
 from crib.observe.reading import Sources
+from crib.observe.tracing import SpanQueue
 from crib.streaming.server import StreamServer
+from crib.tasks.spans import Tracer
 
 _log = logging.getLogger(__name__)
 
+LAST_SPANS = 1.0
+"""Seconds to send what is left at the end."""
+
 
 class Telemetry:
-    """Of one daemon."""
+    """Of one daemon: a block around its calls, in which they are counted and traced."""
 
     def __init__(self, settings: Settings, node: Node, server: Server, streams: StreamServer) -> None:
         self._settings = settings
+        self._door = server.door
+        tracing = settings.tracing
+        self._spans = SpanQueue(tracing.endpoint, __version__) if tracing.endpoint else None
         sources = Sources(
             node=node,
             version=__version__,
@@ -38,15 +47,22 @@ class Telemetry:
             streams=streams.begun,
             connections=lambda: streams.connections,
             log=logs.FIGURES,
+            spans=lambda: {} if self._spans is None else self._spans.counts,
         )
         self._metrics = MetricsServer(partial(read, sources), _in_thread)
         self._socket = ""
 
-    async def start(self) -> None:
-        """Listen where the settings say."""
-        place = self._settings.metrics_place
-        if not place:
-            return
+    async def __aenter__(self) -> Self:
+        """Listen and trace as the settings say."""
+        if self._spans is not None:
+            self._spans.start()
+            rate = self._settings.tracing.sampling_rate_per_million
+            self._door.tracer = Tracer(self._spans.put, rate)
+        if place := self._settings.metrics_place:
+            await self._listen(place)
+        return self
+
+    async def _listen(self, place: str) -> None:
         try:
             port = await self._metrics.listen(place)
             if not port:
@@ -58,9 +74,13 @@ class Telemetry:
         else:
             _log.info("metrics at %s", place)
 
-    async def close(self) -> None:
-        """Stop listening."""
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening, and send the last spans."""
         await self._metrics.close()
+        if self._spans is not None:
+            with contextlib.suppress(TimeoutError):  # the collector has not taken them
+                job = Job("sending the last spans", limit=2 * LAST_SPANS)
+                await OURS.run(job, self._spans.close, LAST_SPANS)
         if self._socket:
             with contextlib.suppress(OSError):  # it may be on a file system that does not answer
                 await OURS.run(f"removing {self._socket}", os.unlink, self._socket)

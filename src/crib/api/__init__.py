@@ -4,13 +4,13 @@ A request becomes a value of `model` in `translate` and ends there; the engine's
 Begin with `calls`, which says what a call is made of. Then:
 
 * `runtime_service`, `image_service`, `node_service` and `health_service` list theirs, `reflection_service`
-  tells what there is; `stream_calls` has Exec, Attach and PortForward, `stats_calls` those that ask
-  for usage.
+  tells what there is; `stream_calls` has Exec, Attach and PortForward, `stats_calls` and
+  `metrics_calls` those that ask for usage.
 * `interceptors`: what every call passes through (request id, readiness, errors, log). `open_calls`: what is
   counted of it. `requests`: how many bytes of them are held at once. `errors`: our errors as gRPC codes.
 * `insight_calls`: looks into the daemon, and its log.
 * `changes`: which calls change something, what they are about, and what an auditor is told.
-* `list_replies` joins list replies from cached encoded messages.
+* `list_replies` and `metric_replies` join replies from parts that are encoded already, with `encoded_fields`.
 * `server` puts all of it on the socket, and asks itself whether it still answers.
 """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,13 @@ from grpc import aio
 from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb
 from crib.api.changes import CHANGES, Changes
 from crib.api.errors import shorten, status_of
-from crib.api.open_calls import OpenCall
+from crib.api.open_calls import CallName, OpenCall
 from crib.api.requests import Requests
 from crib.model.errors import Broken, CribError
 from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.lanes import note_call, stand_back
+from crib.tasks.spans import Tracer, enter_span, parse_parent
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ GRPC_LOG = "grpc._cython.cygrpc"
 
 AGENT_LIMIT = 200
 """Characters of a caller's name for itself that count."""
-_TRACE_PARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-"""W3C Trace Context, section 3.2.2; later versions may say more after it."""
 _numbers = itertools.count(1)
 
 ALWAYS = frozenset(("Version", "Check", "Watch"))
@@ -86,28 +84,31 @@ class Door:
 
     def __init__(self, gate: ReadinessGate, changes: Changes) -> None:
         self.figures = CallFigures()
+        self.tracer: Tracer | None = None
+        """None: nothing is traced."""
         self._gate = gate
         self._changes = changes
         self._requests = Requests()
 
-    def handler(self, name: str, call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """`name` is the method's, e.g. `PullImage`."""
+    def handler(self, name: str, call: Call, service: str = "") -> grpc.RpcMethodHandler[bytes, bytes]:
+        """`name` is the method's, e.g. `PullImage`, and `service` the one that has it, for traces."""
+        called = CallName(service, name)
         always = name in ALWAYS
         if isinstance(call, Stream | Parts):
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, call, always=always))
-        return grpc.stream_unary_rpc_method_handler(self._unary(name, call, always=always))
+            return grpc.stream_stream_rpc_method_handler(self._stream(called, call, always=always))
+        return grpc.stream_unary_rpc_method_handler(self._unary(called, call, always=always))
 
-    def _unary(self, name: str, call: Read | Verb, *, always: bool) -> UnaryHandler:
+    def _unary(self, called: CallName, call: Read | Verb, *, always: bool) -> UnaryHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        changes, figures = self._changes if name in CHANGES else None, self.figures
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
         reading = call.run if isinstance(call, Read) else None
         verb = call.run if isinstance(call, Verb) else None
 
         async def handle(_: object, context: Context) -> bytes:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return b""
-            current, message, answer = _begin(name, context), None, None
+            current, message, answer = self._begin(called, context), None, None
             opened = OpenCall(current, figures)
             try:
                 message = parse(await take(context))
@@ -133,15 +134,15 @@ class Door:
 
         return handle
 
-    def _stream(self, name: str, call: Stream | Parts, *, always: bool) -> StreamHandler:
+    def _stream(self, called: CallName, call: Stream | Parts, *, always: bool) -> StreamHandler:
         gate, take, decode, parse = self._gate, self._requests.take, call.decode, call.request.FromString
-        changes, figures = self._changes if name in CHANGES else None, self.figures
+        changes, figures = self._changes if called.method in CHANGES else None, self.figures
 
         async def handle(_: object, context: Context) -> None:
             if gate.reason and not always:
-                figures.refused(name, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
+                figures.refused(called.method, _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason))
                 return
-            current, message = _begin(name, context), None
+            current, message = self._begin(called, context), None
             opened = OpenCall(current, figures, is_stream=True)
             try:
                 message = parse(await take(context))
@@ -167,35 +168,32 @@ class Door:
 
         return handle
 
+    def _begin(self, called: CallName, context: Context) -> CallUnderWay:
+        """A call is taken up, and gets a request id."""
+        call, parent = CallUnderWay(f"{next(_numbers):x}", called.method), None
+        for key, value in context.invocation_metadata() or ():
+            if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
+                call.agent = str(value)[:AGENT_LIMIT]
+            elif key == "traceparent" and (parent := parse_parent(str(value))) is not None:
+                call.trace = parent.trace
+        if self.tracer is not None and (span := self.tracer.begin(called.title, parent)) is not None:
+            call.trace, call.span = span.trace, span
+            span.attributes |= {"rpc.system": "grpc", "rpc.service": called.service}
+            enter_span(span)
+        enter(call)
+        note_call()
+        _log.debug("%s", call.verb)
+        return call
+
 
 def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
-
-
-def _begin(name: str, context: Context) -> CallUnderWay:
-    """A call is taken up, and gets a request id."""
-    call = CallUnderWay(f"{next(_numbers):x}", name)
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":  # gRPC knows nothing more about the peer of a unix socket
-            call.agent = str(value)[:AGENT_LIMIT]
-        elif key == "traceparent":
-            call.trace = _trace_id(str(value))
-    enter(call)
-    note_call()
-    _log.debug("%s", name)
-    return call
 
 
 def _done(call: CallUnderWay) -> None:
     call.code = grpc.StatusCode.OK.name
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("%s done in %.3f ms", call.verb, call.milliseconds)
-
-
-def _trace_id(parent: str) -> str:
-    """Empty for text that is no trace parent."""
-    found = _TRACE_PARENT.fullmatch(parent)
-    return found[1] if found and found[1].strip("0") else ""
 
 
 def _refuse(context: Context, code: grpc.StatusCode, text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from crib.api.encoded_fields import encoded_field
 from crib.tasks.lanes import stand_back
 
 MANY = 500
@@ -104,11 +105,6 @@ def element_of(body: bytes) -> bytes:
     return encoded_field(_ELEMENT, body)
 
 
-def encoded_field(tag: bytes, body: bytes) -> bytes:
-    """A message as a field of another one, both encoded. `tag` is its number, length-delimited."""
-    return tag + _varint(len(body)) + body
-
-
 def parts(elements: Iterable[bytes]) -> Iterator[bytes]:
     """Elements gathered into messages of about PART_BYTES; none for an empty list."""
     gathered: list[bytes] = []
@@ -121,13 +117,3 @@ def parts(elements: Iterable[bytes]) -> Iterator[bytes]:
             gathered, size = [], 0
     if gathered:
         yield b"".join(gathered)
-
-
-def _varint(value: int) -> bytes:
-    """Base 128 varint (protobuf encoding)."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

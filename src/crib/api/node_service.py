@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.insight_calls import InsightCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
-from crib.api.translate import disk, history, networks, upkeep
+from crib.api.translate import disk, ends, history, networks, upkeep
 from crib.api.translate import node as translate
 from crib.api.translate.insight import encode_rules
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.checks.images import LayerCheck
+from crib.engine.endings import WantedEnd
 from crib.engine.history import EventFilter
 from crib.engine.node import Node
 from crib.model.errors import CribError, below
@@ -63,6 +64,7 @@ class NodeService:
             "Abandon": Read(pb.AbandonRequest, upkeep.decode_abandon, self._abandon),
             "CheckNode": Stream(pb.CheckNodeRequest, upkeep.decode_check, self._check_node),
             "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
+            "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **InsightCalls(self._node).calls(),
             **self._streams.own_calls(),
@@ -147,6 +149,9 @@ class NodeService:
     async def _wipe(self, order: WipeOrder) -> AsyncIterator[Answer]:
         async for wiped in self._node.wipe(order):
             yield upkeep.encode_wiped(wiped)
+
+    def _explain_end(self, wanted: WantedEnd) -> Answer:
+        return pb.ExplainEndResponse(ends=map(ends.encode_told, self._node.why(wanted)))
 
     async def _disk_usage(self, _: None) -> Answer:
         return disk.encode_use(await self._node.disk_usage())

@@ -1,9 +1,27 @@
-"""One call under way: how long it took and how it ended is counted."""
+"""One call under way: how long it took and how it ended is counted, and told to whoever traces it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import grpc
+
 from crib.model.tallies import CallFigures
 from crib.tasks.calls import CallUnderWay
+from crib.tasks.spans import OpenSpan
+
+
+@dataclass(frozen=True, slots=True)
+class CallName:
+    """Which call it is."""
+
+    service: str
+    method: str
+
+    @property
+    def title(self) -> str:
+        """As a kubelet names its own span of it."""
+        return f"{self.service}/{self.method}"
 
 
 class OpenCall:
@@ -23,3 +41,16 @@ class OpenCall:
         figures.answered.add((self._call.verb, self._call.code))
         if not self._is_stream:  # a stream lasts as long as its client likes
             figures.durations.add(labels, self._call.milliseconds / 1000)
+        if self._call.span is not None:
+            self._end(self._call.span)
+
+    def _end(self, span: OpenSpan) -> None:
+        """Attributes are those of OpenTelemetry's conventions for RPC, and the call's number in the log."""
+        call = self._call
+        span.attributes |= {
+            "rpc.method": call.verb,
+            "rpc.grpc.status_code": grpc.StatusCode[call.code].value[0],
+            "crib.request": call.request,
+        }
+        span.problem = "" if call.code == grpc.StatusCode.OK.name else call.error or call.code
+        span.end()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from crib.api.calls import Answer, Call, Parts, Read, Stream, Verb, nothing, unbuilt
+from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing, unbuilt
 from crib.api.list_replies import EncodedList
+from crib.api.metrics_calls import MetricsCalls
 from crib.api.stats_calls import StatsCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import containers, info, sandboxes, status
@@ -51,7 +52,7 @@ class RuntimeService:
             **self._sandbox_calls(),
             **self._container_calls(),
             **self._stats.calls(),
-            **_metric_calls(),
+            **MetricsCalls(self._node).calls(),
             **self._streams.calls(),
             **{name: self._unbuilt(name) for name in NOT_BUILT},
         }
@@ -236,13 +237,3 @@ class RuntimeService:
         with below("linux"):
             await self._node.containers.update(wanted.id, wanted.change)
         return pb.UpdateContainerResourcesResponse()
-
-
-def _metric_calls() -> dict[str, Call]:
-    """See `ledger.EMPTY`."""
-    return {
-        "ListPodSandboxMetrics": Read(
-            pb.ListPodSandboxMetricsRequest, nothing, lambda _: pb.ListPodSandboxMetricsResponse()
-        ),
-        "StreamPodSandboxMetrics": Parts(pb.StreamPodSandboxMetricsRequest, nothing, lambda _: iter(())),
-    }

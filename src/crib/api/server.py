@@ -65,7 +65,7 @@ class Server:
         self._server.add_generic_rpc_handlers((Reflection(described),))
 
     def _register(self, service: str, calls: Calls) -> None:
-        handlers = {name: self.door.handler(name, call) for name, call in calls.items()}
+        handlers = {name: self.door.handler(name, call, service) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     async def start(self) -> None:

@@ -14,6 +14,7 @@ from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
 from crib.cli.debug_commands import add_debug_commands
+from crib.cli.history_commands import add_history_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     DEFAULT_PODS_DIR,
@@ -125,6 +126,7 @@ def ps(session: CliSession, options: args.PsOptions) -> None:
     session.run(listing.containers(session, options))
 
 
+add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
 
@@ -212,14 +214,6 @@ def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
     from crib.cli import explain as work
 
     session.run(work.explain(session, options))
-
-
-@command(app, args.TimelineOptions, _LOOK)
-def timeline(session: CliSession, options: args.TimelineOptions) -> None:
-    """Show how long each stage of a pod's start took."""
-    from crib.cli import timeline as work
-
-    session.run(work.timeline(session, options))
 
 
 @command(app, node_args.WorkOptions, _NODE)

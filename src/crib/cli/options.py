@@ -349,12 +349,6 @@ class ExplainSpecOptions:
 
 
 @dataclass(frozen=True)
-class TimelineOptions:
-    pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
 class InfoOptions:
     output: Output = Format.TABLE
 

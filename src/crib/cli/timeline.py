@@ -1,4 +1,4 @@
-"""`crib timeline`: the stages of a pod's start as bars on one scale of time."""
+"""`crib timeline`: the stages of a pod as bars, each stretch of work on a scale of its own."""
 
 from __future__ import annotations
 
@@ -6,68 +6,93 @@ import shutil
 from typing import TYPE_CHECKING
 
 from crib.cli.options import Format
-from crib.cli.output import as_dict, clean, document
-from crib.stubs.node.v1.node_pb2 import TimelineRequest
+from crib.cli.output import as_dict, clean, document, tell
+from crib.cli.session import CommandError
+from crib.cli.stretches import OK, DrawnStage, Stretch, after, stretches
+from crib.client import node
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crib.cli.options import TimelineOptions
+    from crib.cli.history_options import TimelineOptions
     from crib.cli.session import CliSession
-    from crib.stubs.node.v1.node_pb2 import Stage, TimelineResponse
+    from crib.stubs.node.v1.node_pb2 import TimelineResponse
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-MIN_BAR, MAX_BAR, MAX_NAME = 20, 60, 48
+MIN_BAR, MAX_BAR, MAX_NAME = 12, 60, 48
+_NUMBERS = 29
+"""Columns of the three numbers, with what parts them."""
 
 
 async def timeline(session: CliSession, options: TimelineOptions) -> None:
-    """Show a pod's stages; NotOffered from runtimes without crib's Node service."""
+    """Show timelines; NotOffered from runtimes without crib's Node service."""
+    pods = options.pods or []
+    wanted = 0 if options.slowest else 2 if options.compare else 1
+    if (options.slowest and options.compare) or len(pods) != wanted:
+        raise CommandError("give one POD, or --compare with two, or --slowest with none", 2)
+    if options.html and wanted != 1:
+        raise CommandError("--html is of one pod", 2)
+    form = Format.JSON if options.json else options.output
     async with session.connect() as connection:
-        reply = await connection.call(connection.node.Timeline, TimelineRequest(pod=options.pod))
-    if options.output is not Format.TABLE:
-        document(as_dict(reply), options.output)
-        return
-    print(f"pod {clean(reply.pod)} ({reply.pod_sandbox_id[:13]})")
-    for line in chart(reply, shutil.get_terminal_size((100, 24)).columns):
-        print(line)
+        if options.slowest:
+            from crib.cli import timeline_reports
+
+            found = [one async for one in node.timelines(connection)]
+            timeline_reports.slowest(found, options, form)
+            return
+        replies = [await node.timeline(connection, pod) for pod in pods]
+    if options.compare:
+        from crib.cli import timeline_reports
+
+        timeline_reports.compare(replies[0], replies[1], form)
+    elif options.html:
+        from crib.cli import timeline_page
+
+        timeline_page.write(replies[0], options.html)
+        tell(f"wrote {options.html}")
+    elif form is not Format.TABLE:
+        document(as_dict(replies[0]), form)
+    else:
+        print(f"pod {clean(replies[0].pod)} ({replies[0].pod_sandbox_id[:13]})")
+        for line in chart(replies[0], shutil.get_terminal_size((100, 24)).columns):
+            print(line)
 
 
 def chart(reply: TimelineResponse, width: int) -> list[str]:
-    """Lines of at most `width` columns: when a stage began, what it took (ms), its name, its bar."""
-    stages = list(reply.stages)
-    if not stages:
+    """Lines of at most `width` columns, from 60: when a stage began, what it took and its programs' CPU time
+    (ms), its name, its bar.
+    """
+    parts = stretches(reply)
+    if not parts:
         return ["no stages were recorded"]
-    begin = min(stage.started_at for stage in stages)
-    end = max(stage.started_at + stage.duration_ns for stage in stages)
-    span = max(1, end - begin)
-    names = [_name(reply, stage, _depth(stages, index)) for index, stage in enumerate(stages)]
-    name_width = min(MAX_NAME, max(map(len, names)))
-    bar_width = max(MIN_BAR, min(MAX_BAR, width - name_width - 24))
-    lines = [f"{'start':>9}  {'took':>9}  stage"]
-    for name, stage in zip(names, stages, strict=True):
-        at = stage.started_at - begin
-        bar = _bar(at / span, stage.duration_ns / span, bar_width)
-        times = f"{at / 1e6:9.1f}  {stage.duration_ns / 1e6:9.1f}"
-        lines.append(f"{times}  {name[:name_width]:{name_width}} {bar}".rstrip())
-        if stage.outcome not in ("", "ok"):
-            lines.append(f"{'':22}{clean(stage.outcome)}")
-    lines.append(f"{'':9}  {span / 1e6:9.1f}  ms from the first stage to the end of the last")
+    longest = max(len(row.name) + 2 * row.depth for part in parts for row in part.rows)
+    names = max(5, min(MAX_NAME, longest, width - _NUMBERS - 1 - MIN_BAR))
+    bars = max(MIN_BAR, min(MAX_BAR, width - _NUMBERS - 1 - names))
+    lines = [f"{'start':>9} {'took':>9} {'cpu':>7}  stage"]
+    for number, part in enumerate(parts):
+        if number:
+            lines.append(f"--- {after(part.begin - parts[0].begin)} later")
+        for row in part.rows:
+            lines += _lines(row, part, names, bars, width)
+    span = parts[0].span
+    lines.append(f"{'':9} {_ms(span, 9)}{'':9} in all")
     if reply.dropped:
-        lines.append(f"{reply.dropped} older stages were dropped")
+        lines.append(f"{reply.dropped} stages of later restarts were dropped")
     return lines
 
 
-def _depth(stages: Sequence[Stage], index: int) -> int:
-    depth, parent = 0, stages[index].parent
-    while parent and depth < len(stages):  # a daemon's mistake must not hang us
-        depth += 1
-        parent = stages[parent - 1].parent if parent <= len(stages) else 0
-    return min(depth, 8)
+def _lines(row: DrawnStage, part: Stretch, names: int, bars: int, width: int) -> list[str]:
+    stage = row.stage
+    at = stage.started_at - part.begin
+    cpu = _ms(stage.program_cpu_ns, 7) if stage.program else " " * 7
+    shown = ("  " * row.depth + row.name)[:names]
+    drawn = _bar(at / part.span, stage.duration_ns / part.span, bars)
+    first = f"{_ms(at, 9)} {_ms(stage.duration_ns, 9)} {cpu}  {shown:{names}} {drawn}".rstrip()
+    return [first] if stage.outcome in ("", OK) else [first, f"{'':20}{clean(stage.outcome)}"[:width]]
 
 
-def _name(reply: TimelineResponse, stage: Stage, depth: int) -> str:
-    subject = "" if stage.subject == reply.pod_sandbox_id else stage.subject  # that pod is what is shown
-    return clean(f"{'  ' * depth}{stage.name} {subject}".rstrip())
+def _ms(nanoseconds: int, width: int) -> str:
+    """Milliseconds, or seconds where there is no room for so many."""
+    text = f"{nanoseconds / 1e6:{width}.1f}"
+    return text if len(text) <= width else f"{nanoseconds / 1e9:{width - 1}.0f}s"
 
 
 def _bar(begin: float, length: float, width: int) -> str:

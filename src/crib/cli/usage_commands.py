@@ -1,4 +1,4 @@
-"""The commands that show what pods use, and their help."""
+"""The commands that show what pods use and why containers have ended, and their help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 from crib.cli.command import command
 from crib.cli.session import CliSession
-from crib.cli.usage_options import DfOptions, StatsOptions, TopOptions
+from crib.cli.usage_options import DfOptions, StatsOptions, TopOptions, WhyOptions
 
 
 def add_usage_commands(app: typer.Typer, panel: str) -> None:
@@ -14,6 +14,7 @@ def add_usage_commands(app: typer.Typer, panel: str) -> None:
     command(app, TopOptions, panel)(top)
     command(app, StatsOptions, panel)(stats)
     command(app, DfOptions, panel)(df)
+    command(app, WhyOptions, panel)(why)
 
 
 def top(session: CliSession, options: TopOptions) -> None:
@@ -48,3 +49,17 @@ def df(session: CliSession, options: DfOptions) -> None:
     from crib.cli.usage import df as work
 
     session.run(work.df(session, options))
+
+
+def why(session: CliSession, options: WhyOptions) -> None:
+    """Say what ended a container: its exit code, a signal, want of memory, or who asked for it.
+
+    Of an end for want of memory it names the cgroup whose limit was hit, and the process that was killed.
+    What was removed is known for a day, also after a restart of cribd. crib has no probes of its own: when a
+    kubelet's probe fails, the kubelet asks for the stop.
+
+    crib why web -c server
+    """
+    from crib.cli import why as work
+
+    session.run(work.why(session, options))

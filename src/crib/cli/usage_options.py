@@ -1,4 +1,4 @@
-"""The arguments of `crib top`, `crib stats` and `crib df`."""
+"""The arguments of `crib top`, `crib stats`, `crib df` and `crib why`."""
 
 from __future__ import annotations
 
@@ -100,5 +100,22 @@ class DfOptions:
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show each image, and each pod with its containers.")
     ] = False
+    output: Output = Format.TABLE
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class WhyOptions:
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD|CONTAINER",
+            help="A pod (NAME or NAMESPACE/NAME) or the beginning of a container's id, removed ones too.",
+        ),
+    ]
+    container: Annotated[
+        str, typer.Option("--container", "-c", metavar="NAME", help="The container in the pod.")
+    ] = ""
+    every: Annotated[bool, typer.Option("--all", "-a", help="Every attempt, not only the last one.")] = False
     output: Output = Format.TABLE
     json: Json = False

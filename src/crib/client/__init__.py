@@ -10,12 +10,12 @@
 `Connection` has the services, with `call` and `stream`. The rest, by module:
 
 * `errors`: the tree that every call raises from.
-* `pods`: run, stop, remove. `events`: subscribe, wait_exited. `logs`: read, follow.
+* `pods`: run, stop, remove. `events`: kept, follow, subscribe, wait_exited. `logs`: read, follow.
 * `images`: pull, watch, check, import, export, explain.
 * `networks`: list, inspect, check, collect, remove.
-* `node`: check, wipe, work, abandon, and the OCI spec of a container.
+* `node`: check, wipe, timelines, work, abandon, and the OCI spec of a container.
 * `streams`: exec, attach, forward. `copying`: files to and from containers.
-* `usage`: what pods and containers use. `lookup`: objects by name or short id.
+* `usage`, `metrics`: what pods and containers use. `lookup`: objects by name or short id.
 
 Times are in seconds unless a name says otherwise. Nothing here knows a terminal; `crib.cli` does.
 """

@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING
 from crib.stubs.node.v1.node_pb2 import (
     AbandonRequest,
     CheckNodeRequest,
+    ContainerEnd,
     DiskUsageRequest,
     DiskUsageResponse,
     DumpSection,
     ExplainContainerRequest,
     ExplainContainerResponse,
+    ExplainEndRequest,
     Finding,
     InfoRequest,
     InspectDaemonRequest,
+    ListTimelinesRequest,
     ListWorkRequest,
     LogRule,
     SetLogLevelRequest,
+    TimelineRequest,
+    TimelineResponse,
     Wiped,
     WipeRequest,
     Work,
@@ -67,6 +72,16 @@ def wipe(
 def is_left(found: Finding) -> bool:
     """Whether it is wrong and was not repaired."""
     return not (found.note or found.mended)
+
+
+async def timeline(connection: Connection, pod: str) -> TimelineResponse:
+    """The stages of one pod, by NAME, NAMESPACE/NAME or the beginning of an id; NotFound."""
+    return await connection.call(connection.node.Timeline, TimelineRequest(pod=pod))
+
+
+def timelines(connection: Connection) -> AsyncIterator[TimelineResponse]:
+    """Of all pods that are remembered, the youngest first."""
+    return connection.stream(connection.node.ListTimelines, ListTimelinesRequest())
 
 
 async def under_way(connection: Connection) -> list[Work]:
@@ -121,3 +136,14 @@ async def set_log_level(connection: Connection, request: SetLogLevelRequest) -> 
 async def inspect_daemon(connection: Connection) -> list[DumpSection]:
     """What the daemon is at, by subject, as lines for a person."""
     return list((await connection.call(connection.node.InspectDaemon, InspectDaemonRequest())).sections)
+
+
+async def ends(connection: Connection, target: str, container: str = "") -> list[ContainerEnd]:
+    """Why the containers of a pod, or one of them, have ended; those that have not come first.
+
+    `target` is a pod (NAME, NAMESPACE/NAME) or the beginning of a container's id. What was removed is known
+    for a day. NotFound when nothing fits.
+    """
+    request = ExplainEndRequest(target=target, container=container)
+    reply = await connection.call(connection.node.ExplainEnd, request)
+    return list(reply.ends)

@@ -12,7 +12,8 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
   cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.
 * `sandboxes` and `containers`: the verbs of each noun. Each has one teardown, run by the failed verb, by
   stop and remove, and by recovery. `losses`: pods that come to an end by themselves.
-* `images`, `networks`, `streams`, `stats` with `cpu_rates`, `disk`, `status`, `explain`: the other
+  `endings` keeps why containers have ended, `why` tells it.
+* `images`, `networks`, `streams`, `stats` with `cpu_rates`, `metrics`, `disk`, `status`, `explain`: the other
   nouns, and the questions.
 * `recovery` after a start, `retries` of what could not be taken away, `abandon` for what hangs, `checks`
   and `wipe` for whoever repairs a node.

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from crib.engine.admission import Admission, Claim, usual_places
+from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
 from crib.engine.history import History
@@ -81,6 +82,9 @@ class Core:
         self.figures = VerbFigures()
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
+        self.ends = Ends(
+            ports.journal, ports.clock, facts.boot_id, lambda key: self.containers.get(key) is not None
+        )
         self.retries = Retries(self.keeper)
         records = ports.records
         records.watch(self._records_told, lambda text: self.notices.past("records", text))
@@ -206,6 +210,13 @@ class Core:
     def containers_of(self, sandbox: SandboxId) -> tuple[ContainerRecord, ...]:
         """Every container of the sandbox, the half-made ones too."""
         return self.containers.members(sandbox)
+
+    def pod_of(self, record: ContainerRecord) -> str:
+        """NAMESPACE/NAME; empty when the pod is gone."""
+        sandbox = self.sandboxes.get(record.sandbox_id)
+        if sandbox is None:
+            return ""
+        return f"{sandbox.config.metadata.namespace}/{sandbox.config.metadata.name}"
 
     def claim(self, sandbox: SandboxRecord, subject: str) -> Claim:
         """For a verb that makes something in this pod; `subject` is what, in its timeline."""

@@ -75,12 +75,10 @@ class MeasureDisk:
     def _container(
         self, row: ContainerRecord, layer: FilesystemUsage | None, logs: int | None
     ) -> ContainerUse:
-        sandbox = self._core.sandboxes.get(row.sandbox_id)
-        meta = None if sandbox is None else sandbox.config.metadata
         return ContainerUse(
             id=row.id,
             sandbox_id=row.sandbox_id,
-            pod="" if meta is None else f"{meta.namespace}/{meta.name}",
+            pod=self._core.pod_of(row),
             name=row.config.name,
             image_id=row.image_id,
             has_ended=row.state is ContainerState.EXITED,

@@ -23,6 +23,7 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
+from crib.engine.metrics import Metrics
 from crib.engine.networks import Networks
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.remove import RemoveSandbox
@@ -33,6 +34,7 @@ from crib.engine.stats import Stats
 from crib.engine.status import NodeStatus, node_status
 from crib.engine.streams.verbs import Streams
 from crib.engine.timeline import PodStages
+from crib.engine.why import Why
 from crib.engine.wipe import Wipe, WipeVerbs
 from crib.model.container import ContainerRecord
 from crib.model.errors import NotFound
@@ -154,7 +156,9 @@ class Node:
         removals = WipeVerbs(self.sandboxes.remove, self.containers.remove, verbs, self.networks)
         self.wipe = Wipe(self._core, self._catalogue, removals)
         self.stats = Stats(self._core)
+        self.why = Why(self._core)
         self.disk_usage = MeasureDisk(self._core, self._catalogue)
+        self.metrics = Metrics(self._core, self.stats)
         self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last

@@ -64,7 +64,7 @@ class StageClock:
         if self._outer is not None and self._outer._timeline is self._timeline:
             self.parent = self._outer._place
         self._place = self._timeline.begin(self)
-        self._shown = at_stage(f"{self.name} {self.subject}".rstrip())
+        self._shown = at_stage(self.name, self.subject)
         self._shown.__enter__()
         _INSIDE.set(self)
         return self
@@ -72,7 +72,7 @@ class StageClock:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         duration = self.age
         _INSIDE.set(self._outer)
-        self._shown.__exit__(None, None, None)
+        self._shown.__exit__(type(error) if error else None, error, None)
         outcome = OK if error is None else str(error) or type(error).__name__
         self._timeline.end(self._place, self.stage(duration, outcome[:OUTCOME_LIMIT]))
         self._timeline.figures.add((self.name,), duration / 1e9, failed=error is not None)

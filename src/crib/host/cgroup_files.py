@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import resource
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _READ = 65536
@@ -147,6 +148,22 @@ def count_descriptors(pids: Iterable[int]) -> tuple[int, int] | None:
             return None
         sockets += sum(map(_is_socket, (f"/proc/{pid}/fd/{name}" for name in names)))
     return descriptors, sockets
+
+
+def soft_descriptor_limit(pids: Sequence[int]) -> int | None:
+    """How many descriptors the first of these processes may have, which the others have from it.
+
+    None without a limit, and where we may not ask.
+    """
+    for pid in pids:
+        try:
+            soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        except ProcessLookupError:
+            continue
+        except OSError:
+            return None
+        return None if soft == resource.RLIM_INFINITY else soft
+    return None
 
 
 def _is_socket(link: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from crib.host.cgroup_files import (
     DeviceStats,
@@ -24,8 +25,22 @@ from crib.host.cgroup_files import (
 )
 from crib.host.cgroups import CgroupLayout
 
+_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+"""Nanoseconds of a tick as the kernel tells times to programs (time(7), USER_HZ)."""
+_V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
+
+
+class For(Enum):
+    """What a cgroup is read for: no file more than that needs, as each takes 3 to 7 µs."""
+
+    STATS = auto()
+    """The CRI's statistics."""
+    POD_METRICS = auto()
+    """What CPU time, memory and io consist of, and how often limits were met; no limits."""
+    METRICS = auto()
+    """Of a container: also threads and huge pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +102,8 @@ class HugePageStats:
 class CgroupStats:
     """One reading. A part is None where the host has no such controller, or the cgroup is gone.
 
-    What stands below `processes` is there only if the reading was to be whole. A thread is what the pids
-    controller counts.
+    `parts` and what stands below it is read for metrics only, `threads` and below for those of containers. A
+    thread is what the pids controller counts.
     """
 
     cpu: CpuStats | None = None
@@ -108,29 +123,33 @@ class StatsReader:
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
-        self._trees = layout.controllers
+        self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
 
-    def read(self, path: str, *, processes: bool = False, whole: bool = False) -> CgroupStats:
-        """The numbers of the cgroup at `path`; none when it is gone. `whole` reads twice as many files."""
+    def read(self, path: str, use: For = For.STATS, *, processes: bool = False) -> CgroupStats:
+        """The numbers of the cgroup at `path`; none when it is gone."""
         if self._v2 is None:
-            return self._read_v1(path, processes=processes or whole, whole=whole)
-        return _read_v2(self._v2 + path, processes=processes or whole, whole=whole)
+            return self._read_v1(path, use, processes=processes)
+        return _read_v2(self._v2 + path, use, processes=processes)
 
-    def _read_v1(self, path: str, *, processes: bool, whole: bool) -> CgroupStats:
+    def _read_v1(self, path: str, use: For, *, processes: bool) -> CgroupStats:
         at = {name: f"{tree}{path}" for name, tree in self._trees.items()}
         memory, pids = at.get("memory"), at.get("pids")
         stat = content(f"{memory}/memory.stat") if memory else b""
         found = CgroupStats(
-            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), whole=whole),
-            memory=_memory_v1(memory, stat) if memory else None,
+            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), use),
+            memory=_memory_v1(memory, stat, use) if memory else None,
             processes=_pids(pids) if pids and processes else None,
         )
-        if not whole:
+        if use is not For.STATS:
+            found = replace(
+                found,
+                parts=_parts_v1(memory, stat) if memory and stat else None,
+                devices=devices_v1(at["blkio"]) if "blkio" in at else None,
+            )
+        if use is not For.METRICS:
             return found
         return replace(
             found,
-            parts=_parts_v1(memory, stat) if memory and stat else None,
-            devices=devices_v1(at["blkio"]) if "blkio" in at else None,
             threads=whole_number(f"{pids}/pids.current") if pids else None,
             most_threads=whole_number(f"{pids}/pids.max") if pids else None,
             huge_pages=_huge_pages(at.get("hugetlb"), "usage_in_bytes", "max_usage_in_bytes"),
@@ -166,19 +185,25 @@ class StatsReader:
             return []
 
 
-def _cpu_v1(cpuacct: str | None, cpu: str | None, *, whole: bool) -> CpuStats | None:
+def _cpu_v1(cpuacct: str | None, cpu: str | None, use: For) -> CpuStats | None:
     usage = whole_number(f"{cpuacct}/cpuacct.usage") if cpuacct else None
     if usage is None:
         return None
-    if not whole:
+    if use is For.STATS:
         return CpuStats(usage)
     stat = content(f"{cpu}/cpu.stat") if cpu else b""
+    ticks = content(f"{cpuacct}/cpuacct.stat")
     return CpuStats(
         usage,
-        user=whole_number(f"{cpuacct}/cpuacct.usage_user"),
-        system=whole_number(f"{cpuacct}/cpuacct.usage_sys"),
+        user=_nanoseconds_of_ticks(ticks, b"user"),
+        system=_nanoseconds_of_ticks(ticks, b"system"),
         throttling=_throttling(stat, number(stat, b"throttled_time")),
     )
+
+
+def _nanoseconds_of_ticks(text: bytes, key: bytes) -> int | None:
+    ticks = number(text, key)
+    return None if ticks is None else ticks * _TICK
 
 
 def _throttling(stat: bytes, lost: int | None) -> tuple[int, int, int] | None:
@@ -186,13 +211,13 @@ def _throttling(stat: bytes, lost: int | None) -> tuple[int, int, int] | None:
     return None if periods is None or throttled is None or lost is None else (periods, throttled, lost)
 
 
-def _memory_v1(directory: str, stat: bytes) -> MemoryStats | None:
+def _memory_v1(directory: str, stat: bytes, use: For) -> MemoryStats | None:
     usage = whole_number(f"{directory}/memory.usage_in_bytes")
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
-    limit = limit_v1(f"{directory}/memory.limit_in_bytes")
-    both = limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
+    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if use is For.STATS else None
+    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
     return MemoryStats(
         usage=usage,
         inactive_file=number(stat, b"total_inactive_file"),
@@ -219,33 +244,37 @@ def _parts_v1(directory: str, stat: bytes) -> MemoryDetails:
     )
 
 
-def _read_v2(directory: str, *, processes: bool, whole: bool) -> CgroupStats:
+def _read_v2(directory: str, use: For, *, processes: bool) -> CgroupStats:
     stat = content(f"{directory}/memory.stat")
     found = CgroupStats(
-        cpu=_cpu_v2(directory, whole=whole),
-        memory=_memory_v2(directory, stat),
+        cpu=_cpu_v2(directory, use),
+        memory=_memory_v2(directory, stat, use),
         io_pressure=pressure(f"{directory}/io.pressure"),
         processes=_pids(directory) if processes else None,
     )
-    if not whole:
+    if use is not For.STATS:
+        found = replace(
+            found,
+            parts=_parts_v2(directory, stat) if stat else None,
+            devices=devices_v2(f"{directory}/io.stat"),
+        )
+    if use is not For.METRICS:
         return found
     return replace(
         found,
-        parts=_parts_v2(directory, stat) if stat else None,
-        devices=devices_v2(f"{directory}/io.stat"),
         threads=whole_number(f"{directory}/pids.current"),
         most_threads=whole_number(f"{directory}/pids.max"),
         huge_pages=_huge_pages(directory, "current", ""),
     )
 
 
-def _cpu_v2(directory: str, *, whole: bool) -> CpuStats | None:
+def _cpu_v2(directory: str, use: For) -> CpuStats | None:
     stat = content(f"{directory}/cpu.stat")
     usage = number(stat, b"usage_usec")
     if usage is None:
         return None
     waits = pressure(f"{directory}/cpu.pressure")
-    if not whole:
+    if use is For.STATS:
         return CpuStats(usage * 1000, waits)
     return CpuStats(
         usage * 1000,
@@ -261,7 +290,7 @@ def _nanoseconds(stat: bytes, key: bytes) -> int | None:
     return None if microseconds is None else microseconds * 1000
 
 
-def _memory_v2(directory: str, stat: bytes) -> MemoryStats | None:
+def _memory_v2(directory: str, stat: bytes, use: For) -> MemoryStats | None:
     usage = whole_number(f"{directory}/memory.current")
     if usage is None:
         return None
@@ -271,9 +300,9 @@ def _memory_v2(directory: str, stat: bytes) -> MemoryStats | None:
         rss=number(stat, b"anon"),
         page_faults=number(stat, b"pgfault"),
         major_page_faults=number(stat, b"pgmajfault"),
-        limit=whole_number(f"{directory}/memory.max"),
+        limit=whole_number(f"{directory}/memory.max") if use is For.STATS else None,
         swap_usage=whole_number(f"{directory}/memory.swap.current"),
-        swap_limit=whole_number(f"{directory}/memory.swap.max"),
+        swap_limit=whole_number(f"{directory}/memory.swap.max") if use is For.STATS else None,
         pressure=pressure(f"{directory}/memory.pressure"),
     )
 
@@ -304,9 +333,10 @@ def _huge_pages(directory: str | None, usage: str, peak: str) -> tuple[HugePageS
         return None
     found = []
     for size in _sizes():
-        used = whole_number(f"{directory}/hugetlb.{size}.{usage}")
+        most = whole_number(f"{directory}/hugetlb.{size}.{peak}") if peak else None
+        # What was never used is not in use: most containers, and one file less.
+        used = 0 if most == 0 else whole_number(f"{directory}/hugetlb.{size}.{usage}")
         if used is not None:
-            most = whole_number(f"{directory}/hugetlb.{size}.{peak}") if peak else None
             found.append(HugePageStats(size, used, most))
     return tuple(found) or None
 

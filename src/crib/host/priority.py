@@ -9,10 +9,16 @@ The OOM score is the opposite: children inherit it, so it changes for the moment
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
+_log = logging.getLogger(__name__)
+
+NICE_AGAIN = 1.0
+"""Seconds between two looks for threads that have come since; gRPC makes some when it needs them."""
 _THREADS = "/proc/self/task"
 _AUTOGROUP = "/proc/self/autogroup"
 
@@ -24,6 +30,13 @@ class Share:
         self._nice = nice
         self._session_done = False
         self._told: set[str] = set()
+
+    async def keep(self) -> None:
+        """So that callers are answered while pods and what starts them want all CPUs."""
+        while True:
+            for problem in self.raise_all():
+                _log.warning("nice = %d: %s", self._nice, problem)
+            await asyncio.sleep(NICE_AGAIN)
 
     def raise_all(self) -> list[str]:
         """Raise what is not raised yet; returns what failed and was not reported before."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from crib.model.ends import OomKill
 from crib.model.ids import ContainerId, Digest, ImageId, SandboxId
 from crib.model.sandbox import (
     IdMapping,
@@ -232,6 +233,8 @@ class Exit:
     code: int
     at: int
     oom_killed: bool = False
+    oom: OomKill | None = None
+    """What is known of that."""
     lost: bool = False
     """The monitor died before it could report the exit: code 255 means that the real code is unknown."""
     never_ran: str = ""

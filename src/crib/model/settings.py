@@ -8,6 +8,7 @@ from typing import Annotated
 
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.metrics import GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,16 @@ class ContainerDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticsSettings:
+    """What is told of the use of pods and containers, beside the CRI's statistics."""
+
+    pod_metrics: tuple[Annotated[str, OneOf(GROUPS)], ...] = GROUPS
+    """Groups of the CRI's pod metrics that there are: fewer make shorter answers, and need less reading."""
+    pod_metrics_period: Annotated[float, Between(0, 300)] = 0.0
+    """Seconds for which the metrics of a pod are told again before they are read anew; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerSettings:
     """One RuntimeClass handler."""
 
@@ -234,6 +245,7 @@ class Settings:
     streaming: StreamingSettings = StreamingSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""

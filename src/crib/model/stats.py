@@ -44,11 +44,10 @@ class Throttling:
 
 @dataclass(frozen=True, slots=True)
 class CpuUsage:
-    """Core-nanoseconds since creation; `nano_cores` is the rate over a recent time, the engine's work."""
+    """Core-nanoseconds since creation."""
 
     at: int
     usage: int
-    nano_cores: int | None = None
     pressure: Pressure | None = None
     user: int | None = None
     """Whole, as `system` and `throttling`."""
@@ -104,6 +103,8 @@ class SwapUsage:
 class DeviceIo:
     """Of one block device, by kind of operation: `Read`, `Write`, `Discard`; with v1 `Sync` and others."""
 
+    name: str
+    """Of its node in /dev; MAJOR:MINOR where the kernel does not tell."""
     major: int
     minor: int
     moved: Mapping[str, int]
@@ -133,6 +134,8 @@ class ProcessUsage:
     descriptors: int | None = None
     sockets: int | None = None
     """Among the descriptors."""
+    descriptors_limit: int | None = None
+    """Soft limit of the descriptors of one process, the first; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class CgroupUsage:
     """Whole, as `oom_kills`."""
     oom_kills: int | None = None
     """Processes that the kernel killed for want of memory."""
+    path: str = ""
+    """Of the cgroup itself, below the roots of the controllers. Whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +188,23 @@ class NetworkUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesystemRoom:
+    """The whole file system that writable layers are on: bytes, inodes, and what it is mounted from."""
+
+    device: str
+    size: int
+    inodes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerUsage:
     """One container's usage now (CRI ContainerStats)."""
 
     cgroup: CgroupUsage
     writable_layer: FilesystemUsage | None = None
+    room: FilesystemRoom | None = None
+    """Of the writable layer. Whole."""
 
 
 @dataclass(frozen=True, slots=True)

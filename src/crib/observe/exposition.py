@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from crib.model.tallies import BOUNDS
-from crib.observe.reading import Family, Series, Taken, Values
+from crib.observe.reading import DaemonMetric, Series, Taken, Values
 
 _EDGES = (*map(str, BOUNDS), "+Inf")
 
@@ -50,7 +50,7 @@ def answer(request: bytes, taken: Taken) -> bytes:
     return _Exchange(request, registry).written.getvalue()
 
 
-def _metric(family: Family, values: Values | Series) -> Metric:
+def _metric(family: DaemonMetric, values: Values | Series) -> Metric:
     if family.kind == "histogram":
         histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
         for labels, spread in cast(Series, values).items():

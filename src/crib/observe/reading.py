@@ -25,6 +25,8 @@ class Sources:
     connections: Callable[[], int]
     """Of clients of streams."""
     log: LogFigures
+    spans: Callable[[], Mapping[str, int]] = dict
+    """What became of them, by outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ Series: TypeAlias = Mapping[Labels, Durations]
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class DaemonMetric:
     """One metric. A counter only grows, a gauge is what is so now, a histogram is of seconds."""
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -50,5 +52,5 @@ class Family:
     labels: Labels = ()
 
 
-Taken: TypeAlias = Sequence[tuple[Family, Values | Series]]
+Taken: TypeAlias = Sequence[tuple[DaemonMetric, Values | Series]]
 """What was read at one moment."""

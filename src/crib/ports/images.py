@@ -43,7 +43,7 @@ class Images(Protocol):
         ...
 
     async def hosts(self, order: PullOrder) -> Sequence[RegistryHost]:
-        """The hosts that are asked for the image, in order, and with what. InvalidRequest if it is blocked."""
+        """The hosts that are asked for the image, in order, and with what. InvalidRequest: it is blocked."""
         ...
 
     async def check(self, layer: Layer) -> str:

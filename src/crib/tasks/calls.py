@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from crib.model.caller import Caller, CallObject, Peer
+from crib.tasks.spans import OpenSpan
 
 NOTHING = CallObject()
 
@@ -32,6 +33,8 @@ class CallUnderWay:
     code: str = "CANCELLED"
     """Name of the status that it was answered with; CANCELLED as long as it was not, or if nobody waited."""
     error: str = ""
+    span: OpenSpan | None = None
+    """None where nobody traces it."""
 
     @property
     def milliseconds(self) -> float:

@@ -15,6 +15,7 @@ from crib.model.errors import Aborted, Unavailable
 from crib.model.tallies import Tally
 from crib.tasks.calls import request_id
 from crib.tasks.lanes import verb_context
+from crib.tasks.spans import close_stage, leave_spans, open_stage
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -92,18 +93,25 @@ def current_work() -> Work[Any] | None:
 
 
 @contextmanager
-def at_stage(name: str) -> Iterator[None]:
-    """While this lasts, the current work is shown to be there."""
+def at_stage(name: str, subject: str = "") -> Iterator[None]:
+    """While this lasts, the current work is shown to be there; `subject` is what the stage is about."""
     work = _CURRENT.get()
     if work is None:
         yield
         return
-    stage = OpenStage(name, time.monotonic())
+    stage = OpenStage(f"{name} {subject}".rstrip(), time.monotonic())
     work.stages.append(stage)
+    span, problem = open_stage(name, subject), None
     try:
         yield
+    except BaseException as error:
+        problem = error
+        raise
     finally:
         work.stages.remove(stage)
+        if span is not None:
+            close_stage(span, problem)
+        del problem  # or the error's traceback, which has this frame, would keep itself alive
 
 
 def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:
@@ -140,7 +148,9 @@ class TaskKeeper:
 
     def serve(self, name: str, work: Coroutine[Any, Any, None], of: str = "") -> asyncio.Task[None]:
         """Run work that may last as long as the daemon; it is cancelled last: verbs that end need it."""
-        served = _launched(Work(name, of, request_id()), work, copy_context())
+        context = copy_context()
+        leave_spans(context)
+        served = _launched(Work(name, of, request_id()), work, context)
         self._services[served.task] = served
         served.task.add_done_callback(self._service_done)
         return served.task

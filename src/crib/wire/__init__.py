@@ -10,5 +10,5 @@ refused within bounds, by an error of the module. Begin with `oci_runtime`, or w
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
-* `sqlite_file`: what is left in a damaged database.
+* `sqlite_file`: what is left in a damaged database. `oom_log`: what the kernel logs when it kills.
 """

@@ -74,7 +74,7 @@ class _Layout:
     def __init__(self, offset: int, block_size: int) -> None:
         self._offset = offset
         self._block = block_size
-        # The first slots stay empty: readers of directories skip inode number 0, which the root must not have.
+        # The first slots stay empty: readers of directories skip inode 0, which the root must not have.
         self._end = _ROOT_SLOTS * _SLOT
         self._nodes: list[Inode] = []
         self._directories: list[tuple[Inode, Inode]] = []

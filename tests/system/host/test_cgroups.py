@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crib.host import processes
-from crib.host.cgroup_stats import CgroupStats, StatsReader
+from crib.host.cgroup_stats import CgroupStats, For, StatsReader
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
 
 pytestmark = pytest.mark.root
@@ -126,12 +126,13 @@ async def test_numbers_are_read_from_a_working_cgroup(cgroups: Cgroups, path: st
         cgroups, path, "head -c 20000000 /dev/zero | tail -c 10000000 >/dev/null; kill -STOP $$"
     )
     assert await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WSTOPPED) is not None
-    stats = reader.read(path, whole=True)
+    plain, stats = reader.read(path).memory, reader.read(path, For.METRICS, processes=True)
+    assert plain is not None
+    assert plain.limit == 67108864
     assert stats.cpu is not None
     assert stats.cpu.usage > (0 if before.cpu is None else before.cpu.usage)
     assert (stats.threads, stats.processes) == (1, (child.pid,))
     assert stats.memory is not None
-    assert stats.memory.limit == 67108864
     assert stats.memory.page_faults
     assert stats.memory.working_set is not None
     assert 0 < stats.memory.working_set <= stats.memory.usage
@@ -141,7 +142,7 @@ async def test_numbers_are_read_from_a_working_cgroup(cgroups: Cgroups, path: st
     assert await cgroups.kill(path)
     await child.wait(10)
     await cgroups.remove(path, 30)
-    assert reader.read(path, whole=True) == CgroupStats()
+    assert reader.read(path, For.METRICS, processes=True) == CgroupStats()
 
 
 async def test_an_oom_kill_is_counted(cgroups: Cgroups, path: str) -> None:

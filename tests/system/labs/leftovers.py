@@ -138,12 +138,16 @@ def _files(root: Path) -> Iterator[str]:
                 yield relative
 
 
+_HISTORY = {"events", "kept"}
+"""What is remembered, within its own bounds: it outlives what it is about."""
+
+
 def _rows(database: Path) -> Iterator[str]:
     if not database.exists():
         return
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-        for name in names:
+        for name in set(names) - _HISTORY:
             for row in connection.execute(f"SELECT * FROM {name}"):
                 yield f"{name} {row[0] if name != 'unreadable' else row[1]}"
 

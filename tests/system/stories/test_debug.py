@@ -125,16 +125,18 @@ async def test_a_dump_shows_the_verb_that_is_under_way_where_it_waits_and_no_sec
             await until(lambda: f"SIGUSR1: what the daemon is at is in {written[0]}" in cribd.log())
             assert (await cri.execute(box, "touch", "/end")).code == 0
         assert execution.result().code == 0
+        dumped, mode = written[0].read_text(), stat.S_IMODE(written[0].stat().st_mode)
+        written[0].unlink()
+    assert mode == 0o600
     names = ("daemon", "verbs", "locks", "tasks", "threads", "descriptors", "memory", "log")
     assert tuple(one.name for one in sections) == names
     answered = "\n".join(line for one in sections for line in (f"== {one.name}", *one.lines))
-    for text in (answered, written[0].read_text()):
+    for text in (answered, dumped):
         assert all(f"\n== {name}" in f"\n{text}" for name in names)
         assert any(f" {box} stories/busy/box: " in line for line in text.splitlines())
         assert "MainThread (" in text
         assert SECRET not in text
         assert "cannot be told" not in text
-    assert stat.S_IMODE(written[0].stat().st_mode) == 0o600
 
 
 async def work_of(cri: Cri, box: str) -> list[str]:

@@ -44,19 +44,19 @@ def test_script_run_shows_a_pod_again_and_again_and_down_leaves_nothing(demo: De
     recovered = demo.shell("script/run")
     assert recovered.returncode == 0, recovered.stdout
     assert "starting cribd" in recovered.stdout
-    assert "making the demo image" not in recovered.stdout
+    assert "making and importing a demo image" not in recovered.stdout
 
     again = demo.shell("script/run")
     assert again.returncode == 0, again.stdout
-    assert "running already" in again.stdout
-    assert "making the demo image" not in again.stdout
+    assert "already running" in again.stdout
+    assert "making and importing a demo image" not in again.stdout
     assert len(_pods(demo)) == 1
 
     links = os.listdir(f"/sys/class/net/{demo.name}/brif")
     assert len(links) >= 1
     down = demo.shell("script/run --down")
     assert down.returncode == 0, down.stdout
-    assert "nothing is left" in down.stdout
+    assert "the demo is removed" in down.stdout
     _wait_until_empty("interfaces", lambda: [x for x in (demo.name, *links) if _is_link(x)])
     _wait_until_empty("processes", lambda: _processes(demo))
     assert not demo.data.exists()
@@ -75,7 +75,7 @@ def test_script_run_says_when_its_port_is_taken(demo: Demo) -> None:
     with socket.create_server(("127.0.0.1", demo.port)):
         result = demo.shell("script/run")
     assert result.returncode == 1
-    assert f"something listens on port {demo.port}" in result.stdout
+    assert f"port {demo.port}, which examples/web.yaml needs, is in use" in result.stdout
     assert not demo.data.exists()
 
 
@@ -85,7 +85,7 @@ def test_script_run_shows_the_log_of_a_daemon_that_does_not_come_up(demo: Demo) 
     script.write_text(script.read_text().replace('mode = "bridge"', 'mode = "brigde"'))
     result = demo.shell("script/run")
     assert result.returncode == 1
-    assert "did not come up" in result.stdout
+    assert "did not start" in result.stdout
     assert "network.mode is 'brigde'" in result.stdout
     demo.shell(f"rm -r {demo.data} {demo.state}")
 

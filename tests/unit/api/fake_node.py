@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +40,7 @@ from crib.model.image import (
     Progress,
     PullOrder,
 )
+from crib.model.metrics import Metered, PodMetrics
 from crib.model.registry import Credential, RegistryHost
 from crib.model.sandbox import (
     NetworkAttachment,
@@ -108,11 +109,11 @@ def image(number: int = 1, **changes: Any) -> ImageRecord:
 
 
 USAGE = ContainerUsage(
-    CgroupUsage(
-        CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)
-    ),
+    CgroupUsage(CpuUsage(7, 100), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)),
     FilesystemUsage("/d", 1, 2, 7),
 )
+
+METERED = Metered(at=7_000_000_000, started_at=3_000_000_000, cgroup=USAGE.cgroup)
 
 HOST = RegistryHost(
     "https://mirror.example/v2",
@@ -203,6 +204,7 @@ class FakeNode:
             pod=self._verb("pod stats", self._figures(sandbox())),
             pods=self._pod_stats,
         )
+        self.metrics = SimpleNamespace(pods=self._pod_metrics)
 
     def _verb(self, name: str, result: Any = None) -> Any:
         async def verb(*arguments: Any) -> Any:
@@ -248,7 +250,7 @@ class FakeNode:
     def _figures(self, record: SandboxRecord) -> PodFigures:
         interfaces = (InterfaceUsage("net1", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
         usage = PodUsage(USAGE.cgroup, network=NetworkUsage(7, interfaces))
-        return PodFigures(record, usage, (ContainerFigures(container(), USAGE),))
+        return PodFigures(record, usage, 6, (ContainerFigures(container(), USAGE, 5),))
 
     async def _container_stats(self, rows: Sequence[ContainerRecord]) -> AsyncIterator[Any]:
         """One by one, as batches; with `hold` the second has to wait."""
@@ -260,6 +262,13 @@ class FakeNode:
     async def _pod_stats(self, rows: Sequence[SandboxRecord]) -> AsyncIterator[Any]:
         for row in rows:
             yield [self._figures(row)]
+            if self.hold is not None:
+                await self.hold.wait()
+
+    async def _pod_metrics(self, rows: Iterable[SandboxRecord]) -> AsyncIterator[Any]:
+        """One by one, as batches; with `hold` the second has to wait."""
+        for row in rows:
+            yield [PodMetrics(row, METERED, ((container(), METERED),))]
             if self.hold is not None:
                 await self.hold.wait()
 

@@ -264,11 +264,28 @@ async def test_calls_that_are_not_built_say_so_by_name(client: Any, name: str) -
     assert name in text
 
 
-async def test_no_pod_has_metrics(client: Any) -> None:
+async def test_metrics_are_described_listed_and_streamed_as_they_are_read(
+    client: Any, node: FakeNode
+) -> None:
     runtime = client.runtime
+    described = await runtime.ListMetricDescriptors(pb.ListMetricDescriptorsRequest())
+    assert len(described.descriptors) == 56
+    node.sandbox_rows[sandbox(2).id] = sandbox(2)
     listed = await runtime.ListPodSandboxMetrics(pb.ListPodSandboxMetricsRequest())
-    assert listed == pb.ListPodSandboxMetricsResponse()
-    assert [p async for p in runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest())] == []
+    assert [pod.pod_sandbox_id for pod in listed.pod_metrics] == [sandbox(1).id, sandbox(2).id]
+    names = {metric.name for metric in listed.pod_metrics[0].container_metrics[0].metrics}
+    assert (
+        {"container_last_seen", "container_memory_rss"}
+        <= names
+        <= {one.name for one in described.descriptors}
+    )
+    node.hold = asyncio.Event()
+    stream = runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest()).__aiter__()
+    first = await anext(stream)  # while the reading of the second one waits
+    node.hold.set()
+    rest = [part async for part in stream]
+    pods = [pod for part in (first, *rest) for pod in part.pod_sandbox_metrics]
+    assert pods == list(listed.pod_metrics)
 
 
 STREAMED_LISTS = [

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run, timeline
+from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound
-from crib.stubs.node.v1 import node_pb2
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
 
@@ -358,35 +357,6 @@ async def test_info_of_another_runtime_is_what_the_cri_says(
     await inspection.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
     await server.stop(None)
     assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
-
-
-def stage(name: str, at: float, ms: float, parent: int = 0, outcome: str = "ok") -> node_pb2.Stage:
-    return node_pb2.Stage(
-        name=name, started_at=int(at * 1e6), duration_ns=int(ms * 1e6), parent=parent, outcome=outcome
-    )
-
-
-def test_a_timeline_draws_bars_on_one_scale() -> None:
-    stages = [
-        stage("sandbox.run", 100, 40),
-        stage("network.attach", 110, 20, parent=1, outcome="failed: no address"),
-        stage("container.create", 140, 10),
-    ]
-    lines = timeline.chart(node_pb2.TimelineResponse(stages=stages), 100)
-    assert lines == [
-        "    start       took  stage",
-        "      0.0       40.0  sandbox.run      " + "█" * 48,
-        "     10.0       20.0    network.attach " + " " * 12 + "█" * 24,
-        "                      failed: no address",
-        "     40.0       10.0  container.create " + " " * 48 + "█" * 12,
-        "                50.0  ms from the first stage to the end of the last",
-    ]
-
-
-def test_a_timeline_that_names_itself_as_parent_still_ends() -> None:
-    lines = timeline.chart(node_pb2.TimelineResponse(stages=[stage("a", 0, 1, parent=1)]), 80)
-    assert "a" in lines[1]
-    assert timeline.chart(node_pb2.TimelineResponse(), 80) == ["no stages were recorded"]
 
 
 async def crib(session: CliSession, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -95,7 +95,7 @@ def test_the_beginning_of_an_id_finds_the_one_row_that_it_fits(table: Table[Row]
     assert table.find("abcd5") is None
     assert table.find("abc") is None
     assert table.find("") is None
-    with pytest.raises(InvalidRequest, match="beginning of 2 ids"):
+    with pytest.raises(InvalidRequest, match="abcd matches 2 ids"):
         table.find("abcd")
 
 

@@ -13,7 +13,7 @@ from crib.host.cgroup_files import (
     huge_page_sizes,
     processes_below,
 )
-from crib.host.cgroup_stats import CgroupStats, CpuStats, MemoryDetails, MemoryStats, StatsReader
+from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryDetails, MemoryStats, StatsReader
 from crib.host.cgroups import CgroupLayout
 
 
@@ -85,9 +85,9 @@ def test_v1_without_a_limit_of_its_own_and_with_less_usage_than_cache(tmp_path: 
 
 
 def test_of_a_cgroup_that_is_gone_nothing_is_told(tmp_path: Path) -> None:
-    assert _v1(tmp_path).read("/gone", whole=True) == CgroupStats()
+    assert _v1(tmp_path).read("/gone", For.METRICS, processes=True) == CgroupStats()
     reader = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset()))
-    assert reader.read("/gone", whole=True) == CgroupStats()
+    assert reader.read("/gone", For.METRICS, processes=True) == CgroupStats()
     assert reader.oom_kills("/gone") is None
 
 
@@ -125,8 +125,7 @@ def test_a_whole_reading_of_v1(tmp_path: Path) -> None:
     _write(
         tmp_path / "cpuacct/a",
         cpuacct__usage="900\n",
-        cpuacct__usage_user="500\n",
-        cpuacct__usage_sys="400\n",
+        cpuacct__stat="user 50\nsystem 40\n",
     )
     _write(tmp_path / "cpu/a", cpu__stat="nr_periods 8\nnr_throttled 3\nthrottled_time 70\nwait_sum 1\n")
     _write(tmp_path / "pids/a", pids__current="4\n", pids__max="100\n", cgroup__procs="12\n7\n")
@@ -145,8 +144,8 @@ def test_a_whole_reading_of_v1(tmp_path: Path) -> None:
         blkio__throttle__io_service_bytes_recursive="8:0 Read 4096\n8:0 Write 512\nTotal 4608\n",
         blkio__throttle__io_serviced_recursive="8:0 Read 2\n8:0 Write 1\n253:1 Read 1\nTotal 4\n",
     )
-    stats = _v1(tmp_path).read("/a", whole=True)
-    assert stats.cpu == CpuStats(900, user=500, system=400, throttling=(8, 3, 70))
+    stats = _v1(tmp_path).read("/a", For.METRICS, processes=True)
+    assert stats.cpu == CpuStats(900, user=500_000_000, system=400_000_000, throttling=(8, 3, 70))
     assert (stats.threads, stats.most_threads, stats.processes) == (4, 100, (7, 12, 31))
     assert stats.parts == MemoryDetails(4096, 4, 16, 5, 30000, 9, 70, 1, 2)
     assert stats.devices == (
@@ -169,7 +168,9 @@ def test_a_whole_reading_of_v2(tmp_path: Path) -> None:
         cgroup__procs="12\n",
         io__stat="8:0 rbytes=4096 wbytes=512 rios=2 wios=1 dbytes=0 dios=0\n7:1 \n",
     )
-    stats = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset())).read("/a", whole=True)
+    stats = StatsReader(CgroupLayout("v2", {}, str(tmp_path), frozenset())).read(
+        "/a", For.METRICS, processes=True
+    )
     assert stats.cpu == CpuStats(9000, user=5000, system=4000, throttling=(8, 3, 7000))
     assert (stats.threads, stats.most_threads, stats.processes) == (9, None, (12,))
     assert stats.parts == MemoryDetails(2, 4, 3, 6, 60000, 11, None, None, 2)
@@ -193,7 +194,7 @@ def test_files_that_are_empty_or_missing_give_no_numbers(tmp_path: Path, mode: s
     layout = CgroupLayout("v1", trees, None, frozenset())
     if mode == "v2":
         layout = CgroupLayout("v2", {}, str(tmp_path / "t"), frozenset())
-    assert StatsReader(layout).read("/a", whole=True) == CgroupStats(processes=())
+    assert StatsReader(layout).read("/a", For.METRICS, processes=True) == CgroupStats(processes=())
 
 
 def test_sizes_of_huge_pages_are_named_as_the_files_of_cgroups_are(tmp_path: Path) -> None:

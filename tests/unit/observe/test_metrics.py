@@ -36,6 +36,7 @@ class Lab:
         self.vitals = Vitals()
         self.calls, self.streams = CallFigures(), Tally()
         self.connections, self.is_ready = 0, False
+        self.spans: dict[str, int] = {}
         self._see(self.world)
 
     def _see(self, world: World) -> None:
@@ -61,6 +62,7 @@ class Lab:
             streams=self.streams,
             connections=lambda: self.connections,
             log=logs.FIGURES,
+            spans=lambda: self.spans,
         )
         head, _, body = answer(REQUEST, read(sources)).decode().partition("\r\n\r\n")
         assert head.startswith("HTTP/1.0 200 OK"), head
@@ -200,6 +202,10 @@ async def trouble(lab: Lab) -> None:
     lab.vitals = Vitals(LoopLag(1, 0.5, 0.5), (wait,), {"crun": 3})
 
 
+async def spans(lab: Lab) -> None:
+    lab.spans = {"exported": 3}
+
+
 async def a_line_in_the_log(lab: Lab) -> None:
     logs.set_up(LogSettings())
     try:
@@ -251,6 +257,7 @@ WHAT_MOVES: dict[str, Callable[[Lab], Awaitable[None]]] = {
     "crib_thread_work": trouble,
     "crib_thread_work_overdue": trouble,
     "crib_tasks": a_verb_that_hangs,
+    "crib_spans_total": spans,
     "crib_loop_stalls_total": trouble,
     "crib_loop_stalled_seconds_total": trouble,
     "crib_loop_longest_stall_seconds": trouble,

@@ -12,7 +12,7 @@ import pytest
 
 from crib.observe import metrics_server
 from crib.observe.metrics_server import CLIENTS, HEAD_BYTES, MetricsServer
-from crib.observe.reading import Family, Taken, Values
+from crib.observe.reading import DaemonMetric, Taken, Values
 from tests.fakes.world import until
 
 BOUND = 60.0
@@ -22,8 +22,8 @@ LARGE = 1 << 23
 """Bytes of a page that no socket's buffers take."""
 
 
-def family(name: str = "crib_things") -> Family:
-    return Family("gauge", name, "Things.", lambda _: {})
+def family(name: str = "crib_things") -> DaemonMetric:
+    return DaemonMetric("gauge", name, "Things.", lambda _: {})
 
 
 async def at_once(_: str, work: Callable[[], bytes]) -> bytes:
@@ -137,7 +137,7 @@ async def test_a_client_that_does_not_read_is_sent_away(
         gone.set()
 
     monkeypatch.setattr(metrics_server._Client, "connection_lost", connection_lost)
-    page.family = Family("gauge", "crib_things", "x" * LARGE, lambda _: {})
+    page.family = DaemonMetric("gauge", "crib_things", "x" * LARGE, lambda _: {})
     with socket.socket(socket.AF_UNIX) as lazy:
         lazy.setblocking(False)
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Request fields that nothing reads, and calls that are not built or answer nothing, with reasons.
+"""Request fields that nothing reads, and calls that are not built, with reasons.
 
 tests/architecture/test_field_ledger.py watches every decoding. It fails for a field that is neither read nor
 listed, and for one that is both. The lists only shrink. A message that is not read hides the fields below it.
@@ -25,19 +25,5 @@ NOT_BUILT = {
     "CheckpointContainer": "checkpoints are not built yet",
     "CheckpointPod": "checkpoints are not built yet",
     "RestorePod": "restoring a pod from a checkpoint is not built yet",
-    "ListMetricDescriptors": "pod metrics are not built yet; ContainerStats and PodSandboxStats are",
 }
 """Calls that answer UNIMPLEMENTED, and the reason that they give."""
-
-_NO_METRICS = "no pod has metrics, as ListMetricDescriptors says; ContainerStats has the figures"
-
-EMPTY = {
-    "ListPodSandboxMetrics": _NO_METRICS,
-    "StreamPodSandboxMetrics": _NO_METRICS,
-}
-"""Lists that have nothing in them, and why.
-
-They do not answer UNIMPLEMENTED: at that word from any streamed list a kubelet asks for none as a stream any
-more, pods and containers among them, and lists of more than 16 MiB do not reach it (Kubernetes 1.36,
-cri-client/pkg/remote_runtime.go, useStreaming).
-"""

@@ -23,6 +23,7 @@ from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.logs import read_words
 from crib.backends.oci.runtime_words import refused_program
 from crib.backends.pods.oom import OomKills
+from crib.backends.pods.oom_causes import OomCauses
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job
@@ -49,10 +50,13 @@ _KILL_ROUNDS = 10
 class Exits:
     """Reads exit files and says whether memory was the cause."""
 
-    def __init__(self, environment: OciEnvironment, bundles: Bundles, oom: OomKills) -> None:
+    def __init__(
+        self, environment: OciEnvironment, bundles: Bundles, oom: OomKills, causes: OomCauses
+    ) -> None:
         self._env = environment
         self._bundles = bundles
         self._oom = oom
+        self._causes = causes
         self._monitors: Deaths[ContainerId] = Deaths(self._monitor_ended)
         self._firsts: Deaths[ContainerId] = Deaths(self._first_ended)
         self._streams: set[asyncio.Queue[Exit | None]] = set()
@@ -214,4 +218,7 @@ class Exits:
                 at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, ValueError):
             return None
-        return Exit(container, code, at, oom_killed=self._oom.ended(container, note, code))
+        if not self._oom.ended(container, note, code):
+            return Exit(container, code, at)
+        cause = None if note is None else self._causes.find(note.cgroup, os.path.dirname(note.cgroup))
+        return Exit(container, code, at, oom_killed=True, oom=cause)

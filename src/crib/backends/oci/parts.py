@@ -14,9 +14,11 @@ from crib.backends.oci.infra import InfraContainers
 from crib.backends.oci.seccomp_cache import SeccompFilters
 from crib.backends.oci.signals import Signals
 from crib.backends.pods.oom import OomKills
+from crib.backends.pods.oom_causes import OomCauses
 from crib.backends.pods.pods import Pods
 from crib.backends.pods.usage import UsageReader
 from crib.host.cgroup_stats import StatsReader
+from crib.host.memory_limits import MemoryLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def open_parts(environment: OciEnvironment, layers: SharedLayers) -> HandlerPart
         making=making,
         containers=Containers(environment, bundles, making, filters),
         signals=Signals(environment, bundles),
-        exits=Exits(environment, bundles, oom),
+        exits=Exits(environment, bundles, oom, OomCauses(MemoryLimits(environment.cgroups.layout))),
         usage=UsageReader(environment.paths, stats),
         oom=oom,
     )

@@ -4,6 +4,7 @@ Begin with `pods`, which makes and removes all of it, also the process that hold
 
 * `files`: hosts, hostname, resolv.conf. `namespaces`: those that are pinned.
 * `cgroup_names`: where its cgroup is, and those of its containers. `slices`: the same by systemd. `updates`:
-  their limits. `usage` and `oom`: what their counters say. `layer_sizes`: what containers keep on disk.
+  their limits. `usage` and `oom`: what their counters say. `oom_causes`: whose limit was hit.
+  `layer_sizes`: what containers keep on disk.
 * `losses`: pods that lose any of this.
 """

@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crib.backends.pods.layer_sizes import LayerSizes
-from crib.host.cgroup_files import PressureLine, PressureStats, count_descriptors
-from crib.host.cgroup_stats import CgroupStats, CpuStats, MemoryStats, StatsReader
+from crib.host.block_devices import device_name, filesystem_stats
+from crib.host.cgroup_files import (
+    PressureLine,
+    PressureStats,
+    count_descriptors,
+    soft_descriptor_limit,
+)
+from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryStats, StatsReader
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage
@@ -18,6 +25,7 @@ from crib.model.stats import (
     ContainerUsage,
     CpuUsage,
     DeviceIo,
+    FilesystemRoom,
     HugePages,
     IoUsage,
     MemoryParts,
@@ -44,10 +52,10 @@ class UsageReader:
     ) -> list[ContainerUsage]:
         """Of these containers, with the path of the cgroup of each."""
         job = Job(f"reading the usage of {len(asked)} containers")
-        cgroups = await OURS.run(job, self._cgroups, [cgroup for _, cgroup in asked], False, whole)
+        cgroups, room = await OURS.run(job, self._containers, [cgroup for _, cgroup in asked], whole)
         layers = await self._layers.of(container for container, _ in asked)
         return [
-            ContainerUsage(usage, layers.get(container))
+            ContainerUsage(usage, layers.get(container), room)
             for (container, _), usage in zip(asked, cgroups, strict=True)
         ]
 
@@ -60,16 +68,31 @@ class UsageReader:
         """Drop what is remembered of a container."""
         self._layers.forget(container)
 
-    def cgroup(self, path: str, *, processes: bool = False, whole: bool = False) -> CgroupUsage:
-        """The cgroup's counters now; all None when it is gone. Blocks for some 40 µs."""
+    def cgroup(
+        self,
+        path: str,
+        use: For = For.STATS,
+        *,
+        processes: bool = False,
+        open_files: bool = False,
+    ) -> CgroupUsage:
+        """The cgroup's counters now; all None when it is gone. Blocks for 40 to 150 µs."""
         at = time.time_ns()
-        return _usage(at, self._stats.read(path, processes=processes, whole=whole), whole=whole)
+        stats = self._stats.read(path, use, processes=processes)
+        usage = _usage(at, stats, open_files=open_files)
+        return usage if use is For.STATS else replace(usage, path=path)
 
-    def _cgroups(self, paths: Sequence[str], processes: bool, whole: bool) -> list[CgroupUsage]:
-        return [self.cgroup(path, processes=processes, whole=whole) for path in paths]
+    def _containers(
+        self, paths: Sequence[str], whole: bool
+    ) -> tuple[list[CgroupUsage], FilesystemRoom | None]:
+        if not whole:
+            return [self.cgroup(path) for path in paths], None
+        usages = [self.cgroup(path, For.METRICS, processes=True, open_files=True) for path in paths]
+        return usages, _room(self._paths.writable_layers)
 
     def _pods(self, asked: Sequence[tuple[SandboxId, str]], whole: bool) -> list[PodUsage]:
-        cgroups = self._cgroups([cgroup for _, cgroup in asked], True, whole)
+        use = For.POD_METRICS if whole else For.STATS
+        cgroups = [self.cgroup(cgroup, use, processes=not whole) for _, cgroup in asked]
         return [
             PodUsage(usage, files=self._files(pod) if whole else None)
             for (pod, _), usage in zip(asked, cgroups, strict=True)
@@ -99,14 +122,14 @@ def _is_mounted(place: str) -> bool:
         return False
 
 
-def _usage(at: int, stats: CgroupStats, *, whole: bool) -> CgroupUsage:
+def _usage(at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
     io = _pressure(stats.io_pressure)
     return CgroupUsage(
         cpu=None if stats.cpu is None else _cpu(at, stats.cpu),
         memory=None if stats.memory is None else _memory(at, stats.memory, _parts(stats)),
         swap=None if stats.memory is None else _swap(at, stats.memory),
         io=None if io is None and stats.devices is None else IoUsage(at, io, _devices(stats)),
-        processes=None if stats.processes is None else _processes(at, stats, whole=whole),
+        processes=None if stats.processes is None else _processes(at, stats, open_files=open_files),
         huge_pages=_huge_pages(stats),
         oom_kills=None if stats.parts is None else stats.parts.oom_kills,
     )
@@ -163,9 +186,9 @@ def _swap(at: int, found: MemoryStats) -> SwapUsage | None:
     return SwapUsage(at, used, None if limit is None else max(0, limit - used))
 
 
-def _processes(at: int, stats: CgroupStats, *, whole: bool) -> ProcessUsage:
+def _processes(at: int, stats: CgroupStats, *, open_files: bool) -> ProcessUsage:
     pids = stats.processes or ()
-    descriptors, sockets = (count_descriptors(pids) if whole else None) or (None, None)
+    descriptors, sockets = (count_descriptors(pids) if open_files else None) or (None, None)
     return ProcessUsage(
         at=at,
         processes=len(pids),
@@ -173,13 +196,24 @@ def _processes(at: int, stats: CgroupStats, *, whole: bool) -> ProcessUsage:
         most_threads=stats.most_threads,
         descriptors=descriptors,
         sockets=sockets,
+        descriptors_limit=soft_descriptor_limit(pids) if open_files else None,
     )
+
+
+def _room(path: str) -> FilesystemRoom | None:
+    found = filesystem_stats(path)
+    if found is None:
+        return None
+    return FilesystemRoom(found.device, found.size, found.inodes, found.free_inodes)
 
 
 def _devices(stats: CgroupStats) -> tuple[DeviceIo, ...] | None:
     if stats.devices is None:
         return None
-    return tuple(DeviceIo(each.major, each.minor, each.moved, each.operations) for each in stats.devices)
+    return tuple(
+        DeviceIo(device_name(each.major, each.minor), each.major, each.minor, each.moved, each.operations)
+        for each in stats.devices
+    )
 
 
 def _huge_pages(stats: CgroupStats) -> tuple[HugePages, ...] | None:

@@ -54,7 +54,10 @@ async def record_exit(core: Core, exit_: Exit) -> None:
             return  # its create fails by itself, with the runtime's own words
         if not exit_.lost:
             await _end_the_rest(core, record)
-        ended = core.containers.put(_exited(record, exit_))
+        ended = _exited(record, exit_)
+        # Before the row, with which it is written in one go.
+        core.ends.ended(ended, core.sandboxes.get(record.sandbox_id), exit_)
+        core.containers.put(ended)
         core.figures.exits.add((ended.reason,))
         outcome = "ok" if ended.reason == "Completed" else f"{ended.reason}, exit code {ended.exit_code}"
         core.timeline.of(record.sandbox_id).mark("ended", record.config.name, outcome)

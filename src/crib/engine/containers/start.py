@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from crib.engine.admission import AdmittedJoins
 from crib.engine.core import Core
-from crib.model.container import ContainerState
+from crib.model.container import ContainerState, Exit
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventType
 from crib.model.ids import ContainerId
@@ -51,16 +51,17 @@ class StartContainer:
             except CribError as error:
                 with suppress(CribError):  # what half started must not run on while it is shown as ended
                     await containers.signal(record, signal.SIGKILL, everyone=True)
-                core.containers.put(
-                    replace(
-                        record,
-                        state=move_container(record, ContainerVerb.FAIL_START),
-                        finished_at=core.clock(),
-                        exit_code=START_FAILED,
-                        reason="StartError",
-                        message=str(error),
-                    )
+                ended = replace(
+                    record,
+                    state=move_container(record, ContainerVerb.FAIL_START),
+                    finished_at=core.clock(),
+                    exit_code=START_FAILED,
+                    reason="StartError",
+                    message=str(error),
                 )
+                told = Exit(container, START_FAILED, ended.finished_at, never_ran=ended.message)
+                core.ends.ended(ended, sandbox, told)
+                core.containers.put(ended)
                 core.tell_exited(container)
                 core.tell(EventType.STOPPED, container, record.sandbox_id)
                 raise

@@ -42,6 +42,7 @@ class StopContainer:
             if record is None or record.state is ContainerState.EXITED:
                 return
             move_container(record, ContainerVerb.STOP)
+            core.ends.ordered(record, grace if record.state is ContainerState.RUNNING else 0.0)
         stage, name = core.timeline.of(record.sandbox_id), record.config.name
         with stage("StopContainer", name):
             if grace > 0 and record.state is ContainerState.RUNNING:
@@ -72,6 +73,7 @@ async def kill_container(core: Core, container: ContainerId) -> None:
         record = core.containers.get(container)
         if record is None or not record.is_made or record.finished_at:
             return  # an exit is reported once: after a failed removal the state is UNKNOWN, but it has ended
+        core.ends.killed(record)
         exited = core.exited(container)
     containers = _containers(core, record)
     with core.timeline.of(record.sandbox_id)("SIGKILL", record.config.name):

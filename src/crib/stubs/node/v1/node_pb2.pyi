@@ -2444,3 +2444,236 @@ class DumpSection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DumpSection: _TypeAlias = DumpSection  # noqa: Y015
+
+@_typing.final
+class ExplainEndRequest(_message.Message):
+    """Names the containers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """a pod, NAME or NAMESPACE/NAME, or the beginning of the id of a container"""
+    container: _builtins.str
+    """the name of one in the pod; empty: all"""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        container: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEndRequest: _TypeAlias = ExplainEndRequest  # noqa: Y015
+
+@_typing.final
+class ExplainEndResponse(_message.Message):
+    """Those that have not ended come first, then the latest ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerEnd]: ...
+    def __init__(
+        self,
+        *,
+        ends: _abc.Iterable[Global___ContainerEnd] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends", b"ends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEndResponse: _TypeAlias = ExplainEndResponse  # noqa: Y015
+
+@_typing.final
+class ContainerEnd(_message.Message):
+    """A container, and why it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    POD_PROBLEM_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    OOM_FIELD_NUMBER: _builtins.int
+    REMOVED_AT_FIELD_NUMBER: _builtins.int
+    REMOVAL_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    pod_sandbox_id: _builtins.str
+    pod: _builtins.str
+    """NAMESPACE/NAME"""
+    name: _builtins.str
+    attempt: _builtins.int
+    state: _builtins.str
+    """created, running, exited, unknown, or removed"""
+    cause: _builtins.str
+    """exited (by itself), signal (that crib did not send), oom, stopped (crib ended it), start-failed, monitor-lost,
+    reboot; empty while it has not ended, and where nothing was kept of its end
+    """
+    exit_code: _builtins.int
+    signal: _builtins.int
+    """that its first process ended by, going by the exit code; 0: none"""
+    started_at: _builtins.int
+    finished_at: _builtins.int
+    reason: _builtins.str
+    """as in CRI's ContainerStatus"""
+    message: _builtins.str
+    """as in CRI's ContainerStatus"""
+    pod_problem: _builtins.str
+    """what was wrong with its pod when it ended"""
+    removed_at: _builtins.int
+    @_builtins.property
+    def stop(self) -> Global___StopRequest:
+        """who asked crib to end it, if somebody did"""
+
+    @_builtins.property
+    def oom(self) -> Global___OomKill:
+        """with cause oom, where it is known"""
+
+    @_builtins.property
+    def removal(self) -> Global___StopRequest:
+        """who asked for the removal"""
+
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        pod_sandbox_id: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        name: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        state: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        exit_code: _builtins.int = ...,
+        signal: _builtins.int = ...,
+        started_at: _builtins.int = ...,
+        finished_at: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        pod_problem: _builtins.str = ...,
+        stop: Global___StopRequest | None = ...,
+        oom: Global___OomKill | None = ...,
+        removed_at: _builtins.int = ...,
+        removal: Global___StopRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oom", b"oom", "removal", b"removal", "stop", b"stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "container_id", b"container_id", "exit_code", b"exit_code", "finished_at", b"finished_at", "message", b"message", "name", b"name", "oom", b"oom", "pod", b"pod", "pod_problem", b"pod_problem", "pod_sandbox_id", b"pod_sandbox_id", "reason", b"reason", "removal", b"removal", "removed_at", b"removed_at", "signal", b"signal", "started_at", b"started_at", "state", b"state", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContainerEnd: _TypeAlias = ContainerEnd  # noqa: Y015
+
+@_typing.final
+class StopRequest(_message.Message):
+    """Somebody asked crib to end or to remove a container."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    KILLED_FIELD_NUMBER: _builtins.int
+    call: _builtins.str
+    """StopContainer, StopPodSandbox, RemovePodSandbox and so on; empty: crib did it by itself"""
+    caller: _builtins.str
+    """for people"""
+    agent: _builtins.str
+    """what the client calls itself"""
+    request_id: _builtins.str
+    """of the call, as the daemon's log has it"""
+    at: _builtins.int
+    grace_seconds: _builtins.float
+    """from the stop signal to SIGKILL"""
+    signal: _builtins.int
+    """the first that was sent"""
+    killed: _builtins.bool
+    """SIGKILL was sent"""
+    def __init__(
+        self,
+        *,
+        call: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        at: _builtins.int = ...,
+        grace_seconds: _builtins.float = ...,
+        signal: _builtins.int = ...,
+        killed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at", b"at", "call", b"call", "caller", b"caller", "grace_seconds", b"grace_seconds", "killed", b"killed", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopRequest: _TypeAlias = StopRequest  # noqa: Y015
+
+@_typing.final
+class OomKill(_message.Message):
+    """The kernel killed a process for want of memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    CGROUP_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    PROCESS_BYTES_FIELD_NUMBER: _builtins.int
+    LOGGED_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """whose limit was hit: container, pod, ancestor (a cgroup above), host; empty: not known"""
+    cgroup: _builtins.str
+    """whose limit was hit"""
+    limit_bytes: _builtins.int
+    """0: not known"""
+    pid: _builtins.int
+    """of the process that was killed; 0: not known"""
+    process: _builtins.str
+    """its name"""
+    process_bytes: _builtins.int
+    """memory of its own that it had; 0: not known"""
+    logged: _builtins.bool
+    """the kernel's log says so, else the counters of cgroups"""
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        cgroup: _builtins.str = ...,
+        limit_bytes: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        process: _builtins.str = ...,
+        process_bytes: _builtins.int = ...,
+        logged: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup", b"cgroup", "level", b"level", "limit_bytes", b"limit_bytes", "logged", b"logged", "pid", b"pid", "process", b"process", "process_bytes", b"process_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OomKill: _TypeAlias = OomKill  # noqa: Y015

@@ -150,6 +150,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
                 _registered_method=True)
+        self.ExplainEnd = channel.unary_unary(
+                '/crib.v1.Node/ExplainEnd',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -331,6 +336,14 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainEnd(self, request, context):
+        """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
+        nothing of that name is here or is remembered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -448,6 +461,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.DiskUsage,
                     request_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.SerializeToString,
+            ),
+            'ExplainEnd': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainEnd,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1072,6 +1090,33 @@ class Node:
             '/crib.v1.Node/DiskUsage',
             crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainEnd(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExplainEnd',
+            crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
             options,
             channel_credentials,
             insecure,

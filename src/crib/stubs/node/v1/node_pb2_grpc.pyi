@@ -110,6 +110,10 @@ class NodeStub:
     """
     DiskUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ExplainEnd: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]
+    """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
+    nothing of that name is here or is remembered.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -187,6 +191,10 @@ class NodeAsyncStub(NodeStub):
     """
     DiskUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]  # type: ignore[assignment]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ExplainEnd: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]  # type: ignore[assignment]
+    """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
+    nothing of that name is here or is remembered.
+    """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -399,5 +407,15 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.DiskUsageResponse, _abc.Awaitable[_node_pb2.DiskUsageResponse]]:
         """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+
+    @_abc_1.abstractmethod
+    def ExplainEnd(
+        self,
+        request: _node_pb2.ExplainEndRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExplainEndResponse, _abc.Awaitable[_node_pb2.ExplainEndResponse]]:
+        """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
+        nothing of that name is here or is remembered.
+        """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,28 @@
+"""Pieces of encoded messages (protobuf encoding): for replies that are joined from parts that are kept."""
+
+from __future__ import annotations
+
+_SHORT = 1 << 10
+"""Most lengths are below this."""
+
+
+def encoded_field(tag: bytes, content: bytes) -> bytes:
+    """A string or an encoded message as a field of another one; `tag` is its number, length-delimited."""
+    return tag + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    """Base 128 varint."""
+    if value < _SHORT:
+        return _VARINTS[value]
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_VARINTS = tuple(
+    bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7)) for value in range(_SHORT)
+)

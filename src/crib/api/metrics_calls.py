@@ -1,0 +1,51 @@
+"""The calls of runtime.v1.RuntimeService that tell the metrics of pods."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+
+from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.list_replies import parts
+from crib.api.metric_replies import MetricReplies
+from crib.engine.node import Node
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from crib.tasks.lanes import stand_back
+
+STRETCH = 10
+"""Pods that are encoded in one go, which takes about a millisecond."""
+
+
+class MetricsCalls:
+    """What there is to know, and what it is now."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def calls(self) -> dict[str, Call]:
+        """Every call by its name."""
+        return {
+            "ListMetricDescriptors": Read(
+                pb.ListMetricDescriptorsRequest, nothing, lambda _: self._replies.descriptors
+            ),
+            "ListPodSandboxMetrics": Verb(pb.ListPodSandboxMetricsRequest, nothing, self._list),
+            "StreamPodSandboxMetrics": Stream(pb.StreamPodSandboxMetricsRequest, nothing, self._stream),
+        }
+
+    @functools.cached_property
+    def _replies(self) -> MetricReplies:
+        settings = self._node.settings.statistics
+        return MetricReplies(settings.pod_metrics, is_kept=settings.pod_metrics_period > 0)
+
+    async def _list(self, _: None) -> Answer:
+        return b"".join([part async for part in self._stream(None)])
+
+    async def _stream(self, _: None) -> AsyncIterator[bytes]:
+        """Parts, as they have been read."""
+        await stand_back()
+        async for batch in self._node.metrics.pods(self._node.sandboxes.list()):
+            for start in range(0, len(batch), STRETCH):
+                await asyncio.sleep(0)
+                for part in parts(map(self._replies.element, batch[start : start + STRETCH])):
+                    yield part
