@@ -57,7 +57,8 @@ from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import open_audit
+from crib.observe.audit import auditing
+from crib.observe.insight import LoopInsight
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
@@ -100,6 +101,7 @@ class Daemon:
         self._settings = settings
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
+        self._insight = LoopInsight(watch, self._paths.dumps)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
@@ -157,6 +159,7 @@ class Daemon:
             records=SqliteRecords(database),
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
+            insight=self._insight,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -180,13 +183,12 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            audit = open_audit(self._settings)
-            if audit is not None:
-                self._ends.push_async_callback(audit.close)
+            audit = await self._ends.enter_async_context(auditing(self._settings))
             server = Server(node, __version__, streams.url_for, audit)
             await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
+            self._ends.enter_context(self._insight.ready(node))
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))

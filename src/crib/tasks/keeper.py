@@ -15,7 +15,7 @@ from crib.model.errors import Aborted, Unavailable
 from crib.model.tallies import Tally
 from crib.tasks.calls import request_id
 from crib.tasks.lanes import verb_context
-from crib.tasks.spans import leave_spans, stage_span
+from crib.tasks.spans import close_stage, leave_spans, open_stage
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -101,11 +101,17 @@ def at_stage(name: str, subject: str = "") -> Iterator[None]:
         return
     stage = OpenStage(f"{name} {subject}".rstrip(), time.monotonic())
     work.stages.append(stage)
+    span, problem = open_stage(name, subject), None
     try:
-        with stage_span(name, subject):
-            yield
+        yield
+    except BaseException as error:
+        problem = error
+        raise
     finally:
         work.stages.remove(stage)
+        if span is not None:
+            close_stage(span, problem)
+        del problem  # or the error's traceback, which has this frame, would keep itself alive
 
 
 def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:

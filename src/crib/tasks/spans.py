@@ -10,8 +10,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 
@@ -66,6 +65,8 @@ class OpenSpan:
     trace: str
     parent: int
     is_call: bool = False
+    outer: OpenSpan | None = None
+    """What this one is a stage of."""
     attributes: dict[str, str | int] = field(default_factory=dict)
     problem: str = ""
     id: int = field(default_factory=lambda: random.getrandbits(64) or 1)  # it is no secret
@@ -128,22 +129,21 @@ def leave_spans(context: Context) -> None:
     context.run(_CURRENT.set, None)
 
 
-@contextmanager
-def stage_span(name: str, subject: str) -> Iterator[None]:
-    """While this lasts, the current task is in a span of its own."""
+def open_stage(name: str, subject: str) -> OpenSpan | None:
+    """From here on the current task is in this span, until `close_stage`; None where nobody traces."""
     outer = _CURRENT.get()
     if outer is None:
-        yield
-        return
-    span = OpenSpan(outer.sink, name, outer.trace, outer.id)
+        return None
+    span = OpenSpan(outer.sink, name, outer.trace, outer.id, outer=outer)
     if subject:
         span.attributes["crib.subject"] = subject
     _CURRENT.set(span)
-    try:
-        yield
-    except BaseException as error:
+    return span
+
+
+def close_stage(span: OpenSpan, error: BaseException | None) -> None:
+    """`error` is what the stage ended with."""
+    _CURRENT.set(span.outer)
+    if error is not None:
         span.problem = (str(error) or type(error).__name__)[:PROBLEM_LIMIT]
-        raise
-    finally:
-        _CURRENT.set(outer)
-        span.end()
+    span.end()

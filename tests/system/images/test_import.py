@@ -237,6 +237,9 @@ async def test_a_worker_that_dies_fails_its_request_and_is_replaced(lab: ImageLa
     assert len(await lab.store.import_archive(str(path), ignore)) == 1
     assert lab.store.worker_pid not in (None, *killed)
     assert lab.staged() == []
+    figures = lab.store.worker
+    assert (figures.pid, figures.requests) == (lab.store.worker_pid, 0)
+    assert (figures.starts, figures.deaths) == (2, 1)
 
 
 async def test_layers_that_eat_memory_are_refused_and_stop_no_import_beside_or_after_them(

@@ -70,6 +70,19 @@ async def test_a_file_that_cannot_be_run_is_named(lab: CniLab) -> None:
         await lab.network().attach(lab.namespaces.make().pod(), no_stage)
 
 
+async def test_what_plugins_do_is_counted_by_plugin_and_command(lab: CniLab) -> None:
+    lab.configure(lab.recorder("one"), lab.recorder("two"))
+    lab.fail("two", "ADD", 99, "out of luck")
+    network, pod = lab.network(), lab.namespaces.make().pod()
+    with pytest.raises(CribError):
+        await network.attach(pod, no_stage)
+    await network.detach(pod)
+    done = {labels: sum(one.buckets) for labels, one in network.programs.durations.series.items()}
+    wanted = {(plugin, command): 1 for plugin in ("one", "two") for command in ("ADD", "DEL")}
+    assert {labels: count for labels, count in done.items() if labels in wanted} == wanted
+    assert network.programs.failures.counts[("two", "ADD")] == 1
+
+
 async def test_try_again_later_is_unavailable(lab: CniLab) -> None:
     lab.configure(lab.recorder("one"))
     lab.fail("one", "ADD", code=11)

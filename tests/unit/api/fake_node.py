@@ -62,6 +62,7 @@ from crib.model.stats import (
     ProcessUsage,
 )
 from tests.fakes.clock import ManualClock
+from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
 
 
@@ -152,6 +153,7 @@ class FakeNode:
         self.image_rows = {image().id: image()}
         self.admission = Admission(1)
         self.describe = self._describe
+        self.insight = FakeInsight()
         self.check: Any = None
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),

@@ -10,11 +10,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from crib.host import pidfds, undying
+from crib.host import pidfds, processes, undying
 from crib.host.capture import Capture
 from crib.host.processes import ProgramFailed, RunOptions, SpawnOptions, ToolMissing, run, spawn
 
@@ -25,6 +26,20 @@ async def test_run_returns_both_outputs_and_the_exit_code() -> None:
     assert not result.timed_out
     assert not result.truncated
     assert result.duration > 0
+
+
+async def test_programs_are_counted_by_name_and_too_many_names_as_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "_started", Counter())
+    monkeypatch.setattr(processes, "MAX_NAMES", 2)
+    for name in ("one", "two", "three", "four", "one"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        await run([str(tmp_path / name)])
+    with pytest.raises(ToolMissing):
+        await run([str(tmp_path / "nothing")])
+    assert processes.started() == {"one": 2, "two": 1, processes.OTHER: 2}
 
 
 async def test_check_raises_with_the_words_of_the_program() -> None:
