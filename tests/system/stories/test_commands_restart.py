@@ -187,7 +187,7 @@ async def test_a_daemon_that_stops_lets_commands_end_and_says_what_becomes_of_st
         assert "4011" not in sleeping(cribd)
         outcome = await running
         assert (outcome.code, outcome.out) == (3, "done\n")
-        for session, fate in zip(sessions, ("terminal", "goes on", "goes on"), strict=True):
+        for session, fate in zip(sessions, ("terminal", "keeps running", "keeps running"), strict=True):
             with pytest.raises(RuntimeFailure, match=f"crib is stopping: .*{fate}"):
                 await finish(session)
         await stopping
