@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from crib.bench.target import WORKLOAD
-from crib.client import lookup
+from crib.client import Connection, lookup
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerFilter,
     ExecSyncRequest,
     ListContainersRequest,
     ListContainerStatsRequest,
     ListPodSandboxRequest,
+    ListPodSandboxStatsRequest,
+    VersionRequest,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10
 CALLS = 10
+VERSIONS = 200
 MAX_DEPTH = 64
 WORKER = "crib.backends.images.worker.main"
 """What the command line of crib's image worker holds."""
@@ -113,6 +116,7 @@ async def measure(target: BenchTarget, count: int, samples: Samples) -> None:
     before = processes()
     if pid:
         samples.add("daemon RSS before", "MiB", name, rss_mib(pid))
+        samples.add("daemon PSS before", "MiB", name, pss_mib(pid))
     samples.add(f"{count} pods up, concurrency {AT_ONCE}", "pods/s", name, await _up(target, count))
     if pid:
         samples.add(f"daemon RSS, {count} pods", "MiB", name, rss_mib(pid))
@@ -169,6 +173,9 @@ async def _calls(target: BenchTarget, count: int, samples: Samples) -> None:
         "ListContainerStats": lambda: connection.call(
             runtime.ListContainerStats, ListContainerStatsRequest()
         ),
+        "ListPodSandboxStats": lambda: connection.call(
+            runtime.ListPodSandboxStats, ListPodSandboxStatsRequest()
+        ),
         "ExecSync true": lambda: connection.call(
             runtime.ExecSync, ExecSyncRequest(container_id=container_id, cmd=["true"], timeout=30)
         ),
@@ -178,3 +185,27 @@ async def _calls(target: BenchTarget, count: int, samples: Samples) -> None:
             began = time.perf_counter()
             await call()
             samples.add(f"{name}, {count} pods", "ms", target.name, (time.perf_counter() - began) * 1000)
+    await _version_meanwhile(target, calls["ListPodSandboxStats"], samples)
+
+
+async def _version_meanwhile(
+    target: BenchTarget, list_stats: Callable[[], Awaitable[object]], samples: Samples
+) -> None:
+    """How long others wait, over a connection of their own, while the statistics are listed all the time."""
+    connection = Connection(target.connection.endpoint)
+    listing = asyncio.ensure_future(_repeat(list_stats))
+    try:
+        for _ in range(VERSIONS):
+            began = time.perf_counter()
+            await connection.call(connection.runtime.Version, VersionRequest())
+            took = (time.perf_counter() - began) * 1000
+            samples.add("Version while ListPodSandboxStats is called", "ms", target.name, took)
+    finally:
+        listing.cancel()
+        await asyncio.wait([listing])
+        await connection.close()
+
+
+async def _repeat(call: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await call()

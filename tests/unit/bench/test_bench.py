@@ -134,6 +134,8 @@ async def test_a_run_measures_every_call_and_leaves_nothing(
         lives.GONE,
         "lifecycle, concurrency 2",
         "ListContainers, 3 pods",
+        "ListPodSandboxStats, 3 pods",
+        "Version while ListPodSandboxStats is called",
     ):
         assert metric in out
     found = json.loads(Path(f"{tmp_path}/out.json").read_text())

@@ -264,6 +264,9 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
     async def ListContainerStats(self, request: Any, context: Context) -> cri.ListContainerStatsResponse:
         return cri.ListContainerStatsResponse()
 
+    async def ListPodSandboxStats(self, request: Any, context: Context) -> cri.ListPodSandboxStatsResponse:
+        return cri.ListPodSandboxStatsResponse()
+
     async def ExecSync(self, request: Any, context: Context) -> cri.ExecSyncResponse:
         self.world.exec_requests.append(request)
         return self.world.exec_reply
