@@ -46,7 +46,7 @@ from crib.config.defaults import default_config
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
-from crib.host import cgroups, priority, processes, threads
+from crib.host import cgroups, libc, priority, processes, threads
 from crib.host.directories import PRIVATE_UMASK, NotOurs, make_directory, shut_others_out
 from crib.host.notify import ServiceManager
 from crib.host.threads import FOREIGN, OURS, Job, Overdue
@@ -57,7 +57,8 @@ from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
 from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import open_audit
+from crib.observe.audit import auditing
+from crib.observe.insight import LoopInsight
 from crib.observe.lag import LoopWatch
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
@@ -86,6 +87,8 @@ PROOFS = 4
 """Self-tests in the time after which the service manager would end the daemon; one may fail."""
 WARM_AFTER = 1.0
 """Seconds from the opening of the gate to imports that the first stream would wait for."""
+TRIM_EVERY = 60.0
+"""Seconds between two times at which unused memory goes back to the system: that takes some milliseconds."""
 REAP_AGAIN = 1.0
 """Seconds until orphans are looked for again after that failed."""
 
@@ -98,6 +101,7 @@ class Daemon:
         self._settings = settings
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
+        self._insight = LoopInsight(watch, self._paths.dumps)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
@@ -155,6 +159,7 @@ class Daemon:
             records=SqliteRecords(database),
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
+            insight=self._insight,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -178,17 +183,17 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            audit = open_audit(self._settings)
-            if audit is not None:
-                self._ends.push_async_callback(audit.close)
+            audit = await self._ends.enter_async_context(auditing(self._settings))
             server = Server(node, __version__, streams.url_for, audit)
             await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
+            self._ends.enter_context(self._insight.ready(node))
             await node.start()
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
+            node.keeper.serve("memory", _stay_small())
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -319,6 +324,15 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
 async def _warm(streams: StreamServer) -> None:
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
+
+
+async def _stay_small() -> None:
+    """The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls."""
+    pause = 2 * WARM_AFTER
+    while True:
+        await asyncio.sleep(pause)
+        await OURS.run("giving memory back", libc.malloc_trim)
+        pause = TRIM_EVERY
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ VALID: dict[str, Any] = {
     "PullProgressRequest.platform": "linux/amd64",
     "SecurityProfile.profile_type": 2,
     "SecurityProfile.localhost_ref": "/profile",
+    "SetLogLevelRequest.level": "debug",
     "UserNamespace.mode": 0,
     "WipeRequest.kinds": "pods",
 }

@@ -248,6 +248,8 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/CheckNode": "stream",
         "/crib.v1.Node/Wipe": "stream",
         "/crib.v1.Node/DiskUsage": "unary",
+        "/crib.v1.Node/SetLogLevel": "unary",
+        "/crib.v1.Node/InspectDaemon": "unary",
         "/crib.v1.Node/ExplainEnd": "unary",
     }
 

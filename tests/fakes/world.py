@@ -19,6 +19,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
+from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
@@ -123,6 +124,7 @@ class World:
             records=self.records,
             journal=self.journal,
             clock=self.clock,
+            insight=FakeInsight(),
         )
         return Node(self.settings, host_facts(self.boot_id), ports)
 

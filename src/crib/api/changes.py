@@ -36,7 +36,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("CheckpointContainer", "CheckpointPod", "RestorePod"),
             *("ExecSync", "Exec", "Attach", "PortForward", "Forward"),
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
-            *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon"),
+            *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
         ),
         _always,
     ),

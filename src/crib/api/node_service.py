@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.insight_calls import InsightCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
 from crib.api.translate import node as translate
+from crib.api.translate.insight import encode_rules
 from crib.api.translate.networks import CheckNetworks
 from crib.api.translate.node import ExportOrder, FollowOrder, ImageCheckOrder, ImportOrder
 from crib.engine.checks.images import LayerCheck
@@ -64,6 +66,7 @@ class NodeService:
             "Wipe": Stream(pb.WipeRequest, upkeep.decode_wipe, self._wipe),
             "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
+            **InsightCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 
@@ -72,6 +75,7 @@ class NodeService:
         about = {"version": self._version, "cgroup_driver": node.cgroup_driver}
         answer = translate.encode_info(await node.status(), node.settings, about)
         answer.started_at = self._started_at
+        answer.log_rules.extend(encode_rules(node.insight.log_rules()))
         layers = {layer.diff_id for image in node.images.list() for layer in image.layers}
         answer.counts.layers = len(layers)
         return answer

@@ -82,12 +82,13 @@ class StatsCalls:
 
     def _encoded_pod(self, found: PodFigures) -> bytes:
         """A PodSandboxStats."""
-        linux = stats.encode_pod(found.sandbox, found.usage).SerializeToString() + b"".join(
+        linux = stats.encode_pod(found.sandbox, found.usage, found.nano_cores).SerializeToString()
+        linux += b"".join(
             encoded_field(_CONTAINERS, self._encoded_container(figures)) for figures in found.containers
         )
         return self._pods.element(found.sandbox) + encoded_field(_LINUX, linux)
 
     def _encoded_container(self, found: ContainerFigures) -> bytes:
         """A ContainerStats."""
-        figures = stats.encode_container(found.usage).SerializeToString()
+        figures = stats.encode_container(found.usage, found.nano_cores).SerializeToString()
         return self._containers.element(found.container) + figures

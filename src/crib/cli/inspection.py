@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from crib.cli.debug_commands import shown
 from crib.cli.options import Format
 from crib.cli.output import age, as_dict, clean, document
 from crib.cli.session import CommandError
@@ -160,6 +161,7 @@ def _node(node: InfoResponse) -> list[tuple[str, str]]:
     lag = node.loop
     blocked = f"{lag.stalls} times, {lag.seconds:.1f} s, at most {lag.longest:.1f} s"
     lines.append(("loop blocked", blocked if lag.stalls else "never"))
+    lines += [("log", shown(rule)) for rule in node.log_rules]
     for wait in node.waiting:
         state = f"{wait.seconds:.1f} s" + (", overdue" if wait.overdue else "")
         whose = f" (for {wait.owner})" if wait.owner and wait.owner not in wait.what else ""

@@ -53,7 +53,7 @@ async def follow(
     """The events that are asked for, and those to come, each once, also across restarts of the daemon.
 
     An EventsCut stands where events are missing, as they are no longer kept. `patience`: seconds for which
-    the daemon may be away; Unavailable after that, and when it does not answer in the first place.
+    the daemon may be away; Unavailable after that. Without it, Unavailable before the first answer only.
     """
     asked = EventsRequest(follow=True)
     asked.MergeFrom(request)
@@ -70,7 +70,7 @@ async def follow(
                     if answer.cursor:
                         asked.after, asked.since = answer.cursor, 0
         except Unavailable:
-            if not asked.after and away_since is None:
+            if patience is None and not asked.after:
                 raise
             away_since = away_since or time.monotonic()
             if patience is not None and time.monotonic() - away_since > patience:

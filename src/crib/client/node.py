@@ -14,12 +14,17 @@ from crib.stubs.node.v1.node_pb2 import (
     ContainerEnd,
     DiskUsageRequest,
     DiskUsageResponse,
+    DumpSection,
     ExplainContainerRequest,
     ExplainContainerResponse,
     ExplainEndRequest,
     Finding,
+    InfoRequest,
+    InspectDaemonRequest,
     ListTimelinesRequest,
     ListWorkRequest,
+    LogRule,
+    SetLogLevelRequest,
     TimelineRequest,
     TimelineResponse,
     Wiped,
@@ -116,6 +121,21 @@ async def explain_plan(
 async def disk_usage(connection: Connection) -> DiskUsageResponse:
     """What takes how much of the disk: layers, what containers have written, logs, records."""
     return await connection.call(connection.node.DiskUsage, DiskUsageRequest(), MEASURE_TIMEOUT)
+
+
+async def log_rules(connection: Connection) -> list[LogRule]:
+    """What is logged at another level than the configured one now."""
+    return list((await connection.call(connection.node.Info, InfoRequest())).log_rules)
+
+
+async def set_log_level(connection: Connection, request: SetLogLevelRequest) -> list[LogRule]:
+    """Follow one more rule for a while, or none any more (`reset`); the rules that are in force then."""
+    return list((await connection.call(connection.node.SetLogLevel, request)).rules)
+
+
+async def inspect_daemon(connection: Connection) -> list[DumpSection]:
+    """What the daemon is at, by subject, as lines for a person."""
+    return list((await connection.call(connection.node.InspectDaemon, InspectDaemonRequest())).sections)
 
 
 async def ends(connection: Connection, target: str, container: str = "") -> list[ContainerEnd]:

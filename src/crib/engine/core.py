@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
-from weakref import WeakValueDictionary
+from typing import TypeVar
 
 from crib.engine.admission import Admission, Claim, usual_places
 from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
 from crib.engine.history import History
+from crib.engine.locks import Locks
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
@@ -32,10 +32,11 @@ from crib.model.settings import Settings
 from crib.ports.clocks import Clock
 from crib.ports.handler import Handler
 from crib.ports.images import Images
+from crib.ports.insight import Insight
 from crib.ports.journal import Journal
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
-from crib.tasks.keeper import TaskKeeper, at_stage
+from crib.tasks.keeper import TaskKeeper
 
 T = TypeVar("T")
 
@@ -50,30 +51,8 @@ class Ports:
     records: Records
     journal: Journal
     clock: Clock
+    insight: Insight
     vitals: Callable[[], Vitals] = Vitals
-
-
-class TurnLock(asyncio.Lock):
-    """A lock whose awaiters are shown to wait for it."""
-
-    async def acquire(self) -> Literal[True]:
-        if not self.locked():
-            return await super().acquire()
-        with at_stage("waiting for its turn"):
-            return await super().acquire()
-
-
-class Locks:
-    """One lock for each noun, there as long as somebody holds or awaits it."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, TurnLock] = WeakValueDictionary()
-
-    def of(self, key: str) -> TurnLock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = TurnLock()
-        return lock
 
 
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:

@@ -137,6 +137,8 @@ class Node:
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
         self.describe = self._core.describe
+        self.held_locks = self._core.locks.held
+        self.insight = ports.insight
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from crib.engine.core import Core
@@ -18,10 +18,11 @@ from crib.model.container import ContainerRecord, ContainerState
 from crib.model.errors import CribError, NotFound
 from crib.model.ids import SandboxId
 from crib.model.sandbox import SandboxRecord, SandboxState
-from crib.model.stats import CgroupUsage, ContainerUsage, NetworkUsage, PodUsage
+from crib.model.stats import ContainerUsage, NetworkUsage, PodUsage
 from crib.ports.statistics import Statistics
+from crib.tasks.groups import Group
 
-BATCH = 25
+BATCH = 50
 """Pods, or containers, that are read in one go: some milliseconds. Then it is other calls' turn."""
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class ContainerFigures:
 
     container: ContainerRecord
     usage: ContainerUsage
+    nano_cores: int | None = None
+    """Core-nanoseconds a second over a recent time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ class PodFigures:
 
     sandbox: SandboxRecord
     usage: PodUsage
-    containers: tuple[ContainerFigures, ...]
+    nano_cores: int | None = None
+    """As a container's."""
+    containers: tuple[ContainerFigures, ...] = ()
 
 
 class Stats:
@@ -99,30 +104,50 @@ class Stats:
         for batch in _batches(lacking):
             pods = [record for record in batch if isinstance(record, SandboxRecord)]
             containers = [record for record in batch if isinstance(record, ContainerRecord)]
-            await self._pod_usages(pods, whole=False)
-            await self._container_usages(containers, whole=False)
+            usages = await self._pod_usages(pods, whole=False)
+            for pod in pods:
+                self._rates.rate(pod, usages[pod.id].cgroup)
+            await self._containers(containers, whole=False)
         if unripe := self._rates.unripe(records, self._core.clock()):
             await asyncio.sleep(unripe / 1_000_000_000)
 
-    async def _containers(self, records: Sequence[ContainerRecord], *, whole: bool) -> list[ContainerFigures]:
-        usages = await self._container_usages(records, whole=whole)
-        return [ContainerFigures(record, usages[record.id]) for record in records if record.id in usages]
-
     async def _pods(self, records: Sequence[SandboxRecord], *, whole: bool) -> list[PodFigures]:
         members = [each for record in records for each in self._living(record)]
-        usages = await self._pod_usages(records, whole=whole)
-        networks = await self._networks(records)
+        async with Group() as reading:  # most of it is done without the interpreter's lock
+            pods = reading.start("usage of pods", self._pod_usages(records, whole=whole))
+            inside = reading.start("usage of containers", self._containers(members, whole=whole))
+            networks = reading.start("usage of networks", self._networks(records))
+        usages, passed = pods.result(), networks.result()
         containers: dict[str, list[ContainerFigures]] = {record.id: [] for record in records}
-        for figures in await self._containers(members, whole=whole):
+        for figures in inside.result():
             containers[figures.container.sandbox_id].append(figures)
         return [
             PodFigures(
-                record,
-                replace(usages[record.id], network=networks.get(record.id)),
-                tuple(containers[record.id]),
+                sandbox=record,
+                usage=PodUsage(usages[record.id].cgroup, usages[record.id].files, passed.get(record.id)),
+                nano_cores=self._rates.rate(record, usages[record.id].cgroup),
+                containers=tuple(containers[record.id]),
             )
             for record in records
         ]
+
+    async def _pod_usages(self, records: Sequence[SandboxRecord], *, whole: bool) -> dict[str, PodUsage]:
+        found: dict[str, PodUsage] = {}
+        for handler, rows in self._core.by_caretaker(records, lambda record: record):
+            usages = await _read_pods(handler.statistics, rows, whole=whole)
+            found |= {record.id: usage for record, usage in zip(rows, usages, strict=True)}
+        return found
+
+    async def _containers(self, records: Sequence[ContainerRecord], *, whole: bool) -> list[ContainerFigures]:
+        """In the order of the records, where they are of one handler."""
+        found: list[ContainerFigures] = []
+        for handler, rows in self._core.by_caretaker(self._core.with_pods(records), lambda one: one[1]):
+            usages = await handler.statistics.containers(rows, whole=whole)
+            found += (
+                ContainerFigures(record, usage, self._rates.rate(record, usage.cgroup))
+                for (record, _), usage in zip(rows, usages, strict=True)
+            )
+        return found
 
     async def _networks(self, records: Sequence[SandboxRecord]) -> Mapping[SandboxId, NetworkUsage]:
         """Of the pods that have a network of their own; of none where it cannot be read."""
@@ -131,27 +156,6 @@ class Stats:
             return await self._core.ports.networks.usage(pods) if pods else {}
         except (CribError, OSError):
             return {}
-
-    async def _pod_usages(self, records: Sequence[SandboxRecord], *, whole: bool) -> dict[str, PodUsage]:
-        found: dict[str, PodUsage] = {}
-        for handler, rows in self._core.by_caretaker(records, lambda record: record):
-            usages = await _read_pods(handler.statistics, rows, whole=whole)
-            for record, usage in zip(rows, usages, strict=True):
-                found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
-        return found
-
-    async def _container_usages(
-        self, records: Sequence[ContainerRecord], *, whole: bool
-    ) -> dict[str, ContainerUsage]:
-        found: dict[str, ContainerUsage] = {}
-        for handler, rows in self._core.by_caretaker(self._core.with_pods(records), lambda one: one[1]):
-            usages = await handler.statistics.containers(rows, whole=whole)
-            for (record, _), usage in zip(rows, usages, strict=True):
-                found[record.id] = replace(usage, cgroup=self._with_rate(record, usage.cgroup))
-        return found
-
-    def _with_rate(self, record: Noun, usage: CgroupUsage) -> CgroupUsage:
-        return usage if usage.cpu is None else replace(usage, cpu=self._rates.rated(record, usage.cpu))
 
 
 async def _read_pods(

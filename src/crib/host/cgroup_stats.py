@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from crib.host.cgroup_files import (
@@ -27,6 +27,7 @@ from crib.host.cgroups import CgroupLayout
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """Nanoseconds of a tick as the kernel tells times to programs (time(7), USER_HZ)."""
+_V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
@@ -122,7 +123,7 @@ class StatsReader:
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
-        self._trees = layout.controllers
+        self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
 
     def read(self, path: str, use: For = For.STATS, *, processes: bool = False) -> CgroupStats:
         """The numbers of the cgroup at `path`; none when it is gone."""
@@ -134,24 +135,18 @@ class StatsReader:
         at = {name: f"{tree}{path}" for name, tree in self._trees.items()}
         memory, pids = at.get("memory"), at.get("pids")
         stat = content(f"{memory}/memory.stat") if memory else b""
-        found = CgroupStats(
+        detailed, whole = use is not For.STATS, use is For.METRICS
+        return CgroupStats(
             cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), use),
             memory=_memory_v1(memory, stat, use) if memory else None,
             processes=_pids(pids) if pids and processes else None,
-        )
-        if use is not For.STATS:
-            found = replace(
-                found,
-                parts=_parts_v1(memory, stat) if memory and stat else None,
-                devices=devices_v1(at["blkio"]) if "blkio" in at else None,
-            )
-        if use is not For.METRICS:
-            return found
-        return replace(
-            found,
-            threads=whole_number(f"{pids}/pids.current") if pids else None,
-            most_threads=whole_number(f"{pids}/pids.max") if pids else None,
-            huge_pages=_huge_pages(at.get("hugetlb"), "usage_in_bytes", "max_usage_in_bytes"),
+            parts=_parts_v1(memory, stat) if detailed and memory and stat else None,
+            devices=devices_v1(at["blkio"]) if detailed and "blkio" in at else None,
+            threads=whole_number(f"{pids}/pids.current") if whole and pids else None,
+            most_threads=whole_number(f"{pids}/pids.max") if whole and pids else None,
+            huge_pages=_huge_pages(at.get("hugetlb"), "usage_in_bytes", "max_usage_in_bytes")
+            if whole
+            else None,
         )
 
     def oom_kills(self, path: str) -> int | None:
@@ -215,9 +210,8 @@ def _memory_v1(directory: str, stat: bytes, use: For) -> MemoryStats | None:
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
-    with_limits = use is For.STATS
-    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if with_limits else None
-    both = limit_v1(f"{directory}/memory.memsw.limit_in_bytes") if with_limits else None
+    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if use is For.STATS else None
+    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
     return MemoryStats(
         usage=usage,
         inactive_file=number(stat, b"total_inactive_file"),
@@ -246,25 +240,17 @@ def _parts_v1(directory: str, stat: bytes) -> MemoryDetails:
 
 def _read_v2(directory: str, use: For, *, processes: bool) -> CgroupStats:
     stat = content(f"{directory}/memory.stat")
-    found = CgroupStats(
+    detailed, whole = use is not For.STATS, use is For.METRICS
+    return CgroupStats(
         cpu=_cpu_v2(directory, use),
         memory=_memory_v2(directory, stat, use),
         io_pressure=pressure(f"{directory}/io.pressure"),
         processes=_pids(directory) if processes else None,
-    )
-    if use is not For.STATS:
-        found = replace(
-            found,
-            parts=_parts_v2(directory, stat) if stat else None,
-            devices=devices_v2(f"{directory}/io.stat"),
-        )
-    if use is not For.METRICS:
-        return found
-    return replace(
-        found,
-        threads=whole_number(f"{directory}/pids.current"),
-        most_threads=whole_number(f"{directory}/pids.max"),
-        huge_pages=_huge_pages(directory, "current", ""),
+        parts=_parts_v2(directory, stat) if detailed and stat else None,
+        devices=devices_v2(f"{directory}/io.stat") if detailed else None,
+        threads=whole_number(f"{directory}/pids.current") if whole else None,
+        most_threads=whole_number(f"{directory}/pids.max") if whole else None,
+        huge_pages=_huge_pages(directory, "current", "") if whole else None,
     )
 
 

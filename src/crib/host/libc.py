@@ -118,6 +118,9 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+_malloc_trim = getattr(_libc, "malloc_trim", None)
+
+
 def _checked(result: int, filename: str | None = None) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -249,6 +252,12 @@ def mount_setattr(mount_fd: int, attributes: int, *, recursive: bool, userns_fd:
             _SYS_MOUNT_SETATTR, mount_fd, b"", flags, ctypes.addressof(wanted), ctypes.sizeof(wanted)
         )
     )
+
+
+def malloc_trim() -> None:
+    """Give freed memory of all heaps back to the system (malloc_trim(3)); nothing without glibc."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:

@@ -274,9 +274,10 @@ def interface_counters() -> list[InterfaceCounters]:
 def _counter_lines() -> list[str]:
     fd = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        text = b""
-        # The kernel hands it out in pieces.
-        while len(text) < _MOST_COUNTERS and (piece := os.read(fd, 65536)):
+        text = piece = os.read(fd, 65536)
+        # The kernel hands it out in pieces of almost a page: only then is there more.
+        while len(piece) > 3500 and len(text) < _MOST_COUNTERS:
+            piece = os.read(fd, 65536)
             text += piece
     finally:
         os.close(fd)

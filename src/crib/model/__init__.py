@@ -8,7 +8,8 @@ failures that leaves the daemon). The rest:
 * `ids` and `paths`: how things are called, and where they are.
 * `image` and `registry`, `network`, `streams`, `stats`, `disk`, `events`, `signals`: the other nouns.
 * `metrics`: of pods and containers, all of them in `metric_families`.
-* `caller`: who made a call. `ends`: why a container has ended.
+* `caller`: who made a call, and what it is about. `ends`: why a container has ended.
+* `log_rule`: what is logged for a while, and the parts of a dump.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -40,13 +41,55 @@ class EventKind(StrEnum):
     NODE = "node"
 
 
+EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
+    EventKind.CONTAINER: {
+        "created": "it was made; the message is its image",
+        "started": "its program runs",
+        "stopped": "its program has ended, or could not be started; with the exit code and the reason",
+        "abandoned": "`crib abandon` gave it up; it is being removed",
+        "deleted": "nothing of it is left",
+    },
+    EventKind.POD: {
+        "started": "it is ready; the message is its addresses",
+        "addresses changed": "its network was made again with other addresses",
+        "lost": "it is no longer ready, though nobody stopped it; the message says why",
+        "abandoned": "`crib abandon` gave it up; it is being removed",
+        "stopped": "its containers have ended and its network was given back",
+        "deleted": "nothing of it is left",
+    },
+    EventKind.IMAGE: {
+        "pulled": "it was fetched, or found to be here whole",
+        "pull failed": "the message says why",
+        "imported": "the message is the archive",
+        "removed": "its names are gone; layers go when no container needs them",
+    },
+    EventKind.NETWORK: {
+        "ready": "pods can be attached again",
+        "not ready": "pods cannot be attached; the message says why",
+        "configured": "the kubelet told the node's pod ranges",
+        "repaired": "a pod's network was damaged and made again",
+        "released": "something was held for a pod that is not there",
+        "removed": "the built-in bridge",
+    },
+    EventKind.NODE: {
+        "started": "cribd began",
+        "stopped": "cribd was asked to end, and has ended; after a kill it is missing",
+        "fault": "nothing is made until it has ended",
+        "warning": "something is unusual, such as a stage that takes long",
+        "notice": "something was mended or lost, or a fault or warning has ended",
+        "unreadable": "an event that another version of crib wrote",
+    },
+}
+"""Every action of a node's event, by its kind, and what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeEvent:
     """Something happened on the node. It is kept for a while, for readers that come later."""
 
     kind: EventKind
     action: str
-    """A word or two, such as `started`; those of each kind are in docs/observability.md."""
+    """One of EVENT_ACTIONS."""
     at: int
     """Nanoseconds since the epoch."""
     subject: str = ""

@@ -37,6 +37,11 @@ class Paths:
         return f"{self.data}/images.db"
 
     @property
+    def dumps(self) -> str:
+        """What the daemon was at when it got SIGUSR1."""
+        return f"{self.state}/dumps"
+
+    @property
     def audit(self) -> str:
         """Unless the settings name another file."""
         return f"{self.data}/audit.jsonl"
@@ -75,6 +80,7 @@ class Paths:
             self.network,
             self.writable_layers,
             self.layer_mounts,
+            self.dumps,
             self.exits,
             self.sandboxes,
             self.containers,

@@ -199,7 +199,7 @@ class StatisticsSettings:
     """What is told of the use of pods and containers, beside the CRI's statistics."""
 
     pod_metrics: tuple[Annotated[str, OneOf(GROUPS)], ...] = GROUPS
-    """Groups of the CRI's pod metrics that there are: fewer make shorter answers, and need less reading."""
+    """Groups of the CRI's pod metrics that there are; fewer make shorter answers."""
     pod_metrics_period: Annotated[float, Between(0, 300)] = 0.0
     """Seconds for which the metrics of a pod are told again before they are read anew; 0: none."""
 

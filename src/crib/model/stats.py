@@ -44,11 +44,10 @@ class Throttling:
 
 @dataclass(frozen=True, slots=True)
 class CpuUsage:
-    """Core-nanoseconds since creation; `nano_cores` is the rate over a recent time, the engine's work."""
+    """Core-nanoseconds since creation."""
 
     at: int
     usage: int
-    nano_cores: int | None = None
     pressure: Pressure | None = None
     user: int | None = None
     """Whole, as `system` and `throttling`."""

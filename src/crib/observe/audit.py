@@ -13,6 +13,8 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,12 +131,18 @@ class Audit:
             self._fails = True
 
 
-def open_audit(settings: Settings) -> Audit | None:
+@asynccontextmanager
+async def auditing(settings: Settings) -> AsyncIterator[Audit | None]:
     """None where the settings want none."""
     if not settings.audit.enabled:
-        return None
+        yield None
+        return
     path = settings.audit.file or Paths(settings.data, settings.state).audit
-    return Audit(settings.audit, path, settings.socket_path)
+    audit = Audit(settings.audit, path, settings.socket_path)
+    try:
+        yield audit
+    finally:
+        await audit.close()
 
 
 def encode(entry: AuditEntry) -> bytes:

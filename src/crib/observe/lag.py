@@ -72,6 +72,12 @@ class LoopWatch:
         """How often the loop was blocked, and how long."""
         return LoopLag(self._stalls, self._seconds, self._longest)
 
+    @property
+    def blocked_for(self) -> float:
+        """Seconds since the loop began with what it is at; 0 while it waits."""
+        since = self._since
+        return time.monotonic() - since if since else 0.0
+
     def works(self) -> None:
         """The loop has something to do."""
         self._since = time.monotonic()

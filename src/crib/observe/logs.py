@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from datetime import UTC, datetime
 from typing import TextIO
 
 from crib.model.settings import LogSettings
 from crib.model.tallies import Tally
+from crib.observe.log_rules import RULES
 from crib.tasks.calls import CallUnderWay, current_call
 
 MAX_MESSAGE = 16 << 10
 """Characters of one record's message: what programs print may be in it."""
-_LOUD = ("asyncio", "grpc", "aiohttp", "pyroute2")
-"""Libraries whose debug lines are about themselves; they are heard from WARNING up."""
+LATEST = 200
+"""Lines that are kept in memory, for whoever looks into the daemon."""
+LATEST_LENGTH = 2000
+"""Characters of each of these."""
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -26,21 +30,14 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter())
     handler.addFilter(_with_call)
+    handler.addFilter(RULES.allows)
     root = logging.getLogger()
     for old in tuple(root.handlers):
         if isinstance(old.formatter, (_TextFormatter, _JsonFormatter)):
             root.removeHandler(old)
     root.addHandler(handler)
-    set_level(settings.level)
+    RULES.set_usual(settings.level)
     logging.captureWarnings(True)
-
-
-def set_level(level: str) -> None:
-    """`level` is a name of the logging module in any case; takes effect at once."""
-    number = logging.getLevelNamesMapping()[level.upper()]
-    logging.getLogger().setLevel(number)
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
 class LogFigures:
@@ -50,6 +47,8 @@ class LogFigures:
         self.records = Tally()
         """By level."""
         self.bytes = 0
+        self.latest: deque[str] = deque(maxlen=LATEST)
+        """The lines that were written last."""
 
 
 FIGURES = LogFigures()
@@ -63,6 +62,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         line = super().format(record)
         FIGURES.records.add((record.levelname.lower(),))
         FIGURES.bytes += len(line.encode(errors="replace")) + len(self.terminator)
+        FIGURES.latest.append(line[:LATEST_LENGTH])
         return line
 
 

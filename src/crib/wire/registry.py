@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -189,6 +188,8 @@ def parse_retry_after(header: str, now: float) -> float | None:
     text = header.strip()
     if text.isascii() and text.isdecimal():
         return min(float(text[:12]), _MAX_RETRY_AFTER)
+    from email.utils import parsedate_to_datetime  # which few answers need
+
     try:
         at = parsedate_to_datetime(text)
         at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)

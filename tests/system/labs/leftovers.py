@@ -30,8 +30,6 @@ _UNCOUNTED = (
 )
 _POD_LOGS = "logs/"
 """Logs outlive their containers: the kubelet removes them."""
-_JOURNAL = ("events", "kept")
-"""What happened outlives what it happened to; it goes by its age and number."""
 _KILL_SECONDS = 30.0
 SHOWN = 4
 """Names of each kind that a message has: what is left of one pod alone has a dozen of some."""
@@ -140,12 +138,16 @@ def _files(root: Path) -> Iterator[str]:
                 yield relative
 
 
+_HISTORY = {"events", "kept"}
+"""What is remembered, within its own bounds: it outlives what it is about."""
+
+
 def _rows(database: Path) -> Iterator[str]:
     if not database.exists():
         return
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-        for name in (name for name in names if name not in _JOURNAL):
+        for name in set(names) - _HISTORY:
             for row in connection.execute(f"SELECT * FROM {name}"):
                 yield f"{name} {row[0] if name != 'unreadable' else row[1]}"
 

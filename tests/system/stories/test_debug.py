@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from crib.client.errors import NotFound
+from crib.client import node
+from crib.client.errors import InvalidRequest, NotFound
+from crib.stubs.node.v1.node_pb2 import SetLogLevelRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
-from tests.system.labs.daemon import Cribd, running_cribd, until
+from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -102,3 +106,59 @@ async def test_with_several_clients_the_audit_says_one_of_them(cribd: Cribd) -> 
             return bool(caller.get("peer", {}).get("pid") == os.getpid())
 
         await until(is_alone)  # cribd hears of an end some time after it
+
+
+async def test_a_dump_shows_the_verb_that_is_under_way_where_it_waits_and_no_secret(cribd: Cribd) -> None:
+    async with cribd.story() as cri:
+        pod = await cri.run_pod("busy", annotations={"token": SECRET})
+        box = await cri.run_container(
+            pod, "sleep", "1000", envs=[pb.KeyValue(key="PASSWORD", value=SECRET.encode())]
+        )
+        command = cri.execute(box, "sh", "-c", "until test -e /end; do sleep 0.1; done")
+        async with asyncio.TaskGroup() as group:
+            execution = group.create_task(command)
+            await until(lambda: work_of(cri, box))
+            sections = await node.inspect_daemon(cri.connection)
+            os.kill(cribd.pid, signal.SIGUSR1)
+            written = await until(lambda: list((cribd.state / "dumps").iterdir()))
+            assert isinstance(written, list)
+            await until(lambda: f"SIGUSR1: what the daemon is at is in {written[0]}" in cribd.log())
+            assert (await cri.execute(box, "touch", "/end")).code == 0
+        assert execution.result().code == 0
+        dumped, mode = written[0].read_text(), stat.S_IMODE(written[0].stat().st_mode)
+        written[0].unlink()
+    assert mode == 0o600
+    names = ("daemon", "verbs", "locks", "tasks", "threads", "descriptors", "memory", "log")
+    assert tuple(one.name for one in sections) == names
+    answered = "\n".join(line for one in sections for line in (f"== {one.name}", *one.lines))
+    for text in (answered, dumped):
+        assert all(f"\n== {name}" in f"\n{text}" for name in names)
+        assert any(f" {box} stories/busy/box: " in line for line in text.splitlines())
+        assert "MainThread (" in text
+        assert SECRET not in text
+        assert "cannot be told" not in text
+
+
+async def work_of(cri: Cri, box: str) -> list[str]:
+    return [one.name for one in await node.under_way(cri.connection) if one.id == box]
+
+
+async def test_a_pods_lines_are_logged_at_debug_for_a_while(cribd: Cribd) -> None:
+    async with cribd.story() as cri:
+        loud, quiet = await cri.run_pod("loud"), await cri.run_pod("quiet")
+        begun = len(cribd.log())
+        order = SetLogLevelRequest(level="debug", pod="stories/loud")
+        assert [one.pod for one in await node.set_log_level(cri.connection, order)] == ["stories/loud"]
+        assert [one.pod for one in await node.log_rules(cri.connection)] == ["stories/loud"]
+        boxes = [await cri.run_container(pod, "true") for pod in (loud, quiet)]
+        about = [line for line in cribd.log()[begun:].splitlines() if " DEBUG " in line]
+        assert any("CreateContainer done in" in line for line in about)
+        assert any(boxes[0] in line for line in about)
+        assert not any(boxes[1] in line or quiet.id in line for line in about)
+        assert await node.set_log_level(cri.connection, SetLogLevelRequest(reset=True)) == []
+        begun = len(cribd.log())
+        await cri.run_container(loud, "true", name="later")
+        assert " DEBUG " not in cribd.log()[begun:]
+        order.duration_ns = 25 * 3600 * 10**9
+        with pytest.raises(InvalidRequest, match="duration_ns"):
+            await node.set_log_level(cri.connection, order)

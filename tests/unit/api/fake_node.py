@@ -62,6 +62,7 @@ from crib.model.stats import (
     ProcessUsage,
 )
 from tests.fakes.clock import ManualClock
+from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
 
 
@@ -108,9 +109,7 @@ def image(number: int = 1, **changes: Any) -> ImageRecord:
 
 
 USAGE = ContainerUsage(
-    CgroupUsage(
-        CpuUsage(7, 100, 5), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)
-    ),
+    CgroupUsage(CpuUsage(7, 100), MemoryUsage(7, 50, 40, 30, 2, 1), processes=ProcessUsage(7, processes=3)),
     FilesystemUsage("/d", 1, 2, 7),
 )
 
@@ -154,6 +153,7 @@ class FakeNode:
         self.image_rows = {image().id: image()}
         self.admission = Admission(1)
         self.describe = self._describe
+        self.insight = FakeInsight()
         self.check: Any = None
         self.sandboxes = SimpleNamespace(
             run=self._verb("run", sandbox().id),
@@ -250,7 +250,7 @@ class FakeNode:
     def _figures(self, record: SandboxRecord) -> PodFigures:
         interfaces = (InterfaceUsage("net1", 0, 0, 0, 0), InterfaceUsage("eth0", 1, 2, 3, 4))
         usage = PodUsage(USAGE.cgroup, network=NetworkUsage(7, interfaces))
-        return PodFigures(record, usage, (ContainerFigures(container(), USAGE),))
+        return PodFigures(record, usage, 6, (ContainerFigures(container(), USAGE, 5),))
 
     async def _container_stats(self, rows: Sequence[ContainerRecord]) -> AsyncIterator[Any]:
         """One by one, as batches; with `hold` the second has to wait."""

@@ -68,6 +68,7 @@ async def client(tmp_path: Path, networks: FakeNetworks) -> AsyncIterator[Any]:
     sandboxes = SimpleNamespace(get=node.sandboxes.get, netns=lambda record: f"/netns/{record.id[:4]}")
     fake = SimpleNamespace(
         describe=node.describe,
+        insight=node.insight,
         settings=node.settings,
         events=node.events,
         history=node.history,

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import stat
+import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -914,3 +915,34 @@ async def test_a_caller_who_leaves_while_he_is_written_to_is_no_failure(
         logging.getLogger(GRPC_LOG).error("raised in core", exc_info=error)
     shown = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.exc_info and type(record.exc_info[1]) for record in shown] == [RuntimeError]
+
+
+async def test_rules_for_the_log_are_followed_listed_and_reset(client: Any, node: FakeNode) -> None:
+    request = node_pb2.SetLogLevelRequest
+    before = time.time_ns()
+    answer = await client.node.SetLogLevel(request(level="debug", pod="web", duration_ns=5 * 10**9))
+    assert [(rule.level, rule.pod) for rule in answer.rules] == [("debug", "web")]
+    assert before + 5 * 10**9 <= answer.rules[0].ends_at <= time.time_ns() + 5 * 10**9
+    await client.node.SetLogLevel(request(level="error"))
+    assert [rule.level for rule in (await client.node.Info(node_pb2.InfoRequest())).log_rules] == [
+        "debug",
+        "error",
+    ]
+    answer = await client.node.SetLogLevel(request(level="info", reset=True))
+    assert [rule.level for rule in answer.rules] == ["info"]
+    assert not (await client.node.SetLogLevel(request(reset=True))).rules
+    for bad, field in (
+        (request(), "level"),
+        (request(level="loud"), "level"),
+        (request(level="debug", duration_ns=25 * 3600 * 10**9), "duration_ns"),
+        (request(level="debug", duration_ns=-1), "duration_ns"),
+        (request(level="debug", pod="x" * 1000), "pod"),
+        (request(level="debug", caller="a\nb"), "caller"),
+    ):
+        code, text = await refused(client.node.SetLogLevel(bad))
+        assert (code, text.partition(" ")[0].rstrip(":")) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_a_dump_of_the_daemon_has_its_sections(client: Any) -> None:
+    (section,) = (await client.node.InspectDaemon(node_pb2.InspectDaemonRequest())).sections
+    assert (section.name, list(section.lines), section.left_out) == ("tasks", ["one task"], 3)

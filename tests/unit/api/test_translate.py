@@ -591,14 +591,14 @@ def test_info_is_json_even_with_binary_variables() -> None:
 
 
 def test_figures_of_a_container_carry_their_time() -> None:
-    shown = stats.encode_container(USAGE)
+    shown = stats.encode_container(USAGE, None)
     assert (shown.cpu.timestamp, shown.memory.timestamp, shown.writable_layer.timestamp) == (7, 7, 7)
 
 
 def test_swap_pressure_and_io_are_shown_and_absent_when_they_are_not_known() -> None:
     waited = Pressure(Stall(1.5, 0.25, 0.01, 12_000), Stall(0.5, 0.0, 0.0, 7_000))
     cgroup = CgroupUsage(
-        CpuUsage(7, 100, 5, Pressure(waited.some)),
+        CpuUsage(7, 100, Pressure(waited.some)),
         MemoryUsage(7, 50, 40, 30, 2, 1, pressure=waited),
         swap=SwapUsage(7, 3, 9),
         io=IoUsage(7, waited),
@@ -607,15 +607,15 @@ def test_swap_pressure_and_io_are_shown_and_absent_when_they_are_not_known() -> 
     both = pb.PsiStats(Some=some, Full=pb.PsiData(Total=7_000, Avg10=0.5))
     swap = pb.SwapUsage(timestamp=7)
     swap.swap_available_bytes.value, swap.swap_usage_bytes.value = 9, 3
-    shown = stats.encode_container(ContainerUsage(cgroup))
+    shown = stats.encode_container(ContainerUsage(cgroup), 5)
     assert (shown.cpu.psi, shown.memory.psi) == (pb.PsiStats(Some=some), both)
     assert (shown.swap, shown.io) == (swap, pb.IoUsage(timestamp=7, psi=both))
-    of_pod = stats.encode_pod(sandbox(), PodUsage(cgroup))
+    of_pod = stats.encode_pod(sandbox(), PodUsage(cgroup), 5)
     assert (of_pod.cpu.psi, of_pod.memory.psi, of_pod.io) == (shown.cpu.psi, shown.memory.psi, shown.io)
-    bare = stats.encode_container(USAGE)
+    bare = stats.encode_container(USAGE, None)
     for part, field in ((bare, "swap"), (bare, "io"), (bare.cpu, "psi"), (bare.memory, "psi")):
         assert not part.HasField(field)
-    assert not stats.encode_pod(sandbox(), PodUsage(USAGE.cgroup)).HasField("io")
+    assert not stats.encode_pod(sandbox(), PodUsage(USAGE.cgroup), None).HasField("io")
 
 
 @given(st.text(max_size=50))

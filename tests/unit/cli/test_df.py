@@ -93,7 +93,7 @@ async def test_the_summary_comes_first_and_details_on_demand(
     assert "2, pinned" in text
     assert "\x1b" not in text
     lines = text.splitlines()
-    assert lines[-3].split() == ["default/web", "3.0", "MiB", "8", "3.0", "MiB"]
+    assert lines[-3].split() == ["default/web", "-", "-", "3.0", "MiB", "8", "3.0", "MiB", "-"]
     assert lines[-1].split()[:6] == ["default/web", "setup?", "Exited", "2.0", "MiB", "1"]
 
 

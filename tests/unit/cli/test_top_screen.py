@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
+from rich.console import Console
 
 from crib.cli.session import CliSession
+from crib.cli.usage.keys import View
+from crib.cli.usage.rows import Meter, Shown
+from crib.cli.usage.screen import Picture, Screen
 from tests.unit.cli.stream_pod import terminal
 from tests.unit.client.fake_usage import SECOND, UsageWorld, add_web, serve_usage, web_stats
+from tests.unit.streaming.lab import BOUND
 
 LEFT = b"\x1b[?1049l"
 """The screen from before is shown again (xterm, DECSET 1049)."""
@@ -104,3 +111,18 @@ async def test_what_is_no_terminal_gets_one_table(
         assert await person.ended() == 0
         await person.until_shown(b"server")
         assert b"\x1b" not in person.shown
+
+
+async def test_a_fault_of_its_own_ends_it_with_the_screen_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Faulty:
+        async def read(self) -> None:
+            raise ZeroDivisionError
+
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=True, width=80, height=24)
+    with open("/dev/null", encoding="ascii") as nothing:  # noqa: ASYNC230  it never blocks
+        monkeypatch.setattr("sys.stdin", nothing)
+        made = Screen(Faulty(), Picture("fake"), Meter(), View(Shown(), 0.0))  # type: ignore[arg-type]
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(made.run(console), BOUND)
+    assert LEFT.decode() in drawn.getvalue()

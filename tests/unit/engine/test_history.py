@@ -11,7 +11,7 @@ import pytest
 from crib.engine import history as history_module
 from crib.engine.history import BATCH, KEPT_SECONDS, Batch, Cut, EventFilter, History
 from crib.model.errors import Broken, Exhausted
-from crib.model.events import EventKind, NodeEvent
+from crib.model.events import EVENT_ACTIONS, EventKind, NodeEvent
 from crib.model.facts import Readiness
 from tests.fakes.clock import ManualClock
 from tests.fakes.journal import MemoryJournal
@@ -44,7 +44,10 @@ async def batches(history: History, wanted: EventFilter = EVERYTHING) -> list[Ba
 
 
 async def events(history: History, wanted: EventFilter = EVERYTHING) -> list[NodeEvent]:
-    return [event for batch in await batches(history, wanted) for event in batch.events]
+    found = [event for batch in await batches(history, wanted) for event in batch.events]
+    for event in found:
+        assert event.action in EVENT_ACTIONS[event.kind], "docs/observability.md has it from there"
+    return found
 
 
 async def told(world: World, wanted: EventFilter = EVERYTHING) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ import logging
 
 import pytest
 
-from crib.engine.core import Locks
 from crib.engine.joins import Joins
+from crib.engine.locks import Locks
 from crib.model.errors import Broken, Unavailable
 from crib.tasks.keeper import TaskKeeper
 from tests.fakes.world import World, bounded, container_config, turns

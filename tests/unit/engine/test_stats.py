@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def rate(figures: ContainerFigures | PodFigures) -> int | None:
     assert figures.usage.cgroup.cpu is not None
-    return figures.usage.cgroup.cpu.nano_cores
+    return figures.nano_cores
 
 
 async def every(batches: AsyncIterator[Sequence[T]]) -> list[T]:

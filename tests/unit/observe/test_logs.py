@@ -16,6 +16,7 @@ import pytest
 from crib.host.threads import OURS
 from crib.model.settings import LogSettings
 from crib.observe import logs
+from crib.observe.log_rules import RULES
 from crib.tasks.calls import CallUnderWay, enter
 from crib.tasks.keeper import TaskKeeper
 
@@ -121,7 +122,7 @@ def test_the_level_can_be_changed_and_libraries_stay_quiet() -> None:
     out = io.StringIO()
     logs.set_up(LogSettings(level="warning"), stream=out)
     log.info("unheard")
-    logs.set_level("debug")
+    RULES.set_usual("debug")
     log.debug("heard")
     logging.getLogger("asyncio").debug("library")
     assert out.getvalue().count("\n") == 1

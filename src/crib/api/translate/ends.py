@@ -11,7 +11,7 @@ from crib.stubs.node.v1 import node_pb2 as pb
 
 def decode_explain(message: pb.ExplainEndRequest) -> WantedEnd:
     return WantedEnd(
-        checks.short(message.target, limits.MAX_POD_NAME, "target"),
+        checks.short(message.target, limits.MAX_REFERENCE, "target"),
         checks.name(message.container, "container", required=False),
     )
 

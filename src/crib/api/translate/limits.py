@@ -10,8 +10,6 @@ from __future__ import annotations
 # Lengths.
 MAX_NAME = 253
 """Bytes of a Kubernetes object's name (RFC 1123 subdomain)."""
-MAX_POD_NAME = 64 + MAX_NAME
-"""Of NAMESPACE/NAME."""
 MAX_ID = 128
 """Characters taken for an id or the beginning of one; ours have 64."""
 MAX_PATH = 4095

@@ -16,7 +16,6 @@ from crib.model.stats import (
     NetworkUsage,
     PodUsage,
     Pressure,
-    ProcessUsage,
     Stall,
     SwapUsage,
 )
@@ -49,108 +48,104 @@ def decode_pods(
     )
 
 
-def encode_container(usage: ContainerUsage) -> pb.ContainerStats:
-    """All but the attributes. What is not known is unset, never 0."""
-    return pb.ContainerStats(
-        cpu=_cpu(usage.cgroup.cpu),
-        memory=_memory(usage.cgroup.memory),
-        writable_layer=None if usage.writable_layer is None else encode_usage(usage.writable_layer),
-        swap=_swap(usage.cgroup.swap),
-        io=_io(usage.cgroup.io),
-    )
+def encode_container(usage: ContainerUsage, nano_cores: int | None) -> pb.ContainerStats:
+    """All but the attributes. What is not known is unset, never 0.
 
-
-def encode_pod(record: SandboxRecord, usage: PodUsage) -> pb.LinuxPodSandboxStats:
-    """All but the containers. What is not known is unset, never 0."""
+    Messages are filled in place: that takes a quarter of the time of making each of them and copying it in.
+    """
+    message = pb.ContainerStats()
     cgroup = usage.cgroup
-    return pb.LinuxPodSandboxStats(
-        cpu=_cpu(cgroup.cpu),
-        memory=_memory(cgroup.memory),
-        network=_network(record, usage.network),
-        process=_processes(cgroup.processes),
-        io=_io(cgroup.io),
-    )
+    _put_cpu(message.cpu, cgroup.cpu, nano_cores)
+    _put_memory(message.memory, cgroup.memory)
+    _put_swap(message.swap, cgroup.swap)
+    _put_io(message.io, cgroup.io)
+    if usage.writable_layer is not None:
+        message.writable_layer.CopyFrom(encode_usage(usage.writable_layer))
+    return message
 
 
-def _count(value: int | None) -> pb.UInt64Value | None:
-    return None if value is None else pb.UInt64Value(value=max(value, 0))
+def encode_pod(record: SandboxRecord, usage: PodUsage, nano_cores: int | None) -> pb.LinuxPodSandboxStats:
+    """All but the containers. What is not known is unset, never 0."""
+    message = pb.LinuxPodSandboxStats()
+    cgroup = usage.cgroup
+    _put_cpu(message.cpu, cgroup.cpu, nano_cores)
+    _put_memory(message.memory, cgroup.memory)
+    _put_network(message.network, record, usage.network)
+    if cgroup.processes is not None and cgroup.processes.processes is not None:
+        message.process.timestamp = cgroup.processes.at
+        _put(message.process.process_count, cgroup.processes.processes)
+    _put_io(message.io, cgroup.io)
+    return message
 
 
-def _cpu(usage: CpuUsage | None) -> pb.CpuUsage | None:
+def _put(field: pb.UInt64Value, value: int | None) -> None:
+    if value is not None:
+        field.value = max(value, 0)
+
+
+def _put_cpu(message: pb.CpuUsage, usage: CpuUsage | None, nano_cores: int | None) -> None:
     if usage is None:
-        return None
-    return pb.CpuUsage(
-        timestamp=usage.at,
-        usage_core_nano_seconds=_count(usage.usage),
-        usage_nano_cores=_count(usage.nano_cores),
-        psi=_pressure(usage.pressure),
-    )
+        return
+    message.timestamp = usage.at
+    _put(message.usage_core_nano_seconds, usage.usage)
+    _put(message.usage_nano_cores, nano_cores)
+    _put_pressure(message.psi, usage.pressure)
 
 
-def _memory(usage: MemoryUsage | None) -> pb.MemoryUsage | None:
+def _put_memory(message: pb.MemoryUsage, usage: MemoryUsage | None) -> None:
     if usage is None:
-        return None
-    return pb.MemoryUsage(
-        timestamp=usage.at,
-        working_set_bytes=_count(usage.working_set),
-        available_bytes=_count(usage.available),
-        usage_bytes=_count(usage.usage),
-        rss_bytes=_count(usage.rss),
-        page_faults=_count(usage.page_faults),
-        major_page_faults=_count(usage.major_page_faults),
-        psi=_pressure(usage.pressure),
-    )
+        return
+    message.timestamp = usage.at
+    _put(message.working_set_bytes, usage.working_set)
+    _put(message.available_bytes, usage.available)
+    _put(message.usage_bytes, usage.usage)
+    _put(message.rss_bytes, usage.rss)
+    _put(message.page_faults, usage.page_faults)
+    _put(message.major_page_faults, usage.major_page_faults)
+    _put_pressure(message.psi, usage.pressure)
 
 
-def _swap(usage: SwapUsage | None) -> pb.SwapUsage | None:
+def _put_swap(message: pb.SwapUsage, usage: SwapUsage | None) -> None:
     if usage is None:
-        return None
-    return pb.SwapUsage(
-        timestamp=usage.at,
-        swap_available_bytes=_count(usage.available),
-        swap_usage_bytes=_count(usage.usage),
-    )
+        return
+    message.timestamp = usage.at
+    _put(message.swap_available_bytes, usage.available)
+    _put(message.swap_usage_bytes, usage.usage)
 
 
-def _io(usage: IoUsage | None) -> pb.IoUsage | None:
+def _put_io(message: pb.IoUsage, usage: IoUsage | None) -> None:
     if usage is None or usage.pressure is None:
-        return None
-    return pb.IoUsage(timestamp=usage.at, psi=_pressure(usage.pressure))
+        return
+    message.timestamp = usage.at
+    _put_pressure(message.psi, usage.pressure)
 
 
-def _pressure(found: Pressure | None) -> pb.PsiStats | None:
+def _put_pressure(message: pb.PsiStats, found: Pressure | None) -> None:
     if found is None:
-        return None
-    return pb.PsiStats(Some=_stall(found.some), Full=None if found.full is None else _stall(found.full))
+        return
+    _put_stall(message.Some, found.some)
+    if found.full is not None:
+        _put_stall(message.Full, found.full)
 
 
-def _stall(found: Stall) -> pb.PsiData:
-    return pb.PsiData(Total=found.total, Avg10=found.avg10, Avg60=found.avg60, Avg300=found.avg300)
+def _put_stall(message: pb.PsiData, found: Stall) -> None:
+    message.Total = found.total
+    message.Avg10, message.Avg60, message.Avg300 = found.avg10, found.avg60, found.avg300
 
 
-def _processes(usage: ProcessUsage | None) -> pb.ProcessUsage | None:
-    if usage is None or usage.processes is None:
-        return None
-    return pb.ProcessUsage(timestamp=usage.at, process_count=_count(usage.processes))
-
-
-def _network(record: SandboxRecord, usage: NetworkUsage | None) -> pb.NetworkUsage | None:
+def _put_network(message: pb.NetworkUsage, record: SandboxRecord, usage: NetworkUsage | None) -> None:
     """The default interface is the one that the pod's primary address is on."""
     if usage is None:
-        return None
+        return
+    message.timestamp = usage.at
     wanted = record.network.interface if record.network else ""
-    return pb.NetworkUsage(
-        timestamp=usage.at,
-        default_interface=next((_interface(one) for one in usage.interfaces if one.name == wanted), None),
-        interfaces=[_interface(one) for one in usage.interfaces if one.name != wanted],
-    )
+    for one in usage.interfaces:
+        _put_interface(message.default_interface if one.name == wanted else message.interfaces.add(), one)
 
 
-def _interface(usage: InterfaceUsage) -> pb.NetworkInterfaceUsage:
-    return pb.NetworkInterfaceUsage(
-        name=usage.name,
-        rx_bytes=_count(usage.rx_bytes),
-        rx_errors=_count(usage.rx_errors),
-        tx_bytes=_count(usage.tx_bytes),
-        tx_errors=_count(usage.tx_errors),
-    )
+def _put_interface(message: pb.NetworkInterfaceUsage, usage: InterfaceUsage) -> None:
+    message.name = usage.name
+    _put(message.rx_bytes, usage.rx_bytes)
+    _put(message.rx_errors, usage.rx_errors)
+    _put(message.tx_bytes, usage.tx_bytes)
+    _put(message.tx_errors, usage.tx_errors)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from google.protobuf import json_format
-
 from crib.api.translate import checks, limits
 from crib.engine.abandon import UnderWay
 from crib.model.finding import WIPE_KINDS, Finding, Wiped, WipeOrder
@@ -54,6 +52,8 @@ def encode_wiped(wiped: Wiped) -> pb.Wiped:
 
 def json_line(message: pb.Finding | pb.Wiped) -> str:
     """The message as one line of JSON, by protobuf's own mapping, without empty fields."""
+    from google.protobuf import json_format  # for these lines only
+
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from crib.backends.pods.layer_sizes import LayerSizes
 from crib.host.block_devices import device_name, filesystem_stats
@@ -79,8 +78,7 @@ class UsageReader:
         """The cgroup's counters now; all None when it is gone. Blocks for 40 to 150 µs."""
         at = time.time_ns()
         stats = self._stats.read(path, use, processes=processes)
-        usage = _usage(at, stats, open_files=open_files)
-        return usage if use is For.STATS else replace(usage, path=path)
+        return _usage("" if use is For.STATS else path, at, stats, open_files=open_files)
 
     def _containers(
         self, paths: Sequence[str], whole: bool
@@ -122,7 +120,7 @@ def _is_mounted(place: str) -> bool:
         return False
 
 
-def _usage(at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
+def _usage(path: str, at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
     io = _pressure(stats.io_pressure)
     return CgroupUsage(
         cpu=None if stats.cpu is None else _cpu(at, stats.cpu),
@@ -132,6 +130,7 @@ def _usage(at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
         processes=None if stats.processes is None else _processes(at, stats, open_files=open_files),
         huge_pages=_huge_pages(stats),
         oom_kills=None if stats.parts is None else stats.parts.oom_kills,
+        path=path,
     )
 
 

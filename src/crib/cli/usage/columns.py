@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -52,7 +53,7 @@ def count(value: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `rank` is its place when there is not room for all."""
+    """One column; `rank` is its place when there is not room for all. Those of one rank come together."""
 
     title: str
     width: int
@@ -93,11 +94,12 @@ def fitting(rows: Sequence[UsageRow], width: int, sort: Sort) -> list[Column]:
         ),
     )
     taken: list[Column] = []
-    for column in wanted:
-        width -= column.width + 1
+    for _, together in groupby(wanted, key=lambda column: column.rank):
+        group = list(together)
+        width -= sum(column.width + 1 for column in group)
         if width < 0:
             break
-        taken.append(column)
+        taken += group
     return [column for column in COLUMNS if column in taken]
 
 

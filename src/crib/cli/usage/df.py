@@ -112,12 +112,12 @@ def _pods(found: DiskUsageResponse) -> Iterator[Sequence[str]]:
         label, writable = containers[0].pod or short_id(pod_id), _writable(containers)
         shown = UNKNOWN if writable is None else size(writable)
         files = sum(one.writable_inodes for one in containers)
-        yield label, "", "", shown, str(files), size(_logs(containers)), ""
+        yield label, UNKNOWN, UNKNOWN, shown, str(files), size(_logs(containers)), UNKNOWN
         for one in containers:
             yield (
                 label,
                 one.name,
-                "Exited" if one.ended else "",
+                "Exited" if one.ended else UNKNOWN,
                 size(one.writable_bytes) if one.HasField("writable_bytes") else UNKNOWN,
                 str(one.writable_inodes) if one.HasField("writable_inodes") else UNKNOWN,
                 size(one.log_bytes) if one.HasField("log_bytes") else UNKNOWN,

@@ -136,6 +136,7 @@ class Screen:
         descriptor = terminal.terminal_of(sys.stdin.fileno())
         loop.add_signal_handler(signal.SIGWINCH, self._changed.set)
         reading = asyncio.ensure_future(self._read_again())
+        reading.add_done_callback(lambda _: self._changed.set())  # it ends by a fault of ours only
         try:
             with (
                 terminal.single_keys(descriptor),
@@ -146,6 +147,8 @@ class Screen:
                     self._draw(live, console)
                     await self._changed.wait()
                     self._changed.clear()
+                    if reading.done():
+                        reading.result()
         finally:
             loop.remove_signal_handler(signal.SIGWINCH)
             reading.cancel()

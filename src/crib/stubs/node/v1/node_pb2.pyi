@@ -84,6 +84,7 @@ class InfoResponse(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     LOOP_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    LOG_RULES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """of crib"""
     runtime_api_version: _builtins.str
@@ -120,6 +121,10 @@ class InfoResponse(_message.Message):
     def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThreadWait]:
         """the oldest first"""
 
+    @_builtins.property
+    def log_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRule]:
+        """those in force, the oldest first"""
+
     def __init__(
         self,
         *,
@@ -139,10 +144,11 @@ class InfoResponse(_message.Message):
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         loop: Global___LoopLag | None = ...,
         waiting: _abc.Iterable[Global___ThreadWait] | None = ...,
+        log_rules: _abc.Iterable[Global___LogRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "layer_mounts", b"layer_mounts", "loop", b"loop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "loop", b"loop", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup_driver", b"cgroup_driver", "cgroup_version", b"cgroup_version", "counts", b"counts", "data_root", b"data_root", "facts", b"facts", "handlers", b"handlers", "layer_mounts", b"layer_mounts", "log_rules", b"log_rules", "loop", b"loop", "network_mode", b"network_mode", "programs", b"programs", "runtime_api_version", b"runtime_api_version", "socket", b"socket", "started_at", b"started_at", "state_root", b"state_root", "version", b"version", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2264,6 +2270,180 @@ class ContainerUse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__writable_inodes) -> _WhichOneofReturnType__writable_inodes | None: ...
 
 Global___ContainerUse: _TypeAlias = ContainerUse  # noqa: Y015
+
+@_typing.final
+class LogRule(_message.Message):
+    """A level of the daemon's log for a while. Of what is empty any will do; all empty means every line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """debug, info, warning, error or critical"""
+    pod: _builtins.str
+    """NAMESPACE/NAME, NAME, or its id or a beginning of that (from 8 characters)"""
+    container: _builtins.str
+    """its name, or its id or a beginning of that (from 8 characters)"""
+    verb: _builtins.str
+    """a call's name, as StopContainer, in any case"""
+    caller: _builtins.str
+    """a part of what the client calls itself; with the audit also of its executable, or its pid"""
+    ends_at: _builtins.int
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        container: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        ends_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "container", b"container", "ends_at", b"ends_at", "level", b"level", "pod", b"pod", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRule: _TypeAlias = LogRule  # noqa: Y015
+
+@_typing.final
+class SetLogLevelRequest(_message.Message):
+    """Which rule to follow, and for how long. Its fields are as in LogRule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    CONTAINER_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    DURATION_NS_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """empty, with reset: no rule"""
+    pod: _builtins.str
+    container: _builtins.str
+    verb: _builtins.str
+    caller: _builtins.str
+    duration_ns: _builtins.int
+    """at most 24 hours; 0 means ten minutes"""
+    reset: _builtins.bool
+    """end all other rules"""
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        container: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        duration_ns: _builtins.int = ...,
+        reset: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "container", b"container", "duration_ns", b"duration_ns", "level", b"level", "pod", b"pod", "reset", b"reset", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLogLevelRequest: _TypeAlias = SetLogLevelRequest  # noqa: Y015
+
+@_typing.final
+class SetLogLevelResponse(_message.Message):
+    """The rules that are in force now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRule]: ...
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___LogRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLogLevelResponse: _TypeAlias = SetLogLevelResponse  # noqa: Y015
+
+@_typing.final
+class InspectDaemonRequest(_message.Message):
+    """Asks for everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDaemonRequest: _TypeAlias = InspectDaemonRequest  # noqa: Y015
+
+@_typing.final
+class InspectDaemonResponse(_message.Message):
+    """Everything, by subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sections(self) -> _containers.RepeatedCompositeFieldContainer[Global___DumpSection]: ...
+    def __init__(
+        self,
+        *,
+        sections: _abc.Iterable[Global___DumpSection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sections", b"sections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDaemonResponse: _TypeAlias = InspectDaemonResponse  # noqa: Y015
+
+@_typing.final
+class DumpSection(_message.Message):
+    """One subject, as lines for a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """daemon, verbs, locks, tasks, threads, descriptors, memory or log"""
+    left_out: _builtins.int
+    """lines that found no room"""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "lines", b"lines", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DumpSection: _TypeAlias = DumpSection  # noqa: Y015
 
 @_typing.final
 class ExplainEndRequest(_message.Message):

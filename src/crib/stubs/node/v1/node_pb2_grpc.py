@@ -135,6 +135,16 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.Wiped.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/crib.v1.Node/SetLogLevel',
+                request_serializer=crib_dot_v1_dot_node__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
+        self.InspectDaemon = channel.unary_unary(
+                '/crib.v1.Node/InspectDaemon',
+                request_serializer=crib_dot_v1_dot_node__pb2.InspectDaemonRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.InspectDaemonResponse.FromString,
+                _registered_method=True)
         self.DiskUsage = channel.unary_unary(
                 '/crib.v1.Node/DiskUsage',
                 request_serializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
@@ -304,6 +314,21 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """Log more or less for a while: everything, or what belongs to a pod, a container, a verb or a caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectDaemon(self, request, context):
+        """What the daemon is at: verbs, locks with their holders, tasks and threads with their stacks, descriptors,
+        memory by type, and the last lines of its log. Values of variables are never in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DiskUsage(self, request, context):
         """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now.
         """
@@ -421,6 +446,16 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Wipe,
                     request_deserializer=crib_dot_v1_dot_node__pb2.WipeRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.Wiped.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.SetLogLevelResponse.SerializeToString,
+            ),
+            'InspectDaemon': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectDaemon,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.InspectDaemonRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.InspectDaemonResponse.SerializeToString,
             ),
             'DiskUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.DiskUsage,
@@ -974,6 +1009,60 @@ class Node:
             '/crib.v1.Node/Wipe',
             crib_dot_v1_dot_node__pb2.WipeRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.Wiped.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/SetLogLevel',
+            crib_dot_v1_dot_node__pb2.SetLogLevelRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.SetLogLevelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectDaemon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/InspectDaemon',
+            crib_dot_v1_dot_node__pb2.InspectDaemonRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.InspectDaemonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -102,6 +102,12 @@ class NodeStub:
     """Remove pods, containers, images, layers or the network, or only report what would be removed. Sends one
     message for each thing. FAILED_PRECONDITION while containers run, unless force is set.
     """
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_node_pb2.SetLogLevelRequest, _node_pb2.SetLogLevelResponse]
+    """Log more or less for a while: everything, or what belongs to a pod, a container, a verb or a caller."""
+    InspectDaemon: _grpc.UnaryUnaryMultiCallable[_node_pb2.InspectDaemonRequest, _node_pb2.InspectDaemonResponse]
+    """What the daemon is at: verbs, locks with their holders, tasks and threads with their stacks, descriptors,
+    memory by type, and the last lines of its log. Values of variables are never in it.
+    """
     DiskUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
     ExplainEnd: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]
@@ -176,6 +182,12 @@ class NodeAsyncStub(NodeStub):
     Wipe: _aio.UnaryStreamMultiCallable[_node_pb2.WipeRequest, _node_pb2.Wiped]  # type: ignore[assignment]
     """Remove pods, containers, images, layers or the network, or only report what would be removed. Sends one
     message for each thing. FAILED_PRECONDITION while containers run, unless force is set.
+    """
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_node_pb2.SetLogLevelRequest, _node_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Log more or less for a while: everything, or what belongs to a pod, a container, a verb or a caller."""
+    InspectDaemon: _aio.UnaryUnaryMultiCallable[_node_pb2.InspectDaemonRequest, _node_pb2.InspectDaemonResponse]  # type: ignore[assignment]
+    """What the daemon is at: verbs, locks with their holders, tasks and threads with their stacks, descriptors,
+    memory by type, and the last lines of its log. Values of variables are never in it.
     """
     DiskUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]  # type: ignore[assignment]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
@@ -368,6 +380,24 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_node_pb2.Wiped], _abc.AsyncIterator[_node_pb2.Wiped]]:
         """Remove pods, containers, images, layers or the network, or only report what would be removed. Sends one
         message for each thing. FAILED_PRECONDITION while containers run, unless force is set.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _node_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SetLogLevelResponse, _abc.Awaitable[_node_pb2.SetLogLevelResponse]]:
+        """Log more or less for a while: everything, or what belongs to a pod, a container, a verb or a caller."""
+
+    @_abc_1.abstractmethod
+    def InspectDaemon(
+        self,
+        request: _node_pb2.InspectDaemonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.InspectDaemonResponse, _abc.Awaitable[_node_pb2.InspectDaemonResponse]]:
+        """What the daemon is at: verbs, locks with their holders, tasks and threads with their stacks, descriptors,
+        memory by type, and the last lines of its log. Values of variables are never in it.
         """
 
     @_abc_1.abstractmethod
