@@ -110,7 +110,10 @@ async def test_what_is_no_request_for_metrics_is_refused(
     assert b"\ncrib_things 7.0\n" in await asked(path), "and others are served"
 
 
-async def test_a_head_that_does_not_end_is_cut_off(server: MetricsServer, path: str) -> None:
+async def test_a_head_that_does_not_end_is_cut_off(
+    server: MetricsServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_server, "SECONDS", 2 * BOUND)
     assert await asked(path, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 2 * HEAD_BYTES) == b""
 
 
