@@ -282,7 +282,8 @@ async def test_metrics_are_described_listed_and_streamed_as_they_are_read(
     )
     node.hold = asyncio.Event()
     stream = runtime.StreamPodSandboxMetrics(pb.StreamPodSandboxMetricsRequest()).__aiter__()
-    first = await anext(stream)  # while the reading of the second one waits
+    async with asyncio.timeout(20):
+        first = await anext(stream)  # while the reading of the second one waits
     node.hold.set()
     rest = [part async for part in stream]
     pods = [pod for part in (first, *rest) for pod in part.pod_sandbox_metrics]
