@@ -311,3 +311,12 @@ async def test_events_are_forgotten_after_an_hour(
     await turns()
     forgetting.cancel()
     assert journal.span() == (numbers[-1], numbers[-1])
+
+
+async def test_a_warning_is_in_the_message_of_a_runtime_that_stays_ready(world: World) -> None:
+    world.node.notices.warn("default/web: network slow", "under way for over 31 s")
+    status = await world.node.status()
+    assert status.runtime.ready
+    assert status.runtime.message == "default/web: network slow: under way for over 31 s"
+    world.node.notices.healed("default/web: network slow")
+    assert (await world.node.status()).runtime.message == ""

@@ -93,7 +93,7 @@ async def test_a_part_belongs_to_the_work_that_began_it_and_outlasts_who_waits_f
     task = await work.wait()
     await asyncio.sleep(0)
     assert at == [work]
-    assert work.where == "a part"
+    assert [stage.name for stage in work.stages] == ["a part"]
     assert task.get_name() == "closing 0123"
     assert keeper.works() == []
     may_end.set()
