@@ -112,7 +112,14 @@ class Changes:
         """As the request says it, and the records where it names something that is on record."""
         said = _said(message)
         known = self._describe(said.container or said.sandbox)
-        return replace(said, **{name: value for name, value in known.known().items() if value})
+        return CallObject(
+            known.pod or said.pod,
+            known.sandbox or said.sandbox,
+            known.container or said.container,
+            known.name or said.name,
+            said.image,
+            said.path,
+        )
 
 
 def _said(message: Any) -> CallObject:
