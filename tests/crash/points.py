@@ -264,7 +264,7 @@ def wrap_stages(steering: Steering) -> None:
     enter, leave = clock.__enter__, clock.__exit__
 
     def name(self: Any) -> str:
-        return f"stage {self._name}" + (f" {self._subject}" if self._name == "network" else "")
+        return f"stage {self.name}" + (f" {self.subject}" if self.name == "network" else "")
 
     def entered(self: Any) -> Any:
         found = enter(self)
@@ -284,8 +284,8 @@ def wrap_stages(steering: Steering) -> None:
     shown = keeper.at_stage
 
     @contextlib.contextmanager
-    def at_stage(name: str) -> Iterator[None]:
-        with shown(name):
+    def at_stage(name: str, subject: str = "") -> Iterator[None]:
+        with shown(name, subject):
             point = f"stage {re.sub('[0-9]+', 'N', name)}"
             steering.passes(point, "before")
             yield
