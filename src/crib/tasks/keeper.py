@@ -21,6 +21,10 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
+UNUSUAL_AGE = 30.0
+"""Seconds from which on a stage is shown with its age."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenStage:
     """A stage that a piece of work is in."""
@@ -50,12 +54,12 @@ class Work(Generic[T]):
 
     @property
     def where(self) -> str:
-        """Its open stages as a person reads them, the innermost last, with the time it has taken."""
+        """Its open stages as a person reads them, the innermost last; with its age, if that is unusual."""
         if not self.stages:
             return ""
         names = " > ".join(stage.name for stage in self.stages)
         age = time.monotonic() - self.stages[-1].began
-        return f"{names} ({age:.0f} s)" if age >= 1 else names
+        return f"{names} ({age:.0f} s)" if age >= UNUSUAL_AGE else names
 
     async def wait(self) -> T:
         """Its result. Who is cancelled ends his waiting only. Aborted as soon as it is abandoned."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -144,3 +145,22 @@ async def test_every_task_of_a_pods_life_has_a_name() -> None:
     ours = [(task, code) for task in tasks if (code := task.get_coro().cr_code).co_filename.startswith(home)]
     assert len(ours) > 10
     assert [str(code) for task, code in ours if task.get_name().startswith("Task-")] == []
+
+
+async def test_a_stage_is_shown_with_its_age_when_that_is_unusual(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, may_end = TaskKeeper(), asyncio.Event()
+
+    async def verb() -> None:
+        with at_stage("outer"), at_stage("inner"):
+            await may_end.wait()
+
+    work = keeper.begin("verb", verb())
+    await asyncio.sleep(0)
+    assert work.where == "outer > inner"
+    began = work.stages[-1].began
+    monkeypatch.setattr(time, "monotonic", lambda: began + 31)
+    assert work.where == "outer > inner (31 s)"
+    monkeypatch.undo()
+    may_end.set()
+    await work.wait()
+    assert work.where == ""
