@@ -218,6 +218,13 @@ def records(cribd: Cribd) -> list[ImageRecord]:
     return [msgspec.msgpack.decode(row[0], type=ImageRecord) for row in rows]
 
 
+def pods_on_disk(cribd: Cribd) -> int:
+    """A pod that is gone is so on the disk a moment later: until then a power cut brings it back."""
+    with contextlib.closing(sqlite3.connect(cribd.data / "crib.db", timeout=10)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM sandboxes").fetchone()
+    return int(count)
+
+
 async def check_store(cribd: Cribd) -> None:
     """Each layer of each image is as it was written, and soon nothing is there beside them."""
     paths = Paths(str(cribd.data), str(cribd.state))
@@ -304,6 +311,7 @@ async def cut(
     cribd: Cribd, disk: Disk, image: BuiltImage, name: str, killed: Callable[[Cri], Awaitable[bool]]
 ) -> None:
     """Kill the daemon in a pull, start another on the disk as the power cut left it, and look around."""
+    await until(lambda: pods_on_disk(cribd) == 0)
     async with cribd.connect() as cri:
         await cri.sandboxes()
         answered = await killed(cri)
