@@ -191,7 +191,7 @@ async def test_a_pod_waits_for_a_gc_that_hangs_for_a_moment_only_whatever_time_p
         await network.attach(second, no_stage)
         assert not is_running(child), "it had ended before anything was attached"
         with pytest.raises(
-            Unavailable, match=r"garbage of network a: broken off, as pods have waited"
+            Unavailable, match=r"garbage of network a: cancelled, as pods have waited"
         ) as told:
             await sweeping
         assert "try again later; released by then: nothing" in str(told.value)

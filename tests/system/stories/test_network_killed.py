@@ -158,7 +158,7 @@ async def test_a_plugin_that_hangs_in_gc_at_the_start_keeps_no_pod_waiting_for_i
     async with cribd.connect() as cri:
         pod = await web_pod(cri, "web", PORT)
         await until(lambda: lab.processes() == [])
-        await until(lambda: "garbage of network test-net: broken off, as pods have waited" in cribd.log())
+        await until(lambda: "garbage of network test-net: cancelled, as pods have waited" in cribd.log())
         await cri.remove_pod(pod)
     await lab.as_before(cribd, before)
 
