@@ -56,7 +56,10 @@ SHRINKS = 60
 MAX_SHOWN = 3000
 """Characters of a request in a message."""
 _WAITING = frozenset(
-    {"ExecSync", "StopContainer", "GetContainerEvents", "PullImageProgress", "PullImage", "CheckImages"}
+    {
+        *("ExecSync", "StopContainer", "GetContainerEvents", "Events", "PullImageProgress", "PullImage"),
+        "CheckImages",
+    }
 )
 _WEIGHTS = {"CreateContainer": 14, "RunPodSandbox": 5, "UpdateContainerResources": 6, "ExplainContainer": 6}
 _WEIGHTS |= {"StartContainer": 5, "ExecSync": 3, "StopContainer": 3, "UpdatePodSandboxResources": 3}
