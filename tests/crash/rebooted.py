@@ -68,7 +68,7 @@ async def _job(config: str) -> dict[str, Any]:
 
 def main(config: str) -> None:
     """Until its input ends."""
-    logs.set_up(load(config, required=True).log, lambda: "")
+    logs.set_up(load(config, required=True).log)
     for _ in sys.stdin:
         print(json.dumps(asyncio.run(_job(config))), flush=True)
 
