@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from crib.stubs.node.v1.node_pb2 import LogRule
 
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_LONGEST = 86_400
+"""Seconds that cribd lets a rule hold."""
 
 
 class LogLevel(StrEnum):
@@ -128,7 +130,10 @@ def seconds(text: str) -> int:
     if not found or not any(found.groups()):
         raise CommandError(f"--for {text}: give a time as 90s, 10m or 2h", 2)
     hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + rest
+    total = 3600 * hours + 60 * minutes + rest
+    if not 0 < total <= _LONGEST:
+        raise CommandError(f"--for {text}: it is at most 24h, and more than 0s", 2)
+    return total
 
 
 def shown(rule: LogRule) -> str:

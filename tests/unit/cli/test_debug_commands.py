@@ -24,6 +24,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         seconds(text)
 
 
+@pytest.mark.parametrize("text", ["0s", "24h1s", "99h"])
+def test_a_time_that_no_rule_may_hold_is_refused_by_the_options_name(text: str) -> None:
+    with pytest.raises(CommandError, match=f"--for {text}: it is at most 24h"):
+        seconds(text)
+
+
 def test_a_rule_is_shown_with_what_it_is_for_and_its_end() -> None:
     ends = datetime(2026, 11, 30, 14, 2, 11).astimezone()
     at = int(ends.timestamp() * 1e9)
