@@ -16,9 +16,9 @@ from typing import Any, cast, get_args
 
 from crib import config
 from crib.backends.images.worker.documents import image_of
-from crib.cli.manifest.fields import ManifestError
-from crib.cli.manifest.load import read_plans
-from crib.cli.manifest.plan import Dirs, Site
+from crib.manifest.fields import ManifestError
+from crib.manifest.load import read_plans
+from crib.manifest.plan import Dirs, Site
 from crib.model.errors import InvalidRequest
 from crib.model.ids import digest_of
 from crib.model.image import ImageDocuments, Platform, parse_reference

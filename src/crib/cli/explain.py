@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from crib.cli.options import Format
 from crib.cli.output import clean, document, short_id, table
-from crib.cli.pod_images import PodImages
 from crib.cli.run import plans_of
 from crib.cli.session import CommandError, say
 from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
+from crib.client.workloads.images import PodImages
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.plan import PodPlan
     from crib.cli.options import ExplainSpecOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
+    from crib.manifest.plan import PodPlan
     from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 
 _COLUMNS = ("FIELD", "VALUE", "ORIGIN")
@@ -59,7 +59,7 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
 async def _of_plan(connection: Connection, plan: PodPlan, wanted: str) -> list[dict[str, Any]]:
     for note in plan.notes:
         say(f"note: {plan.label}: {note}")
-    await PodImages(connection, plan, may_pull=False).bring()
+    await PodImages(connection, plan, pull=None).bring()
     return [
         _told(
             plan.label,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crib.cli import volumes
-from crib.cli.manifest.container import GRACE
-from crib.cli.manifest.plan import Dirs
-from crib.cli.manifest.pod import DEFAULT_GRACE
 from crib.cli.output import tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
+from crib.client.workloads import files
+from crib.manifest.container import GRACE
+from crib.manifest.plan import Dirs
+from crib.manifest.pod import DEFAULT_GRACE
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> Non
     if pod.state == SANDBOX_READY:
         await client_pods.stop(connection, pod.id, grace=0)
     await client_pods.remove(connection, pod.id)
-    volumes.remove(dirs, pod.metadata.uid)
+    files.remove(dirs, pod.metadata.uid)
 
 
 async def grace_of(connection: Connection, pod: PodSandbox) -> int:

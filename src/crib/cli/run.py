@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from crib.cli import lifecycle, volumes
-from crib.cli.manifest.fields import ManifestError
-from crib.cli.manifest.load import read_plans
-from crib.cli.manifest.plan import Dirs, HostDns, PodPlan, Site
+from crib.cli import lifecycle, progress
 from crib.cli.options import Format
 from crib.cli.output import as_dict, document, short_id, tell
-from crib.cli.pod_images import PodImages
 from crib.cli.session import CommandError, say
-from crib.client import ClientError, events, logs, lookup
+from crib.client import lookup
 from crib.client import pods as client_pods
+from crib.client.workloads import files
+from crib.client.workloads.start import PodStart
+from crib.manifest.fields import ManifestError
+from crib.manifest.load import read_plans
+from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.plan import ContainerPlan
     from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.client.pods import Pod
-
-LAST_LINES = 20
-"""Lines of a failed init container's log that are shown."""
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
@@ -44,11 +40,11 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     async with session.connect() as connection:
         await _clear_names(connection, plans, dirs, replace=options.replace)
         for plan in plans:
-            volumes.check(plan)
+            files.check(plan)
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await PodRun(connection, plan, dirs, keep=options.keep).start()
+            pod = await PodStart(connection, plan, dirs, _Shown(), keep=options.keep).start()
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
                 _print_result(results[-1])
@@ -102,82 +98,14 @@ async def _clear_names(connection: Connection, plans: list[PodPlan], dirs: Dirs,
             await lifecycle.remove_pod(connection, pod, dirs)
 
 
-class PodRun:
-    """One pod's start, step by step; what was made is taken back when a step fails (unless `keep`)."""
+class _Shown:
+    """Notes on standard error, pulls as bars."""
 
-    def __init__(self, connection: Connection, plan: PodPlan, dirs: Dirs, *, keep: bool) -> None:
-        self._connection = connection
-        self._plan = plan
-        self._dirs = dirs
-        self._keep = keep
-        self._pod: Pod | None = None
+    def note(self, text: str) -> None:
+        say(text)
 
-    async def start(self) -> Pod:
-        """Do everything; gives the pod when its containers have been started."""
-        plan = self._plan
-        volumes.make(plan, self._dirs)
-        try:
-            await PodImages(self._connection, plan).bring()
-            self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
-            for container in plan.init_containers:
-                await self._init(container)
-            for container in plan.containers:
-                await self._start(container)
-        except BaseException as error:
-            await self._take_back(error)
-            raise
-        return self._pod
-
-    async def _start(self, plan: ContainerPlan) -> str:
-        assert self._pod is not None
-        volumes.bind_sub_paths(plan)
-        try:
-            container_id = await client_pods.create_container(self._connection, self._pod, plan.config)
-            await client_pods.start_container(self._connection, container_id)
-        except ClientError as error:
-            error.args = (f"container {plan.name}: {error.message}",)
-            raise
-        return container_id
-
-    async def _init(self, plan: ContainerPlan) -> None:
-        container_id = await self._start(plan)
-        if plan.sidecar:
-            return
-        status = await events.wait_exited(self._connection, container_id)
-        if status.exit_code == 0:
-            return
-        for line in _last_lines(status.log_path):
-            say(f"  {plan.name}: {line}")
-        reason = f" ({status.reason})" if status.reason not in ("", "Error") else ""
-        raise CommandError(
-            f"pod {self._plan.label}: init container {plan.name} exited with {status.exit_code}{reason}"
-        )
-
-    async def _take_back(self, error: BaseException) -> None:
-        """Remove what was made. Also when the command was interrupted, hence the shield."""
-        if self._keep and isinstance(error, Exception):
-            if self._pod is not None:
-                say(f"kept pod {self._plan.label} ({short_id(self._pod.id)}); remove it with crib rm --force")
-            return
-        await asyncio.shield(self._discard())
-
-    async def _discard(self) -> None:
-        failure = await client_pods.discard(self._connection, self._pod.id) if self._pod else None
-        if failure is not None:
-            say(f"crib: could not remove the remains of pod {self._plan.label}: {failure}")
-            return
-        try:
-            volumes.remove(self._dirs, self._plan.uid)
-        except OSError as error:
-            say(f"crib: could not remove {self._plan.directory}: {error}")
-
-
-def _last_lines(path: str) -> list[str]:
-    try:
-        lines = list(logs.read(path, logs.WantedLines(tail=LAST_LINES)))
-    except ClientError:
-        return []
-    return [line.content.decode(errors="replace") for line in lines]
+    async def pull(self, connection: Connection, image: str) -> None:
+        await progress.pull(connection, image)
 
 
 async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: float) -> dict[str, Any]:

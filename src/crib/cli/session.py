@@ -120,8 +120,8 @@ def _message(error: Exception) -> str | None:
         text = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)
         return f"{text} (see {context.command_path} --help)" if text and context else text
-    from crib.cli.manifest.fields import ManifestError
     from crib.client import ClientError
+    from crib.manifest.fields import ManifestError
 
     if isinstance(error, (ClientError, ManifestError)):
         return " ".join(str(error).split())

@@ -10,6 +10,7 @@ ClientError                     gRPC code
 ├── TimedOut                    DEADLINE_EXCEEDED    the time-out passed before an answer came
 ├── Unavailable                 UNAVAILABLE          nothing answers at the endpoint, or not yet
 ├── NotOffered                  UNIMPLEMENTED        the runtime does not offer the call
+├── PodFailure           (made here)          a manifest's pod cannot be run here as it is written
 └── RuntimeFailure              every other code     the runtime could not do it
 """
 
@@ -67,6 +68,10 @@ class Unavailable(ClientError):
 
 class NotOffered(ClientError):
     """The runtime does not offer this call (an older one, or one without crib's Node service)."""
+
+
+class PodFailure(ClientError):
+    """A pod of a manifest cannot be run as it is written; the message names the pod and the part of it."""
 
 
 class RuntimeFailure(ClientError):

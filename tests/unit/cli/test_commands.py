@@ -18,7 +18,7 @@ import pytest
 from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
-from crib.client.errors import ClientError, NotFound
+from crib.client.errors import ClientError, NotFound, PodFailure
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.client.fake_runtime import World, serve
 
@@ -100,7 +100,7 @@ async def test_run_in_json_gives_ids(
 async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_lines(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(CommandError, match="pod default/web: init container page exited with 3"):
+    with pytest.raises(PodFailure, match="pod default/web: init container page exited with 3"):
         await run.run(session, options.RunCommandOptions([write(tmp_path, init=3)]))
     assert "  page: something is wrong?[2J?\n" in capsys.readouterr().err
     assert not world.pods
@@ -152,7 +152,7 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
         "  - {name: a, image: 'reg/absent:1', imagePullPolicy: Never}\n"
     )
     with pytest.raises(
-        CommandError, match="container a: image reg/absent:1 is not on this node and its policy is Never"
+        PodFailure, match="container a: image reg/absent:1 is not on this node and its policy is Never"
     ):
         await run.run(session, options.RunCommandOptions([str(path)]))
 
@@ -165,7 +165,7 @@ async def test_run_as_non_root_is_checked_against_the_image(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  securityContext: {runAsNonRoot: true}\n"
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
     )
-    with pytest.raises(CommandError, match="container a: runAsNonRoot: the image runs as root"):
+    with pytest.raises(PodFailure, match="container a: runAsNonRoot: the image runs as root"):
         await run.run(session, options.RunCommandOptions([str(path)]))
     assert not world.pods
 
@@ -179,7 +179,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
         f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
     )
-    with pytest.raises(CommandError, match=f"volume h: {path} is not a Directory"):
+    with pytest.raises(PodFailure, match=f"volume h: {path} is not a Directory"):
         await run.run(session, options.RunCommandOptions([str(path)]))
     assert not world.calls
     assert not Path(session.pods_dir).exists()

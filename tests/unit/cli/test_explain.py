@@ -13,7 +13,7 @@ from crib.cli.explain import origin_of, rows
 from crib.cli.options import ExplainSpecOptions, Format
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
-from crib.client.errors import Ambiguous, NotFound, NotOffered
+from crib.client.errors import Ambiguous, NotFound, NotOffered, PodFailure
 from crib.stubs.node.v1.node_pb2 import ExplainContainerResponse
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.client.fake_runtime import World, serve
@@ -148,7 +148,7 @@ async def test_an_image_that_is_not_here_is_named_and_not_pulled(
     session: CliSession, world: World, manifest: str
 ) -> None:
     world.add_image("reg/a:1")
-    with pytest.raises(CommandError, match=r"container other: image reg/b:1 is not on this node"):
+    with pytest.raises(PodFailure, match=r"container other: image reg/b:1 is not on this node"):
         await explain.explain(session, ExplainSpecOptions(manifest))
     assert world.progress_requests == []
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, ManifestNode, check_label
-from crib.cli.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
-from crib.cli.manifest.quantity import parse_quantity, whole
+from crib.manifest import shapes
+from crib.manifest.fields import ManifestError, ManifestNode, check_label
+from crib.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
+from crib.manifest.quantity import parse_quantity, whole
 from crib.stubs.runtime.v1.api_pb2 import (
     PROPAGATION_BIDIRECTIONAL,
     PROPAGATION_HOST_TO_CONTAINER,
@@ -18,7 +18,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.plan import Dirs
+    from crib.manifest.plan import Dirs
 
 _BIND_OPTIONS = ("nodev", "noexec", "nosuid")
 _PROPAGATION = {

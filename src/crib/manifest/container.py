@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest import quantity, security, shapes
-from crib.cli.manifest.fields import ManifestError, ManifestNode, check_env_name, check_label
-from crib.cli.manifest.plan import ContainerPlan, Site, VolumePlan
-from crib.cli.manifest.volumes import mounts, pull_policy
+from crib.manifest import quantity, security, shapes
+from crib.manifest.fields import ManifestError, ManifestNode, check_env_name, check_label
+from crib.manifest.plan import ContainerPlan, Site, VolumePlan
+from crib.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerConfig,

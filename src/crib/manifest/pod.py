@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest import security, shapes
-from crib.cli.manifest.container import PodParts, container_plan, read_amounts
-from crib.cli.manifest.fields import ManifestError, ManifestNode, check_label, check_subdomain, is_uid
-from crib.cli.manifest.plan import PodPlan, Site
-from crib.cli.manifest.volumes import volume_plans
+from crib.manifest import security, shapes
+from crib.manifest.container import PodParts, container_plan, read_amounts
+from crib.manifest.fields import ManifestError, ManifestNode, check_label, check_subdomain, is_uid
+from crib.manifest.plan import PodPlan, Site
+from crib.manifest.volumes import volume_plans
 from crib.stubs.runtime.v1.api_pb2 import (
     NODE,
     SCTP,
@@ -25,7 +25,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crib.cli.manifest.plan import ContainerPlan
+    from crib.manifest.plan import ContainerPlan
 
 DEFAULT_GRACE = 30
 MAX_CONTAINERS = 100

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crib.cli import progress
-from crib.cli.session import CommandError
 from crib.client import images
-from crib.client.errors import RuntimeFailure
+from crib.client.errors import PodFailure, RuntimeFailure
 from crib.stubs.runtime.v1.api_pb2 import Image, ImageSpec
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.plan import ContainerPlan, PodPlan, PullPolicy
-    from crib.client import Connection
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
+    from crib.client.connection import Connection
+    from crib.manifest.plan import ContainerPlan, PodPlan, PullPolicy
+
+    Pull: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 
 
 class PodImages:
     """Brings a pod's images and writes into its containers' configurations what they decide."""
 
-    def __init__(self, connection: Connection, plan: PodPlan, *, may_pull: bool = True) -> None:
-        """Without `may_pull` every image has to be here, whatever the policies say."""
+    def __init__(self, connection: Connection, plan: PodPlan, pull: Pull | None) -> None:
+        """Without `pull` every image has to be here, whatever the policies say."""
         self._connection = connection
         self._plan = plan
-        self._may_pull = may_pull
+        self._pull = pull
         self._pulled: set[str] = set()
 
     async def bring(self) -> None:
-        """Every image once. CommandError names the container whose image cannot be had."""
+        """Every image once. PodFailure names the container whose image cannot be had."""
         for volume in self._plan.volumes:
             if volume.kind == "image":
                 image = await self._one(volume.image, volume.pull, f"volume {volume.name}")
@@ -38,17 +41,17 @@ class PodImages:
 
     async def _one(self, name: str, policy: PullPolicy, whose: str) -> Image:
         image = await images.find(self._connection, name)
-        if image is not None and (policy != "Always" or name in self._pulled or not self._may_pull):
+        if image is not None and (policy != "Always" or name in self._pulled or self._pull is None):
             return image
-        if not self._may_pull:
-            raise CommandError(
+        if self._pull is None:
+            raise PodFailure(
                 f"pod {self._plan.label}: {whose}: image {name} is not on this node: crib pull it first"
             )
         if policy == "Never":
-            raise CommandError(
+            raise PodFailure(
                 f"pod {self._plan.label}: {whose}: image {name} is not on this node and its policy is Never"
             )
-        await progress.pull(self._connection, name)
+        await self._pull(self._connection, name)
         self._pulled.add(name)
         image = await images.find(self._connection, name)
         if image is None:
@@ -76,6 +79,6 @@ def apply_user(container: ContainerPlan, image: Image) -> None:
         return
     where = f"container {container.name}: runAsNonRoot"
     if context.run_as_username:
-        raise CommandError(f"{where}: the image's user {context.run_as_username!r} is a name; set runAsUser")
+        raise PodFailure(f"{where}: the image's user {context.run_as_username!r} is a name; set runAsUser")
     if context.run_as_user.value == 0:
-        raise CommandError(f"{where}: the image runs as root; set runAsUser")
+        raise PodFailure(f"{where}: the image runs as root; set runAsUser")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import volumes
-from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
-from crib.cli.session import CommandError
+from crib.client.errors import PodFailure
+from crib.client.workloads import files
+from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 from crib.stubs.runtime.v1 import api_pb2 as cri
 
 
@@ -41,30 +41,30 @@ def test_missing_host_paths_are_made_only_where_the_type_says_so(tmp_path: Path)
         VolumePlan("f", "hostPath", path=f"{tmp_path}/f", host_type="FileOrCreate"),
         VolumePlan("x", "hostPath", path=f"{tmp_path}/x"),
     )
-    volumes.check(made)
-    volumes.make(made, dirs)
+    files.check(made)
+    files.make(made, dirs)
     assert (tmp_path / "d/e").is_dir()
     assert (tmp_path / "f").is_file()
     assert not (tmp_path / "x").exists()
-    volumes.remove(dirs, "u1")
+    files.remove(dirs, "u1")
     assert (tmp_path / "d/e").is_dir()
     assert os.listdir(f"{tmp_path}/pods") == []
-    with pytest.raises(CommandError, match=r"volume s: .*/s does not exist \(type Socket\)"):
-        volumes.check(plan(dirs, VolumePlan("s", "hostPath", path=f"{tmp_path}/s", host_type="Socket")))
+    with pytest.raises(PodFailure, match=r"volume s: .*/s does not exist \(type Socket\)"):
+        files.check(plan(dirs, VolumePlan("s", "hostPath", path=f"{tmp_path}/s", host_type="Socket")))
 
 
 def test_what_is_left_over_of_a_pod_is_never_taken_over(tmp_path: Path) -> None:
     dirs = Dirs(f"{tmp_path}/pods")
     os.makedirs(dirs.pod("u1"))
-    with pytest.raises(CommandError, match="is left over from a pod with this uid"):
-        volumes.check(plan(dirs))
+    with pytest.raises(PodFailure, match="is left over from a pod with this uid"):
+        files.check(plan(dirs))
 
 
 def test_a_pods_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "pods").mkdir()
     (tmp_path / "victim").mkdir()
     (tmp_path / "pods/u1").symlink_to(tmp_path / "victim")
-    volumes.remove(Dirs(f"{tmp_path}/pods"), "u1")
+    files.remove(Dirs(f"{tmp_path}/pods"), "u1")
     assert (tmp_path / "victim").is_dir()
 
 
@@ -75,9 +75,9 @@ def test_a_sub_path_through_a_link_or_a_file_is_refused(tmp_path: Path, inside: 
     (volume / "file").write_text("")
     (volume / "evil").symlink_to("/etc")
     (volume / "deep/evil").symlink_to("../../..")
-    with pytest.raises(CommandError, match=f"subPath {inside} of .*symbolic links are not followed"):
-        volumes.bind_sub_paths(part(str(volume), inside, f"{tmp_path}/t/0"))
-    assert volumes.mounts_below(str(tmp_path)) == []
+    with pytest.raises(PodFailure, match=f"subPath {inside} of .*symbolic links are not followed"):
+        files.bind_sub_paths(part(str(volume), inside, f"{tmp_path}/t/0"))
+    assert files.mounts_below(str(tmp_path)) == []
 
 
 @pytest.mark.root
@@ -86,18 +86,18 @@ def test_a_sub_path_is_bound_and_rm_leaves_what_was_bound(tmp_path: Path) -> Non
     host = tmp_path / "host"
     (host / "in").mkdir(parents=True)
     (host / "in/keep").write_text("precious")
-    volumes.make(
+    files.make(
         plan(dirs, VolumePlan("m", "emptyDir", dirs.volume("u1", "m"), memory=True, size=1 << 20)), dirs
     )
     target = dirs.sub_path("u1", "a", 0)
-    volumes.bind_sub_paths(part(str(host), "in", target))
-    volumes.bind_sub_paths(part(str(host), "new/dir", dirs.sub_path("u1", "a", 1)))
-    volumes.bind_sub_paths(part(str(host), "in/keep", dirs.sub_path("u1", "a", 2)))
+    files.bind_sub_paths(part(str(host), "in", target))
+    files.bind_sub_paths(part(str(host), "new/dir", dirs.sub_path("u1", "a", 1)))
+    files.bind_sub_paths(part(str(host), "in/keep", dirs.sub_path("u1", "a", 2)))
     assert Path(target, "keep").read_text() == "precious"
     assert Path(dirs.sub_path("u1", "a", 2)).read_text() == "precious"
-    assert len(volumes.mounts_below(dirs.pod("u1"))) == 4
-    volumes.remove(dirs, "u1")
+    assert len(files.mounts_below(dirs.pod("u1"))) == 4
+    files.remove(dirs, "u1")
     assert (host / "in/keep").read_text() == "precious"
     assert (host / "new/dir").is_dir()
-    assert volumes.mounts_below(str(tmp_path)) == []
+    assert files.mounts_below(str(tmp_path)) == []
     assert os.listdir(f"{tmp_path}/pods") == []

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.cli.manifest.fields import ManifestError
-from crib.cli.manifest.load import read_plans
-from crib.cli.manifest.plan import Dirs, HostDns, PodPlan, Site
+from crib.manifest.fields import ManifestError
+from crib.manifest.load import read_plans
+from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
 
 SITE = Site(Dirs("/pods"), memory=16 << 30, dns=HostDns(("9.9.9.9",), ("lan",), ("rotate",)))

@@ -9,13 +9,13 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest.fields import is_uid
-from crib.cli.session import CommandError
+from crib.client.errors import PodFailure
+from crib.manifest.fields import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crib.cli.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
+    from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
@@ -34,7 +34,7 @@ def check(plan: PodPlan) -> None:
         if volume.kind == "hostPath":
             _check_host_path(plan, volume)
     if os.path.lexists(plan.directory):
-        raise CommandError(
+        raise PodFailure(
             f"pod {plan.label}: {plan.directory} is left over from a pod with this uid; remove it"
         )
 
@@ -49,10 +49,10 @@ def _check_host_path(plan: PodPlan, volume: VolumePlan) -> None:
         if volume.host_type.endswith("OrCreate"):
             return
         where = f"pod {plan.label}: volume {volume.name}"
-        raise CommandError(f"{where}: {volume.path} does not exist (type {volume.host_type})") from None
+        raise PodFailure(f"{where}: {volume.path} does not exist (type {volume.host_type})") from None
     if not is_type(mode):
         wanted = volume.host_type.removesuffix("OrCreate")
-        raise CommandError(f"pod {plan.label}: volume {volume.name}: {volume.path} is not a {wanted}")
+        raise PodFailure(f"pod {plan.label}: volume {volume.name}: {volume.path} is not a {wanted}")
 
 
 def make(plan: PodPlan, dirs: Dirs) -> None:
@@ -96,7 +96,7 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
             _bind(part)
         except OSError as error:
             where = f"container {plan.name}: subPath {part.inside} of {part.volume}"
-            raise CommandError(f"{where}: {error.strerror} (symbolic links are not followed)") from error
+            raise PodFailure(f"{where}: {error.strerror} (symbolic links are not followed)") from error
 
 
 def _bind(part: SubPathPlan) -> None:

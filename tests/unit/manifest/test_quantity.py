@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.cli.manifest import quantity
+from crib.manifest import quantity
 
 
 @pytest.mark.parametrize(

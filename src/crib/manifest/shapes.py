@@ -6,7 +6,7 @@ node, or what only says how a kubelet should look after a pod that runs.
 
 from __future__ import annotations
 
-from crib.cli.manifest.fields import Shape
+from crib.manifest.fields import Shape
 
 _KUBELET = "it needs a kubelet"
 _NO_SCHEDULER = "no effect: there is no scheduler here"

@@ -1,4 +1,4 @@
-"""What a manifest comes to: plain values that `crib.cli.run` carries out."""
+"""What a manifest comes to: plain values that `crib.client.workloads` carries out."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, ManifestNode
+from crib.manifest import shapes
+from crib.manifest.fields import ManifestError, ManifestNode
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER,
     NODE,
@@ -27,7 +27,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from crib.cli.manifest.plan import Site
+    from crib.manifest.plan import Site
     from crib.stubs.runtime.v1.api_pb2 import SupplementalGroupsPolicy
 
 MAX_ID = 2**31 - 1

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crib.cli.manifest import shapes
-from crib.cli.manifest.fields import ManifestError, ManifestNode, Notes
-from crib.cli.manifest.pod import pod_plan
+from crib.manifest import shapes
+from crib.manifest.fields import ManifestError, ManifestNode, Notes
+from crib.manifest.pod import pod_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from crib.cli.manifest.plan import PodPlan, Site
+    from crib.manifest.plan import PodPlan, Site
 
 MAX_TEXT = 1 << 20
 """Bytes of a manifest; an API server takes about as much."""
