@@ -212,8 +212,8 @@ async def test_what_cannot_be_run_is_an_error_in_the_runtimes_words(made: Box, t
     with pytest.raises(Broken):
         await made.exec("/etc", tty=tty, contained=True)
     await made.run("sh", "-c", "echo '#!/no/interpreter' > /tmp/refused; busybox chmod 755 /tmp/refused")
-    # crun waits until the program has been started and reports it; runc, and newer versions of crun, have ended by
-    # then: their words are all that the command writes
+    # crun waits until the program has been started and reports it; runc, and newer versions of crun, are gone
+    # by then: their words are all that the command writes
     try:
         code, out, err = await finish(await made.exec("/tmp/refused", tty=tty))
     except Broken as error:
