@@ -9,9 +9,9 @@ from crib.cli.session import CommandError, say
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
 from crib.client.workloads import files
+from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
 from crib.manifest.plan import Dirs
-from crib.manifest.pod import DEFAULT_GRACE
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
