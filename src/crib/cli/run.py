@@ -30,6 +30,8 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     for plan in plans:
         for note in plan.notes:
             say(f"note: {plan.label}: {note}")
+        for path in plan.unkept:
+            say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
