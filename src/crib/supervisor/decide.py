@@ -41,7 +41,7 @@ class EndSandbox:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class DropSandbox:
     """Remove a sandbox that another one has replaced."""
 
     id: str
@@ -72,7 +72,7 @@ class Remove:
     id: str
 
 
-Action: TypeAlias = MakeSandbox | EndSandbox | RemoveSandbox | Start | Kill | Remove
+Action: TypeAlias = MakeSandbox | EndSandbox | DropSandbox | Start | Kill | Remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Unhealthy:
 
 
 @dataclass(slots=True)
-class Memory:
+class PodMemory:
     """What the runtime does not know. It begins empty with each supervisor."""
 
     since: float = 0.0
@@ -144,13 +144,13 @@ class NextStep:
         return self.phase in ("Succeeded", "Failed")
 
 
-def decide(plan: PodPlan, observed: Observed, memory: Memory, now: float) -> NextStep:
+def decide(plan: PodPlan, observed: Observed, memory: PodMemory, now: float) -> NextStep:
     """The next step for a pod that somebody wants to run."""
     return _Look(plan, observed, memory, now).decide()
 
 
 class _Look:
-    def __init__(self, plan: PodPlan, observed: Observed, memory: Memory, now: float) -> None:
+    def __init__(self, plan: PodPlan, observed: Observed, memory: PodMemory, now: float) -> None:
         self._plan = plan
         self._observed = observed
         self._memory = memory
@@ -280,7 +280,7 @@ class _Look:
         for attempts in self._observed.attempts.values():
             self._actions += [Remove(attempt.id) for attempt in attempts[:-KEPT_ATTEMPTS]]
         if all(self._observed.latest(plan.name) for plan in self._plan.containers):
-            self._actions += [RemoveSandbox(other.id) for other in self._observed.others]
+            self._actions += [DropSandbox(other.id) for other in self._observed.others]
 
     def _plan_of(self, name: str) -> ContainerPlan:
         return next(plan for plan in self._plan.every_container() if plan.name == name)

@@ -21,19 +21,19 @@ from crib.client.workloads.containers import start_container
 from crib.client.workloads.ending import PodEnd
 from crib.client.workloads.hooks import POST_START_SECONDS, run_hook
 from crib.client.workloads.images import PodImages
-from crib.client.workloads.probers import Target, address_of
+from crib.client.workloads.probers import ProbeTarget, address_of
 from crib.stubs.runtime.v1.api_pb2 import PodSandboxConfig, RemoveContainerRequest, StopPodSandboxRequest
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.decide import (
     SANDBOX,
     Action,
-    NextStep,
+    DropSandbox,
     EndSandbox,
     Kill,
     MakeSandbox,
-    Memory,
+    NextStep,
+    PodMemory,
     Remove,
-    RemoveSandbox,
     Start,
     decide,
 )
@@ -74,7 +74,7 @@ class PodKeeper:
         self._connection = connection
         self._plan = _pulling_what_is_missing(plan)
         self._around = surroundings
-        self._memory = Memory(since=since, pauses=surroundings.pauses)
+        self._memory = PodMemory(since=since, pauses=surroundings.pauses)
         self._stirred = asyncio.Event()
         self._probes = Probes(connection, self._memory, self.stir)
         self._end = PodEnd(connection, plan, self._note)
@@ -161,7 +161,7 @@ class PodKeeper:
                 await self._remove(container, observed)
             case EndSandbox(sandbox):
                 await self._release(sandbox, observed)
-            case RemoveSandbox(sandbox):
+            case DropSandbox(sandbox):
                 await client_pods.remove(self._connection, sandbox)
 
     async def _make_sandbox(self, attempt: int) -> None:
@@ -211,7 +211,7 @@ class PodKeeper:
     async def _post_start(self, plan: ContainerPlan, container: str, sandbox: str) -> None:
         assert plan.behaviour.post_start is not None
         self._address = self._address or await address_of(self._connection, sandbox)
-        target = Target(self._connection, container, self._address)
+        target = ProbeTarget(self._connection, container, self._address)
         if problem := await run_hook(target, plan.behaviour.post_start, POST_START_SECONDS):
             await self._kill(plan, container, f"postStart hook: {problem}", None)
 
@@ -219,7 +219,7 @@ class PodKeeper:
         self._note(f"container {plan.name} is stopped: {reason}")
         self._memory.ended_by_us[container] = reason
         seconds = self._plan.behaviour.grace if grace is None else grace
-        target = Target(self._connection, container, self._address)
+        target = ProbeTarget(self._connection, container, self._address)
         await self._end.end_container(target, plan, time.monotonic() + seconds, seconds)
 
     async def _remove(self, container: str, observed: Observed) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from crib.client.workloads.probers import Target, ask, first_result
+from crib.client.workloads.probers import ProbeTarget, ask, first_result
 from crib.client.workloads.probing import ProbeTally
 from crib.supervisor.decide import Unhealthy
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from crib.client.connection import Connection
     from crib.manifest.behaviour_plan import ProbePlan
     from crib.manifest.plan import ContainerPlan
-    from crib.supervisor.decide import Memory
+    from crib.supervisor.decide import PodMemory
     from crib.supervisor.observation import Attempt
 
 
 class Probes:
     """Writes into the memory what is started and what is unhealthy; `stir` is called when that changes."""
 
-    def __init__(self, connection: Connection, memory: Memory, stir: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, memory: PodMemory, stir: Callable[[], None]) -> None:
         self._connection = connection
         self._memory = memory
         self._stir = stir
@@ -37,7 +37,7 @@ class Probes:
         """Probe a container whose postStart hook is over; nothing happens where that is done already."""
         if attempt.id in self._tasks:
             return
-        target = Target(self._connection, attempt.id, address)
+        target = ProbeTarget(self._connection, attempt.id, address)
         tasks = self._tasks[attempt.id] = []
         up = self._up[attempt.id] = asyncio.Event()
         wanted = plan.behaviour
@@ -73,7 +73,9 @@ class Probes:
             self.ready.add(container)
         self._stir()
 
-    async def _startup(self, target: Target, plan: ContainerPlan, probe: ProbePlan, attempt: Attempt) -> None:
+    async def _startup(
+        self, target: ProbeTarget, plan: ContainerPlan, probe: ProbePlan, attempt: Attempt
+    ) -> None:
         answer = await first_result(target, probe, _delay(probe, attempt))
         if answer.good:
             self._is_up(attempt.id, plan)
@@ -81,7 +83,9 @@ class Probes:
             reason = f"startup probe failed: {answer.text}"
             self._is_unhealthy(attempt.id, Unhealthy(reason, probe.grace))
 
-    async def _liveness(self, target: Target, probe: ProbePlan, attempt: Attempt, up: asyncio.Event) -> None:
+    async def _liveness(
+        self, target: ProbeTarget, probe: ProbePlan, attempt: Attempt, up: asyncio.Event
+    ) -> None:
         await up.wait()
         await asyncio.sleep(_delay(probe, attempt))
         tally = ProbeTally(probe)
@@ -93,7 +97,9 @@ class Probes:
                 return
             await asyncio.sleep(probe.period)
 
-    async def _readiness(self, target: Target, probe: ProbePlan, attempt: Attempt, up: asyncio.Event) -> None:
+    async def _readiness(
+        self, target: ProbeTarget, probe: ProbePlan, attempt: Attempt, up: asyncio.Event
+    ) -> None:
         await up.wait()
         await asyncio.sleep(_delay(probe, attempt))
         tally = ProbeTally(probe)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from crib.manifest.plan import PodPlan
-    from crib.supervisor.decide import NextStep, Memory
+    from crib.supervisor.decide import NextStep, PodMemory
     from crib.supervisor.observation import Observed
 
 CRASH_LOOP = "CrashLoopBackOff"
@@ -19,7 +19,7 @@ _NS = 10**9
 
 
 def report(
-    plan: PodPlan, observed: Observed, decision: NextStep, memory: Memory, ready: Collection[str]
+    plan: PodPlan, observed: Observed, decision: NextStep, memory: PodMemory, ready: Collection[str]
 ) -> PodReport:
     """`ready` are the ids of containers that are."""
     problem = decision.message or memory.problems.get(SANDBOX, "")
@@ -34,7 +34,7 @@ def report(
 
 
 def _of_container(
-    name: str, observed: Observed, decision: NextStep, memory: Memory, ready: Collection[str]
+    name: str, observed: Observed, decision: NextStep, memory: PodMemory, ready: Collection[str]
 ) -> ContainerReport:
     latest = observed.latest(name) or observed.earlier.get(name)
     number = latest.number if latest is not None else 0

@@ -9,13 +9,13 @@ from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.decide import (
-    NextStep,
+    DropSandbox,
     EndSandbox,
     Kill,
     MakeSandbox,
-    Memory,
+    NextStep,
+    PodMemory,
     Remove,
-    RemoveSandbox,
     Start,
     decide,
 )
@@ -37,7 +37,7 @@ class PodWorld:
     """`starts` are names of containers as they were started, with the time since the beginning."""
 
     plan: PodPlan
-    memory: Memory = field(default_factory=lambda: Memory(since=EPOCH, pauses=Pauses()))
+    memory: PodMemory = field(default_factory=lambda: PodMemory(since=EPOCH, pauses=Pauses()))
     now: float = EPOCH
     seen: Observed = field(default_factory=Observed)
     starts: list[tuple[float, str]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class PodWorld:
                     self.exits(name, 137)
                 self.lose()
                 self.memory.released.add(sandbox_id)
-            case RemoveSandbox(sandbox_id):
+            case DropSandbox(sandbox_id):
                 others = tuple(one for one in seen.others if one.id != sandbox_id)
                 self.seen = replace(seen, others=others)
 
@@ -129,5 +129,5 @@ class PodWorld:
 
     def forget(self) -> None:
         """kill -9 of the supervisor: what runs is looked at by another one."""
-        self.memory = Memory(since=self.memory.since, pauses=self.memory.pauses)
+        self.memory = PodMemory(since=self.memory.since, pauses=self.memory.pauses)
         self.memory.started |= {attempt.id for attempt in self.seen.running()}

@@ -8,11 +8,11 @@ from crib.client.workloads.hooks import POST_START_SECONDS, run_hook
 from crib.client.workloads.probers import first_result
 
 if TYPE_CHECKING:
-    from crib.client.workloads.probers import Target
+    from crib.client.workloads.probers import ProbeTarget
     from crib.manifest.plan import ContainerPlan
 
 
-async def begin(target: Target, plan: ContainerPlan) -> str:
+async def begin(target: ProbeTarget, plan: ContainerPlan) -> str:
     """Run the hook, and wait for a sidecar to be up; what went wrong, or nothing."""
     if plan.behaviour.post_start is not None:
         problem = await run_hook(target, plan.behaviour.post_start, POST_START_SECONDS)

@@ -14,7 +14,7 @@ from crib.client import lookup
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, NotFound
 from crib.client.workloads.hooks import run_hook
-from crib.client.workloads.probers import LOOPBACK, Target, address_of
+from crib.client.workloads.probers import LOOPBACK, ProbeTarget, address_of
 from crib.stubs.runtime.v1.api_pb2 import CONTAINER_RUNNING, StopPodSandboxRequest
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class PodEnd:
         failures: list[BaseException] = []
         for names in self._rounds(list(running)):
             ends = (
-                self.end_container(Target(self._connection, one, address), plans.get(name), deadline, grace)
+                self.end_container(
+                    ProbeTarget(self._connection, one, address), plans.get(name), deadline, grace
+                )
                 for name in names
                 for one in running[name]
             )
@@ -68,7 +70,7 @@ class PodEnd:
                 yield [name]
 
     async def end_container(
-        self, target: Target, plan: ContainerPlan | None, deadline: float, grace: float
+        self, target: ProbeTarget, plan: ContainerPlan | None, deadline: float, grace: float
     ) -> None:
         """Hook, stop signal, SIGKILL; the last at the deadline on the monotonic clock, or a bit after it."""
         hook = plan.behaviour.pre_stop if plan is not None else None

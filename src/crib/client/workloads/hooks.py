@@ -10,14 +10,14 @@ from crib.client.workloads.probers import get, run_command
 from crib.manifest.behaviour_plan import ExecAction, HttpAction
 
 if TYPE_CHECKING:
-    from crib.client.workloads.probers import Target
+    from crib.client.workloads.probers import ProbeTarget
     from crib.manifest.behaviour_plan import HookAction
 
 POST_START_SECONDS = 3600.0
 """That a postStart hook may take. Kubernetes has no limit; here nothing waits for ever."""
 
 
-async def run_hook(target: Target, action: HookAction, limit: float) -> str:
+async def run_hook(target: ProbeTarget, action: HookAction, limit: float) -> str:
     """Run it for at most `limit` seconds; what went wrong, or nothing."""
     try:
         async with asyncio.timeout(limit):

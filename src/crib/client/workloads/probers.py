@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import health, pods
 from crib.client.errors import ClientError, TimedOut
-from crib.client.workloads.probing import Answer, ProbeTally
+from crib.client.workloads.probing import ProbeAnswer, ProbeTally
 from crib.manifest.behaviour_plan import ExecAction, GrpcAction, HttpAction, TcpAction
 from crib.stubs.runtime.v1.api_pb2 import ExecSyncRequest
 
@@ -30,7 +30,7 @@ AGENT = "kube-probe/crib"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ProbeTarget:
     """The container that is asked. `address` is its pod's."""
 
     connection: Connection
@@ -44,7 +44,7 @@ async def address_of(connection: Connection, pod_id: str) -> str:
     return status.network.ip or LOOPBACK
 
 
-async def ask(target: Target, action: ProbeAction, timeout: float) -> Answer:
+async def ask(target: ProbeTarget, action: ProbeAction, timeout: float) -> ProbeAnswer:
     """One question, to be answered within `timeout` seconds."""
     try:
         if isinstance(action, ExecAction):
@@ -56,12 +56,12 @@ async def ask(target: Target, action: ProbeAction, timeout: float) -> Answer:
                 return await _connect(action.host or target.address, action.port)
             return await _ask_grpc(target.address, action, timeout)
     except (TimeoutError, TimedOut):
-        return Answer(False, f"no answer within {timeout:g} s")
+        return ProbeAnswer(False, f"no answer within {timeout:g} s")
     except (ClientError, OSError) as error:
-        return Answer(False, str(error)[:MAX_TEXT])
+        return ProbeAnswer(False, str(error)[:MAX_TEXT])
 
 
-async def first_result(target: Target, probe: ProbePlan, delay: float) -> Answer:
+async def first_result(target: ProbeTarget, probe: ProbePlan, delay: float) -> ProbeAnswer:
     """Ask until a threshold is reached, beginning in `delay` seconds; the answer that reached it."""
     await asyncio.sleep(delay)
     tally = ProbeTally(probe)
@@ -72,7 +72,7 @@ async def first_result(target: Target, probe: ProbePlan, delay: float) -> Answer
         await asyncio.sleep(probe.period)
 
 
-async def run_command(target: Target, action: ExecAction, timeout: float) -> Answer:
+async def run_command(target: ProbeTarget, action: ExecAction, timeout: float) -> ProbeAnswer:
     """The command's exit code decides. ClientError; TimedOut when the runtime ended it."""
     connection = target.connection
     request = ExecSyncRequest(
@@ -80,10 +80,10 @@ async def run_command(target: Target, action: ExecAction, timeout: float) -> Ans
     )
     reply = await connection.call(connection.runtime.ExecSync, request, timeout + EXEC_MARGIN)
     output = (reply.stdout + reply.stderr)[:MAX_TEXT].decode(errors="replace").strip()
-    return Answer(reply.exit_code == 0, output or f"exit code {reply.exit_code}")
+    return ProbeAnswer(reply.exit_code == 0, output or f"exit code {reply.exit_code}")
 
 
-async def get(target: Target, action: HttpAction) -> Answer:
+async def get(target: ProbeTarget, action: HttpAction) -> ProbeAnswer:
     """GET, by IPv4 or IPv6, without a proxy. Certificates are not verified: the pod's are its own affair.
 
     A redirect to another host is a good answer: the server is up. OSError when there is none.
@@ -106,29 +106,29 @@ async def get(target: Target, action: HttpAction) -> Answer:
                         return await _http_answer(reply)
                     further = url.join(URL(place))
                     if further.host != url.host:
-                        return Answer(True, f"redirected to {further.host}")
+                        return ProbeAnswer(True, f"redirected to {further.host}")
                     url = further
     except (aiohttp.ClientError, ValueError) as error:
         raise OSError(f"GET {url}: {str(error) or type(error).__name__}") from error
-    return Answer(False, f"GET {url}: more than {REDIRECTS} redirects")
+    return ProbeAnswer(False, f"GET {url}: more than {REDIRECTS} redirects")
 
 
-async def _http_answer(reply: aiohttp.ClientResponse) -> Answer:
+async def _http_answer(reply: aiohttp.ClientResponse) -> ProbeAnswer:
     body = await reply.content.read(MAX_TEXT)
     good = 200 <= reply.status < 400
     words = body.decode(errors="replace").strip() if not good else ""
-    return Answer(good, f"HTTP status {reply.status}{': ' if words else ''}{words}"[:MAX_TEXT])
+    return ProbeAnswer(good, f"HTTP status {reply.status}{': ' if words else ''}{words}"[:MAX_TEXT])
 
 
-async def _connect(host: str, port: int) -> Answer:
+async def _connect(host: str, port: int) -> ProbeAnswer:
     _, writer = await asyncio.open_connection(host, port)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return Answer(True, f"{host}:{port} accepts connections")
+    return ProbeAnswer(True, f"{host}:{port} accepts connections")
 
 
-async def _ask_grpc(address: str, action: GrpcAction, timeout: float) -> Answer:
+async def _ask_grpc(address: str, action: GrpcAction, timeout: float) -> ProbeAnswer:
     shown = f"[{address}]" if ":" in address else address
     good, word = await health.is_serving(f"{shown}:{action.port}", action.service, timeout)
-    return Answer(good, word)
+    return ProbeAnswer(good, word)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """One answer: whether the container is well, and what was said."""
 
     good: bool
@@ -25,7 +25,7 @@ class ProbeTally:
         self._good = False
         self._row = 0
 
-    def take(self, answer: Answer) -> bool | None:
+    def take(self, answer: ProbeAnswer) -> bool | None:
         """True or False when the threshold is reached (again), None below it."""
         self._row = self._row + 1 if answer.good == self._good else 1
         self._good = answer.good

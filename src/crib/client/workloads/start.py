@@ -11,7 +11,7 @@ from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
 from crib.client.workloads.beginning import begin
 from crib.client.workloads.containers import start_container
-from crib.client.workloads.probers import Target, address_of
+from crib.client.workloads.probers import ProbeTarget, address_of
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
@@ -66,7 +66,7 @@ class PodStart:
         container_id = await start_container(self._connection, self._pod, plan)
         if plan.behaviour.post_start or plan.behaviour.startup:
             self._address = self._address or await address_of(self._connection, self._pod.id)
-            target = Target(self._connection, container_id, self._address)
+            target = ProbeTarget(self._connection, container_id, self._address)
             if problem := await begin(target, plan):
                 raise PodFailure(f"pod {self._plan.label}: container {plan.name}: {problem}")
         return container_id
