@@ -55,6 +55,7 @@ _PLACES = tuple(
         (f"mknod `[^`]*`: (?:{_PLACE})", "devices"),
         (f"open executable: (?:{_PLACE})", "command"),
         (rf"executable file `[^`]*` not found(?: in \$PATH)?: (?:{_PLACE})", "command"),
+        (f"the path `[^`]*` is not a regular file: (?:{_PLACE})", "command"),  # of Debian 13
         (f"chdir `[^`]*`: (?:{_PLACE})", "working_dir"),
         (f"^open `[^`/][^`]*`: (?:{_PLACE})", _CONTEXT),  # a masked or read-only path, below the root
         # runc

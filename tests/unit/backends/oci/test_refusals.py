@@ -55,6 +55,7 @@ def test_a_create_that_the_kernel_refused_for_a_limit_names_it(words: str, field
         ("failed open()ing /dev/null: No such file or directory", "mounts"),
         ("mknod `/bin/busybox/x`: Not a directory", "devices"),
         ("open executable: Operation not permitted", "command"),
+        ("the path `/etc` is not a regular file: Operation not permitted", "command"),
         ("executable file `a\nb` not found in $PATH: No such file or directory", "command"),
         ("executable file `x` not found: No such file or directory", "command"),
         ("chdir `/proc/nox`: No such file or directory", "working_dir"),
