@@ -27,6 +27,9 @@ RUNC = "runc create failed: unable to start container process: unable to apply c
             "hugepage_limits",
         ),
         ("writing file `memory.weird`: Invalid argument", "unified['memory.weird']"),
+        ("write file `cpuset.cpus`: Numerical result out of range", "cpuset_cpus"),
+        ("write to `memory.weird`: Invalid argument", "unified['memory.weird']"),
+        ("open `hugetlb.3MB.max`: No such file or directory", "hugepage_limits"),
         (f'{RUNC}failed to write "7": write {GROUP}/cpu.cfs_quota_us: invalid argument', "cpu_quota"),
         (f"{RUNC}openat2 {GROUP}/x: open {GROUP}/cpuset.cpus: permission denied", "cpuset_cpus"),
         (
@@ -56,6 +59,8 @@ def test_a_create_that_the_kernel_refused_for_a_limit_names_it(words: str, field
         ("mknod `/bin/busybox/x`: Not a directory", "devices"),
         ("open executable: Operation not permitted", "command"),
         ("the path `/etc` is not a regular file: Operation not permitted", "command"),
+        ("the path `/etc/passwd` exists but it is not executable: Operation not permitted", "command"),
+        ("mknodat `/bin/busybox/x`: Not a directory", "devices"),
         ("executable file `a\nb` not found in $PATH: No such file or directory", "command"),
         ("executable file `x` not found: No such file or directory", "command"),
         ("chdir `/proc/nox`: No such file or directory", "working_dir"),
