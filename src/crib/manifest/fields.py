@@ -41,6 +41,15 @@ class Notes:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self._unkept: dict[str, None] = {}
+
+    def add_unkept(self, path: str) -> None:
+        """A field that has an effect only while somebody keeps the pod up."""
+        self._unkept[path] = None
+
+    def unkept(self) -> tuple[str, ...]:
+        """The paths of these fields."""
+        return tuple(self._unkept)
 
     def add(self, path: str, text: str) -> None:
         self._lines[f"{path}: {text}"] = None

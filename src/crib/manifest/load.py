@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -47,6 +48,7 @@ def read_plans(text: str, site: Site, new_uid: Callable[[], str] = _new_uid) -> 
     plans: list[PodPlan] = []
     for node in _pods(text):
         plan = pod_plan(node, site, new_uid)
+        plan = replace(plan, document=_alone(node, plan.uid))
         if any(plan.label == other.label for other in plans):
             raise ManifestError(node.at("metadata.name"), f"pod {plan.label} is there twice")
         if any(plan.uid == other.uid for other in plans):
@@ -80,6 +82,12 @@ def _pods(text: str) -> Iterator[ManifestNode]:
 def node_value(node: ManifestNode) -> dict[str, object]:
     """The object behind a node: a pod of a list gets notes of its own."""
     return {name: node.raw(name) for name in node.names()}
+
+
+def _alone(node: ManifestNode, uid: str) -> str:
+    metadata = node.child("metadata")
+    own = {**(node_value(metadata) if metadata else {}), "uid": uid}
+    return yaml.safe_dump({**node_value(node), "metadata": own}, sort_keys=False, allow_unicode=True)
 
 
 def _check_pod_kind(node: ManifestNode) -> None:
