@@ -70,6 +70,8 @@ def tell_notes(plan: PodPlan) -> None:
     """What has no effect here, a line for each."""
     for note in plan.notes:
         say(f"note: {plan.label}: {note}")
+    for path in plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
 
 
 def _document_form(output: Format) -> Format:

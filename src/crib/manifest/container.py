@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.manifest import quantity, security, shapes
+from crib.manifest.behaviour import behaviour, is_sidecar
+from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 from crib.manifest.fields import ManifestNode, check_label, is_env_name
 from crib.manifest.plan import ContainerPlan, Site, VolumePlan
 from crib.manifest.volumes import mounts, pull_policy
@@ -41,7 +43,7 @@ class PodParts:
         self.options = options
         self.volumes: dict[str, VolumePlan] = {}
         self.identity: Mapping[str, str] = {}
-        self.grace = 30
+        self.behaviour = PodBehaviour()
         self.quality: dict[str, Amounts] = {}
 
     def all_guaranteed(self) -> bool:
@@ -70,6 +72,9 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         guaranteed=parts.all_guaranteed(),
         best_effort=parts.all_best_effort(),
     )
+    found_behaviour = Behaviour()
+    with node.faults.gather():
+        found_behaviour = behaviour(node, parts.behaviour, init=init)
     config = ContainerConfig(
         metadata=ContainerMetadata(name=name),
         image=ImageSpec(image=image, user_specified_image=image),
@@ -79,7 +84,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         envs=[KeyValue(key=key, value=value.encode()) for key, value in env.items()],
         mounts=found,
         labels={**parts.identity, "io.kubernetes.container.name": name},
-        annotations={GRACE: str(parts.grace)},
+        annotations={GRACE: str(parts.behaviour.grace)},
         log_path=f"{name}/0.log",
         stdin=bool(node.flag("stdin")),
         stdin_once=bool(node.flag("stdinOnce")),
@@ -96,8 +101,9 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         pull=pull_policy(node, "imagePullPolicy", image),
         config=config,
         must_not_be_root=security.must_not_be_root(parts.spec, node),
-        sidecar=_is_sidecar(node, init=init),
+        sidecar=is_sidecar(node, init=init),
         sub_paths=sub_paths,
+        behaviour=found_behaviour,
     )
 
 
@@ -111,16 +117,6 @@ def _environment(node: ManifestNode) -> dict[str, str]:
             entry.wrong("name", f"{name!r} is not the name of an environment variable")
         found[name] = _expand(entry.text("value"), found)
     return found
-
-
-def _is_sidecar(node: ManifestNode, *, init: bool) -> bool:
-    if not node.has("restartPolicy"):
-        return False
-    if not init:
-        node.wrong("restartPolicy", "not supported: crib run does not restart containers")
-        return False
-    node.choice("restartPolicy", ("Always",), "")
-    return True
 
 
 def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:

@@ -20,8 +20,8 @@ MAX_FAULTS = 100
 class Place:
     """Where something is in a manifest: the field's path (`spec.containers[0].image`), and where to look.
 
-    Line and column count from 1; a line of 0 is not known. `file` is as it was typed, `rank` its position
-    among the files.
+    Line and column count from 1; a line of 0 is not known. `file` is as it was typed, empty for a text
+    that is no file; `rank` is its position among the files.
     """
 
     path: str = ""
@@ -31,7 +31,7 @@ class Place:
     rank: int = 0
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        where = f"{self.file}:{self.line}:{self.column}" if self.line and self.file else self.file
         return ": ".join(part for part in (where, self.path) if part)
 
 
@@ -102,10 +102,19 @@ class Notes:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self._unkept: dict[str, None] = {}
+
+    def add_unkept(self, place: Place | str) -> None:
+        """A field that has an effect only while somebody keeps the pod up."""
+        self._unkept[_place(place).path] = None
+
+    def unkept(self) -> tuple[str, ...]:
+        """The paths of these fields."""
+        return tuple(self._unkept)
 
     def add(self, place: Place | str, text: str) -> None:
         """Keep a line for the person."""
-        path = place.path if isinstance(place, Place) else place
+        path = _place(place).path
         self._lines[f"{path}: {text}" if path else text] = None
 
     def all(self) -> tuple[str, ...]:

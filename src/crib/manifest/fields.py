@@ -18,8 +18,6 @@ from crib.manifest.faults import Book, Faults, ManifestError, Notes, Place
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["ManifestError", "ManifestNode", "Place"]
-
 MAX_ITEMS = 1000
 """Entries of one list or map: far more than a pod has, few enough to refuse nonsense early."""
 
@@ -35,6 +33,10 @@ class Shape:
     used: frozenset[str]
     refused: Mapping[str, str] = field(default_factory=dict)
     noted: Mapping[str, str] = field(default_factory=dict)
+
+
+MAX_NUMBER = 2**31 - 1
+"""What most of Kubernetes' whole numbers may be."""
 
 
 class ManifestNode:
@@ -129,6 +131,10 @@ class ManifestNode:
         """The names of the fields that are there and not null."""
         return [name for name, value in self._value.items() if value is not None]
 
+    def value(self) -> dict[str, object]:
+        """The object itself, without fields that are null."""
+        return {name: value for name, value in self._value.items() if value is not None}
+
     def text(self, name: str, default: str = "") -> str:
         """A string."""
         value = self._value.get(name)
@@ -216,7 +222,7 @@ class ManifestNode:
                 values.append(value)
         return values
 
-    def numbers(self, name: str, high: int) -> list[int]:
+    def numbers(self, name: str, high: int = MAX_NUMBER) -> list[int]:
         """A list of whole numbers from 0 to `high`; empty when it is absent."""
         values: list[int] = []
         for index, value in enumerate(self._list(name)):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crib.manifest.documents import MAX_DOCUMENTS, documents
+import yaml
+
+from crib.manifest.documents import MAX_DOCUMENTS, ManifestText, documents
 from crib.manifest.faults import Book, Faults, ManifestError, Notes
 from crib.manifest.plan import Plans
 from crib.manifest.pod import pod_plan
@@ -13,7 +16,6 @@ from crib.manifest.pod import pod_plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from crib.manifest.documents import ManifestText
     from crib.manifest.fields import ManifestNode
     from crib.manifest.plan import PodPlan, Site
 
@@ -24,12 +26,16 @@ def _new_uid() -> str:
     return str(uuid.uuid4())
 
 
-def read_plans(texts: Sequence[ManifestText], site: Site, new_uid: Callable[[], str] = _new_uid) -> Plans:
-    """The pods of these files, in order. Raises ManifestError with everything that is wrong in them.
+def read_plans(
+    texts: str | Sequence[ManifestText], site: Site, new_uid: Callable[[], str] = _new_uid
+) -> Plans:
+    """The pods of these files (or of a text that is no file), in order.
+
+    Raises ManifestError with everything that is wrong in them.
 
     `new_uid` is asked for the uid of each pod that has none, in the order of the pods.
     """
-    return _Reading(site, new_uid).read(texts)
+    return _Reading(site, new_uid).read([ManifestText("", texts)] if isinstance(texts, str) else texts)
 
 
 class _Reading:
@@ -69,4 +75,9 @@ class _Reading:
             own.part("metadata").wrong("name", f"pod {plan.label} is there twice")
         if any(plan.uid == other.uid for other in self._pods):
             own.part("metadata").wrong("uid", f"uid {plan.uid} is there twice")
-        self._pods.append(plan)
+        self._pods.append(replace(plan, document=_alone(own, plan.uid)))
+
+
+def _alone(node: ManifestNode, uid: str) -> str:
+    metadata = {**node.part("metadata").value(), "uid": uid}
+    return yaml.safe_dump({**node.value(), "metadata": metadata}, sort_keys=False, allow_unicode=True)

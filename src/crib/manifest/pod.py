@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from crib.manifest import security, shapes
+from crib.manifest.behaviour import pod_behaviour
 from crib.manifest.container import PodParts, container_plan, read_amounts
 from crib.manifest.faults import ManifestError, Place
 from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_uid, unique
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from crib.manifest.plan import ContainerPlan
 
-DEFAULT_GRACE = 30
 MAX_CONTAINERS = 100
 _PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 _DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
@@ -74,6 +74,8 @@ def pod_plan(document: ManifestNode, site: Site, new_uid: Callable[[], str]) -> 
         containers=main,
         volumes=tuple(parts.volumes.values()),
         notes=document.notes.all(),
+        behaviour=parts.behaviour,
+        unkept=document.notes.unkept(),
     )
 
 
@@ -88,8 +90,7 @@ def _identity(metadata: ManifestNode, new_uid: Callable[[], str]) -> PodSandboxM
 def _parts(spec: ManifestNode, site: Site, identity: PodSandboxMetadata) -> PodParts:
     parts = PodParts(spec, site, identity.uid, security.namespaces(spec))
     parts.volumes = volume_plans(spec, site.dirs, identity.uid)
-    grace = spec.number("terminationGracePeriodSeconds", 0, 2**31 - 1)
-    parts.grace = DEFAULT_GRACE if grace is None else grace
+    parts.behaviour = pod_behaviour(spec)
     parts.identity = {
         "io.kubernetes.pod.name": identity.name,
         "io.kubernetes.pod.namespace": identity.namespace,
@@ -116,11 +117,6 @@ def _containers(
 
 
 def _note_pod_fields(spec: ManifestNode) -> None:
-    policy = spec.choice("restartPolicy", ("Always", "OnFailure", "Never"), "Never")
-    if policy != "Never":
-        spec.notes.add(
-            spec.at("restartPolicy"), f"{policy} has no effect: crib run does not restart containers"
-        )
     os_node = spec.child("os")
     if os_node is not None:
         os_node.check(shapes.POD_OS)

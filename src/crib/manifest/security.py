@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
-from crib.manifest.fields import unique
+from crib.manifest.fields import MAX_NUMBER, unique
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER,
     NODE,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from crib.manifest.plan import Site
     from crib.stubs.runtime.v1.api_pb2 import SupplementalGroupsPolicy
 
-MAX_ID = 2**31 - 1
 MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
@@ -84,7 +83,7 @@ def sandbox_security(
         found.run_as_user.CopyFrom(user)
         if (group := _id(pod, "runAsGroup")) is not None:
             found.run_as_group.CopyFrom(group)
-    found.supplemental_groups.extend(pod.numbers("supplementalGroups", MAX_ID))
+    found.supplemental_groups.extend(pod.numbers("supplementalGroups"))
     found.supplemental_groups_policy = _groups_policy(pod)
     if (selinux := _selinux(pod)) is not None:
         found.selinux_options.CopyFrom(selinux)
@@ -128,7 +127,7 @@ def container_security(
         run_as_user=_effective(spec, container, "runAsUser"),
         run_as_group=_effective(spec, container, "runAsGroup"),
         readonly_rootfs=bool(own.flag("readOnlyRootFilesystem")),
-        supplemental_groups=pod.numbers("supplementalGroups", MAX_ID) if pod else [],
+        supplemental_groups=pod.numbers("supplementalGroups") if pod else [],
         supplemental_groups_policy=_groups_policy(pod),
         no_new_privs=_no_new_privs(own, privileged=privileged),
         masked_paths=() if unmasked else MASKED_PATHS,
@@ -156,7 +155,7 @@ def _effective(spec: ManifestNode, container: ManifestNode, name: str) -> Int64V
 
 
 def _id(node: ManifestNode, name: str) -> Int64Value | None:
-    value = node.number(name, 0, MAX_ID)
+    value = node.number(name, 0, MAX_NUMBER)
     return None if value is None else Int64Value(value=value)
 
 

@@ -15,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run
+from crib.cli import (
+    execute,
+    image_listing,
+    image_options,
+    images,
+    inspection,
+    lifecycle,
+    listing,
+    logs,
+    options,
+    run,
+)
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound, PodFailure
@@ -295,7 +306,7 @@ async def test_pods_and_ps_are_tables_or_documents(
 async def test_images_are_listed_pulled_imported_and_removed(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await listing.images(session, options.ImagesOptions(digests=True))
+    await image_listing.images(session, image_options.ImagesOptions(digests=True))
     assert "localhost/demo:1" in capsys.readouterr().out
     await images.pull(session, options.PullOptions(["reg/a:1"]))
     assert capsys.readouterr().out.strip() in world.images
@@ -306,7 +317,7 @@ async def test_images_are_listed_pulled_imported_and_removed(
     await images.import_archive(session, options.ImportOptions(str(archive), ["localhost/x:1"]))
     assert capsys.readouterr().out.split()[1] == "localhost/x:1"
     with pytest.raises(CommandError, match="1 of 2 images could not be removed"):
-        await images.remove(session, options.RmiOptions(["localhost/x:1", "nothing"]))
+        await images.remove(session, image_options.RmiOptions(["localhost/x:1", "nothing"]))
     assert not [i for i in world.images.values() if "localhost/x:1" in i.repo_tags]
 
 
@@ -353,19 +364,6 @@ async def test_following_a_log_ends_when_the_container_exits(
             log.write("2026-01-02T03:04:06Z stdout F last\n")
         world.exited(server, 0)
     assert capfdbinary.readouterr().out.endswith(b"first\nlast\n")
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"), [("", 0), ("90s", 10_000_000_000), ("1970-01-01T00:00:07Z", 7_000_000_000)]
-)
-def test_since_is_a_duration_or_a_time(text: str, ns: int) -> None:
-    assert logs.since_time(text, 100_000_000_000) == ns
-
-
-def test_since_that_is_neither_is_wrong_usage() -> None:
-    with pytest.raises(CommandError, match="neither a duration such as 90s") as wrong:
-        logs.since_time("yesterday", 0)
-    assert wrong.value.exit_code == 2
 
 
 async def test_inspect_opens_the_json_of_info(

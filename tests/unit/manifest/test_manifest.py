@@ -177,12 +177,10 @@ def test_init_containers_keep_their_order_and_sidecars_are_told_apart() -> None:
 
 def test_fields_without_effect_are_noted() -> None:
     found = plan(FULL)
-    assert found.notes == ("spec.containers[0].livenessProbe: not run: probes are a kubelet's work",)
+    assert found.notes == ()
+    assert found.unkept == ("spec.containers[0].livenessProbe",)
     found = plan(pod("nodeSelector: {a: b}\nrestartPolicy: Always\n"))
-    assert found.notes == (
-        "spec.nodeSelector: no effect: there is no scheduler here",
-        "spec.restartPolicy: Always has no effect: crib run does not restart containers",
-    )
+    assert found.notes == ("spec.nodeSelector: no effect: there is no scheduler here",)
 
 
 def test_defaults_are_a_kubelets() -> None:
@@ -332,10 +330,6 @@ BAD = [
         "spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false for a privileged container",
     ),
     (
-        pod(container="lifecycle: {preStop: {exec: {command: [x]}}}\n"),
-        "spec.containers[0].lifecycle.preStop: not supported: hooks: it needs a kubelet",
-    ),
-    (
         pod("hostPID: true\nshareProcessNamespace: true\n"),
         "spec.shareProcessNamespace: cannot be had together with hostPID",
     ),
@@ -361,7 +355,6 @@ BAD = [
     (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, mountPropagation: Bidirectional}]\n"), "spec.containers[0].volumeMounts[0].mountPropagation: Bidirectional needs a privileged container"),
     (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, recursiveReadOnly: Enabled}]\n"), "spec.containers[0].volumeMounts[0].recursiveReadOnly: Enabled needs readOnly: true"),
     (pod(container="lifecycle: {stopSignal: TERM}\n"), "spec.containers[0].lifecycle.stopSignal: 'TERM' is not a signal such as SIGTERM"),
-    (pod(container="restartPolicy: Always\n"), "spec.containers[0].restartPolicy: not supported: crib run does not restart containers"),
     (pod("initContainers: [{name: app, image: b}]\n"), "spec.containers[0].name: container 'app' is there twice"),
     (pod(container="securityContext: {seccompProfile: {type: Localhost}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: goes with type: Localhost, and only with it"),
     (pod(container="securityContext: {seccompProfile: {type: Localhost, localhostProfile: ../x}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: '../x' must be a relative path without '..'"),

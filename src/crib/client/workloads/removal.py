@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from crib.client import lookup
 from crib.client import pods as client_pods
 from crib.client.workloads import files
+from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
-from crib.manifest.pod import DEFAULT_GRACE
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
