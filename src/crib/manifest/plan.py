@@ -126,3 +126,11 @@ class PodPlan:
 
     def every_container(self) -> tuple[ContainerPlan, ...]:
         return self.init_containers + self.containers
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own."""
+
+    pods: tuple[PodPlan, ...]
+    notes: tuple[str, ...] = ()

@@ -429,7 +429,11 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     assert (done.returncode, done.stderr) == (2, "crib: No such option: --nonsense (see crib pods --help)\n")
     done = await crib(session, "run", "-", stdin="apiVersion: v1\nkind: Pod\nmetadata: {nam: x}\nspec: {}\n")
     assert done.returncode == 1
-    assert done.stderr == "crib: -: metadata.nam: unknown field; the nearest known name is name\n"
+    assert done.stderr == (
+        "crib: -:3:12: metadata.nam: unknown field; the nearest known name is name\n"
+        "crib: -:4:1: spec.containers: needs at least one container\n"
+        "crib: 2 faults in -; nothing was done\n"
+    )
     done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
     assert done.returncode == 1
     assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
