@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from crib.manifest import security, shapes
 from crib.manifest.behaviour import pod_behaviour
 from crib.manifest.container import PodParts, container_plan, read_amounts
-from crib.manifest.faults import ManifestError, Place
+from crib.manifest.faults import ManifestError, ManifestPlace
 from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_uid, unique
 from crib.manifest.plan import PodPlan, Site
 from crib.manifest.volumes import volume_plans
@@ -193,7 +193,7 @@ def _port(node: ManifestNode, *, on_host: bool) -> PortMapping:
     return PortMapping(protocol=protocol, container_port=inside or 0, host_port=outside, host_ip=address)
 
 
-def _check_address(address: str, node: ManifestNode, where: Place) -> None:
+def _check_address(address: str, node: ManifestNode, where: ManifestPlace) -> None:
     try:
         ipaddress.ip_address(address)
     except ValueError:
