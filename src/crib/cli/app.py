@@ -15,6 +15,7 @@ from crib.cli import options as args
 from crib.cli.command import command, command_group
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
+from crib.cli.image_commands import add_image_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     CRIB_FAILED,
@@ -239,12 +240,7 @@ def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
     session.run(commands.abandon(session, options))
 
 
-@command(app, args.ImagesOptions, _IMAGES)
-def images(session: CliSession, options: args.ImagesOptions) -> None:
-    """List images."""
-    from crib.cli import listing
-
-    session.run(listing.images(session, options))
+add_image_commands(app, image, _IMAGES)
 
 
 @command(app, args.PullOptions, _IMAGES)
@@ -299,14 +295,6 @@ def explain(session: CliSession, options: args.ExplainOptions) -> None:
     from crib.cli import images as work
 
     session.run(work.explain(session, options))
-
-
-@command(app, args.RmiOptions, _IMAGES)
-def rmi(session: CliSession, options: args.RmiOptions) -> None:
-    """Remove images."""
-    from crib.cli import images as work
-
-    session.run(work.remove(session, options))
 
 
 @command(app, args.InfoOptions, _NODE)

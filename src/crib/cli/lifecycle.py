@@ -8,10 +8,8 @@ from crib.cli.output import tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
-from crib.manifest.container import GRACE
+from crib.client.workloads.removal import grace_of, remove_pod
 from crib.manifest.plan import Dirs
-from crib.manifest.pod import DEFAULT_GRACE
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import PodSandbox
-
-MAX_GRACE = 24 * 3600
 
 
 async def stop(session: CliSession, options: StopOptions) -> None:
@@ -47,23 +43,6 @@ async def remove(session: CliSession, options: RmOptions) -> None:
         await remove_pod(connection, pod, dirs)
 
     await _each(session, options.pods, "removed", one)
-
-
-async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:
-    """Kill and remove a pod, then its files on the node."""
-    if pod.state == SANDBOX_READY:
-        await client_pods.stop(connection, pod.id, grace=0)
-    await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
-
-
-async def grace_of(connection: Connection, pod: PodSandbox) -> int:
-    """The pod's grace period in seconds, from its containers' annotations."""
-    for container in await lookup.containers(connection, pod.id):
-        text = container.annotations.get(GRACE, "")
-        if text.isdecimal():
-            return min(int(text), MAX_GRACE)
-    return DEFAULT_GRACE
 
 
 async def _each(

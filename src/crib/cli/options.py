@@ -232,12 +232,6 @@ class RmOptions:
 
 
 @dataclass(frozen=True)
-class ImagesOptions:
-    output: Output = Format.TABLE
-    digests: Annotated[bool, typer.Option("--digests", help="Show digests.")] = False
-
-
-@dataclass(frozen=True)
 class PullOptions:
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="For example docker.io/library/nginx:1.27.")
@@ -317,13 +311,6 @@ class ImportOptions:
             "--name", metavar="NAME", help="Give the image this name instead of those in the archive."
         ),
     ] = None
-
-
-@dataclass(frozen=True)
-class RmiOptions:
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids.")
-    ]
 
 
 @dataclass(frozen=True)

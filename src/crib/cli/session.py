@@ -162,7 +162,7 @@ def _message(error: Exception) -> str | None:
         context = getattr(error, "ctx", None)
         return f"{text} (see {context.command_path} --help)" if text and context else text
     from crib.client import ClientError
-    from crib.manifest.fields import ManifestError
+    from crib.manifest.faults import ManifestError
 
     if isinstance(error, (ClientError, ManifestError)):
         return " ".join(str(error).split())

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from crib.client.errors import Ambiguous, NotFound
 from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER_CREATED,
+    CONTAINER_EXITED,
+    CONTAINER_RUNNING,
     SANDBOX_READY,
     Container,
     ContainerFilter,
@@ -16,7 +19,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from crib.client.connection import Connection
 
@@ -118,6 +121,63 @@ def _pick_container(candidates: list[Container], pod: PodSandbox, name: str) -> 
     if not latest:
         raise NotFound(f"pod {pod_label(pod)} has no containers")
     raise Ambiguous(f"pod {pod_label(pod)} has more than one container; name one of: {names}")
+
+
+KUBELETS = "kubernetes.io/config.source"
+"""The pod annotation that a kubelet gives to each of its pods, and nobody else."""
+
+
+def is_kubelets(pod: PodSandbox) -> bool:
+    """Whether a kubelet looks after the pod: it restarts and removes its containers by itself."""
+    return KUBELETS in pod.annotations
+
+
+def has_ended(pod: PodSandbox, own: Sequence[Container]) -> bool:
+    """Whether nothing of the pod runs any more: its sandbox is stopped, or all of its containers exited."""
+    if pod.state != SANDBOX_READY:
+        return True
+    return bool(own) and all(container.state == CONTAINER_EXITED for container in own)
+
+
+def latest(candidates: Iterable[Container]) -> dict[str, Container]:
+    """The last attempt of each container of a pod, by name, in the order in which they were first made."""
+    found: dict[str, Container] = {}
+    for container in candidates:
+        before = found.get(container.metadata.name)
+        if before is None or _turn(container) >= _turn(before):
+            found[container.metadata.name] = container
+    return found
+
+
+def replaced(candidates: Iterable[Container]) -> list[Container]:
+    """Attempts that are not the last one of their container."""
+    everything = list(candidates)
+    by_pod: dict[str, list[Container]] = {}
+    for container in everything:
+        by_pod.setdefault(container.pod_sandbox_id, []).append(container)
+    last = {container.id for own in by_pod.values() for container in latest(own).values()}
+    return [container for container in everything if container.id not in last]
+
+
+def _turn(container: Container) -> tuple[int, int]:
+    return (container.metadata.attempt, container.created_at)
+
+
+_STATES = {CONTAINER_CREATED: "created", CONTAINER_RUNNING: "running", CONTAINER_EXITED: "exited"}
+
+
+def state_of(container: Container) -> str:
+    """Its state in one word: created, running, exited or unknown."""
+    return _STATES.get(container.state, "unknown")
+
+
+def container_label(container: Container, candidates: Iterable[PodSandbox]) -> str:
+    """How a container is named to people: NAMESPACE/POD/CONTAINER (short id)."""
+    name = f"{container.metadata.name} ({container.id[:12]})"
+    for pod in candidates:
+        if pod.id == container.pod_sandbox_id:
+            return f"{pod.metadata.namespace}/{pod.metadata.name}/{name}"
+    return name
 
 
 def pod_label(pod: PodSandbox) -> str:

@@ -77,6 +77,10 @@ class World:
     forward_requests: list[cri.PortForwardRequest | node_pb2.ForwardRequest] = field(default_factory=list)
     info: str = "{}"
     """Of a container's verbose status."""
+    used_bytes: list[int] = field(default_factory=list)
+    """Of the disk, for each question; 0 after the last."""
+    image_infos: dict[str, str] = field(default_factory=dict)
+    """Of an image's verbose status, by its id."""
     running_pulls: set[str] = field(default_factory=set)
     """Names of images that somebody is pulling: what `crib pull --watch` finds."""
 
@@ -231,6 +235,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
                         pod_sandbox_id=owner,
                         metadata=status.metadata,
                         image=status.image,
+                        image_id=status.image_id,
                         state=status.state,
                         created_at=status.created_at,
                         annotations=status.annotations,
@@ -301,7 +306,9 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer):
         return cri.ListImagesResponse(images=self.world.images.values())
 
     async def ImageStatus(self, request: Any, context: Context) -> cri.ImageStatusResponse:
-        return cri.ImageStatusResponse(image=self._find(request.image.image))
+        found = self._find(request.image.image)
+        info = {"info": self.world.image_infos.get(found.id, "{}")} if found and request.verbose else {}
+        return cri.ImageStatusResponse(image=found, info=info)
 
     async def PullImage(self, request: Any, context: Context) -> cri.PullImageResponse:
         name = request.image.image
@@ -312,6 +319,11 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer):
         found = self._find(name)
         image_id = found.id if found else self.world.add_image(name, zlib.crc32(name.encode()))
         return cri.PullImageResponse(image_ref=image_id)
+
+    async def ImageFsInfo(self, request: Any, context: Context) -> cri.ImageFsInfoResponse:
+        used = self.world.used_bytes.pop(0) if self.world.used_bytes else 0
+        place = cri.FilesystemUsage(used_bytes=cri.UInt64Value(value=used))
+        return cri.ImageFsInfoResponse(image_filesystems=[place])
 
     async def RemoveImage(self, request: Any, context: Context) -> cri.RemoveImageResponse:
         self.world.calls.append(f"RemoveImage {request.image.image}")
