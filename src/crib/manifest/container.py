@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from crib.manifest import quantity, security, shapes
 from crib.manifest.fields import ManifestError, ManifestNode, check_env_name, check_label
-from crib.manifest.plan import ContainerPlan, Site, VolumePlan
+from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, Site, VolumePlan
 from crib.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -82,7 +82,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         envs=[KeyValue(key=key, value=value.encode()) for key, value in env.items()],
         mounts=found,
         labels={**parts.identity, "io.kubernetes.container.name": name},
-        annotations={GRACE: str(parts.grace)},
+        annotations={GRACE: str(parts.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",
         stdin=bool(node.flag("stdin")),
         stdin_once=bool(node.flag("stdinOnce")),
@@ -112,6 +112,10 @@ def _environment(node: ManifestNode) -> dict[str, str]:
         name = check_env_name(entry, "name")
         found[name] = _expand(entry.text("value"), found)
     return found
+
+
+def _role(node: ManifestNode, *, init: bool) -> dict[str, str]:
+    return {INIT_CONTAINER: "true"} if init and not _is_sidecar(node, init=init) else {}
 
 
 def _is_sidecar(node: ManifestNode, *, init: bool) -> bool:
