@@ -16,6 +16,7 @@ from crib.cli.command import command, command_group
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     CRIB_FAILED,
@@ -94,22 +95,7 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, _RUN)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
-
-
-@command(app, args.RmOptions, _RUN)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
+add_lifecycle_commands(app, _RUN)
 
 
 @command(app, args.PodsOptions, _LOOK)

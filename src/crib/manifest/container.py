@@ -13,7 +13,7 @@ from crib.manifest import quantity, security, shapes
 from crib.manifest.behaviour import behaviour, is_sidecar
 from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 from crib.manifest.fields import ManifestNode, check_label, is_env_name
-from crib.manifest.plan import ContainerPlan, Site, VolumePlan
+from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, Site, VolumePlan
 from crib.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -84,7 +84,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         envs=[KeyValue(key=key, value=value.encode()) for key, value in env.items()],
         mounts=found,
         labels={**parts.identity, "io.kubernetes.container.name": name},
-        annotations={GRACE: str(parts.behaviour.grace)},
+        annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",
         stdin=bool(node.flag("stdin")),
         stdin_once=bool(node.flag("stdinOnce")),
@@ -117,6 +117,10 @@ def _environment(node: ManifestNode) -> dict[str, str]:
             entry.wrong("name", f"{name!r} is not the name of an environment variable")
         found[name] = _expand(entry.text("value"), found)
     return found
+
+
+def _role(node: ManifestNode, *, init: bool) -> dict[str, str]:
+    return {INIT_CONTAINER: "true"} if init and not is_sidecar(node, init=init) else {}
 
 
 def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:
