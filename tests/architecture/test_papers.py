@@ -38,3 +38,18 @@ def headings(paper: Path) -> set[str]:
 
 def test_the_boundaries_are_held_by_tests() -> None:
     assert len(NAMED.findall((ROOT / "docs" / "security.md").read_text())) > 40
+
+
+SOURCE = "\n".join(path.read_text() for path in sorted(ROOT.glob("src/crib/**/*.py")))
+MESSAGE = re.compile(r"^\| (.+?) \|", re.MULTILINE)
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_that_the_source_has() -> None:
+    """The words between the parts that vary, each in the text of an error or a log line."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    source = re.sub(r'"\s*f?"', "", SOURCE)  # a text that is written in several pieces
+    quoted = [text for cell in MESSAGE.findall(page) for text in re.findall(r"`([^`]+)`", cell)]
+    assert len(quoted) > 25
+    for text in quoted:
+        for part in re.split(r"…|(?<!\w)\d+(?!\w)", text):
+            assert part.strip(" :;()") in source, part

@@ -13,11 +13,14 @@ from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
 from crib.client.workloads.launch import Launch
-from crib.manifest.fields import ManifestError
+from crib.manifest.documents import ManifestText
+from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
@@ -28,10 +31,7 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
     plans = plans_of(session, options.manifests)
     for plan in plans:
-        for note in plan.notes:
-            say(f"note: {plan.label}: {note}")
-        for path in plan.unkept:
-            say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
+        tell_notes(plan)
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
@@ -50,19 +50,28 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
         document(results, options.output)
 
 
-def plans_of(session: CliSession, paths: list[str]) -> list[PodPlan]:
-    """What the manifests come to on this node; CommandError names the one that is wrong."""
-    site = _read_site(session.pods_dir)
-    plans: list[PodPlan] = []
-    for path in paths:
-        try:
-            plans += read_plans(_read_manifest(path), site)
-        except ManifestError as error:
-            raise CommandError(f"{path}: {error}") from error
-    for label in {plan.label for plan in plans}:
-        if sum(plan.label == label for plan in plans) > 1:
-            raise CommandError(f"pod {label} is in more than one of the manifests")
-    return plans
+def plans_of(session: CliSession, paths: list[str]) -> Sequence[PodPlan]:
+    """What the manifests come to on this node. All faults are shown; the CommandError counts them."""
+    texts = [ManifestText(path, _read_manifest(path)) for path in paths]
+    try:
+        found = read_plans(texts, _read_site(session.pods_dir))
+    except ManifestError as error:
+        if len(error.faults) == 1:
+            raise CommandError(str(error)) from error
+        for fault in error.faults:
+            say(f"crib: {fault}")
+        raise CommandError(f"{len(error.faults)} faults in {', '.join(paths)}; nothing was done") from error
+    for note in found.notes:
+        say(f"note: {note}")
+    return found.pods
+
+
+def tell_notes(plan: PodPlan) -> None:
+    """What has no effect here, a line for each."""
+    for note in plan.notes:
+        say(f"note: {plan.label}: {note}")
+    for path in plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
 
 
 def _document_form(output: Format) -> Format:

@@ -29,7 +29,7 @@ def plan_of(spec: str) -> PodPlan:
     text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, uid: u1}\nspec:\n" + textwrap.indent(
         textwrap.dedent(spec).strip("\n"), "  "
     )
-    return read_plans(text, Site(Dirs("/pods"), memory=1 << 30))[0]
+    return read_plans(text, Site(Dirs("/pods"), memory=1 << 30)).pods[0]
 
 
 @dataclass

@@ -70,7 +70,7 @@ async def connection(world: World, tmp_path: Path) -> AsyncIterator[Connection]:
 def plan_of(directory: Path, spec: str = ONE) -> PodPlan:
     text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, uid: u1}\nspec:\n"
     spec = textwrap.indent(textwrap.dedent(spec).strip("\n"), "  ")
-    return read_plans(text + spec, Site(Dirs(f"{directory}/pods"), 1 << 30))[0]
+    return read_plans(text + spec, Site(Dirs(f"{directory}/pods"), 1 << 30)).pods[0]
 
 
 class Kept:

@@ -46,7 +46,7 @@ def plan_of(directory: Path, spec: str) -> PodPlan:
     return read_plans(
         text + textwrap.indent(textwrap.dedent(spec).strip("\n"), "  "),
         Site(Dirs(f"{directory}/pods"), 1 << 30),
-    )[0]
+    ).pods[0]
 
 
 HOOK = "lifecycle: {%s: {exec: {command: [do, %s]}}}"
