@@ -16,8 +16,11 @@ from crib.cli.command import command, command_group
 from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
+from crib.cli.image_commands import add_image_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
+    CRIB_FAILED,
     DEFAULT_PODS_DIR,
     PODS_DIR_VARIABLE,
     CliSession,
@@ -93,22 +96,7 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, _RUN)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
-
-
-@command(app, args.RmOptions, _RUN)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
+add_lifecycle_commands(app, _RUN)
 
 
 @command(app, args.PodsOptions, _LOOK)
@@ -150,7 +138,7 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """
     from crib.cli import execute
 
-    raise typer.Exit(session.run(execute.execute(session, options)))
+    raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
 @command(app, args.AttachOptions, _LOOK)
@@ -163,7 +151,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     """
     from crib.cli import execute as work
 
-    raise typer.Exit(session.run(work.attach(session, options)))
+    raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
 @command(app, args.ForwardOptions, _LOOK)
@@ -239,12 +227,7 @@ def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
     session.run(commands.abandon(session, options))
 
 
-@command(app, args.ImagesOptions, _IMAGES)
-def images(session: CliSession, options: args.ImagesOptions) -> None:
-    """List images."""
-    from crib.cli import listing
-
-    session.run(listing.images(session, options))
+add_image_commands(app, image, _IMAGES)
 
 
 @command(app, args.PullOptions, _IMAGES)
@@ -301,14 +284,6 @@ def explain(session: CliSession, options: args.ExplainOptions) -> None:
     session.run(work.explain(session, options))
 
 
-@command(app, args.RmiOptions, _IMAGES)
-def rmi(session: CliSession, options: args.RmiOptions) -> None:
-    """Remove images."""
-    from crib.cli import images as work
-
-    session.run(work.remove(session, options))
-
-
 @command(app, args.InfoOptions, _NODE)
 def info(session: CliSession, options: args.InfoOptions) -> None:
     """Show whether the runtime is ready, and what it found out about this node."""
@@ -355,7 +330,7 @@ command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:
-    """The entry point of the program `crib`."""
+    """Run the program with the arguments it was given, and exit."""
     fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:

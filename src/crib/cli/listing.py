@@ -1,4 +1,4 @@
-"""`crib pods`, `crib ps`, `crib images`."""
+"""`crib pods` and `crib ps`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from crib.cli.options import Format
-from crib.cli.output import age, as_dict, document, short_id, size, table
+from crib.cli.output import age, as_dict, document, short_id, table
 from crib.client import ClientError, lookup
-from crib.client import images as client_images
 from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED,
@@ -21,7 +20,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from crib.cli.options import ImagesOptions, PodsOptions, PsOptions
+    from crib.cli.options import PodsOptions, PsOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import Container
@@ -119,25 +118,3 @@ async def _state(connection: Connection, container: Container) -> str:
         return word  # removed since the list was made
     reason = f", {status.reason}" if status.reason not in ("", "Completed", "Error") else ""
     return f"{word} ({status.exit_code}{reason})"
-
-
-async def images(session: CliSession, options: ImagesOptions) -> None:
-    """Images by name; one with several names has a row for each."""
-    async with session.connect() as connection:
-        found = await client_images.list_images(connection)
-    if options.output is not Format.TABLE:
-        document([as_dict(image) for image in found], options.output)
-        return
-    rows = []
-    for image in found:
-        names = list(image.repo_tags) or [name.split("@")[0] for name in image.repo_digests] or ["<none>"]
-        digests = {name.split("@")[0]: name.split("@")[-1] for name in image.repo_digests}
-        for name in names:
-            row = [name, short_id(image.id), size(image.size), "yes" if image.pinned else ""]
-            if options.digests:
-                row.insert(1, digests.get(name.rpartition(":")[0], "-"))
-            rows.append(row)
-    columns = ["NAME", "IMAGE", "SIZE", "PINNED"]
-    if options.digests:
-        columns.insert(1, "DIGEST")
-    table(columns, rows)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crib.cli.session import CommandError
+from crib.cli.times import moment
 from crib.client import ClientError, events, lookup
 from crib.client import logs as client_logs
 from crib.client import pods as client_pods
 from crib.client.errors import NotFound
 from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED
-from crib.wire.crilog import parse_time
 
 if TYPE_CHECKING:
     from crib.cli.options import LogsOptions
@@ -25,27 +23,13 @@ if TYPE_CHECKING:
 
 RETRY = 1.0
 """Seconds between attempts to reach a runtime that does not answer."""
-_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def since_time(text: str, now_ns: int) -> int:
-    """`--since` as nanoseconds since the epoch: a duration before now, or an RFC 3339 time."""
-    if not text:
-        return 0
-    if match := _DURATION.fullmatch(text):
-        return now_ns - int(match[1]) * _SECONDS[match[2]] * 10**9
-    try:
-        return parse_time(text.encode())
-    except ValueError:
-        raise CommandError(
-            f"--since {text!r} is neither a duration such as 90s, 10m or 2h, nor an RFC 3339 time", 2
-        ) from None
 
 
 async def logs(session: CliSession, options: LogsOptions) -> None:
     """Write the lines; with --follow until the container has exited or was removed."""
-    wanted = client_logs.WantedLines(options.tail, since_time(options.since, time.time_ns()))
+    wanted = client_logs.WantedLines(
+        options.tail, moment(options.since, "--since", time.time_ns()) if options.since else 0
+    )
     async with session.connect() as connection:
         found = await lookup.find_container(connection, options.target, options.container)
         status = await client_pods.container_status(connection, found.container.id)

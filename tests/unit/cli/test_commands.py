@@ -15,7 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run
+from crib.cli import (
+    execute,
+    image_listing,
+    image_options,
+    images,
+    inspection,
+    lifecycle,
+    lifecycle_options,
+    listing,
+    logs,
+    options,
+    run,
+)
 from crib.cli.session import CliSession, CommandError
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound, PodFailure
@@ -130,13 +142,56 @@ async def test_a_name_that_is_taken_is_refused_unless_replaced(
 ) -> None:
     await run.run(session, options.RunCommandOptions([manifest]))
     first = next(iter(world.pods))
-    with pytest.raises(CommandError, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
+    with pytest.raises(PodFailure, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
         await run.run(session, options.RunCommandOptions([manifest]))
     await run.run(session, options.RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
     assert len(world.pods) == 1
     assert world.stop_timeouts[0] == 4
     assert len(os.listdir(session.pods_dir)) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "words"),
+    [
+        ("reg/missing:2", "", "no such image in the registry"),
+        ("localhost/demo:1", "  securityContext: {runAsNonRoot: true}\n", "the image runs as root"),
+        (
+            "localhost/demo:1",
+            "  - {name: h, hostPath: {path: /none/such, type: File}}\n",
+            "/none/such does not exist",
+        ),
+    ],
+)
+async def test_a_pod_runs_on_untouched_when_what_is_to_replace_it_cannot_be_had(
+    session: CliSession, world: World, tmp_path: Path, image: str, more: str, words: str
+) -> None:
+    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
+    pods_before, files = dict(world.pods), os.listdir(session.pods_dir)
+    world.calls.clear()
+    path = Path(write(tmp_path, image=image))
+    path.write_text(
+        path.read_text().replace(
+            "  volumes: [{name: www, emptyDir: {}}]\n", "  volumes:\n  - {name: www, emptyDir: {}}\n"
+        )
+        + more
+    )
+    with pytest.raises(ClientError, match=words):
+        await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+    assert world.pods == pods_before
+    assert next(iter(world.pods.values())).state == cri.SANDBOX_READY
+    assert not [call for call in world.calls if not call.startswith("PullImage")]
+    assert os.listdir(session.pods_dir) == files
+
+
+async def test_a_pod_that_is_replaced_may_have_the_same_uid(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = Path(write(tmp_path))
+    path.write_text(path.read_text().replace("{name: web}", "{name: web, uid: the-same}"))
+    await run.run(session, options.RunCommandOptions([str(path)]))
+    await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+    assert [pod.metadata.uid for pod in world.pods.values()] == ["the-same"]
 
 
 async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
@@ -198,14 +253,14 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run.run(session, options.RunCommandOptions([manifest]))
-    with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
-        await lifecycle.remove(session, options.RmOptions(["web"]))
-    with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
-        await lifecycle.remove(session, options.RmOptions(["web", "db"]))
-    assert "there is no pod 'db'" in capsys.readouterr().err
-    await lifecycle.stop(session, options.StopOptions(["web"]))
+    with pytest.raises(ClientError, match=r"is running \(1 of 1 containers\); stop it first, or use --force"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web"]))
+    with pytest.raises(CommandError, match="2 of 2 were not removed"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web", "db"]))
+    assert "there is no pod or container 'db'" in capsys.readouterr().err
+    await lifecycle.stop(session, lifecycle_options.StopOptions(["web"]))
     assert world.stop_timeouts == [4]
-    await lifecycle.remove(session, options.RmOptions(["default/web"]))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["default/web"]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
@@ -213,8 +268,8 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
 async def test_rm_all_with_force_removes_everything(session: CliSession, world: World, manifest: str) -> None:
     await run.run(session, options.RunCommandOptions([manifest]))
     with pytest.raises(CommandError, match="name the pods to remove"):
-        await lifecycle.remove(session, options.RmOptions())
-    await lifecycle.remove(session, options.RmOptions(force=True, every=True))
+        await lifecycle.remove(session, lifecycle_options.RmOptions())
+    await lifecycle.remove(session, lifecycle_options.RmOptions(force=True, every=True))
     assert not world.pods
 
 
@@ -226,7 +281,7 @@ async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
     async with session.connect() as crib:
         metadata = cri.PodSandboxMetadata(name="evil", uid="../victim", namespace="default")
         await pods.run_sandbox(crib, cri.PodSandboxConfig(metadata=metadata))
-    await lifecycle.remove(session, options.RmOptions(["evil"], force=True))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["evil"], force=True))
     assert victim.is_dir()
 
 
@@ -252,7 +307,7 @@ async def test_pods_and_ps_are_tables_or_documents(
 async def test_images_are_listed_pulled_imported_and_removed(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await listing.images(session, options.ImagesOptions(digests=True))
+    await image_listing.images(session, image_options.ImagesOptions(digests=True))
     assert "localhost/demo:1" in capsys.readouterr().out
     await images.pull(session, options.PullOptions(["reg/a:1"]))
     assert capsys.readouterr().out.strip() in world.images
@@ -263,7 +318,7 @@ async def test_images_are_listed_pulled_imported_and_removed(
     await images.import_archive(session, options.ImportOptions(str(archive), ["localhost/x:1"]))
     assert capsys.readouterr().out.split()[1] == "localhost/x:1"
     with pytest.raises(CommandError, match="1 of 2 images could not be removed"):
-        await images.remove(session, options.RmiOptions(["localhost/x:1", "nothing"]))
+        await images.remove(session, image_options.RmiOptions(["localhost/x:1", "nothing"]))
     assert not [i for i in world.images.values() if "localhost/x:1" in i.repo_tags]
 
 
@@ -310,19 +365,6 @@ async def test_following_a_log_ends_when_the_container_exits(
             log.write("2026-01-02T03:04:06Z stdout F last\n")
         world.exited(server, 0)
     assert capfdbinary.readouterr().out.endswith(b"first\nlast\n")
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"), [("", 0), ("90s", 10_000_000_000), ("1970-01-01T00:00:07Z", 7_000_000_000)]
-)
-def test_since_is_a_duration_or_a_time(text: str, ns: int) -> None:
-    assert logs.since_time(text, 100_000_000_000) == ns
-
-
-def test_since_that_is_neither_is_wrong_usage() -> None:
-    with pytest.raises(CommandError, match="neither a duration such as 90s") as wrong:
-        logs.since_time("yesterday", 0)
-    assert wrong.value.exit_code == 2
 
 
 async def test_inspect_opens_the_json_of_info(
@@ -388,7 +430,11 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     assert (done.returncode, done.stderr) == (2, "crib: No such option: --nonsense (see crib pods --help)\n")
     done = await crib(session, "run", "-", stdin="apiVersion: v1\nkind: Pod\nmetadata: {nam: x}\nspec: {}\n")
     assert done.returncode == 1
-    assert done.stderr == "crib: -: metadata.nam: unknown field; the nearest known name is name\n"
+    assert done.stderr == (
+        "crib: -:3:12: metadata.nam: unknown field; the nearest known name is name\n"
+        "crib: -:4:1: spec.containers: needs at least one container\n"
+        "crib: 2 faults in -; nothing was done\n"
+    )
     done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
     assert done.returncode == 1
     assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
