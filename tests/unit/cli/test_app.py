@@ -44,6 +44,7 @@ COMMANDS = [
     ["image", "check"],
     ["image", "export", "NEW", "x"],
     ["info"],
+    ["conform"],
     ["bench"],
     ["bench", "pull", "x"],
 ]
