@@ -14,7 +14,6 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # read by grpc when it i
 gc.disable()  # what is imported stays: looking through it again and again takes 20 ms of a start
 # ruff: noqa: E402
 
-import argparse
 import asyncio
 import contextlib
 import faulthandler
@@ -41,8 +40,9 @@ from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
-from crib.config import DEFAULT_PATH, ConfigError, load
+from crib.config import DEFAULT_PATH, ConfigError, read
 from crib.config.defaults import default_config
+from crib.config.views import checked
 from crib.engine.core import Ports
 from crib.engine.node import Node
 from crib.engine.timeline import program_ended
@@ -355,24 +355,16 @@ def _archives(directory: str) -> list[str]:
 
 def main() -> None:
     """The program `cribd`."""
-    parser = argparse.ArgumentParser("cribd", description="Kubernetes container runtime (CRI) daemon.")
-    parser.add_argument(
-        "--config", default=DEFAULT_PATH, help=f"TOML file (default {DEFAULT_PATH}; it may be missing)"
-    )
-    parser.add_argument("--check-config", action="store_true", help="read the configuration, then end")
-    parser.add_argument(
-        "--default-config", action="store_true", help="print one with every key commented out, then end"
-    )
-    offline.add_arguments(parser)
-    parser.add_argument("--version", action="version", version=f"cribd {__version__}")
-    options = parser.parse_args()
+    options = offline.options(f"cribd {__version__}", DEFAULT_PATH)
     if options.default_config:
         print(default_config(), end="")
         return
     try:
-        settings = load(options.config, required=options.config != DEFAULT_PATH)
+        configuration = read(options.config, required=options.config != DEFAULT_PATH, environment=os.environ)
+        settings = configuration.settings
         check_kinds(settings)
         if options.check_config:
+            print("\n".join(checked(configuration)))
             return
         os.umask(PRIVATE_UMASK)
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
@@ -389,7 +381,8 @@ def main() -> None:
             else:
                 runner.run(daemon.serve())
     except (ConfigError, CribError, OSError) as error:
-        print(f"cribd: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"cribd: {line}", file=sys.stderr)
         sys.exit(2 if options.check else 1)
 
 

@@ -1,6 +1,6 @@
-"""What cribd's program does where no daemon runs, and then ends: `--check` and `--wipe`.
+"""The arguments of cribd's program, and what it does where no daemon runs: `--check` and `--wipe`.
 
-Each tells what it finds or removes as lines of JSON: the messages that a daemon would stream.
+Each of the two tells what it finds or removes as lines of JSON: the messages that a daemon would stream.
 """
 
 from __future__ import annotations
@@ -16,8 +16,22 @@ _WIPED = frozenset({"pods", "network"})
 """Where no kind is named."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of both, to the daemon's own."""
+def options(version: str, config: str) -> argparse.Namespace:
+    """What this program was started with; `config` is the usual place of the configuration."""
+    parser = argparse.ArgumentParser("cribd", description="Kubernetes container runtime (CRI) daemon.")
+    parser.add_argument("--config", default=config, help=f"TOML file (default {config}; it may be missing)")
+    parser.add_argument(
+        "--check-config", action="store_true", help="tell all that is wrong with the configuration, then end"
+    )
+    parser.add_argument(
+        "--default-config", action="store_true", help="print one with every key commented out, then end"
+    )
+    parser.add_argument("--version", action="version", version=version)
+    _add_jobs(parser)
+    return parser.parse_args()
+
+
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wipe",
         nargs="*",

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
@@ -95,7 +96,8 @@ class NodeService:
         except CribError as error:
             if not begun:
                 raise
-            yield translate.encode_failed_pull(image, str(error))
+            code, text = status_of(error, "PullImage")
+            yield translate.encode_failed_pull(image, code.name, text)
 
     async def _explain(self, order: PullOrder) -> Answer:
         return translate.encode_explanation(order.reference, *await self._node.images.explain(order))

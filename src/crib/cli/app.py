@@ -19,6 +19,7 @@ from crib.cli.image_commands import add_image_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
+    CRIB_FAILED,
     DEFAULT_PODS_DIR,
     PODS_DIR_VARIABLE,
     CliSession,
@@ -136,7 +137,7 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """
     from crib.cli import execute
 
-    raise typer.Exit(session.run(execute.execute(session, options)))
+    raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
 @command(app, args.AttachOptions, _LOOK)
@@ -149,7 +150,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     """
     from crib.cli import execute as work
 
-    raise typer.Exit(session.run(work.attach(session, options)))
+    raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
 @command(app, args.ForwardOptions, _LOOK)
@@ -327,7 +328,7 @@ command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:
-    """The entry point of the program `crib`."""
+    """Run the program with the arguments it was given, and exit."""
     fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:

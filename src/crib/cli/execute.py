@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from crib.cli.each import naming
 from crib.cli.local_streams import STDIN, join
-from crib.cli.session import CommandError, say
+from crib.cli.session import CANNOT_RUN, NO_PROGRAM, CommandError, say
 from crib.cli.terminal import DetachKeys, terminal_of
-from crib.client import ClientError, lookup, pods, streams
+from crib.client import lookup, pods, streams
 from crib.client.errors import RuntimeFailure, WrongState
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_EXITED,
@@ -28,30 +28,32 @@ if TYPE_CHECKING:
 
 MARGIN = 30.0
 """Seconds for the runtime to end a command whose time-out has passed."""
-FAILED, CANNOT_RUN, NOT_THERE = 125, 126, 127
-"""Exit codes if the command did not run at all, as of docker and of shells: crib or the runtime failed, the
-command cannot be executed, there is no such command."""
-_NOT_THERE = re.compile(r"no such file or directory|not found", re.IGNORECASE)
+_NO_PROGRAM = re.compile(r"no such file or directory|not found", re.IGNORECASE)
 _CANNOT_RUN = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
+"""What runtimes say if a program could not be executed: the CRI has no code for it."""
 
 
 async def execute(session: CliSession, options: ExecOptions) -> int:
-    """Run the command and return its exit code. CommandError with one of those above if it did not run."""
+    """Run the command and return its exit code. CommandError has a shell's code if it cannot be executed."""
     is_sync = options.sync or options.timeout
     if is_sync and (options.stdin or options.tty):
         raise CommandError("--timeout and --sync work only without --stdin and --tty", 2)
     differently = _differently(options)
     if is_sync and differently != streams.ExecAs():
         raise CommandError("--timeout and --sync work only without --user, --env and --workdir", 2)
-    try:
-        async with session.connect() as connection:
-            found = await _running(connection, options.target, options.container)
+    async with session.connect() as connection:
+        found = await _running(connection, options.target, options.container)
+        try:
             with naming(found):
                 if is_sync:
                     return await _bounded(connection, found.id, options)
                 return await _streamed(connection, found.id, options, differently)
-    except ClientError as error:
-        raise CommandError(str(error), _code_of(error)) from error
+        except RuntimeFailure as error:
+            if _CANNOT_RUN.search(error.message):
+                raise CommandError(error.message, CANNOT_RUN) from error
+            if _NO_PROGRAM.search(error.message):
+                raise CommandError(error.message, NO_PROGRAM) from error
+            raise
 
 
 def _differently(options: ExecOptions) -> streams.ExecAs:
@@ -65,16 +67,6 @@ def _differently(options: ExecOptions) -> streams.ExecAs:
     if options.workdir and not options.workdir.startswith("/"):
         raise CommandError(f"--workdir {options.workdir!r} is not an absolute path", 2)
     return streams.ExecAs(options.user, envs, options.workdir)
-
-
-def _code_of(error: ClientError) -> int:
-    """By the words of crun, runc and kata; a runtime has no others for it."""
-    if isinstance(error, RuntimeFailure):
-        if _CANNOT_RUN.search(error.message):
-            return CANNOT_RUN
-        if _NOT_THERE.search(error.message):
-            return NOT_THERE
-    return FAILED
 
 
 async def _running(connection: Connection, target: str, name: str) -> lookup.PodOrContainer:

@@ -9,10 +9,8 @@ from crib.cli.each import Act, each
 from crib.cli.session import CommandError
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
-from crib.manifest.container import GRACE
+from crib.client.workloads.removal import grace_of, remove_pod
 from crib.manifest.plan import Dirs
-from crib.manifest.pod import DEFAULT_GRACE
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED,
     CONTAINER_EXITED,
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from crib.client import Connection
     from crib.client.lookup import PodOrContainer
     from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
-
-MAX_GRACE = 24 * 3600
 
 
 async def start(session: CliSession, options: StartOptions) -> None:
@@ -160,25 +156,8 @@ async def _remove_container(connection: Connection, target: PodOrContainer, *, f
     await connection.call(connection.runtime.RemoveContainer, request)
 
 
-async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:
-    """Kill and remove a pod, then its files on the node."""
-    if pod.state == SANDBOX_READY:
-        await client_pods.stop(connection, pod.id, grace=0)
-    await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
-
-
 def _refuse_kubelets(pod: PodSandbox, instead: str) -> None:
     if lookup.is_kubelets(pod):
         raise ClientError(
             f"pod {lookup.pod_label(pod)} belongs to a kubelet, which starts it itself: {instead}"
         )
-
-
-async def grace_of(connection: Connection, pod: PodSandbox) -> int:
-    """The pod's grace period in seconds, from its containers' annotations."""
-    for container in await lookup.containers(connection, pod.id):
-        text = container.annotations.get(GRACE, "")
-        if text.isdecimal():
-            return min(int(text), MAX_GRACE)
-    return DEFAULT_GRACE

@@ -7,20 +7,20 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from crib.cli import lifecycle, progress
+from crib.cli import progress
 from crib.cli.options import Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
-from crib.client import lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
-from crib.client.workloads.start import PodStart
-from crib.manifest.fields import ManifestError
+from crib.client.workloads.launch import Launch
+from crib.manifest.documents import ManifestText
+from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
-from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
@@ -28,23 +28,21 @@ if TYPE_CHECKING:
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
-    """Read every manifest first, then start pod after pod; the first that fails ends the command."""
+    """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
     plans = plans_of(session, options.manifests)
     for plan in plans:
-        for note in plan.notes:
-            say(f"note: {plan.label}: {note}")
+        tell_notes(plan)
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
     dirs = Dirs(session.pods_dir)
     async with session.connect() as connection:
-        await _clear_names(connection, plans, dirs, replace=options.replace)
-        for plan in plans:
-            files.check(plan)
+        launch = Launch(connection, dirs, _Shown(), replace=options.replace)
+        await launch.prepare(plans)
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await PodStart(connection, plan, dirs, _Shown(), keep=options.keep).start()
+            pod = await launch.start(plan, keep=options.keep)
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
                 _print_result(results[-1])
@@ -52,19 +50,28 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
         document(results, options.output)
 
 
-def plans_of(session: CliSession, paths: list[str]) -> list[PodPlan]:
-    """What the manifests come to on this node; CommandError names the one that is wrong."""
-    site = _read_site(session.pods_dir)
-    plans: list[PodPlan] = []
-    for path in paths:
-        try:
-            plans += read_plans(_read_manifest(path), site)
-        except ManifestError as error:
-            raise CommandError(f"{path}: {error}") from error
-    for label in {plan.label for plan in plans}:
-        if sum(plan.label == label for plan in plans) > 1:
-            raise CommandError(f"pod {label} is in more than one of the manifests")
-    return plans
+def plans_of(session: CliSession, paths: list[str]) -> Sequence[PodPlan]:
+    """What the manifests come to on this node. All faults are shown; the CommandError counts them."""
+    texts = [ManifestText(path, _read_manifest(path)) for path in paths]
+    try:
+        found = read_plans(texts, _read_site(session.pods_dir))
+    except ManifestError as error:
+        if len(error.faults) == 1:
+            raise CommandError(str(error)) from error
+        for fault in error.faults:
+            say(f"crib: {fault}")
+        raise CommandError(f"{len(error.faults)} faults in {', '.join(paths)}; nothing was done") from error
+    for note in found.notes:
+        say(f"note: {note}")
+    return found.pods
+
+
+def tell_notes(plan: PodPlan) -> None:
+    """What has no effect here, a line for each."""
+    for note in plan.notes:
+        say(f"note: {plan.label}: {note}")
+    for path in plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
 
 
 def _document_form(output: Format) -> Format:
@@ -78,24 +85,6 @@ def _requests(plan: PodPlan) -> dict[str, Any]:
         "initContainers": [as_dict(container.config) for container in plan.init_containers],
         "containers": [as_dict(container.config) for container in plan.containers],
     }
-
-
-async def _clear_names(connection: Connection, plans: list[PodPlan], dirs: Dirs, *, replace: bool) -> None:
-    """Refuse pods whose names are taken, or remove those who have them."""
-    existing = await lookup.pods(connection)
-    for plan in plans:
-        for pod in existing:
-            same_name = (pod.metadata.namespace, pod.metadata.name) == (plan.namespace, plan.name)
-            if not same_name and pod.metadata.uid != plan.uid:
-                continue
-            if not (replace and same_name):
-                state = "runs" if pod.state == SANDBOX_READY else "is there, stopped"
-                raise CommandError(
-                    f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or use --replace"
-                )
-            if pod.state == SANDBOX_READY:
-                await client_pods.stop(connection, pod.id, await lifecycle.grace_of(connection, pod))
-            await lifecycle.remove_pod(connection, pod, dirs)
 
 
 class _Shown:

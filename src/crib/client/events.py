@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crib.client import pods
 from crib.client.connection import Connection
-from crib.client.errors import ClientError, TimedOut, Unavailable
+from crib.client.errors import ClientError, NotOffered, TimedOut, Unavailable
 from crib.stubs.node.v1.node_pb2 import Event, EventsCut, EventsRequest, EventsResponse
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED_EVENT,
@@ -194,3 +194,32 @@ async def _wake(connection: Connection, identifier: str, woken: asyncio.Event) -
         async for event in subscribe(connection):
             if identifier in ("", event.container_id):
                 woken.set()
+
+
+async def resumed(
+    connection: Connection, request: EventsRequest, patience: float
+) -> AsyncIterator[Event | EventsCut]:
+    """As `follow`, from any runtime. One without crib's events has none from before now, and while it is away
+    events are lost: an EventsCut stands there.
+    """
+    try:
+        async for item in follow(connection, request, patience):
+            yield item
+    except NotOffered:
+        pass
+    else:
+        return
+    away_since = None
+    while True:
+        try:
+            async for event in of_any_runtime(connection):
+                away_since = None
+                if has(request, event):
+                    yield event
+        except Unavailable:
+            if away_since is not None and time.monotonic() - away_since > patience:
+                raise
+        if away_since is None:
+            away_since = time.monotonic()
+            yield EventsCut()
+        await asyncio.sleep(AGAIN)

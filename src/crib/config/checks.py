@@ -1,10 +1,15 @@
-"""Checks across keys, which no bound of a single key can make. Each raises ValueError."""
+"""Checks across keys, which no bound of a single key can make.
+
+Each yields the key to change, and what is wrong.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterator
 
+from crib.config.places import Path
 from crib.model.image_settings import TrustSettings, UpkeepSettings
 from crib.model.settings import ContainerDefaults, MetricsSettings, Settings, StreamingSettings
 
@@ -13,76 +18,91 @@ MAX_SOCKET_PATH = 107
 MIN_LOG_SIZE = 64 << 10
 """Bytes that a container's log must have before it is rotated: a few of the longest entries."""
 
+Wrong = Iterator[tuple[Path, str]]
 
-def check(settings: Settings) -> None:
+
+def check(settings: Settings) -> Wrong:
     """Make all of these checks."""
-    _check_node(settings)
-    _check_containers(settings.containers, "containers")
+    yield from _check_node(settings)
+    yield from _check_containers(settings.containers, ("containers",))
     for name, handler in settings.handlers.items():
-        _check_containers(handler.containers, f"handlers.{name}.containers")
-    _check_garbage(settings.images.upkeep)
-    _check_policy(settings.images.trust)
-    _check_streaming(settings.streaming)
-    _check_metrics(settings.metrics)
+        if handler.containers.mounts != settings.containers.mounts:
+            yield from _check_containers(handler.containers, ("handlers", name, "containers"))
+    yield from _check_garbage(settings.images.upkeep)
+    yield from _check_policy(settings.images.trust)
+    yield from _check_streaming(settings.streaming)
+    yield from _check_metrics(settings.metrics)
 
 
-def _check_node(settings: Settings) -> None:
+def _check_node(settings: Settings) -> Wrong:
     if settings.default_handler not in settings.handlers:
-        raise ValueError(
+        yield (
+            ("default_handler",),
             f"default_handler is {settings.default_handler!r}, which is not one of the handlers"
-            f" ({', '.join(sorted(settings.handlers)) or 'none'})"
+            f" ({', '.join(sorted(settings.handlers)) or 'none'})",
         )
     if len(os.fsencode(settings.socket_path)) > MAX_SOCKET_PATH:
-        raise ValueError(f"socket {settings.socket_path} has a path of more than {MAX_SOCKET_PATH} bytes")
+        key = "socket" if settings.socket else "state"
+        text = f"socket {settings.socket_path} has a path of more than {MAX_SOCKET_PATH} bytes"
+        yield (key,), text
     if 0 < settings.log_size_max < MIN_LOG_SIZE:
-        raise ValueError(f"log_size_max is {settings.log_size_max}: it must be 0 or at least {MIN_LOG_SIZE}")
+        text = f"log_size_max is {settings.log_size_max}: it must be 0 or at least {MIN_LOG_SIZE}"
+        yield ("log_size_max",), text
     if settings.data == settings.state:
-        raise ValueError("data and state are the same directory")
+        yield ("data",), "data and state are the same directory"
 
 
-def _check_containers(settings: ContainerDefaults, table: str) -> None:
-    for mount in settings.mounts:
+def _check_containers(settings: ContainerDefaults, table: Path) -> Wrong:
+    path = (*table, "mounts")
+    name = ".".join(map(str, path))
+    for number, mount in enumerate(settings.mounts):
         if not mount.source or os.path.normpath(mount.destination) in (".", "/"):
-            raise ValueError(f"{table}.mounts: each needs a source, and a destination that is not the root")
+            yield (*path, number), f"{name}: each needs a source, and a destination that is not the root"
     places = [os.path.normpath(mount.destination) for mount in settings.mounts]
-    if twice := {place for place in places if places.count(place) > 1}:
-        raise ValueError(f"{table}.mounts: {min(twice)} is the destination of more than one")
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            yield (*path, number), f"{name}: {place} is the destination of more than one"
 
 
-def _check_garbage(settings: UpkeepSettings) -> None:
+def _check_garbage(settings: UpkeepSettings) -> Wrong:
     if settings.gc_high > 100 or (settings.gc_high and settings.gc_low >= settings.gc_high):
-        raise ValueError(
+        yield (
+            ("images", "gc_high"),
             f"images.gc_low is {settings.gc_low} and images.gc_high {settings.gc_high}: they are percentages,"
-            " and gc_low must be below gc_high"
+            " and gc_low must be below gc_high",
         )
 
 
-def _check_policy(settings: TrustSettings) -> None:
-    for rule in settings.policy:
+def _check_policy(settings: TrustSettings) -> Wrong:
+    for number, rule in enumerate(settings.policy):
         if (rule.action == "signed") != bool(rule.keys):
-            raise ValueError(
+            yield (
+                ("images", "policy", number),
                 f"images.policy {rule.match!r} has the action {rule.action!r} and {len(rule.keys)} keys:"
-                " signed needs at least one, the others take none"
+                " signed needs at least one, the others take none",
             )
 
 
-def _check_metrics(settings: MetricsSettings) -> None:
+def _check_metrics(settings: MetricsSettings) -> Wrong:
     """What it tells is for this node's people: pods reach the host's other addresses."""
     address = settings.listen.rpartition(":")[0].strip("[]")
     is_tcp = settings.listen and not settings.listen.startswith("unix")
     if is_tcp and not settings.remote and not ipaddress.ip_address(address).is_loopback:
-        raise ValueError(
+        yield (
+            ("metrics", "listen"),
             f"metrics.listen is {settings.listen}, which others than this machine reach:"
-            " that needs metrics.remote = true"
+            " that needs metrics.remote = true",
         )
 
 
-def _check_streaming(settings: StreamingSettings) -> None:
+def _check_streaming(settings: StreamingSettings) -> Wrong:
     """A file that is named is used, and a file that is needed is named."""
     with_files = settings.tls == "files"
     for key in ("cert_file", "key_file"):
         if bool(getattr(settings, key)) != with_files:
             needs = "is required" if with_files else "is set, but used only"
-            raise ValueError(f'streaming.{key} {needs} with streaming.tls = "files"')
+            at = "tls" if with_files else key
+            yield ("streaming", at), f'streaming.{key} {needs} with streaming.tls = "files"'
     if settings.client_ca_file and settings.tls == "off":
-        raise ValueError('streaming.client_ca_file is set, but streaming.tls is "off"')
+        text = 'streaming.client_ca_file is set, but streaming.tls is "off"'
+        yield ("streaming", "client_ca_file"), text

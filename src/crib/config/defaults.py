@@ -14,15 +14,16 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
-from crib.model.keys import fields_of, is_part, unwrapped
+from crib.model.keys import fields_of, is_live, is_part, unwrapped
 from crib.model.settings import Settings
 
 _WIDTH = 100
 _HEAD = (
     "crib's configuration, with every key at its default. To change one, remove the # before it.",
     "Files in the conf.d directory next to this one override it, in lexical order. "
-    "`cribd --check-config` reports what is wrong. "
-    "A change takes effect when cribd restarts; containers keep running.",
+    "`crib config check` reports what is wrong. "
+    "`crib reload` applies a change. A key marked (restart) takes effect when cribd restarts. "
+    "Containers keep running in either case.",
 )
 _HANDLERS = "One table for each RuntimeClass handler. If there is any, only the handlers given here exist."
 
@@ -34,7 +35,7 @@ def default_config() -> str:
     tables = {name: value for name, value in fields.items() if dataclasses.is_dataclass(value)}
     lines = [*(line for text in _HEAD for line in _words(text)), *_keys(settings, (*tables, "handlers"))]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *_keys(table)]
+        lines += ["", f"[{name}]", *_keys(table, live=is_live(fields_of(Settings)[name]))]
     for name, handler in settings.handlers.items():
         lines += ["", *_words(_HANDLERS), f"#[handlers.{name}]", *_keys(handler)]
     return "\n".join(lines) + "\n"
@@ -52,22 +53,23 @@ def explanations(kind: type) -> dict[str, str]:
     return told
 
 
-def _keys(table: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
+def _keys(table: Any, but: tuple[str, ...] = (), *, live: bool = False) -> Iterator[str]:
     kind: type = type(table)
     told = explanations(kind)
     for name, hint in fields_of(kind).items():
         if is_part(hint):
-            yield from _keys(getattr(table, name))
+            yield from _keys(getattr(table, name), live=is_live(hint))
         elif name not in but:
             yield ""
-            yield from _words(told[name])
+            yield from _words(told[name] if live or is_live(hint) else f"{told[name]} (restart)")
             yield from _element_keys(hint)
             yield f"#{name} = {_toml(getattr(table, name))}"
 
 
 def _element_keys(hint: Any) -> Iterator[str]:
     """The keys of one table in an array of tables, as text."""
-    kind = unwrapped(get_args(hint)[0])[0] if get_origin(hint) is tuple else None
+    array, _ = unwrapped(hint)
+    kind = unwrapped(get_args(array)[0])[0] if get_origin(array) is tuple else None
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         told = explanations(kind)
         for field in dataclasses.fields(kind):

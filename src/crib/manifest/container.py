@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.manifest import quantity, security, shapes
-from crib.manifest.fields import ManifestError, ManifestNode, check_env_name, check_label
+from crib.manifest.behaviour import behaviour, is_sidecar
+from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
+from crib.manifest.fields import ManifestNode, check_label, is_env_name
 from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, Site, VolumePlan
 from crib.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
@@ -41,7 +43,7 @@ class PodParts:
         self.options = options
         self.volumes: dict[str, VolumePlan] = {}
         self.identity: Mapping[str, str] = {}
-        self.grace = 30
+        self.behaviour = PodBehaviour()
         self.quality: dict[str, Amounts] = {}
 
     def all_guaranteed(self) -> bool:
@@ -56,10 +58,7 @@ class PodParts:
 def read_amounts(node: ManifestNode, parts: PodParts) -> None:
     """First pass: names and resources of all containers, which the quality of service is made of."""
     node.check(shapes.CONTAINER)
-    name = check_label(node, "name")
-    if name in parts.quality:
-        raise ManifestError(node.at("name"), f"container {name!r} is there twice")
-    parts.quality[name] = amounts(node)
+    parts.quality[check_label(node, "name")] = amounts(node)
 
 
 def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> ContainerPlan:
@@ -68,11 +67,14 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
     found, sub_paths = mounts(node, parts.volumes, parts.site.dirs, parts.uid)
     env = _environment(node)
     resources = linux_resources(
-        parts.quality[name],
+        parts.quality.get(name, Amounts()),
         parts.site.memory,
         guaranteed=parts.all_guaranteed(),
         best_effort=parts.all_best_effort(),
     )
+    found_behaviour = Behaviour()
+    with node.faults.gather():
+        found_behaviour = behaviour(node, parts.behaviour, init=init)
     config = ContainerConfig(
         metadata=ContainerMetadata(name=name),
         image=ImageSpec(image=image, user_specified_image=image),
@@ -82,7 +84,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         envs=[KeyValue(key=key, value=value.encode()) for key, value in env.items()],
         mounts=found,
         labels={**parts.identity, "io.kubernetes.container.name": name},
-        annotations={GRACE: str(parts.grace), **_role(node, init=init)},
+        annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",
         stdin=bool(node.flag("stdin")),
         stdin_once=bool(node.flag("stdinOnce")),
@@ -99,8 +101,9 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         pull=pull_policy(node, "imagePullPolicy", image),
         config=config,
         must_not_be_root=security.must_not_be_root(parts.spec, node),
-        sidecar=_is_sidecar(node, init=init),
+        sidecar=is_sidecar(node, init=init),
         sub_paths=sub_paths,
+        behaviour=found_behaviour,
     )
 
 
@@ -109,22 +112,15 @@ def _environment(node: ManifestNode) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in node.children("env"):
         entry.check(shapes.ENV)
-        name = check_env_name(entry, "name")
+        name = entry.need_text("name")
+        if name and not is_env_name(name):
+            entry.wrong("name", f"{name!r} is not the name of an environment variable")
         found[name] = _expand(entry.text("value"), found)
     return found
 
 
 def _role(node: ManifestNode, *, init: bool) -> dict[str, str]:
-    return {INIT_CONTAINER: "true"} if init and not _is_sidecar(node, init=init) else {}
-
-
-def _is_sidecar(node: ManifestNode, *, init: bool) -> bool:
-    if not node.has("restartPolicy"):
-        return False
-    if not init:
-        raise ManifestError(node.at("restartPolicy"), "not supported: crib run does not restart containers")
-    node.choice("restartPolicy", ("Always",), "")
-    return True
+    return {INIT_CONTAINER: "true"} if init and not is_sidecar(node, init=init) else {}
 
 
 def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:
@@ -138,7 +134,8 @@ def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:
     try:
         return api_pb2.Signal.Value("SIGNAL_" + word.replace("+", "PLUS").replace("-", "MINUS"))
     except ValueError:
-        raise ManifestError(lifecycle.at("stopSignal"), f"{word!r} is not a signal such as SIGTERM") from None
+        lifecycle.wrong("stopSignal", f"{word!r} is not a signal such as SIGTERM")
+        return api_pb2.SIGNAL_RUNTIME_DEFAULT
 
 
 _REFERENCE = re.compile(r"\$(?:(?P<escaped>\$)|\((?P<name>[^)]*)\))")
@@ -186,19 +183,19 @@ def amounts(container: ManifestNode) -> Amounts:
     requests, limits = _amounts(node, "requests"), _amounts(node, "limits")
     for name, limit in limits.items():
         if requests.setdefault(name, limit) > limit:
-            raise ManifestError(node.at(f"requests.{name}"), "is greater than the limit")
+            node.part("requests").wrong(name, "is greater than the limit")
     return Amounts(requests.get("cpu"), limits.get("cpu"), requests.get("memory"), limits.get("memory"))
 
 
 def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
-    node = resources.child(which)
+    node = resources.part(which)
     found: dict[str, int] = {}
-    for name in node.names() if node else []:
-        assert node is not None
+    for name in node.names():
         try:
             value = quantity.parse_quantity(node.raw(name))
         except ValueError as error:
-            raise ManifestError(node.at(name), str(error)) from None
+            node.wrong(name, str(error))
+            continue
         if name == "cpu":
             found[name] = quantity.milli(value)
         elif name == "memory":
@@ -206,9 +203,9 @@ def _amounts(resources: ManifestNode, which: str) -> dict[str, int]:
         elif name == "ephemeral-storage" and which == "requests":
             node.notes.add(node.at(name), "no effect: there is no scheduler here")
         elif name == "ephemeral-storage":
-            raise ManifestError(node.at(name), "not supported: it is enforced by a kubelet")
+            node.wrong(name, "not supported: it is enforced by a kubelet")
         else:
-            raise ManifestError(node.at(name), "not supported: crib run knows cpu and memory")
+            node.wrong(name, "not supported: crib run knows cpu and memory")
     return found
 
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
+
 if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
 
@@ -97,6 +99,7 @@ class ContainerPlan:
     must_not_be_root: bool = False
     sidecar: bool = False
     sub_paths: tuple[SubPathPlan, ...] = ()
+    behaviour: Behaviour = field(default_factory=Behaviour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,11 @@ class PodPlan:
     containers: tuple[ContainerPlan, ...]
     volumes: tuple[VolumePlan, ...]
     notes: tuple[str, ...] = field(default=())
+    behaviour: PodBehaviour = field(default_factory=PodBehaviour)
+    unkept: tuple[str, ...] = ()
+    """Paths of fields that have an effect only while somebody keeps the pod up."""
+    document: str = ""
+    """A manifest that comes to this pod again, with its uid: what is kept of it."""
 
     @property
     def label(self) -> str:
@@ -120,3 +128,11 @@ class PodPlan:
 
     def every_container(self) -> tuple[ContainerPlan, ...]:
         return self.init_containers + self.containers
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own."""
+
+    pods: tuple[PodPlan, ...]
+    notes: tuple[str, ...] = ()

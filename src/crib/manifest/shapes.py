@@ -10,7 +10,6 @@ from crib.manifest.fields import Shape
 
 _KUBELET = "it needs a kubelet"
 _NO_SCHEDULER = "no effect: there is no scheduler here"
-_PROBE = "not run: probes are a kubelet's work"
 _API = "it needs a Kubernetes API server"
 _NOT_YET = "crib run does not do it yet"
 _WINDOWS = "crib runs Linux pods only"
@@ -39,12 +38,11 @@ METADATA = _shape(
     ),
 )
 POD_SPEC = _shape(
-    "containers initContainers volumes restartPolicy terminationGracePeriodSeconds hostNetwork hostPID "
-    "hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig runtimeClassName hostUsers "
-    "os",
+    "containers initContainers volumes restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds "
+    "hostNetwork hostPID hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig "
+    "runtimeClassName hostUsers os",
     {
         "ephemeralContainers": _API,
-        "activeDeadlineSeconds": _KUBELET,
         "automountServiceAccountToken": _API,
         "imagePullSecrets": f"{_API}; give the credentials to the daemon",
         "subdomain": "it needs a cluster's DNS",
@@ -70,16 +68,13 @@ POD_SPEC = _shape(
 )
 CONTAINER = _shape(
     "name image imagePullPolicy command args env workingDir ports resources volumeMounts securityContext "
-    "stdin stdinOnce tty lifecycle restartPolicy",
+    "stdin stdinOnce tty lifecycle restartPolicy restartPolicyRules livenessProbe readinessProbe "
+    "startupProbe",
     {
         "envFrom": f"configMap and secret: {_API}",
         "volumeDevices": "block volumes: they need a kubelet",
-        "restartPolicyRules": _KUBELET,
     },
     {
-        "livenessProbe": _PROBE,
-        "readinessProbe": _PROBE,
-        "startupProbe": _PROBE,
         "terminationMessagePath": "no effect: nobody reads the message",
         "terminationMessagePolicy": "no effect: nobody reads the message",
         "resizePolicy": "no effect: crib run does not resize",
@@ -87,7 +82,20 @@ CONTAINER = _shape(
 )
 ENV = _shape("name value", {"valueFrom": f"{_API}; give a value"})
 PORT = _shape("name containerPort hostPort protocol hostIP")
-LIFECYCLE = _shape("stopSignal", {"postStart": f"hooks: {_KUBELET}", "preStop": f"hooks: {_KUBELET}"})
+LIFECYCLE = _shape("stopSignal postStart preStop")
+HOOK = _shape("exec httpGet sleep", {"tcpSocket": "Kubernetes has never run it as a hook"})
+PROBE = _shape(
+    "exec httpGet tcpSocket grpc initialDelaySeconds timeoutSeconds periodSeconds successThreshold "
+    "failureThreshold terminationGracePeriodSeconds"
+)
+EXEC = _shape("command")
+HTTP_GET = _shape("port path scheme host httpHeaders")
+HTTP_HEADER = _shape("name value")
+TCP_SOCKET = _shape("port host")
+GRPC = _shape("port service")
+SLEEP = _shape("seconds")
+RESTART_RULE = _shape("action exitCodes")
+EXIT_CODES = _shape("operator values")
 RESOURCES = _shape("requests limits", {"claims": _KUBELET})
 VOLUME_MOUNT = _shape(
     "name mountPath readOnly subPath mountPropagation recursiveReadOnly bindMountOptions",

@@ -12,7 +12,7 @@ failures that leaves the daemon). The rest:
 * `log_rule`: what is logged for a while, and the parts of a dump.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
-  decided, and what the host is.
+  decided, and what the host is. `configuration`: how settings are shown, and what a reload makes of them.
 * `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.
 """

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from crib.model.keys import PART, AtLeast, Form, Is, OneOf, Path, PathOrNone
+from crib.model.keys import LIVE, PART, AtLeast, Form, Is, OneOf, Path, PathOrNone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class StoreSettings:
     """Unprivileged user of the worker process."""
     worker_memory: Annotated[int, AtLeast(0)] = 1 << 30
     """Bytes of address space for the worker beyond what its libraries take; 0: no limit."""
-    partial_time: Annotated[float, AtLeast(0)] = 24 * 3600.0
+    partial_time: Annotated[float, AtLeast(0), LIVE] = 24 * 3600.0
     """Seconds for which the parts of an unfinished pull are kept, so that it can be resumed."""
-    partial_bytes: Annotated[int, AtLeast(0)] = 20 << 30
+    partial_bytes: Annotated[int, AtLeast(0), LIVE] = 20 << 30
     """Maximum bytes of such parts."""
     block_size: Annotated[int, OneOf((0, 512, 4096))] = 0
     """Block size of layers in bytes: 512, 4096, or 0 to choose by a probe."""
@@ -78,17 +78,17 @@ class StoreSettings:
 class UpkeepSettings:
     """What the node does with images on its own."""
 
-    pinned: tuple[str, ...] = ()
+    pinned: Annotated[tuple[str, ...], LIVE] = ()
     """Patterns of image names that are never collected as garbage."""
     prepull: tuple[Annotated[str, Is(Form.IMAGE)], ...] = ()
     """Images that are pulled when the daemon starts, if they are missing."""
     import_dir: PathOrNone = ""
     """Directory of archives that are imported when the daemon starts; empty: none."""
-    gc_high: Annotated[int, AtLeast(0)] = 0
+    gc_high: Annotated[int, AtLeast(0), LIVE] = 0
     """Percentage of the file system in use that starts removal of unused images; 0: never."""
-    gc_low: Annotated[int, AtLeast(0)] = 80
+    gc_low: Annotated[int, AtLeast(0), LIVE] = 80
     """Percentage at which their removal stops. The longest unused go first."""
-    gc_min_age: Annotated[float, AtLeast(0)] = 120.0
+    gc_min_age: Annotated[float, AtLeast(0), LIVE] = 120.0
     """Seconds for which an image is kept after its last use."""
 
 
@@ -122,8 +122,8 @@ class TrustSettings:
 class ImageSettings:
     """Pulls, imports and the store."""
 
-    registries: Annotated[RegistrySettings, PART] = RegistrySettings()
-    transfer: Annotated[TransferSettings, PART] = TransferSettings()
+    registries: Annotated[RegistrySettings, PART, LIVE] = RegistrySettings()
+    transfer: Annotated[TransferSettings, PART, LIVE] = TransferSettings()
     store: Annotated[StoreSettings, PART] = StoreSettings()
     upkeep: Annotated[UpkeepSettings, PART] = UpkeepSettings()
-    trust: Annotated[TrustSettings, PART] = TrustSettings()
+    trust: Annotated[TrustSettings, PART, LIVE] = TrustSettings()

@@ -13,7 +13,9 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 
 class OneOf(NamedTuple):
@@ -83,6 +85,14 @@ class _Part:
 PART = _Part()
 """Marks a field whose own fields are keys of the table around it: `Annotated[StoreSettings, PART]`."""
 
+
+class _Live:
+    """Marks a field that a reload changes."""
+
+
+LIVE = _Live()
+"""Marks a key, or a table with all of its keys, that follows a reload while the daemon runs."""
+
 Path = Annotated[str, Is(Form.PATH)]
 PathOrNone = Annotated[str, Is(Form.PATH, or_empty=True)]
 
@@ -100,6 +110,11 @@ def is_part(hint: Any) -> bool:
     return get_origin(hint) is Annotated and PART in get_args(hint)
 
 
+def is_live(hint: Any) -> bool:
+    """Whether the field is marked with LIVE."""
+    return get_origin(hint) is Annotated and LIVE in get_args(hint)
+
+
 @functools.cache
 def fields_of(kind: type) -> Mapping[str, Any]:
     """The fields of a class of settings, each with its type and bounds."""
@@ -114,6 +129,27 @@ def keys_of(kind: type) -> Mapping[str, Any]:
     for name, hint in fields_of(kind).items():
         keys |= keys_of(unwrapped(hint)[0]) if is_part(hint) else {name: hint}
     return keys
+
+
+def followed(old: T, new: T) -> T:
+    """What holds after a reload: of the new settings what is LIVE, of the old ones the rest.
+
+    A table in a mapping, as that of a handler, neither comes nor goes.
+    """
+    kind: type = type(old)
+    changes: dict[str, Any] = {}
+    for name, hint in fields_of(kind).items():
+        before, after = getattr(old, name), getattr(new, name)
+        if is_live(hint):
+            changes[name] = after
+        elif dataclasses.is_dataclass(before):
+            changes[name] = followed(before, after)
+        elif isinstance(before, Mapping):
+            changes[name] = {
+                key: followed(one, after[key]) if key in after and dataclasses.is_dataclass(one) else one
+                for key, one in before.items()
+            }
+    return dataclasses.replace(old, **changes)  # type: ignore[type-var]  # settings are dataclasses
 
 
 def as_table(settings: Any) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What the administrator can set; `crib.config` reads it from TOML, strictly."""
+"""What the administrator can set; `crib.config` reads it from TOML, strictly.
+
+A field or a table that is LIVE changes with a reload; the others take a restart.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from crib.model.image_settings import ImageSettings
-from crib.model.keys import AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.keys import LIVE, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
 
 
@@ -58,24 +61,24 @@ class NetworkSettings:
     """Domain in which the built-in bridge resolves names of pods (NAME.NAMESPACE.DOMAIN); empty: none."""
     cni_conf_dir: Path = "/etc/cni/net.d"
     """Directory of the CNI configuration. Its files are used in lexical order."""
-    cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+    cni_bin_dirs: Annotated[tuple[str, ...], LIVE] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
     """Directories that are searched for CNI plugins, in this order."""
-    cni_networks: Annotated[int, AtLeast(0)] = 1
+    cni_networks: Annotated[int, AtLeast(0), LIVE] = 1
     """How many networks of that directory each pod is attached to, in the order of the files; 0: all."""
-    cni_default_network: str = ""
+    cni_default_network: Annotated[str, LIVE] = ""
     """Name of the network that comes first (eth0) and that pods wait for; empty: that of the first file."""
-    cni_conf_template: PathOrNone = ""
+    cni_conf_template: Annotated[PathOrNone, LIVE] = ""
     """Template of a configuration, in Go's syntax as in containerd. cribd writes the result to `cni_conf_dir`
     when the kubelet sends the node's pod range; empty: none."""
-    plugin_timeout: Annotated[float, AtLeast(0.1)] = 60.0
+    plugin_timeout: Annotated[float, AtLeast(0.1), LIVE] = 60.0
     """Seconds for one plugin's ADD, DEL or CHECK. A GC gets at most 10 of them."""
-    ip_preference: Annotated[str, OneOf(("cni", "ipv4", "ipv6"))] = "cni"
+    ip_preference: Annotated[str, OneOf(("cni", "ipv4", "ipv6")), LIVE] = "cni"
     """Which address comes first in a pod's status: `ipv4`, `ipv6`, or `cni` (the plugins' order)."""
-    ready_timeout: Annotated[float, AtLeast(0)] = 5.0
+    ready_timeout: Annotated[float, AtLeast(0), LIVE] = 5.0
     """Seconds that RunPodSandbox waits for a network that is not ready before it fails."""
-    check_interval: Annotated[float, AtLeast(0)] = 0.0
+    check_interval: Annotated[float, AtLeast(0), LIVE] = 0.0
     """Seconds between two checks of all pods' networks; 0: only on demand."""
-    repair: bool = False
+    repair: Annotated[bool, LIVE] = False
     """Repair a pod's network when a periodic check finds it damaged."""
 
 
@@ -95,19 +98,19 @@ class StreamingSettings:
     """Its key in PEM; read again when it changes."""
     client_ca_file: PathOrNone = ""
     """Authorities in PEM; clients must show a certificate signed by one of them. Empty: they need none."""
-    token_time: Annotated[float, AtLeast(1)] = 60.0
+    token_time: Annotated[float, AtLeast(1), LIVE] = 60.0
     """Seconds for which the URL of a stream is valid. It works once."""
-    creation_timeout: Annotated[float, AtLeast(0.1)] = 30.0
+    creation_timeout: Annotated[float, AtLeast(0.1), LIVE] = 30.0
     """Seconds in which a client must send its request and open the streams that it asked for."""
-    idle_timeout: Annotated[float, AtLeast(0)] = 4 * 3600.0
+    idle_timeout: Annotated[float, AtLeast(0), LIVE] = 4 * 3600.0
     """Seconds without a byte in either direction after which a connection is closed; 0: never."""
-    max_connections: Annotated[int, AtLeast(1)] = 1000
+    max_connections: Annotated[int, AtLeast(1), LIVE] = 1000
     """Connections of clients with a valid token. A separate limit holds for all others."""
-    max_streams: Annotated[int, AtLeast(4)] = 1000
+    max_streams: Annotated[int, AtLeast(4), LIVE] = 1000
     """Streams of one connection; a forwarded connection takes two."""
-    kill_abandoned: bool = False
+    kill_abandoned: Annotated[bool, LIVE] = False
     """End the command of an exec when its client disconnects; otherwise only its standard input ends."""
-    attach_replay: Annotated[int, AtLeast(0)] = 0
+    attach_replay: Annotated[int, AtLeast(0), LIVE] = 0
     """Bytes of a container's latest output that an attach begins with; 0: new output only."""
 
 
@@ -166,31 +169,31 @@ class NodeMount:
 class ContainerDefaults:
     """What pods and containers get unless they ask for something else. A handler's values override these."""
 
-    capabilities: tuple[Annotated[str, Is(Form.CAPABILITY)], ...] = DEFAULT_CAPABILITIES
+    capabilities: Annotated[tuple[Annotated[str, Is(Form.CAPABILITY)], ...], LIVE] = DEFAULT_CAPABILITIES
     """Without CAP_. A container can add and drop capabilities."""
-    devices: tuple[Annotated[str, Is(Form.DEVICE)], ...] = ()
+    devices: Annotated[tuple[Annotated[str, Is(Form.DEVICE)], ...], LIVE] = ()
     """Device nodes of the host as HOST[:CONTAINER[:PERMISSIONS]]; permissions are any of r, w and m."""
-    env: Mapping[Annotated[str, Is(Form.VARIABLE)], str] = field(default_factory=dict)
+    env: Annotated[Mapping[Annotated[str, Is(Form.VARIABLE)], str], LIVE] = field(default_factory=dict)
     """Environment variables, unless the image or the container sets them."""
-    mounts: tuple[NodeMount, ...] = ()
+    mounts: Annotated[tuple[NodeMount, ...], LIVE] = ()
     """Paths of the host that containers see, unless they have a volume there. Each is a table:"""
     seccomp_profile: PathOrNone = ""
     """File with the profile for RuntimeDefault (OCI seccomp JSON); empty: the built-in profile."""
-    shm_size: Annotated[int, Is(Form.SHM_SIZE)] = 64 << 20
+    shm_size: Annotated[int, Is(Form.SHM_SIZE), LIVE] = 64 << 20
     """Bytes of a pod's /dev/shm."""
-    sysctls: Mapping[Annotated[str, Is(Form.SYSCTL)], Annotated[str, Is(Form.SYSCTL_VALUE)]] = field(
-        default_factory=dict
-    )
+    sysctls: Annotated[
+        Mapping[Annotated[str, Is(Form.SYSCTL)], Annotated[str, Is(Form.SYSCTL_VALUE)]], LIVE
+    ] = field(default_factory=dict)
     """Sysctls of a pod's own network and IPC namespaces."""
-    timezone: Annotated[str, Is(Form.TIMEZONE, or_empty=True)] = ""
+    timezone: Annotated[str, Is(Form.TIMEZONE, or_empty=True), LIVE] = ""
     """A name such as Europe/Berlin, or `local` for /etc/localtime; empty: that of the image."""
-    ulimits: Mapping[Annotated[str, Is(Form.ULIMIT)], Annotated[str, Is(Form.ULIMIT_VALUE)]] = field(
-        default_factory=dict
-    )
+    ulimits: Annotated[
+        Mapping[Annotated[str, Is(Form.ULIMIT)], Annotated[str, Is(Form.ULIMIT_VALUE)]], LIVE
+    ] = field(default_factory=dict)
     """By name, such as nofile: SOFT:HARD, or one value for both. A value is a number or `unlimited`."""
-    umask: Annotated[str, Is(Form.UMASK, or_empty=True)] = ""
+    umask: Annotated[str, Is(Form.UMASK, or_empty=True), LIVE] = ""
     """Octal; empty: the runtime's default (022)."""
-    writable_cgroups: Annotated[str, OneOf(("systemd", "always", "never"))] = "systemd"
+    writable_cgroups: Annotated[str, OneOf(("systemd", "always", "never")), LIVE] = "systemd"
     """Which containers may write to their cgroup tree: those of `systemd`, `always` (all) or `never`."""
 
 
@@ -212,11 +215,11 @@ class HandlerSettings:
     """The OCI runtime's program; empty: the handler's name, found on PATH."""
     args: tuple[str, ...] = ()
     """Global arguments put before the runtime's command."""
-    annotations: tuple[str, ...] = ()
+    annotations: Annotated[tuple[str, ...], LIVE] = ()
     """Keys of pod and container annotations that are passed to the OCI spec; `*` matches any characters."""
     base_spec: PathOrNone = ""
     """File with an OCI spec (JSON). Its fields hold where crib sets none; empty: none."""
-    privileged_without_host_devices: bool = False
+    privileged_without_host_devices: Annotated[bool, LIVE] = False
     """Give a privileged container only the devices that it asks for."""
     cni_conf_dir: PathOrNone = ""
     """Directory of the CNI configuration for this handler's pods; empty: `network.cni_conf_dir`."""
@@ -238,14 +241,14 @@ class Settings:
     """Path of the CRI socket; empty: STATE/crib.sock."""
     socket_group: str = "crib"
     """Group that may use the socket; root's if the group does not exist."""
-    log: LogSettings = LogSettings()
-    audit: AuditSettings = AuditSettings()
+    log: Annotated[LogSettings, LIVE] = LogSettings()
+    audit: Annotated[AuditSettings, LIVE] = AuditSettings()
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     streaming: StreamingSettings = StreamingSettings()
-    metrics: MetricsSettings = MetricsSettings()
+    metrics: Annotated[MetricsSettings, LIVE] = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
-    statistics: StatisticsSettings = StatisticsSettings()
+    statistics: Annotated[StatisticsSettings, LIVE] = StatisticsSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""
@@ -260,25 +263,25 @@ class Settings:
     """Parent cgroup of pods that name none."""
     cgroup_driver: Annotated[str, OneOf(("cgroupfs", "systemd"))] = "cgroupfs"
     """cgroupfs, or systemd (slices and scopes, made by systemd). A kubelet asks for it and uses the same."""
-    pids_limit: Annotated[int, AtLeast(0)] = 0
+    pids_limit: Annotated[int, AtLeast(0), LIVE] = 0
     """Processes and threads of one container; 0: no limit of ours (a kubelet limits pods)."""
-    cdi_spec_dirs: tuple[Path, ...] = ("/etc/cdi", "/var/run/cdi")
+    cdi_spec_dirs: Annotated[tuple[Path, ...], LIVE] = ("/etc/cdi", "/var/run/cdi")
     """Directories of CDI specs. If two define the same device, the later directory wins."""
-    oci_hooks_dirs: tuple[Path, ...] = ()
+    oci_hooks_dirs: Annotated[tuple[Path, ...], LIVE] = ()
     """Directories of oci-hooks(5) files. A file in a later directory replaces one of the same name."""
-    device_ownership_from_security_context: bool = False
+    device_ownership_from_security_context: Annotated[bool, LIVE] = False
     """Give device nodes to run_as_user and run_as_group if those are set."""
-    missing_host_path: Annotated[str, OneOf(("create", "error"))] = "create"
+    missing_host_path: Annotated[str, OneOf(("create", "error")), LIVE] = "create"
     """create (as other runtimes do) or error (as the CRI says)."""
-    image_volumes: Annotated[str, OneOf(("bind", "mkdir", "ignore"))] = "bind"
+    image_volumes: Annotated[str, OneOf(("bind", "mkdir", "ignore")), LIVE] = "bind"
     """What to make of an image's VOLUMEs: bind (a directory each, with its content), mkdir or ignore."""
-    log_size_max: Annotated[int, AtLeast(0)] = 0
+    log_size_max: Annotated[int, AtLeast(0), LIVE] = 0
     """Bytes after which the log of a running container is rotated; 0: never (a kubelet does it)."""
-    log_files: Annotated[int, AtLeast(2)] = 5
+    log_files: Annotated[int, AtLeast(2), LIVE] = 5
     """Files of one container's log that are kept when crib rotates, including the one in use."""
-    verb_timeout: Annotated[float, AtLeast(0.1)] = 240.0
+    verb_timeout: Annotated[float, AtLeast(0.1), LIVE] = 240.0
     """Seconds that one call of the OCI runtime or monitor may take before it is killed."""
-    making_verbs: Annotated[int, AtLeast(0)] = 0
+    making_verbs: Annotated[int, AtLeast(0), LIVE] = 0
     """RunPodSandbox, CreateContainer and StartContainer calls at once; more wait. 0: by number of CPUs."""
     nice: Annotated[int, Between(-20, 0)] = -10
     """Nice value of the daemon's own threads, -20 to -1; programs it starts have 0. 0: unchanged."""

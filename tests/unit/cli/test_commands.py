@@ -142,13 +142,56 @@ async def test_a_name_that_is_taken_is_refused_unless_replaced(
 ) -> None:
     await run.run(session, options.RunCommandOptions([manifest]))
     first = next(iter(world.pods))
-    with pytest.raises(CommandError, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
+    with pytest.raises(PodFailure, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
         await run.run(session, options.RunCommandOptions([manifest]))
     await run.run(session, options.RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
     assert len(world.pods) == 1
     assert world.stop_timeouts[0] == 4
     assert len(os.listdir(session.pods_dir)) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "words"),
+    [
+        ("reg/missing:2", "", "no such image in the registry"),
+        ("localhost/demo:1", "  securityContext: {runAsNonRoot: true}\n", "the image runs as root"),
+        (
+            "localhost/demo:1",
+            "  - {name: h, hostPath: {path: /none/such, type: File}}\n",
+            "/none/such does not exist",
+        ),
+    ],
+)
+async def test_a_pod_runs_on_untouched_when_what_is_to_replace_it_cannot_be_had(
+    session: CliSession, world: World, tmp_path: Path, image: str, more: str, words: str
+) -> None:
+    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
+    pods_before, files = dict(world.pods), os.listdir(session.pods_dir)
+    world.calls.clear()
+    path = Path(write(tmp_path, image=image))
+    path.write_text(
+        path.read_text().replace(
+            "  volumes: [{name: www, emptyDir: {}}]\n", "  volumes:\n  - {name: www, emptyDir: {}}\n"
+        )
+        + more
+    )
+    with pytest.raises(ClientError, match=words):
+        await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+    assert world.pods == pods_before
+    assert next(iter(world.pods.values())).state == cri.SANDBOX_READY
+    assert not [call for call in world.calls if not call.startswith("PullImage")]
+    assert os.listdir(session.pods_dir) == files
+
+
+async def test_a_pod_that_is_replaced_may_have_the_same_uid(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = Path(write(tmp_path))
+    path.write_text(path.read_text().replace("{name: web}", "{name: web, uid: the-same}"))
+    await run.run(session, options.RunCommandOptions([str(path)]))
+    await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+    assert [pod.metadata.uid for pod in world.pods.values()] == ["the-same"]
 
 
 async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
@@ -387,7 +430,11 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     assert (done.returncode, done.stderr) == (2, "crib: No such option: --nonsense (see crib pods --help)\n")
     done = await crib(session, "run", "-", stdin="apiVersion: v1\nkind: Pod\nmetadata: {nam: x}\nspec: {}\n")
     assert done.returncode == 1
-    assert done.stderr == "crib: -: metadata.nam: unknown field; the nearest known name is name\n"
+    assert done.stderr == (
+        "crib: -:3:12: metadata.nam: unknown field; the nearest known name is name\n"
+        "crib: -:4:1: spec.containers: needs at least one container\n"
+        "crib: 2 faults in -; nothing was done\n"
+    )
     done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
     assert done.returncode == 1
     assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"

@@ -13,7 +13,7 @@ from crib.client.errors import PodFailure
 from crib.manifest.fields import is_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
 
@@ -28,12 +28,15 @@ _IS_TYPE: dict[str, Callable[[int], bool]] = {
 }
 
 
-def check(plan: PodPlan) -> None:
-    """Refuse host paths that do not match the manifest, before anything is made."""
+def check(plan: PodPlan, replaced: Collection[str] = ()) -> None:
+    """Refuse host paths that do not match the manifest, before anything is made.
+
+    `replaced` are the uids of pods that go before this one is made.
+    """
     for volume in plan.volumes:
         if volume.kind == "hostPath":
             _check_host_path(plan, volume)
-    if os.path.lexists(plan.directory):
+    if plan.uid not in replaced and os.path.lexists(plan.directory):
         raise PodFailure(
             f"pod {plan.label}: {plan.directory} is left over from a pod with this uid; remove it"
         )

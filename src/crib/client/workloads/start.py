@@ -1,4 +1,4 @@
-"""A pod's start from its plan: files, images, sandbox, init containers, containers."""
+"""A pod's start from its plan: files, sandbox, init containers, containers. Its images are here already."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
-from crib.client.workloads.images import PodImages
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
@@ -48,7 +47,6 @@ class PodStart:
         plan = self._plan
         files.make(plan, self._dirs)
         try:
-            await PodImages(self._connection, plan, self._listener.pull).bring()
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
             for container in plan.init_containers:
                 await self._init(container)

@@ -783,6 +783,7 @@ class PullProgress(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """the full name, registry and tag included"""
     stage: _builtins.str
@@ -794,6 +795,8 @@ class PullProgress(_message.Message):
     image_id: _builtins.str
     """equal to CRI's Image.id"""
     error: _builtins.str
+    error_code: _builtins.str
+    """of the error: the name of the gRPC code that PullImage would have answered"""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerProgress]:
         """in the order of the manifest; empty until it is known"""
@@ -808,10 +811,11 @@ class PullProgress(_message.Message):
         finished: _builtins.bool = ...,
         image_id: _builtins.str = ...,
         error: _builtins.str = ...,
+        error_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finished", b"finished", "host", b"host", "image", b"image", "image_id", b"image_id", "layers", b"layers", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_code", b"error_code", "finished", b"finished", "host", b"host", "image", b"image", "image_id", b"image_id", "layers", b"layers", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

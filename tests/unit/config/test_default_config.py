@@ -14,6 +14,7 @@ from crib.config.defaults import default_config, explanations
 from crib.model import image_settings, settings
 from crib.model.keys import fields_of, is_part, keys_of, unwrapped
 from crib.model.settings import Settings
+from tests.unit.config.texts import uncommented
 
 TABLES = [
     kind
@@ -21,10 +22,6 @@ TABLES = [
     for kind in vars(module).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 ]
-
-
-def uncommented(text: str) -> str:
-    return re.sub(r"^#(?=[^ ])", "", text, flags=re.MULTILINE)
 
 
 def dotted(kind: Any, above: str = "") -> set[str]:
@@ -67,10 +64,10 @@ def test_it_has_every_key() -> None:
 def test_keys_of_the_tables_in_arrays_are_told() -> None:
     text = default_config()
     arrays = [
-        get_args(hint)[0]
+        get_args(bare)[0]
         for kind in TABLES
-        for hint in fields_of(kind).values()
-        if get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0])
+        for bare, _ in map(unwrapped, fields_of(kind).values())
+        if get_origin(bare) is tuple and dataclasses.is_dataclass(get_args(bare)[0])
     ]
     assert len(arrays) == 2
     for kind in arrays:
@@ -83,7 +80,10 @@ def test_every_key_is_explained(kind: type) -> None:
     hints = fields_of(kind)
     below = {name for name, hint in hints.items() if is_part(hint)}
     if kind is Settings:
-        below |= {"handlers", *(name for name, hint in hints.items() if dataclasses.is_dataclass(hint))}
+        below |= {
+            "handlers",
+            *(name for name, hint in hints.items() if dataclasses.is_dataclass(unwrapped(hint)[0])),
+        }
     assert hints.keys() - below <= explanations(kind).keys()
 
 
