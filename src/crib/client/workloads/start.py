@@ -9,6 +9,7 @@ from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
+from crib.manifest.late import filled, waits_for_address
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
@@ -48,6 +49,7 @@ class PodStart:
         files.make(plan, self._dirs)
         try:
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
+            await self._write_hosts()
             for container in plan.init_containers:
                 await self._init(container)
             for container in plan.containers:
@@ -57,8 +59,18 @@ class PodStart:
             raise
         return self._pod
 
+    async def _write_hosts(self) -> None:
+        if self._plan.hosts is not None:
+            files.write_hosts(self._plan.hosts, await self._addresses())
+
+    async def _addresses(self) -> tuple[str, ...]:
+        assert self._pod is not None
+        return await client_pods.addresses(self._connection, self._pod.id)
+
     async def _start(self, plan: ContainerPlan) -> str:
         assert self._pod is not None
+        if waits_for_address(plan):
+            plan = filled(plan, await self._addresses())
         files.bind_sub_paths(plan)
         try:
             container_id = await client_pods.create_container(self._connection, self._pod, plan.config)
