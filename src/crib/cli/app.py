@@ -16,8 +16,10 @@ from crib.cli.command import command, command_group
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
+    CRIB_FAILED,
     DEFAULT_PODS_DIR,
     PODS_DIR_VARIABLE,
     CliSession,
@@ -94,22 +96,7 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, _RUN)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
-
-
-@command(app, args.RmOptions, _RUN)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
+add_lifecycle_commands(app, _RUN)
 
 
 @command(app, args.PodsOptions, _LOOK)
@@ -151,7 +138,7 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """
     from crib.cli import execute
 
-    raise typer.Exit(session.run(execute.execute(session, options)))
+    raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
 @command(app, args.AttachOptions, _LOOK)
@@ -164,7 +151,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     """
     from crib.cli import execute as work
 
-    raise typer.Exit(session.run(work.attach(session, options)))
+    raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
 @command(app, args.ForwardOptions, _LOOK)
@@ -342,7 +329,7 @@ command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:
-    """The entry point of the program `crib`."""
+    """Run the program with the arguments it was given, and exit."""
     fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:

@@ -51,10 +51,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-_Pods = Annotated[
-    list[str],
-    typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
-]
 
 
 @dataclass(frozen=True)
@@ -183,33 +179,6 @@ class CopyOptions:
     ] = 0
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
-
-
-@dataclass(frozen=True)
-class StopOptions:
-    pods: _Pods
-    time: Annotated[
-        int | None,
-        typer.Option(
-            "--time",
-            "-t",
-            min=0,
-            metavar="SECONDS",
-            help="Grace period before SIGKILL. Default: the pod's own.",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class RmOptions:
-    pods: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
-    ] = None
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Remove running pods too: kill them first.")
-    ] = False
-    every: Annotated[bool, typer.Option("--all", "-a", help="Every pod.")] = False
 
 
 @dataclass(frozen=True)

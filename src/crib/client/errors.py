@@ -102,7 +102,7 @@ class PodFailure(ClientError):
 
 
 class CommandFailed(ClientError):
-    """A command ended with another exit code than 0; `Result.check` raises it."""
+    """A command ended with another exit code than 0; `CommandResult.check` raises it."""
 
 
 class RuntimeFailure(ClientError):

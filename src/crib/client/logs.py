@@ -14,17 +14,23 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from crib.client.errors import NotFound, RuntimeFailure
+from crib.client import events, pods
+from crib.client.errors import ClientError, NotFound, RuntimeFailure
+from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED
 from crib.wire.crilog import LineJoiner, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from crib.client.connection import Connection
 
 CHUNK = 64 << 10
 _LINES_BACK = 64
 """Whole lines at the end of a rotated file among which the parts of an unfinished one are looked for."""
 POLL = 0.1
 """Seconds between looks at a followed file: a person does not see less, and it costs one stat."""
+RETRY = 1.0
+"""Seconds between attempts to ask a runtime that does not answer whether a container has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,3 +207,37 @@ def _rotated(file: BinaryIO, path: str) -> BinaryIO | None:
     except FileNotFoundError:
         return None  # renamed, and the new one does not exist yet; or removed with its container
     return None if _same(now, mine) else _open(path)
+
+
+async def of_container(
+    connection: Connection, container_id: str, wanted: WantedLines, *, go_on: bool = False
+) -> AsyncIterator[LogLine]:
+    """The lines of a container, found through the runtime; with `go_on` until it has ended or is removed.
+
+    The file is read by this program: NotFound or RuntimeFailure, naming the path, if it is not within reach.
+    A runtime that is restarted meanwhile does not end it: containers keep writing.
+    """
+    status = await pods.container_status(connection, container_id)
+    if not go_on or status.state == CONTAINER_EXITED:
+        for line in read(status.log_path, wanted):
+            yield line
+        return
+    watching = asyncio.ensure_future(_until_ended(connection, container_id))
+    try:
+        async for line in follow(status.log_path, wanted, ended=watching.done):
+            yield line
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _until_ended(connection: Connection, container_id: str) -> None:
+    while True:
+        try:
+            await events.wait_exited(connection, container_id)
+        except NotFound:
+            return
+        except ClientError:
+            await asyncio.sleep(RETRY)
+        else:
+            return

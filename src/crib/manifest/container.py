@@ -10,7 +10,7 @@ from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 from crib.manifest.environment import environment, expand
 from crib.manifest.fields import ManifestNode, check_label
 from crib.manifest.hosts import HOSTS
-from crib.manifest.plan import ContainerPlan, HostsPlan, VolumePlan
+from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, HostsPlan, VolumePlan
 from crib.manifest.resources import Amounts, amounts, linux_resources
 from crib.manifest.volumes import mounts, pull_policy
 from crib.stubs.runtime.v1 import api_pb2
@@ -90,7 +90,7 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         ],
         mounts=found,
         labels={**parts.identity, "io.kubernetes.container.name": name},
-        annotations={GRACE: str(parts.behaviour.grace)},
+        annotations={GRACE: str(parts.behaviour.grace), **_role(node, init=init)},
         log_path=f"{name}/0.log",
         stdin=bool(node.flag("stdin")),
         stdin_once=bool(node.flag("stdinOnce")),
@@ -111,6 +111,10 @@ def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> Contai
         sub_paths=sub_paths,
         behaviour=found_behaviour,
     )
+
+
+def _role(node: ManifestNode, *, init: bool) -> dict[str, str]:
+    return {INIT_CONTAINER: "true"} if init and not is_sidecar(node, init=init) else {}
 
 
 def _stop_signal(node: ManifestNode) -> api_pb2.Signal.ValueType:

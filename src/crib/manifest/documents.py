@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crib.manifest import shapes
-from crib.manifest.faults import Place
+from crib.manifest.faults import ManifestPlace
 from crib.manifest.fields import ManifestNode
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ManifestText:
 class _StrictLoader(yaml.SafeLoader):
     """Safe types only, and no key twice in one object: YAML's own rule, which PyYAML does not check."""
 
-    def __init__(self, stream: str, place: Place, book: Book) -> None:
+    def __init__(self, stream: str, place: ManifestPlace, book: Book) -> None:
         super().__init__(stream)
         self._place = place
         self._book = book
@@ -63,14 +63,14 @@ class _StrictLoader(yaml.SafeLoader):
 _STRING, _TIME = "tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"
 
 
-def at_mark(place: Place, mark: yaml.Mark) -> Place:
+def at_mark(place: ManifestPlace, mark: yaml.Mark) -> ManifestPlace:
     """That place of the file; PyYAML counts from 0."""
     return replace(place, line=mark.line + 1, column=mark.column + 1)
 
 
 def documents(text: ManifestText, rank: int, book: Book) -> Iterator[ManifestNode]:
     """The objects of a file in order, items of Lists one by one; what is wrong is written down."""
-    place = Place(file=text.name, rank=rank)
+    place = ManifestPlace(file=text.name, rank=rank)
     if len(text.text) > MAX_TEXT:
         book.faults.add(place, f"is larger than {MAX_TEXT} bytes")
         return
@@ -87,7 +87,7 @@ def documents(text: ManifestText, rank: int, book: Book) -> Iterator[ManifestNod
         book.faults.add(place, "not a manifest: it is nested too deeply")
 
 
-def _composed(text: str, place: Place, book: Book) -> Iterator[tuple[object, yaml.Node]]:
+def _composed(text: str, place: ManifestPlace, book: Book) -> Iterator[tuple[object, yaml.Node]]:
     loader = _StrictLoader(text, place, book)
     try:
         while loader.check_node():

@@ -17,7 +17,7 @@ MAX_FAULTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ManifestPlace:
     """Where something is in a manifest: the field's path (`spec.containers[0].image`), and where to look.
 
     Line and column count from 1; a line of 0 is not known. `file` is as it was typed, empty for a text
@@ -36,10 +36,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ManifestFault:
     """One thing that is wrong."""
 
-    place: Place
+    place: ManifestPlace
     message: str
 
     def __str__(self) -> str:
@@ -55,9 +55,9 @@ class Fault:
 class ManifestError(Exception):
     """The manifest is wrong; `faults` has everything that is, in the order of the files."""
 
-    def __init__(self, place: Place | str, message: str) -> None:
+    def __init__(self, place: ManifestPlace | str, message: str) -> None:
         super().__init__(message)
-        self.faults: tuple[Fault, ...] = (Fault(_place(place), message),)
+        self.faults: tuple[ManifestFault, ...] = (ManifestFault(_place(place), message),)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.faults))
@@ -67,15 +67,15 @@ class Faults:
     """The faults of a reading, each of them once."""
 
     def __init__(self) -> None:
-        self._found: dict[Fault, None] = {}
+        self._found: dict[ManifestFault, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def add(self, place: Place | str, message: str) -> None:
+    def add(self, place: ManifestPlace | str, message: str) -> None:
         """Keep a fault. What comes after the first MAX_FAULTS is not kept."""
         if len(self._found) < MAX_FAULTS:
-            self._found[Fault(_place(place), message)] = None
+            self._found[ManifestFault(_place(place), message)] = None
 
     @contextlib.contextmanager
     def gather(self) -> Iterator[None]:
@@ -93,7 +93,11 @@ class Faults:
         error = ManifestError("", "")
         error.faults = tuple(sorted(self._found, key=lambda fault: fault.order))
         if len(self._found) == MAX_FAULTS:
-            error.faults += (Fault(Place(), f"there may be more than {MAX_FAULTS} faults: mend these first"),)
+            error.faults += (
+                ManifestFault(
+                    ManifestPlace(), f"there may be more than {MAX_FAULTS} faults: mend these first"
+                ),
+            )
         raise error
 
 
@@ -104,7 +108,7 @@ class Notes:
         self._lines: dict[str, None] = {}
         self._unkept: dict[str, None] = {}
 
-    def add_unkept(self, place: Place | str) -> None:
+    def add_unkept(self, place: ManifestPlace | str) -> None:
         """A field that has an effect only while somebody keeps the pod up."""
         self._unkept[_place(place).path] = None
 
@@ -112,7 +116,7 @@ class Notes:
         """The paths of these fields."""
         return tuple(self._unkept)
 
-    def add(self, place: Place | str, text: str) -> None:
+    def add(self, place: ManifestPlace | str, text: str) -> None:
         """Keep a line for the person."""
         path = _place(place).path
         self._lines[f"{path}: {text}" if path else text] = None
@@ -134,5 +138,5 @@ class Book:
         return Book(self.faults, Notes())
 
 
-def _place(place: Place | str) -> Place:
-    return place if isinstance(place, Place) else Place(place)
+def _place(place: ManifestPlace | str) -> ManifestPlace:
+    return place if isinstance(place, ManifestPlace) else ManifestPlace(place)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from crib.manifest.faults import Book, Faults, ManifestError, Notes, Place
+from crib.manifest.faults import Book, Faults, ManifestError, ManifestPlace, Notes
 
 if TYPE_CHECKING:
     import yaml
@@ -45,7 +45,9 @@ class ManifestNode:
     `tree` is what PyYAML composed the object from. It is only looked at to say where something is.
     """
 
-    def __init__(self, value: object, place: Place, book: Book, tree: yaml.Node | None = None) -> None:
+    def __init__(
+        self, value: object, place: ManifestPlace, book: Book, tree: yaml.Node | None = None
+    ) -> None:
         """ManifestError when `value` is no object."""
         self.place = place
         self.book = book
@@ -74,7 +76,7 @@ class ManifestNode:
         """Where faults are kept."""
         return self.book.faults
 
-    def at(self, name: str) -> Place:
+    def at(self, name: str) -> ManifestPlace:
         """The place of a field of this object, or of the object when it has no such field."""
         path = f"{self.path}.{name}" if self.path else name
         for key, _ in reversed(_pairs(self._tree)):
@@ -82,7 +84,7 @@ class ManifestNode:
                 return _at_mark(replace(self.place, path=path), key)
         return replace(self.place, path=path)
 
-    def item(self, name: str, index: int) -> Place:
+    def item(self, name: str, index: int) -> ManifestPlace:
         """The place of one element of a list."""
         place = self.at(name)
         elements = getattr(self._below(name), "value", None)
@@ -300,7 +302,7 @@ def _pairs(tree: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:
     return value if isinstance(value, list) and value and isinstance(value[0], tuple) else []
 
 
-def _at_mark(place: Place, node: yaml.Node) -> Place:
+def _at_mark(place: ManifestPlace, node: yaml.Node) -> ManifestPlace:
     return replace(place, line=node.start_mark.line + 1, column=node.start_mark.column + 1)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+INIT_CONTAINER = "io.crib.init-container"
+"""Annotation of containers that have to end before the others start. The CRI has no word for them."""
 HOST_PATH_TYPES = (
     "",
     "DirectoryOrCreate",

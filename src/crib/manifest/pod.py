@@ -12,7 +12,7 @@ from crib.manifest import security, shapes
 from crib.manifest.behaviour import pod_behaviour
 from crib.manifest.container import PodParts, container_plan, read_amounts
 from crib.manifest.downward import PodFacts
-from crib.manifest.faults import ManifestError, Place
+from crib.manifest.faults import ManifestError, ManifestPlace
 from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_subdomain, is_uid, unique
 from crib.manifest.hosts import hostname, hosts_plan
 from crib.manifest.plan import PodPlan, Site
@@ -239,7 +239,7 @@ def _port(node: ManifestNode, *, on_host: bool) -> PortMapping:
     return PortMapping(protocol=protocol, container_port=inside or 0, host_port=outside, host_ip=address)
 
 
-def _check_address(address: str, node: ManifestNode, where: Place) -> None:
+def _check_address(address: str, node: ManifestNode, where: ManifestPlace) -> None:
     try:
         ipaddress.ip_address(address)
     except ValueError:

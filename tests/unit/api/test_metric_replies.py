@@ -15,7 +15,7 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import container, sandbox
 from tests.unit.metered import CONTAINER
 
-POD = replace(CONTAINER, cgroup=replace(CONTAINER.cgroup, path="/pods"), writable_layer=None, room=None)
+POD = replace(CONTAINER, cgroup=CONTAINER.cgroup._replace(path="/pods"), writable_layer=None, room=None)
 METRICS = PodMetrics(sandbox(), POD, ((container(), CONTAINER), (container(2), CONTAINER)))
 IMAGE = "busybox"
 

@@ -22,6 +22,7 @@ from crib.cli import (
     images,
     inspection,
     lifecycle,
+    lifecycle_options,
     listing,
     logs,
     options,
@@ -253,14 +254,14 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run.run(session, RunCommandOptions([manifest]))
-    with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
-        await lifecycle.remove(session, options.RmOptions(["web"]))
-    with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
-        await lifecycle.remove(session, options.RmOptions(["web", "db"]))
-    assert "there is no pod 'db'" in capsys.readouterr().err
-    await lifecycle.stop(session, options.StopOptions(["web"]))
+    with pytest.raises(ClientError, match=r"is running \(1 of 1 containers\); stop it first, or use --force"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web"]))
+    with pytest.raises(CommandError, match="2 of 2 were not removed"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web", "db"]))
+    assert "there is no pod or container 'db'" in capsys.readouterr().err
+    await lifecycle.stop(session, lifecycle_options.StopOptions(["web"]))
     assert world.stop_timeouts == [4]
-    await lifecycle.remove(session, options.RmOptions(["default/web"]))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["default/web"]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
@@ -268,8 +269,8 @@ async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
 async def test_rm_all_with_force_removes_everything(session: CliSession, world: World, manifest: str) -> None:
     await run.run(session, RunCommandOptions([manifest]))
     with pytest.raises(CommandError, match="name the pods to remove"):
-        await lifecycle.remove(session, options.RmOptions())
-    await lifecycle.remove(session, options.RmOptions(force=True, every=True))
+        await lifecycle.remove(session, lifecycle_options.RmOptions())
+    await lifecycle.remove(session, lifecycle_options.RmOptions(force=True, every=True))
     assert not world.pods
 
 
@@ -281,7 +282,7 @@ async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
     async with session.connect() as crib:
         metadata = cri.PodSandboxMetadata(name="evil", uid="../victim", namespace="default")
         await pods.run_sandbox(crib, cri.PodSandboxConfig(metadata=metadata))
-    await lifecycle.remove(session, options.RmOptions(["evil"], force=True))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["evil"], force=True))
     assert victim.is_dir()
 
 

@@ -99,7 +99,7 @@ async def test_what_cannot_run_is_told(served: Served) -> None:
     with pytest.raises(RuntimeFailure, match="there is no program"):
         await execute.execute(session, options.ExecOptions("web", ["ls"]))
     done = await crib(session, "exec", "web", "ls")
-    assert (done.returncode, done.stderr) == (1, b"crib: there is no program?[31m ls\n")
+    assert (done.returncode, done.stderr) == (125, b"crib: there is no program?[31m ls\n")
 
 
 async def test_a_terminal_is_lent_and_given_back(served: Served) -> None:
@@ -153,7 +153,7 @@ async def test_a_runtime_that_goes_gives_the_terminal_back(served: Served) -> No
         await until(lambda: screen.is_raw)
         await lab.server.stop()
         await screen.until_shown(b"crib is stopping: the command's terminal is hung up\r\n")
-        assert await screen.ended() == 1
+        assert await screen.ended() == 125
         assert screen.is_as_before
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crib.manifest.documents import ManifestText
-from crib.manifest.faults import MAX_FAULTS, ManifestError, Place
+from crib.manifest.faults import MAX_FAULTS, ManifestError, ManifestPlace
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -373,7 +373,7 @@ def test_a_wrong_manifest_is_refused_with_the_path_and_the_reason(text: str, mes
     with pytest.raises(ManifestError) as wrong:
         plans(text)
     (fault,) = wrong.value.faults
-    assert str(replace(fault, place=Place(fault.place.path))) == message
+    assert str(replace(fault, place=ManifestPlace(fault.place.path))) == message
     assert bool(fault.place.line) == (fault.place.file != ""), "a fault of a file has a line"
 
 
