@@ -56,25 +56,6 @@ _CaFile = Annotated[
 
 
 @dataclass(frozen=True)
-class RunCommandOptions:
-    manifests: Annotated[
-        list[str],
-        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),
-    ]
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
-    ] = False
-    keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
-        False
-    )
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
-    ] = False
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
 class PodsOptions:
     output: Output = Format.TABLE
     namespace: Annotated[
