@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crib.cli import output
@@ -26,7 +25,7 @@ def conform(here: CliSession, options: ConformOptions) -> int:
     if options.coverage:
         _coverage(options)
         return 0
-    where = here if options.endpoint is None else replace(here, endpoint=options.endpoint)
+    where = here if options.endpoint is None else CliSession(options.endpoint, here.pods_dir, here.timeout)
     if options.clean:
         return here.run(clean(where))
     return here.run(run(where, options))
