@@ -36,7 +36,9 @@ _Target = Annotated[
 _Container = Annotated[
     str, typer.Option("--container", "-c", metavar="NAME", help="The container in the pod.")
 ]
-_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input to it, until it ends.")]
+_Stdin = Annotated[
+    bool, typer.Option("--stdin", "--interactive", "-i", help="Send standard input to it, until it ends.")
+]
 _Transport = Annotated[
     Transport,
     typer.Option(
@@ -51,25 +53,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class RunCommandOptions:
-    manifests: Annotated[
-        list[str],
-        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),
-    ]
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
-    ] = False
-    keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
-        False
-    )
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
-    ] = False
-    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)
@@ -127,6 +110,32 @@ class ExecOptions:
     stdin: _Stdin = False
     tty: Annotated[
         bool, typer.Option("--tty", "-t", help="Give the command a terminal, connected to this one.")
+    ] = False
+    user: Annotated[
+        str,
+        typer.Option(
+            "--user",
+            "-u",
+            metavar="USER[:GROUP]",
+            help="Run as this user of the container, by name or number. Only crib can do this.",
+        ),
+    ] = ""
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            "-e",
+            metavar="KEY[=VALUE]",
+            help="Set a variable, without =VALUE as it is here. May be repeated. Only crib can do this.",
+        ),
+    ] = None
+    workdir: Annotated[
+        str,
+        typer.Option("--workdir", "-w", metavar="DIR", help="Run in this directory. Only crib can do this."),
+    ] = ""
+    sync: Annotated[
+        bool,
+        typer.Option("--sync", "-s", help="Without a stream (ExecSync): its output comes at the end."),
     ] = False
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""

@@ -201,6 +201,9 @@ class PodKeeper:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
             await self._bring_images()
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
+            if self._plan.hosts is not None:
+                addresses = await client_pods.addresses(self._connection, pod.id)
+                await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
         except (ClientError, OSError) as error:
             self._failed(SANDBOX, error)
             return

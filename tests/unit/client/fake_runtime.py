@@ -65,6 +65,7 @@ class World:
     sandbox_gate: asyncio.Event | None = None
     version_gate: asyncio.Event | None = None
     version_calls: int = 0
+    exec_as_requests: list[node_pb2.ExecAsRequest] = field(default_factory=list)
     exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
     pull_requests: list[cri.PullImageRequest] = field(default_factory=list)
     progress_requests: list[node_pb2.PullProgressRequest] = field(default_factory=list)
@@ -392,6 +393,12 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     async def ExplainContainer(self, request: Any, context: Context) -> node_pb2.ExplainContainerResponse:
         self.world.explain_requests.append(request)
         return self.world.explained_container
+
+    async def ExecAs(self, request: Any, context: Context) -> node_pb2.ExecAsResponse:
+        self.world.exec_as_requests.append(request)
+        lab = await _lab(self.world, context)
+        wanted = {name: getattr(request.exec, name) for name in ("tty", "stdin", "stdout", "stderr")}
+        return node_pb2.ExecAsResponse(url=lab.exec_url(*request.exec.cmd, **wanted))
 
     async def Forward(self, request: Any, context: Context) -> node_pb2.ForwardResponse:
         self.world.forward_requests.append(request)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from crib.client.errors import PodFailure
 from crib.manifest.fields import is_uid
+from crib.manifest.hosts import hosts_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
-    from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
+    from crib.manifest.plan import ContainerPlan, Dirs, HostsPlan, PodPlan, SubPathPlan, VolumePlan
 
+MAX_HOSTS = 1 << 20
+"""Characters of the node's /etc/hosts that a pod on the host's network gets."""
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
     "DirectoryOrCreate": stat.S_ISDIR,
@@ -97,6 +100,16 @@ def _make_volume(volume: VolumePlan) -> None:
         os.makedirs(volume.path, mode=0o755, exist_ok=True)
     elif volume.host_type == "FileOrCreate":
         os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def write_hosts(plan: HostsPlan, addresses: Sequence[str]) -> None:
+    """Write the pod's /etc/hosts. Whoever has it mounted sees the new text: the file is the same."""
+    of_host = ""
+    if not plan.names:
+        with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
+            of_host = file.read(MAX_HOSTS)
+    with open(plan.path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(hosts_text(plan, addresses, of_host))
 
 
 def bind_sub_paths(plan: ContainerPlan) -> None:

@@ -52,6 +52,7 @@ class PodStart:
         files.make(plan, self._dirs)
         try:
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
+            await self._write_hosts()
             for container in plan.init_containers:
                 await self._init(container)
             for container in plan.containers:
@@ -60,6 +61,11 @@ class PodStart:
             await self._take_back(error)
             raise
         return self._pod
+
+    async def _write_hosts(self) -> None:
+        if self._plan.hosts is not None:
+            assert self._pod is not None
+            files.write_hosts(self._plan.hosts, await client_pods.addresses(self._connection, self._pod.id))
 
     async def _start(self, plan: ContainerPlan) -> str:
         assert self._pod is not None
