@@ -17,6 +17,7 @@ from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
@@ -98,6 +99,7 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
 
 add_lifecycle_commands(app, _RUN)
+add_keeping_commands(app, _RUN)
 
 
 @command(app, args.PodsOptions, _LOOK)

@@ -49,7 +49,7 @@ class Paths:
 
     @property
     def kept(self) -> str:
-        """Units of pods that are kept up; made with the first one."""
+        """Units of pods that are kept up."""
         return f"{self.data}/kept"
 
     @property
@@ -87,6 +87,7 @@ class Paths:
             self.writable_layers,
             self.layer_mounts,
             self.dumps,
+            self.kept,
             self.exits,
             self.sandboxes,
             self.containers,

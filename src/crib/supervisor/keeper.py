@@ -204,6 +204,9 @@ class PodKeeper:
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)
                 await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
+            if self._plan.hosts is not None:
+                addresses = await client_pods.addresses(self._connection, pod.id)
+                await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
         except (ClientError, OSError) as error:
             self._failed(SANDBOX, error)
             return

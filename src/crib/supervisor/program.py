@@ -1,7 +1,7 @@
 """The daemon's child: keeps up the pods whose units lie in a directory, until its standard input ends.
 
 A line on standard input means that the units have changed. Reports go to standard output, a line of JSON each
-(`crib.wire.kept`); what a person should know goes to standard error. It ends by itself when there are no units.
+(`crib.wire.kept`); what a person should know goes to standard error. It ends when there are no units.
 
 For tests only: CRIB_TEST_PAUSES=FIRST:MOST sets the pauses between restarts, in seconds.
 """

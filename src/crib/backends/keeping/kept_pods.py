@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -95,14 +94,10 @@ class SupervisedPods:
         return bool(self._units())
 
     def _units(self) -> list[Unit]:
-        return read_units(self._directory) if os.path.isdir(self._directory) else []
+        return read_units(self._directory)
 
     async def _write(self, unit: Unit) -> None:
-        def write() -> None:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            write_unit(self._directory, unit)
-
-        await self._file_work("writing a kept pod", write)
+        await self._file_work("writing a kept pod", lambda: write_unit(self._directory, unit))
         self._child.want()
 
     async def _file_work(self, what: str, work: Callable[[], T]) -> T:
