@@ -59,6 +59,7 @@ VALID: dict[str, Any] = {
     "IDMapping.length": 65536,
     "ImageSpec.annotations": {"io.crib.platform": "linux/amd64"},
     "ImportImageRequest.path": "/archive",
+    "KeepPodRequest.pods_dir": "/pods",
     "LinuxContainerResources.cpu_period": 1000,
     "LinuxContainerResources.cpu_quota": 1000,
     "LinuxContainerResources.cpuset_cpus": "0-1",

@@ -252,6 +252,10 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/SetLogLevel": "unary",
         "/crib.v1.Node/InspectDaemon": "unary",
         "/crib.v1.Node/ExplainEnd": "unary",
+        "/crib.v1.Node/KeepPod": "unary",
+        "/crib.v1.Node/WantKeptPod": "unary",
+        "/crib.v1.Node/ForgetKeptPod": "unary",
+        "/crib.v1.Node/ListKeptPods": "unary",
     }
 
 

@@ -8,6 +8,7 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
   fields of its spec come from.
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
+* `keeping`: pods that are kept up, and the process that does it.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
 
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`

@@ -9,6 +9,7 @@ failures that leaves the daemon). The rest:
 * `image` and `registry`, `network`, `streams`, `stats`, `disk`, `events`, `signals`: the other nouns.
 * `metrics`: of pods and containers, all of them in `metric_families`.
 * `caller`: who made a call, and what it is about. `ends`: why a container has ended.
+* `kept`: pods that are kept up.
 * `log_rule`: what is logged for a while, and the parts of a dump.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
