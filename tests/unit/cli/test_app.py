@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crib.cli import app, output
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import DEFAULT_PODS_DIR, say
 
 COMMANDS = [
