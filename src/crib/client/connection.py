@@ -94,7 +94,6 @@ class Connection:
             ("grpc.enable_http_proxy", 0),
             # gRPC's own pauses grow to two minutes, which is meant for the internet
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
-            ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", 10 * RECONNECT_MS),
             # two connections of one program to one socket are measured apart from each other
             ("grpc.use_local_subchannel_pool", 1),
