@@ -13,11 +13,14 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
+from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
+    CRIB_FAILED,
     DEFAULT_PODS_DIR,
     PODS_DIR_VARIABLE,
     CliSession,
@@ -26,6 +29,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -77,14 +81,14 @@ def _globals(
     ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunCommandOptions, _RUN)
-def run(session: CliSession, options: args.RunCommandOptions) -> None:
-    """Run the pods of a Kubernetes manifest.
+@command(app, RunCommandOptions, _RUN)
+def run(session: CliSession, options: RunCommandOptions) -> None:
+    """Run the pods of Kubernetes manifests.
 
-    Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
-    containers in order, and starts the containers. Refuses fields that Kubernetes does not know or that only
-    a kubelet can honour; accepts fields without effect here with a note. Containers are not restarted when
-    they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's default.
+    Takes Pods and the templates of Deployments, Jobs and other workloads, with ConfigMaps, Secrets and claims
+    from the same files or --from others; services and the like are noted and left out. Checks everything and
+    pulls missing images before anything is made or replaced. docs/manifests.md lists every field. Without a
+    seccompProfile a container gets the runtime's default.
 
     crib run web.yaml && crib logs -f web
     """
@@ -93,22 +97,7 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, _RUN)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
-
-
-@command(app, args.RmOptions, _RUN)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
+add_lifecycle_commands(app, _RUN)
 
 
 @command(app, args.PodsOptions, _LOOK)
@@ -150,7 +139,7 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """
     from crib.cli import execute
 
-    raise typer.Exit(session.run(execute.execute(session, options)))
+    raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
 @command(app, args.AttachOptions, _LOOK)
@@ -163,7 +152,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     """
     from crib.cli import execute as work
 
-    raise typer.Exit(session.run(work.attach(session, options)))
+    raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
 @command(app, args.ForwardOptions, _LOOK)
@@ -331,6 +320,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")
@@ -341,7 +331,7 @@ command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:
-    """The entry point of the program `crib`."""
+    """Run the program with the arguments it was given, and exit."""
     fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:

@@ -92,7 +92,7 @@ class Connection:
             ("grpc.max_send_message_length", MAX_MESSAGE),
             # proxies of the environment must not catch a unix socket
             ("grpc.enable_http_proxy", 0),
-            # gRPC's own pauses grow to two minutes, which is meant for the internet
+            # the pauses between tries; how long one may take (min_reconnect_backoff_ms) stays 20 s
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", 10 * RECONNECT_MS),
             # two connections of one program to one socket are measured apart from each other

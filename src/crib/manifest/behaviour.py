@@ -23,7 +23,7 @@ from crib.manifest.behaviour_plan import (
     SleepAction,
     TcpAction,
 )
-from crib.manifest.fields import ManifestError
+from crib.manifest.faults import ManifestError
 
 if TYPE_CHECKING:
     from crib.manifest.fields import ManifestNode
@@ -69,7 +69,7 @@ def behaviour(node: ManifestNode, pod: PodBehaviour, *, init: bool) -> Behaviour
             if node.has(name):
                 raise ManifestError(node.at(name), "not for an init container without restartPolicy: Always")
     for name in _UNKEPT_CONTAINER:
-        if node.has(name):
+        if node.has(name) and not (name == "startupProbe" and is_sidecar(node, init=init)):
             node.notes.add_unkept(node.at(name))
     own = node.choice("restartPolicy", tuple(_POLICIES), pod.restart)
     lifecycle = node.child("lifecycle")
@@ -153,10 +153,7 @@ def _probe_action(container: ManifestNode, node: ManifestNode, kind: str) -> Pro
         source.check(shapes.TCP_SOCKET)
         return TcpAction(_port(container, source), source.text("host"))
     source.check(shapes.GRPC)
-    number = source.number("port", 1, 65535)
-    if number is None:
-        raise ManifestError(source.at("port"), "is required")
-    return GrpcAction(number, source.text("service"))
+    return GrpcAction(_needed(source, "port", 1, 65535), source.text("service"))
 
 
 def _hook(container: ManifestNode, lifecycle: ManifestNode | None, name: str) -> HookAction | None:
@@ -164,7 +161,8 @@ def _hook(container: ManifestNode, lifecycle: ManifestNode | None, name: str) ->
     if node is None:
         return None
     node.check(shapes.HOOK)
-    node.notes.add_unkept(node.path)
+    if node.has("tcpSocket"):
+        return None
     kind = _one_of(node, _HOOKS)
     source = node.child(kind)
     assert source is not None
@@ -173,16 +171,21 @@ def _hook(container: ManifestNode, lifecycle: ManifestNode | None, name: str) ->
     if kind == "httpGet":
         return _http(container, source)
     source.check(shapes.SLEEP)
-    seconds = source.number("seconds", 0, MAX_SECONDS)
-    if seconds is None:
-        raise ManifestError(source.at("seconds"), "is required")
-    return SleepAction(seconds)
+    return SleepAction(_needed(source, "seconds", 0, MAX_SECONDS))
+
+
+def _needed(node: ManifestNode, name: str, low: int, high: int) -> int:
+    if not node.has(name):
+        raise ManifestError(node.at(name), "is required")
+    return node.number(name, low, high) or low
 
 
 def _one_of(node: ManifestNode, kinds: tuple[str, ...]) -> str:
     named = [kind for kind in kinds if node.has(kind)]
     if len(named) != 1:
-        raise ManifestError(node.path, f"needs {'' if named else 'one of '}{_words(kinds, many=bool(named))}")
+        raise ManifestError(
+            node.place, f"needs {'' if named else 'one of '}{_words(kinds, many=bool(named))}"
+        )
     return named[0]
 
 
@@ -225,10 +228,7 @@ def _http(container: ManifestNode, source: ManifestNode) -> HttpAction:
 def _port(container: ManifestNode, source: ManifestNode) -> int:
     """A number, or the name of one of the container's own ports."""
     if not isinstance(source.raw("port"), str):
-        number = source.number("port", 1, 65535)
-        if number is None:
-            raise ManifestError(source.at("port"), "is required")
-        return number
+        return _needed(source, "port", 1, 65535)
     name = source.need_text("port")
     if not _PORT_NAME.fullmatch(name):
         raise ManifestError(source.at("port"), f"{name!r} is neither a port's number nor the name of one")

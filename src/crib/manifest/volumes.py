@@ -6,7 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
-from crib.manifest.fields import ManifestError, ManifestNode, check_label
+from crib.manifest.fields import ManifestNode, check_label, nearest, unique
 from crib.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
 from crib.manifest.quantity import parse_quantity, whole
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -32,28 +32,30 @@ PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 def volume_plans(spec: ManifestNode, dirs: Dirs, uid: str) -> dict[str, VolumePlan]:
     """Every volume of the pod by name."""
     found: dict[str, VolumePlan] = {}
-    for node in spec.children("volumes"):
+    for node in unique(spec.children("volumes"), "name", "volume"):
         node.check(shapes.VOLUME)
         name = check_label(node, "name")
-        if name in found:
-            raise ManifestError(node.at("name"), f"volume {name!r} is there twice")
         kinds = [kind for kind in ("emptyDir", "hostPath", "image") if node.has(kind)]
-        if len(kinds) != 1:
-            words = "one of emptyDir, hostPath, image"
-            raise ManifestError(node.path, f"needs {words}" if not kinds else f"has more than {words}")
-        found[name] = _volume(node, kinds[0], name, dirs.volume(uid, name))
+        if len(kinds) == 1:
+            found[name] = _volume(node, kinds[0], name, dirs.volume(uid, name))
+            continue
+        found[name] = VolumePlan(name, "emptyDir")  # for those who mount it
+        words = "one of emptyDir, hostPath, image"
+        if kinds:
+            node.wrong("", f"has more than {words}")
+        elif not any(known in shapes.VOLUME.refused for known in node.names()):
+            node.wrong("", f"needs {words}")
     return found
 
 
 def _volume(node: ManifestNode, kind: str, name: str, directory: str) -> VolumePlan:
-    source = node.child(kind)
-    assert source is not None
+    source = node.part(kind)
     if kind == "emptyDir":
         return _empty_dir(source, name, directory)
     if kind == "hostPath":
         source.check(shapes.HOST_PATH)
         path = source.need_text("path")
-        _check_absolute(path, source.at("path"))
+        _check_absolute(path, source)
         host_type = source.choice("type", HOST_PATH_TYPES, "")
         return VolumePlan(name, "hostPath", path=path, host_type=host_type)
     source.check(shapes.IMAGE_VOLUME)
@@ -65,14 +67,15 @@ def _empty_dir(source: ManifestNode, name: str, directory: str) -> VolumePlan:
     source.check(shapes.EMPTY_DIR)
     medium = source.text("medium")
     if medium.startswith("HugePages"):
-        raise ManifestError(source.at("medium"), "not supported: volumes of huge pages need a kubelet")
-    source.choice("medium", ("", "Memory"), "")
+        source.wrong("medium", "not supported: volumes of huge pages need a kubelet")
+    else:
+        source.choice("medium", ("", "Memory"), "")
     size = 0
     if source.has("sizeLimit"):
         try:
             size = whole(parse_quantity(source.raw("sizeLimit")))
         except ValueError as error:
-            raise ManifestError(source.at("sizeLimit"), str(error)) from None
+            source.wrong("sizeLimit", str(error))
         if not medium:
             source.notes.add(source.at("sizeLimit"), "not enforced: on disk it is a kubelet's work")
     return VolumePlan(name, "emptyDir", path=directory, memory=bool(medium), size=size)
@@ -101,12 +104,15 @@ def mounts(
     name = container.text("name")
     for index, node in enumerate(container.children("volumeMounts")):
         node.check(shapes.VOLUME_MOUNT)
-        volume = volumes.get(node.need_text("name"))
+        wanted = node.need_text("name")
+        volume = volumes.get(wanted)
         if volume is None:
-            raise ManifestError(node.at("name"), f"the pod has no volume {node.text('name')!r}")
+            if wanted:
+                node.wrong("name", f"the pod has no volume {wanted!r}{nearest(wanted, list(volumes))}")
+            volume = VolumePlan(wanted, "emptyDir")
         mount = _mount(container, node, volume)
         if any(other.container_path == mount.container_path for other in found):
-            raise ManifestError(node.at("mountPath"), f"{mount.container_path} is mounted twice")
+            node.wrong("mountPath", f"{mount.container_path} is mounted twice")
         inside = _sub_path(node)
         if inside and volume.kind == "image":
             mount.image_sub_path = inside
@@ -121,14 +127,14 @@ def mounts(
 def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> Mount:
     path = node.need_text("mountPath")
     if ":" in path:
-        raise ManifestError(node.at("mountPath"), f"{path!r} must not hold a colon")
+        node.wrong("mountPath", f"{path!r} must not hold a colon")
     if not path.startswith("/"):
         path = f"/{path}"  # as Kubernetes reads a relative one
     read_only = bool(node.flag("readOnly")) or volume.kind == "image"
     propagation = node.choice("mountPropagation", tuple(_PROPAGATION), "None")
     security = container.child("securityContext")
     if propagation == "Bidirectional" and not (security and security.flag("privileged")):
-        raise ManifestError(node.at("mountPropagation"), "Bidirectional needs a privileged container")
+        node.wrong("mountPropagation", "Bidirectional needs a privileged container")
     return Mount(
         container_path=posixpath.normpath(path),
         host_path=volume.path,
@@ -146,8 +152,7 @@ def _bind_options(node: ManifestNode) -> list[str]:
     options = node.texts("bindMountOptions")
     for option in options:
         if option not in _BIND_OPTIONS:
-            words = f"{option!r} is not one of {', '.join(_BIND_OPTIONS)}"
-            raise ManifestError(node.at("bindMountOptions"), words)
+            node.wrong("bindMountOptions", f"{option!r} is not one of {', '.join(_BIND_OPTIONS)}")
     return options
 
 
@@ -156,9 +161,9 @@ def _recursive(node: ManifestNode, *, read_only: bool, propagation: str) -> bool
     if word == "Disabled":
         return False
     if not read_only:
-        raise ManifestError(node.at("recursiveReadOnly"), f"{word} needs readOnly: true")
+        node.wrong("recursiveReadOnly", f"{word} needs readOnly: true")
     if propagation != "None":
-        raise ManifestError(node.at("recursiveReadOnly"), f"{word} needs mountPropagation: None")
+        node.wrong("recursiveReadOnly", f"{word} needs mountPropagation: None")
     if word == "IfPossible":
         node.notes.add(node.at("recursiveReadOnly"), "taken as Disabled; write Enabled to have it")
         return False
@@ -170,15 +175,17 @@ def _sub_path(node: ManifestNode) -> str:
     if not inside:
         return ""
     if inside.startswith("/"):
-        raise ManifestError(node.at("subPath"), f"{inside!r} must be a relative path")
+        node.wrong("subPath", f"{inside!r} must be a relative path")
+        return ""
     if ".." in inside.split("/"):
-        raise ManifestError(node.at("subPath"), f"{inside!r} must not hold '..'")
+        node.wrong("subPath", f"{inside!r} must not hold '..'")
+        return ""
     normal = posixpath.normpath(inside)
     return "" if normal == "." else normal
 
 
-def _check_absolute(path: str, where: str) -> None:
-    if not path.startswith("/"):
-        raise ManifestError(where, f"{path!r} must be an absolute path")
+def _check_absolute(path: str, node: ManifestNode) -> None:
+    if path and not path.startswith("/"):
+        node.wrong("path", f"{path!r} must be an absolute path")
     if ".." in path.split("/"):
-        raise ManifestError(where, f"{path!r} must not hold '..'")
+        node.wrong("path", f"{path!r} must not hold '..'")

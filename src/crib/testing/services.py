@@ -180,6 +180,13 @@ class FakeRuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         info = {"info": self.world.info} if request.verbose else {}
         return cri.ContainerStatusResponse(status=status, info=info)
 
+    async def UpdateContainerResources(
+        self, request: Any, context: Context
+    ) -> cri.UpdateContainerResourcesResponse:
+        status = await self._container(request.container_id, context)
+        status.resources.linux.MergeFrom(request.linux)
+        return cri.UpdateContainerResourcesResponse()
+
     async def ExecSync(self, request: Any, context: Context) -> cri.ExecSyncResponse:
         status = await self._container(request.container_id, context)
         if status.state != cri.CONTAINER_RUNNING:

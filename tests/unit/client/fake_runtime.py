@@ -9,6 +9,7 @@ whose command is `fail` cannot be started. Everything else runs until it is stop
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from crib.api.translate.configs import plain
 from crib.model.streams import PodAddress
 from crib.streaming.head import BadRequest, RequestHead
 from crib.streaming.server import StreamServer
@@ -46,11 +48,14 @@ class World(FakeWorld):
 
     calls: list[str] = field(default_factory=list)
     stop_timeouts: list[int] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    """Ids of the containers of StopContainer, in that order."""
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
     sandbox_gate: asyncio.Event | None = None
     version_gate: asyncio.Event | None = None
     version_calls: int = 0
+    exec_as_requests: list[node_pb2.ExecAsRequest] = field(default_factory=list)
     exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
     pull_requests: list[cri.PullImageRequest] = field(default_factory=list)
     progress_requests: list[node_pb2.PullProgressRequest] = field(default_factory=list)
@@ -65,6 +70,9 @@ class World(FakeWorld):
     lab: Lab | None = None
     """What streams are asked of; without one they are not offered."""
     forward_requests: list[cri.PortForwardRequest | node_pb2.ForwardRequest] = field(default_factory=list)
+    tells_configs: bool = False
+    """Whether verbose statuses have the configs that things were made from."""
+    updates: list[cri.LinuxContainerResources] = field(default_factory=list)
     used_bytes: list[int] = field(default_factory=list)
     """Of the disk, for each question; 0 after the last."""
     image_infos: dict[str, str] = field(default_factory=dict)
@@ -102,6 +110,18 @@ class FakeRuntime(FakeRuntimeService):
         self.world.calls.append("RemovePodSandbox")
         return await super().RemovePodSandbox(request, context)
 
+    async def PodSandboxStatus(self, request: Any, context: Context) -> cri.PodSandboxStatusResponse:
+        reply = await super().PodSandboxStatus(request, context)
+        if request.verbose:
+            reply.info["info"] = self._info(reply.info["info"], self.world.configs.get(reply.status.id))
+        return reply
+
+    def _info(self, text: str, config: Any) -> str:
+        """As crib's: what it was made from is in it, but for a runtime that does not tell."""
+        if config is None or not self.world.tells_configs:
+            return text
+        return json.dumps({**json.loads(text), "config": plain(config)})
+
     async def CreateContainer(self, request: Any, context: Context) -> cri.CreateContainerResponse:
         self.world.calls.append(f"CreateContainer {request.config.metadata.name}")
         return await super().CreateContainer(request, context)
@@ -125,7 +145,21 @@ class FakeRuntime(FakeRuntimeService):
     async def StopContainer(self, request: Any, context: Context) -> cri.StopContainerResponse:
         self.world.calls.append("StopContainer")
         self.world.stop_timeouts.append(request.timeout)
+        self.world.stopped.append(request.container_id)
         return await super().StopContainer(request, context)
+
+    async def ContainerStatus(self, request: Any, context: Context) -> cri.ContainerStatusResponse:
+        reply = await super().ContainerStatus(request, context)
+        if request.verbose:
+            config = self.world.container_configs.get(reply.status.id)
+            reply.info["info"] = self._info(reply.info["info"], config)
+        return reply
+
+    async def UpdateContainerResources(
+        self, request: Any, context: Context
+    ) -> cri.UpdateContainerResourcesResponse:
+        self.world.updates.append(request.linux)
+        return await super().UpdateContainerResources(request, context)
 
     async def Exec(self, request: Any, context: Context) -> cri.ExecResponse:
         self.world.calls.append("Exec")
@@ -227,6 +261,12 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     async def ExplainContainer(self, request: Any, context: Context) -> node_pb2.ExplainContainerResponse:
         self.world.explain_requests.append(request)
         return self.world.explained_container
+
+    async def ExecAs(self, request: Any, context: Context) -> node_pb2.ExecAsResponse:
+        self.world.exec_as_requests.append(request)
+        lab = await _lab(self.world, context)
+        wanted = {name: getattr(request.exec, name) for name in ("tty", "stdin", "stdout", "stderr")}
+        return node_pb2.ExecAsResponse(url=lab.exec_url(*request.exec.cmd, **wanted))
 
     async def Forward(self, request: Any, context: Context) -> node_pb2.ForwardResponse:
         self.world.forward_requests.append(request)

@@ -20,7 +20,7 @@ from crib.manifest.behaviour_plan import (
     SleepAction,
     TcpAction,
 )
-from crib.manifest.fields import ManifestError
+from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 
@@ -33,7 +33,7 @@ def plan(spec: str = "", container: str = "", init: str = "") -> PodPlan:
     if init:
         text += "  initContainers:\n  - name: first\n    image: i\n" + _block(init, 4)
     text += "  containers:\n  - name: app\n    image: i\n" + _block(container, 4) + _block(spec, 2)
-    return read_plans(text, SITE, lambda: "u1")[0]
+    return read_plans(text, SITE, lambda: "u1").pods[0]
 
 
 def _block(text: str, width: int) -> str:
@@ -122,7 +122,7 @@ def test_whose_restart_policy_holds() -> None:
 
 def test_the_kept_document_comes_to_the_same_pod() -> None:
     found = plan("restartPolicy: OnFailure", "livenessProbe: {exec: {command: ['yes']}}")
-    again = read_plans(found.document, SITE, lambda: "another")[0]
+    again = read_plans(found.document, SITE, lambda: "another").pods[0]
     assert again == found
 
 
