@@ -51,6 +51,7 @@ VALID: dict[str, Any] = {
     "EventsRequest.kinds": "pod",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
+    "ExecAsRequest.working_dir": "/work",
     "ForwardRequest.targets": "tcp:80",
     "HugepageLimit.page_size": "2MB",
     "IDMapping.container_id": 0,

@@ -82,7 +82,7 @@ def test_every_command_has_a_help_of_whole_sentences(
     [
         (["pods", "--nonsense"], "No such option: --nonsense (see crib pods --help)"),
         (["nonsense"], "No such command 'nonsense'. (see crib --help)"),
-        (["logs"], "Missing argument 'POD|CONTAINER'. (see crib logs --help)"),
+        (["exec"], "Missing argument 'POD|CONTAINER'. (see crib exec --help)"),
         (["inspect", "x", "-o", "table"], "inspect prints json or yaml only"),
         (["image"], "Missing command. (see crib image --help)"),
         (["bench", "-n", "3", "pull", "x"], "put the options of crib bench pull after pull"),
