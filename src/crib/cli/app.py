@@ -13,6 +13,7 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
+from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
@@ -29,6 +30,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
@@ -80,14 +82,14 @@ def _globals(
     ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunCommandOptions, _RUN)
-def run(session: CliSession, options: args.RunCommandOptions) -> None:
-    """Run the pods of a Kubernetes manifest.
+@command(app, RunCommandOptions, _RUN)
+def run(session: CliSession, options: RunCommandOptions) -> None:
+    """Run the pods of Kubernetes manifests.
 
-    Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
-    containers in order, and starts the containers. Refuses fields that Kubernetes does not know or that only
-    a kubelet can honour; accepts fields without effect here with a note. Containers are not restarted when
-    they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's default.
+    Takes Pods and the templates of Deployments, Jobs and other workloads, with ConfigMaps, Secrets and claims
+    from the same files or --from others; services and the like are noted and left out. Checks everything and
+    pulls missing images before anything is made or replaced. docs/manifests.md lists every field. Without a
+    seccompProfile a container gets the runtime's default.
 
     crib run web.yaml && crib logs -f web
     """
@@ -314,6 +316,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crib.cli.command import command
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 from crib.cli.session import CliSession, CommandError
 
 if TYPE_CHECKING:

@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from crib.cli.forms import DocumentOutput, Format, ListOutput, Output, Quiet
 
 
 class Transport(StrEnum):
@@ -25,7 +19,6 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -56,27 +49,9 @@ _CaFile = Annotated[
 
 
 @dataclass(frozen=True)
-class RunCommandOptions:
-    manifests: Annotated[
-        list[str],
-        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),
-    ]
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
-    ] = False
-    keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
-        False
-    )
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
-    ] = False
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
 class PodsOptions:
-    output: Output = Format.TABLE
+    output: ListOutput = Format.TABLE
+    quiet: Quiet = False
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
     ] = ""
@@ -88,7 +63,8 @@ class PsOptions:
     every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
         False
     )
-    output: Output = Format.TABLE
+    output: ListOutput = Format.TABLE
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -295,7 +271,7 @@ class InspectOptions:
         str, typer.Argument(metavar="POD|CONTAINER|IMAGE", help="A name or the beginning of an id.")
     ]
     container: _Container = ""
-    output: Annotated[Format, typer.Option("--output", "-o", help="json or yaml.")] = Format.YAML
+    output: DocumentOutput = Format.YAML
 
 
 @dataclass(frozen=True)

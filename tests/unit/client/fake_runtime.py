@@ -57,6 +57,8 @@ class World:
     images: dict[str, cri.Image] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     stop_timeouts: list[int] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    """Ids of the containers of StopContainer, in that order."""
     subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
@@ -228,6 +230,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
     async def StopContainer(self, request: Any, context: Context) -> cri.StopContainerResponse:
         self.world.calls.append("StopContainer")
         self.world.stop_timeouts.append(request.timeout)
+        self.world.stopped.append(request.container_id)
         self.world.exited(request.container_id, 137)
         return cri.StopContainerResponse()
 
