@@ -33,6 +33,7 @@ from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
+from crib.backends.keeping.kept_pods import SupervisedPods
 from crib.backends.locks import locked, own_cgroup
 from crib.backends.network import networks
 from crib.backends.pods.cgroup_names import CgroupNames
@@ -102,6 +103,8 @@ class Daemon:
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
+        endpoint = f"unix://{settings.socket_path}"
+        self._kept = SupervisedPods(self._paths.kept, endpoint, enabled=settings.kept_pods)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
@@ -160,6 +163,7 @@ class Daemon:
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
             insight=self._insight,
+            kept=self._kept,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -191,6 +195,8 @@ class Daemon:
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
             server.gate.open()
+            await self._kept.begin(node.notices.follow("kept pods"))
+            self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
             node.keeper.serve("memory", _stay_small())

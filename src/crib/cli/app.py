@@ -19,6 +19,7 @@ from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
@@ -107,6 +108,7 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
+add_keeping_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 
