@@ -52,7 +52,6 @@ VALID: dict[str, Any] = {
     "ExecAsRequest.working_dir": "/work",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
-    "ExecAsRequest.working_dir": "/work",
     "ForwardRequest.targets": "tcp:80",
     "HugepageLimit.page_size": "2MB",
     "IDMapping.container_id": 0,

@@ -253,6 +253,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
                         image_id=status.image_id,
                         state=status.state,
                         created_at=status.created_at,
+                        labels=status.labels,
                         annotations=status.annotations,
                     )
                 )
