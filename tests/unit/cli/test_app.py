@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crib.cli import app, output
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import DEFAULT_PODS_DIR, say
 
 COMMANDS = [
@@ -82,7 +82,7 @@ def test_every_command_has_a_help_of_whole_sentences(
     ("words", "message"),
     [
         (["pods", "--nonsense"], "No such option: --nonsense (see crib pods --help)"),
-        (["nonsense"], "No such command 'nonsense'. (see crib --help)"),
+        (["nonsense"], "there is no command 'nonsense' (see crib --help)"),
         (["exec"], "Missing argument 'POD|CONTAINER'. (see crib exec --help)"),
         (
             ["inspect", "x", "-o", "table"],
