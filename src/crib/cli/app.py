@@ -21,6 +21,7 @@ from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
 from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
+from crib.cli.listing_commands import add_listing_commands
 from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
@@ -112,22 +113,7 @@ add_keeping_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 
-@command(app, args.PodsOptions, _LOOK)
-def pods(session: CliSession, options: args.PodsOptions) -> None:
-    """List pods."""
-    from crib.cli import listing
-
-    session.run(listing.pods(session, options))
-
-
-@command(app, args.PsOptions, _LOOK)
-def ps(session: CliSession, options: args.PsOptions) -> None:
-    """List containers."""
-    from crib.cli import listing
-
-    session.run(listing.containers(session, options))
-
-
+add_listing_commands(app, _LOOK)
 add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
