@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from crib.cli.forms import DocumentOutput, Format, ListOutput, Output, Quiet
 
 
 class Transport(StrEnum):
@@ -25,7 +19,6 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -36,7 +29,9 @@ _Target = Annotated[
 _Container = Annotated[
     str, typer.Option("--container", "-c", metavar="NAME", help="The container in the pod.")
 ]
-_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input to it, until it ends.")]
+_Stdin = Annotated[
+    bool, typer.Option("--stdin", "--interactive", "-i", help="Send standard input to it, until it ends.")
+]
 _Transport = Annotated[
     Transport,
     typer.Option(
@@ -55,7 +50,8 @@ _CaFile = Annotated[
 
 @dataclass(frozen=True)
 class PodsOptions:
-    output: Output = Format.TABLE
+    output: ListOutput = Format.TABLE
+    quiet: Quiet = False
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
     ] = ""
@@ -67,28 +63,8 @@ class PsOptions:
     every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
         False
     )
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
-class LogsOptions:
-    target: _Target
-    container: _Container = ""
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
-    ] = False
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
-        None
-    )
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
-        ),
-    ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
-        False
-    )
+    output: ListOutput = Format.TABLE
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +84,32 @@ class ExecOptions:
     stdin: _Stdin = False
     tty: Annotated[
         bool, typer.Option("--tty", "-t", help="Give the command a terminal, connected to this one.")
+    ] = False
+    user: Annotated[
+        str,
+        typer.Option(
+            "--user",
+            "-u",
+            metavar="USER[:GROUP]",
+            help="Run as this user of the container, by name or number. Only crib can do this.",
+        ),
+    ] = ""
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            "-e",
+            metavar="KEY[=VALUE]",
+            help="Set a variable, without =VALUE as it is here. May be repeated. Only crib can do this.",
+        ),
+    ] = None
+    workdir: Annotated[
+        str,
+        typer.Option("--workdir", "-w", metavar="DIR", help="Run in this directory. Only crib can do this."),
+    ] = ""
+    sync: Annotated[
+        bool,
+        typer.Option("--sync", "-s", help="Without a stream (ExecSync): its output comes at the end."),
     ] = False
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
@@ -269,7 +271,7 @@ class InspectOptions:
         str, typer.Argument(metavar="POD|CONTAINER|IMAGE", help="A name or the beginning of an id.")
     ]
     container: _Container = ""
-    output: Annotated[Format, typer.Option("--output", "-o", help="json or yaml.")] = Format.YAML
+    output: DocumentOutput = Format.YAML
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,17 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
         raise
 
 
+def restore(plan: PodPlan, dirs: Dirs) -> None:
+    """Make the pod's directory, or what a reboot took of it: volumes in memory, whose content is gone."""
+    if not os.path.isdir(plan.directory):
+        make(plan, dirs)
+        return
+    mounted = mounts_below(plan.directory)
+    for volume in plan.volumes:
+        if volume.kind == "emptyDir" and volume.memory and volume.path not in mounted:
+            _mount_tmpfs(volume.path, volume.size)
+
+
 def _make_volume(volume: VolumePlan) -> None:
     if volume.kind in ("emptyDir", "files"):
         os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
@@ -123,6 +134,8 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
     leads out of the volume), and what was opened is bound, so nothing can be exchanged in between.
     """
     for part in plan.sub_paths:
+        if part.target in mounts_below(part.target):
+            continue  # the container is started again
         try:
             _bind(part)
         except OSError as error:
@@ -155,7 +168,7 @@ def _bind(part: SubPathPlan) -> None:
                 raise NotADirectoryError(20, f"{name} is not a directory")
         os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
         if stat.S_ISDIR(os.fstat(current).st_mode):
-            os.mkdir(part.target)
+            os.makedirs(part.target, exist_ok=True)  # there since before a reboot
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         _bind_descriptor(current, part.target)

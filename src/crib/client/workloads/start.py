@@ -9,7 +9,9 @@ from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
-from crib.manifest.late import filled, waits_for_address
+from crib.client.workloads.beginning import begin
+from crib.client.workloads.containers import start_container
+from crib.client.workloads.probers import ProbeTarget, address_of
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
@@ -46,6 +48,7 @@ class PodStart:
         self._listener = listener
         self._keep = keep
         self._pod: Pod | None = None
+        self._address = ""
 
     async def start(self) -> Pod:
         """Do everything; returns the pod when its containers have been started. ClientError, OSError."""
@@ -65,23 +68,17 @@ class PodStart:
 
     async def _write_hosts(self) -> None:
         if self._plan.hosts is not None:
-            files.write_hosts(self._plan.hosts, await self._addresses())
-
-    async def _addresses(self) -> tuple[str, ...]:
-        assert self._pod is not None
-        return await client_pods.addresses(self._connection, self._pod.id)
+            assert self._pod is not None
+            files.write_hosts(self._plan.hosts, await client_pods.addresses(self._connection, self._pod.id))
 
     async def _start(self, plan: ContainerPlan) -> str:
         assert self._pod is not None
-        if waits_for_address(plan):
-            plan = filled(plan, await self._addresses())
-        files.bind_sub_paths(plan)
-        try:
-            container_id = await client_pods.create_container(self._connection, self._pod, plan.config)
-            await client_pods.start_container(self._connection, container_id)
-        except ClientError as error:
-            error.args = (f"container {plan.name}: {error.message}",)
-            raise
+        container_id = await start_container(self._connection, self._pod, plan)
+        if plan.behaviour.post_start or plan.behaviour.startup:
+            self._address = self._address or await address_of(self._connection, self._pod.id)
+            target = ProbeTarget(self._connection, container_id, self._address)
+            if problem := await begin(target, plan):
+                raise PodFailure(f"pod {self._plan.label}: container {plan.name}: {problem}")
         return container_id
 
     async def _init(self, plan: ContainerPlan) -> None:
