@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, PodPlan
+    from crib.manifest.plan import ContainerPlan, PodPlan, VolumePlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
@@ -117,7 +118,17 @@ def _requests(plan: PodPlan) -> dict[str, Any]:
         "sandbox": as_dict(plan.sandbox),
         "initContainers": [shown(container) for container in plan.init_containers],
         "containers": [shown(container) for container in plan.containers],
+        "volumes": [_volume(volume) for volume in plan.volumes],
     }
+
+
+def _volume(volume: VolumePlan) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": volume.name, "kind": volume.kind}
+    if volume.kind == "image":
+        return {**found, "image": volume.image}
+    if volume.kind == "files":
+        return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    return {**found, "path": volume.path}
 
 
 class _Shown:
@@ -126,8 +137,8 @@ class _Shown:
     def note(self, text: str) -> None:
         say(text)
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        await progress.pull(connection, image)
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        await progress.pull(connection, image, auth)
 
 
 async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: float) -> dict[str, Any]:

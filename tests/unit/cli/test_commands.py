@@ -215,6 +215,24 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
         await run.run(session, RunCommandOptions([str(path)]))
 
 
+async def test_a_pod_pulls_with_the_credentials_of_its_own_secrets(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  imagePullSecrets: [{name: s}]\n"
+        "  containers:\n  - {name: a, image: 'reg.example/new:1'}\n"
+    )
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/dockercfg\n"
+        'stringData: {.dockercfg: \'{"reg.example": {"username": "me", "password": "hunter2"}}\'}\n'
+    )
+    await run.run(session, RunCommandOptions([str(path)], extra=[str(secret)]))
+    (request,) = world.progress_requests
+    assert (request.credentials.username, request.credentials.password) == ("me", "hunter2")
+
+
 async def test_run_as_non_root_is_checked_against_the_image(
     session: CliSession, world: World, tmp_path: Path
 ) -> None:
@@ -250,6 +268,56 @@ async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
+
+
+SECRET = """
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec:
+  containers:
+  - name: a
+    image: localhost/demo:1
+    args: [$(P), $(IP)]
+    env:
+    - {name: P, valueFrom: {secretKeyRef: {name: s, key: p}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, secret: {secretName: s}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {p: hunter2}
+"""
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_dry_run_hides_secrets_unless_they_are_asked_for(
+    session: CliSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=options.Format.JSON)
+    await run.run(session, wanted)
+    out = capsys.readouterr().out
+    (container,) = json.loads(out)[0]["containers"]
+    assert container["args"] == ["hunter2" if shown else "<secret s: p>", "<pod-ip>"]
+    assert json.loads(out)[0]["volumes"] == [
+        {"name": "v", "kind": "files", "files": {"p": "hunter2" if shown else "<secret s: p>"}}
+    ]
+
+
+@pytest.mark.root
+async def test_a_containers_own_address_is_filled_in_before_it_is_made(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    await run.run(session, RunCommandOptions([str(path)]))
+    (config,) = world.container_configs.values()
+    assert list(config.args) == ["hunter2", "10.0.0.7"]
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["b"], force=True))
 
 
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
