@@ -34,7 +34,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("CreateContainer", "StartContainer", "StopContainer", "RemoveContainer"),
             *("UpdateContainerResources", "ReopenContainerLog"),
             *("CheckpointContainer", "CheckpointPod", "RestorePod"),
-            *("ExecSync", "Exec", "Attach", "PortForward", "Forward"),
+            *("ExecSync", "Exec", "ExecAs", "Attach", "PortForward", "Forward"),
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
         ),

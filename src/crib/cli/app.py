@@ -15,9 +15,11 @@ from crib.cli import options as args
 from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
+from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     CRIB_FAILED,
@@ -29,6 +31,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
 _RUN, _LOOK, _IMAGES, _NODE = panels.RUN, panels.LOOK, panels.IMAGES, panels.NODE
@@ -70,7 +73,7 @@ def _globals(
         ),
     ] = DEFAULT_ENDPOINT,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for each answer.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
     ] = 120.0,
     pods_dir: Annotated[
         str,
@@ -87,14 +90,14 @@ def _globals(
     ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunCommandOptions, _RUN)
-def run(session: CliSession, options: args.RunCommandOptions) -> None:
-    """Run the pods of a Kubernetes manifest.
+@command(app, RunCommandOptions, _RUN)
+def run(session: CliSession, options: RunCommandOptions) -> None:
+    """Run the pods of Kubernetes manifests.
 
-    Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
-    containers in order, and starts the containers. Refuses fields that Kubernetes does not know or that only
-    a kubelet can honour; accepts fields without effect here with a note. Containers are not restarted when
-    they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's default.
+    Takes Pods and the templates of Deployments, Jobs and other workloads, with ConfigMaps, Secrets and claims
+    from the same files or --from others; services and the like are noted and left out. Checks everything and
+    pulls missing images before anything is made or replaced. docs/manifests.md lists every field. Without a
+    seccompProfile a container gets the runtime's default.
 
     crib run web.yaml && crib logs -f web
     """
@@ -103,22 +106,7 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, panels.CHANGE)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
-
-
-@command(app, args.RmOptions, panels.CHANGE)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
+add_lifecycle_commands(app, panels.CHANGE)
 
 
 @command(app, args.PodsOptions, _LOOK)
@@ -341,6 +329,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")

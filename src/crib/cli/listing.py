@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crib.cli.forms import is_table
 from crib.cli.output import Listing, age, as_dict, short_id
-from crib.cli.tables import Column, Cut
+from crib.cli.tables import Shortening, TableColumn
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 _AT_ONCE = 16
 """Status calls in flight: enough to hide their latency, few enough to leave the runtime to others."""
 _POD_COLUMNS = (
-    Column("POD", Cut.NOTHING),
-    Column("NAMESPACE", rank=1),
-    Column("NAME"),
-    Column("STATE", Cut.NOTHING),
-    Column("RUNNING", Cut.NOTHING, rank=2),
-    Column("IP", Cut.NOTHING, rank=3),
-    Column("AGE", Cut.NOTHING),
-    Column("HANDLER", rank=4),
-    Column("ATTEMPT", Cut.NOTHING, wide=True),
-    Column("UID", wide=True),
+    TableColumn("POD", Shortening.NOTHING),
+    TableColumn("NAMESPACE", rank=1),
+    TableColumn("NAME"),
+    TableColumn("STATE", Shortening.NOTHING),
+    TableColumn("RUNNING", Shortening.NOTHING, rank=2),
+    TableColumn("IP", Shortening.NOTHING, rank=3),
+    TableColumn("AGE", Shortening.NOTHING),
+    TableColumn("HANDLER", rank=4),
+    TableColumn("ATTEMPT", Shortening.NOTHING, wide=True),
+    TableColumn("UID", wide=True),
 )
 _CONTAINER_COLUMNS = (
-    Column("CONTAINER", Cut.NOTHING),
-    Column("POD"),
-    Column("NAME"),
-    Column("STATE"),
-    Column("AGE", Cut.NOTHING),
-    Column("IMAGE", Cut.IMAGE, rank=1),
-    Column("ATTEMPT", Cut.NOTHING, wide=True),
-    Column("POD ID", Cut.NOTHING, wide=True),
+    TableColumn("CONTAINER", Shortening.NOTHING),
+    TableColumn("POD"),
+    TableColumn("NAME"),
+    TableColumn("STATE"),
+    TableColumn("AGE", Shortening.NOTHING),
+    TableColumn("IMAGE", Shortening.IMAGE, rank=1),
+    TableColumn("ATTEMPT", Shortening.NOTHING, wide=True),
+    TableColumn("POD ID", Shortening.NOTHING, wide=True),
 )
 _STATES = {CONTAINER_CREATED: "Created", CONTAINER_RUNNING: "Running", CONTAINER_EXITED: "Exited"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,23 +12,27 @@ from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
 from crib.client.workloads.launch import Launch
+from crib.client.workloads.site import read_site
+from crib.manifest import late
 from crib.manifest.documents import ManifestText
 from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
-from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
+from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crib.cli.options import RunCommandOptions
     from crib.cli.session import CliSession
+    from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
+    from crib.manifest.plan import ContainerPlan, PodPlan
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
-    plans = plans_of(session, options.manifests)
+    hide = options.dry_run and not options.show_secrets
+    plans = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
     for plan in plans:
         tell_notes(plan)
     if options.dry_run:
@@ -50,17 +53,25 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
         document(results, options.output)
 
 
-def plans_of(session: CliSession, paths: list[str]) -> Sequence[PodPlan]:
-    """What the manifests come to on this node. All faults are shown; the CommandError counts them."""
+def plans_of(
+    session: CliSession, paths: Sequence[str], extra: Sequence[str] = (), *, hide_secrets: bool = False
+) -> Sequence[PodPlan]:
+    """What the manifests come to on this node. All faults are shown; the CommandError counts them.
+
+    `extra` are files of which only ConfigMaps, Secrets and claims count.
+    """
     texts = [ManifestText(path, _read_manifest(path)) for path in paths]
+    texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
     try:
-        found = read_plans(texts, _read_site(session.pods_dir))
+        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets))
     except ManifestError as error:
         if len(error.faults) == 1:
             raise CommandError(str(error)) from error
         for fault in error.faults:
             say(f"crib: {fault}")
-        raise CommandError(f"{len(error.faults)} faults in {', '.join(paths)}; nothing was done") from error
+        raise CommandError(
+            f"{len(error.faults)} faults in {', '.join((*paths, *extra))}; nothing was done"
+        ) from error
     for note in found.notes:
         say(f"note: {note}")
     return found.pods
@@ -79,11 +90,14 @@ def _document_form(output: Form) -> Form:
 
 
 def _requests(plan: PodPlan) -> dict[str, Any]:
+    def shown(container: ContainerPlan) -> dict[str, Any]:
+        return as_dict(late.filled(container, late.SHOWN).config)
+
     return {
         "runtimeHandler": plan.handler,
         "sandbox": as_dict(plan.sandbox),
-        "initContainers": [as_dict(container.config) for container in plan.init_containers],
-        "containers": [as_dict(container.config) for container in plan.containers],
+        "initContainers": [shown(container) for container in plan.init_containers],
+        "containers": [shown(container) for container in plan.containers],
     }
 
 
@@ -118,12 +132,6 @@ def _print_result(result: dict[str, Any]) -> None:
 _MAX_MANIFEST = 1 << 20
 
 
-def _read_site(pods_dir: str) -> Site:
-    """The node as it is now."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Site(Dirs(pods_dir), memory, _read_dns("/etc/resolv.conf"))
-
-
 def _read_manifest(path: str) -> str:
     """A manifest's text; `-` is standard input. CommandError when it cannot be read."""
     try:
@@ -135,24 +143,3 @@ def _read_manifest(path: str) -> str:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise CommandError(f"{path} is not UTF-8 text") from None
-
-
-def _read_dns(path: str) -> HostDns:
-    """resolv.conf(5): the last search or domain line wins."""
-    servers: list[str] = []
-    searches: list[str] = []
-    options: list[str] = []
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(64 << 10).splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, *values = line.split() or [""]
-        if key == "nameserver":
-            servers += values[:1]
-        elif key in ("search", "domain"):
-            searches = values
-        elif key == "options":
-            options += values
-    return HostDns(tuple(servers), tuple(searches), tuple(options))

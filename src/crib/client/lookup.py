@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.client.errors import Ambiguous, NotFound
+from crib.manifest.plan import INIT_CONTAINER
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED,
     CONTAINER_EXITED,
@@ -82,45 +83,91 @@ async def find_pod(connection: Connection, name: str) -> PodSandbox:
 async def find_container(connection: Connection, target: str, name: str = "") -> Found:
     """The container that a person means.
 
-    `target` is a pod as in `pick_pod`, or the beginning of a container's id; `name` picks one of a pod's
-    containers. Without it a pod's only container is meant, or the one its annotation names as the default.
+    `target` is a pod as in `pick_pod`, NAMESPACE/POD/CONTAINER, or the beginning of a container's id; `name`
+    picks one of a pod's containers. Without it the container is meant that the pod's annotation names as the
+    default, or the only one that runs, or where none runs the only one, init containers not counted.
     """
+    found = await find(connection, target, name)
+    if found.container is not None:
+        return Found(found.pod, found.container)
+    own = await containers(connection, found.pod.id)
+    return Found(found.pod, _pick_container(own, found.pod))
+
+
+@dataclass(frozen=True, slots=True)
+class PodOrContainer:
+    """A pod, or one of its containers."""
+
+    pod: PodSandbox
+    container: Container | None = None
+
+    @property
+    def id(self) -> str:
+        return self.container.id if self.container else self.pod.id
+
+    @property
+    def label(self) -> str:
+        """How it is named to people: NAMESPACE/NAME or NAMESPACE/POD/CONTAINER, with its short id."""
+        return container_label(self.container, [self.pod]) if self.container else pod_label(self.pod)
+
+
+async def find(connection: Connection, target: str, name: str = "") -> PodOrContainer:
+    """The pod or the container that a person means; see `find_container`. NotFound, Ambiguous."""
     everything = await pods(connection)
+    if target.count("/") == 2 and not name:
+        target, _, name = target.rpartition("/")
     try:
         pod = pick_pod(everything, target)
     except Ambiguous:
         raise
     except NotFound:
         return await _by_container_id(connection, everything, target)
-    return Found(pod, _pick_container(await containers(connection, pod.id), pod, name))
+    if not name:
+        return PodOrContainer(pod)
+    return PodOrContainer(pod, _named(await containers(connection, pod.id), pod, name))
 
 
-async def _by_container_id(connection: Connection, everything: list[PodSandbox], target: str) -> Found:
+async def _by_container_id(
+    connection: Connection, everything: list[PodSandbox], target: str
+) -> PodOrContainer:
     fitting = [found for found in await containers(connection) if target and found.id.startswith(target)]
     if not fitting:
         raise NotFound(f"there is no pod or container {target!r}")
     if len(fitting) > 1:
-        labels = (f"{found.metadata.name} ({found.id[:12]})" for found in fitting)
+        labels = (container_label(found, everything) for found in fitting)
         raise Ambiguous(f"{target!r} begins the ids of more than one container: {_list(labels)}")
     for pod in everything:
         if pod.id == fitting[0].pod_sandbox_id:
-            return Found(pod, fitting[0])
+            return PodOrContainer(pod, fitting[0])
     raise NotFound(f"the pod of container {fitting[0].id[:12]} is gone")
 
 
-def _pick_container(candidates: list[Container], pod: PodSandbox, name: str) -> Container:
-    latest = {found.metadata.name: found for found in candidates}  # the last attempt of each wins
-    wanted = name or pod.annotations.get(DEFAULT_CONTAINER, "")
-    if wanted in latest:
-        return latest[wanted]
-    names = ", ".join(latest) or "none"
-    if name:
-        raise NotFound(f"pod {pod_label(pod)} has no container {name!r}; it has: {names}")
-    if len(latest) == 1:
-        return next(iter(latest.values()))
-    if not latest:
+def _named(candidates: list[Container], pod: PodSandbox, name: str) -> Container:
+    own = latest(candidates)  # the last attempt of each wins
+    if name in own:
+        return own[name]
+    names = ", ".join(own) or "none"
+    raise NotFound(f"pod {pod_label(pod)} has no container {name!r}; it has: {names}")
+
+
+def _pick_container(candidates: list[Container], pod: PodSandbox) -> Container:
+    own = latest(candidates)
+    if not own:
         raise NotFound(f"pod {pod_label(pod)} has no containers")
-    raise Ambiguous(f"pod {pod_label(pod)} has more than one container; name one of: {names}")
+    wanted = pod.annotations.get(DEFAULT_CONTAINER, "")
+    if wanted in own:
+        return own[wanted]
+    choices = [one for one in own.values() if one.state == CONTAINER_RUNNING]
+    choices = choices or [one for one in own.values() if not is_init(one)] or list(own.values())
+    if len(choices) == 1:
+        return choices[0]
+    names = ", ".join(one.metadata.name for one in choices)
+    raise Ambiguous(f"pod {pod_label(pod)} has several containers; choose one with -c: {names}")
+
+
+def is_init(container: Container) -> bool:
+    """Whether `crib run` made it as an init container that has to end before the others start."""
+    return INIT_CONTAINER in container.annotations
 
 
 KUBELETS = "kubernetes.io/config.source"
@@ -182,7 +229,12 @@ def container_label(container: Container, candidates: Iterable[PodSandbox]) -> s
 
 def pod_label(pod: PodSandbox) -> str:
     """How a pod is named to people: NAMESPACE/NAME (short id)."""
-    return f"{pod.metadata.namespace}/{pod.metadata.name} ({pod.id[:12]})"
+    return label_of(pod, pod.id)
+
+
+def label_of(pod: PodSandbox, pod_id: str) -> str:
+    """The label of another attempt of the pod, with that id."""
+    return f"{pod.metadata.namespace}/{pod.metadata.name} ({pod_id[:12]})"
 
 
 def _list(labels: Iterable[str]) -> str:

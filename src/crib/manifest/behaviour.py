@@ -69,7 +69,7 @@ def behaviour(node: ManifestNode, pod: PodBehaviour, *, init: bool) -> Behaviour
             if node.has(name):
                 raise ManifestError(node.at(name), "not for an init container without restartPolicy: Always")
     for name in _UNKEPT_CONTAINER:
-        if node.has(name):
+        if node.has(name) and not (name == "startupProbe" and is_sidecar(node, init=init)):
             node.notes.add_unkept(node.at(name))
     own = node.choice("restartPolicy", tuple(_POLICIES), pod.restart)
     lifecycle = node.child("lifecycle")
@@ -163,7 +163,6 @@ def _hook(container: ManifestNode, lifecycle: ManifestNode | None, name: str) ->
     node.check(shapes.HOOK)
     if node.has("tcpSocket"):
         return None
-    node.notes.add_unkept(node.path)
     kind = _one_of(node, _HOOKS)
     source = node.child(kind)
     assert source is not None

@@ -52,6 +52,7 @@ class ManifestNode:
         self.place = place
         self.book = book
         self._tree = tree
+        self._parts: Mapping[str, ManifestNode] = {}
         self._meant: set[str] = set()  # known names that unknown ones probably mean
         if not isinstance(value, dict):
             raise ManifestError(place, f"must be an object, not {_kind(value)}")
@@ -100,9 +101,21 @@ class ManifestNode:
         """Give the object a field that it does not have."""
         self._value.setdefault(name, value)
 
+    def with_fields(self, **fields: object) -> ManifestNode:
+        """The same object with other values for these fields, which are in no file."""
+        return ManifestNode({**self._value, **fields}, self.place, self.book, self._tree)
+
+    def with_parts(self, **parts: ManifestNode) -> ManifestNode:
+        """The same object with other objects for these fields."""
+        found = self.with_fields(**{name: part.value() for name, part in parts.items()})
+        found._parts = parts
+        return found
+
     def beside(self, book: Book) -> ManifestNode:
         """The same object, whose faults and notes are written down elsewhere."""
-        return ManifestNode(self._value, self.place, book, self._tree)
+        found = ManifestNode(self._value, self.place, book, self._tree)
+        found._parts = self._parts
+        return found
 
     def check(self, shape: Shape) -> None:
         """Refuse names that `shape` does not have or refuses; note those that have no effect."""
@@ -192,6 +205,8 @@ class ManifestNode:
 
     def child(self, name: str) -> ManifestNode | None:
         """An object; None when it is absent."""
+        if name in self._parts:
+            return self._parts[name].beside(self.book)
         value = self._value.get(name)
         if value is None:
             return None

@@ -6,10 +6,10 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import yaml
-
 from crib.manifest.documents import MAX_DOCUMENTS, ManifestText, documents
 from crib.manifest.faults import Book, Faults, ManifestError, Notes
+from crib.manifest.kinds import MAX_PODS, is_data, is_workload, pod_sources
+from crib.manifest.objects import Objects
 from crib.manifest.plan import Plans
 from crib.manifest.pod import pod_plan
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from crib.manifest.fields import ManifestNode
     from crib.manifest.plan import PodPlan, Site
-
-MAX_PODS = 100
 
 
 def _new_uid() -> str:
@@ -45,39 +43,56 @@ class _Reading:
         self._site = site
         self._new_uid = new_uid
         self._book = Book(Faults(), Notes())
+        self._objects = Objects(hide_secrets=site.hide_secrets)
         self._pods: list[PodPlan] = []
+        self._may_run = False  # whether anything was there that could come to a pod
 
     def read(self, texts: Sequence[ManifestText]) -> Plans:
-        nodes = [node for rank, text in enumerate(texts) for node in documents(text, rank, self._book)]
+        nodes = [
+            (node, text.is_data)
+            for rank, text in enumerate(texts)
+            for node in documents(text, rank, self._book)
+        ]
         if len(nodes) > MAX_DOCUMENTS:
             raise ManifestError("", f"there are more than {MAX_DOCUMENTS} documents")
-        for node in nodes:
+        runs = [node for node, only_data in nodes if not self._is_data(node) and not only_data]
+        for node in runs:
             with self._book.faults.gather():
                 self._add(node)
         self._book.faults.check()
-        if not self._pods:
+        if not self._pods and not self._may_run:
             raise ManifestError("", "the manifest holds no pod")
         return Plans(tuple(self._pods), self._book.notes.all())
 
+    def _is_data(self, node: ManifestNode) -> bool:
+        if not is_data(node):
+            return False
+        self._objects.add(node)
+        return True
+
     def _add(self, node: ManifestNode) -> None:
-        kind, version = node.text("kind"), node.text("apiVersion")
-        if version not in ("", "v1"):
-            node.wrong("apiVersion", f"{version!r} is not v1")
-            return
-        if kind != "Pod":
-            node.wrong("kind", f"{kind!r} is not supported: crib runs pods (kind: Pod, v1)")
-            return
-        if len(self._pods) == MAX_PODS:
-            raise ManifestError("", f"the manifest has more than {MAX_PODS} pods")
-        own = node.beside(self._book.for_pod())
-        plan = pod_plan(own, self._site, self._new_uid)
+        self._may_run = self._may_run or is_workload(node)
+        same: list[PodPlan] = []
+        for source in pod_sources(node):
+            if len(self._pods) == MAX_PODS:
+                raise ManifestError(node.place, f"the manifest has more than {MAX_PODS} pods")
+            own = source.node.beside(self._book.for_pod())
+            plan = pod_plan(replace(source, node=own), self._site, self._objects, self._new_uid)
+            self._check_names(plan, own.part("metadata") if not source.name else node.part("metadata"))
+            _check_ports(plan, same, node)
+            same.append(plan)
+            self._pods.append(plan)
+
+    def _check_names(self, plan: PodPlan, metadata: ManifestNode) -> None:
         if any(plan.label == other.label for other in self._pods):
-            own.part("metadata").wrong("name", f"pod {plan.label} is there twice")
+            metadata.wrong("name", f"pod {plan.label} is there twice")
         if any(plan.uid == other.uid for other in self._pods):
-            own.part("metadata").wrong("uid", f"uid {plan.uid} is there twice")
-        self._pods.append(replace(plan, document=_alone(own, plan.uid)))
+            metadata.wrong("uid", f"uid {plan.uid} is there twice")
 
 
-def _alone(node: ManifestNode, uid: str) -> str:
-    metadata = {**node.part("metadata").value(), "uid": uid}
-    return yaml.safe_dump({**node.value(), "metadata": metadata}, sort_keys=False, allow_unicode=True)
+def _check_ports(plan: PodPlan, others: Sequence[PodPlan], node: ManifestNode) -> None:
+    """Pods of one workload would ask for the same ports of the node."""
+    wanted = [port.host_port for port in plan.sandbox.port_mappings if port.host_port]
+    if others and wanted:
+        words = f"more than one pod cannot have the node's port {wanted[0]} (hostPort)"
+        node.part("spec").wrong("replicas", words)

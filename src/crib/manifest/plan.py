@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+INIT_CONTAINER = "io.crib.init-container"
+"""Annotation of containers that have to end before the others start. The CRI has no word for them."""
 HOST_PATH_TYPES = (
     "",
     "DirectoryOrCreate",
@@ -45,6 +47,9 @@ class Dirs:
     def logs(self, uid: str) -> str:
         return os.path.join(self.pod(uid), "logs")
 
+    def hosts(self, uid: str) -> str:
+        return os.path.join(self.pod(uid), "etc-hosts")
+
     def volume(self, uid: str, name: str) -> str:
         return os.path.join(self.pod(uid), "volumes", name)
 
@@ -60,6 +65,14 @@ class Site:
     memory: int
     dns: HostDns = HostDns()
     seccomp_root: str = "/var/lib/kubelet/seccomp"
+    cpus: int = 1
+    node: str = ""
+    """The node's name."""
+    addresses: tuple[str, ...] = ()
+    """The node's own, the one that others reach it by first."""
+    cluster_domain: str = "cluster.local"
+    hide_secrets: bool = False
+    """Whether plans are only to be shown, without what Secrets hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,15 @@ class SubPathPlan:
     volume: str
     inside: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostsPlan:
+    """The pod's own /etc/hosts. `names` are the pod's (none on the host's network), `aliases` (IP, NAME…)."""
+
+    path: str
+    names: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,7 @@ class PodPlan:
     containers: tuple[ContainerPlan, ...]
     volumes: tuple[VolumePlan, ...]
     notes: tuple[str, ...] = field(default=())
+    hosts: HostsPlan | None = None
     behaviour: PodBehaviour = field(default_factory=PodBehaviour)
     unkept: tuple[str, ...] = ()
     """Paths of fields that have an effect only while somebody keeps the pod up."""

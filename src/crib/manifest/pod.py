@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from typing import TYPE_CHECKING
+
+import yaml
 
 from crib.manifest import security, shapes
 from crib.manifest.behaviour import pod_behaviour
 from crib.manifest.container import PodParts, container_plan, read_amounts
+from crib.manifest.downward import PodFacts
 from crib.manifest.faults import ManifestError, ManifestPlace
-from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_uid, unique
+from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_subdomain, is_uid, unique
+from crib.manifest.hosts import hostname, hosts_plan
 from crib.manifest.plan import PodPlan, Site
+from crib.manifest.references import References
+from crib.manifest.resources import amounts
 from crib.manifest.volumes import volume_plans
 from crib.stubs.runtime.v1.api_pb2 import (
     NODE,
@@ -25,8 +32,10 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from crib.manifest.kinds import PodSource
+    from crib.manifest.objects import DataObject, Objects
     from crib.manifest.plan import ContainerPlan
 
 MAX_CONTAINERS = 100
@@ -34,23 +43,24 @@ _PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 _DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 
 
-def pod_plan(document: ManifestNode, site: Site, new_uid: Callable[[], str]) -> PodPlan:
+def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[[], str]) -> PodPlan:
     """Translate one pod. `new_uid` names a pod that has no uid of its own."""
-    document.check(shapes.DOCUMENT)
+    document = source.node
     metadata, spec = document.child("metadata"), document.child("spec")
     if metadata is None or spec is None:
         missing = "metadata" if metadata is None else "spec"
         raise ManifestError(document.at(missing), "is required")
     metadata.check(shapes.METADATA)
     spec.check(shapes.POD_SPEC)
-    identity = _identity(metadata, new_uid)
-    parts = _parts(spec, site, identity)
+    identity = _identity(metadata, source, new_uid)
+    references = References(objects, _facts(spec, metadata, identity, site))
+    parts = _parts(spec, identity, references)
     init, main = _containers(spec, parts)
     _note_pod_fields(spec)
     plans = [plan.config for plan in init + main]
     sandbox = PodSandboxConfig(
         metadata=identity,
-        hostname=_hostname(spec, identity.name),
+        hostname=hostname(spec, references.facts),
         log_directory=site.dirs.logs(identity.uid),
         dns_config=_dns(spec, site),
         port_mappings=_ports(spec),
@@ -74,22 +84,66 @@ def pod_plan(document: ManifestNode, site: Site, new_uid: Callable[[], str]) -> 
         containers=main,
         volumes=tuple(parts.volumes.values()),
         notes=document.notes.all(),
+        hosts=parts.hosts,
         behaviour=parts.behaviour,
         unkept=document.notes.unkept(),
+        document=_kept_document(document, identity, references.used.values()),
     )
 
 
-def _identity(metadata: ManifestNode, new_uid: Callable[[], str]) -> PodSandboxMetadata:
-    uid = metadata.text("uid") or new_uid()
+def _kept_document(pod: ManifestNode, identity: PodSandboxMetadata, objects: Iterable[DataObject]) -> str:
+    """The pod by itself, with its name and uid, and the objects that it needs."""
+    metadata = {name: value for name, value in pod.part("metadata").value().items() if name != "generateName"}
+    metadata |= {"name": identity.name, "namespace": identity.namespace, "uid": identity.uid}
+    spec = pod.part("spec").value()
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    documents = [document, *(dict(found.document) for found in objects)]
+    return yaml.dump_all(documents, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True)
+
+
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of a generated name: as in Kubernetes none that make words or look like each other."""
+
+
+def _identity(metadata: ManifestNode, source: PodSource, new_uid: Callable[[], str]) -> PodSandboxMetadata:
+    uid = ("" if source.name else metadata.text("uid")) or new_uid()
     if not is_uid(uid):
         metadata.wrong("uid", f"{uid!r} must be at most 64 letters, digits and '-'")
-    name = check_subdomain(metadata, "name")
-    return PodSandboxMetadata(name=name, uid=uid, namespace=check_label(metadata, "namespace", "default"))
+    if source.name:
+        return PodSandboxMetadata(name=source.name, uid=uid, namespace=source.namespace)
+    namespace = check_label(metadata, "namespace", "default")
+    prefix = metadata.text("generateName")
+    if metadata.has("name") or not prefix:
+        return PodSandboxMetadata(name=check_subdomain(metadata, "name"), uid=uid, namespace=namespace)
+    # made of the uid, so that whoever reads the manifest again with this uid gets this name
+    number = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big")
+    suffix = "".join(_SUFFIX[number // len(_SUFFIX) ** place % len(_SUFFIX)] for place in range(5))
+    if not is_subdomain(prefix + suffix):
+        metadata.wrong("generateName", f"{prefix!r} must be at most 248 of a-z, 0-9, '-' and '.'")
+    return PodSandboxMetadata(name=prefix + suffix, uid=uid, namespace=namespace)
 
 
-def _parts(spec: ManifestNode, site: Site, identity: PodSandboxMetadata) -> PodParts:
-    parts = PodParts(spec, site, identity.uid, security.namespaces(spec))
-    parts.volumes = volume_plans(spec, site.dirs, identity.uid)
+def _facts(spec: ManifestNode, metadata: ManifestNode, identity: PodSandboxMetadata, site: Site) -> PodFacts:
+    return PodFacts(
+        name=identity.name,
+        namespace=identity.namespace,
+        uid=identity.uid,
+        labels=metadata.mapping("labels"),
+        annotations=metadata.mapping("annotations"),
+        account=spec.text("serviceAccountName") or spec.text("serviceAccount") or "default",
+        on_host=bool(spec.flag("hostNetwork")),
+        site=site,
+        amounts={
+            node.text("name"): amounts(node)
+            for node in spec.children("initContainers") + spec.children("containers")
+        },
+    )
+
+
+def _parts(spec: ManifestNode, identity: PodSandboxMetadata, references: References) -> PodParts:
+    parts = PodParts(spec, references, security.namespaces(spec))
+    parts.hosts = hosts_plan(spec, references.facts)
+    parts.volumes = volume_plans(spec, parts.site.dirs, identity.uid)
     parts.behaviour = pod_behaviour(spec)
     parts.identity = {
         "io.kubernetes.pod.name": identity.name,
@@ -122,14 +176,6 @@ def _note_pod_fields(spec: ManifestNode) -> None:
         os_node.check(shapes.POD_OS)
         if os_node.need_text("name") != "linux":
             os_node.wrong("name", "not supported: crib runs Linux pods only")
-
-
-def _hostname(spec: ManifestNode, pod_name: str) -> str:
-    if spec.flag("hostNetwork"):
-        return ""
-    if spec.has("hostname"):
-        return check_label(spec, "hostname")
-    return pod_name[:63].rstrip("-.")  # as a kubelet shortens it
 
 
 def _dns(spec: ManifestNode, site: Site) -> DNSConfig | None:

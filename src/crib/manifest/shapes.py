@@ -28,9 +28,10 @@ DOCUMENT = _shape(
     noted={"status": "ignored: it is what a cluster said of the pod"},
 )
 LIST = _shape("apiVersion kind items", noted={"metadata": "ignored"})
+TEMPLATE = _shape("metadata spec")
 METADATA = _shape(
-    "name namespace labels annotations uid",
-    {"generateName": f"{_API}; give the pod a name"},
+    "name namespace labels annotations uid generateName",
+    {},
     _each(
         "creationTimestamp deletionTimestamp deletionGracePeriodSeconds resourceVersion generation "
         "managedFields selfLink finalizers ownerReferences",
@@ -40,15 +41,11 @@ METADATA = _shape(
 POD_SPEC = _shape(
     "containers initContainers volumes restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds "
     "hostNetwork hostPID hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig "
-    "runtimeClassName hostUsers os",
+    "runtimeClassName hostUsers os serviceAccountName serviceAccount subdomain setHostnameAsFQDN "
+    "hostnameOverride hostAliases",
     {
         "ephemeralContainers": _API,
-        "automountServiceAccountToken": _API,
         "imagePullSecrets": f"{_API}; give the credentials to the daemon",
-        "subdomain": "it needs a cluster's DNS",
-        "setHostnameAsFQDN": "it needs a cluster's DNS",
-        "hostnameOverride": _NOT_YET,
-        "hostAliases": "/etc/hosts is written by a kubelet",
         "resourceClaims": _KUBELET,
         "resources": f"pod-level resources: {_NOT_YET}",
         "workloadRef": _API,
@@ -61,17 +58,15 @@ POD_SPEC = _shape(
             _NO_SCHEDULER,
         ),
         "readinessGates": "no effect: nobody asks whether the pod is ready",
-        "serviceAccountName": "no effect: no token is mounted",
-        "serviceAccount": "no effect: no token is mounted",
+        "automountServiceAccountToken": "no effect: there are no tokens here",
         "enableServiceLinks": "no effect: there are no services here",
     },
 )
 CONTAINER = _shape(
-    "name image imagePullPolicy command args env workingDir ports resources volumeMounts securityContext "
-    "stdin stdinOnce tty lifecycle restartPolicy restartPolicyRules livenessProbe readinessProbe "
-    "startupProbe",
+    "name image imagePullPolicy command args env envFrom workingDir ports resources volumeMounts "
+    "securityContext stdin stdinOnce tty lifecycle restartPolicy restartPolicyRules livenessProbe "
+    "readinessProbe startupProbe",
     {
-        "envFrom": f"configMap and secret: {_API}",
         "volumeDevices": "block volumes: they need a kubelet",
     },
     {
@@ -80,7 +75,13 @@ CONTAINER = _shape(
         "resizePolicy": "no effect: crib run does not resize",
     },
 )
-ENV = _shape("name value", {"valueFrom": f"{_API}; give a value"})
+ENV = _shape("name value valueFrom")
+VALUE_FROM = _shape("configMapKeyRef secretKeyRef fieldRef resourceFieldRef", {"fileKeyRef": _NOT_YET})
+KEY_REF = _shape("name key optional")
+FIELD_REF = _shape("fieldPath apiVersion")
+RESOURCE_REF = _shape("containerName resource divisor")
+ENV_FROM = _shape("prefix configMapRef secretRef")
+OBJECT_REF = _shape("name optional")
 PORT = _shape("name containerPort hostPort protocol hostIP")
 LIFECYCLE = _shape("stopSignal postStart preStop")
 HOOK = _shape("exec httpGet sleep", {"tcpSocket": "Kubernetes has never run it as a hook"})
@@ -119,6 +120,7 @@ POD_SECURITY = _shape(
 CAPABILITIES = _shape("add drop")
 PROFILE = _shape("type localhostProfile")
 SELINUX = _shape("user role type level")
+HOST_ALIAS = _shape("ip hostnames")
 SYSCTL = _shape("name value")
 DNS = _shape("nameservers searches options")
 DNS_OPTION = _shape("name value")
@@ -138,3 +140,48 @@ VOLUME = _shape(
 EMPTY_DIR = _shape("medium sizeLimit")
 HOST_PATH = _shape("path type")
 IMAGE_VOLUME = _shape("reference pullPolicy")
+CONFIG_MAP = _shape("apiVersion kind metadata data binaryData immutable")
+SECRET = _shape("apiVersion kind metadata data stringData type immutable")
+CLAIM = _shape("apiVersion kind metadata spec", noted={"status": "ignored"})
+_NO_STORAGE_CLASS = "no effect: a named volume is a directory of this node"
+CLAIM_SPEC = _shape(
+    "accessModes resources volumeMode",
+    {"dataSource": _API, "dataSourceRef": _API},
+    _each("storageClassName volumeName selector volumeAttributesClassName", _NO_STORAGE_CLASS),
+)
+_NO_CONTROLLER = "no effect: there are no controllers here"
+DEPLOYMENT = _shape(
+    "replicas template",
+    noted=_each(
+        "selector strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
+        _NO_CONTROLLER,
+    ),
+)
+REPLICA_SET = _shape("replicas template", noted=_each("selector minReadySeconds", _NO_CONTROLLER))
+STATEFUL_SET = _shape(
+    "replicas template serviceName volumeClaimTemplates ordinals",
+    noted=_each(
+        "selector podManagementPolicy updateStrategy revisionHistoryLimit minReadySeconds "
+        "persistentVolumeClaimRetentionPolicy",
+        _NO_CONTROLLER,
+    ),
+)
+DAEMON_SET = _shape(
+    "template", noted=_each("selector updateStrategy minReadySeconds revisionHistoryLimit", _NO_CONTROLLER)
+)
+JOB = _shape(
+    "template parallelism completions completionMode suspend",
+    noted=_each(
+        "selector manualSelector activeDeadlineSeconds backoffLimit backoffLimitPerIndex maxFailedIndexes "
+        "ttlSecondsAfterFinished podFailurePolicy successPolicy podReplacementPolicy managedBy scheduling",
+        _NO_CONTROLLER,
+    ),
+)
+CRON_JOB = _shape(
+    "jobTemplate schedule",
+    noted=_each(
+        "timeZone startingDeadlineSeconds concurrencyPolicy suspend successfulJobsHistoryLimit "
+        "failedJobsHistoryLimit",
+        _NO_CONTROLLER,
+    ),
+)

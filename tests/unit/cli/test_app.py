@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crib.cli import app, output
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import DEFAULT_PODS_DIR, say
 
 COMMANDS = [
@@ -44,6 +44,7 @@ COMMANDS = [
     ["image", "check"],
     ["image", "export", "NEW", "x"],
     ["info"],
+    ["conform"],
     ["bench"],
     ["bench", "pull", "x"],
 ]
@@ -107,7 +108,10 @@ def test_every_command_has_a_help_of_whole_sentences(
             ["pull", "--watch", "--platform", "a/b", "x"],
             "--watch starts no pull, so it takes no platform and no credentials",
         ),
-        (["exec", "-i", "--timeout", "3", "x", "ls"], "--timeout works only without --stdin and --tty"),
+        (
+            ["exec", "-i", "--timeout", "3", "x", "ls"],
+            "--timeout and --sync work only without --stdin and --tty",
+        ),
         (
             ["attach", "--detach-keys", "up", "x"],
             "detach key 'up' is neither one character nor ctrl- with a letter",

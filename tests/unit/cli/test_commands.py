@@ -22,12 +22,14 @@ from crib.cli import (
     images,
     inspection,
     lifecycle,
+    lifecycle_options,
     listing,
     logs,
     options,
     run,
 )
 from crib.cli.session import CliSession, CommandError
+from crib.cli.workload_options import RunCommandOptions
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound, PodFailure
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -78,7 +80,7 @@ def write(tmp_path: Path, init: int = 0, command: str = "sleep", image: str = "l
 async def test_run_makes_the_pod_in_order_and_says_so(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     assert world.calls == [
         "RunPodSandbox",
         "CreateContainer page",
@@ -102,7 +104,7 @@ async def test_run_makes_the_pod_in_order_and_says_so(
 async def test_run_in_json_gives_ids(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest], output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["id"] in world.pods
     assert set(found[0]["containers"]) == {"page", "server"}
@@ -112,7 +114,7 @@ async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_line
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(PodFailure, match="pod default/web: init container page exited with 3"):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, init=3)]))
+        await run.run(session, RunCommandOptions([write(tmp_path, init=3)]))
     assert "  page: something is wrong?[2J?\n" in capsys.readouterr().err
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
@@ -122,7 +124,7 @@ async def test_a_container_that_cannot_start_is_named_and_the_pod_taken_back(
     session: CliSession, world: World, tmp_path: Path
 ) -> None:
     with pytest.raises(ClientError, match="container server: crun start: no such file"):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")]))
+        await run.run(session, RunCommandOptions([write(tmp_path, command="fail")]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
@@ -131,7 +133,7 @@ async def test_keep_leaves_a_failed_pod(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ClientError):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")], keep=True))
+        await run.run(session, RunCommandOptions([write(tmp_path, command="fail")], keep=True))
     assert len(world.pods) == 1
     assert "kept pod default/web" in capsys.readouterr().err
 
@@ -139,11 +141,11 @@ async def test_keep_leaves_a_failed_pod(
 async def test_a_name_that_is_taken_is_refused_unless_replaced(
     session: CliSession, world: World, manifest: str
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     first = next(iter(world.pods))
     with pytest.raises(PodFailure, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
-        await run.run(session, options.RunCommandOptions([manifest]))
-    await run.run(session, options.RunCommandOptions([manifest], replace=True))
+        await run.run(session, RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
     assert len(world.pods) == 1
     assert world.stop_timeouts[0] == 4
@@ -165,7 +167,7 @@ async def test_a_name_that_is_taken_is_refused_unless_replaced(
 async def test_a_pod_runs_on_untouched_when_what_is_to_replace_it_cannot_be_had(
     session: CliSession, world: World, tmp_path: Path, image: str, more: str, words: str
 ) -> None:
-    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
+    await run.run(session, RunCommandOptions([write(tmp_path)]))
     pods_before, files = dict(world.pods), os.listdir(session.pods_dir)
     world.calls.clear()
     path = Path(write(tmp_path, image=image))
@@ -176,7 +178,7 @@ async def test_a_pod_runs_on_untouched_when_what_is_to_replace_it_cannot_be_had(
         + more
     )
     with pytest.raises(ClientError, match=words):
-        await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+        await run.run(session, RunCommandOptions([str(path)], replace=True))
     assert world.pods == pods_before
     assert next(iter(world.pods.values())).state == cri.SANDBOX_READY
     assert not [call for call in world.calls if not call.startswith("PullImage")]
@@ -188,15 +190,15 @@ async def test_a_pod_that_is_replaced_may_have_the_same_uid(
 ) -> None:
     path = Path(write(tmp_path))
     path.write_text(path.read_text().replace("{name: web}", "{name: web, uid: the-same}"))
-    await run.run(session, options.RunCommandOptions([str(path)]))
-    await run.run(session, options.RunCommandOptions([str(path)], replace=True))
+    await run.run(session, RunCommandOptions([str(path)]))
+    await run.run(session, RunCommandOptions([str(path)], replace=True))
     assert [pod.metadata.uid for pod in world.pods.values()] == ["the-same"]
 
 
 async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([write(tmp_path, image="reg/new:1")]))
+    await run.run(session, RunCommandOptions([write(tmp_path, image="reg/new:1")]))
     err = capsys.readouterr().err
     assert err.count("pulling reg/new:1") == 1
     assert "pulled reg/new:1 in " in err
@@ -208,7 +210,7 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
     with pytest.raises(
         PodFailure, match="container a: image reg/absent:1 is not on this node and its policy is Never"
     ):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
 
 
 async def test_run_as_non_root_is_checked_against_the_image(
@@ -220,7 +222,7 @@ async def test_run_as_non_root_is_checked_against_the_image(
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
     )
     with pytest.raises(PodFailure, match="container a: runAsNonRoot: the image runs as root"):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
     assert not world.pods
 
 
@@ -234,7 +236,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
         f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
     )
     with pytest.raises(PodFailure, match=f"volume h: {path} is not a Directory"):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
     assert not world.calls
     assert not Path(session.pods_dir).exists()
 
@@ -242,7 +244,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
 async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
@@ -251,24 +253,24 @@ async def test_a_dry_run_shows_the_requests_and_makes_nothing(
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
-    with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
-        await lifecycle.remove(session, options.RmOptions(["web"]))
-    with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
-        await lifecycle.remove(session, options.RmOptions(["web", "db"]))
-    assert "there is no pod 'db'" in capsys.readouterr().err
-    await lifecycle.stop(session, options.StopOptions(["web"]))
+    await run.run(session, RunCommandOptions([manifest]))
+    with pytest.raises(ClientError, match=r"is running \(1 of 1 containers\); stop it first, or use --force"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web"]))
+    with pytest.raises(CommandError, match="2 of 2 were not removed"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web", "db"]))
+    assert "there is no pod or container 'db'" in capsys.readouterr().err
+    await lifecycle.stop(session, lifecycle_options.StopOptions(["web"]))
     assert world.stop_timeouts == [4]
-    await lifecycle.remove(session, options.RmOptions(["default/web"]))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["default/web"]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
 
 async def test_rm_all_with_force_removes_everything(session: CliSession, world: World, manifest: str) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     with pytest.raises(CommandError, match="name the pods to remove"):
-        await lifecycle.remove(session, options.RmOptions())
-    await lifecycle.remove(session, options.RmOptions(force=True, every=True))
+        await lifecycle.remove(session, lifecycle_options.RmOptions())
+    await lifecycle.remove(session, lifecycle_options.RmOptions(force=True, every=True))
     assert not world.pods
 
 
@@ -280,14 +282,14 @@ async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
     async with session.connect() as crib:
         metadata = cri.PodSandboxMetadata(name="evil", uid="../victim", namespace="default")
         await pods.run_sandbox(crib, cri.PodSandboxConfig(metadata=metadata))
-    await lifecycle.remove(session, options.RmOptions(["evil"], force=True))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["evil"], force=True))
     assert victim.is_dir()
 
 
 async def test_pods_and_ps_are_tables_or_documents(
     session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
     await listing.pods(session, options.PodsOptions())
     head, row = capsys.readouterr().out.splitlines()
@@ -324,7 +326,7 @@ async def test_images_are_listed_pulled_imported_and_removed(
 async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
     session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capfdbinary.readouterr()
     world.exec_reply = cri.ExecSyncResponse(stdout=b"out\xff", stderr=b"err", exit_code=7)
     code = await execute.execute(session, options.ExecOptions("web", ["ls", "-l"], "server", 5))
@@ -337,7 +339,7 @@ async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
 async def test_logs_of_a_container_that_has_ended_follow_nothing(
     session: CliSession, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
+    await run.run(session, RunCommandOptions([write(tmp_path)]))
     capfdbinary.readouterr()
     await logs.logs(session, options.LogsOptions("web", "page", follow=True))
     assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
@@ -352,7 +354,7 @@ async def test_logs_of_a_container_that_has_ended_follow_nothing(
 async def test_following_a_log_ends_when_the_container_exits(
     session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -369,7 +371,7 @@ async def test_following_a_log_ends_when_the_container_exits(
 async def test_inspect_opens_the_json_of_info(
     session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
     await inspection.inspect(session, options.InspectOptions("web", output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)["info"] == {"info": {"runtime": "fake"}}

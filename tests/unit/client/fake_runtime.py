@@ -9,6 +9,7 @@ whose command is `fail` cannot be started. Everything else runs until it is stop
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 import zlib
@@ -19,6 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from crib.api.translate.configs import plain
 from crib.model.streams import PodAddress
 from crib.streaming.head import BadRequest, RequestHead
 from crib.streaming.server import StreamServer
@@ -55,12 +57,15 @@ class World:
     images: dict[str, cri.Image] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     stop_timeouts: list[int] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    """Ids of the containers of StopContainer, in that order."""
     subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
     sandbox_gate: asyncio.Event | None = None
     version_gate: asyncio.Event | None = None
     version_calls: int = 0
+    exec_as_requests: list[node_pb2.ExecAsRequest] = field(default_factory=list)
     exec_requests: list[cri.ExecSyncRequest] = field(default_factory=list)
     pull_requests: list[cri.PullImageRequest] = field(default_factory=list)
     progress_requests: list[node_pb2.PullProgressRequest] = field(default_factory=list)
@@ -75,6 +80,9 @@ class World:
     lab: Lab | None = None
     """What streams are asked of; without one they are not offered."""
     forward_requests: list[cri.PortForwardRequest | node_pb2.ForwardRequest] = field(default_factory=list)
+    tells_configs: bool = False
+    """Whether verbose statuses have the configs that things were made from."""
+    updates: list[cri.LinuxContainerResources] = field(default_factory=list)
     info: str = "{}"
     """Of a container's verbose status."""
     used_bytes: list[int] = field(default_factory=list)
@@ -179,8 +187,14 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
             id=pod.id, metadata=pod.metadata, state=pod.state, created_at=pod.created_at
         )
         status.network.ip = "10.0.0.7"
-        info = {"info": '{"runtime": "fake"}'} if request.verbose else {}
-        return cri.PodSandboxStatusResponse(status=status, info=info)
+        info = {"info": self._info('{"runtime": "fake"}', self.world.configs.get(pod.id))}
+        return cri.PodSandboxStatusResponse(status=status, info=info if request.verbose else {})
+
+    def _info(self, text: str, config: Any) -> str:
+        """As crib's: what it was made from is in it, but for a runtime that does not tell."""
+        if config is None or not self.world.tells_configs:
+            return text
+        return json.dumps({**json.loads(text), "config": plain(config)})
 
     async def CreateContainer(self, request: Any, context: Context) -> cri.CreateContainerResponse:
         self.world.calls.append(f"CreateContainer {request.config.metadata.name}")
@@ -216,6 +230,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
     async def StopContainer(self, request: Any, context: Context) -> cri.StopContainerResponse:
         self.world.calls.append("StopContainer")
         self.world.stop_timeouts.append(request.timeout)
+        self.world.stopped.append(request.container_id)
         self.world.exited(request.container_id, 137)
         return cri.StopContainerResponse()
 
@@ -247,8 +262,16 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         status = self.world.containers.get(request.container_id)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
-        info = {"info": self.world.info} if request.verbose else {}
+        config = self.world.container_configs.get(request.container_id)
+        info = {"info": self._info(self.world.info, config)} if request.verbose else {}
         return cri.ContainerStatusResponse(status=status, info=info)
+
+    async def UpdateContainerResources(
+        self, request: Any, context: Context
+    ) -> cri.UpdateContainerResourcesResponse:
+        self.world.updates.append(request.linux)
+        self.world.containers[request.container_id].resources.linux.MergeFrom(request.linux)
+        return cri.UpdateContainerResourcesResponse()
 
     async def Exec(self, request: Any, context: Context) -> cri.ExecResponse:
         self.world.calls.append("Exec")
@@ -370,6 +393,12 @@ class FakeNode(node_pb2_grpc.NodeServicer):
     async def ExplainContainer(self, request: Any, context: Context) -> node_pb2.ExplainContainerResponse:
         self.world.explain_requests.append(request)
         return self.world.explained_container
+
+    async def ExecAs(self, request: Any, context: Context) -> node_pb2.ExecAsResponse:
+        self.world.exec_as_requests.append(request)
+        lab = await _lab(self.world, context)
+        wanted = {name: getattr(request.exec, name) for name in ("tty", "stdin", "stdout", "stderr")}
+        return node_pb2.ExecAsResponse(url=lab.exec_url(*request.exec.cmd, **wanted))
 
     async def Forward(self, request: Any, context: Context) -> node_pb2.ForwardResponse:
         self.world.forward_requests.append(request)

@@ -202,7 +202,7 @@ async def test_containers_are_found_through_their_pod(crib: Connection, world: W
     pod = await pods.run(crib, config(), [container("a", "sleep"), container("b", "sleep")])
     assert (await lookup.find_container(crib, "web", "b")).container.id == pod.containers["b"]
     assert (await lookup.find_container(crib, pod.containers["a"][:16])).container.id == pod.containers["a"]
-    with pytest.raises(Ambiguous, match="name one of: a, b"):
+    with pytest.raises(Ambiguous, match="has several containers; choose one with -c: a, b"):
         await lookup.find_container(crib, "web")
     with pytest.raises(NotFound, match="has no container 'c'; it has: a, b"):
         await lookup.find_container(crib, "web", "c")

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from crib.client.errors import PodFailure
 from crib.manifest.fields import is_uid
+from crib.manifest.hosts import hosts_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
-    from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
+    from crib.manifest.plan import ContainerPlan, Dirs, HostsPlan, PodPlan, SubPathPlan, VolumePlan
 
+MAX_HOSTS = 1 << 20
+"""Characters of the node's /etc/hosts that a pod on the host's network gets."""
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
     "DirectoryOrCreate": stat.S_ISDIR,
@@ -75,6 +78,17 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
         raise
 
 
+def restore(plan: PodPlan, dirs: Dirs) -> None:
+    """Make the pod's directory, or what a reboot took of it: volumes in memory, whose content is gone."""
+    if not os.path.isdir(plan.directory):
+        make(plan, dirs)
+        return
+    mounted = mounts_below(plan.directory)
+    for volume in plan.volumes:
+        if volume.kind == "emptyDir" and volume.memory and volume.path not in mounted:
+            _mount_tmpfs(volume.path, volume.size)
+
+
 def _make_volume(volume: VolumePlan) -> None:
     if volume.kind == "emptyDir":
         os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
@@ -88,6 +102,16 @@ def _make_volume(volume: VolumePlan) -> None:
         os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
+def write_hosts(plan: HostsPlan, addresses: Sequence[str]) -> None:
+    """Write the pod's /etc/hosts. Whoever has it mounted sees the new text: the file is the same."""
+    of_host = ""
+    if not plan.names:
+        with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
+            of_host = file.read(MAX_HOSTS)
+    with open(plan.path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(hosts_text(plan, addresses, of_host))
+
+
 def bind_sub_paths(plan: ContainerPlan) -> None:
     """Bind the parts of volumes that a container mounts, just before it is created.
 
@@ -95,6 +119,8 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
     leads out of the volume), and what was opened is bound, so nothing can be exchanged in between.
     """
     for part in plan.sub_paths:
+        if part.target in mounts_below(part.target):
+            continue  # the container is started again
         try:
             _bind(part)
         except OSError as error:
@@ -121,7 +147,7 @@ def _bind(part: SubPathPlan) -> None:
                 raise NotADirectoryError(20, f"{name} is not a directory")
         os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
         if stat.S_ISDIR(os.fstat(current).st_mode):
-            os.mkdir(part.target)
+            os.makedirs(part.target, exist_ok=True)  # there since before a reboot
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         _bind_descriptor(current, part.target)

@@ -9,6 +9,9 @@ from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
+from crib.client.workloads.beginning import begin
+from crib.client.workloads.containers import start_container
+from crib.client.workloads.probers import ProbeTarget, address_of
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
@@ -41,6 +44,7 @@ class PodStart:
         self._listener = listener
         self._keep = keep
         self._pod: Pod | None = None
+        self._address = ""
 
     async def start(self) -> Pod:
         """Do everything; returns the pod when its containers have been started. ClientError, OSError."""
@@ -48,6 +52,7 @@ class PodStart:
         files.make(plan, self._dirs)
         try:
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
+            await self._write_hosts()
             for container in plan.init_containers:
                 await self._init(container)
             for container in plan.containers:
@@ -57,15 +62,19 @@ class PodStart:
             raise
         return self._pod
 
+    async def _write_hosts(self) -> None:
+        if self._plan.hosts is not None:
+            assert self._pod is not None
+            files.write_hosts(self._plan.hosts, await client_pods.addresses(self._connection, self._pod.id))
+
     async def _start(self, plan: ContainerPlan) -> str:
         assert self._pod is not None
-        files.bind_sub_paths(plan)
-        try:
-            container_id = await client_pods.create_container(self._connection, self._pod, plan.config)
-            await client_pods.start_container(self._connection, container_id)
-        except ClientError as error:
-            error.args = (f"container {plan.name}: {error.message}",)
-            raise
+        container_id = await start_container(self._connection, self._pod, plan)
+        if plan.behaviour.post_start or plan.behaviour.startup:
+            self._address = self._address or await address_of(self._connection, self._pod.id)
+            target = ProbeTarget(self._connection, container_id, self._address)
+            if problem := await begin(target, plan):
+                raise PodFailure(f"pod {self._plan.label}: container {plan.name}: {problem}")
         return container_id
 
     async def _init(self, plan: ContainerPlan) -> None:

@@ -1785,6 +1785,63 @@ class ForwardResponse(_message.Message):
 Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
 
 @_typing.final
+class ExecAsRequest(_message.Message):
+    """Asks for a URL for a command. What is empty is as for the container's first process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ENVS_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """NAME or UID, or with a group NAME:GROUP, looked up in the container's own passwd and group"""
+    working_dir: _builtins.str
+    """absolute"""
+    @_builtins.property
+    def exec(self) -> _api_pb2.ExecRequest: ...
+    @_builtins.property
+    def envs(self) -> _containers.RepeatedCompositeFieldContainer[_api_pb2.KeyValue]:
+        """they win over the container's"""
+
+    def __init__(
+        self,
+        *,
+        exec: _api_pb2.ExecRequest | None = ...,
+        user: _builtins.str = ...,
+        envs: _abc.Iterable[_api_pb2.KeyValue] | None = ...,
+        working_dir: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envs", b"envs", "exec", b"exec", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecAsRequest: _TypeAlias = ExecAsRequest  # noqa: Y015
+
+@_typing.final
+class ExecAsResponse(_message.Message):
+    """Where to connect, as with Exec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecAsResponse: _TypeAlias = ExecAsResponse  # noqa: Y015
+
+@_typing.final
 class ListWorkRequest(_message.Message):
     """Asks for all work in progress."""
 

@@ -115,6 +115,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.ExecAs = channel.unary_unary(
+                '/crib.v1.Node/ExecAs',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
+                _registered_method=True)
         self.ListWork = channel.unary_unary(
                 '/crib.v1.Node/ListWork',
                 request_serializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.SerializeToString,
@@ -283,6 +288,14 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExecAs(self, request, context):
+        """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
+        variables, or in another directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWork(self, request, context):
         """List work in progress: verbs, each with its stage, and what the daemon's threads wait for.
         """
@@ -426,6 +439,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ForwardRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ForwardResponse.SerializeToString,
+            ),
+            'ExecAs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecAs,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.SerializeToString,
             ),
             'ListWork': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWork,
@@ -901,6 +919,33 @@ class Node:
             '/crib.v1.Node/Forward',
             crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecAs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExecAs',
+            crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,10 @@ class NodeStub:
     sockets in its containers. The header `port` of each stream must be one of the targets. A UDP datagram is
     preceded by its length in two bytes, big-endian.
     """
+    ExecAs: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExecAsRequest, _node_pb2.ExecAsResponse]
+    """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
+    variables, or in another directory.
+    """
     ListWork: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]
     """List work in progress: verbs, each with its stage, and what the daemon's threads wait for."""
     Abandon: _grpc.UnaryUnaryMultiCallable[_node_pb2.AbandonRequest, _node_pb2.AbandonResponse]
@@ -168,6 +172,10 @@ class NodeAsyncStub(NodeStub):
     """Return a URL for connections into a pod, like PortForward of the CRI, but also for UDP ports and for unix
     sockets in its containers. The header `port` of each stream must be one of the targets. A UDP datagram is
     preceded by its length in two bytes, big-endian.
+    """
+    ExecAs: _aio.UnaryUnaryMultiCallable[_node_pb2.ExecAsRequest, _node_pb2.ExecAsResponse]  # type: ignore[assignment]
+    """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
+    variables, or in another directory.
     """
     ListWork: _aio.UnaryUnaryMultiCallable[_node_pb2.ListWorkRequest, _node_pb2.ListWorkResponse]  # type: ignore[assignment]
     """List work in progress: verbs, each with its stage, and what the daemon's threads wait for."""
@@ -342,6 +350,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Return a URL for connections into a pod, like PortForward of the CRI, but also for UDP ports and for unix
         sockets in its containers. The header `port` of each stream must be one of the targets. A UDP datagram is
         preceded by its length in two bytes, big-endian.
+        """
+
+    @_abc_1.abstractmethod
+    def ExecAs(
+        self,
+        request: _node_pb2.ExecAsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ExecAsResponse, _abc.Awaitable[_node_pb2.ExecAsResponse]]:
+        """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
+        variables, or in another directory.
         """
 
     @_abc_1.abstractmethod
