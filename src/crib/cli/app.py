@@ -20,6 +20,7 @@ from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
+from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     CRIB_FAILED,
@@ -129,12 +130,7 @@ add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
 
-@command(app, args.LogsOptions, _LOOK)
-def logs(session: CliSession, options: args.LogsOptions) -> None:
-    """Show a container's log. Its standard error goes to standard error."""
-    from crib.cli import logs as work
-
-    session.run(work.logs(session, options))
+add_log_commands(app, _LOOK)
 
 
 @command(app, args.ExecOptions, panels.WORK, name="exec")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,11 +51,6 @@ _DOCUMENT = (Format.YAML, Format.JSON)
 def is_table(form: Form) -> bool:
     """Whether a person reads it: the rest needs no figures that only a table shows."""
     return form in (Format.TABLE, Format.WIDE)
-
-
-def plain(value: Any) -> str:
-    """A string is itself, all else JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def parse(text: str | Form, offered: tuple[Format, ...]) -> Form:

@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 
 from jsonpath import JSONPathEnvironment, exceptions
 
-from crib.cli.forms import plain
-
 _LANGUAGE = JSONPathEnvironment()
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEMS = '$["items"]'
@@ -91,6 +89,11 @@ def _text(part: _Part, value: Any) -> str:
     if isinstance(part, _Range):
         return "".join(_text(inner, one) for one in part.over(value) for inner in part.body)
     return " ".join(map(plain, part(value)))
+
+
+def plain(value: Any) -> str:
+    """A string is itself, all else JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str]]:

@@ -68,27 +68,6 @@ class PsOptions:
 
 
 @dataclass(frozen=True)
-class LogsOptions:
-    target: _Target
-    container: _Container = ""
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
-    ] = False
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
-        None
-    )
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
-        ),
-    ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
-        False
-    )
-
-
-@dataclass(frozen=True)
 class ExecOptions:
     target: _Target
     words: Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command; put -- before it.")]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crib.cli import colours, tables
-from crib.cli.forms import CustomColumns, Extract, Form, Format, is_table, plain
+from crib.cli.forms import CustomColumns, Extract, Form, Format, is_table
 from crib.cli.tables import TableColumn
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def document(value: Any, form: Form) -> None:
 
 
 def _extracted(row: Any, form: CustomColumns) -> list[str]:
+    from crib.cli.jsonpath import plain
+
     return [",".join(map(plain, path.values(row))) or "<none>" for _, path in form.columns]
 
 

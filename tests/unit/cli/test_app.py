@@ -83,7 +83,7 @@ def test_every_command_has_a_help_of_whole_sentences(
     [
         (["pods", "--nonsense"], "No such option: --nonsense (see crib pods --help)"),
         (["nonsense"], "there is no command 'nonsense' (see crib --help)"),
-        (["logs"], "Missing argument 'POD|CONTAINER'. (see crib logs --help)"),
+        (["exec"], "Missing argument 'POD|CONTAINER'. (see crib exec --help)"),
         (
             ["inspect", "x", "-o", "table"],
             "Invalid value for '--output' / '-o': 'table' is not one of yaml, json, jsonpath=TEMPLATE "
