@@ -76,7 +76,7 @@ def _globals(
         ),
     ] = DEFAULT_ENDPOINT,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for each answer.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
     ] = 120.0,
     pods_dir: Annotated[
         str,
