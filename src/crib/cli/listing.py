@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
-from crib.cli.output import age, as_dict, document, short_id, table
+from crib.cli.forms import is_table
+from crib.cli.output import Listing, age, as_dict, short_id
+from crib.cli.tables import Shortening, TableColumn
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -23,10 +24,32 @@ if TYPE_CHECKING:
     from crib.cli.options import PodsOptions, PsOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
-    from crib.stubs.runtime.v1.api_pb2 import Container
+    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
 
 _AT_ONCE = 16
 """Status calls in flight: enough to hide their latency, few enough to leave the runtime to others."""
+_POD_COLUMNS = (
+    TableColumn("POD", Shortening.NOTHING),
+    TableColumn("NAMESPACE", rank=1),
+    TableColumn("NAME"),
+    TableColumn("STATE", Shortening.NOTHING),
+    TableColumn("RUNNING", Shortening.NOTHING, rank=2),
+    TableColumn("IP", Shortening.NOTHING, rank=3),
+    TableColumn("AGE", Shortening.NOTHING),
+    TableColumn("HANDLER", rank=4),
+    TableColumn("ATTEMPT", Shortening.NOTHING, wide=True),
+    TableColumn("UID", wide=True),
+)
+_CONTAINER_COLUMNS = (
+    TableColumn("CONTAINER", Shortening.NOTHING),
+    TableColumn("POD"),
+    TableColumn("NAME"),
+    TableColumn("STATE"),
+    TableColumn("AGE", Shortening.NOTHING),
+    TableColumn("IMAGE", Shortening.IMAGE, rank=1),
+    TableColumn("ATTEMPT", Shortening.NOTHING, wide=True),
+    TableColumn("POD ID", Shortening.NOTHING, wide=True),
+)
 _STATES = {CONTAINER_CREATED: "Created", CONTAINER_RUNNING: "Running", CONTAINER_EXITED: "Exited"}
 
 
@@ -46,14 +69,24 @@ async def pods(session: CliSession, options: PodsOptions) -> None:
         found = [
             pod for pod in await lookup.pods(connection) if options.namespace in ("", pod.metadata.namespace)
         ]
-        if options.output is not Format.TABLE:
-            document([as_dict(pod) for pod in found], options.output)
-            return
-        containers = await lookup.containers(connection)
-        addresses = await _all([_address(connection, pod.id) for pod in found])
+        rows: list[tuple[str, ...]] = []
+        if is_table(options.output) and not options.quiet:
+            rows = await _pod_rows(connection, found)
+    Listing(
+        _POD_COLUMNS,
+        rows,
+        ids=[pod.id for pod in found],
+        names=[f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in found],
+        documents=[as_dict(pod) for pod in found],
+    ).show(options.output, quiet=options.quiet)
+
+
+async def _pod_rows(connection: Connection, found: list[PodSandbox]) -> list[tuple[str, ...]]:
+    containers = await lookup.containers(connection)
+    addresses = await _all([_address(connection, pod.id) for pod in found])
     total = Counter(container.pod_sandbox_id for container in containers)
     running = Counter(c.pod_sandbox_id for c in containers if c.state == CONTAINER_RUNNING)
-    rows = [
+    return [
         (
             short_id(pod.id),
             pod.metadata.namespace,
@@ -63,10 +96,11 @@ async def pods(session: CliSession, options: PodsOptions) -> None:
             address,
             age(pod.created_at),
             pod.runtime_handler or "-",
+            str(pod.metadata.attempt),
+            pod.metadata.uid,
         )
         for pod, address in zip(found, addresses, strict=True)
     ]
-    table(("POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"), rows)
 
 
 async def _address(connection: Connection, pod_id: str) -> str:
@@ -86,11 +120,21 @@ async def containers(session: CliSession, options: PsOptions) -> None:
             for container in reversed(await lookup.containers(connection, pod_id))
             if options.every or container.state == CONTAINER_RUNNING
         ]
-        if options.output is not Format.TABLE:
-            document([as_dict(container) for container in found], options.output)
-            return
-        states = await _all([_state(connection, container) for container in found])
-    rows = []
+        rows: list[tuple[str, ...]] = []
+        if is_table(options.output) and not options.quiet:
+            rows = await _container_rows(connection, found, pods_by_id)
+    ids = [container.id for container in found]
+    documents = [as_dict(container) for container in found]
+    Listing(_CONTAINER_COLUMNS, rows, ids=ids, names=ids, documents=documents).show(
+        options.output, quiet=options.quiet
+    )
+
+
+async def _container_rows(
+    connection: Connection, found: list[Container], pods_by_id: dict[str, PodSandbox]
+) -> list[tuple[str, ...]]:
+    states = await _all([_state(connection, container) for container in found])
+    rows: list[tuple[str, ...]] = []
     for container, state in zip(found, states, strict=True):
         pod = pods_by_id.get(container.pod_sandbox_id)
         rows.append(
@@ -103,9 +147,11 @@ async def containers(session: CliSession, options: PsOptions) -> None:
                 state,
                 age(container.created_at),
                 container.image.user_specified_image or container.image.image or short_id(container.image_id),
+                str(container.metadata.attempt),
+                short_id(container.pod_sandbox_id),
             )
         )
-    table(("CONTAINER", "POD", "NAME", "STATE", "AGE", "IMAGE"), rows)
+    return rows
 
 
 async def _state(connection: Connection, container: Container) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crib.cli import progress
-from crib.cli.options import Format
+from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
@@ -85,7 +85,7 @@ def tell_notes(plan: PodPlan) -> None:
         say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
 
 
-def _document_form(output: Format) -> Format:
+def _document_form(output: Form) -> Form:
     return Format.YAML if output is Format.TABLE else output
 
 

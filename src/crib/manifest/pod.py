@@ -143,7 +143,7 @@ def _facts(spec: ManifestNode, metadata: ManifestNode, identity: PodSandboxMetad
 def _parts(spec: ManifestNode, identity: PodSandboxMetadata, references: References) -> PodParts:
     parts = PodParts(spec, references, security.namespaces(spec))
     parts.hosts = hosts_plan(spec, references.facts)
-    parts.volumes = volume_plans(spec, parts.site.dirs, identity.uid)
+    parts.volumes = volume_plans(spec, references)
     parts.behaviour = pod_behaviour(spec)
     parts.identity = {
         "io.kubernetes.pod.name": identity.name,

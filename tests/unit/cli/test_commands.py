@@ -24,6 +24,7 @@ from crib.cli import (
     lifecycle,
     lifecycle_options,
     listing,
+    log_options,
     logs,
     options,
     run,
@@ -341,14 +342,14 @@ async def test_logs_of_a_container_that_has_ended_follow_nothing(
 ) -> None:
     await run.run(session, RunCommandOptions([write(tmp_path)]))
     capfdbinary.readouterr()
-    await logs.logs(session, options.LogsOptions("web", "page", follow=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", follow=True))
     assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
-    await logs.logs(session, options.LogsOptions("web", "page", timestamps=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", timestamps=True))
     assert (
         capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\x1b[2J\xc2\x9b\n"
     )
     with pytest.raises(NotFound, match="has no container 'x'"):
-        await logs.logs(session, options.LogsOptions("web", "x"))
+        await logs.logs(session, log_options.LogsOptions(["web"], "x"))
 
 
 async def test_following_a_log_ends_when_the_container_exits(
@@ -358,7 +359,7 @@ async def test_following_a_log_ends_when_the_container_exits(
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(logs.logs(session, options.LogsOptions("web", "server", follow=True)))
+        group.create_task(logs.logs(session, log_options.LogsOptions(["web"], "server", follow=True)))
         subscribed = len(world.subscribers)
         while len(world.subscribers) == subscribed:
             await asyncio.sleep(0)
