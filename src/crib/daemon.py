@@ -198,8 +198,7 @@ class Daemon:
             await self._kept.begin(node.notices.follow("kept pods"))
             self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("imports", _warm(streams))
-            node.keeper.serve("memory", _stay_small())
+            node.keeper.serve("memory", _warm_and_small(streams))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -327,18 +326,16 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm(streams: StreamServer) -> None:
+async def _warm_and_small(streams: StreamServer) -> None:
+    """The last imports; and from then on memory is given back.
+
+    The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
+    """
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
-
-
-async def _stay_small() -> None:
-    """The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls."""
-    pause = 2 * WARM_AFTER
     while True:
-        await asyncio.sleep(pause)
         await OURS.run("giving memory back", libc.malloc_trim)
-        pause = TRIM_EVERY
+        await asyncio.sleep(TRIM_EVERY)
 
 
 @contextlib.contextmanager
