@@ -75,7 +75,7 @@ def test_commands_are_listed_under_headings_in_their_order(capsys: pytest.Captur
 
 def test_units_bounds_defaults_and_the_environment_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(helped(capsys, "--help").split())
-    assert "--timeout SECONDS How long to wait for each answer. (at least 0.1; default 120)" in text
+    assert "--timeout SECONDS How long to wait for an answer. (at least 0.1; default 120)" in text
     assert "(or CRIB_ENDPOINT in the environment; default unix:///run/crib/crib.sock)" in text
     text = " ".join(helped(capsys, "top", "--help").split())
     assert "(one of tree, pods, containers; default tree)" in text
