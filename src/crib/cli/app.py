@@ -16,6 +16,7 @@ from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
 from crib.cli.conform_commands import add_conform_command
+from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
@@ -70,7 +71,9 @@ def _globals(
         str,
         typer.Option(
             "--endpoint",
+            "--runtime-endpoint",
             "-e",
+            "-r",
             envvar="CRIB_ENDPOINT",
             help="The socket of crib or of another CRI runtime.",
         ),
@@ -104,9 +107,13 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
     crib run web.yaml && crib logs -f web
     """
+    from crib.cli import crictl
     from crib.cli import run as work
 
-    session.run(work.run(session, options))
+    if crictl.are_configs(options.manifests):
+        session.run(crictl.run(session, *options.manifests))
+    else:
+        session.run(work.run(session, options))
 
 
 add_keeping_commands(app, _RUN)
@@ -313,6 +320,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_crictl_commands(app)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

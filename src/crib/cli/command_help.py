@@ -29,12 +29,9 @@ MAX_NAME = 26
 _SAID_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "apply": ("run",),
     "copy": ("cp",),
-    "create": ("run",),
     "describe": ("inspect",),
     "get": ("pods", "ps", "images"),
     "play": ("run",),
-    "port-forward": ("forward",),
-    "version": ("--version",),
 }
 """Words of docker, podman and kubectl, and the commands that do that here."""
 _TAKES_AWAY = ("abandon", "down", "gc", "kill", "prune", "remove", "restart", "rm", "rmi", "stop", "wipe")
