@@ -15,6 +15,7 @@ from crib.cli import options as args
 from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
+from crib.cli.completion_commands import add_completion_command
 from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
@@ -325,6 +326,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_completion_command(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
