@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crib.cli.forms import Format
 from crib.cli.image_choice import choose
 from crib.cli.output import as_dict, document, short_id, size, table, tell
-from crib.cli.tables import Column, Cut
+from crib.cli.tables import Shortening, TableColumn
 
 if TYPE_CHECKING:
     from crib.cli.image_options import ImagesOptions
@@ -36,11 +36,11 @@ async def images(session: CliSession, options: ImagesOptions) -> None:
                 row.insert(1, digests.get(name.rpartition(":")[0], "-"))
             rows.append(row)
     columns = [
-        Column("NAME", Cut.IMAGE),
-        Column("IMAGE", Cut.NOTHING),
-        Column("SIZE", Cut.NOTHING, rank=1),
-        Column("PINNED", Cut.NOTHING, rank=2),
+        TableColumn("NAME", Shortening.IMAGE),
+        TableColumn("IMAGE", Shortening.NOTHING),
+        TableColumn("SIZE", Shortening.NOTHING, rank=1),
+        TableColumn("PINNED", Shortening.NOTHING, rank=2),
     ]
     if options.digests:
-        columns.insert(1, Column("DIGEST"))
+        columns.insert(1, TableColumn("DIGEST"))
     table(columns, rows)

@@ -1,8 +1,9 @@
 """JSONPath as kubectl has it: text with expressions in braces, over what `-o json` shows.
 
-`{.a.b}`, `{['a.b']}`, `{..a}`, `{.a[*]}`, `{.a[0]}`, `{.a[-1]}`, `{.a[1:3]}`, `{.a[?(@.b=="c")].d}`,
-`{range .a[*]}{.b}{"\\n"}{end}`. What does not exist is nothing, as for `kubectl get`. A list is also its own
-`.items`, so that what is written for kubectl's lists works for ours.
+An expression is one of RFC 9535, which python-jsonpath reads. It may begin without `$`. kubectl's own are
+`{range .a[*]}{.b}{"\\n"}{end}`, and names with an escaped dot (`.labels.app\\.io/name`). What does not exist
+is nothing, as for `kubectl get`. A list is also its own `.items`, so that what is written for kubectl's
+lists works for ours.
 
 https://kubernetes.io/docs/reference/kubectl/jsonpath/
 """
@@ -11,29 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-Step: TypeAlias = Callable[[Any], Iterator[Any]]
-"""From a value to those that a part of the path leads to."""
+from jsonpath import JSONPathEnvironment, exceptions
 
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<name>\.\.?(?:(?:\\.|[^\s.\[\]{}()'"=<>!&|,\\])+|\*)|\.\.(?=\[))
-    |(?P<key>\[\s*(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*\])
-    |(?P<slice>\[\s*(?:\*|-?\d*(?::-?\d*){0,2})\s*\])
-    |(?P<filter>\[\?\())""",
-    re.VERBOSE,
-)
-_COMPARED = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*")
-_VALUE = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|true|false|null)""")
-_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "==": lambda one, other: bool(one == other),
-    "!=": lambda one, other: bool(one != other),
-    "<": lambda one, other: bool(one < other),
-    "<=": lambda one, other: bool(one <= other),
-    ">": lambda one, other: bool(one > other),
-    ">=": lambda one, other: bool(one >= other),
-}
+_LANGUAGE = JSONPathEnvironment()
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ITEMS = '$["items"]'
+_NAME = re.compile(rf"""(?P<quoted>{_QUOTED})|(?P<deep>\.?)\.(?P<name>(?:[^\s.\[\]()'"=<>!&|,\\*]|\\.)+)""")
+"""A name after a dot, outside quotes: kubectl allows characters in it that RFC 9535 wants in brackets."""
 
 
 class JsonPathError(ValueError):
@@ -80,14 +68,16 @@ class _Range:
 
 
 class _Path:
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self._steps = steps
+    def __init__(self, text: str) -> None:
+        path = _standard(text)
+        try:
+            self._query = _LANGUAGE.compile(path)
+            self._of_list = _LANGUAGE.compile(path.replace(_ITEMS, "$", 1))
+        except exceptions.JSONPathError as error:
+            raise JsonPathError(f"{text.strip()!r} is not understood: {error}".split("\n", 1)[0]) from None
 
     def __call__(self, value: Any) -> Iterator[Any]:
-        found = [value]
-        for step in self._steps:
-            found = [one for each in found for one in step(each)]
-        yield from found
+        yield from (self._of_list if isinstance(value, list) else self._query).findall(value)
 
 
 _Part: TypeAlias = _Literal | _Range | _Path
@@ -139,9 +129,9 @@ def _template(pieces: Sequence[tuple[bool, str]], at: int) -> tuple[list[_Part],
             body, at = _template(pieces, at)
             if not at:
                 raise JsonPathError("{range} without {end}")
-            parts.append(_Range(_path(text.removeprefix("range").strip()), body))
+            parts.append(_Range(_Path(text.removeprefix("range")), body))
         else:
-            parts.append(_path(text))
+            parts.append(_Path(text))
     return parts, 0
 
 
@@ -153,114 +143,20 @@ def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), body)
 
 
-def _path(text: str) -> _Path:
-    steps, rest = _steps(text)
-    if rest.strip():
-        raise JsonPathError(f"{rest.strip()!r} in {text!r} is not understood")
-    return _Path(steps)
+def _standard(text: str) -> str:
+    """The expression as RFC 9535 has it."""
+    text = text.strip()
+    if text[:1] in ("$", "@"):
+        text = text[1:]
+    elif text[:1] not in (".", "["):
+        text = f".{text}"
+    if text == ".":
+        return "$"
 
+    def bracketed(found: re.Match[str]) -> str:
+        if found["quoted"]:
+            return found[0]
+        name = json.dumps(re.sub(r"\\(.)", r"\1", found["name"]))
+        return f"{'..' if found['deep'] else ''}[{name}]"
 
-def _steps(text: str) -> tuple[list[Step], str]:
-    """The steps at the beginning of the text, and what is left of it."""
-    rest = text.lstrip()
-    if rest[:1] in ("$", "@"):
-        rest = rest[1:]
-    elif rest and rest[0] not in ".[":
-        rest = f".{rest}"
-    if rest.strip() == ".":
-        return [], ""
-    steps: list[Step] = []
-    while found := _TOKEN.match(rest):
-        rest = rest[found.end() :]
-        if name := found["name"]:
-            if name.startswith(".."):
-                steps.append(_deep)
-            if name.lstrip("."):
-                steps.append(_member(re.sub(r"\\(.)", r"\1", name.lstrip("."))))
-        elif key := found["key"]:
-            steps.append(_member(_unquoted(key[1:-1].strip())))
-        elif part := found["slice"]:
-            steps.append(_slice(part[1:-1].strip()))
-        else:
-            step, rest = _filter(rest)
-            steps.append(step)
-    return steps, rest
-
-
-def _member(name: str) -> Step:
-    def step(value: Any) -> Iterator[Any]:
-        if name == "*":
-            yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        elif isinstance(value, dict) and name in value:
-            yield value[name]
-        elif isinstance(value, list) and name == "items":
-            yield value
-
-    return step
-
-
-def _deep(value: Any) -> Iterator[Any]:
-    """The value and all that is in it."""
-    yield value
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _deep(one)
-
-
-def _slice(text: str) -> Step:
-    if text in ("", "*"):
-        return _member("*")
-    numbers = [int(part) if part else None for part in text.split(":")]
-    if len(numbers) == 3 and numbers[2] == 0:
-        raise JsonPathError(f"[{text}] has a step of 0")
-
-    def step(value: Any) -> Iterator[Any]:
-        if not isinstance(value, list):
-            return
-        if len(numbers) > 1:
-            yield from value[slice(*numbers)]
-        elif numbers[0] is not None and -len(value) <= numbers[0] < len(value):
-            yield value[numbers[0]]
-
-    return step
-
-
-def _filter(text: str) -> tuple[Step, str]:
-    """`@.a == "b")]`, or `@.a)]` for those that have it."""
-    steps, rest = _steps(text)
-    path = _Path(steps)
-    test: Callable[[Any], bool] = lambda found: True  # noqa: E731  replaced below
-    if compared := _COMPARED.match(rest):
-        rest = rest[compared.end() :]
-        literal = _VALUE.match(rest)
-        if not literal:
-            raise JsonPathError(f"{rest!r} does not begin with a string or a number")
-        wanted = _unquoted(literal[1]) if literal[1][0] in "'\"" else json.loads(literal[1])
-        test = _compare(_COMPARISONS[compared[1]], wanted)
-        rest = rest[literal.end() :]
-    end = re.match(r"\s*\)\s*\]", rest)
-    if not end:
-        raise JsonPathError(f"the filter [?({text} has no )] after it")
-
-    def step(value: Any) -> Iterator[Any]:
-        for one in value if isinstance(value, list) else ():
-            if any(test(found) for found in path(one)):
-                yield one
-
-    return step, rest[end.end() :]
-
-
-def _compare(test: Callable[[Any, Any], bool], wanted: Any) -> Callable[[Any], bool]:
-    """64-bit numbers are strings in the CRI's JSON, so a number is also compared with such a string."""
-
-    def compare(found: Any) -> bool:
-        if isinstance(found, str) and isinstance(wanted, int | float) and not isinstance(wanted, bool):
-            try:
-                found = float(found)
-            except ValueError:
-                return False
-        try:
-            return test(found, wanted)
-        except TypeError:
-            return False
-
-    return compare
+    return f"${_NAME.sub(bracketed, text)}"

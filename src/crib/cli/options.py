@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.forms import DocumentOutput, Format, ListOutput, Output, Quiet
+from crib.cli.forms import DocumentOutput, Format, Output
 
 
 class Transport(StrEnum):
@@ -46,46 +46,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class PodsOptions:
-    output: ListOutput = Format.TABLE
-    quiet: Quiet = False
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
-    ] = ""
-
-
-@dataclass(frozen=True)
-class PsOptions:
-    pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
-    every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
-        False
-    )
-    output: ListOutput = Format.TABLE
-    quiet: Quiet = False
-
-
-@dataclass(frozen=True)
-class LogsOptions:
-    target: _Target
-    container: _Container = ""
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
-    ] = False
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
-        None
-    )
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
-        ),
-    ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
-        False
-    )
 
 
 @dataclass(frozen=True)

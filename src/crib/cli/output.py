@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crib.cli import colours, jsonpath, tables
+from crib.cli import colours, tables
 from crib.cli.forms import CustomColumns, Extract, Form, Format, is_table
-from crib.cli.tables import Column
+from crib.cli.tables import TableColumn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,15 +54,19 @@ def document(value: Any, form: Form) -> None:
 
 
 def _extracted(row: Any, form: CustomColumns) -> list[str]:
-    return [",".join(map(jsonpath.plain, path.values(row))) or "<none>" for _, path in form.columns]
+    from crib.cli.jsonpath import plain
+
+    return [",".join(map(plain, path.values(row))) or "<none>" for _, path in form.columns]
 
 
-def table(columns: Sequence[str | Column], rows: Sequence[Sequence[str]], form: Form = Format.TABLE) -> None:
+def table(
+    columns: Sequence[str | TableColumn], rows: Sequence[Sequence[str]], form: Form = Format.TABLE
+) -> None:
     """Write a table to standard output. A column that is only a title may lose the end of its text.
 
     Columns for `-o wide` are left out of other forms, together with their cells in each row.
     """
-    every = [Column(column) if isinstance(column, str) else column for column in columns]
+    every = [TableColumn(column) if isinstance(column, str) else column for column in columns]
     shown = [place for place, column in enumerate(every) if form is Format.WIDE or not column.wide]
     cells = [[clean(row[place]) for place in shown] for row in rows]
     for line in tables.lines([every[place] for place in shown], cells, _paper()):
@@ -86,7 +90,7 @@ def _mark(encoding: str | None) -> str:
 class Listing:
     """Things of one kind, in all forms that a list may have."""
 
-    columns: Sequence[str | Column]
+    columns: Sequence[str | TableColumn]
     rows: Sequence[Sequence[str]]
     """Needed for tables only (`forms.is_table`)."""
     ids: Sequence[str]

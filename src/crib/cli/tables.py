@@ -21,7 +21,7 @@ MIN_CUT = 8
 """Columns that a cell keeps, or its title's if that is longer."""
 
 
-class Cut(Enum):
+class Shortening(Enum):
     """What a cell loses where there is no room for all of it."""
 
     NOTHING = "nothing"
@@ -30,11 +30,11 @@ class Cut(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column. The greatest `rank` is left out first, 0 never. `wide`: shown with -o wide only."""
 
     title: str
-    cut: Cut = Cut.END
+    cut: Shortening = Shortening.END
     rank: int = 0
     wide: bool = False
 
@@ -49,7 +49,7 @@ class Paper:
     """What stands for what was cut: one column."""
 
 
-def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], paper: Paper) -> list[str]:
+def lines(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], paper: Paper) -> list[str]:
     """The head and a line for each row."""
     places = list(range(len(columns)))
     natural = [max(map(width_of, [columns[i].title, *(row[i] for row in rows)])) for i in places]
@@ -66,11 +66,11 @@ def lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], paper: Paper
     return drawn
 
 
-def _floor(column: Column, natural: int) -> int:
-    return natural if column.cut is Cut.NOTHING else min(natural, max(MIN_CUT, width_of(column.title)))
+def _floor(column: TableColumn, natural: int) -> int:
+    return natural if column.cut is Shortening.NOTHING else min(natural, max(MIN_CUT, width_of(column.title)))
 
 
-def _kept(columns: Sequence[Column], natural: Sequence[int], width: int, gap: int) -> list[int]:
+def _kept(columns: Sequence[TableColumn], natural: Sequence[int], width: int, gap: int) -> list[int]:
     """The columns for which there is room when all are cut as far as they may be."""
     places = list(range(len(columns)))
 
@@ -84,7 +84,9 @@ def _kept(columns: Sequence[Column], natural: Sequence[int], width: int, gap: in
     return places
 
 
-def _shrunk(columns: Sequence[Column], natural: Sequence[int], places: Sequence[int], room: int) -> list[int]:
+def _shrunk(
+    columns: Sequence[TableColumn], natural: Sequence[int], places: Sequence[int], room: int
+) -> list[int]:
     """Widths with which the cells fit into `room`: the widest gives first."""
     widths = list(natural)
     while sum(widths[i] for i in places) > room:
@@ -101,17 +103,17 @@ def _shrunk(columns: Sequence[Column], natural: Sequence[int], places: Sequence[
 def _line(cells: Sequence[tuple[str, int, str]], gap: int, paper: Paper) -> str:
     parts = []
     for number, (text, width, style) in enumerate(cells):
-        shown = fitted(text, width, Cut.END, paper.mark)
+        shown = fitted(text, width, Shortening.END, paper.mark)
         space = " " * (width - width_of(shown) + gap) if number < len(cells) - 1 else ""
         parts.append((painted(shown, style) if paper.colours else shown) + space)
     return "".join(parts).rstrip()
 
 
-def fitted(text: str, width: int, cut: Cut, mark: str = "…") -> str:
+def fitted(text: str, width: int, cut: Shortening, mark: str = "…") -> str:
     """The text in at most `width` columns."""
     if width_of(text) <= width:
         return text
-    if cut is Cut.IMAGE:
+    if cut is Shortening.IMAGE:
         text = _image(text, width, mark)
         if width_of(text) <= width:
             return text

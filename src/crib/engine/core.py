@@ -36,6 +36,7 @@ from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.insight import Insight
 from crib.ports.journal import Journal
+from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
@@ -54,6 +55,7 @@ class Ports:
     journal: Journal
     clock: Clock
     insight: Insight
+    kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
     hooks: Sequence[LifecycleHook] = ()
     verifiers: Sequence[ImageVerifier] = ()

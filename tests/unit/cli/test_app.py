@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crib.cli import app, output
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import DEFAULT_PODS_DIR, say
 
 COMMANDS = [
@@ -82,8 +82,8 @@ def test_every_command_has_a_help_of_whole_sentences(
     ("words", "message"),
     [
         (["pods", "--nonsense"], "No such option: --nonsense (see crib pods --help)"),
-        (["nonsense"], "No such command 'nonsense'. (see crib --help)"),
-        (["logs"], "Missing argument 'POD|CONTAINER'. (see crib logs --help)"),
+        (["nonsense"], "there is no command 'nonsense' (see crib --help)"),
+        (["exec"], "Missing argument 'POD|CONTAINER'. (see crib exec --help)"),
         (
             ["inspect", "x", "-o", "table"],
             "Invalid value for '--output' / '-o': 'table' is not one of yaml, json, jsonpath=TEMPLATE "

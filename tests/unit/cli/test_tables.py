@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from crib.cli import colours, output, tables
-from crib.cli.tables import Column, Cut, Paper
+from crib.cli.tables import Paper, Shortening, TableColumn
 
 IMAGE = "registry.example.com:5000/team/project/backend/server:2024.11.3"
 COLUMNS = (
-    Column("CONTAINER", Cut.NOTHING),
-    Column("POD"),
-    Column("NAME"),
-    Column("HANDLER", rank=2),
-    Column("IMAGE", Cut.IMAGE, rank=1),
+    TableColumn("CONTAINER", Shortening.NOTHING),
+    TableColumn("POD"),
+    TableColumn("NAME"),
+    TableColumn("HANDLER", rank=2),
+    TableColumn("IMAGE", Shortening.IMAGE, rank=1),
 )
 ROW = ("0123456789ab", "kube-system/a-rather-long-name-of-a-pod-7d9c5-x2x4z", "server", "crun", IMAGE)
 
@@ -62,15 +62,15 @@ def test_columns_are_left_out_by_their_rank_and_only_where_cutting_is_not_enough
     ],
 )
 def test_an_image_loses_its_middle(name: str, width: int, cut: str) -> None:
-    assert tables.fitted(name, width, Cut.IMAGE) == cut
+    assert tables.fitted(name, width, Shortening.IMAGE) == cut
     assert tables.width_of(cut) <= width
 
 
 def test_wide_and_combining_characters_count_as_a_terminal_counts_them() -> None:
     assert tables.width_of("名前") == 4
     assert tables.width_of("e\u0301") == 1
-    assert tables.fitted("名前名前", 6, Cut.END) == "名前…"
-    (_, line) = tables.lines((Column("A"), Column("B")), [("名前", "x")], Paper())
+    assert tables.fitted("名前名前", 6, Shortening.END) == "名前…"
+    (_, line) = tables.lines((TableColumn("A"), TableColumn("B")), [("名前", "x")], Paper())
     assert line == "名前   x"
 
 

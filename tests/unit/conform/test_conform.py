@@ -14,7 +14,7 @@ import pytest
 from crib.cli import app
 from crib.cli import conform as command
 from crib.cli.conform_options import ConformOptions
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import CliSession
 from crib.client import ClientError, Connection
 from crib.client.errors import NotFound, NotOffered
