@@ -371,7 +371,7 @@ def main() -> None:
         settings = configuration.settings
         check_kinds(settings)
         networks.check_mode(settings.network)
-        extensions = load_extensions(settings)
+        extensions = NO_EXTENSIONS if options.wipe is not None else load_extensions(settings)
         if options.check_config:
             print("\n".join(checked(configuration)))
             return

@@ -35,7 +35,7 @@ class Plan:
     handler: str = ""
     only: Sequence[str] = ()
     parallel: int = 4
-    limit: float = 60.0
+    limit: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

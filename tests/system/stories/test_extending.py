@@ -68,13 +68,9 @@ def cribd() -> Iterator[Extended]:
         daemon.import_images(busybox_image())
         yield daemon
         daemon.stop()
-        # what follows, the wipe, is by crib alone: the settings' extensions are not installed for it
-        daemon.config.write_text(re.sub(r"(?s)\n\[images\].*", "\n", daemon.config.read_text()))
-        daemon.config.write_text(
-            daemon.config.read_text()
-            .replace('"announced"', '"bridge"')
-            .replace('kind = "first-installed"\n', "")
-        )
+        # the wipe is started without the packages, so kind and network have to be crib's
+        text = daemon.config.read_text().replace('"announced"', '"bridge"')
+        daemon.config.write_text(text.replace('kind = "first-installed"\n', ""))
     finally:
         daemon.end()
 
