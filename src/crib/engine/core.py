@@ -34,6 +34,7 @@ from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.insight import Insight
 from crib.ports.journal import Journal
+from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
@@ -52,6 +53,7 @@ class Ports:
     journal: Journal
     clock: Clock
     insight: Insight
+    kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
 
 
