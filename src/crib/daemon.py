@@ -28,7 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
-from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
+from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
@@ -40,7 +40,7 @@ from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
-from crib.config import DEFAULT_PATH, ConfigError, read
+from crib.config import DEFAULT_PATH, ConfigError
 from crib.config.defaults import default_config
 from crib.config.views import checked
 from crib.engine.core import Ports
@@ -55,11 +55,11 @@ from crib.model.errors import Broken, CribError
 from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
-from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import auditing
+from crib.observe.audit import Auditing
 from crib.observe.insight import LoopInsight
 from crib.observe.lag import LoopWatch
+from crib.reloading import Followers, Reloading
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
@@ -96,9 +96,10 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings, watch: LoopWatch) -> None:
+    def __init__(self, configuration: Reloading, watch: LoopWatch) -> None:
         """To be run on the loop of `watch`."""
-        self._settings = settings
+        self._configuration = configuration
+        self._settings = settings = configuration.settings
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
@@ -160,6 +161,7 @@ class Daemon:
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
             insight=self._insight,
+            configuration=self._configuration,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -175,6 +177,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        self._configuration.listen(self._manager)
         async with self._ends:
             began = time.monotonic()
             self._watch.start()
@@ -183,13 +186,17 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            audit = await self._ends.enter_async_context(auditing(self._settings))
-            server = Server(node, __version__, streams.url_for, audit)
-            await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
+            auditing = Auditing(self._settings)
+            self._ends.push_async_callback(auditing.close)
+            server = Server(node, __version__, streams.url_for, auditing.audit)
+            auditing.told = server.audit_by
+            telemetry = await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
+            followers = Followers(node, (telemetry, auditing), streams)
+            await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
             node.keeper.serve("archives at start", self._begin_upkeep(node))
             node.keeper.serve("imports", _warm(streams))
@@ -360,17 +367,15 @@ def main() -> None:
         print(default_config(), end="")
         return
     try:
-        configuration = read(options.config, required=options.config != DEFAULT_PATH, environment=os.environ)
-        settings = configuration.settings
-        check_kinds(settings)
+        configuration = Reloading(options.config)
         if options.check_config:
-            print("\n".join(checked(configuration)))
+            print("\n".join(checked(configuration.configuration)))
             return
         os.umask(PRIVATE_UMASK)
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
-        logs.set_up(settings.log)
+        logs.set_up(configuration.settings.log)
         watch = LoopWatch()
-        daemon = Daemon(settings, watch)
+        daemon = Daemon(configuration, watch)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
             if options.check:

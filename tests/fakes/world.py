@@ -16,6 +16,7 @@ from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_referenc
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
 from crib.model.settings import Settings
 from tests.fakes.clock import ManualClock
+from tests.fakes.configuration import FakeConfiguration
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
@@ -111,6 +112,7 @@ class World:
         self.handler = FakeHandler(self.clock)
         self.networks = FakeNetworks()
         self.images = FakeImages()
+        self.configuration = FakeConfiguration()
         self.records = MemoryRecords()
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
@@ -125,6 +127,7 @@ class World:
             journal=self.journal,
             clock=self.clock,
             insight=FakeInsight(),
+            configuration=self.configuration,
         )
         return Node(self.settings, host_facts(self.boot_id), ports)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.config_calls import ConfigCalls
 from crib.api.insight_calls import InsightCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
@@ -67,6 +68,7 @@ class NodeService:
             "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **InsightCalls(self._node).calls(),
+            **ConfigCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 

@@ -13,6 +13,7 @@ from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
 from crib.cli.command import command, command_group
+from crib.cli.config_commands import add_config_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.network_commands import network
@@ -343,6 +344,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_config_commands(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")

@@ -13,6 +13,7 @@
 * `pods`: run, stop, remove. `events`: kept, follow, subscribe, wait_exited. `logs`: read, follow.
 * `images`: pull, watch, check, import, export, explain.
 * `networks`: list, inspect, check, collect, remove.
+* `config`: the daemon's settings, and their reload.
 * `node`: check, wipe, timelines, work, abandon, and the OCI spec of a container.
 * `streams`: exec, attach, forward. `copying`: files to and from containers.
 * `usage`, `metrics`: what pods and containers use. `lookup`: objects by name or short id.

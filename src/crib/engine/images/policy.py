@@ -27,9 +27,13 @@ class PolicyGuard:
     """Refuses with WrongState, reason SignatureValidationFailed: the word that the kubelet has for it."""
 
     def __init__(self, settings: TrustSettings, images: Images) -> None:
+        self._images = images
+        self.adapt(settings)
+
+    def adapt(self, settings: TrustSettings) -> None:
+        """Go by these rules from now on."""
         self._rules = tuple((_pattern(rule.match), rule) for rule in settings.policy)
         self._programs = settings.verifiers
-        self._images = images
 
     def rule(self, reference: ImageReference) -> ImagePolicy:
         """The rule that decides on this image."""

@@ -1,0 +1,52 @@
+"""The arguments of `crib config`, `crib reload` and `crib setup`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from crib.cli.options import Format, Output
+
+File = Annotated[
+    str,
+    typer.Option(
+        "--file", "-f", metavar="FILE", help="This file, its conf.d and CRIBD_ variables; needs no daemon."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ReloadOptions:
+    output: Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class ConfigShowOptions:
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY", help="Only these keys, and those below them: network, log.level."),
+    ] = None
+    file: File = ""
+    changed: Annotated[bool, typer.Option("--changed", help="Only keys that something sets.")] = False
+    output: Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class ConfigDiffOptions:
+    file: File = ""
+    defaults: Annotated[bool, typer.Option("--defaults", help="Compare with the defaults instead.")] = False
+    output: Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class ConfigCheckOptions:
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Its conf.d directory and CRIBD_ variables count, too.")
+    ] = "/etc/crib/config.toml"
+
+
+@dataclass(frozen=True)
+class ConfigPrintOptions:
+    pass
