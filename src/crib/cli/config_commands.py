@@ -11,6 +11,7 @@ from crib.cli.config_options import (
     ConfigPrintOptions,
     ConfigShowOptions,
     ReloadOptions,
+    SetupOptions,
 )
 from crib.cli.session import CliSession
 
@@ -25,6 +26,7 @@ def add_config_commands(app: typer.Typer, panel: str) -> None:
     command(group, ConfigPrintOptions, panel)(default)
     command(group, ConfigPrintOptions, panel)(schema)
     command(app, ReloadOptions, panel, name="reload")(reload_)
+    command(app, SetupOptions, panel)(setup)
 
 
 def reload_(session: CliSession, options: ReloadOptions) -> None:
@@ -87,3 +89,17 @@ def schema(session: CliSession, options: ConfigPrintOptions) -> None:
     from crib.cli import config as work
 
     raise typer.Exit(work.run_program("schema"))
+
+
+def setup(session: CliSession, options: SetupOptions) -> None:
+    """Check whether this host can run crib under a kubelet, and say what to do where it cannot.
+
+    Looks at kernel, cgroups, programs, network, storage, the kubelet's configuration and other runtimes. It
+    changes nothing and needs no daemon. The exit code is 1 if there is a problem. crib check looks at a
+    running daemon instead.
+
+    --write shows what it would write as a diff, and asks for each file.
+    """
+    from crib.cli import setup as work
+
+    raise typer.Exit(work.setup(options))

@@ -50,3 +50,17 @@ class ConfigCheckOptions:
 @dataclass(frozen=True)
 class ConfigPrintOptions:
     pass
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    file: Annotated[
+        str, typer.Option("--file", "-f", metavar="FILE", help="Judge by this configuration of cribd.")
+    ] = ""
+    all: Annotated[bool, typer.Option("--all", "-a", help="Show what is all right, too.")] = False
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Write crictl.yaml and a drop-in for the kubelet's unit; asks first."),
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --write: do not ask.")] = False
+    output: Output = Format.TABLE
