@@ -33,6 +33,7 @@ from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
+from crib.backends.keeping.kept_pods import SupervisedPods
 from crib.backends.locks import locked, own_cgroup
 from crib.backends.network import networks
 from crib.backends.pods.cgroup_names import CgroupNames
@@ -103,6 +104,8 @@ class Daemon:
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
+        endpoint = f"unix://{settings.socket_path}"
+        self._kept = SupervisedPods(self._paths.kept, endpoint, enabled=settings.kept_pods)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
@@ -162,6 +165,7 @@ class Daemon:
             clock=time.time_ns,
             insight=self._insight,
             configuration=self._configuration,
+            kept=self._kept,
             vitals=self._vitals,
         )
         node = Node(settings, facts, ports)
@@ -198,9 +202,10 @@ class Daemon:
             followers = Followers(node, (telemetry, auditing), streams)
             await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
+            await self._kept.begin(node.notices.follow("kept pods"))
+            self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("imports", _warm(streams))
-            node.keeper.serve("memory", _stay_small())
+            node.keeper.serve("memory", _warm_and_small(streams))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -328,18 +333,16 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm(streams: StreamServer) -> None:
+async def _warm_and_small(streams: StreamServer) -> None:
+    """The last imports; and from then on memory is given back.
+
+    The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
+    """
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
-
-
-async def _stay_small() -> None:
-    """The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls."""
-    pause = 2 * WARM_AFTER
     while True:
-        await asyncio.sleep(pause)
         await OURS.run("giving memory back", libc.malloc_trim)
-        pause = TRIM_EVERY
+        await asyncio.sleep(TRIM_EVERY)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,7 @@ VALID: dict[str, Any] = {
     "Device.host_path": "/dev/b",
     "Device.permissions": "rw",
     "EventsRequest.kinds": "pod",
+    "ExecAsRequest.working_dir": "/work",
     "ExportImagesRequest.format": "oci",
     "ExportImagesRequest.path": "/archive",
     "ForwardRequest.targets": "tcp:80",

@@ -20,7 +20,6 @@ from crib.model.stats import (
     CpuUsage,
     MemoryParts,
     MemoryUsage,
-    PodUsage,
     ProcessUsage,
 )
 from crib.ports.clocks import Clock, StageTimer
@@ -212,12 +211,11 @@ class FakeStatistics:
             for record, _ in asked
         ]
 
-    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[CgroupUsage]:
         await self._failpoints.reach("pod_usage")
         self.batches.append(len(asked))
         self.before_reading()
-        files = FilesystemUsage("/pod", 4096, 1, self._host.clock()) if whole else None
-        return [PodUsage(self._usage(record.id, whole, processes=1), files) for record in asked]
+        return [self._usage(record.id, whole, processes=1) for record in asked]
 
     def _usage(self, key: str, whole: bool, processes: int | None = None) -> CgroupUsage:
         at = self._host.clock()

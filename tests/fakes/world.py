@@ -22,6 +22,7 @@ from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
 from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
+from tests.fakes.kept import FakeKeptPods
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
@@ -128,6 +129,7 @@ class World:
             clock=self.clock,
             insight=FakeInsight(),
             configuration=self.configuration,
+            kept=FakeKeptPods(),
         )
         return Node(self.settings, host_facts(self.boot_id), ports)
 

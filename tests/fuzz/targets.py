@@ -16,7 +16,8 @@ from typing import Any, cast, get_args
 
 from crib import config
 from crib.backends.images.worker.documents import image_of
-from crib.manifest.fields import ManifestError
+from crib.manifest.documents import ManifestText
+from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, Site
 from crib.model.errors import InvalidRequest
@@ -171,7 +172,7 @@ def _auth_file(data: bytes) -> None:
 
 def _pod_manifest(data: bytes) -> None:
     with suppress(ManifestError, UnicodeDecodeError):
-        read_plans(data.decode(), SITE, lambda: "uid-1")
+        read_plans([ManifestText("fuzzed.yaml", data.decode())], SITE, lambda: "uid-1")
 
 
 def _cni_network(data: bytes) -> None:

@@ -63,10 +63,10 @@ def test_files_belong_to_root_and_nobody_else_may_write_them(deb: Path) -> None:
 
 def test_the_programs_run_in_the_private_tree_with_the_systems_python(tree: Path) -> None:
     assert os.readlink(tree / "usr/lib/crib/bin/python") == "/usr/bin/python3"
-    for place in ("usr/bin/crib", "usr/sbin/cribd"):
+    for place, flags in (("usr/bin/crib", "-IS"), ("usr/sbin/cribd", "-I")):
         program = (tree / place).parent / os.readlink(tree / place)
         text = program.read_text()
-        assert text.startswith("#!/usr/lib/crib/bin/python -I\n")
+        assert text.startswith(f"#!/usr/lib/crib/bin/python {flags}\n")
         assert os.access(program, os.X_OK)
         module = re.findall(r"^from (\S+) import main$", text, re.MULTILINE)
         assert (ROOT / "src" / f"{module[0].replace('.', '/')}.py").exists()

@@ -15,6 +15,13 @@ def varint(value: int) -> bytes:
     """Base 128 varint."""
     if value < _SHORT:
         return _VARINTS[value]
+    if value < 1 << 28:  # most of the rest, in half the time
+        low, high = value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80
+        if value < 1 << 14:
+            return bytes((low, value >> 7))
+        if value < 1 << 21:
+            return bytes((low, high, value >> 14))
+        return bytes((low, high, value >> 14 & 0x7F | 0x80, value >> 21))
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -26,7 +26,10 @@ _UINT64 = b"\x08"
 _BEFORE_VALUE = tuple(_VALUE + bytes((length + 1,)) + _UINT64 for length in range(11))
 """By the length of the number, which is 10 bytes at most."""
 _SMALL = 128
+# A number that is 0 is left out, as proto3 does.
 _SMALL_VALUES = (_VALUE + b"\x00", *(_BEFORE_VALUE[1] + bytes((value,)) for value in range(1, _SMALL)))
+LENGTHS_KEPT = 128
+"""Lengths of samples for which a family's beginning is kept."""
 LABELS_KEPT = 1024
 """Encoded labels of families' own: names of devices, interfaces and kinds."""
 
@@ -38,7 +41,7 @@ class MetricReplies:
         """Readings that are kept for a while say when they were made; others are of now, which is 0."""
         chosen = families_of(groups)
         self._is_kept = is_kept
-        self._heads = {family.name: _head(family) for family in chosen}
+        self._beginnings = {family.name: _Beginnings(family) for family in chosen}
         self._of_containers = tuple(family for family in chosen if family.of is not Of.POD)
         self._of_cgroups = tuple(family for family in chosen if family.of is Of.CGROUP)
         self._of_pods = tuple(family for family in chosen if family.of is Of.POD)
@@ -67,19 +70,29 @@ class MetricReplies:
     def _metrics(self, metered: Metered, families: Iterable[MetricFamily], base: bytes) -> list[bytes]:
         """Pieces of all samples, one after the other."""
         common = base + _TIMESTAMP + varint(metered.at) if self._is_kept else base
-        heads, size = self._heads, len(common)
+        beginnings, size = self._beginnings, len(common)
         pieces: list[bytes] = []
         for family, labels, value in samples(metered, families):
-            head = heads[family.name]
-            tail = _own_labels(labels) + _value(value) if labels else _value(value)
-            pieces += (_METRICS + varint(len(head) + size + len(tail)) + head, common, tail)
+            tail = _value(value) if value >= _SMALL else _SMALL_VALUES[value]
+            if labels:
+                tail = _own_labels(labels) + tail
+            pieces += (beginnings[family.name][size + len(tail)], common, tail)
         return pieces
 
 
-def _head(family: MetricFamily) -> bytes:
-    """What all samples of a family begin with."""
-    kind = _KIND + varint(family.kind) if family.kind else b""
-    return encoded_field(_NAME, family.name.encode()) + kind
+class _Beginnings(dict[int, bytes]):
+    """What samples of a family begin with, by the length of what follows: few pods differ in that."""
+
+    def __init__(self, family: MetricFamily) -> None:
+        super().__init__()
+        kind = _KIND + varint(family.kind) if family.kind else b""
+        self._head = encoded_field(_NAME, family.name.encode()) + kind
+
+    def __missing__(self, length: int) -> bytes:
+        made = _METRICS + varint(len(self._head) + length) + self._head
+        if len(self) < LENGTHS_KEPT:
+            self[length] = made
+        return made
 
 
 def _container_labels(sandbox: SandboxRecord, record: ContainerRecord, metered: Metered) -> bytes:
@@ -102,9 +115,7 @@ def _own_labels(values: tuple[str, ...]) -> bytes:
 
 
 def _value(value: int) -> bytes:
-    """A UInt64Value as the field `value`; the number in it is left out when it is 0, as proto3 does."""
-    if value < _SMALL:
-        return _SMALL_VALUES[value]
+    """A UInt64Value as the field `value`, of at least _SMALL."""
     number = varint(value)
     return _BEFORE_VALUE[len(number)] + number
 

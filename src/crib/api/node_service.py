@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.config_calls import ConfigCalls
+from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
+from crib.api.kept_calls import KeptCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
 from crib.api.translate import node as translate
@@ -69,6 +71,7 @@ class NodeService:
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **InsightCalls(self._node).calls(),
             **ConfigCalls(self._node).calls(),
+            **KeptCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 
@@ -97,7 +100,8 @@ class NodeService:
         except CribError as error:
             if not begun:
                 raise
-            yield translate.encode_failed_pull(image, str(error))
+            code, text = status_of(error, "PullImage")
+            yield translate.encode_failed_pull(image, code.name, text)
 
     async def _explain(self, order: PullOrder) -> Answer:
         return translate.encode_explanation(order.reference, *await self._node.images.explain(order))

@@ -32,12 +32,19 @@ class StreamCalls:
 
     def own_calls(self) -> dict[str, Call]:
         """Those of crib.v1.Node."""
-        return {"Forward": Read(node_pb2.ForwardRequest, translate.decode_forward, self._forward)}
+        return {
+            "ExecAs": Read(node_pb2.ExecAsRequest, translate.decode_exec_as, self._exec_as),
+            "Forward": Read(node_pb2.ForwardRequest, translate.decode_forward, self._forward),
+        }
 
     def _exec(self, wanted: ExecOrder) -> Answer:
-        return pb.ExecResponse(
-            url=self._url_for("exec", self._streams.issue_exec(wanted.container, wanted.process))
-        )
+        return pb.ExecResponse(url=self._exec_url(wanted))
+
+    def _exec_as(self, wanted: ExecOrder) -> Answer:
+        return node_pb2.ExecAsResponse(url=self._exec_url(wanted))
+
+    def _exec_url(self, wanted: ExecOrder) -> str:
+        return self._url_for("exec", self._streams.issue_exec(wanted.container, wanted.process))
 
     def _attach(self, wanted: AttachOrder) -> Answer:
         token = self._streams.issue_attach(wanted.container, wanted.streams)

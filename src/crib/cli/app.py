@@ -12,12 +12,21 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli.command import command, command_group
+from crib.cli import panels
+from crib.cli.command import command, command_group, group
+from crib.cli.command_help import CribGroup
 from crib.cli.config_commands import add_config_commands
+from crib.cli.conform_commands import add_conform_command
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
+from crib.cli.image_commands import add_image_commands
+from crib.cli.keeping_commands import add_keeping_commands
+from crib.cli.lifecycle_commands import add_lifecycle_commands
+from crib.cli.listing_commands import add_listing_commands
+from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
+    CRIB_FAILED,
     DEFAULT_PODS_DIR,
     PODS_DIR_VARIABLE,
     CliSession,
@@ -26,16 +35,18 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
-_RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
+_RUN, _LOOK, _IMAGES, _NODE = panels.RUN, panels.LOOK, panels.IMAGES, panels.NODE
 
 app = typer.Typer(
     name="crib",
+    cls=CribGroup,
     help="Run and inspect Kubernetes pods on this node, and see where their start spends its time.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -46,9 +57,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-image = typer.Typer(help="Check, repair and export images.")
+image = group("Check, repair and export images.")
 app.add_typer(image, name="image", rich_help_panel=_IMAGES)
-registry = typer.Typer(help="Show how registries are asked for images.")
+registry = group("Show how registries are asked for images.")
 app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
 app.add_typer(network, name="network", rich_help_panel=_NODE)
 
@@ -65,10 +76,16 @@ def _globals(
             help="The socket of crib or of another CRI runtime.",
         ),
     ] = DEFAULT_ENDPOINT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
+    ] = 120.0,
     pods_dir: Annotated[
         str,
-        typer.Option(envvar=PODS_DIR_VARIABLE, help="Where `crib run` keeps the volumes and logs of pods."),
+        typer.Option(
+            envvar=PODS_DIR_VARIABLE,
+            metavar="DIRECTORY",
+            help="Where `crib run` keeps the volumes and logs of pods.",
+        ),
     ] = DEFAULT_PODS_DIR,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -77,14 +94,14 @@ def _globals(
     ctx.obj = CliSession(endpoint, os.path.abspath(pods_dir), timeout)
 
 
-@command(app, args.RunCommandOptions, _RUN)
-def run(session: CliSession, options: args.RunCommandOptions) -> None:
-    """Run the pods of a Kubernetes manifest.
+@command(app, RunCommandOptions, _RUN)
+def run(session: CliSession, options: RunCommandOptions) -> None:
+    """Run the pods of Kubernetes manifests.
 
-    Takes v1 Pods (several documents, or a List). Pulls missing images, makes the sandbox, runs the init
-    containers in order, and starts the containers. Refuses fields that Kubernetes does not know or that only
-    a kubelet can honour; accepts fields without effect here with a note. Containers are not restarted when
-    they end, whatever restartPolicy says. Without a seccompProfile a container gets the runtime's default.
+    Takes Pods and the templates of Deployments, Jobs and other workloads, with ConfigMaps, Secrets and claims
+    from the same files or --from others; services and the like are noted and left out. Checks everything and
+    pulls missing images before anything is made or replaced. docs/manifests.md lists every field. Without a
+    seccompProfile a container gets the runtime's default.
 
     crib run web.yaml && crib logs -f web
     """
@@ -93,53 +110,19 @@ def run(session: CliSession, options: args.RunCommandOptions) -> None:
     session.run(work.run(session, options))
 
 
-@command(app, args.StopOptions, _RUN)
-def stop(session: CliSession, options: args.StopOptions) -> None:
-    """Stop pods with the stop signal and, after the grace period, SIGKILL. Logs and volumes stay until crib
-    rm.
-    """
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.stop(session, options))
+add_keeping_commands(app, _RUN)
+add_lifecycle_commands(app, panels.CHANGE)
 
 
-@command(app, args.RmOptions, _RUN)
-def rm(session: CliSession, options: args.RmOptions) -> None:
-    """Remove pods with their containers, logs and emptyDir volumes."""
-    from crib.cli import lifecycle
-
-    session.run(lifecycle.remove(session, options))
-
-
-@command(app, args.PodsOptions, _LOOK)
-def pods(session: CliSession, options: args.PodsOptions) -> None:
-    """List pods."""
-    from crib.cli import listing
-
-    session.run(listing.pods(session, options))
-
-
-@command(app, args.PsOptions, _LOOK)
-def ps(session: CliSession, options: args.PsOptions) -> None:
-    """List containers."""
-    from crib.cli import listing
-
-    session.run(listing.containers(session, options))
-
-
+add_listing_commands(app, _LOOK)
 add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
 
-@command(app, args.LogsOptions, _LOOK)
-def logs(session: CliSession, options: args.LogsOptions) -> None:
-    """Show a container's log. Its standard error goes to standard error."""
-    from crib.cli import logs as work
-
-    session.run(work.logs(session, options))
+add_log_commands(app, _LOOK)
 
 
-@command(app, args.ExecOptions, _LOOK, name="exec")
+@command(app, args.ExecOptions, panels.WORK, name="exec")
 def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """Run a command in a container and exit with its exit code.
 
@@ -150,10 +133,10 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """
     from crib.cli import execute
 
-    raise typer.Exit(session.run(execute.execute(session, options)))
+    raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
-@command(app, args.AttachOptions, _LOOK)
+@command(app, args.AttachOptions, panels.WORK)
 def attach(session: CliSession, options: args.AttachOptions) -> None:
     """Attach to the first process of a container: see its output from now on, and with -i send it input.
 
@@ -163,10 +146,10 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     """
     from crib.cli import execute as work
 
-    raise typer.Exit(session.run(work.attach(session, options)))
+    raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
-@command(app, args.ForwardOptions, _LOOK)
+@command(app, args.ForwardOptions, panels.WORK)
 def forward(session: CliSession, options: args.ForwardOptions) -> None:
     """Forward local ports to a pod until Ctrl-C.
 
@@ -179,7 +162,7 @@ def forward(session: CliSession, options: args.ForwardOptions) -> None:
     session.run(work.forward(session, options))
 
 
-@command(app, args.CopyOptions, _LOOK)
+@command(app, args.CopyOptions, panels.WORK)
 def cp(session: CliSession, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container. The container needs the program tar.
 
@@ -202,7 +185,7 @@ def inspect(session: CliSession, options: args.InspectOptions) -> None:
     session.run(inspection.inspect(session, options))
 
 
-@command(app, args.ExplainSpecOptions, _LOOK, name="explain")
+@command(app, args.ExplainSpecOptions, _RUN, name="explain")
 def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
     """Show the OCI spec of a manifest or a container, with the origin of each field.
 
@@ -239,12 +222,7 @@ def abandon(session: CliSession, options: node_args.AbandonOptions) -> None:
     session.run(commands.abandon(session, options))
 
 
-@command(app, args.ImagesOptions, _IMAGES)
-def images(session: CliSession, options: args.ImagesOptions) -> None:
-    """List images."""
-    from crib.cli import listing
-
-    session.run(listing.images(session, options))
+add_image_commands(app, image, _IMAGES)
 
 
 @command(app, args.PullOptions, _IMAGES)
@@ -301,14 +279,6 @@ def explain(session: CliSession, options: args.ExplainOptions) -> None:
     session.run(work.explain(session, options))
 
 
-@command(app, args.RmiOptions, _IMAGES)
-def rmi(session: CliSession, options: args.RmiOptions) -> None:
-    """Remove images."""
-    from crib.cli import images as work
-
-    session.run(work.remove(session, options))
-
-
 @command(app, args.InfoOptions, _NODE)
 def info(session: CliSession, options: args.InfoOptions) -> None:
     """Show whether the runtime is ready, and what it found out about this node."""
@@ -345,6 +315,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 add_debug_commands(app, _NODE)
 add_config_commands(app, _NODE)
+add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other
 _bench = importlib.import_module("crib.bench.app")
@@ -355,7 +326,7 @@ command(_bench_group, _bench.CrowdOptions, _NODE)(_bench.crowd)
 
 
 def main() -> None:
-    """The entry point of the program `crib`."""
+    """Run the program with the arguments it was given, and exit."""
     fill_standard_streams()
     quiet()
     if len(sys.argv) > 1:

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crib.cli.options import Format
+from crib.cli.forms import is_table
 from crib.cli.output import as_dict, clean, document, table, tell
 from crib.cli.session import CommandError
 from crib.client import config
@@ -51,7 +51,7 @@ async def reload_(session: CliSession, options: ReloadOptions) -> int:
     """Reload; 1 if it was refused."""
     async with session.connect() as connection:
         done = await config.reload(connection)
-    if options.output is not Format.TABLE:
+    if not is_table(options.output):
         document(as_dict(done), options.output)
         return 1 if done.faults else 0
     if done.faults:
@@ -80,7 +80,7 @@ async def show(session: CliSession, options: ConfigShowOptions) -> None:
     ]
     if wanted and not rows and not options.changed:
         raise CommandError(f"there is no key {', '.join(wanted)}")
-    if options.output is Format.TABLE:
+    if is_table(options.output):
         table(("KEY", "VALUE", "ORIGIN"), [(row.key, row.value, row.origin or "default") for row in rows])
         for note in found.notes:
             tell(note)
@@ -120,7 +120,7 @@ async def diff(session: CliSession, options: ConfigDiffOptions) -> int:
                 texts = (old.value if old else "not set", new.value if new else "not set")
                 rows.append((key, *texts, (new or old or daemon.rows[0]).takes))
         columns = ("KEY", "RUNNING", "FILES", "TAKES")
-    if options.output is Format.TABLE:
+    if is_table(options.output):
         if rows:
             table(columns, rows)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from crib.cli.command import command
+from crib.cli.command import command, group
 from crib.cli.config_options import (
     ConfigCheckOptions,
     ConfigDiffOptions,
@@ -18,13 +18,13 @@ from crib.cli.session import CliSession
 
 def add_config_commands(app: typer.Typer, panel: str) -> None:
     """Register them, to be listed under this heading."""
-    group = typer.Typer(help="Show, check and compare the daemon's settings.")
-    app.add_typer(group, name="config", rich_help_panel=panel)
-    command(group, ConfigShowOptions, panel)(show)
-    command(group, ConfigCheckOptions, panel)(check)
-    command(group, ConfigDiffOptions, panel)(diff)
-    command(group, ConfigPrintOptions, panel)(default)
-    command(group, ConfigPrintOptions, panel)(schema)
+    config = group("Show, check and compare the daemon's settings.")
+    app.add_typer(config, name="config", rich_help_panel=panel)
+    command(config, ConfigShowOptions, panel)(show)
+    command(config, ConfigCheckOptions, panel)(check)
+    command(config, ConfigDiffOptions, panel)(diff)
+    command(config, ConfigPrintOptions, panel)(default)
+    command(config, ConfigPrintOptions, panel)(schema)
     command(app, ReloadOptions, panel, name="reload")(reload_)
     command(app, SetupOptions, panel)(setup)
 

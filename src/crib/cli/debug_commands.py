@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crib.cli.command import command
-from crib.cli.options import Format, Output
+from crib.cli.command import command, group
+from crib.cli.forms import Format, Output
 from crib.cli.session import CliSession, CommandError
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class LogLevelOptions:
 
 def add_debug_commands(app: typer.Typer, panel: str) -> None:
     """Register them, to be listed under this heading."""
-    group = typer.Typer(help="Look into the daemon.")
-    app.add_typer(group, name="debug", rich_help_panel=panel)
-    command(group, DumpOptions, panel)(dump)
+    debug = group("Look into the daemon.")
+    app.add_typer(debug, name="debug", rich_help_panel=panel)
+    command(debug, DumpOptions, panel)(dump)
     command(app, LogLevelOptions, panel, name="log-level")(log_level)
 
 

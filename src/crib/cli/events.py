@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
-from crib.cli.logs import since_time
 from crib.cli.output import as_dict, short_id, tell
 from crib.cli.session import CommandError, say
+from crib.cli.times import moment
 from crib.client import events as client
 from crib.client.errors import NotOffered
 from crib.stubs.node.v1.node_pb2 import Event, EventsCut, EventsRequest
@@ -72,7 +72,7 @@ def _request(options: EventsOptions, now: int) -> EventsRequest:
     if is_cursor:
         wanted.after = min(int(since), (1 << 64) - 1)
     elif since:
-        wanted.since = since_time(since, now)
+        wanted.since = moment(since, "--since", now)
     elif options.follow:
         wanted.since = now
     return wanted

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
+from crib.cli.each import naming
 from crib.cli.local_streams import STDIN, join
-from crib.cli.session import CommandError, say
+from crib.cli.session import CANNOT_RUN, NO_PROGRAM, CommandError, say
 from crib.cli.terminal import DetachKeys, terminal_of
-from crib.client import lookup, streams
-from crib.stubs.runtime.v1.api_pb2 import ContainerStatusRequest, ExecSyncRequest
+from crib.client import lookup, pods, streams
+from crib.client.errors import RuntimeFailure, WrongState
+from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER_EXITED,
+    CONTAINER_RUNNING,
+    ContainerStatusRequest,
+    ExecSyncRequest,
+)
 
 if TYPE_CHECKING:
     from crib.cli.options import AttachOptions, ExecOptions
@@ -19,21 +28,68 @@ if TYPE_CHECKING:
 
 MARGIN = 30.0
 """Seconds for the runtime to end a command whose time-out has passed."""
+_NO_PROGRAM = re.compile(r"no such file or directory|not found", re.IGNORECASE)
+_CANNOT_RUN = re.compile(r"permission denied|exec format error|is a directory", re.IGNORECASE)
+"""What runtimes say if a program could not be executed: the CRI has no code for it."""
 
 
 async def execute(session: CliSession, options: ExecOptions) -> int:
-    """Run the command and return its exit code."""
-    if options.timeout and (options.stdin or options.tty):
-        raise CommandError("--timeout works only without --stdin and --tty", 2)
+    """Run the command and return its exit code. CommandError has a shell's code if it cannot be executed."""
+    is_sync = options.sync or options.timeout
+    if is_sync and (options.stdin or options.tty):
+        raise CommandError("--timeout and --sync work only without --stdin and --tty", 2)
+    differently = _differently(options)
+    if is_sync and differently != streams.ExecAs():
+        raise CommandError("--timeout and --sync work only without --user, --env and --workdir", 2)
     async with session.connect() as connection:
-        found = await lookup.find_container(connection, options.target, options.container)
-        if options.timeout:
-            return await _bounded(connection, found.container.id, options)
-        wanted = streams.StreamOptions(
-            _gets_terminal(options), options.stdin, transport=options.transport.value, ca_file=options.ca_file
-        )
-        async with streams.exec(connection, found.container.id, options.words, wanted) as remote:
-            code = await join(remote, wanted)
+        found = await _running(connection, options.target, options.container)
+        try:
+            with naming(found):
+                if is_sync:
+                    return await _bounded(connection, found.id, options)
+                return await _streamed(connection, found.id, options, differently)
+        except RuntimeFailure as error:
+            if _CANNOT_RUN.search(error.message):
+                raise CommandError(error.message, CANNOT_RUN) from error
+            if _NO_PROGRAM.search(error.message):
+                raise CommandError(error.message, NO_PROGRAM) from error
+            raise
+
+
+def _differently(options: ExecOptions) -> streams.ExecAs:
+    envs: dict[str, str] = {}
+    for text in options.env or ():
+        key, equals, value = text.partition("=")
+        if not key:
+            raise CommandError(f"--env {text!r} is not KEY=VALUE or KEY", 2)
+        if equals or key in os.environ:
+            envs[key] = value if equals else os.environ[key]
+    if options.workdir and not options.workdir.startswith("/"):
+        raise CommandError(f"--workdir {options.workdir!r} is not an absolute path", 2)
+    return streams.ExecAs(options.user, envs, options.workdir)
+
+
+async def _running(connection: Connection, target: str, name: str) -> lookup.PodOrContainer:
+    """The container that is meant; WrongState says how it ended if it does not run."""
+    found = await lookup.find_container(connection, target, name)
+    container, pod = found.container, found.pod
+    label = lookup.container_label(container, [pod])
+    if container.state == CONTAINER_EXITED:
+        status = await pods.container_status(connection, container.id)
+        raise WrongState(f"container {label} does not run: it has exited (code {status.exit_code})")
+    if container.state != CONTAINER_RUNNING:
+        raise WrongState(f"container {label} does not run: it is {lookup.state_of(container)}")
+    return lookup.PodOrContainer(pod, container)
+
+
+async def _streamed(
+    connection: Connection, container_id: str, options: ExecOptions, differently: streams.ExecAs
+) -> int:
+    wanted = streams.StreamOptions(
+        _gets_terminal(options), options.stdin, transport=options.transport.value, ca_file=options.ca_file
+    )
+    async with streams.exec(connection, container_id, options.words, wanted, differently) as remote:
+        code = await join(remote, wanted)
     assert code is not None
     return code
 
@@ -49,7 +105,7 @@ def _gets_terminal(options: ExecOptions) -> bool:
 async def _bounded(connection: Connection, container_id: str, options: ExecOptions) -> int:
     """Through ExecSync, because only that has a time-out. The output comes when the command has ended."""
     request = ExecSyncRequest(container_id=container_id, cmd=options.words, timeout=options.timeout)
-    limit = options.timeout + MARGIN
+    limit = options.timeout + MARGIN if options.timeout else 0
     reply = await connection.call(connection.runtime.ExecSync, request, timeout=limit)
     sys.stdout.buffer.write(reply.stdout)
     sys.stdout.buffer.flush()
@@ -66,15 +122,16 @@ async def attach(session: CliSession, options: AttachOptions) -> int:
     """Stay attached until the container ends or the keys are typed; returns 0."""
     keys = DetachKeys(options.detach_keys)
     async with session.connect() as connection:
-        found = await lookup.find_container(connection, options.target, options.container)
+        found = await _running(connection, options.target, options.container)
         tty = options.tty
         if tty is None:
-            tty = await has_terminal(connection, found.container.id)
+            tty = await has_terminal(connection, found.id)
         wanted = streams.StreamOptions(
             tty, options.stdin, transport=options.transport.value, ca_file=options.ca_file
         )
-        async with streams.attach(connection, found.container.id, wanted) as remote:
-            code = await join(remote, wanted, keys)
+        with naming(found):
+            async with streams.attach(connection, found.id, wanted) as remote:
+                code = await join(remote, wanted, keys)
     if code is None:
         say("detached")
     return code or 0

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import clean, document, short_id, table
-from crib.cli.run import plans_of
-from crib.cli.session import CommandError, say
+from crib.cli.run import plans_of, tell_notes
+from crib.cli.session import CommandError
 from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
@@ -57,8 +57,7 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
 
 
 async def _of_plan(connection: Connection, plan: PodPlan, wanted: str) -> list[dict[str, Any]]:
-    for note in plan.notes:
-        say(f"note: {plan.label}: {note}")
+    tell_notes(plan)
     await PodImages(connection, plan, pull=None).bring()
     return [
         _told(

@@ -10,27 +10,31 @@ import sys
 from typing import TYPE_CHECKING
 
 from crib.cli import progress
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import as_dict, clean, document, short_id, size, table, tell
 from crib.cli.session import CommandError, say
-from crib.client import ClientError, images
+from crib.client import ClientError, images, lookup
 from crib.client.errors import NotFound, RuntimeFailure
+from crib.client.image_use import image_users
 from crib.stubs.node.v1.node_pb2 import CheckProgress
 from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crib.cli.image_options import RmiOptions
     from crib.cli.options import (
         CheckOptions,
         ExplainOptions,
         ExportOptions,
         ImportOptions,
         PullOptions,
-        RmiOptions,
     )
     from crib.cli.session import CliSession
+    from crib.client import Connection
+    from crib.client.image_use import ImageUser, ImageUsers
     from crib.stubs.node.v1.node_pb2 import RegistryHost
+    from crib.stubs.runtime.v1.api_pb2 import Image
 
 
 async def pull(session: CliSession, options: PullOptions) -> None:
@@ -90,23 +94,50 @@ async def export(session: CliSession, options: ExportOptions) -> None:
     tell(f"exported {many} to {path} ({size(written)})")
 
 
+SHOWN_USERS = 5
+"""Containers that are named as users of an image; of more only the number is told."""
+
+
 async def remove(session: CliSession, options: RmiOptions) -> None:
     """Remove each image. Continues after one that cannot be removed, and fails at the end."""
+    every = options.every or options.prune
+    if bool(options.images) == every:
+        raise CommandError("name the images to remove, or use --all", 2)
     failed = 0
     async with session.connect() as connection:
-        for name in options.images:
+        users = await image_users(connection)
+        names = options.images or [image.id for image in await _removable(connection, users, options.force)]
+        for name in names:
             try:
                 image = await images.resolve(connection, name)
+                if not options.force:
+                    _check_unused(name, users.of(image))
                 await images.remove(connection, image.id)
             except ClientError as error:
-                if len(options.images) == 1:
+                if len(names) == 1:
                     raise
                 say(f"crib: {error}")
                 failed += 1
             else:
-                tell(f"removed {name} ({short_id(image.id)})")
+                tell(f"removed {short_id(name) if name == image.id else name} ({short_id(image.id)})")
     if failed:
-        raise CommandError(f"{failed} of {len(options.images)} images could not be removed")
+        raise CommandError(f"{failed} of {len(names)} images could not be removed")
+
+
+async def _removable(connection: Connection, users: ImageUsers, force: bool) -> list[Image]:
+    return [
+        image
+        for image in await images.list_images(connection)
+        if not image.pinned and (force or not users.of(image))
+    ]
+
+
+def _check_unused(name: str, users: Sequence[ImageUser]) -> None:
+    if not users:
+        return
+    shown = ", ".join(f"{user.label} ({lookup.state_of(user.container)})" for user in users[:SHOWN_USERS])
+    more = f" and {len(users) - SHOWN_USERS} more" if len(users) > SHOWN_USERS else ""
+    raise ClientError(f"image {name} is in use by {shown}{more}; remove those first, or use --force")
 
 
 _MAX_SECRET = 64 << 10

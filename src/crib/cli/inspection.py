@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.debug_commands import shown
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import age, as_dict, clean, document
-from crib.cli.session import CommandError
 from crib.client import images, lookup
 from crib.client.errors import Ambiguous, NotFound, NotOffered
 from crib.stubs.node.v1.node_pb2 import InfoRequest, InfoResponse
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 async def inspect(session: CliSession, options: InspectOptions) -> None:
     """Show a pod, a container or an image; what fits first in this order is meant."""
-    if options.output is Format.TABLE:
-        raise CommandError("inspect prints json or yaml only", exit_code=2)
     async with session.connect() as connection:
         found = await _look(connection, options.target, options.container)
     document(_opened(found), options.output)

@@ -1,92 +1,169 @@
-"""`crib stop` and `crib rm`."""
+"""`crib start`, `stop`, `restart`, `kill` and `rm`, each of pods and of containers."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from crib.cli.output import tell
-from crib.cli.session import CommandError, say
-from crib.client import ClientError, lookup
+from crib.cli.each import Act, each
+from crib.cli.session import CommandError
+from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
-from crib.manifest.container import GRACE
+from crib.client.workloads import keeping
+from crib.client.workloads.removal import grace_of, remove_pod
 from crib.manifest.plan import Dirs
-from crib.manifest.pod import DEFAULT_GRACE
-from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
+from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER_CREATED,
+    CONTAINER_EXITED,
+    CONTAINER_RUNNING,
+    SANDBOX_READY,
+    RemoveContainerRequest,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Sequence
 
-    from crib.cli.options import RmOptions, StopOptions
+    from crib.cli.lifecycle_options import KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
-    from crib.stubs.runtime.v1.api_pb2 import PodSandbox
+    from crib.client.lookup import PodOrContainer
+    from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
 
-MAX_GRACE = 24 * 3600
+
+async def start(session: CliSession, options: StartOptions) -> None:
+    """Start each pod or container."""
+
+    async def one(connection: Connection, target: PodOrContainer) -> str:
+        _refuse_kubelets(target.pod, "crib stop ends a container, and the kubelet starts it again")
+        if target.container is not None:
+            await attempts.start_container(connection, target.pod, target.container)
+            return f"started {target.label}"
+        if await keeping.start(connection, target.pod.metadata.uid):
+            return f"started {target.label}"
+        pod_id, started = await attempts.start_pod(connection, target.pod)
+        label = lookup.label_of(target.pod, pod_id)
+        return f"started {label}" if started else f"{label} runs already"
+
+    await each(session, options.targets, options.container, Act("started", one))
 
 
 async def stop(session: CliSession, options: StopOptions) -> None:
-    """Stop each pod with its own grace period, or with the one on the command line."""
+    """Stop each with its pod's grace period, or with the one on the command line."""
+    _check_names(options.targets, every=options.every, what="stop")
 
-    async def one(connection: Connection, pod: PodSandbox) -> None:
+    async def one(connection: Connection, target: PodOrContainer) -> str:
+        grace = options.time if options.time is not None else await grace_of(connection, target.pod)
+        if target.container is None:
+            if not await keeping.stop(connection, target.pod.metadata.uid, options.time):
+                await client_pods.stop(connection, target.pod.id, grace)
+        else:
+            await client_pods.stop_container(connection, target.container.id, grace)
+        return f"stopped {target.label}"
+
+    await each(session, options.targets, options.container, Act("stopped", one, together=True))
+
+
+async def restart(session: CliSession, options: RestartOptions) -> None:
+    """Stop what runs, and start it anew."""
+
+    async def one(connection: Connection, target: PodOrContainer) -> str:
+        pod = target.pod
+        _refuse_kubelets(pod, "crib stop ends a container, and the kubelet starts it again")
+        if target.container is None and await keeping.start(connection, pod.metadata.uid):
+            return f"restarted {target.label}"
+        if target.container is None and pod.state != SANDBOX_READY:
+            pod_id, _started = await attempts.pod_again(connection, pod)
+            return f"restarted {lookup.label_of(pod, pod_id)}"
+        chosen = [target.container] if target.container else await _to_restart(connection, pod)
         grace = options.time if options.time is not None else await grace_of(connection, pod)
-        await client_pods.stop(connection, pod.id, grace)
+        running = [found for found in chosen if found.state == CONTAINER_RUNNING]
+        stops = (client_pods.stop_container(connection, found.id, grace) for found in running)
+        await asyncio.gather(*stops)
+        for found in running:
+            found.state = CONTAINER_EXITED
+        for found in chosen:
+            await attempts.start_container(connection, pod, found)
+        return f"restarted {target.label}"
 
-    await _each(session, options.pods, "stopped", one)
+    await each(session, options.targets, options.container, Act("restarted", one))
+
+
+async def _to_restart(connection: Connection, pod: PodSandbox) -> list[Container]:
+    own = lookup.latest(await lookup.containers(connection, pod.id)).values()
+    return [one for one in own if not lookup.is_init(one)]
+
+
+async def kill(session: CliSession, options: KillOptions) -> None:
+    """SIGKILL, which StopContainer sends if no time is given to end before."""
+    if options.signal.upper().removeprefix("SIG") not in ("KILL", "9"):
+        raise CommandError(
+            f"the CRI cannot carry signal {options.signal}, only KILL; send it from inside: "
+            f"crib exec TARGET -- kill -s {options.signal.upper().removeprefix('SIG')} 1",
+            2,
+        )
+
+    async def one(connection: Connection, target: PodOrContainer) -> str:
+        if target.container is not None:
+            found = [target.container]
+        else:
+            found = await lookup.containers(connection, target.pod.id)
+        running = [container for container in found if container.state == CONTAINER_RUNNING]
+        if not running:
+            raise ClientError(f"nothing runs in {target.label}")
+        await asyncio.gather(*(client_pods.stop_container(connection, one.id, 0) for one in running))
+        return f"killed {target.label}"
+
+    await each(session, options.targets, options.container, Act("killed", one, together=True))
 
 
 async def remove(session: CliSession, options: RmOptions) -> None:
-    """Remove each pod, and the files that `crib run` made for it."""
-    if bool(options.pods) == options.every:
-        raise CommandError("name the pods to remove, or use --all", exit_code=2)
+    """Remove each pod with the files that `crib run` made for it, or each container."""
+    _check_names(options.targets, every=options.every, what="remove")
     dirs = Dirs(session.pods_dir)
 
-    async def one(connection: Connection, pod: PodSandbox) -> None:
-        if pod.state == SANDBOX_READY and not options.force:
-            raise ClientError(f"pod {lookup.pod_label(pod)} is running; stop it first, or use --force")
-        await remove_pod(connection, pod, dirs)
+    async def one(connection: Connection, target: PodOrContainer) -> str:
+        if target.container is not None:
+            await _remove_container(connection, target, force=options.force)
+            return f"removed {target.label}"
+        own = await lookup.containers(connection, target.pod.id)
+        if not options.force and not lookup.has_ended(target.pod, own):
+            raise ClientError(
+                f"pod {lookup.pod_label(target.pod)} {_still_up(own)}; stop it first, or use --force"
+            )
+        await remove_pod(connection, target.pod, dirs)
+        return f"removed {target.label}"
 
-    await _each(session, options.pods, "removed", one)
-
-
-async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:
-    """Kill and remove a pod, then its files on the node."""
-    if pod.state == SANDBOX_READY:
-        await client_pods.stop(connection, pod.id, grace=0)
-    await client_pods.remove(connection, pod.id)
-    files.remove(dirs, pod.metadata.uid)
-
-
-async def grace_of(connection: Connection, pod: PodSandbox) -> int:
-    """The pod's grace period in seconds, from its containers' annotations."""
-    for container in await lookup.containers(connection, pod.id):
-        text = container.annotations.get(GRACE, "")
-        if text.isdecimal():
-            return min(int(text), MAX_GRACE)
-    return DEFAULT_GRACE
+    await each(session, options.targets, options.container, Act("removed", one))
 
 
-async def _each(
-    session: CliSession,
-    names: list[str] | None,
-    done: str,
-    work: Callable[[Connection, PodSandbox], Awaitable[None]],
-) -> None:
-    """Do `work` for each named pod (None: all). Continues after a failure, and fails at the end."""
-    failed = 0
-    async with session.connect() as connection:
-        everything = await lookup.pods(connection)
-        wanted = names if names else [pod.id for pod in everything]
-        for name in wanted:
-            try:
-                pod = lookup.pick_pod(everything, name)
-                await work(connection, pod)
-            except (ClientError, OSError) as error:
-                if len(wanted) == 1:
-                    raise
-                say(f"crib: {error}")
-                failed += 1
-            else:
-                tell(f"{done} {lookup.pod_label(pod)}")
-    if failed:
-        raise CommandError(f"{failed} of {len(wanted)} pods were not {done}")
+def _check_names(names: Sequence[str] | None, *, every: bool, what: str) -> None:
+    if bool(names) == every:
+        raise CommandError(f"name the pods to {what}, or use --all", exit_code=2)
+
+
+def _still_up(own: Sequence[Container]) -> str:
+    """What of the pod runs, in words."""
+    latest = [one for one in lookup.latest(own).values() if not lookup.is_init(one)]
+    running = sum(one.state == CONTAINER_RUNNING for one in latest)
+    if not running:
+        return f"is still up (0 of {len(latest)} containers running)"
+    return f"is running ({running} of {len(latest)} containers)"
+
+
+async def _remove_container(connection: Connection, target: PodOrContainer, *, force: bool) -> None:
+    container = target.container
+    assert container is not None
+    if container.state not in (CONTAINER_EXITED, CONTAINER_CREATED):
+        if not force:
+            state = lookup.state_of(container)
+            raise ClientError(f"container {target.label} is {state}; stop it first, or use --force")
+        await client_pods.stop_container(connection, container.id, 0)
+    request = RemoveContainerRequest(container_id=container.id)
+    await connection.call(connection.runtime.RemoveContainer, request)
+
+
+def _refuse_kubelets(pod: PodSandbox, instead: str) -> None:
+    if lookup.is_kubelets(pod):
+        raise ClientError(
+            f"pod {lookup.pod_label(pod)} belongs to a kubelet, which starts it itself: {instead}"
+        )

@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from crib.cli.forms import DocumentOutput, Format, Output
 
 
 class Transport(StrEnum):
@@ -25,7 +19,6 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -36,7 +29,9 @@ _Target = Annotated[
 _Container = Annotated[
     str, typer.Option("--container", "-c", metavar="NAME", help="The container in the pod.")
 ]
-_Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="Send standard input to it, until it ends.")]
+_Stdin = Annotated[
+    bool, typer.Option("--stdin", "--interactive", "-i", help="Send standard input to it, until it ends.")
+]
 _Transport = Annotated[
     Transport,
     typer.Option(
@@ -51,67 +46,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-_Pods = Annotated[
-    list[str],
-    typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
-]
-
-
-@dataclass(frozen=True)
-class RunCommandOptions:
-    manifests: Annotated[
-        list[str],
-        typer.Argument(metavar="MANIFEST", help="Files with Kubernetes pods; - means standard input."),
-    ]
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Stop and remove pods of the same names first.")
-    ] = False
-    keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
-        False
-    )
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
-    ] = False
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
-class PodsOptions:
-    output: Output = Format.TABLE
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
-    ] = ""
-
-
-@dataclass(frozen=True)
-class PsOptions:
-    pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
-    every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
-        False
-    )
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
-class LogsOptions:
-    target: _Target
-    container: _Container = ""
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
-    ] = False
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
-        None
-    )
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
-        ),
-    ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
-        False
-    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +65,32 @@ class ExecOptions:
     stdin: _Stdin = False
     tty: Annotated[
         bool, typer.Option("--tty", "-t", help="Give the command a terminal, connected to this one.")
+    ] = False
+    user: Annotated[
+        str,
+        typer.Option(
+            "--user",
+            "-u",
+            metavar="USER[:GROUP]",
+            help="Run as this user of the container, by name or number. Only crib can do this.",
+        ),
+    ] = ""
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            "-e",
+            metavar="KEY[=VALUE]",
+            help="Set a variable, without =VALUE as it is here. May be repeated. Only crib can do this.",
+        ),
+    ] = None
+    workdir: Annotated[
+        str,
+        typer.Option("--workdir", "-w", metavar="DIR", help="Run in this directory. Only crib can do this."),
+    ] = ""
+    sync: Annotated[
+        bool,
+        typer.Option("--sync", "-s", help="Without a stream (ExecSync): its output comes at the end."),
     ] = False
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
@@ -202,39 +162,6 @@ class CopyOptions:
     ] = 0
     transport: _Transport = Transport.AUTO
     ca_file: _CaFile = ""
-
-
-@dataclass(frozen=True)
-class StopOptions:
-    pods: _Pods
-    time: Annotated[
-        int | None,
-        typer.Option(
-            "--time",
-            "-t",
-            min=0,
-            metavar="SECONDS",
-            help="Grace period before SIGKILL. Default: the pod's own.",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class RmOptions:
-    pods: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id."),
-    ] = None
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Remove running pods too: kill them first.")
-    ] = False
-    every: Annotated[bool, typer.Option("--all", "-a", help="Every pod.")] = False
-
-
-@dataclass(frozen=True)
-class ImagesOptions:
-    output: Output = Format.TABLE
-    digests: Annotated[bool, typer.Option("--digests", help="Show digests.")] = False
 
 
 @dataclass(frozen=True)
@@ -320,19 +247,12 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
-class RmiOptions:
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="Names, digests or the beginnings of ids.")
-    ]
-
-
-@dataclass(frozen=True)
 class InspectOptions:
     target: Annotated[
         str, typer.Argument(metavar="POD|CONTAINER|IMAGE", help="A name or the beginning of an id.")
     ]
     container: _Container = ""
-    output: Annotated[Format, typer.Option("--output", "-o", help="json or yaml.")] = Format.YAML
+    output: DocumentOutput = Format.YAML
 
 
 @dataclass(frozen=True)

@@ -2,100 +2,133 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from crib.cli import lifecycle, progress
-from crib.cli.options import Format
+from crib.cli import progress
+from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
-from crib.client import lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
-from crib.client.workloads.start import PodStart
-from crib.manifest.fields import ManifestError
+from crib.client.workloads.launch import Launch
+from crib.client.workloads.site import read_site
+from crib.manifest import late
+from crib.manifest.documents import ManifestText
+from crib.manifest.faults import ManifestError
 from crib.manifest.load import read_plans
-from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
-from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
+from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
-    from crib.cli.options import RunCommandOptions
+    from collections.abc import Sequence
+
     from crib.cli.session import CliSession
+    from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
+    from crib.manifest.plan import ContainerPlan, PodPlan, VolumePlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
-    """Read every manifest first, then start pod after pod; the first that fails ends the command."""
-    plans = plans_of(session, options.manifests)
+    """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
+    hide = options.dry_run and not options.show_secrets
+    plans = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
+    is_kept = options.restart or options.foreground
     for plan in plans:
-        for note in plan.notes:
-            say(f"note: {plan.label}: {note}")
+        tell_notes(plan, is_kept=is_kept)
+    if options.restart and options.foreground:
+        raise CommandError("--restart and --foreground exclude each other", exit_code=2)
+    if is_kept and options.keep:
+        raise CommandError("--keep is for pods that are not kept up", exit_code=2)
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
     dirs = Dirs(session.pods_dir)
     async with session.connect() as connection:
-        await _clear_names(connection, plans, dirs, replace=options.replace)
-        for plan in plans:
-            files.check(plan)
+        launch = Launch(connection, dirs, _Shown(), replace=options.replace)
+        await launch.prepare(plans)
+        if options.foreground:
+            for plan in plans:
+                await launch.make_way(plan)
+            from crib.cli.keep_up import Foreground
+            from crib.supervisor.keeper import Surroundings
+
+            await Foreground(connection, plans, Surroundings(dirs, _Shown())).run()
+            return
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await PodStart(connection, plan, dirs, _Shown(), keep=options.keep).start()
+            if options.restart:
+                from crib.cli.keep_up import by_daemon
+
+                await launch.make_way(plan)
+                pod = await by_daemon(connection, plan, dirs)
+            else:
+                pod = await launch.start(plan, keep=options.keep)
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
-                _print_result(results[-1])
+                _print_result(results[-1], "is kept up" if options.restart else "is running")
     if options.output is not Format.TABLE:
         document(results, options.output)
 
 
-def plans_of(session: CliSession, paths: list[str]) -> list[PodPlan]:
-    """What the manifests come to on this node; CommandError names the one that is wrong."""
-    site = _read_site(session.pods_dir)
-    plans: list[PodPlan] = []
-    for path in paths:
-        try:
-            plans += read_plans(_read_manifest(path), site)
-        except ManifestError as error:
-            raise CommandError(f"{path}: {error}") from error
-    for label in {plan.label for plan in plans}:
-        if sum(plan.label == label for plan in plans) > 1:
-            raise CommandError(f"pod {label} is in more than one of the manifests")
-    return plans
+def plans_of(
+    session: CliSession, paths: Sequence[str], extra: Sequence[str] = (), *, hide_secrets: bool = False
+) -> Sequence[PodPlan]:
+    """What the manifests come to on this node. All faults are shown; the CommandError counts them.
+
+    `extra` are files of which only ConfigMaps, Secrets and claims count.
+    """
+    texts = [ManifestText(path, _read_manifest(path)) for path in paths]
+    texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
+    try:
+        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets))
+    except ManifestError as error:
+        if len(error.faults) == 1:
+            raise CommandError(str(error)) from error
+        for fault in error.faults:
+            say(f"crib: {fault}")
+        raise CommandError(
+            f"{len(error.faults)} faults in {', '.join((*paths, *extra))}; nothing was done"
+        ) from error
+    for note in found.notes:
+        say(f"note: {note}")
+    return found.pods
 
 
-def _document_form(output: Format) -> Format:
+def tell_notes(plan: PodPlan, *, is_kept: bool = False) -> None:
+    """What has no effect here, a line for each."""
+    for note in plan.notes:
+        say(f"note: {plan.label}: {note}")
+    for path in () if is_kept else plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
+
+
+def _document_form(output: Form) -> Form:
     return Format.YAML if output is Format.TABLE else output
 
 
 def _requests(plan: PodPlan) -> dict[str, Any]:
+    def shown(container: ContainerPlan) -> dict[str, Any]:
+        return as_dict(late.filled(container, late.SHOWN).config)
+
     return {
         "runtimeHandler": plan.handler,
         "sandbox": as_dict(plan.sandbox),
-        "initContainers": [as_dict(container.config) for container in plan.init_containers],
-        "containers": [as_dict(container.config) for container in plan.containers],
+        "initContainers": [shown(container) for container in plan.init_containers],
+        "containers": [shown(container) for container in plan.containers],
+        "volumes": [_volume(volume) for volume in plan.volumes],
     }
 
 
-async def _clear_names(connection: Connection, plans: list[PodPlan], dirs: Dirs, *, replace: bool) -> None:
-    """Refuse pods whose names are taken, or remove those who have them."""
-    existing = await lookup.pods(connection)
-    for plan in plans:
-        for pod in existing:
-            same_name = (pod.metadata.namespace, pod.metadata.name) == (plan.namespace, plan.name)
-            if not same_name and pod.metadata.uid != plan.uid:
-                continue
-            if not (replace and same_name):
-                state = "runs" if pod.state == SANDBOX_READY else "is there, stopped"
-                raise CommandError(
-                    f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or use --replace"
-                )
-            if pod.state == SANDBOX_READY:
-                await client_pods.stop(connection, pod.id, await lifecycle.grace_of(connection, pod))
-            await lifecycle.remove_pod(connection, pod, dirs)
+def _volume(volume: VolumePlan) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": volume.name, "kind": volume.kind}
+    if volume.kind == "image":
+        return {**found, "image": volume.image}
+    if volume.kind == "files":
+        return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    return {**found, "path": volume.path}
 
 
 class _Shown:
@@ -104,8 +137,8 @@ class _Shown:
     def note(self, text: str) -> None:
         say(text)
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        await progress.pull(connection, image)
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        await progress.pull(connection, image, auth)
 
 
 async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: float) -> dict[str, Any]:
@@ -120,19 +153,13 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
     }
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], how: str) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
-    tell(f"pod {label} is running ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
+    tell(f"pod {label} {how} ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
 
 
 _MAX_MANIFEST = 1 << 20
-
-
-def _read_site(pods_dir: str) -> Site:
-    """The node as it is now."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Site(Dirs(pods_dir), memory, _read_dns("/etc/resolv.conf"))
 
 
 def _read_manifest(path: str) -> str:
@@ -146,24 +173,3 @@ def _read_manifest(path: str) -> str:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise CommandError(f"{path} is not UTF-8 text") from None
-
-
-def _read_dns(path: str) -> HostDns:
-    """resolv.conf(5): the last search or domain line wins."""
-    servers: list[str] = []
-    searches: list[str] = []
-    options: list[str] = []
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(64 << 10).splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, *values = line.split() or [""]
-        if key == "nameserver":
-            servers += values[:1]
-        elif key in ("search", "domain"):
-            searches = values
-        elif key == "options":
-            options += values
-    return HostDns(tuple(servers), tuple(searches), tuple(options))

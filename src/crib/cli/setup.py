@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from crib.cli.options import Format
+from crib.cli.forms import is_table
 from crib.cli.output import clean, document, tell
 from crib.cli.session import CommandError
 
@@ -34,7 +34,7 @@ def setup(options: SetupOptions) -> int:
     if options.write:
         _write(found["offers"], yes=options.yes)
         return 0
-    if options.output is not Format.TABLE:
+    if not is_table(options.output):
         document(found, options.output)
     else:
         _tell(found["findings"], everything=options.all)

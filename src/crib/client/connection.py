@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from crib import __version__
-from crib.client.errors import ClientError, Unavailable, from_rpc
+from crib.client import repeats
+from crib.client.deadlines import left_of
+from crib.client.errors import ClientError, TimedOut, Unavailable, from_rpc
 from crib.stubs.node.v1 import node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2_grpc
 
@@ -27,6 +31,8 @@ MAX_MESSAGE = 16 << 20
 """Bytes of one message in either direction: what kubelets allow."""
 DEFAULT_TIMEOUT = 120.0
 """Seconds for a call that names none: a kubelet's own runtime request time-out."""
+RECONNECT_MS = 100
+"""Milliseconds until a socket at which nobody listened is tried again; at most ten times as long."""
 
 UnaryMethod = grpc.aio.UnaryUnaryMultiCallable
 """A service's method with one request and one reply, as `Connection.call` takes it."""
@@ -67,21 +73,28 @@ class Connection:
         async with Connection() as crib:
             version = await crib.call(crib.runtime.Version, VersionRequest())
 
-    The channel connects at the first call. `timeout` is in seconds, for calls that name none.
+    The channel connects at the first call. `timeout` is in seconds, for calls that name none. `patience`:
+    seconds for which the runtime may be away during calls that may be repeated (see `repeats`); 0 tries once.
     """
 
     runtime: RuntimeServiceAsyncStub
     image: ImageServiceAsyncStub
     node: NodeAsyncStub
 
-    def __init__(self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT, patience: float = 0.0
+    ) -> None:
         self.endpoint = normal_endpoint(endpoint or default_endpoint())
         self.timeout = timeout
+        self.patience = patience
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
             # proxies of the environment must not catch a unix socket
             ("grpc.enable_http_proxy", 0),
+            # the pauses between tries; how long one may take (min_reconnect_backoff_ms) stays 20 s
+            ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", 10 * RECONNECT_MS),
             # two connections of one program to one socket are measured apart from each other
             ("grpc.use_local_subchannel_pool", 1),
             # of a unix socket's peer a server sees no more than this; crib takes turns by it
@@ -114,12 +127,23 @@ class Connection:
         request: _Request,
         timeout: float | None = None,
     ) -> _Response:
-        """Make one call. `timeout` is in seconds; 0 waits for ever. Raises ClientError."""
+        """Make one call. `timeout` is in seconds; 0 waits for ever. Raises ClientError.
+
+        It ends earlier where a `deadline` does.
+        """
         limit = self.timeout if timeout is None else timeout or None
-        try:
-            return await method(request, timeout=limit)
-        except grpc.RpcError as error:
-            raise from_rpc(error, self.endpoint, _name_of(request)) from error
+        ends = None if limit is None else time.monotonic() + limit
+        given_up = None
+        while True:
+            try:
+                return await method(request, timeout=self._time_left(ends, request))
+            except grpc.RpcError as error:
+                failure = from_rpc(error, self.endpoint, _name_of(request))
+                given_up = given_up or time.monotonic() + self.patience
+                too_late = min(given_up, ends or given_up) - time.monotonic() <= repeats.PAUSE
+                if too_late or not repeats.may_repeat(_name_of(request), error, failure):
+                    raise failure from error
+            await asyncio.sleep(repeats.PAUSE)
 
     async def stream(
         self,
@@ -128,7 +152,8 @@ class Connection:
         timeout: float | None = None,
     ) -> AsyncIterator[_Response]:
         """Yield a call's messages as they come. Without a `timeout` (seconds) it may last for ever."""
-        call = method(request, timeout=timeout)
+        ends = None if timeout is None else time.monotonic() + timeout
+        call = method(request, timeout=self._time_left(ends, request))
         try:
             async for message in call:
                 yield message
@@ -136,6 +161,13 @@ class Connection:
             raise from_rpc(error, self.endpoint, _name_of(request)) from error
         finally:
             call.cancel()
+
+    def _time_left(self, ends: float | None, request: object) -> float | None:
+        """For gRPC, which takes 0 for no limit. TimedOut if there is none left."""
+        left = left_of(ends)
+        if left is not None and left <= 0:
+            raise TimedOut(f"no time was left for {_name_of(request)} at {self.endpoint}")
+        return left
 
     def _check_socket(self) -> None:
         """Say at once what gRPC would say after a while, and less clearly."""

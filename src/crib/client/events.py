@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from crib.client import pods
 from crib.client.connection import Connection
-from crib.client.errors import ClientError, TimedOut, Unavailable
+from crib.client.errors import ClientError, NotOffered, TimedOut, Unavailable
 from crib.stubs.node.v1.node_pb2 import Event, EventsCut, EventsRequest, EventsResponse
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED_EVENT,
@@ -23,8 +24,9 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+Seen = TypeVar("Seen")
 AGAIN = 0.5
 """Seconds between two tries to go on with a stream that was cut off."""
 POLL = 1.0
@@ -135,15 +137,38 @@ async def wait_exited(
     `timeout` is in seconds; TimedOut when it passes. NotFound when the container is removed meanwhile. Works
     with runtimes that send no events, by looking again and again.
     """
+
+    async def look() -> ContainerStatus | None:
+        status = await pods.container_status(connection, container_id)
+        return status if status.state == CONTAINER_EXITED else None
+
+    late = f"container {container_id[:12]} still runs after {timeout or 0:g} s"
+    return await wait_until(connection, look, Patience(timeout, late, container_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait (seconds; None: for ever), the words when it was too long, and whose events matter."""
+
+    timeout: float | None
+    late: str
+    id: str = ""
+    """Of a container or a pod sandbox; empty for any."""
+
+
+async def wait_until(
+    connection: Connection, look: Callable[[], Awaitable[Seen | None]], patience: Patience
+) -> Seen:
+    """Look at each event, and now and then without one, until `look` gives something. ClientError."""
     woken = asyncio.Event()
-    outcome: ContainerStatus | ClientError
+    outcome: Seen | ClientError
     async with asyncio.TaskGroup() as group:
-        watcher = group.create_task(_wake(connection, container_id, woken))
+        watcher = group.create_task(_wake(connection, patience.id, woken))
         try:
-            async with asyncio.timeout(timeout):
-                outcome = await _look_until_exited(connection, container_id, woken)
+            async with asyncio.timeout(patience.timeout):
+                outcome = await _look_until(look, woken)
         except TimeoutError:
-            outcome = TimedOut(f"container {container_id[:12]} still runs after {timeout:g} s")
+            outcome = TimedOut(patience.late)
         except ClientError as error:
             outcome = error
         watcher.cancel()
@@ -152,23 +177,49 @@ async def wait_exited(
     return outcome
 
 
-async def _look_until_exited(
-    connection: Connection, container_id: str, woken: asyncio.Event
-) -> ContainerStatus:
+async def _look_until(look: Callable[[], Awaitable[Seen | None]], woken: asyncio.Event) -> Seen:
     pause = FIRST_POLL
     while True:
-        status = await pods.container_status(connection, container_id)
-        if status.state == CONTAINER_EXITED:
-            return status
+        if (seen := await look()) is not None:
+            return seen
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(woken.wait(), pause)
         woken.clear()
         pause = min(2 * pause, POLL)
 
 
-async def _wake(connection: Connection, container_id: str, woken: asyncio.Event) -> None:
+async def _wake(connection: Connection, identifier: str, woken: asyncio.Event) -> None:
     # a runtime without events, or one that ends the stream: the looks each second go on
     with contextlib.suppress(ClientError):
         async for event in subscribe(connection):
-            if event.container_id == container_id:
+            if identifier in ("", event.container_id):
                 woken.set()
+
+
+async def resumed(
+    connection: Connection, request: EventsRequest, patience: float
+) -> AsyncIterator[Event | EventsCut]:
+    """As `follow`, from any runtime. One without crib's events has none from before now, and while it is away
+    events are lost: an EventsCut stands there.
+    """
+    try:
+        async for item in follow(connection, request, patience):
+            yield item
+    except NotOffered:
+        pass
+    else:
+        return
+    away_since = None
+    while True:
+        try:
+            async for event in of_any_runtime(connection):
+                away_since = None
+                if has(request, event):
+                    yield event
+        except Unavailable:
+            if away_since is not None and time.monotonic() - away_since > patience:
+                raise
+        if away_since is None:
+            away_since = time.monotonic()
+            yield EventsCut()
+        await asyncio.sleep(AGAIN)

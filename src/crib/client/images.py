@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crib.client.errors import Ambiguous, NotFound, NotOffered, RuntimeFailure
+from crib.client.errors import Ambiguous, ImageNotFound, NotOffered, RuntimeFailure, failed_pull
 from crib.stubs.node.v1.node_pb2 import (
     CheckImagesRequest,
     CheckProgress,
@@ -70,7 +70,7 @@ async def find(connection: Connection, name: str) -> Image | None:
 
 
 async def resolve(connection: Connection, name: str) -> Image:
-    """Like `find`, and also by the beginning of an id. Raises NotFound or Ambiguous."""
+    """Like `find`, and also by the beginning of an id. Raises ImageNotFound or Ambiguous."""
     image = await find(connection, name)
     if image is not None:
         return image
@@ -78,7 +78,7 @@ async def resolve(connection: Connection, name: str) -> Image:
     images = await list_images(connection)
     fitting = [i for i in images if len(short) >= MIN_ID and i.id.removeprefix("sha256:").startswith(short)]
     if not fitting:
-        raise NotFound(f"there is no image {name!r} on this node")
+        raise ImageNotFound(f"there is no image {name!r} on this node")
     if len(fitting) > 1:
         ids = ", ".join(i.id.removeprefix("sha256:")[:12] for i in fitting)
         raise Ambiguous(f"{name!r} begins the ids of more than one image: {ids}")
@@ -117,7 +117,7 @@ async def pull_progress(
 
     Without crib's Node service the CRI is used, and `Pulled` is the only item (NotOffered if a `platform` is
     named). The same holds for an `auth` with `auth` or `server_address`, which the Node service does not
-    accept. A failed pull raises RuntimeFailure with the daemon's words.
+    accept. A failed pull raises ClientError with the daemon's words.
     """
     if auth is not None and (auth.auth or auth.server_address):
         yield Pulled(await pull(connection, name, None, auth, platform))
@@ -145,7 +145,7 @@ async def _follow(
     async for progress in connection.stream(connection.node.PullImageProgress, request, PULL_TIMEOUT):
         yield progress
         if progress.error:
-            raise RuntimeFailure(progress.error)
+            raise failed_pull(progress.error_code, progress.error)
         if progress.finished:
             yield Pulled(progress.image_id)
             return
@@ -195,7 +195,7 @@ async def export(connection: Connection, path: str, names: Sequence[str], archiv
 async def full_name(connection: Connection, name: str) -> str:
     """`name` itself where the runtime knows it, the full id where it is the beginning of one.
 
-    Raises NotFound or Ambiguous as `resolve` does.
+    Raises ImageNotFound or Ambiguous as `resolve` does.
     """
     image = await resolve(connection, name)
     return image.id if image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")) else name

@@ -10,29 +10,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from crib.client.errors import NotFound, RuntimeFailure
+from crib.client import events, pods
+from crib.client.errors import ClientError, NotFound, RuntimeFailure
+from crib.stubs.runtime.v1.api_pb2 import CONTAINER_EXITED
 from crib.wire.crilog import LineJoiner, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from crib.client.connection import Connection
 
 CHUNK = 64 << 10
 _LINES_BACK = 64
 """Whole lines at the end of a rotated file among which the parts of an unfinished one are looked for."""
 POLL = 0.1
 """Seconds between looks at a followed file: a person does not see less, and it costs one stat."""
+RETRY = 1.0
+"""Seconds between attempts to ask a runtime that does not answer whether a container has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedLines:
-    """Which lines: `tail` the last so many (None: all), `since` from this time on (ns since the epoch)."""
+    """Which lines: `tail` the last so many (None: all), `since` and `until` a time (ns since the epoch)."""
 
     tail: int | None = None
     since: int = 0
+    until: int = 0
+    """0: no end."""
+
+    def has(self, line: LogLine) -> bool:
+        """Whether the line is of the wanted time."""
+        return line.at >= self.since and not self.is_over(line)
+
+    def is_over(self, line: LogLine) -> bool:
+        return bool(self.until) and line.at > self.until
 
 
 def read(path: str, wanted: WantedLines = WantedLines()) -> Iterator[LogLine]:
@@ -58,6 +75,8 @@ async def follow(
         while True:
             last_round = ended()  # called before the read, so that everything written before the end is read
             for line in _rest(file, joiner):
+                if wanted.is_over(line):
+                    return
                 yield line
             if replacement := _rotated(file, path):
                 for line in _over(file, replacement, path, joiner):
@@ -92,18 +111,20 @@ def _open(path: str) -> BinaryIO:
 
 def _existing(file: BinaryIO, joiner: LineJoiner, wanted: WantedLines, *, finish: bool) -> Iterator[LogLine]:
     end = os.fstat(file.fileno()).st_size
-    if wanted.tail is not None:
+    if wanted.tail is not None and not wanted.until:
         file.seek(_tail_offset(file, end, wanted.tail))
     if file.tell() == 0:
         _take_beginnings(file, joiner)
-    lines = (line for line in _until(file, joiner, end) if line.at >= wanted.since)
-    if wanted.tail is None:
-        yield from lines
-    else:
-        kept: list[LogLine] = list(lines)
-        yield from kept[len(kept) - wanted.tail :] if wanted.tail < len(kept) else kept
+    lines = _until(file, joiner, end)
     if finish:
-        yield from joiner.finish()
+        lines = itertools.chain(lines, _finished(joiner))
+    wanted_lines = filter(wanted.has, lines)
+    yield from wanted_lines if wanted.tail is None else deque(wanted_lines, wanted.tail)
+
+
+def _finished(joiner: LineJoiner) -> Iterator[LogLine]:
+    """What is left in it, looked at when all before has been read."""
+    yield from joiner.finish()
 
 
 def _until(file: BinaryIO, joiner: LineJoiner, end: int) -> Iterator[LogLine]:
@@ -201,3 +222,37 @@ def _rotated(file: BinaryIO, path: str) -> BinaryIO | None:
     except FileNotFoundError:
         return None  # renamed, and the new one does not exist yet; or removed with its container
     return None if _same(now, mine) else _open(path)
+
+
+async def of_container(
+    connection: Connection, container_id: str, wanted: WantedLines, *, go_on: bool = False
+) -> AsyncIterator[LogLine]:
+    """The lines of a container, found through the runtime; with `go_on` until it has ended or is removed.
+
+    The file is read by this program: NotFound or RuntimeFailure, naming the path, if it is not within reach.
+    A runtime that is restarted meanwhile does not end it: containers keep writing.
+    """
+    status = await pods.container_status(connection, container_id)
+    if not go_on or status.state == CONTAINER_EXITED:
+        for line in read(status.log_path, wanted):
+            yield line
+        return
+    watching = asyncio.ensure_future(_until_ended(connection, container_id))
+    try:
+        async for line in follow(status.log_path, wanted, ended=watching.done):
+            yield line
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _until_ended(connection: Connection, container_id: str) -> None:
+    while True:
+        try:
+            await events.wait_exited(connection, container_id)
+        except NotFound:
+            return
+        except ClientError:
+            await asyncio.sleep(RETRY)
+        else:
+            return

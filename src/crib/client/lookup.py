@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crib.client.errors import Ambiguous, NotFound
+from crib.manifest.plan import INIT_CONTAINER
 from crib.stubs.runtime.v1.api_pb2 import (
+    CONTAINER_CREATED,
+    CONTAINER_EXITED,
+    CONTAINER_RUNNING,
     SANDBOX_READY,
     Container,
     ContainerFilter,
@@ -16,7 +20,7 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from crib.client.connection import Connection
 
@@ -79,50 +83,158 @@ async def find_pod(connection: Connection, name: str) -> PodSandbox:
 async def find_container(connection: Connection, target: str, name: str = "") -> Found:
     """The container that a person means.
 
-    `target` is a pod as in `pick_pod`, or the beginning of a container's id; `name` picks one of a pod's
-    containers. Without it a pod's only container is meant, or the one its annotation names as the default.
+    `target` is a pod as in `pick_pod`, NAMESPACE/POD/CONTAINER, or the beginning of a container's id; `name`
+    picks one of a pod's containers. Without it the container is meant that the pod's annotation names as the
+    default, or the only one that runs, or where none runs the only one, init containers not counted.
     """
+    found = await find(connection, target, name)
+    if found.container is not None:
+        return Found(found.pod, found.container)
+    own = await containers(connection, found.pod.id)
+    return Found(found.pod, _pick_container(own, found.pod))
+
+
+@dataclass(frozen=True, slots=True)
+class PodOrContainer:
+    """A pod, or one of its containers."""
+
+    pod: PodSandbox
+    container: Container | None = None
+
+    @property
+    def id(self) -> str:
+        return self.container.id if self.container else self.pod.id
+
+    @property
+    def label(self) -> str:
+        """How it is named to people: NAMESPACE/NAME or NAMESPACE/POD/CONTAINER, with its short id."""
+        return container_label(self.container, [self.pod]) if self.container else pod_label(self.pod)
+
+
+async def find(connection: Connection, target: str, name: str = "") -> PodOrContainer:
+    """The pod or the container that a person means; see `find_container`. NotFound, Ambiguous."""
     everything = await pods(connection)
+    if target.count("/") == 2 and not name:
+        target, _, name = target.rpartition("/")
     try:
         pod = pick_pod(everything, target)
     except Ambiguous:
         raise
     except NotFound:
         return await _by_container_id(connection, everything, target)
-    return Found(pod, _pick_container(await containers(connection, pod.id), pod, name))
+    if not name:
+        return PodOrContainer(pod)
+    return PodOrContainer(pod, _named(await containers(connection, pod.id), pod, name))
 
 
-async def _by_container_id(connection: Connection, everything: list[PodSandbox], target: str) -> Found:
+async def _by_container_id(
+    connection: Connection, everything: list[PodSandbox], target: str
+) -> PodOrContainer:
     fitting = [found for found in await containers(connection) if target and found.id.startswith(target)]
     if not fitting:
         raise NotFound(f"there is no pod or container {target!r}")
     if len(fitting) > 1:
-        labels = (f"{found.metadata.name} ({found.id[:12]})" for found in fitting)
+        labels = (container_label(found, everything) for found in fitting)
         raise Ambiguous(f"{target!r} begins the ids of more than one container: {_list(labels)}")
     for pod in everything:
         if pod.id == fitting[0].pod_sandbox_id:
-            return Found(pod, fitting[0])
+            return PodOrContainer(pod, fitting[0])
     raise NotFound(f"the pod of container {fitting[0].id[:12]} is gone")
 
 
-def _pick_container(candidates: list[Container], pod: PodSandbox, name: str) -> Container:
-    latest = {found.metadata.name: found for found in candidates}  # the last attempt of each wins
-    wanted = name or pod.annotations.get(DEFAULT_CONTAINER, "")
-    if wanted in latest:
-        return latest[wanted]
-    names = ", ".join(latest) or "none"
-    if name:
-        raise NotFound(f"pod {pod_label(pod)} has no container {name!r}; it has: {names}")
-    if len(latest) == 1:
-        return next(iter(latest.values()))
-    if not latest:
+def _named(candidates: list[Container], pod: PodSandbox, name: str) -> Container:
+    own = latest(candidates)  # the last attempt of each wins
+    if name in own:
+        return own[name]
+    names = ", ".join(own) or "none"
+    raise NotFound(f"pod {pod_label(pod)} has no container {name!r}; it has: {names}")
+
+
+def _pick_container(candidates: list[Container], pod: PodSandbox) -> Container:
+    own = latest(candidates)
+    if not own:
         raise NotFound(f"pod {pod_label(pod)} has no containers")
-    raise Ambiguous(f"pod {pod_label(pod)} has more than one container; name one of: {names}")
+    wanted = pod.annotations.get(DEFAULT_CONTAINER, "")
+    if wanted in own:
+        return own[wanted]
+    choices = [one for one in own.values() if one.state == CONTAINER_RUNNING]
+    choices = choices or [one for one in own.values() if not is_init(one)] or list(own.values())
+    if len(choices) == 1:
+        return choices[0]
+    names = ", ".join(one.metadata.name for one in choices)
+    raise Ambiguous(f"pod {pod_label(pod)} has several containers; choose one with -c: {names}")
+
+
+def is_init(container: Container) -> bool:
+    """Whether `crib run` made it as an init container that has to end before the others start."""
+    return INIT_CONTAINER in container.annotations
+
+
+KUBELETS = "kubernetes.io/config.source"
+"""The pod annotation that a kubelet gives to each of its pods, and nobody else."""
+
+
+def is_kubelets(pod: PodSandbox) -> bool:
+    """Whether a kubelet looks after the pod: it restarts and removes its containers by itself."""
+    return KUBELETS in pod.annotations
+
+
+def has_ended(pod: PodSandbox, own: Sequence[Container]) -> bool:
+    """Whether nothing of the pod runs any more: its sandbox is stopped, or all of its containers exited."""
+    if pod.state != SANDBOX_READY:
+        return True
+    return bool(own) and all(container.state == CONTAINER_EXITED for container in own)
+
+
+def latest(candidates: Iterable[Container]) -> dict[str, Container]:
+    """The last attempt of each container of a pod, by name, in the order in which they were first made."""
+    found: dict[str, Container] = {}
+    for container in candidates:
+        before = found.get(container.metadata.name)
+        if before is None or _turn(container) >= _turn(before):
+            found[container.metadata.name] = container
+    return found
+
+
+def replaced(candidates: Iterable[Container]) -> list[Container]:
+    """Attempts that are not the last one of their container."""
+    everything = list(candidates)
+    by_pod: dict[str, list[Container]] = {}
+    for container in everything:
+        by_pod.setdefault(container.pod_sandbox_id, []).append(container)
+    last = {container.id for own in by_pod.values() for container in latest(own).values()}
+    return [container for container in everything if container.id not in last]
+
+
+def _turn(container: Container) -> tuple[int, int]:
+    return (container.metadata.attempt, container.created_at)
+
+
+_STATES = {CONTAINER_CREATED: "created", CONTAINER_RUNNING: "running", CONTAINER_EXITED: "exited"}
+
+
+def state_of(container: Container) -> str:
+    """Its state in one word: created, running, exited or unknown."""
+    return _STATES.get(container.state, "unknown")
+
+
+def container_label(container: Container, candidates: Iterable[PodSandbox]) -> str:
+    """How a container is named to people: NAMESPACE/POD/CONTAINER (short id)."""
+    name = f"{container.metadata.name} ({container.id[:12]})"
+    for pod in candidates:
+        if pod.id == container.pod_sandbox_id:
+            return f"{pod.metadata.namespace}/{pod.metadata.name}/{name}"
+    return name
 
 
 def pod_label(pod: PodSandbox) -> str:
     """How a pod is named to people: NAMESPACE/NAME (short id)."""
-    return f"{pod.metadata.namespace}/{pod.metadata.name} ({pod.id[:12]})"
+    return label_of(pod, pod.id)
+
+
+def label_of(pod: PodSandbox, pod_id: str) -> str:
+    """The label of another attempt of the pod, with that id."""
+    return f"{pod.metadata.namespace}/{pod.metadata.name} ({pod_id[:12]})"
 
 
 def _list(labels: Iterable[str]) -> str:

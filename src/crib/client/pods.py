@@ -108,6 +108,12 @@ async def sandbox_status(connection: Connection, pod_id: str) -> PodSandboxStatu
     return (await connection.call(connection.runtime.PodSandboxStatus, request)).status
 
 
+async def addresses(connection: Connection, pod_id: str) -> tuple[str, ...]:
+    """The pod's own addresses, its first one first; none on the host's network."""
+    network = (await sandbox_status(connection, pod_id)).network
+    return tuple(filter(None, (network.ip, *(more.ip for more in network.additional_ips))))
+
+
 async def stop_container(connection: Connection, container_id: str, grace: int) -> None:
     """Stop a container: its stop signal, `grace` seconds, SIGKILL."""
     request = StopContainerRequest(container_id=container_id, timeout=grace)

@@ -35,6 +35,7 @@ from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.insight import Insight
 from crib.ports.journal import Journal
+from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
@@ -54,6 +55,7 @@ class Ports:
     clock: Clock
     insight: Insight
     configuration: ConfigurationSource
+    kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
 
 

@@ -140,6 +140,7 @@ class Node:
         self.describe = self._core.describe
         self.held_locks = self._core.locks.held
         self.insight = ports.insight
+        self.kept = ports.kept
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 _READ = 65536
 """Bytes. Only a cgroup of thousands of processes has a longer file."""
@@ -27,8 +27,7 @@ _PSI = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PressureLine:
+class PressureLine(NamedTuple):
     """One line of a pressure file: averages in percent over 10, 60 and 300 s, the total in microseconds."""
 
     avg10: float
@@ -37,16 +36,14 @@ class PressureLine:
     total_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class PressureStats:
+class PressureStats(NamedTuple):
     """Pressure stall information of one resource; `full` is missing for the CPU in older kernels."""
 
     some: PressureLine
     full: PressureLine | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceStats:
+class DeviceStats(NamedTuple):
     """Bytes and operations of one block device, by kind: `Read`, `Write`, `Discard` and, with v1, others."""
 
     major: int
@@ -62,59 +59,75 @@ def content(path: str) -> bytes:
     except OSError:
         return b""
     try:
-        text = os.read(fd, _READ)
-        # The kernel hands long files out in pieces of some kilobytes: only an empty one is the end.
-        while 4000 < len(text) < _MOST and (more := os.read(fd, _READ)):
-            text += more
-        return text
+        return read_whole(fd)
     except OSError:  # the cgroup was removed
         return b""
     finally:
         os.close(fd)
 
 
-def whole_number(path: str) -> int | None:
+def read_whole(fd: int) -> bytes:
+    """What an open file holds now. Raises OSError: ENODEV when its cgroup was removed."""
+    text = os.pread(fd, _READ, 0)
+    # The kernel hands long files out in pieces of some kilobytes: only an empty one is the end.
+    while 4000 < len(text) < _MOST and (more := os.pread(fd, _READ, len(text))):
+        text += more
+    return text
+
+
+Read = Callable[[str], bytes]
+"""Gives what a file holds, as `content` does."""
+
+
+def whole_number(path: str, read: Read = content) -> int | None:
     """The number that a file holds; None for "max" too."""
-    text = content(path).strip()
+    text = read(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def limit_v1(path: str) -> int | None:
+def limit_v1(path: str, read: Read = content) -> int | None:
     """A limit of cgroup v1; None for "no limit"."""
-    value = whole_number(path)
+    value = whole_number(path, read)
     return None if value is None or value >= _UNLIMITED else value
 
 
 def number(text: bytes, key: bytes) -> int | None:
     """The number in the line `key number`."""
-    if text.startswith(key + b" "):
-        start = len(key) + 1
-    elif (found := text.find(b"\n" + key + b" ")) >= 0:
-        start = found + len(key) + 2
-    else:
-        return None
-    end = text.find(b"\n", start)
-    return int(text[start : end if end >= 0 else None])
+    return numbers(text, line_beginnings(key))[0]
 
 
-def pressure(path: str) -> PressureStats | None:
+def line_beginnings(*keys: bytes) -> tuple[bytes, ...]:
+    """What `numbers` is to look for."""
+    return tuple(b"\n%b " % key for key in keys)
+
+
+def numbers(text: bytes, beginnings: Sequence[bytes]) -> list[int | None]:
+    """The numbers in these lines. In one pass over the text, if that has them in the same order."""
+    text = b"\n%b\n" % text
+    found: list[int | None] = []
+    end = 0
+    for beginning in beginnings:
+        start = text.find(beginning, end)
+        if start < 0 and (start := text.find(beginning)) < 0:
+            found.append(None)
+            continue
+        start += len(beginning)
+        end = text.find(b"\n", start)
+        found.append(int(text[start:end]))
+    return found
+
+
+def pressure(path: str, read: Read = content) -> PressureStats | None:
     """What a pressure file tells; None where the kernel accounts none, and answers EOPNOTSUPP."""
     lines = {
         kind: PressureLine(float(avg10), float(avg60), float(avg300), int(total))
-        for kind, avg10, avg60, avg300, total in _PSI.findall(content(path))
+        for kind, avg10, avg60, avg300, total in _PSI.findall(read(path))
     }
     return PressureStats(lines[b"some"], lines.get(b"full")) if b"some" in lines else None
 
 
-def processes_below(directory: str) -> list[int] | None:
-    """Pids of the cgroup's processes and of those in cgroups below; None when it is gone."""
-    try:
-        return sorted({pid for place in _with_children(directory, _DEEPEST) for pid in _processes(place)})
-    except FileNotFoundError:
-        return None
-
-
-def _with_children(directory: str, deepest: int) -> Iterator[str]:
+def cgroups_below(directory: str, deepest: int = _DEEPEST) -> Iterator[str]:
+    """The cgroup and all below it. FileNotFoundError when it is gone."""
     children = os.stat(directory).st_nlink - 2  # without a look at some 60 files of those that have none
     yield directory
     if children <= 0 or deepest <= 0:
@@ -123,12 +136,13 @@ def _with_children(directory: str, deepest: int) -> Iterator[str]:
         below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     for child in below:
         try:
-            yield from _with_children(child, deepest - 1)
+            yield from cgroups_below(child, deepest - 1)
         except FileNotFoundError:
             continue  # it was removed meanwhile
 
 
-def _processes(directory: str) -> list[int]:
+def pids_in(directory: str) -> list[int]:
+    """Of the cgroup itself; none when it is gone."""
     return [int(pid) for pid in content(f"{directory}/cgroup.procs").split()]
 
 

@@ -7,33 +7,49 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from crib.host.cgroup_files import (
     DeviceStats,
     PressureStats,
+    Read,
     content,
     devices_v1,
     devices_v2,
     huge_page_sizes,
     limit_v1,
+    line_beginnings,
     number,
+    numbers,
     pressure,
-    processes_below,
     whole_number,
 )
 from crib.host.cgroups import CgroupLayout
+from crib.host.kept_files import KEPT_SECONDS, KeptFiles, OpenFiles
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """Nanoseconds of a tick as the kernel tells times to programs (time(7), USER_HZ)."""
 _V1_TREES = ("cpuacct", "cpu", "memory", "pids", "blkio", "hugetlb")
+# Lines of the kernel's files, in its order.
+_V1_TIMES = line_beginnings(b"user", b"system")
+_V1_THROTTLING = line_beginnings(b"nr_periods", b"nr_throttled", b"throttled_time")
+_V1_MEMORY = line_beginnings(
+    b"total_rss", b"total_swap", b"total_pgfault", b"total_pgmajfault", b"total_inactive_file"
+)
+_V1_PARTS = line_beginnings(
+    b"pgfault", b"pgmajfault", b"total_cache", b"total_mapped_file", b"total_active_file"
+)
+_V2_CPU = line_beginnings(b"user_usec", b"system_usec", b"nr_periods", b"nr_throttled", b"throttled_usec")
+_V2_MEMORY = line_beginnings(b"anon", b"inactive_file", b"pgfault", b"pgmajfault")
+_V2_PARTS = line_beginnings(b"file", b"kernel", b"file_mapped", b"active_file")
+_V2_EVENTS = line_beginnings(b"max", b"oom_kill")
 _SETTLING = 4
 """How often a cgroup and its children are read, until no kill comes in between."""
 
 
 class For(Enum):
-    """What a cgroup is read for: no file more than that needs, as each takes 3 to 7 µs."""
+    """What a cgroup is read for: no file more than that needs, as each takes 3 to 7 µs if it is not open."""
 
     STATS = auto()
     """The CRI's statistics."""
@@ -43,8 +59,7 @@ class For(Enum):
     """Of a container: also threads and huge pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class CpuStats:
+class CpuStats(NamedTuple):
     """Nanoseconds and counts since the cgroup was made; all but `usage` only where they are asked for."""
 
     usage: int
@@ -55,8 +70,7 @@ class CpuStats:
     """Periods with a quota, those in which it was met, and the nanoseconds that were lost by that."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
+class MemoryStats(NamedTuple):
     """Memory in bytes; faults are counts. A `limit` or `swap_limit` of None is "no limit"."""
 
     usage: int
@@ -74,8 +88,7 @@ class MemoryStats:
         return None if self.inactive_file is None else max(self.usage - self.inactive_file, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryDetails:
+class MemoryDetails(NamedTuple):
     """What else there is to know of the memory: bytes, and counts of limits that were met and of faults."""
 
     cache: int | None
@@ -89,8 +102,7 @@ class MemoryDetails:
     oom_kills: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class HugePageStats:
+class HugePageStats(NamedTuple):
     """Bytes in huge pages of one size."""
 
     size: str
@@ -98,8 +110,7 @@ class HugePageStats:
     peak: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupStats:
+class CgroupStats(NamedTuple):
     """One reading. A part is None where the host has no such controller, or the cgroup is gone.
 
     `parts` and what stands below it is read for metrics only, `threads` and below for those of containers. A
@@ -119,27 +130,37 @@ class CgroupStats:
 
 
 class StatsReader:
-    """Reads the cgroups of one layout: some 30 µs each with v1, a little more with v2 and pressure."""
+    """Reads the cgroups of one layout. What statistics need of them stays open for the next question."""
 
     def __init__(self, layout: CgroupLayout) -> None:
         self._v2 = layout.unified if layout.mode == "v2" else None
         self._trees = {name: tree for name, tree in layout.controllers.items() if name in _V1_TREES}
+        self._kept = KeptFiles()
 
     def read(self, path: str, use: For = For.STATS, *, processes: bool = False) -> CgroupStats:
         """The numbers of the cgroup at `path`; none when it is gone."""
-        if self._v2 is None:
-            return self._read_v1(path, use, processes=processes)
-        return _read_v2(self._v2 + path, use, processes=processes)
+        files = self._kept.take(path)
+        try:
+            if self._v2 is None:
+                return self._read_v1(path, use, files, processes=processes)
+            return _read_v2(self._v2 + path, use, files, processes=processes)
+        finally:
+            self._kept.put_back(path, files)
 
-    def _read_v1(self, path: str, use: For, *, processes: bool) -> CgroupStats:
+    def close_old(self, seconds: float = KEPT_SECONDS) -> bool:
+        """Close the files of cgroups that nobody has read for so long. Whether others stay open."""
+        return self._kept.close_old(seconds)
+
+    def _read_v1(self, path: str, use: For, files: OpenFiles, *, processes: bool) -> CgroupStats:
         at = {name: f"{tree}{path}" for name, tree in self._trees.items()}
         memory, pids = at.get("memory"), at.get("pids")
-        stat = content(f"{memory}/memory.stat") if memory else b""
+        read = files.content
+        stat = read(f"{memory}/memory.stat") if memory else b""
         detailed, whole = use is not For.STATS, use is For.METRICS
         return CgroupStats(
-            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), use),
-            memory=_memory_v1(memory, stat, use) if memory else None,
-            processes=_pids(pids) if pids and processes else None,
+            cpu=_cpu_v1(at.get("cpuacct"), at.get("cpu"), use, read),
+            memory=_memory_v1(memory, stat, use, read) if memory else None,
+            processes=_pids(files, pids) if pids and processes else None,
             parts=_parts_v1(memory, stat) if detailed and memory and stat else None,
             devices=devices_v1(at["blkio"]) if detailed and "blkio" in at else None,
             threads=whole_number(f"{pids}/pids.current") if whole and pids else None,
@@ -179,73 +200,63 @@ class StatsReader:
             return []
 
 
-def _cpu_v1(cpuacct: str | None, cpu: str | None, use: For) -> CpuStats | None:
-    usage = whole_number(f"{cpuacct}/cpuacct.usage") if cpuacct else None
+def _cpu_v1(cpuacct: str | None, cpu: str | None, use: For, read: Read) -> CpuStats | None:
+    usage = whole_number(f"{cpuacct}/cpuacct.usage", read) if cpuacct else None
     if usage is None:
         return None
     if use is For.STATS:
         return CpuStats(usage)
     stat = content(f"{cpu}/cpu.stat") if cpu else b""
-    ticks = content(f"{cpuacct}/cpuacct.stat")
+    user, system = numbers(content(f"{cpuacct}/cpuacct.stat"), _V1_TIMES)
     return CpuStats(
-        usage,
-        user=_nanoseconds_of_ticks(ticks, b"user"),
-        system=_nanoseconds_of_ticks(ticks, b"system"),
-        throttling=_throttling(stat, number(stat, b"throttled_time")),
+        usage, None, _times(user, _TICK), _times(system, _TICK), _throttling(*numbers(stat, _V1_THROTTLING))
     )
 
 
-def _nanoseconds_of_ticks(text: bytes, key: bytes) -> int | None:
-    ticks = number(text, key)
-    return None if ticks is None else ticks * _TICK
+def _times(count: int | None, nanoseconds: int) -> int | None:
+    return None if count is None else count * nanoseconds
 
 
-def _throttling(stat: bytes, lost: int | None) -> tuple[int, int, int] | None:
-    periods, throttled = number(stat, b"nr_periods"), number(stat, b"nr_throttled")
+def _throttling(periods: int | None, throttled: int | None, lost: int | None) -> tuple[int, int, int] | None:
     return None if periods is None or throttled is None or lost is None else (periods, throttled, lost)
 
 
-def _memory_v1(directory: str, stat: bytes, use: For) -> MemoryStats | None:
-    usage = whole_number(f"{directory}/memory.usage_in_bytes")
+def _memory_v1(directory: str, stat: bytes, use: For, read: Read) -> MemoryStats | None:
+    usage = whole_number(f"{directory}/memory.usage_in_bytes", read)
     if usage is None:
         return None
     # The group's own: what a group far above is limited to says nothing of this one.
-    limit = limit_v1(f"{directory}/memory.limit_in_bytes") if use is For.STATS else None
-    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes")
-    return MemoryStats(
-        usage=usage,
-        inactive_file=number(stat, b"total_inactive_file"),
-        rss=number(stat, b"total_rss"),
-        page_faults=number(stat, b"total_pgfault"),
-        major_page_faults=number(stat, b"total_pgmajfault"),
-        limit=limit,
-        swap_usage=number(stat, b"total_swap"),
-        swap_limit=None if both is None or limit is None else max(both - limit, 0),
-    )
+    limit = limit_v1(f"{directory}/memory.limit_in_bytes", read) if use is For.STATS else None
+    both = None if limit is None else limit_v1(f"{directory}/memory.memsw.limit_in_bytes", read)
+    rss, swap, faults, major_faults, inactive_file = numbers(stat, _V1_MEMORY)
+    swap_limit = None if both is None or limit is None else max(both - limit, 0)
+    return MemoryStats(usage, inactive_file, rss, faults, major_faults, limit, swap, swap_limit)
 
 
 def _parts_v1(directory: str, stat: bytes) -> MemoryDetails:
+    own_faults, own_major_faults, cache, mapped_file, active_file = numbers(stat, _V1_PARTS)
     return MemoryDetails(
-        cache=number(stat, b"total_cache"),
-        mapped_file=number(stat, b"total_mapped_file"),
+        cache=cache,
+        mapped_file=mapped_file,
         kernel=whole_number(f"{directory}/memory.kmem.usage_in_bytes"),
-        active_file=number(stat, b"total_active_file"),
+        active_file=active_file,
         peak=whole_number(f"{directory}/memory.max_usage_in_bytes"),
         limit_hits=whole_number(f"{directory}/memory.failcnt"),
-        own_page_faults=number(stat, b"pgfault"),
-        own_major_page_faults=number(stat, b"pgmajfault"),
+        own_page_faults=own_faults,
+        own_major_page_faults=own_major_faults,
         oom_kills=number(content(f"{directory}/memory.oom_control"), b"oom_kill"),
     )
 
 
-def _read_v2(directory: str, use: For, *, processes: bool) -> CgroupStats:
-    stat = content(f"{directory}/memory.stat")
+def _read_v2(directory: str, use: For, files: OpenFiles, *, processes: bool) -> CgroupStats:
+    read = files.content
+    stat = read(f"{directory}/memory.stat")
     detailed, whole = use is not For.STATS, use is For.METRICS
     return CgroupStats(
-        cpu=_cpu_v2(directory, use),
-        memory=_memory_v2(directory, stat, use),
-        io_pressure=pressure(f"{directory}/io.pressure"),
-        processes=_pids(directory) if processes else None,
+        cpu=_cpu_v2(directory, use, read),
+        memory=_memory_v2(directory, stat, use, read),
+        io_pressure=pressure(f"{directory}/io.pressure", read),
+        processes=_pids(files, directory) if processes else None,
         parts=_parts_v2(directory, stat) if detailed and stat else None,
         devices=devices_v2(f"{directory}/io.stat") if detailed else None,
         threads=whole_number(f"{directory}/pids.current") if whole else None,
@@ -254,63 +265,61 @@ def _read_v2(directory: str, use: For, *, processes: bool) -> CgroupStats:
     )
 
 
-def _cpu_v2(directory: str, use: For) -> CpuStats | None:
-    stat = content(f"{directory}/cpu.stat")
+def _cpu_v2(directory: str, use: For, read: Read) -> CpuStats | None:
+    stat = read(f"{directory}/cpu.stat")
     usage = number(stat, b"usage_usec")
     if usage is None:
         return None
-    waits = pressure(f"{directory}/cpu.pressure")
+    waits = pressure(f"{directory}/cpu.pressure", read)
     if use is For.STATS:
         return CpuStats(usage * 1000, waits)
+    user, system, periods, throttled, lost = numbers(stat, _V2_CPU)
     return CpuStats(
         usage * 1000,
         waits,
-        user=_nanoseconds(stat, b"user_usec"),
-        system=_nanoseconds(stat, b"system_usec"),
-        throttling=_throttling(stat, _nanoseconds(stat, b"throttled_usec")),
+        _times(user, 1000),
+        _times(system, 1000),
+        _throttling(periods, throttled, _times(lost, 1000)),
     )
 
 
-def _nanoseconds(stat: bytes, key: bytes) -> int | None:
-    microseconds = number(stat, key)
-    return None if microseconds is None else microseconds * 1000
-
-
-def _memory_v2(directory: str, stat: bytes, use: For) -> MemoryStats | None:
-    usage = whole_number(f"{directory}/memory.current")
+def _memory_v2(directory: str, stat: bytes, use: For, read: Read) -> MemoryStats | None:
+    usage = whole_number(f"{directory}/memory.current", read)
     if usage is None:
         return None
+    rss, inactive_file, faults, major_faults = numbers(stat, _V2_MEMORY)
     return MemoryStats(
         usage=usage,
-        inactive_file=number(stat, b"inactive_file"),
-        rss=number(stat, b"anon"),
-        page_faults=number(stat, b"pgfault"),
-        major_page_faults=number(stat, b"pgmajfault"),
-        limit=whole_number(f"{directory}/memory.max") if use is For.STATS else None,
-        swap_usage=whole_number(f"{directory}/memory.swap.current"),
-        swap_limit=whole_number(f"{directory}/memory.swap.max") if use is For.STATS else None,
-        pressure=pressure(f"{directory}/memory.pressure"),
+        inactive_file=inactive_file,
+        rss=rss,
+        page_faults=faults,
+        major_page_faults=major_faults,
+        limit=whole_number(f"{directory}/memory.max", read) if use is For.STATS else None,
+        swap_usage=whole_number(f"{directory}/memory.swap.current", read),
+        swap_limit=whole_number(f"{directory}/memory.swap.max", read) if use is For.STATS else None,
+        pressure=pressure(f"{directory}/memory.pressure", read),
     )
 
 
 def _parts_v2(directory: str, stat: bytes) -> MemoryDetails:
-    events = content(f"{directory}/memory.events")
+    cache, kernel, mapped_file, active_file = numbers(stat, _V2_PARTS)
+    limit_hits, oom_kills = numbers(content(f"{directory}/memory.events"), _V2_EVENTS)
     return MemoryDetails(
-        cache=number(stat, b"file"),
-        mapped_file=number(stat, b"file_mapped"),
-        kernel=number(stat, b"kernel"),
-        active_file=number(stat, b"active_file"),
+        cache=cache,
+        mapped_file=mapped_file,
+        kernel=kernel,
+        active_file=active_file,
         peak=whole_number(f"{directory}/memory.peak"),
-        limit_hits=number(events, b"max"),
+        limit_hits=limit_hits,
         own_page_faults=None,
         own_major_page_faults=None,
-        oom_kills=number(events, b"oom_kill"),
+        oom_kills=oom_kills,
     )
 
 
-def _pids(directory: str) -> tuple[int, ...] | None:
-    found = processes_below(directory)
-    return None if found is None else tuple(found)
+def _pids(files: OpenFiles, directory: str) -> tuple[int, ...] | None:
+    found = files.processes(directory)
+    return None if found is None else tuple(sorted(found))
 
 
 def _huge_pages(directory: str | None, usage: str, peak: str) -> tuple[HugePageStats, ...] | None:

@@ -1,100 +1,98 @@
-"""YAML text to documents to plans: several documents, and a v1 List, become several pods."""
+"""The texts of manifests to the plans of their pods."""
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import yaml
-
-from crib.manifest import shapes
-from crib.manifest.fields import ManifestError, ManifestNode, Notes
+from crib.manifest.documents import MAX_DOCUMENTS, ManifestText, documents
+from crib.manifest.faults import Book, Faults, ManifestError, Notes
+from crib.manifest.kinds import MAX_PODS, is_data, is_workload, pod_sources
+from crib.manifest.objects import Objects
+from crib.manifest.plan import Plans
 from crib.manifest.pod import pod_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Sequence
 
+    from crib.manifest.fields import ManifestNode
     from crib.manifest.plan import PodPlan, Site
-
-MAX_TEXT = 1 << 20
-"""Bytes of a manifest; an API server takes about as much."""
-MAX_PODS = 100
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe types only, and no key twice in one object: YAML's own rule, which PyYAML does not check."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ManifestError("", f"line {line}: the name {key.value!r} is there twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _new_uid() -> str:
     return str(uuid.uuid4())
 
 
-def read_plans(text: str, site: Site, new_uid: Callable[[], str] = _new_uid) -> list[PodPlan]:
-    """The pods of a manifest, in order. Raises ManifestError for the first thing that is wrong."""
-    if len(text) > MAX_TEXT:
-        raise ManifestError("", f"the manifest is larger than {MAX_TEXT} bytes")
-    plans: list[PodPlan] = []
-    for node in _pods(text):
-        plan = pod_plan(node, site, new_uid)
-        if any(plan.label == other.label for other in plans):
-            raise ManifestError(node.at("metadata.name"), f"pod {plan.label} is there twice")
-        if any(plan.uid == other.uid for other in plans):
-            raise ManifestError(node.at("metadata.uid"), f"uid {plan.uid} is there twice")
-        plans.append(plan)
-        if len(plans) > MAX_PODS:
-            raise ManifestError("", f"the manifest has more than {MAX_PODS} pods")
-    if not plans:
-        raise ManifestError("", "the manifest holds no pod")
-    return plans
+def read_plans(
+    texts: str | Sequence[ManifestText], site: Site, new_uid: Callable[[], str] = _new_uid
+) -> Plans:
+    """The pods of these files (or of a text that is no file), in order.
+
+    Raises ManifestError with everything that is wrong in them.
+
+    `new_uid` is asked for the uid of each pod that has none, in the order of the pods.
+    """
+    return _Reading(site, new_uid).read([ManifestText("", texts)] if isinstance(texts, str) else texts)
 
 
-def _pods(text: str) -> Iterator[ManifestNode]:
-    documents = [document for document in _documents(text) if document is not None]
-    for number, document in enumerate(documents, 1):
-        node = ManifestNode(document, f"document {number}" if len(documents) > 1 else "", Notes())
-        kind = node.need_text("kind")
-        version = node.need_text("apiVersion")
-        if version != "v1":
-            raise ManifestError(node.at("apiVersion"), f"{version!r} is not v1")
-        if kind == "List":
-            node.check(shapes.LIST)
-            for item in node.children("items"):
-                _check_pod_kind(item)
-                yield ManifestNode(node_value(item), item.path, Notes())
-        else:
-            _check_pod_kind(node)
-            yield node
+class _Reading:
+    """One call of `read_plans`."""
+
+    def __init__(self, site: Site, new_uid: Callable[[], str]) -> None:
+        self._site = site
+        self._new_uid = new_uid
+        self._book = Book(Faults(), Notes())
+        self._objects = Objects(hide_secrets=site.hide_secrets)
+        self._pods: list[PodPlan] = []
+        self._may_run = False  # whether anything was there that could come to a pod
+
+    def read(self, texts: Sequence[ManifestText]) -> Plans:
+        nodes = [
+            (node, text.is_data)
+            for rank, text in enumerate(texts)
+            for node in documents(text, rank, self._book)
+        ]
+        if len(nodes) > MAX_DOCUMENTS:
+            raise ManifestError("", f"there are more than {MAX_DOCUMENTS} documents")
+        runs = [node for node, only_data in nodes if not self._is_data(node) and not only_data]
+        for node in runs:
+            with self._book.faults.gather():
+                self._add(node)
+        self._book.faults.check()
+        if not self._pods and not self._may_run:
+            raise ManifestError("", "the manifest holds no pod")
+        return Plans(tuple(self._pods), self._book.notes.all())
+
+    def _is_data(self, node: ManifestNode) -> bool:
+        if not is_data(node):
+            return False
+        self._objects.add(node)
+        return True
+
+    def _add(self, node: ManifestNode) -> None:
+        self._may_run = self._may_run or is_workload(node)
+        same: list[PodPlan] = []
+        for source in pod_sources(node):
+            if len(self._pods) == MAX_PODS:
+                raise ManifestError(node.place, f"the manifest has more than {MAX_PODS} pods")
+            own = source.node.beside(self._book.for_pod())
+            plan = pod_plan(replace(source, node=own), self._site, self._objects, self._new_uid)
+            self._check_names(plan, own.part("metadata") if not source.name else node.part("metadata"))
+            _check_ports(plan, same, node)
+            same.append(plan)
+            self._pods.append(plan)
+
+    def _check_names(self, plan: PodPlan, metadata: ManifestNode) -> None:
+        if any(plan.label == other.label for other in self._pods):
+            metadata.wrong("name", f"pod {plan.label} is there twice")
+        if any(plan.uid == other.uid for other in self._pods):
+            metadata.wrong("uid", f"uid {plan.uid} is there twice")
 
 
-def node_value(node: ManifestNode) -> dict[str, object]:
-    """The object behind a node: a pod of a list gets notes of its own."""
-    return {name: node.raw(name) for name in node.names()}
-
-
-def _check_pod_kind(node: ManifestNode) -> None:
-    kind = node.need_text("kind")
-    if kind != "Pod" or node.need_text("apiVersion") != "v1":
-        raise ManifestError(node.at("kind"), f"{kind!r} is not supported: crib runs pods (kind: Pod, v1)")
-
-
-def _documents(text: str) -> list[object]:
-    try:
-        return list(yaml.load_all(text, Loader=_StrictLoader))
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ManifestError("", f"{where}not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ManifestError("", f"not YAML: {error}".replace("\n", " ")) from None
-    except RecursionError:
-        raise ManifestError("", "not a manifest: it is nested too deeply") from None
+def _check_ports(plan: PodPlan, others: Sequence[PodPlan], node: ManifestNode) -> None:
+    """Pods of one workload would ask for the same ports of the node."""
+    wanted = [port.host_port for port in plan.sandbox.port_mappings if port.host_port]
+    if others and wanted:
+        words = f"more than one pod cannot have the node's port {wanted[0]} (hostPort)"
+        node.part("spec").wrong("replicas", words)

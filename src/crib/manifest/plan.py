@@ -6,10 +6,15 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
+
 if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
+    from crib.wire.docker_config import AuthFile
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+INIT_CONTAINER = "io.crib.init-container"
+"""Annotation of containers that have to end before the others start. The CRI has no word for them."""
 HOST_PATH_TYPES = (
     "",
     "DirectoryOrCreate",
@@ -43,8 +48,20 @@ class Dirs:
     def logs(self, uid: str) -> str:
         return os.path.join(self.pod(uid), "logs")
 
+    def hosts(self, uid: str) -> str:
+        return os.path.join(self.pod(uid), "etc-hosts")
+
     def volume(self, uid: str, name: str) -> str:
         return os.path.join(self.pod(uid), "volumes", name)
+
+    def named_volume(self, namespace: str, name: str) -> str:
+        """A volume that outlives its pods; it is beside them, not among them."""
+        return os.path.join(self.volumes, namespace, name)
+
+    @property
+    def volumes(self) -> str:
+        """Where volumes are that outlive pods."""
+        return os.path.join(os.path.dirname(self.root), "volumes")
 
     def sub_path(self, uid: str, container: str, index: int) -> str:
         return os.path.join(self.pod(uid), "subpaths", container, str(index))
@@ -58,20 +75,56 @@ class Site:
     memory: int
     dns: HostDns = HostDns()
     seccomp_root: str = "/var/lib/kubelet/seccomp"
+    cpus: int = 1
+    node: str = ""
+    """The node's name."""
+    addresses: tuple[str, ...] = ()
+    """The node's own, the one that others reach it by first."""
+    cluster_domain: str = "cluster.local"
+    hide_secrets: bool = False
+    """Whether plans are only to be shown, without what Secrets hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFile:
+    """A file of a volume that is made of a manifest; `path` is relative."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPlan:
+    """A named volume: it is made for the first pod that asks for it. `size` is what was asked for."""
+
+    namespace: str
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class VolumePlan:
-    """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit)."""
+    """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit).
+
+    `files` of the kind of that name are made with the pod. `group` becomes the owner of what is in it
+    (fsGroup); with `group_always` it is set again, however much that is.
+    """
 
     name: str
-    kind: Literal["emptyDir", "hostPath", "image"]
+    kind: Literal["emptyDir", "hostPath", "image", "files", "claim"]
     path: str = ""
     host_type: str = ""
     memory: bool = False
     size: int = 0
     image: str = ""
     pull: PullPolicy = "IfNotPresent"
+    files: tuple[VolumeFile, ...] = ()
+    claim: ClaimPlan | None = None
+    read_only: bool = False
+    group: int | None = None
+    group_always: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +135,17 @@ class SubPathPlan:
     volume: str
     inside: str
     target: str
+    generated: bool = False
+    """Whether the volume holds files of the manifest, in a kubelet's layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostsPlan:
+    """The pod's own /etc/hosts. `names` are the pod's (none on the host's network), `aliases` (IP, NAME…)."""
+
+    path: str
+    names: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +159,7 @@ class ContainerPlan:
     must_not_be_root: bool = False
     sidecar: bool = False
     sub_paths: tuple[SubPathPlan, ...] = ()
+    behaviour: Behaviour = field(default_factory=Behaviour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +176,14 @@ class PodPlan:
     containers: tuple[ContainerPlan, ...]
     volumes: tuple[VolumePlan, ...]
     notes: tuple[str, ...] = field(default=())
+    hosts: HostsPlan | None = None
+    credentials: tuple[AuthFile, ...] = field(default=(), repr=False)
+    """For registries, the first that fits counts."""
+    behaviour: PodBehaviour = field(default_factory=PodBehaviour)
+    unkept: tuple[str, ...] = ()
+    """Paths of fields that have an effect only while somebody keeps the pod up."""
+    document: str = ""
+    """A manifest that comes to this pod again, with its uid: what is kept of it."""
 
     @property
     def label(self) -> str:
@@ -118,3 +191,11 @@ class PodPlan:
 
     def every_container(self) -> tuple[ContainerPlan, ...]:
         return self.init_containers + self.containers
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What manifests come to. `notes` are about what belongs to no pod; each pod has its own."""
+
+    pods: tuple[PodPlan, ...]
+    notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
-from crib.manifest.fields import ManifestError, ManifestNode
+from crib.manifest.fields import MAX_NUMBER, unique
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER,
     NODE,
@@ -27,10 +27,10 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
+    from crib.manifest.fields import ManifestNode
     from crib.manifest.plan import Site
     from crib.stubs.runtime.v1.api_pb2 import SupplementalGroupsPolicy
 
-MAX_ID = 2**31 - 1
 MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
@@ -58,9 +58,9 @@ def namespaces(spec: ManifestNode) -> NamespaceOption:
     host_pid = bool(spec.flag("hostPID"))
     share = bool(spec.flag("shareProcessNamespace"))
     if host_pid and share:
-        raise ManifestError(spec.at("shareProcessNamespace"), "cannot be had together with hostPID")
+        spec.wrong("shareProcessNamespace", "cannot be had together with hostPID")
     if spec.flag("hostUsers") is False:
-        raise ManifestError(spec.at("hostUsers"), "not supported: a kubelet gives out the ranges of ids")
+        spec.wrong("hostUsers", "not supported: a kubelet gives out the ranges of ids")
     return NamespaceOption(
         network=NODE if spec.flag("hostNetwork") else POD,
         pid=NODE if host_pid else POD if share else CONTAINER,
@@ -83,23 +83,27 @@ def sandbox_security(
         found.run_as_user.CopyFrom(user)
         if (group := _id(pod, "runAsGroup")) is not None:
             found.run_as_group.CopyFrom(group)
-    found.supplemental_groups.extend(pod.numbers("supplementalGroups"))
+    found.supplemental_groups.extend(_groups(pod))
     found.supplemental_groups_policy = _groups_policy(pod)
     if (selinux := _selinux(pod)) is not None:
         found.selinux_options.CopyFrom(selinux)
     return found
 
 
+def _groups(pod: ManifestNode) -> list[int]:
+    """Whoever runs in the pod is of the group that owns its volumes, too."""
+    group = pod.number("fsGroup", 0, MAX_NUMBER)
+    others = pod.numbers("supplementalGroups")
+    return others if group is None or group in others else [group, *others]
+
+
 def sysctls(spec: ManifestNode) -> dict[str, str]:
     """The pod's sysctls by name."""
     found: dict[str, str] = {}
     pod = spec.child("securityContext")
-    for node in pod.children("sysctls") if pod else []:
+    for node in unique(pod.children("sysctls"), "name", "sysctl") if pod else ():
         node.check(shapes.SYSCTL)
-        name = node.need_text("name").replace("/", ".")
-        if name in found:
-            raise ManifestError(node.at("name"), f"sysctl {name!r} is there twice")
-        found[name] = node.text("value")
+        found[node.need_text("name").replace("/", ".")] = node.text("value")
     return found
 
 
@@ -109,7 +113,7 @@ def must_not_be_root(spec: ManifestNode, container: ManifestNode) -> bool:
         if node is not None and (value := node.flag("runAsNonRoot")) is not None:
             user = _effective(spec, container, "runAsUser")
             if value and user is not None and user.value == 0:
-                raise ManifestError(node.at("runAsNonRoot"), "contradicts runAsUser: 0")
+                node.wrong("runAsNonRoot", "contradicts runAsUser: 0")
             return value
     return False
 
@@ -118,9 +122,7 @@ def container_security(
     spec: ManifestNode, container: ManifestNode, options: NamespaceOption, site: Site
 ) -> LinuxContainerSecurityContext:
     """A container's context: its own fields, then the pod's, then the defaults."""
-    own = container.child("securityContext") or ManifestNode(
-        {}, container.at("securityContext"), container.notes
-    )
+    own = container.part("securityContext")
     own.check(shapes.CONTAINER_SECURITY)
     privileged = bool(own.flag("privileged"))
     pod = spec.child("securityContext")
@@ -132,7 +134,7 @@ def container_security(
         run_as_user=_effective(spec, container, "runAsUser"),
         run_as_group=_effective(spec, container, "runAsGroup"),
         readonly_rootfs=bool(own.flag("readOnlyRootFilesystem")),
-        supplemental_groups=pod.numbers("supplementalGroups") if pod else [],
+        supplemental_groups=_groups(pod) if pod else [],
         supplemental_groups_policy=_groups_policy(pod),
         no_new_privs=_no_new_privs(own, privileged=privileged),
         masked_paths=() if unmasked else MASKED_PATHS,
@@ -160,7 +162,7 @@ def _effective(spec: ManifestNode, container: ManifestNode, name: str) -> Int64V
 
 
 def _id(node: ManifestNode, name: str) -> Int64Value | None:
-    value = node.number(name, 0, MAX_ID)
+    value = node.number(name, 0, MAX_NUMBER)
     return None if value is None else Int64Value(value=value)
 
 
@@ -180,13 +182,12 @@ def _capabilities(own: ManifestNode) -> Capability | None:
 def _no_new_privs(own: ManifestNode, *, privileged: bool) -> bool:
     if own.flag("allowPrivilegeEscalation") is not False:
         return False
-    where = own.at("allowPrivilegeEscalation")
     if privileged:
-        raise ManifestError(where, "cannot be false for a privileged container")
+        own.wrong("allowPrivilegeEscalation", "cannot be false for a privileged container")
     capabilities = own.child("capabilities")
     added = capabilities.texts("add") if capabilities else []
     if any(name.upper().removeprefix("CAP_") == "SYS_ADMIN" for name in added):
-        raise ManifestError(where, "cannot be false with the capability SYS_ADMIN")
+        own.wrong("allowPrivilegeEscalation", "cannot be false with the capability SYS_ADMIN")
     return True
 
 
@@ -197,13 +198,13 @@ def _profile(owner: ManifestNode, name: str, root: str) -> SecurityProfile | Non
     node.check(shapes.PROFILE)
     word = node.choice("type", tuple(_TYPES), "")
     local = node.text("localhostProfile")
+    if not word:
+        return None
     if (word == "Localhost") != bool(local):
-        raise ManifestError(node.at("localhostProfile"), "goes with type: Localhost, and only with it")
-    if local and root:
+        node.wrong("localhostProfile", "goes with type: Localhost, and only with it")
+    elif local and root:
         if local.startswith("/") or ".." in local.split("/"):
-            raise ManifestError(
-                node.at("localhostProfile"), f"{local!r} must be a relative path without '..'"
-            )
+            node.wrong("localhostProfile", f"{local!r} must be a relative path without '..'")
         local = posixpath.join(root, local)
     return SecurityProfile(profile_type=_TYPES[word], localhost_ref=local)
 

@@ -279,6 +279,9 @@ class Settings:
     """Bytes after which the log of a running container is rotated; 0: never (a kubelet does it)."""
     log_files: Annotated[int, AtLeast(2), LIVE] = 5
     """Files of one container's log that are kept when crib rotates, including the one in use."""
+    kept_pods: bool = True
+    """Keep up pods of `crib run --restart`. false: such requests are refused, and those on disk stay as they
+    are. Pods of a kubelet are never touched."""
     verb_timeout: Annotated[float, AtLeast(0.1), LIVE] = 240.0
     """Seconds that one call of the OCI runtime or monitor may take before it is killed."""
     making_verbs: Annotated[int, AtLeast(0), LIVE] = 0

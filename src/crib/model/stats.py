@@ -1,5 +1,7 @@
 """Usage as read from cgroups, interfaces and directories at one moment.
 
+Tuples, as making a dataclass takes three times as long and a question makes thousands of these.
+
 Whatever could not be read is None, never 0. Parts that say "whole" are read only where a reading is to be
 whole: the CRI metrics need them, the CRI stats do not. `at` is when a part was read, in ns since the epoch.
 """
@@ -7,13 +9,12 @@ whole: the CRI metrics need them, the CRI stats do not. `at` is when a part was 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crib.model.image import FilesystemUsage
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(NamedTuple):
     """Time in which tasks waited for a resource: percent of the last 10, 60 and 300 s; nanoseconds in all."""
 
     avg10: float
@@ -22,8 +23,7 @@ class Stall:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(NamedTuple):
     """Pressure stall information of one resource (kernel, accounting/psi); cgroup v2 only.
 
     `some` is when at least one task waited, `full` when all did; an older kernel has no `full` of the CPU.
@@ -33,8 +33,7 @@ class Pressure:
     full: Stall | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Throttling:
+class Throttling(NamedTuple):
     """How often, and for how many ns, the CPU quota held the cgroup back (kernel, scheduler/sched-bwc)."""
 
     periods: int
@@ -42,8 +41,7 @@ class Throttling:
     throttled: int
 
 
-@dataclass(frozen=True, slots=True)
-class CpuUsage:
+class CpuUsage(NamedTuple):
     """Core-nanoseconds since creation."""
 
     at: int
@@ -55,8 +53,7 @@ class CpuUsage:
     throttling: Throttling | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryParts:
+class MemoryParts(NamedTuple):
     """What the memory is made of and what became of its limits; bytes and counts. Whole."""
 
     cache: int | None = None
@@ -73,8 +70,7 @@ class MemoryParts:
     own_major_page_faults: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryUsage:
+class MemoryUsage(NamedTuple):
     """Bytes. `working_set` is usage without inactive file pages; `available` is limit minus working set."""
 
     at: int
@@ -90,8 +86,7 @@ class MemoryUsage:
     parts: MemoryParts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SwapUsage:
+class SwapUsage(NamedTuple):
     """Bytes. `available` is limit minus usage, None without a limit."""
 
     at: int
@@ -99,8 +94,7 @@ class SwapUsage:
     available: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceIo:
+class DeviceIo(NamedTuple):
     """Of one block device, by kind of operation: `Read`, `Write`, `Discard`; with v1 `Sync` and others."""
 
     name: str
@@ -112,8 +106,7 @@ class DeviceIo:
     operations: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class IoUsage:
+class IoUsage(NamedTuple):
     """Waits for input and output; `devices` is whole."""
 
     at: int
@@ -121,8 +114,7 @@ class IoUsage:
     devices: tuple[DeviceIo, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessUsage:
+class ProcessUsage(NamedTuple):
     """Counts, in the cgroup and in those below it. A thread is a task as the pids controller counts it."""
 
     at: int
@@ -138,8 +130,7 @@ class ProcessUsage:
     """Soft limit of the descriptors of one process, the first; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class HugePages:
+class HugePages(NamedTuple):
     """Bytes in huge pages of one size, which is written as the kernel does: `2MB`. Whole."""
 
     size: str
@@ -147,8 +138,7 @@ class HugePages:
     peak: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupUsage:
+class CgroupUsage(NamedTuple):
     """What a cgroup tells: a part is None where its controller is not there, or the kernel does not tell."""
 
     cpu: CpuUsage | None = None
@@ -164,8 +154,7 @@ class CgroupUsage:
     """Of the cgroup itself, below the roots of the controllers. Whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceUsage:
+class InterfaceUsage(NamedTuple):
     """Counters of one interface of the pod (rtnl_link_stats64)."""
 
     name: str
@@ -179,16 +168,14 @@ class InterfaceUsage:
     tx_dropped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkUsage:
+class NetworkUsage(NamedTuple):
     """Every interface of a pod but loopback, eth0 first."""
 
     at: int
     interfaces: tuple[InterfaceUsage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilesystemRoom:
+class FilesystemRoom(NamedTuple):
     """The whole file system that writable layers are on: bytes, inodes, and what it is mounted from."""
 
     device: str
@@ -197,8 +184,7 @@ class FilesystemRoom:
     free_inodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerUsage:
+class ContainerUsage(NamedTuple):
     """One container's usage now (CRI ContainerStats)."""
 
     cgroup: CgroupUsage
@@ -207,12 +193,9 @@ class ContainerUsage:
     """Of the writable layer. Whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class PodUsage:
+class PodUsage(NamedTuple):
     """A pod's usage now (CRI PodSandboxStats), its containers' apart."""
 
     cgroup: CgroupUsage
-    files: FilesystemUsage | None = None
-    """Of its own file systems: hosts, hostname, resolv.conf and /dev/shm. Whole."""
     network: NetworkUsage | None = None
     """None for a pod on the host's network, and where it cannot be read."""

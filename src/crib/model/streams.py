@@ -27,6 +27,12 @@ class ExecProcess:
     stderr: bool = False
     contained: bool = False
     """It must be possible to end the command with all that it started, also what called setsid(2)."""
+    user: str = ""
+    """NAME or UID, perhaps with :GROUP, of the container's own database; empty: the first process's."""
+    envs: tuple[tuple[str, bytes], ...] = ()
+    """They win over the first process's."""
+    working_dir: str = ""
+    """Absolute; empty: the first process's."""
 
 
 @dataclass(frozen=True, slots=True)

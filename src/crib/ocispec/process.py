@@ -9,15 +9,17 @@ import msgspec
 
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest, below
-from crib.model.facts import HostFacts
+from crib.model.facts import HostFacts, RootfsFacts
 from crib.model.image import ImageConfig
+from crib.model.streams import ExecProcess
 from crib.ocispec.defaults import UMASK, annotation, parse_ulimit, parse_umask
 from crib.ocispec.init_system import systemd_variables
 from crib.ocispec.inputs import ContainerInputs
 from crib.ocispec.security import apparmor_profile, capabilities, selinux_label
-from crib.ocispec.user import container_user
+from crib.ocispec.user import container_user, exec_user
 from crib.wire import oci_runtime as oci
 
+NO_USERS = RootfsFacts("", "")
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OOM_RANGE = range(-1000, 1001)
 
@@ -44,14 +46,32 @@ def container_process(inputs: ContainerInputs) -> oci.Process:
     )
 
 
-def exec_process(process: oci.Process, argv: Sequence[str], *, terminal: bool = False) -> oci.Process:
-    """process.json of a command run in the container: as its first process, with other arguments."""
-    if not argv or not argv[0]:
+def exec_process(process: oci.Process, wanted: ExecProcess, rootfs: RootfsFacts = NO_USERS) -> oci.Process:
+    """process.json of a command run in the container: as its first process, but for what is asked for.
+
+    `rootfs` is needed if that is another user. The kernel takes from one that is not root what capabilities
+    the first process has, at the command's execve (capabilities(7)).
+    """
+    if not wanted.argv or not wanted.argv[0]:
         raise InvalidRequest("a command to run is needed", field="cmd")
-    env = process.env
-    if terminal and not any(value.startswith("TERM=") for value in env):
-        env = (*env, "TERM=xterm")
-    return msgspec.structs.replace(process, args=tuple(argv), terminal=terminal, env=env)
+    env = dict(map(_split, process.env))
+    env.update(_texts(wanted.envs))
+    if wanted.tty:
+        env.setdefault("TERM", "xterm")
+    user = process.user
+    if wanted.user:
+        user = msgspec.structs.replace(exec_user(wanted.user, rootfs), umask=user.umask)
+        if user.uid != process.user.uid:
+            # The first process's home is not this user's; the runtime looks it up where none is set.
+            env = {key: value for key, value in env.items() if key != "HOME" or key in dict(wanted.envs)}
+    return msgspec.structs.replace(
+        process,
+        user=user,
+        args=wanted.argv,
+        cwd=os.path.normpath(wanted.working_dir or process.cwd),
+        terminal=wanted.tty,
+        env=tuple(f"{key}={value}" for key, value in env.items()),
+    )
 
 
 def rlimits(inputs: ContainerInputs) -> tuple[oci.Rlimit, ...]:
@@ -115,11 +135,17 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
     merged.update(systemd_variables(inputs))
     merged.update(inputs.options.containers.env)
     merged.update(_split(entry) for entry in inputs.image.env)
-    for position, (key, value) in enumerate(inputs.config.envs):
+    merged.update(_texts(inputs.config.envs))
+    return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def _texts(envs: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for position, (key, value) in enumerate(envs):
         if not key or "=" in key or "\0" in key or b"\0" in value:
             raise InvalidRequest(f"{key!r} cannot be set", field=f"envs[{position}]")
         try:
-            merged[key] = value.decode("utf-8")
+            found[key] = value.decode("utf-8")
         except UnicodeDecodeError as error:
             # JSON has no way to write such bytes: crun refuses the file, and runc would change the value in
             # silence.
@@ -127,7 +153,7 @@ def environment(inputs: ContainerInputs) -> tuple[str, ...]:
                 f"the value of {key} is not UTF-8, and an OCI spec carries nothing else",
                 field=f"envs[{position}]",
             ) from error
-    return tuple(f"{key}={value}" for key, value in merged.items())
+    return found
 
 
 def _split(entry: str) -> tuple[str, str]:

@@ -81,13 +81,30 @@ def container_user(security: ContainerSecurity, image: ImageConfig, rootfs: Root
     entry = _find_user(wanted, field, rootfs)
     gid = _find_group(group, field, rootfs) if group else entry.gid
     groups = {gid: None}
-    if security.supplemental_groups_policy == _MERGE and entry.name:
-        groups.update((found.gid, None) for found in parse_group(rootfs.group) if entry.name in found.members)
+    if security.supplemental_groups_policy == _MERGE:
+        groups.update(dict.fromkeys(_groups_of(entry, rootfs)))
     for position, extra in enumerate(security.supplemental_groups):
         groups[_checked(extra, f"{_CONTEXT}.supplemental_groups[{position}]")] = None
     if len(groups) > _MAX_GROUPS:
         raise InvalidRequest(f"{len(groups)} groups are more than {_MAX_GROUPS}", field=field)
     return oci.User(uid=entry.uid, gid=gid, additional_gids=tuple(groups))
+
+
+def exec_user(user: str, rootfs: RootfsFacts) -> oci.User:
+    """Who runs a later command: NAME or UID, perhaps with :GROUP; with the groups that name the user."""
+    wanted, _, group = user.partition(":")
+    entry = _find_user(wanted, "user", rootfs)
+    gid = _find_group(group, "user", rootfs) if group else entry.gid
+    groups = dict.fromkeys((gid, *_groups_of(entry, rootfs)))
+    if len(groups) > _MAX_GROUPS:
+        raise InvalidRequest(f"{len(groups)} groups are more than {_MAX_GROUPS}", field="user")
+    return oci.User(uid=entry.uid, gid=gid, additional_gids=tuple(groups))
+
+
+def _groups_of(entry: PasswdEntry, rootfs: RootfsFacts) -> Iterator[int]:
+    """Those that name the user as a member."""
+    if entry.name:
+        yield from (found.gid for found in parse_group(rootfs.group) if entry.name in found.members)
 
 
 def _wanted(security: ContainerSecurity, image: ImageConfig) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from crib.model.container import ContainerRecord
 from crib.model.sandbox import SandboxRecord
-from crib.model.stats import ContainerUsage, PodUsage
+from crib.model.stats import CgroupUsage, ContainerUsage
 
 
 class Statistics(Protocol):
@@ -23,6 +23,6 @@ class Statistics(Protocol):
         """In the order in which they were asked for."""
         ...
 
-    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
-        """In that order too. Of their cgroups and files: networks are told by PodNetworks.usage."""
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[CgroupUsage]:
+        """In that order too. Of their cgroups: networks are told by PodNetworks.usage."""
         ...

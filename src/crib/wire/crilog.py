@@ -32,6 +32,11 @@ class LogLine:
     partial: bool
     content: bytes
 
+    @property
+    def text(self) -> str:
+        """The content as UTF-8; bytes that are none are replaced."""
+        return self.content.decode("utf-8", "replace")
+
 
 def parse_time(text: bytes) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; ValueError when it is none."""

@@ -118,6 +118,27 @@ async def test_a_busy_cgroup_is_named_after_the_time_limit(cgroups: Cgroups, pat
     await cgroups.remove(path)
 
 
+async def test_a_cgroup_that_was_read_is_removed_all_the_same_and_another_of_its_name_is_read_anew(
+    cgroups: Cgroups, path: str
+) -> None:
+    reader = StatsReader(cgroups.layout)
+    child = await _joined(cgroups, path, "exec sleep 1000")
+    assert reader.read(path, processes=True).processes == (child.pid,)
+    assert await cgroups.kill(path, 10)
+    await child.wait(10)
+    await cgroups.remove(path, 30)
+    assert reader.read(path, processes=True) == CgroupStats(), "its files are still open"
+    cgroups.create(path)
+    assert reader.read(path, processes=True).processes == ()
+    child = await _joined(cgroups, path, "exec sleep 1000")
+    try:
+        assert reader.read(path, processes=True).processes == (child.pid,)
+    finally:
+        assert await cgroups.kill(path, 10)
+        await child.wait(10)
+        assert not reader.close_old(0.0)
+
+
 async def test_numbers_are_read_from_a_working_cgroup(cgroups: Cgroups, path: str) -> None:
     cgroups.write(path, "memory.limit_in_bytes" if cgroups.layout.mode != "v2" else "memory.max", "67108864")
     reader = StatsReader(cgroups.layout)

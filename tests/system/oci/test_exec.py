@@ -212,13 +212,16 @@ async def test_what_cannot_be_run_is_an_error_in_the_runtimes_words(made: Box, t
     with pytest.raises(Broken):
         await made.exec("/etc", tty=tty, contained=True)
     await made.run("sh", "-c", "echo '#!/no/interpreter' > /tmp/refused; busybox chmod 755 /tmp/refused")
-    if made.lab.environment.facts.name == "crun":
-        with pytest.raises(Broken, match=r"(?i)no such file"):
-            await finish(await made.exec("/tmp/refused", tty=tty))
-    else:  # runc has ended by then, and its words are all that the command writes
+    # crun waits until the program has been started and reports it; runc, and newer versions of crun, are gone
+    # by then: their words are all that the command writes
+    try:
         code, out, err = await finish(await made.exec("/tmp/refused", tty=tty))
-        assert code != 0
-        assert b"no such file" in out + err
+    except Broken as error:
+        words, code = str(error).encode(), 1
+    else:
+        words = out + err
+    assert code != 0
+    assert b"no such file" in words.lower()
     assert descriptors() == before
     assert not [name for name in os.listdir(made.lab.paths.container(made.record.id)) if "-" in name]
 

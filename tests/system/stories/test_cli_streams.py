@@ -172,6 +172,35 @@ async def test_an_input_that_is_empty_ends_a_command_that_was_to_have_a_terminal
     assert done.stderr == b"crib: standard input is not a terminal, so the command gets none\n"
 
 
+async def test_a_command_runs_as_another_user_with_variables_in_a_directory(
+    cri: Cri, session: CliSession
+) -> None:
+    _, box = await box_in(cri, "others")
+    passwd = "ali:x:1234:1234::/tmp:/bin/sh"
+    group = "wheel:x:10:ali"
+    await cri.sh(box, f"mkdir -p /etc /tmp && echo {passwd} >> /etc/passwd && echo {group} >> /etc/group")
+    show = "id -u; id -g; id -G; pwd; echo $A$B; grep CapEff /proc/self/status"
+    words = ("exec", "-u", "ali", "-e", "A=1", "-e", "B=2", "-w", "/tmp", "others", "--", "sh", "-c", show)
+    done = await crib(session, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        *("1234", "1234", "1234 10", "/tmp", "12"),
+        "CapEff:\t0000000000000000",
+    ]
+    done = await crib(session, "exec", "-u", "eve", "others", "id")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"user 'eve' is not in the container's /etc/passwd" in done.stderr
+
+
+async def test_a_program_that_cannot_run_has_the_exit_code_of_a_shell(cri: Cri, session: CliSession) -> None:
+    _, box = await box_in(cri, "codes")
+    await cri.sh(box, "echo text > /plain")
+    for words, code in ((["nosuch"], 127), (["/plain"], 126), (["sh", "-c", "exit 9"], 9)):
+        done = await crib(session, "exec", "codes", "--", *words)
+        assert done.returncode == code, done
+        assert box.encode() not in done.stderr
+
+
 async def test_files_with_several_names_go_there_and_back(
     cri: Cri, session: CliSession, tmp_path: Path
 ) -> None:

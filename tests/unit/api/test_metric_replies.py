@@ -15,7 +15,7 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.unit.api.fake_node import container, sandbox
 from tests.unit.metered import CONTAINER
 
-POD = replace(CONTAINER, cgroup=replace(CONTAINER.cgroup, path="/pods"), writable_layer=None, room=None)
+POD = replace(CONTAINER, cgroup=CONTAINER.cgroup._replace(path="/pods"), writable_layer=None, room=None)
 METRICS = PodMetrics(sandbox(), POD, ((container(), CONTAINER), (container(2), CONTAINER)))
 IMAGE = "busybox"
 
@@ -103,10 +103,23 @@ def test_a_labels_value_is_whole_characters_in_utf8_of_bounded_length(name: str,
 
 
 def test_values_of_any_size_are_told() -> None:
-    for seconds in (0, 1, 127, 128, 300, 1023, 1024, 1 << 21, 1 << 35, (1 << 64) - 1):
+    edges = (value for bits in (7, 10, 14, 21, 28, 35) for value in ((1 << bits) - 1, 1 << bits))
+    for seconds in (0, 1, 300, *edges, (1 << 64) - 1):
         at = seconds * 1_000_000_000
         pod = decoded(
             MetricReplies((), is_kept=False).element(PodMetrics(named("a"), replace(POD, at=at), ()))
         )
         assert pod.metrics[0].value.value == seconds
         assert pod.metrics[0].HasField("value")
+
+
+def test_samples_of_pods_alike_begin_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = MetricReplies(GROUPS, is_kept=False)
+    first = replies.element(METRICS)
+
+    def made_again(length: int) -> bytes:
+        raise AssertionError(length)
+
+    for kept in replies._beginnings.values():
+        monkeypatch.setattr(type(kept), "__missing__", lambda _, length: made_again(length))
+    assert replies.element(METRICS) == first

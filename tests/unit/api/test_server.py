@@ -646,6 +646,7 @@ async def test_imports_and_pulls_can_be_followed(client: Any, node: FakeNode) ->
     node.raises = Unavailable("gone away")
     failed = [step async for step in client.node.PullImageProgress(pull)]
     assert (failed[-1].finished, failed[-1].error) == (True, "gone away")
+    assert failed[-1].error_code == "UNAVAILABLE"
     code, _ = await refused(
         client.node.PullImageProgress(node_pb2.PullProgressRequest(image="busybox")).read()
     )

@@ -289,6 +289,10 @@ def test_targets_of_connections_are_a_port_or_a_path(target: str) -> None:
         streams.decode_forward(node_pb2.ForwardRequest(pod_sandbox_id="a", targets=["tcp:1", target]))
 
 
+def exec_as(**fields: Any) -> node_pb2.ExecAsRequest:
+    return node_pb2.ExecAsRequest(exec=pb.ExecRequest(container_id="abcd", cmd=["ls"]), **fields)
+
+
 @pytest.mark.parametrize(
     ("decode", "request_", "field"),
     [
@@ -304,6 +308,10 @@ def test_targets_of_connections_are_a_port_or_a_path(target: str) -> None:
         (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[1, 0]), "port[1]"),
         (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[65536]), "port[0]"),
         (streams.decode_port_forward, pb.PortForwardRequest(pod_sandbox_id="a", port=[1] * 1001), "port"),
+        (streams.decode_exec_as, node_pb2.ExecAsRequest(), "exec.container_id"),
+        (streams.decode_exec_as, exec_as(user="a\0b"), "user"),
+        (streams.decode_exec_as, exec_as(working_dir="tmp"), "working_dir"),
+        (streams.decode_exec_as, exec_as(envs=[pb.KeyValue(key="a=b")]), "envs[0].key"),
         (streams.decode_forward, node_pb2.ForwardRequest(targets=["tcp:1"]), "pod_sandbox_id"),
         (streams.decode_forward, node_pb2.ForwardRequest(pod_sandbox_id="a"), "targets"),
         (containers.decode_id, pb.StartContainerRequest(), "container_id"),

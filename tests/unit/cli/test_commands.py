@@ -15,8 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from crib.cli import execute, images, inspection, lifecycle, listing, logs, options, run
+from crib.cli import (
+    execute,
+    image_listing,
+    image_options,
+    images,
+    inspection,
+    lifecycle,
+    lifecycle_options,
+    listing,
+    listing_options,
+    log_options,
+    logs,
+    options,
+    run,
+)
 from crib.cli.session import CliSession, CommandError
+from crib.cli.workload_options import RunCommandOptions
 from crib.client import pods
 from crib.client.errors import ClientError, NotFound, PodFailure
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -67,7 +82,7 @@ def write(tmp_path: Path, init: int = 0, command: str = "sleep", image: str = "l
 async def test_run_makes_the_pod_in_order_and_says_so(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     assert world.calls == [
         "RunPodSandbox",
         "CreateContainer page",
@@ -91,7 +106,7 @@ async def test_run_makes_the_pod_in_order_and_says_so(
 async def test_run_in_json_gives_ids(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest], output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["id"] in world.pods
     assert set(found[0]["containers"]) == {"page", "server"}
@@ -101,7 +116,7 @@ async def test_a_failing_init_container_ends_the_run_with_its_code_and_last_line
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(PodFailure, match="pod default/web: init container page exited with 3"):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, init=3)]))
+        await run.run(session, RunCommandOptions([write(tmp_path, init=3)]))
     assert "  page: something is wrong?[2J?\n" in capsys.readouterr().err
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
@@ -111,7 +126,7 @@ async def test_a_container_that_cannot_start_is_named_and_the_pod_taken_back(
     session: CliSession, world: World, tmp_path: Path
 ) -> None:
     with pytest.raises(ClientError, match="container server: crun start: no such file"):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")]))
+        await run.run(session, RunCommandOptions([write(tmp_path, command="fail")]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
@@ -120,7 +135,7 @@ async def test_keep_leaves_a_failed_pod(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ClientError):
-        await run.run(session, options.RunCommandOptions([write(tmp_path, command="fail")], keep=True))
+        await run.run(session, RunCommandOptions([write(tmp_path, command="fail")], keep=True))
     assert len(world.pods) == 1
     assert "kept pod default/web" in capsys.readouterr().err
 
@@ -128,21 +143,64 @@ async def test_keep_leaves_a_failed_pod(
 async def test_a_name_that_is_taken_is_refused_unless_replaced(
     session: CliSession, world: World, manifest: str
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     first = next(iter(world.pods))
-    with pytest.raises(CommandError, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
-        await run.run(session, options.RunCommandOptions([manifest]))
-    await run.run(session, options.RunCommandOptions([manifest], replace=True))
+    with pytest.raises(PodFailure, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
+        await run.run(session, RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
     assert len(world.pods) == 1
     assert world.stop_timeouts[0] == 4
     assert len(os.listdir(session.pods_dir)) == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "more", "words"),
+    [
+        ("reg/missing:2", "", "no such image in the registry"),
+        ("localhost/demo:1", "  securityContext: {runAsNonRoot: true}\n", "the image runs as root"),
+        (
+            "localhost/demo:1",
+            "  - {name: h, hostPath: {path: /none/such, type: File}}\n",
+            "/none/such does not exist",
+        ),
+    ],
+)
+async def test_a_pod_runs_on_untouched_when_what_is_to_replace_it_cannot_be_had(
+    session: CliSession, world: World, tmp_path: Path, image: str, more: str, words: str
+) -> None:
+    await run.run(session, RunCommandOptions([write(tmp_path)]))
+    pods_before, files = dict(world.pods), os.listdir(session.pods_dir)
+    world.calls.clear()
+    path = Path(write(tmp_path, image=image))
+    path.write_text(
+        path.read_text().replace(
+            "  volumes: [{name: www, emptyDir: {}}]\n", "  volumes:\n  - {name: www, emptyDir: {}}\n"
+        )
+        + more
+    )
+    with pytest.raises(ClientError, match=words):
+        await run.run(session, RunCommandOptions([str(path)], replace=True))
+    assert world.pods == pods_before
+    assert next(iter(world.pods.values())).state == cri.SANDBOX_READY
+    assert not [call for call in world.calls if not call.startswith("PullImage")]
+    assert os.listdir(session.pods_dir) == files
+
+
+async def test_a_pod_that_is_replaced_may_have_the_same_uid(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = Path(write(tmp_path))
+    path.write_text(path.read_text().replace("{name: web}", "{name: web, uid: the-same}"))
+    await run.run(session, RunCommandOptions([str(path)]))
+    await run.run(session, RunCommandOptions([str(path)], replace=True))
+    assert [pod.metadata.uid for pod in world.pods.values()] == ["the-same"]
+
+
 async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([write(tmp_path, image="reg/new:1")]))
+    await run.run(session, RunCommandOptions([write(tmp_path, image="reg/new:1")]))
     err = capsys.readouterr().err
     assert err.count("pulling reg/new:1") == 1
     assert "pulled reg/new:1 in " in err
@@ -154,7 +212,25 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
     with pytest.raises(
         PodFailure, match="container a: image reg/absent:1 is not on this node and its policy is Never"
     ):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
+
+
+async def test_a_pod_pulls_with_the_credentials_of_its_own_secrets(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  imagePullSecrets: [{name: s}]\n"
+        "  containers:\n  - {name: a, image: 'reg.example/new:1'}\n"
+    )
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/dockercfg\n"
+        'stringData: {.dockercfg: \'{"reg.example": {"username": "me", "password": "hunter2"}}\'}\n'
+    )
+    await run.run(session, RunCommandOptions([str(path)], extra=[str(secret)]))
+    (request,) = world.progress_requests
+    assert (request.credentials.username, request.credentials.password) == ("me", "hunter2")
 
 
 async def test_run_as_non_root_is_checked_against_the_image(
@@ -166,7 +242,7 @@ async def test_run_as_non_root_is_checked_against_the_image(
         "  containers:\n  - {name: a, image: 'localhost/demo:1'}\n"
     )
     with pytest.raises(PodFailure, match="container a: runAsNonRoot: the image runs as root"):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
     assert not world.pods
 
 
@@ -180,7 +256,7 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
         f"  volumes: [{{name: h, hostPath: {{path: {path}, type: Directory}}}}]\n"
     )
     with pytest.raises(PodFailure, match=f"volume h: {path} is not a Directory"):
-        await run.run(session, options.RunCommandOptions([str(path)]))
+        await run.run(session, RunCommandOptions([str(path)]))
     assert not world.calls
     assert not Path(session.pods_dir).exists()
 
@@ -188,33 +264,83 @@ async def test_a_host_path_of_the_wrong_type_is_refused_before_anything_is_made(
 async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
+    await run.run(session, RunCommandOptions([manifest], dry_run=True, output=options.Format.JSON))
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
 
 
+SECRET = """
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec:
+  containers:
+  - name: a
+    image: localhost/demo:1
+    args: [$(P), $(IP)]
+    env:
+    - {name: P, valueFrom: {secretKeyRef: {name: s, key: p}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, secret: {secretName: s}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {p: hunter2}
+"""
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_dry_run_hides_secrets_unless_they_are_asked_for(
+    session: CliSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=options.Format.JSON)
+    await run.run(session, wanted)
+    out = capsys.readouterr().out
+    (container,) = json.loads(out)[0]["containers"]
+    assert container["args"] == ["hunter2" if shown else "<secret s: p>", "<pod-ip>"]
+    assert json.loads(out)[0]["volumes"] == [
+        {"name": "v", "kind": "files", "files": {"p": "hunter2" if shown else "<secret s: p>"}}
+    ]
+
+
+@pytest.mark.root
+async def test_a_containers_own_address_is_filled_in_before_it_is_made(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    await run.run(session, RunCommandOptions([str(path)]))
+    (config,) = world.container_configs.values()
+    assert list(config.args) == ["hunter2", "10.0.0.7"]
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["b"], force=True))
+
+
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
     session: CliSession, world: World, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
-    with pytest.raises(ClientError, match="is running; stop it first, or use --force"):
-        await lifecycle.remove(session, options.RmOptions(["web"]))
-    with pytest.raises(CommandError, match="2 of 2 pods were not removed"):
-        await lifecycle.remove(session, options.RmOptions(["web", "db"]))
-    assert "there is no pod 'db'" in capsys.readouterr().err
-    await lifecycle.stop(session, options.StopOptions(["web"]))
+    await run.run(session, RunCommandOptions([manifest]))
+    with pytest.raises(ClientError, match=r"is running \(1 of 1 containers\); stop it first, or use --force"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web"]))
+    with pytest.raises(CommandError, match="2 of 2 were not removed"):
+        await lifecycle.remove(session, lifecycle_options.RmOptions(["web", "db"]))
+    assert "there is no pod or container 'db'" in capsys.readouterr().err
+    await lifecycle.stop(session, lifecycle_options.StopOptions(["web"]))
     assert world.stop_timeouts == [4]
-    await lifecycle.remove(session, options.RmOptions(["default/web"]))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["default/web"]))
     assert not world.pods
     assert os.listdir(session.pods_dir) == []
 
 
 async def test_rm_all_with_force_removes_everything(session: CliSession, world: World, manifest: str) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     with pytest.raises(CommandError, match="name the pods to remove"):
-        await lifecycle.remove(session, options.RmOptions())
-    await lifecycle.remove(session, options.RmOptions(force=True, every=True))
+        await lifecycle.remove(session, lifecycle_options.RmOptions())
+    await lifecycle.remove(session, lifecycle_options.RmOptions(force=True, every=True))
     assert not world.pods
 
 
@@ -226,33 +352,43 @@ async def test_a_pods_own_uid_cannot_lead_rm_out_of_its_directory(
     async with session.connect() as crib:
         metadata = cri.PodSandboxMetadata(name="evil", uid="../victim", namespace="default")
         await pods.run_sandbox(crib, cri.PodSandboxConfig(metadata=metadata))
-    await lifecycle.remove(session, options.RmOptions(["evil"], force=True))
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["evil"], force=True))
     assert victim.is_dir()
 
 
 async def test_pods_and_ps_are_tables_or_documents(
     session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
-    await listing.pods(session, options.PodsOptions())
+    await listing.pods(session, listing_options.PodsOptions())
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"]
-    assert row.split()[1:6] == ["default", "web", "Ready", "1/2", "10.0.0.7"]
-    await listing.containers(session, options.PsOptions())
+    assert head.split() == [
+        "POD",
+        "NAMESPACE",
+        "NAME",
+        "STATE",
+        "RUNNING",
+        "RESTARTS",
+        "IP",
+        "AGE",
+        "HANDLER",
+    ]
+    assert row.split()[1:7] == ["default", "web", "Ready", "1/1", "0", "10.0.0.7"]
+    await listing.containers(session, listing_options.PsOptions())
     assert "page" not in capsys.readouterr().out
-    await listing.containers(session, options.PsOptions("web", every=True))
+    await listing.containers(session, listing_options.PsOptions("web", every=True))
     assert "Exited (0)" in capsys.readouterr().out
-    await listing.pods(session, options.PodsOptions(output=options.Format.JSON))
+    await listing.pods(session, listing_options.PodsOptions(output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SANDBOX_READY"
-    await listing.pods(session, options.PodsOptions(namespace="other"))
+    await listing.pods(session, listing_options.PodsOptions(namespace="other"))
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 async def test_images_are_listed_pulled_imported_and_removed(
     session: CliSession, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await listing.images(session, options.ImagesOptions(digests=True))
+    await image_listing.images(session, image_options.ImagesOptions(digests=True))
     assert "localhost/demo:1" in capsys.readouterr().out
     await images.pull(session, options.PullOptions(["reg/a:1"]))
     assert capsys.readouterr().out.strip() in world.images
@@ -263,14 +399,14 @@ async def test_images_are_listed_pulled_imported_and_removed(
     await images.import_archive(session, options.ImportOptions(str(archive), ["localhost/x:1"]))
     assert capsys.readouterr().out.split()[1] == "localhost/x:1"
     with pytest.raises(CommandError, match="1 of 2 images could not be removed"):
-        await images.remove(session, options.RmiOptions(["localhost/x:1", "nothing"]))
+        await images.remove(session, image_options.RmiOptions(["localhost/x:1", "nothing"]))
     assert not [i for i in world.images.values() if "localhost/x:1" in i.repo_tags]
 
 
 async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
     session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capfdbinary.readouterr()
     world.exec_reply = cri.ExecSyncResponse(stdout=b"out\xff", stderr=b"err", exit_code=7)
     code = await execute.execute(session, options.ExecOptions("web", ["ls", "-l"], "server", 5))
@@ -283,26 +419,26 @@ async def test_exec_with_a_time_out_writes_both_streams_and_gives_the_code(
 async def test_logs_of_a_container_that_has_ended_follow_nothing(
     session: CliSession, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([write(tmp_path)]))
+    await run.run(session, RunCommandOptions([write(tmp_path)]))
     capfdbinary.readouterr()
-    await logs.logs(session, options.LogsOptions("web", "page", follow=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", follow=True))
     assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
-    await logs.logs(session, options.LogsOptions("web", "page", timestamps=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", timestamps=True))
     assert (
         capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\x1b[2J\xc2\x9b\n"
     )
     with pytest.raises(NotFound, match="has no container 'x'"):
-        await logs.logs(session, options.LogsOptions("web", "x"))
+        await logs.logs(session, log_options.LogsOptions(["web"], "x"))
 
 
 async def test_following_a_log_ends_when_the_container_exits(
     session: CliSession, world: World, manifest: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(logs.logs(session, options.LogsOptions("web", "server", follow=True)))
+        group.create_task(logs.logs(session, log_options.LogsOptions(["web"], "server", follow=True)))
         subscribed = len(world.subscribers)
         while len(world.subscribers) == subscribed:
             await asyncio.sleep(0)
@@ -312,23 +448,10 @@ async def test_following_a_log_ends_when_the_container_exits(
     assert capfdbinary.readouterr().out.endswith(b"first\nlast\n")
 
 
-@pytest.mark.parametrize(
-    ("text", "ns"), [("", 0), ("90s", 10_000_000_000), ("1970-01-01T00:00:07Z", 7_000_000_000)]
-)
-def test_since_is_a_duration_or_a_time(text: str, ns: int) -> None:
-    assert logs.since_time(text, 100_000_000_000) == ns
-
-
-def test_since_that_is_neither_is_wrong_usage() -> None:
-    with pytest.raises(CommandError, match="neither a duration such as 90s") as wrong:
-        logs.since_time("yesterday", 0)
-    assert wrong.value.exit_code == 2
-
-
 async def test_inspect_opens_the_json_of_info(
     session: CliSession, manifest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await run.run(session, options.RunCommandOptions([manifest]))
+    await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
     await inspection.inspect(session, options.InspectOptions("web", output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)["info"] == {"info": {"runtime": "fake"}}
@@ -388,7 +511,11 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     assert (done.returncode, done.stderr) == (2, "crib: No such option: --nonsense (see crib pods --help)\n")
     done = await crib(session, "run", "-", stdin="apiVersion: v1\nkind: Pod\nmetadata: {nam: x}\nspec: {}\n")
     assert done.returncode == 1
-    assert done.stderr == "crib: -: metadata.nam: unknown field; the nearest known name is name\n"
+    assert done.stderr == (
+        "crib: -:3:12: metadata.nam: unknown field; the nearest known name is name\n"
+        "crib: -:4:1: spec.containers: needs at least one container\n"
+        "crib: 2 faults in -; nothing was done\n"
+    )
     done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
     assert done.returncode == 1
     assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"

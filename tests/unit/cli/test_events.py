@@ -76,6 +76,7 @@ async def test_another_runtimes_events_are_shown_as_they_come_and_chosen_here(
     async with asyncio.timeout(60), Connection(session.endpoint) as runtime:
         while not world.subscribers:  # noqa: ASYNC110  # the fake gives no notice
             await asyncio.sleep(0)
+        world.add_image("demo")
         metadata = cri.PodSandboxMetadata(name="web", uid="u", namespace="default")
         box = cri.ContainerConfig(metadata=cri.ContainerMetadata(name="a"), image=cri.ImageSpec(image="demo"))
         pod = await pods.run(runtime, cri.PodSandboxConfig(metadata=metadata), [box])

@@ -7,18 +7,28 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crib.cli import execute, options
-from crib.cli.session import CliSession
-from crib.client.errors import RuntimeFailure
+from crib.cli.session import CliSession, CommandError
+from crib.client.errors import NotOffered, RuntimeFailure, WrongState
 from crib.model.errors import Broken
 from tests.unit.cli.stream_pod import crib, serving, terminal
-from tests.unit.client.fake_runtime import World
+from tests.unit.client.fake_runtime import World, serve
 from tests.unit.streaming.lab import BOUND, Command, Lab, cat, forever, until
 
 Served = tuple[CliSession, World, Lab]
+
+
+async def ends_well(command: Command) -> int:
+    return 0
+
+
+@pytest.fixture
+def lab_world(served: Served) -> tuple[World, Lab]:
+    return served[1:]
 
 
 @pytest.fixture
@@ -99,7 +109,74 @@ async def test_what_cannot_run_is_told(served: Served) -> None:
     with pytest.raises(RuntimeFailure, match="there is no program"):
         await execute.execute(session, options.ExecOptions("web", ["ls"]))
     done = await crib(session, "exec", "web", "ls")
-    assert (done.returncode, done.stderr) == (1, b"crib: there is no program?[31m ls\n")
+    assert (done.returncode, done.stderr) == (125, b"crib: there is no program?[31m ls\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("executable file `ls` not found in $PATH: No such file or directory", 127),
+        ('exec: "ls": executable file not found in $PATH: unknown', 127),
+        ("open executable: Permission denied", 126),
+        ("exec /ls: exec format error", 126),
+    ],
+)
+async def test_what_did_not_run_has_the_codes_of_docker(served: Served, words: str, code: int) -> None:
+    session, _, lab = served
+    lab.failure = Broken(f"exec of 'ls' in container {lab.box.id}: {words}")
+    with pytest.raises(CommandError) as failed:
+        await execute.execute(session, options.ExecOptions("web", ["ls"]))
+    assert failed.value.exit_code == code
+    assert str(failed.value) == f"exec of 'ls' in container default/web/box: {words}"
+
+
+async def test_a_container_that_does_not_run_is_told_with_its_code(served: Served) -> None:
+    session, world, lab = served
+    world.exited(lab.box.id, 3)
+    with pytest.raises(WrongState, match=r"default/web/box \(.*\) does not run: it has exited \(code 3\)"):
+        await execute.execute(session, options.ExecOptions("web", ["ls"]))
+    with pytest.raises(WrongState, match=r"it has exited \(code 3\)"):
+        await execute.attach(session, options.AttachOptions("web"))
+
+
+async def test_user_variables_and_directory_go_to_cribs_own_call(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, world, lab = served
+    monkeypatch.setenv("HERE", "inherited")
+    lab.script = ends_well
+    wanted = options.ExecOptions(
+        "web", ["id"], user="ali:wheel", env=["A=b=c", "HERE", "NOT_HERE"], workdir="/tmp"
+    )
+    assert await execute.execute(session, wanted) == 0
+    (asked,) = world.exec_as_requests
+    assert (asked.user, asked.working_dir, list(asked.exec.cmd)) == ("ali:wheel", "/tmp", ["id"])
+    assert {one.key: one.value for one in asked.envs} == {"A": b"b=c", "HERE": b"inherited"}
+
+
+async def test_another_runtime_that_cannot_do_that_is_told_before_anything_runs(
+    tmp_path: Path, lab_world: tuple[World, Lab]
+) -> None:
+    world, lab = lab_world
+    server = await serve(f"{tmp_path}/other", world, node=False)
+    with pytest.raises(NotOffered, match="does not offer ExecAs"):
+        await execute.execute(CliSession(f"{tmp_path}/other"), options.ExecOptions("web", ["id"], user="ali"))
+    await server.stop(None)
+    assert lab.commands == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"timeout": 3, "user": "ali"}, "work only without --user, --env and --workdir"),
+        ({"env": ["=x"]}, "--env '=x' is not KEY=VALUE or KEY"),
+        ({"workdir": "tmp"}, "--workdir 'tmp' is not an absolute path"),
+    ],
+)
+async def test_what_makes_no_sense_is_wrong_usage(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(CommandError, match=message) as wrong:
+        await execute.execute(CliSession("/none"), options.ExecOptions("web", ["id"], **wanted))
+    assert wrong.value.exit_code == 2
 
 
 async def test_a_terminal_is_lent_and_given_back(served: Served) -> None:
@@ -153,7 +230,7 @@ async def test_a_runtime_that_goes_gives_the_terminal_back(served: Served) -> No
         await until(lambda: screen.is_raw)
         await lab.server.stop()
         await screen.until_shown(b"crib is stopping: the command's terminal is hung up\r\n")
-        assert await screen.ended() == 1
+        assert await screen.ended() == 125
         assert screen.is_as_before
 
 

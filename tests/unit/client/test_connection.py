@@ -92,7 +92,7 @@ async def test_errors_are_of_the_tree_and_keep_the_runtimes_words(crib: Connecti
     with pytest.raises(InvalidRequest, match="no handler missing") as wrong:
         await pods.run_sandbox(crib, config(), "missing")
     assert wrong.value.code == "INVALID_ARGUMENT"
-    with pytest.raises(NotFound, match="no such container"):
+    with pytest.raises(NotFound, match="there is no container 'x'"):
         await pods.container_status(crib, "x")
     with pytest.raises(NotOffered, match="does not offer UpdateRuntimeConfig"):
         await crib.call(crib.runtime.UpdateRuntimeConfig, cri.UpdateRuntimeConfigRequest())
@@ -202,7 +202,7 @@ async def test_containers_are_found_through_their_pod(crib: Connection, world: W
     pod = await pods.run(crib, config(), [container("a", "sleep"), container("b", "sleep")])
     assert (await lookup.find_container(crib, "web", "b")).container.id == pod.containers["b"]
     assert (await lookup.find_container(crib, pod.containers["a"][:16])).container.id == pod.containers["a"]
-    with pytest.raises(Ambiguous, match="name one of: a, b"):
+    with pytest.raises(Ambiguous, match="has several containers; choose one with -c: a, b"):
         await lookup.find_container(crib, "web")
     with pytest.raises(NotFound, match="has no container 'c'; it has: a, b"):
         await lookup.find_container(crib, "web", "c")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import pytest
@@ -175,3 +176,28 @@ async def test_readings_of_what_is_gone_are_forgotten(world: World) -> None:
         await world.node.stats.container(container)
         await world.node.containers.remove(container)
     assert len(world.node.stats._rates._readings) < 80
+
+
+async def test_parts_of_a_reading_are_read_one_after_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that read at the same time would only take the interpreter's lock from each other."""
+    await world.running(await world.pod())
+    statistics, networks = world.handler.statistics, world.networks
+    under_way: set[str] = set()
+
+    def alone(name: str, read: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        async def reading(*args: object, **kwargs: object) -> T:
+            assert not under_way
+            under_way.add(name)
+            await asyncio.sleep(0)
+            under_way.remove(name)
+            return await read(*args, **kwargs)
+
+        return reading
+
+    for port, name in ((statistics, "pods"), (statistics, "containers"), (networks, "usage")):
+        monkeypatch.setattr(port, name, alone(name, getattr(port, name)))
+    (figures,) = await every(world.node.stats.pods(world.node.sandboxes.list()))
+    assert figures.usage.network is not None
+    assert len(figures.containers) == 1

@@ -11,10 +11,10 @@ from crib.host.cgroup_files import (
     PressureLine,
     PressureStats,
     huge_page_sizes,
-    processes_below,
 )
 from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryDetails, MemoryStats, StatsReader
 from crib.host.cgroups import CgroupLayout
+from crib.host.kept_files import OpenFiles
 
 
 def _write(directory: Path, **files: str) -> None:
@@ -207,7 +207,10 @@ def test_sizes_of_huge_pages_are_named_as_the_files_of_cgroups_are(tmp_path: Pat
 def test_a_list_of_processes_that_is_longer_than_one_read_is_read_to_its_end(tmp_path: Path) -> None:
     pids = range(100_000, 130_000)
     _write(tmp_path / "a", cgroup__procs="".join(f"{pid}\n" for pid in pids))
-    assert processes_below(str(tmp_path / "a")) == list(pids)
+    files = OpenFiles()
+    for reading in ("by its path", "from the open file"):
+        assert files.processes(str(tmp_path / "a")) == set(pids), reading
+    files.close()
 
 
 def test_kills_below_a_cgroup_come_with_those_of_each_child_that_exists(tmp_path: Path) -> None:

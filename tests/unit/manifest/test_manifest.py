@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crib.manifest.fields import ManifestError
+from crib.manifest.documents import ManifestText
+from crib.manifest.faults import MAX_FAULTS, ManifestError, ManifestPlace
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, HostDns, PodPlan, Site
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -19,9 +21,10 @@ from crib.stubs.runtime.v1 import api_pb2 as cri
 SITE = Site(Dirs("/pods"), memory=16 << 30, dns=HostDns(("9.9.9.9",), ("lan",), ("rotate",)))
 
 
-def plans(text: str) -> list[PodPlan]:
+def plans(text: str) -> tuple[PodPlan, ...]:
     numbers = iter(range(1, 100))
-    return read_plans(textwrap.dedent(text), SITE, lambda: f"uid-{next(numbers)}")
+    manifest = ManifestText("web.yaml", textwrap.dedent(text))
+    return read_plans([manifest], SITE, lambda: f"uid-{next(numbers)}").pods
 
 
 def plan(text: str) -> PodPlan:
@@ -174,12 +177,10 @@ def test_init_containers_keep_their_order_and_sidecars_are_told_apart() -> None:
 
 def test_fields_without_effect_are_noted() -> None:
     found = plan(FULL)
-    assert found.notes == ("spec.containers[0].livenessProbe: not run: probes are a kubelet's work",)
+    assert found.notes == ()
+    assert found.unkept == ("spec.containers[0].livenessProbe",)
     found = plan(pod("nodeSelector: {a: b}\nrestartPolicy: Always\n"))
-    assert found.notes == (
-        "spec.nodeSelector: no effect: there is no scheduler here",
-        "spec.restartPolicy: Always has no effect: crib run does not restart containers",
-    )
+    assert found.notes == ("spec.nodeSelector: no effect: there is no scheduler here",)
 
 
 def test_defaults_are_a_kubelets() -> None:
@@ -261,28 +262,20 @@ BAD = [
     (pod().replace("image: localhost/app:1", ""), "spec.containers[0].image: is required"),
     (pod().replace("name: web", "name: Web"), "metadata.name: 'Web' must be at most 253 of a-z, 0-9, '-' and '.'"),
     (pod(metadata="uid: ../x"), "metadata.uid: '../x' must be at most 64 letters, digits and '-'"),
-    (pod().replace("kind: Pod", "kind: Deployment"), "kind: 'Deployment' is not supported: crib runs pods (kind: Pod, v1)"),
+    (pod().replace("kind: Pod", "kind: Deploymnet"), "kind: 'Deploymnet' is not known; the nearest known kind is Deployment"),
     (pod().replace("v1", "v2", 1), "apiVersion: 'v2' is not v1"),
     (
         pod(container="env: [{name: A, value: 8080}]\n"),
         "spec.containers[0].env[0].value: must be a string, not a number; put it in quotes",
     ),
-    (
-        pod(container="env: [{name: A, valueFrom: {secretKeyRef: {name: x}}}]\n"),
-        "spec.containers[0].env[0].valueFrom: not supported: it needs a Kubernetes API server; give a value",
-    ),
-    (
-        pod(container="envFrom: [{configMapRef: {name: x}}]\n"),
-        "spec.containers[0].envFrom: not supported: configMap and secret: it needs a Kubernetes API server",
-    ),
-    (pod("volumes: [{name: a, configMap: {name: x}}]\n"), "spec.volumes[0].configMap: not supported: it needs a kubelet"),
+    (pod("volumes: [{name: a, nfs: {path: x}}]\n"), "spec.volumes[0].nfs: not supported: it needs a kubelet"),
     (
         pod("volumes: [{name: a}]\n"),
-        "spec.volumes[0]: needs one of emptyDir, hostPath, image",
+        "spec.volumes[0]: needs one of emptyDir, hostPath, image, configMap, secret, downwardAPI, projected, persistentVolumeClaim",
     ),
     (
         pod("volumes: [{name: a, emptyDir: {}, hostPath: {path: /}}]\n"),
-        "spec.volumes[0]: has more than one of emptyDir, hostPath, image",
+        "spec.volumes[0]: has more than one of emptyDir, hostPath",
     ),
     (
         pod("volumes: [{name: a, hostPath: {path: /a/../../etc}}]\n"),
@@ -319,7 +312,6 @@ BAD = [
         pod(container="resources: {limits: {'example.com/gpu': 1}}\n"),
         "spec.containers[0].resources.limits.example.com/gpu: not supported: crib run knows cpu and memory",
     ),
-    (pod("securityContext: {fsGroup: 0}\n"), "spec.securityContext.fsGroup: not supported: the owner of volumes is set by a kubelet"),
     (
         pod("securityContext: {runAsNonRoot: true, runAsUser: 0}\n"),
         "spec.securityContext.runAsNonRoot: contradicts runAsUser: 0",
@@ -327,10 +319,6 @@ BAD = [
     (
         pod(container="securityContext: {privileged: true, allowPrivilegeEscalation: false}\n"),
         "spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false for a privileged container",
-    ),
-    (
-        pod(container="lifecycle: {preStop: {exec: {command: [x]}}}\n"),
-        "spec.containers[0].lifecycle.preStop: not supported: hooks: it needs a kubelet",
     ),
     (
         pod("hostPID: true\nshareProcessNamespace: true\n"),
@@ -347,7 +335,7 @@ BAD = [
     (pod(container="command: sleep\n"), "spec.containers[0].command: must be a list, not a string"),
     (pod(container="command: [sleep, 10]\n"), "spec.containers[0].command[1]: must be a string, not a number; put it in quotes"),
     (pod(container="tty: maybe\n"), "spec.containers[0].tty: must be true or false, not a string"),
-    (pod("hostNetwork: true\nhostNetwork: false\n"), "line 9: the name 'hostNetwork' is there twice"),
+    (pod("hostNetwork: true\nhostNetwork: false\n"), "the name 'hostNetwork' is there twice"),
     (pod("volumes: [{name: a, image: {}}]\n"), "spec.volumes[0].image.reference: is required"),
     (pod("volumes: [{name: a, emptyDir: {medium: HugePages}}]\n"), "spec.volumes[0].emptyDir.medium: not supported: volumes of huge pages need a kubelet"),
     (pod("volumes: [{name: a, emptyDir: {sizeLimit: -1}}]\n"), "spec.volumes[0].emptyDir.sizeLimit: '-1' must not be negative"),
@@ -358,7 +346,6 @@ BAD = [
     (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, mountPropagation: Bidirectional}]\n"), "spec.containers[0].volumeMounts[0].mountPropagation: Bidirectional needs a privileged container"),
     (pod(MOUNTED, "volumeMounts: [{name: a, mountPath: /a, recursiveReadOnly: Enabled}]\n"), "spec.containers[0].volumeMounts[0].recursiveReadOnly: Enabled needs readOnly: true"),
     (pod(container="lifecycle: {stopSignal: TERM}\n"), "spec.containers[0].lifecycle.stopSignal: 'TERM' is not a signal such as SIGTERM"),
-    (pod(container="restartPolicy: Always\n"), "spec.containers[0].restartPolicy: not supported: crib run does not restart containers"),
     (pod("initContainers: [{name: app, image: b}]\n"), "spec.containers[0].name: container 'app' is there twice"),
     (pod(container="securityContext: {seccompProfile: {type: Localhost}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: goes with type: Localhost, and only with it"),
     (pod(container="securityContext: {seccompProfile: {type: Localhost, localhostProfile: ../x}}\n"), "spec.containers[0].securityContext.seccompProfile.localhostProfile: '../x' must be a relative path without '..'"),
@@ -368,16 +355,15 @@ BAD = [
     (pod("hostNetwork: true\n", "ports: [{containerPort: 80, hostPort: 81}]\n"), "spec.containers[0].ports[0].hostPort: must equal containerPort on the host's network"),
     (pod(container="ports: [{containerPort: 80, hostIP: localhost}]\n"), "spec.containers[0].ports[0].hostIP: 'localhost' is not an IP address"),
     (pod(container="ports: [{hostPort: 80}]\n"), "spec.containers[0].ports[0].containerPort: is required"),
-    (pod(container="resources: {limits: {ephemeral-storage: 1Gi}}\n"), "spec.containers[0].resources.limits.ephemeral-storage: not supported: it is enforced by a kubelet"),
     (pod(container="env: [{name: A=B}]\n"), "spec.containers[0].env[0].name: 'A=B' is not the name of an environment variable"),
     (pod(metadata="labels: {a: 1}"), "metadata.labels.a: must be a string, not a number; put it in quotes"),
     (pod(metadata="labels: {1: a}"), "metadata.labels: the name 1 must be a string; put it in quotes"),
-    ("a: [", "line 1: not YAML: expected the node content, but found '<stream end>'"),
+    ("a: [", "not YAML: expected the node content, but found '<stream end>'"),
     ("", "the manifest holds no pod"),
     ("- a\n", "must be an object, not a list"),
     ("kind: Pod\napiVersion: v1\nmetadata: {name: a}\n", "spec: is required"),
-    (pod() + "---\n" + pod(), "document 2.metadata.name: pod default/web is there twice"),
-    ("!!python/object/apply:os.system ['x']\n", "line 1: not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
+    (pod() + "---\n" + pod(), "metadata.name: pod default/web is there twice"),
+    ("!!python/object/apply:os.system ['x']\n", "not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
 ]  # fmt: skip
 
 
@@ -385,7 +371,80 @@ BAD = [
 def test_a_wrong_manifest_is_refused_with_the_path_and_the_reason(text: str, message: str) -> None:
     with pytest.raises(ManifestError) as wrong:
         plans(text)
-    assert str(wrong.value) == message
+    (fault,) = wrong.value.faults
+    assert str(replace(fault, place=ManifestPlace(fault.place.path))) == message
+    assert bool(fault.place.line) == (fault.place.file != ""), "a fault of a file has a line"
+
+
+def test_all_faults_of_all_documents_are_told_in_the_order_of_the_file() -> None:
+    text = """\
+        apiVersion: v1
+        kind: Pod
+        metadata: {name: Web, lables: {}}
+        spec:
+          hostNetwork: maybe
+          containers:
+          - name: app
+            image: 5
+            ports:
+            - containerPort: 80
+              protocol: tcp
+            - {hostPort: 8080}
+          - name: side
+            command: sleep
+        ---
+        apiVersion: v1
+        kind: List
+        items:
+        - {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {containers: [{nam: c, image: d}]}}
+        """
+    with pytest.raises(ManifestError) as wrong:
+        plans(text)
+    assert str(wrong.value).splitlines() == [
+        "web.yaml:3:12: metadata.name: 'Web' must be at most 253 of a-z, 0-9, '-' and '.'",
+        "web.yaml:3:23: metadata.lables: unknown field; the nearest known name is labels",
+        "web.yaml:5:3: spec.hostNetwork: must be true or false, not a string",
+        "web.yaml:8:5: spec.containers[0].image: must be a string, not a number; put it in quotes",
+        "web.yaml:11:7: spec.containers[0].ports[0].protocol: 'tcp' is not one of TCP, UDP, SCTP",
+        "web.yaml:12:7: spec.containers[0].ports[1].containerPort: is required",
+        "web.yaml:13:5: spec.containers[1].image: is required",
+        "web.yaml:14:5: spec.containers[1].command: must be a list, not a string",
+        "web.yaml:19:73: items[0].spec.containers[0].nam: unknown field; the nearest known name is name",
+    ]
+
+
+def test_a_fault_in_what_an_anchor_or_a_merge_brought_is_where_it_was_written() -> None:
+    text = pod("hostPID: &yes 1\nhostIPC: *yes\n", "securityContext: {<<: &base {tty: 1}, runAsUser: 1}\n")
+    with pytest.raises(ManifestError) as wrong:
+        plans(text)
+    assert [str(fault.place) for fault in wrong.value.faults] == [
+        "web.yaml:8:34: spec.containers[0].securityContext.tty",
+        "web.yaml:9:3: spec.hostPID",
+        "web.yaml:10:3: spec.hostIPC",
+    ]
+
+
+def test_there_is_an_end_to_faults() -> None:
+    text = pod("".join(f"zz{number}: 1\n" for number in range(500)))
+    with pytest.raises(ManifestError) as wrong:
+        plans(text)
+    assert len(wrong.value.faults) == MAX_FAULTS + 1
+    assert str(wrong.value.faults[-1]) == "there may be more than 100 faults: mend these first"
+
+
+def test_faults_of_several_files_name_their_files() -> None:
+    texts = [ManifestText("b.yaml", pod("x: 1\n")), ManifestText("a.yaml", "a: [")]
+    with pytest.raises(ManifestError) as wrong:
+        read_plans(texts, SITE)
+    assert str(wrong.value).splitlines() == [
+        "b.yaml:8:3: spec.x: unknown field",
+        "a.yaml:1:5: not YAML: expected the node content, but found '<stream end>'",
+    ]
+
+
+def test_what_looks_like_a_time_is_a_string_as_in_kubernetes() -> None:
+    found = plan(pod(container="args: [2026-01-31, 12:30:00, 2001-12-14t21:59:43.10-05:00]\n"))
+    assert list(found.containers[0].config.args) == ["2026-01-31", "12:30:00", "2001-12-14t21:59:43.10-05:00"]
 
 
 @given(
@@ -408,7 +467,7 @@ def test_nothing_but_a_manifest_error_comes_of_nonsense(value: object, where: st
     try:
         plans(yaml.safe_dump(document))
     except ManifestError as wrong:
-        assert "\n" not in str(wrong)
+        assert all("\n" not in str(fault) for fault in wrong.faults)
 
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))

@@ -6,8 +6,10 @@ import pytest
 
 from crib.model.container import ContainerConfig
 from crib.model.errors import InvalidRequest
+from crib.model.facts import RootfsFacts
 from crib.model.image import ImageConfig
 from crib.model.sandbox import NamespaceMode, NamespaceOptions
+from crib.model.streams import ExecProcess
 from crib.ocispec.process import (
     container_process,
     environment,
@@ -91,7 +93,7 @@ def test_oom_score_is_clipped_only_where_nobody_may_lower_it() -> None:
 
 def test_exec_runs_as_the_first_process_did() -> None:
     process = container_process(with_config(tty=True))
-    run = exec_process(process, ["ls", "-l"])
+    run = exec_process(process, ExecProcess(("ls", "-l")))
     assert (run.args, run.terminal) == (("ls", "-l"), False)
     assert (run.user, run.env, run.cwd, run.capabilities) == (
         process.user,
@@ -99,9 +101,49 @@ def test_exec_runs_as_the_first_process_did() -> None:
         process.cwd,
         process.capabilities,
     )
-    assert "TERM=xterm" in exec_process(container_process(inputs()), ["sh"], terminal=True).env
+    assert "TERM=xterm" in exec_process(container_process(inputs()), ExecProcess(("sh",), tty=True)).env
     with pytest.raises(InvalidRequest):
-        exec_process(process, [])
+        exec_process(process, ExecProcess(()))
+
+
+USERS = RootfsFacts(
+    "root:x:0:0::/root:/bin/sh\nali:x:1000:1000::/home/ali:/bin/sh\n", "ali:x:1000:\nwheel:x:10:root,ali\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "gid", "groups"),
+    [
+        ("ali", 1000, 1000, (1000, 10)),
+        ("1000", 1000, 1000, (1000, 10)),
+        ("ali:wheel", 1000, 10, (10,)),
+        ("1234:5", 1234, 5, (5,)),
+        ("root", 0, 0, (0, 10)),
+    ],
+)
+def test_a_command_runs_as_the_user_that_is_asked_for(
+    user: str, uid: int, gid: int, groups: tuple[int, ...]
+) -> None:
+    process = container_process(inputs())
+    run = exec_process(process, ExecProcess(("id",), user=user), USERS)
+    assert (run.user.uid, run.user.gid, run.user.additional_gids) == (uid, gid, groups)
+    assert (run.user.umask, run.capabilities) == (process.user.umask, process.capabilities)
+
+
+def test_a_user_that_the_container_does_not_know_is_refused() -> None:
+    for user in ("eve", "ali:ops", "4294967296"):
+        with pytest.raises(InvalidRequest, match="user: "):
+            exec_process(container_process(inputs()), ExecProcess(("id",), user=user), USERS)
+
+
+def test_a_commands_variables_win_and_its_directory_is_its_own() -> None:
+    process = container_process(with_config(envs=(("MODE", b"plain"), ("HOME", b"/root"))))
+    envs = (("MODE", b"other"), ("NEW", b"1"))
+    run = exec_process(process, ExecProcess(("env",), envs=envs, working_dir="/tmp/"))
+    assert {"MODE=other", "NEW=1", "HOME=/root"} <= set(run.env)
+    assert run.cwd == "/tmp"
+    other = exec_process(process, ExecProcess(("env",), user="ali"), USERS)
+    assert not any(entry.startswith("HOME=") for entry in other.env)
 
 
 def test_a_container_gets_the_limit_of_open_files_that_the_daemon_was_started_with() -> None:

@@ -172,7 +172,7 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
         args=checks.words(message.args, f"{field}.args"),
         # a relative path counts from the root, as in crun (runc refuses it)
         working_dir=working_dir and checks.absolute(f"/{working_dir.lstrip('/')}", f"{field}.working_dir"),
-        envs=_envs(message.envs, f"{field}.envs"),
+        envs=envs(message.envs, f"{field}.envs"),
         mounts=mounts.decode_all(message.mounts, f"{field}.mounts", message.annotations),
         devices=_devices(message.devices, f"{field}.devices"),
         labels=dict(message.labels),
@@ -188,7 +188,7 @@ def config(message: pb.ContainerConfig, field: str) -> ContainerConfig:
     )
 
 
-def _envs(messages: Sequence[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:
+def envs(messages: Sequence[pb.KeyValue], field: str) -> tuple[tuple[str, bytes], ...]:
     """A name that comes twice is left to the last one, as with Kubernetes."""
     found: dict[str, bytes] = {}
     for index, message in enumerate(checks.at_most(messages, limits.MAX_ENVS, field)):

@@ -223,8 +223,8 @@ def encode_pull(image: str, update: TransferUpdate) -> pb.PullProgress:
     )
 
 
-def encode_failed_pull(image: str, error: str) -> pb.PullProgress:
-    return pb.PullProgress(image=image, stage="failed", finished=True, error=error)
+def encode_failed_pull(image: str, code: str, error: str) -> pb.PullProgress:
+    return pb.PullProgress(image=image, stage="failed", finished=True, error=error, error_code=code)
 
 
 def encode_explanation(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from crib.api.translate import checks, limits
+from crib.api.translate import checks, containers, limits
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.streams import AttachRequest, ExecProcess, ForwardRequest, PodAddress
 from crib.stubs.node.v1 import node_pb2
@@ -38,13 +38,27 @@ class ForwardOrder:
     connections: ForwardRequest
 
 
-def decode_exec(message: pb.ExecRequest) -> ExecOrder:
-    container = checks.identifier(message.container_id, "container_id")
-    argv = checks.words(message.cmd, "cmd")
+def decode_exec(message: pb.ExecRequest, above: str = "") -> ExecOrder:
+    """`above` is the field that the message is in, with a dot at its end."""
+    container = checks.identifier(message.container_id, f"{above}container_id")
+    argv = checks.words(message.cmd, f"{above}cmd")
     if not argv or not argv[0]:
-        checks.refuse("cmd", "is empty")
+        checks.refuse(f"{above}cmd", "is empty")
     process = ExecProcess(argv, message.tty, message.stdin, message.stdout, message.stderr)
     return ExecOrder(container, process)
+
+
+def decode_exec_as(message: node_pb2.ExecAsRequest) -> ExecOrder:
+    """Crib's own."""
+    order = decode_exec(message.exec, "exec.")
+    directory = message.working_dir
+    process = replace(
+        order.process,
+        user=checks.no_nul(checks.short(message.user, limits.MAX_LINE, "user"), "user"),
+        envs=containers.envs(message.envs, "envs"),
+        working_dir=directory and checks.absolute(directory, "working_dir"),
+    )
+    return replace(order, process=process)
 
 
 def decode_attach(message: pb.AttachRequest) -> AttachOrder:

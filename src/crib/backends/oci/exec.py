@@ -16,6 +16,7 @@ import msgspec
 
 from crib.backends.bundle.bundles import Bundles
 from crib.backends.bundle.labels import Labels
+from crib.backends.bundle.rootfs import read_facts
 from crib.backends.failures import trying
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
@@ -27,10 +28,12 @@ from crib.backends.oci.signals import Signals
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
+from crib.host.threads import OURS, Job
 from crib.model.container import ContainerRecord
 from crib.model.errors import Broken, WrongState
+from crib.model.facts import RootfsFacts
 from crib.model.streams import ExecProcess
-from crib.ocispec.process import exec_process, oom_score_adj
+from crib.ocispec.process import NO_USERS, exec_process, oom_score_adj
 from crib.tasks.keeper import HANDS
 from crib.wire import oci_runtime as oci
 
@@ -57,6 +60,8 @@ class _Plan:
     container_cgroup: str
     name: str
     """Of its own cgroup below the container's."""
+    users: RootfsFacts
+    """The container's user database, if the command runs as another user."""
 
     @property
     def what(self) -> str:
@@ -93,7 +98,7 @@ class Commands:
     async def open(self, record: ContainerRecord, process: ExecProcess) -> ExecSession:
         """See ContainerStreams.exec. Who is cancelled meanwhile leaves nothing that runs."""
         with trying(f"exec in container {record.id}"):
-            plan = self._plan(record, process)
+            plan = self._plan(record, process, await self._users(record, process))
         # A part, as it continues when its caller is cancelled.
         opening = HANDS.part("start of a command", self._open(plan), record.id)
         try:
@@ -102,7 +107,14 @@ class Commands:
             await asyncio.shield(HANDS.part("end of a command", _undo(opening), record.id))
             raise
 
-    def _plan(self, record: ContainerRecord, process: ExecProcess) -> _Plan:
+    async def _users(self, record: ContainerRecord, process: ExecProcess) -> RootfsFacts:
+        """From the container's own layers; a volume over them could be on a disk that hangs."""
+        if not process.user:
+            return NO_USERS
+        root = self._env.paths.rootfs(record.id)
+        return await OURS.run(Job(f"reading the users of container {record.id}", record.id), read_facts, root)
+
+    def _plan(self, record: ContainerRecord, process: ExecProcess, users: RootfsFacts) -> _Plan:
         what = f"exec in container {record.id}"
         note = self._bundles.read_note(record.id)
         if note is None:
@@ -116,7 +128,7 @@ class Commands:
         console = f"{self._env.paths.monitor_link(record.id)}/{name}" if process.tty else ""
         files = ExecFiles(f"{stem}.json", f"{stem}.log", f"{stem}.pid", console)
         runtime = self._env.runtime_of(note.handler)
-        return _Plan(record, process, runtime, files, note.cgroup, name)
+        return _Plan(record, process, runtime, files, note.cgroup, name, users)
 
     async def _open(self, plan: _Plan) -> ExecSession:
         with trying(plan.what):
@@ -192,13 +204,13 @@ class Commands:
             raise await self._failure(plan, said)
 
     def _write_process(self, plan: _Plan) -> None:
-        record, wanted = plan.record, plan.process
+        record = plan.record
         try:
             first = self._bundles.read_process(record.id)
             # An update may have changed it since.
             score = oom_score_adj(record.resources.oom_score_adj, self._env.host)
             first = msgspec.structs.replace(first, oom_score_adj=score)
-            process = exec_process(first, wanted.argv, terminal=wanted.tty)
+            process = exec_process(first, plan.process, plan.users)
         except ValueError as error:
             raise Broken(f"{plan.what}: the container's config.json cannot be read: {error}") from error
         with open(plan.files.process, "wb") as file:

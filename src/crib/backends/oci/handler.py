@@ -33,7 +33,7 @@ from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
 from crib.model.settings import Settings
-from crib.model.stats import ContainerUsage, PodUsage
+from crib.model.stats import CgroupUsage, ContainerUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports.clocks import StageTimer
 
@@ -205,7 +205,7 @@ class OciStatistics:
         with trying(f"usage of {len(cgroups)} containers"):
             return await self._usage.containers(cgroups, whole=whole)
 
-    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[PodUsage]:
-        cgroups = [(record.id, self._pods.cgroup(record)) for record in asked]
+    async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[CgroupUsage]:
+        cgroups = [self._pods.cgroup(record) for record in asked]
         with trying(f"usage of {len(cgroups)} pods"):
             return await self._usage.pods(cgroups, whole=whole)

@@ -29,7 +29,9 @@ _REFUSED_PROGRAM = re.compile(
 _WORDS = "|".join(re.escape(os.strerror(number)) for number in REFUSED_NUMBERS)
 _FILE = r"(?P<file>[a-z0-9_]+\.[A-Za-z0-9_.]+)"
 _REFUSED = (
-    re.compile(rf"(?:writing|opening) file `(?:[^`]*/)?{_FILE}`[^:]*: (?:{_WORDS})", re.IGNORECASE),  # crun
+    # crun; its newest versions open these files by their bare names
+    re.compile(rf"(?:writ(?:e|ing)|opening) file `(?:[^`]*/)?{_FILE}`[^:]*: (?:{_WORDS})", re.IGNORECASE),
+    re.compile(rf"(?:write(?: to)?|open) `{_FILE}`: (?:{_WORDS})", re.IGNORECASE),
     re.compile(rf"(?:write|open) /sys/fs/cgroup/\S*/{_FILE}: (?:{_WORDS})", re.IGNORECASE),  # runc
 )
 _TOO_LITTLE = re.compile(
@@ -50,11 +52,12 @@ _PLACES = tuple(
     for pattern, field in (
         # crun; a mount that fails for any other reason may be one of ours
         (f"mount `[^`]*` to `[^`]*`: (?:{_KIND})", "mounts"),
-        (f"mkdir `[^`]*`: (?:{_PLACE})", "mounts"),
+        (f"mkdir(?:at)? `[^`]*`: (?:{_PLACE})", "mounts"),
         (rf"failed open\(\)ing /dev/null: (?:{_PLACE})", "mounts"),
-        (f"mknod `[^`]*`: (?:{_PLACE})", "devices"),
+        (f"mknod(?:at)? `[^`]*`: (?:{_PLACE})", "devices"),
         (f"open executable: (?:{_PLACE})", "command"),
         (rf"executable file `[^`]*` not found(?: in \$PATH)?: (?:{_PLACE})", "command"),
+        ("the path `[^`]*` (?:is not a regular file|exists but it is not executable)", "command"),
         (f"chdir `[^`]*`: (?:{_PLACE})", "working_dir"),
         (f"^open `[^`/][^`]*`: (?:{_PLACE})", _CONTEXT),  # a masked or read-only path, below the root
         # runc

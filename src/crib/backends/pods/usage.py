@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ from crib.host.cgroup_files import (
     soft_descriptor_limit,
 )
 from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryStats, StatsReader
+from crib.host.kept_files import KEPT_SECONDS
 from crib.host.threads import OURS, Job
-from crib.model.ids import ContainerId, SandboxId
-from crib.model.image import FilesystemUsage
+from crib.model.ids import ContainerId
 from crib.model.paths import Paths
 from crib.model.stats import (
     CgroupUsage,
@@ -29,7 +29,6 @@ from crib.model.stats import (
     IoUsage,
     MemoryParts,
     MemoryUsage,
-    PodUsage,
     Pressure,
     ProcessUsage,
     Stall,
@@ -45,11 +44,13 @@ class UsageReader:
         self._paths = paths
         self._stats = stats
         self._layers = LayerSizes(paths)
+        self._closing: asyncio.TimerHandle | None = None
 
     async def containers(
         self, asked: Sequence[tuple[ContainerId, str]], *, whole: bool = False
     ) -> list[ContainerUsage]:
         """Of these containers, with the path of the cgroup of each."""
+        self._close_later()
         job = Job(f"reading the usage of {len(asked)} containers")
         cgroups, room = await OURS.run(job, self._containers, [cgroup for _, cgroup in asked], whole)
         layers = await self._layers.of(container for container, _ in asked)
@@ -58,10 +59,11 @@ class UsageReader:
             for (container, _), usage in zip(asked, cgroups, strict=True)
         ]
 
-    async def pods(self, asked: Sequence[tuple[SandboxId, str]], *, whole: bool = False) -> list[PodUsage]:
-        """Of these pods, with the path of the cgroup of each."""
-        job = Job(f"reading the usage of {len(asked)} pods")
-        return await OURS.run(job, self._pods, asked, whole)
+    async def pods(self, cgroups: Sequence[str], *, whole: bool = False) -> list[CgroupUsage]:
+        """Of the pods with these cgroups."""
+        self._close_later()
+        job = Job(f"reading the usage of {len(cgroups)} pods")
+        return await OURS.run(job, self._pods, cgroups, whole)
 
     def forget(self, container: ContainerId) -> None:
         """Drop what is remembered of a container."""
@@ -75,10 +77,20 @@ class UsageReader:
         processes: bool = False,
         open_files: bool = False,
     ) -> CgroupUsage:
-        """The cgroup's counters now; all None when it is gone. Blocks for 40 to 150 µs."""
+        """The cgroup's counters now; all None when it is gone. Blocks for 20 to 150 µs."""
         at = time.time_ns()
         stats = self._stats.read(path, use, processes=processes)
         return _usage("" if use is For.STATS else path, at, stats, open_files=open_files)
+
+    def _close_later(self) -> None:
+        """Files that stay open for the next question are closed when nobody asks for a while."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._close_old)
+
+    def _close_old(self) -> None:
+        self._closing = None
+        if self._stats.close_old():
+            self._close_later()
 
     def _containers(
         self, paths: Sequence[str], whole: bool
@@ -88,76 +100,43 @@ class UsageReader:
         usages = [self.cgroup(path, For.METRICS, processes=True, open_files=True) for path in paths]
         return usages, _room(self._paths.writable_layers)
 
-    def _pods(self, asked: Sequence[tuple[SandboxId, str]], whole: bool) -> list[PodUsage]:
+    def _pods(self, cgroups: Sequence[str], whole: bool) -> list[CgroupUsage]:
         use = For.POD_METRICS if whole else For.STATS
-        cgroups = [self.cgroup(cgroup, use, processes=not whole) for _, cgroup in asked]
-        return [
-            PodUsage(usage, files=self._files(pod) if whole else None)
-            for (pod, _), usage in zip(asked, cgroups, strict=True)
-        ]
-
-    def _files(self, pod: SandboxId) -> FilesystemUsage | None:
-        """Of the pod's own file systems, which are small tmpfs."""
-        place, shm = self._paths.sandbox(pod), self._paths.shm(pod)
-        try:
-            if not _is_mounted(place):
-                return None
-            found = [os.statvfs(each) for each in (place, shm) if each is place or _is_mounted(each)]
-        except FileNotFoundError:
-            return None
-        return FilesystemUsage(
-            place,
-            sum((each.f_blocks - each.f_bfree) * each.f_frsize for each in found),
-            sum(each.f_files - each.f_ffree for each in found),
-            time.time_ns(),
-        )
-
-
-def _is_mounted(place: str) -> bool:
-    try:
-        return os.stat(place).st_dev != os.stat(os.path.dirname(place)).st_dev
-    except FileNotFoundError:
-        return False
+        return [self.cgroup(cgroup, use, processes=not whole) for cgroup in cgroups]
 
 
 def _usage(path: str, at: int, stats: CgroupStats, *, open_files: bool) -> CgroupUsage:
     io = _pressure(stats.io_pressure)
     return CgroupUsage(
-        cpu=None if stats.cpu is None else _cpu(at, stats.cpu),
-        memory=None if stats.memory is None else _memory(at, stats.memory, _parts(stats)),
-        swap=None if stats.memory is None else _swap(at, stats.memory),
-        io=None if io is None and stats.devices is None else IoUsage(at, io, _devices(stats)),
-        processes=None if stats.processes is None else _processes(at, stats, open_files=open_files),
-        huge_pages=_huge_pages(stats),
-        oom_kills=None if stats.parts is None else stats.parts.oom_kills,
-        path=path,
+        None if stats.cpu is None else _cpu(at, stats.cpu),
+        None if stats.memory is None else _memory(at, stats.memory, _parts(stats)),
+        None if stats.memory is None else _swap(at, stats.memory),
+        None if io is None and stats.devices is None else IoUsage(at, io, _devices(stats)),
+        None if stats.processes is None else _processes(at, stats, open_files=open_files),
+        _huge_pages(stats),
+        None if stats.parts is None else stats.parts.oom_kills,
+        path,
     )
 
 
 def _cpu(at: int, found: CpuStats) -> CpuUsage:
-    return CpuUsage(
-        at=at,
-        usage=found.usage,
-        pressure=_pressure(found.pressure),
-        user=found.user,
-        system=found.system,
-        throttling=None if found.throttling is None else Throttling(*found.throttling),
-    )
+    throttling = None if found.throttling is None else Throttling(*found.throttling)
+    return CpuUsage(at, found.usage, _pressure(found.pressure), found.user, found.system, throttling)
 
 
 def _memory(at: int, found: MemoryStats, parts: MemoryParts | None) -> MemoryUsage:
     limit, working_set = found.limit, found.working_set
     return MemoryUsage(
-        at=at,
-        usage=found.usage,
-        working_set=working_set,
-        rss=found.rss,
-        page_faults=found.page_faults,
-        major_page_faults=found.major_page_faults,
-        limit=limit,
-        available=None if limit is None or working_set is None else max(0, limit - working_set),
-        pressure=_pressure(found.pressure),
-        parts=parts,
+        at,
+        found.usage,
+        working_set,
+        found.rss,
+        found.page_faults,
+        found.major_page_faults,
+        limit,
+        None if limit is None or working_set is None else max(0, limit - working_set),
+        _pressure(found.pressure),
+        parts,
     )
 
 

@@ -7,9 +7,10 @@ bytes. Buffers are bounded both ways: a slow reader holds up the writer.
 
 from crib.client.streams.forwarding import ForwardedConnection, forward, forward_url
 from crib.client.streams.runtime_stream import Reader, Writer
-from crib.client.streams.session import Session, StreamOptions, Transport, attach, exec
+from crib.client.streams.session import ExecAs, Session, StreamOptions, Transport, attach, exec
 
 __all__ = [
+    "ExecAs",
     "ForwardedConnection",
     "Reader",
     "Session",

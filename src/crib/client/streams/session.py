@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
@@ -13,7 +13,8 @@ from crib.client.connection import Connection
 from crib.client.errors import RuntimeFailure
 from crib.client.streams.link import UpgradeRefused, connect_spdy, connect_websocket
 from crib.client.streams.runtime_stream import UNREAD_BYTES, Reader, RuntimeStream, Writer, open_streams
-from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest
+from crib.stubs.node.v1.node_pb2 import ExecAsRequest
+from crib.stubs.runtime.v1.api_pb2 import AttachRequest, ExecRequest, KeyValue
 from crib.tunnel.inbox import Room
 from crib.tunnel.link import Link
 from crib.tunnel.spdy import ClientSession
@@ -79,9 +80,26 @@ class Session:
         raise RuntimeFailure(outcome.message)
 
 
+@dataclass(frozen=True, slots=True)
+class ExecAs:
+    """How a command differs from the container's first process; only crib can do it.
+
+    `user` is NAME or UID, perhaps with :GROUP, of the container's own passwd and group; `working_dir` is
+    absolute. What is empty is not different.
+    """
+
+    user: str = ""
+    envs: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+
+
 @contextlib.asynccontextmanager
 async def exec(
-    connection: Connection, container_id: str, argv: Sequence[str], options: StreamOptions = StreamOptions()
+    connection: Connection,
+    container_id: str,
+    argv: Sequence[str],
+    options: StreamOptions = StreamOptions(),
+    differently: ExecAs = ExecAs(),
 ) -> AsyncIterator[Session]:
     """Run a command in a container. Leaving the block ends the streams; the command may go on.
 
@@ -103,7 +121,15 @@ async def exec(
             stdout=wanted.stdout,
             stderr=wanted.stderr,
         )
-        return (await connection.call(connection.runtime.Exec, request)).url
+        if differently == ExecAs():
+            return (await connection.call(connection.runtime.Exec, request)).url
+        asked = ExecAsRequest(
+            exec=request,
+            user=differently.user,
+            envs=[KeyValue(key=key, value=value.encode()) for key, value in differently.envs.items()],
+            working_dir=differently.working_dir,
+        )
+        return (await connection.call(connection.node.ExecAs, asked)).url
 
     async with _session(connection, ask, wanted, options) as session:
         yield session

@@ -10,13 +10,19 @@ import stat
 from typing import TYPE_CHECKING
 
 from crib.client.errors import PodFailure
+from crib.client.workloads.generated import DATA_LINK, size_in_memory, write_files
+from crib.client.workloads.named_volumes import NamedVolumes
+from crib.client.workloads.ownership import set_group
 from crib.manifest.fields import is_uid
+from crib.manifest.hosts import hosts_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
-    from crib.manifest.plan import ContainerPlan, Dirs, PodPlan, SubPathPlan, VolumePlan
+    from crib.manifest.plan import ContainerPlan, Dirs, HostsPlan, PodPlan, SubPathPlan, VolumePlan
 
+MAX_HOSTS = 1 << 20
+"""Characters of the node's /etc/hosts that a pod on the host's network gets."""
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
     "DirectoryOrCreate": stat.S_ISDIR,
@@ -28,12 +34,15 @@ _IS_TYPE: dict[str, Callable[[int], bool]] = {
 }
 
 
-def check(plan: PodPlan) -> None:
-    """Refuse host paths that do not match the manifest, before anything is made."""
+def check(plan: PodPlan, replaced: Collection[str] = ()) -> None:
+    """Refuse host paths that do not match the manifest, before anything is made.
+
+    `replaced` are the uids of pods that go before this one is made.
+    """
     for volume in plan.volumes:
         if volume.kind == "hostPath":
             _check_host_path(plan, volume)
-    if os.path.lexists(plan.directory):
+    if plan.uid not in replaced and os.path.lexists(plan.directory):
         raise PodFailure(
             f"pod {plan.label}: {plan.directory} is left over from a pod with this uid; remove it"
         )
@@ -65,6 +74,11 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
     try:
         for volume in plan.volumes:
             _make_volume(volume)
+            if volume.claim is not None:
+                NamedVolumes(dirs).use(volume.claim, plan.uid, volume.name)
+            if volume.group is not None:
+                generated = volume.kind == "files"
+                set_group(volume.path, volume.group, always=volume.group_always, read_only=generated)
         for container in plan.every_container():
             os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
     except BaseException:
@@ -72,17 +86,45 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
         raise
 
 
+def restore(plan: PodPlan, dirs: Dirs) -> None:
+    """Make the pod's directory, or what a reboot took of it: volumes in memory, whose content is gone."""
+    if not os.path.isdir(plan.directory):
+        make(plan, dirs)
+        return
+    mounted = mounts_below(plan.directory)
+    for volume in plan.volumes:
+        if volume.kind == "emptyDir" and volume.memory and volume.path not in mounted:
+            _mount_tmpfs(volume.path, volume.size)
+
+
 def _make_volume(volume: VolumePlan) -> None:
-    if volume.kind == "emptyDir":
+    if volume.kind in ("emptyDir", "files"):
         os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
         os.mkdir(volume.path)
         os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
-        if volume.memory:
-            _mount_tmpfs(volume.path, volume.size)
+        fill_volume(volume)
     elif volume.host_type == "DirectoryOrCreate":
         os.makedirs(volume.path, mode=0o755, exist_ok=True)
     elif volume.host_type == "FileOrCreate":
         os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def fill_volume(volume: VolumePlan) -> None:
+    """Make what an empty directory of a volume holds: its file system in memory, its files."""
+    if volume.memory:
+        _mount_tmpfs(volume.path, size_in_memory(volume.files) if volume.files else volume.size)
+    if volume.kind == "files":
+        write_files(volume.path, volume.files)
+
+
+def write_hosts(plan: HostsPlan, addresses: Sequence[str]) -> None:
+    """Write the pod's /etc/hosts. Whoever has it mounted sees the new text: the file is the same."""
+    of_host = ""
+    if not plan.names:
+        with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
+            of_host = file.read(MAX_HOSTS)
+    with open(plan.path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(hosts_text(plan, addresses, of_host))
 
 
 def bind_sub_paths(plan: ContainerPlan) -> None:
@@ -92,6 +134,8 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
     leads out of the volume), and what was opened is bound, so nothing can be exchanged in between.
     """
     for part in plan.sub_paths:
+        if part.target in mounts_below(part.target):
+            continue  # the container is started again
         try:
             _bind(part)
         except OSError as error:
@@ -101,24 +145,30 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
 
 def _bind(part: SubPathPlan) -> None:
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    current = os.open(part.volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # no container may write where a manifest's files are, so this link is the one that crib made
+    start = os.path.join(part.volume, DATA_LINK) if part.generated else part.volume
+    current = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mode = stat.S_IMODE(os.fstat(current).st_mode)
     try:
         names = part.inside.split("/")
         for position, name in enumerate(names):
             try:
                 step = os.open(name, flags, dir_fd=current)
             except FileNotFoundError:
-                os.mkdir(name, 0o755, dir_fd=current)
+                if part.generated:
+                    raise
+                os.mkdir(name, dir_fd=current)
                 step = os.open(name, flags, dir_fd=current)
+                os.chmod(f"/proc/self/fd/{step}", mode)  # as a kubelet: who may write there may write here
             os.close(current)
             current = step
-            mode = os.fstat(current).st_mode
+            kind = os.fstat(current).st_mode
             is_last = position == len(names) - 1
-            if not stat.S_ISDIR(mode) and not (is_last and stat.S_ISREG(mode)):
+            if not stat.S_ISDIR(kind) and not (is_last and stat.S_ISREG(kind)):
                 raise NotADirectoryError(20, f"{name} is not a directory")
         os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
         if stat.S_ISDIR(os.fstat(current).st_mode):
-            os.mkdir(part.target)
+            os.makedirs(part.target, exist_ok=True)  # there since before a reboot
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         _bind_descriptor(current, part.target)

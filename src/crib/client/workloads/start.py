@@ -1,4 +1,4 @@
-"""A pod's start from its plan: files, images, sandbox, init containers, containers."""
+"""A pod's start from its plan: files, sandbox, init containers, containers. Its images are here already."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from crib.client import events, logs
 from crib.client import pods as client_pods
 from crib.client.errors import ClientError, PodFailure
 from crib.client.workloads import files
-from crib.client.workloads.images import PodImages
+from crib.client.workloads.beginning import begin
+from crib.client.workloads.containers import start_container
+from crib.client.workloads.probers import ProbeTarget, address_of
 
 if TYPE_CHECKING:
     from crib.client.connection import Connection
     from crib.client.pods import Pod
     from crib.manifest.plan import ContainerPlan, Dirs, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 LAST_LINES = 20
 """Lines of a failed init container's log that are shown."""
@@ -26,8 +29,11 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """A line for people."""
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        """Pull this image and show how far it is. ClientError when it cannot be had."""
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        """Pull this image and show how far it is. ClientError when it cannot be had.
+
+        `auth` is the pod's own credential; None: the daemon's count.
+        """
 
 
 class PodStart:
@@ -42,14 +48,15 @@ class PodStart:
         self._listener = listener
         self._keep = keep
         self._pod: Pod | None = None
+        self._address = ""
 
     async def start(self) -> Pod:
         """Do everything; returns the pod when its containers have been started. ClientError, OSError."""
         plan = self._plan
         files.make(plan, self._dirs)
         try:
-            await PodImages(self._connection, plan, self._listener.pull).bring()
             self._pod = await client_pods.run_sandbox(self._connection, plan.sandbox, plan.handler)
+            await self._write_hosts()
             for container in plan.init_containers:
                 await self._init(container)
             for container in plan.containers:
@@ -59,15 +66,19 @@ class PodStart:
             raise
         return self._pod
 
+    async def _write_hosts(self) -> None:
+        if self._plan.hosts is not None:
+            assert self._pod is not None
+            files.write_hosts(self._plan.hosts, await client_pods.addresses(self._connection, self._pod.id))
+
     async def _start(self, plan: ContainerPlan) -> str:
         assert self._pod is not None
-        files.bind_sub_paths(plan)
-        try:
-            container_id = await client_pods.create_container(self._connection, self._pod, plan.config)
-            await client_pods.start_container(self._connection, container_id)
-        except ClientError as error:
-            error.args = (f"container {plan.name}: {error.message}",)
-            raise
+        container_id = await start_container(self._connection, self._pod, plan)
+        if plan.behaviour.post_start or plan.behaviour.startup:
+            self._address = self._address or await address_of(self._connection, self._pod.id)
+            target = ProbeTarget(self._connection, container_id, self._address)
+            if problem := await begin(target, plan):
+                raise PodFailure(f"pod {self._plan.label}: container {plan.name}: {problem}")
         return container_id
 
     async def _init(self, plan: ContainerPlan) -> None:

@@ -12,14 +12,14 @@ import pytest
 from crib.backends.pods.usage import UsageReader
 from crib.host.cgroup_stats import StatsReader
 from crib.host.cgroups import CgroupLayout
-from crib.model.ids import ContainerId, SandboxId
+from crib.model.ids import ContainerId
 from crib.model.metric_families import FAMILIES
 from crib.model.metrics import Metered, Of, samples
 from crib.model.paths import Paths
 from crib.model.sandbox import Resources
 from crib.model.stats import CgroupUsage
 
-CONTAINER, POD = ContainerId("c" * 64), SandboxId("a" * 64)
+CONTAINER = ContainerId("c" * 64)
 BOX, CGROUP = "/pods/a/c", "/pods/a"
 RELATIVE = ("container_fs_", "container_file_descriptors", "container_sockets", "container_ulimits_soft")
 """What is of this process or of this machine's disk."""
@@ -184,9 +184,9 @@ async def test_a_containers_files_become_the_samples_of_its_metrics(tmp_path: Pa
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_a_pods_files_become_the_samples_of_its_metrics(tmp_path: Path, version: str) -> None:
-    (usage,) = await reader(tmp_path, version).pods([(POD, CGROUP)], whole=True)
-    assert told(usage.cgroup, (Of.CGROUP,)) == BOTH | own(version)
-    assert usage.cgroup.path == CGROUP
+    (usage,) = await reader(tmp_path, version).pods([CGROUP], whole=True)
+    assert told(usage, (Of.CGROUP,)) == BOTH | own(version)
+    assert usage.path == CGROUP
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,6 @@ def reader(tmp_path: Path) -> UsageReader:
 def read(reader: UsageReader, directory: Path, *, without: tuple[str, ...] = (), **other: str) -> CgroupUsage:
     directory.mkdir(exist_ok=True)
     for name, text in FILES.items():
-        (directory / name).unlink(missing_ok=True)
         if name not in without:
             (directory / name).write_text(other.get(name.replace(".", "_"), text))
     return reader.cgroup(f"/{directory.name}")

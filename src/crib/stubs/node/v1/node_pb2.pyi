@@ -783,6 +783,7 @@ class PullProgress(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """the full name, registry and tag included"""
     stage: _builtins.str
@@ -794,6 +795,8 @@ class PullProgress(_message.Message):
     image_id: _builtins.str
     """equal to CRI's Image.id"""
     error: _builtins.str
+    error_code: _builtins.str
+    """of the error: the name of the gRPC code that PullImage would have answered"""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerProgress]:
         """in the order of the manifest; empty until it is known"""
@@ -808,10 +811,11 @@ class PullProgress(_message.Message):
         finished: _builtins.bool = ...,
         image_id: _builtins.str = ...,
         error: _builtins.str = ...,
+        error_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "finished", b"finished", "host", b"host", "image", b"image", "image_id", b"image_id", "layers", b"layers", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "error_code", b"error_code", "finished", b"finished", "host", b"host", "image", b"image", "image_id", b"image_id", "layers", b"layers", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1779,6 +1783,63 @@ class ForwardResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
+
+@_typing.final
+class ExecAsRequest(_message.Message):
+    """Asks for a URL for a command. What is empty is as for the container's first process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ENVS_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """NAME or UID, or with a group NAME:GROUP, looked up in the container's own passwd and group"""
+    working_dir: _builtins.str
+    """absolute"""
+    @_builtins.property
+    def exec(self) -> _api_pb2.ExecRequest: ...
+    @_builtins.property
+    def envs(self) -> _containers.RepeatedCompositeFieldContainer[_api_pb2.KeyValue]:
+        """they win over the container's"""
+
+    def __init__(
+        self,
+        *,
+        exec: _api_pb2.ExecRequest | None = ...,
+        user: _builtins.str = ...,
+        envs: _abc.Iterable[_api_pb2.KeyValue] | None = ...,
+        working_dir: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envs", b"envs", "exec", b"exec", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecAsRequest: _TypeAlias = ExecAsRequest  # noqa: Y015
+
+@_typing.final
+class ExecAsResponse(_message.Message):
+    """Where to connect, as with Exec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecAsResponse: _TypeAlias = ExecAsResponse  # noqa: Y015
 
 @_typing.final
 class ListWorkRequest(_message.Message):
@@ -2854,3 +2915,297 @@ class ReloadConfigResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReloadConfigResponse: _TypeAlias = ReloadConfigResponse  # noqa: Y015
+
+@_typing.final
+class KeepPodRequest(_message.Message):
+    """A pod that is to be kept up. One of the same name is replaced; its sandbox is stopped if its uid is the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    PODS_DIR_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    uid: _builtins.str
+    """of the manifest's pod"""
+    pods_dir: _builtins.str
+    """where the pod's volumes and logs are: an absolute path"""
+    manifest: _builtins.str
+    """YAML that comes to this pod alone, its uid included; at most 1 MiB"""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        pods_dir: _builtins.str = ...,
+        manifest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "name", b"name", "namespace", b"namespace", "pods_dir", b"pods_dir", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepPodRequest: _TypeAlias = KeepPodRequest  # noqa: Y015
+
+@_typing.final
+class KeepPodResponse(_message.Message):
+    """It is on disk, and the supervisor knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepPodResponse: _TypeAlias = KeepPodResponse  # noqa: Y015
+
+@_typing.final
+class WantKeptPodRequest(_message.Message):
+    """What is wanted of a kept pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    run: _builtins.bool
+    """anew, also when it runs already; otherwise stop"""
+    grace_seconds: _builtins.int
+    """for the stop; absent: the pod's own"""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        run: _builtins.bool = ...,
+        grace_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds", "name", b"name", "namespace", b"namespace", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+
+Global___WantKeptPodRequest: _TypeAlias = WantKeptPodRequest  # noqa: Y015
+
+@_typing.final
+class WantKeptPodResponse(_message.Message):
+    """It is on disk, and the supervisor knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantKeptPodResponse: _TypeAlias = WantKeptPodResponse  # noqa: Y015
+
+@_typing.final
+class ForgetKeptPodRequest(_message.Message):
+    """A kept pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetKeptPodRequest: _TypeAlias = ForgetKeptPodRequest  # noqa: Y015
+
+@_typing.final
+class ForgetKeptPodResponse(_message.Message):
+    """It is forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetKeptPodResponse: _TypeAlias = ForgetKeptPodResponse  # noqa: Y015
+
+@_typing.final
+class ListKeptPodsRequest(_message.Message):
+    """Asks for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptPodsRequest: _TypeAlias = ListKeptPodsRequest  # noqa: Y015
+
+@_typing.final
+class ListKeptPodsResponse(_message.Message):
+    """All, by namespace and name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PODS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """why nobody keeps them up at this moment"""
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptPod]: ...
+    def __init__(
+        self,
+        *,
+        pods: _abc.Iterable[Global___KeptPod] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pods", b"pods", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptPodsResponse: _TypeAlias = ListKeptPodsResponse  # noqa: Y015
+
+@_typing.final
+class KeptPod(_message.Message):
+    """A pod that is kept up, as the supervisor last saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    PODS_DIR_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    POD_SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    uid: _builtins.str
+    pods_dir: _builtins.str
+    manifest: _builtins.str
+    wanted: _builtins.bool
+    """whether it shall run"""
+    since: _builtins.int
+    """when that was last asked for"""
+    phase: _builtins.str
+    """Starting, Running, Stopping, Stopped, Succeeded or Failed; empty: nobody has looked at it yet"""
+    message: _builtins.str
+    """what is wrong, or why it has ended"""
+    pod_sandbox_id: _builtins.str
+    until: _builtins.int
+    """when its sandbox is tried again; 0: it does not wait"""
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptContainer]: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        pods_dir: _builtins.str = ...,
+        manifest: _builtins.str = ...,
+        wanted: _builtins.bool = ...,
+        since: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        message: _builtins.str = ...,
+        pod_sandbox_id: _builtins.str = ...,
+        until: _builtins.int = ...,
+        containers: _abc.Iterable[Global___KeptContainer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "manifest", b"manifest", "message", b"message", "name", b"name", "namespace", b"namespace", "phase", b"phase", "pod_sandbox_id", b"pod_sandbox_id", "pods_dir", b"pods_dir", "since", b"since", "uid", b"uid", "until", b"until", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptPod: _TypeAlias = KeptPod  # noqa: Y015
+
+@_typing.final
+class KeptContainer(_message.Message):
+    """A container of a kept pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    id: _builtins.str
+    """of the latest one"""
+    state: _builtins.str
+    """for people: Running, Starting, Waiting, CrashLoopBackOff, Exited (CODE)"""
+    message: _builtins.str
+    ready: _builtins.bool
+    restarts: _builtins.int
+    exit_code: _builtins.int
+    """of the last end"""
+    until: _builtins.int
+    """when it is started again; 0: it does not wait"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        message: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        restarts: _builtins.int = ...,
+        exit_code: _builtins.int = ...,
+        until: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "id", b"id", "message", b"message", "name", b"name", "ready", b"ready", "restarts", b"restarts", "state", b"state", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptContainer: _TypeAlias = KeptContainer  # noqa: Y015

@@ -115,6 +115,11 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.ExecAs = channel.unary_unary(
+                '/crib.v1.Node/ExecAs',
+                request_serializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
+                _registered_method=True)
         self.ListWork = channel.unary_unary(
                 '/crib.v1.Node/ListWork',
                 request_serializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.SerializeToString,
@@ -164,6 +169,26 @@ class NodeStub:
                 '/crib.v1.Node/ExplainEnd',
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
+                _registered_method=True)
+        self.KeepPod = channel.unary_unary(
+                '/crib.v1.Node/KeepPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.KeepPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.KeepPodResponse.FromString,
+                _registered_method=True)
+        self.WantKeptPod = channel.unary_unary(
+                '/crib.v1.Node/WantKeptPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.WantKeptPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.WantKeptPodResponse.FromString,
+                _registered_method=True)
+        self.ForgetKeptPod = channel.unary_unary(
+                '/crib.v1.Node/ForgetKeptPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.FromString,
+                _registered_method=True)
+        self.ListKeptPods = channel.unary_unary(
+                '/crib.v1.Node/ListKeptPods',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
                 _registered_method=True)
 
 
@@ -293,6 +318,14 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExecAs(self, request, context):
+        """Return a URL for a command in a container, like Exec of the CRI, but as another user, with further environment
+        variables, or in another directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWork(self, request, context):
         """List work in progress: verbs, each with its stage, and what the daemon's threads wait for.
         """
@@ -364,6 +397,37 @@ class NodeServicer:
     def ExplainEnd(self, request, context):
         """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
         nothing of that name is here or is remembered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepPod(self, request, context):
+        """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+        restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+        forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WantKeptPod(self, request, context):
+        """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+        is not kept up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetKeptPod(self, request, context):
+        """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeptPods(self, request, context):
+        """List the pods that are kept up, and how each is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -452,6 +516,11 @@ def add_NodeServicer_to_server(servicer, server):
                     request_deserializer=crib_dot_v1_dot_node__pb2.ForwardRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ForwardResponse.SerializeToString,
             ),
+            'ExecAs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExecAs,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ExecAsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ExecAsResponse.SerializeToString,
+            ),
             'ListWork': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWork,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ListWorkRequest.FromString,
@@ -501,6 +570,26 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ExplainEnd,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.SerializeToString,
+            ),
+            'KeepPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.KeepPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.KeepPodResponse.SerializeToString,
+            ),
+            'WantKeptPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.WantKeptPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.WantKeptPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.WantKeptPodResponse.SerializeToString,
+            ),
+            'ForgetKeptPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetKeptPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.SerializeToString,
+            ),
+            'ListKeptPods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeptPods,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -947,6 +1036,33 @@ class Node:
             _registered_method=True)
 
     @staticmethod
+    def ExecAs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ExecAs',
+            crib_dot_v1_dot_node__pb2.ExecAsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ExecAsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListWork(request,
             target,
             options=(),
@@ -1206,6 +1322,114 @@ class Node:
             '/crib.v1.Node/ExplainEnd',
             crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/KeepPod',
+            crib_dot_v1_dot_node__pb2.KeepPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.KeepPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WantKeptPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/WantKeptPod',
+            crib_dot_v1_dot_node__pb2.WantKeptPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.WantKeptPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetKeptPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ForgetKeptPod',
+            crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeptPods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListKeptPods',
+            crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,371 @@
+"""`Client`: what people do with a runtime, one method each, in dataclasses. `sync` has its other face."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from crib.client import copying, events, images, logs, lookup, pods
+from crib.client.connection import DEFAULT_TIMEOUT, Connection
+from crib.client.deadlines import left_of
+from crib.client.errors import ImageNotFound, NotFound, TimedOut
+from crib.client.execution import execute
+from crib.client.images import Pulled
+from crib.client.logs import WantedLines
+from crib.client.specs import LOGS, LOGS_ANNOTATION, ContainerSpec, PodSpec, container_config, pod_config
+from crib.client.streams import StreamOptions
+from crib.client.targets import config_of, container_id_of, pod_id_of
+from crib.client.usage import UsageClient
+from crib.client.views import (
+    ContainerExit,
+    ContainerInfo,
+    ImageInfo,
+    PodContainer,
+    PodInfo,
+    RuntimeEvent,
+    container_exit,
+    container_info,
+    image_info,
+    moment,
+    pod_info,
+    pull_report,
+    runtime_event,
+    runtime_info,
+)
+from crib.stubs.node.v1.node_pb2 import EventsCut, EventsRequest
+from crib.stubs.runtime.v1 import api_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from types import TracebackType
+    from typing import TypeAlias
+
+    from crib.client.targets import ContainerLike, PodLike
+    from crib.client.usage import UsageReading
+    from crib.client.views import CommandResult, PullReport, RuntimeInfo
+    from crib.wire.crilog import LogLine
+
+    Login: TypeAlias = tuple[str, str] | pb.AuthConfig
+    """Of a registry: user name and password, or the CRI's message."""
+
+_Found = TypeVar("_Found")
+PullPolicy = Literal["missing", "always", "never"]
+PATIENCE = 30.0
+"""Seconds for which a runtime may be away, for example to be restarted."""
+STATUS_CALLS = 32
+"""Questions for one pod or container that are asked at the same time."""
+
+
+class Client:
+    """A runtime at a unix socket: crib, containerd, CRI-O. For asyncio; `SyncClient` has the same methods.
+
+        async with Client() as crib:  # CRIB_ENDPOINT, or /run/crib/crib.sock
+            web = await crib.run_pod_container(PodSpec("web"), ContainerSpec("docker.io/library/nginx"))
+            print((await crib.exec(web, ["nginx", "-v"])).err)
+            await crib.remove_pod_container(web)
+
+    `timeout` is in seconds, for each call that names none. `patience`: seconds for which the runtime may be
+    away; `repeats` says which calls outlast that. Every method raises ClientError. A name is looked up at
+    each call, what a method returned is not. `connection` leads to the functions below, in protobuf.
+    """
+
+    def __init__(
+        self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT, patience: float = PATIENCE
+    ) -> None:
+        self.connection = Connection(endpoint, timeout, patience)
+        self._usage = UsageClient(self.connection)
+
+    async def __aenter__(self) -> Self:
+        await self.connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection. What it made stays."""
+        await self.connection.close()
+
+    # the runtime
+
+    async def status(self) -> RuntimeInfo:
+        """Who answers, and whether it is ready."""
+        runtime = self.connection.runtime
+        version, status = await asyncio.gather(
+            self.connection.call(runtime.Version, pb.VersionRequest()),
+            self.connection.call(runtime.Status, pb.StatusRequest()),
+        )
+        return runtime_info(version, status)
+
+    async def stats(self) -> UsageReading:
+        """What all pods and containers use now. A figure that the runtime does not tell is None."""
+        return await self._usage.read()
+
+    async def events(
+        self,
+        *,
+        kinds: Sequence[str] = (),
+        pod: str = "",
+        since: datetime | None = None,
+        after: int = 0,
+        follow: bool = True,
+    ) -> AsyncIterator[RuntimeEvent]:
+        """Events as they come, each once, also across restarts of the runtime.
+
+        `since` and `after` (the number of an event) also give earlier ones, which only crib keeps. Without
+        `follow` there are only those.
+        """
+        begin = 0 if after else _nanoseconds(since) if since is not None else time.time_ns()
+        request = EventsRequest(kinds=kinds, pod=pod, since=begin, after=after)
+        if not follow:
+            async for answer in events.kept(self.connection, request):
+                for event in answer.events:
+                    yield runtime_event(event)
+            return
+        async for item in events.resumed(self.connection, request, self.connection.patience):
+            yield _missed(item) if isinstance(item, EventsCut) else runtime_event(item)
+
+    # pods
+
+    async def pods(self) -> list[PodInfo]:
+        """All pods, the newest first."""
+        listed = await lookup.pods(self.connection)
+        room = asyncio.Semaphore(STATUS_CALLS)
+        found = await asyncio.gather(*(_unless_gone(self._pod(pod.id), room) for pod in listed))
+        return [pod for pod in found if pod is not None]
+
+    async def pod(self, target: PodLike) -> PodInfo:
+        """The pod as it is now."""
+        return await self._pod(await pod_id_of(self.connection, target))
+
+    async def run_pod(self, pod: PodSpec | pb.PodSandboxConfig) -> PodInfo:
+        """Make a pod without containers."""
+        handler = pod.handler if isinstance(pod, PodSpec) else ""
+        made = await pods.run_sandbox(self.connection, pod_config(pod), handler)
+        return await self._pod(made.id)
+
+    async def stop_pod(self, target: PodLike, *, grace: int = 30) -> None:
+        """Stop all containers of a pod, with so many seconds before SIGKILL, and the pod. Safe to repeat."""
+        await pods.stop(self.connection, await pod_id_of(self.connection, target), grace)
+
+    async def remove_pod(self, target: PodLike) -> None:
+        """Remove a pod with its containers, running or not, and the logs that this library placed."""
+        pod_id = await pod_id_of(self.connection, target)
+        try:
+            annotations = (await self._pod(pod_id)).annotations
+        except NotFound:
+            return
+        await pods.stop(self.connection, pod_id, grace=0)
+        await pods.remove(self.connection, pod_id)
+        directory = annotations.get(LOGS_ANNOTATION, "")
+        if os.path.dirname(directory) == LOGS:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    # a pod with one container
+
+    async def run_pod_container(
+        self,
+        pod: PodSpec | pb.PodSandboxConfig,
+        container: ContainerSpec | pb.ContainerConfig,
+        *,
+        pull: PullPolicy = "missing",
+    ) -> PodContainer:
+        """Bring the image, make a pod with this container, and start it. Nothing stays of what fails."""
+        config = pod_config(pod)
+        wanted = container_config(container, config)
+        await self._bring(wanted.image.image, pull)
+        handler = pod.handler if isinstance(pod, PodSpec) else ""
+        made = await pods.run(self.connection, config, [wanted], handler)
+        status = await pods.container_status(self.connection, made.containers[wanted.metadata.name])
+        return PodContainer(await self._pod(made.id), container_info(status))
+
+    stop_pod_container = stop_pod
+    remove_pod_container = remove_pod
+
+    # containers
+
+    async def containers(self, pod: PodLike | None = None) -> list[ContainerInfo]:
+        """All containers, or those of a pod, the oldest first."""
+        listed = await lookup.containers(
+            self.connection, await pod_id_of(self.connection, pod) if pod is not None else ""
+        )
+        room = asyncio.Semaphore(STATUS_CALLS)
+        found = await asyncio.gather(*(_unless_gone(self._container(one.id), room) for one in listed))
+        return [container for container in found if container is not None]
+
+    async def container(self, target: ContainerLike, name: str = "") -> ContainerInfo:
+        """The container as it is now. Of a pod it is the one called `name`.
+
+        Without a name it is the pod's only one, or the one of its annotation `lookup.DEFAULT_CONTAINER`.
+        """
+        return await self._container(await container_id_of(self.connection, target, name))
+
+    async def create_container(
+        self, pod: PodLike, container: ContainerSpec | pb.ContainerConfig, *, pull: PullPolicy = "missing"
+    ) -> ContainerInfo:
+        """Make one more container in a pod, and do not start it."""
+        status = (await self.pod(pod)).raw
+        config = config_of(status)
+        wanted = container_config(container, config)
+        await self._bring(wanted.image.image, pull)
+        made = await pods.create_container(self.connection, pods.Pod(status.id, config), wanted)
+        return await self._container(made)
+
+    async def start_container(self, target: ContainerLike) -> None:
+        """Start a container that was created."""
+        await pods.start_container(self.connection, await container_id_of(self.connection, target))
+
+    async def stop_container(self, target: ContainerLike, *, grace: int = 30) -> None:
+        """Stop a container, with so many seconds before SIGKILL. Safe to repeat."""
+        await pods.stop_container(self.connection, await container_id_of(self.connection, target), grace)
+
+    async def remove_container(self, target: ContainerLike) -> None:
+        """Remove a container, running or not."""
+        request = pb.RemoveContainerRequest(container_id=await container_id_of(self.connection, target))
+        await self.connection.call(self.connection.runtime.RemoveContainer, request)
+
+    async def exec(
+        self,
+        target: ContainerLike,
+        command: Sequence[str],
+        *,
+        container: str = "",
+        input: bytes | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        """Run a command in a container to its end. It reads `input`, or nothing.
+
+        Its output may be 16 MiB: Exhausted beyond that. TimedOut after `timeout` seconds.
+        """
+        container_id = await container_id_of(self.connection, target, container)
+        return await execute(self.connection, container_id, command, input, timeout)
+
+    async def logs(
+        self,
+        target: ContainerLike,
+        *,
+        container: str = "",
+        follow: bool = False,
+        tail: int | None = None,
+        since: datetime | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """The lines of a container's log, or the last `tail`; with `follow` until it has ended.
+
+        The file is read on this machine: NotFound, naming it, where it cannot be reached.
+        """
+        container_id = await container_id_of(self.connection, target, container)
+        wanted = WantedLines(tail, _nanoseconds(since) if since is not None else 0)
+        async for line in logs.of_container(self.connection, container_id, wanted, go_on=follow):
+            yield line
+
+    async def wait(
+        self, target: ContainerLike, *, container: str = "", timeout: float | None = None
+    ) -> ContainerExit:
+        """Wait until a container has ended. TimedOut after `timeout` seconds, NotFound if it is removed."""
+        container_id = await container_id_of(self.connection, target, container)
+        left = left_of(None if timeout is None else time.monotonic() + timeout)
+        if left is not None and left <= 0:
+            raise TimedOut(f"no time was left to wait for container {container_id[:12]}")
+        return container_exit(await events.wait_exited(self.connection, container_id, left))
+
+    async def copy_from(
+        self, target: ContainerLike, path: str, destination: str, *, container: str = ""
+    ) -> list[str]:
+        """Copy a file or directory out of a container, by its own `tar`. Returns what could not be copied."""
+        files = await self._files(target, container)
+        return (await copying.download(files, path, destination)).lines
+
+    async def copy_to(
+        self, target: ContainerLike, source: str, path: str, *, container: str = ""
+    ) -> list[str]:
+        """Copy a file or directory into a container, by its own `tar`. Returns what could not be copied."""
+        return (await copying.upload(await self._files(target, container), source, path)).lines
+
+    # images
+
+    async def images(self) -> list[ImageInfo]:
+        """All images of the node, by name."""
+        return [image_info(image) for image in await images.list_images(self.connection)]
+
+    async def image(self, name: str) -> ImageInfo:
+        """The image of that name, digest or id, or the beginning of an id. ImageNotFound."""
+        return image_info(await images.resolve(self.connection, name))
+
+    async def pull(
+        self,
+        image: str,
+        *,
+        progress: Callable[[PullReport], None] | None = None,
+        auth: Login | None = None,
+        platform: str = "",
+    ) -> ImageInfo:
+        """Bring an image to the node. `progress` is called as it goes on; only crib tells.
+
+        ImageNotFound, ImageDenied, ImageRejected, RegistryUnavailable. Only crib knows a `platform`.
+        """
+        login = pb.AuthConfig(username=auth[0], password=auth[1]) if isinstance(auth, tuple) else auth
+        image_id = ""
+        async for item in images.pull_progress(self.connection, image, login, platform):
+            if isinstance(item, Pulled):
+                image_id = item.image_id
+            elif progress is not None:
+                progress(pull_report(item))
+        return await self.image(image_id)
+
+    async def import_images(self, path: str, names: Sequence[str] = ()) -> list[ImageInfo]:
+        """Bring the images of an archive (absolute path, as the runtime sees it). NotOffered but by crib."""
+        brought: list[str] = []
+        async for step in images.import_progress(self.connection, path, names):
+            brought += [image.image_id for image in step.images]
+        return [await self.image(image_id) for image_id in brought]
+
+    async def remove_image(self, name: str) -> None:
+        """Remove an image under all its names. ImageNotFound if it is not there."""
+        await images.remove(self.connection, (await self.image(name)).id)
+
+    # behind the verbs
+
+    async def _bring(self, image: str, policy: PullPolicy) -> None:
+        here = policy != "always" and await images.find(self.connection, image) is not None
+        if not here and policy == "never":
+            raise ImageNotFound(f"image {image} is not on this node, and it is not to be pulled")
+        if not here:
+            await self.pull(image)
+
+    async def _pod(self, pod_id: str) -> PodInfo:
+        return pod_info(await pods.sandbox_status(self.connection, pod_id))
+
+    async def _container(self, container_id: str) -> ContainerInfo:
+        return container_info(await pods.container_status(self.connection, container_id))
+
+    async def _files(self, target: ContainerLike, name: str) -> copying.Container:
+        return copying.Container(
+            self.connection, await container_id_of(self.connection, target, name), StreamOptions()
+        )
+
+
+async def _unless_gone(looking: Awaitable[_Found], room: asyncio.Semaphore) -> _Found | None:
+    """What was listed may be removed before it is asked for."""
+    async with room:
+        try:
+            return await looking
+        except NotFound:
+            return None
+
+
+def _nanoseconds(time_: datetime) -> int:
+    return int(time_.timestamp() * 1e9)
+
+
+def _missed(cut: EventsCut) -> RuntimeEvent:
+    at = moment(cut.resumes_at_time or time.time_ns())
+    return RuntimeEvent(cut.after, at, "node", "missed", "", "", "", "", "events are missing here", None)

@@ -1,0 +1,79 @@
+"""The pods of manifests, from the first check to running containers.
+
+What runs already is not touched before everything that replaces it is checked and its images are here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crib.client import lookup
+from crib.client import pods as client_pods
+from crib.client.errors import PodFailure
+from crib.client.workloads import files, keeping
+from crib.client.workloads.images import PodImages
+from crib.client.workloads.removal import grace_of, remove_pod
+from crib.client.workloads.start import PodStart
+from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crib.client.connection import Connection
+    from crib.client.pods import Pod
+    from crib.client.workloads.start import Listener
+    from crib.manifest.plan import Dirs, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import PodSandbox
+
+
+class Launch:
+    """Runs the pods of manifests: first `prepare` with all of them, then `start` for one after the other."""
+
+    def __init__(
+        self, connection: Connection, dirs: Dirs, listener: Listener, *, replace: bool = False
+    ) -> None:
+        """`replace`: a pod of the same name is stopped and removed just before its successor starts."""
+        self._connection = connection
+        self._dirs = dirs
+        self._listener = listener
+        self._replace = replace
+        self._replaced: dict[str, list[PodSandbox]] = {}
+
+    async def prepare(self, plans: Sequence[PodPlan]) -> None:
+        """Check names and host paths, and bring all images. Makes and removes nothing else. ClientError."""
+        existing = await lookup.pods(self._connection)
+        if not self._replace:
+            await keeping.refuse_kept(self._connection, {plan.label for plan in plans})
+        for plan in plans:
+            self._replaced[plan.label] = self._in_the_way(plan, existing)
+            known = {pod.metadata.uid for pod in self._replaced[plan.label]}
+            files.check(plan, replaced=known)
+        for plan in plans:
+            await PodImages(self._connection, plan, self._listener.pull).bring()
+
+    def _in_the_way(self, plan: PodPlan, existing: Sequence[PodSandbox]) -> list[PodSandbox]:
+        """The pods that have the plan's name; PodFailure unless they may be replaced."""
+        found = []
+        for pod in existing:
+            same_name = (pod.metadata.namespace, pod.metadata.name) == (plan.namespace, plan.name)
+            if not same_name and pod.metadata.uid != plan.uid:
+                continue
+            if not (self._replace and same_name):
+                state = "runs" if pod.state == SANDBOX_READY else "is there, stopped"
+                raise PodFailure(
+                    f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or use --replace"
+                )
+            found.append(pod)
+        return found
+
+    async def make_way(self, plan: PodPlan) -> None:
+        """Stop and remove what a prepared pod replaces."""
+        for pod in self._replaced.pop(plan.label):
+            if not await keeping.stop(self._connection, pod.metadata.uid) and pod.state == SANDBOX_READY:
+                await client_pods.stop(self._connection, pod.id, await grace_of(self._connection, pod))
+            await remove_pod(self._connection, pod, self._dirs)
+
+    async def start(self, plan: PodPlan, *, keep: bool = False) -> Pod:
+        """Remove what a prepared pod replaces, and start it. `keep`: leave it as it is when that fails."""
+        await self.make_way(plan)
+        return await PodStart(self._connection, plan, self._dirs, self._listener, keep=keep).start()

@@ -1,0 +1,190 @@
+"""Which documents come to pods: Pods, and the templates of Deployments, Jobs and the like.
+
+There are no controllers here. A workload's pods are made once, as many as it asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crib.manifest import shapes
+from crib.manifest.faults import ManifestError
+from crib.manifest.fields import ManifestNode, check_label, check_subdomain, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from crib.manifest.fields import Shape
+
+MAX_PODS = 100
+"""Pods of all files together."""
+_WORKLOADS: Mapping[str, tuple[str, Shape]] = {
+    "Deployment": ("apps/v1", shapes.DEPLOYMENT),
+    "ReplicaSet": ("apps/v1", shapes.REPLICA_SET),
+    "StatefulSet": ("apps/v1", shapes.STATEFUL_SET),
+    "DaemonSet": ("apps/v1", shapes.DAEMON_SET),
+    "ReplicationController": ("v1", shapes.REPLICA_SET),
+    "Job": ("batch/v1", shapes.JOB),
+    "CronJob": ("batch/v1", shapes.CRON_JOB),
+}
+_DATA = ("ConfigMap", "Secret", "PersistentVolumeClaim")
+_OTHERS = (
+    "APIService CertificateSigningRequest ClusterRole ClusterRoleBinding CSIDriver "
+    "CustomResourceDefinition EndpointSlice Endpoints Event FlowSchema HorizontalPodAutoscaler Ingress "
+    "IngressClass Kustomization Lease LimitRange MutatingWebhookConfiguration Namespace NetworkPolicy "
+    "PersistentVolume PodDisruptionBudget PodTemplate PriorityClass ResourceQuota Role RoleBinding "
+    "RuntimeClass Service ServiceAccount StorageClass ValidatingAdmissionPolicy "
+    "ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration"
+)
+_LEFT_OUT = frozenset(_OTHERS.split())
+"""Kinds of Kubernetes that are about a cluster."""
+_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+@dataclass(frozen=True, slots=True)
+class PodSource:
+    """One pod to be: what holds its `metadata` and `spec`, and the name it gets (empty: its own)."""
+
+    node: ManifestNode
+    name: str = ""
+    namespace: str = ""
+
+
+def is_data(node: ManifestNode) -> bool:
+    """Whether it is an object that pods refer to; a fault if its version is another one."""
+    if node.text("kind") not in _DATA:
+        return False
+    _check_version(node, "v1")
+    return True
+
+
+def is_workload(node: ManifestNode) -> bool:
+    """Whether it is of a kind that comes to pods, be it none at the moment."""
+    return node.text("kind") in ("Pod", *_WORKLOADS)
+
+
+def pod_sources(node: ManifestNode) -> Iterator[PodSource]:
+    """The pods that a document comes to. Kinds that are not about pods are noted and left out."""
+    kind = node.text("kind")
+    if kind == "Pod":
+        _check_version(node, "v1")
+        node.check(shapes.DOCUMENT)
+        yield PodSource(node)
+    elif kind in _WORKLOADS:
+        _check_version(node, _WORKLOADS[kind][0])
+        yield from _workload(node, kind)
+    elif kind:
+        _leave_out(node, kind)
+
+
+def _check_version(node: ManifestNode, wanted: str) -> None:
+    version = node.text("apiVersion")
+    if version not in ("", wanted):
+        node.wrong("apiVersion", f"{version!r} is not {wanted}")
+
+
+def _leave_out(node: ManifestNode, kind: str) -> None:
+    group = node.text("apiVersion").rpartition("/")[0]
+    is_custom = "." in group and not group.endswith(".k8s.io")
+    if kind not in _LEFT_OUT and not is_custom:
+        hint = nearest(kind, ["Pod", *_WORKLOADS, *_DATA, *sorted(_LEFT_OUT)])
+        node.wrong("kind", f"{kind!r} is not known{hint.replace('name', 'kind')}")
+        return
+    name = node.part("metadata").text("name")
+    node.notes.add("", f"{kind} {name} is left out: crib runs pods".replace("  ", " "))
+
+
+def _workload(node: ManifestNode, kind: str) -> Iterator[PodSource]:
+    shape = _WORKLOADS[kind][1]
+    node.check(shapes.DOCUMENT)
+    metadata, spec = node.child("metadata"), node.child("spec")
+    if metadata is None or spec is None:
+        raise ManifestError(node.at("metadata" if metadata is None else "spec"), "is required")
+    metadata.check(shapes.METADATA)
+    spec.check(shape)
+    name, namespace = check_subdomain(metadata, "name"), check_label(metadata, "namespace", "default")
+    label = f"{kind} {namespace}/{name}"
+    if kind == "CronJob":
+        node.notes.add("", f"{label} is run once, now: its schedule has no effect")
+        job = _needed(spec, "jobTemplate")
+        job.check(shapes.TEMPLATE)
+        spec = _needed(job, "spec")
+        spec.check(shapes.JOB)
+    template = _needed(spec, "template")
+    template.check(shapes.TEMPLATE)
+    numbers = _numbers(spec, kind, label)
+    if not numbers:
+        node.notes.add("", f"{label} comes to no pod")
+    for number in numbers:
+        numbered = kind in ("Deployment", "ReplicaSet", "StatefulSet", "ReplicationController")
+        pod = f"{name}-{number}" if numbered or len(numbers) > 1 else name
+        yield PodSource(_template(template, spec, kind, pod), pod, namespace)
+
+
+def _needed(node: ManifestNode, name: str) -> ManifestNode:
+    found = node.child(name)
+    if found is None:
+        raise ManifestError(node.at(name), "is required")
+    return found
+
+
+def _numbers(spec: ManifestNode, kind: str, label: str) -> range:
+    """Of the workload's pods."""
+    if kind in ("Job", "CronJob"):
+        return _job_numbers(spec, label)
+    if kind == "DaemonSet":
+        return range(1)
+    count = spec.number("replicas", 0, MAX_PODS)
+    start = spec.part("ordinals").number("start", 0, 10**6) or 0
+    return range(start, start + (1 if count is None else count))
+
+
+def _job_numbers(spec: ManifestNode, label: str) -> range:
+    if spec.flag("suspend"):
+        return range(0)
+    parallel = spec.number("parallelism", 0, MAX_PODS)
+    completions = spec.number("completions", 1, 2**31 - 1)
+    count = min(1 if parallel is None else parallel, completions or MAX_PODS)
+    if completions and completions > count:
+        spec.notes.add(
+            "", f"{label} is run {count} times, not {completions}: crib runs no more than it does at once"
+        )
+    return range(count)
+
+
+def _template(template: ManifestNode, workload: ManifestNode, kind: str, pod: str) -> ManifestNode:
+    """The template with what its kind adds for one pod."""
+    spec = template.child("spec")
+    if spec is None:
+        raise ManifestError(template.at("spec"), "is required")
+    if kind == "StatefulSet":
+        spec = spec.with_fields(hostname=pod, subdomain=workload.text("serviceName") or None)
+        claims = [
+            {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{pod}"}}
+            for claim in workload.children("volumeClaimTemplates")
+            if (name := check_label(claim.part("metadata"), "name"))
+        ]
+        if claims:
+            volumes = spec.raw("volumes")
+            spec = spec.with_fields(volumes=[*(volumes if isinstance(volumes, list) else ()), *claims])
+    metadata = template.part("metadata")
+    if workload.text("completionMode") == "Indexed":
+        number = pod.rpartition("-")[2]
+        index = number if number.isdecimal() and pod.endswith(f"-{number}") else "0"
+        metadata = metadata.with_fields(annotations={**metadata.mapping("annotations"), _INDEX: index})
+        spec = _indexed(spec, index)
+    return template.with_parts(metadata=metadata, spec=spec)
+
+
+def _indexed(spec: ManifestNode, index: str) -> ManifestNode:
+    """Every container's JOB_COMPLETION_INDEX, as a Job's controller sets it."""
+    variable = {"name": "JOB_COMPLETION_INDEX", "value": index}
+    for name in ("initContainers", "containers"):
+        changed = []
+        for container in spec.children(name):
+            own = container.raw("env")
+            changed.append({**container.value(), "env": [*(own if isinstance(own, list) else ()), variable]})
+        if changed:
+            spec = spec.with_fields(**{name: changed})
+    return spec
