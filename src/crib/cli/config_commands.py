@@ -8,6 +8,7 @@ from crib.cli.command import command, group
 from crib.cli.config_options import (
     ConfigCheckOptions,
     ConfigDiffOptions,
+    ConfigImportOptions,
     ConfigPrintOptions,
     ConfigShowOptions,
     ReloadOptions,
@@ -25,6 +26,7 @@ def add_config_commands(app: typer.Typer, panel: str) -> None:
     command(config, ConfigDiffOptions, panel)(diff)
     command(config, ConfigPrintOptions, panel)(default)
     command(config, ConfigPrintOptions, panel)(schema)
+    command(config, ConfigImportOptions, panel)(import_)
     command(app, ReloadOptions, panel, name="reload")(reload_)
     command(app, SetupOptions, panel)(setup)
 
@@ -89,6 +91,19 @@ def schema(session: CliSession, options: ConfigPrintOptions) -> None:
     from crib.cli import config as work
 
     raise typer.Exit(work.run_program("schema"))
+
+
+def import_(session: CliSession, options: ConfigImportOptions) -> None:
+    """Make a configuration of containerd's config.toml or of CRI-O's crio.conf; needs no daemon.
+
+    The configuration goes to standard output. What became of each key goes to standard error: the key of
+    crib's, or why there is none, with file and line. Imports and crio.conf.d are read, too.
+
+    crib config import >/etc/crib/conf.d/10-imported.toml
+    """
+    from crib.cli import config as work
+
+    raise typer.Exit(work.run_program("import", "--file", options.file))
 
 
 def setup(session: CliSession, options: SetupOptions) -> None:

@@ -48,6 +48,16 @@ class ConfigCheckOptions:
 
 
 @dataclass(frozen=True)
+class ConfigImportOptions:
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Theirs; without one /etc/containerd/config.toml or /etc/crio/crio.conf."
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True)
 class ConfigPrintOptions:
     pass
 
