@@ -16,7 +16,18 @@ from tests.architecture.loop_calls import Finding, Source
 
 SOURCE = Path(__file__).parents[2] / "src" / "crib"
 NOT_THE_DAEMON = (
-    *("cli", "client", "manifest", "supervisor", "bench", "conform", "stubs", "backends.images.worker"),
+    *(
+        "cli",
+        "client",
+        "testing",
+        "manifest",
+        "supervisor",
+        "bench",
+        "conform",
+        "setup",
+        "stubs",
+        "backends.images.worker",
+    ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
 )
 """Rooms of other processes, whose loop serves nobody else."""
@@ -26,7 +37,6 @@ AT_START = {
     "crib.backends.handlers.open_handlers": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
-    "crib.telemetry.Telemetry._listen": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",

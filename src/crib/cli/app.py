@@ -12,13 +12,20 @@ import typer
 from crib import __version__
 from crib.cli import node_options as node_args
 from crib.cli import options as args
-from crib.cli.command import command, command_group
+from crib.cli import panels
+from crib.cli.command import command, command_group, group
+from crib.cli.command_help import CribGroup
+from crib.cli.completion_commands import add_completion_command
+from crib.cli.config_commands import add_config_commands
 from crib.cli.conform_commands import add_conform_command
+from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
 from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
+from crib.cli.listing_commands import add_listing_commands
+from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
     CRIB_FAILED,
@@ -30,17 +37,19 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
-_RUN, _LOOK, _IMAGES, _NODE = "Run pods", "Inspect pods", "Images", "The node"
+_RUN, _LOOK, _IMAGES, _NODE = panels.RUN, panels.LOOK, panels.IMAGES, panels.NODE
 
 app = typer.Typer(
     name="crib",
+    cls=CribGroup,
     help="Run and inspect Kubernetes pods on this node, and see where their start spends its time.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -51,9 +60,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-image = typer.Typer(help="Check, repair and export images.")
+image = group("Check, repair and export images.")
 app.add_typer(image, name="image", rich_help_panel=_IMAGES)
-registry = typer.Typer(help="Show how registries are asked for images.")
+registry = group("Show how registries are asked for images.")
 app.add_typer(registry, name="registry", rich_help_panel=_IMAGES)
 app.add_typer(network, name="network", rich_help_panel=_NODE)
 
@@ -65,15 +74,23 @@ def _globals(
         str,
         typer.Option(
             "--endpoint",
+            "--runtime-endpoint",
             "-e",
+            "-r",
             envvar="CRIB_ENDPOINT",
             help="The socket of crib or of another CRI runtime.",
         ),
     ] = DEFAULT_ENDPOINT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
+    ] = 120.0,
     pods_dir: Annotated[
         str,
-        typer.Option(envvar=PODS_DIR_VARIABLE, help="Where `crib run` keeps the volumes and logs of pods."),
+        typer.Option(
+            envvar=PODS_DIR_VARIABLE,
+            metavar="DIRECTORY",
+            help="Where `crib run` keeps the volumes and logs of pods.",
+        ),
     ] = DEFAULT_PODS_DIR,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -93,44 +110,29 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
     crib run web.yaml && crib logs -f web
     """
+    from crib.cli import crictl
     from crib.cli import run as work
 
-    session.run(work.run(session, options))
+    if crictl.are_configs(options.manifests):
+        session.run(crictl.run(session, *options.manifests))
+    else:
+        session.run(work.run(session, options))
 
 
-add_lifecycle_commands(app, _RUN)
 add_keeping_commands(app, _RUN)
+add_workload_commands(app, _RUN)
+add_lifecycle_commands(app, panels.CHANGE)
 
 
-@command(app, args.PodsOptions, _LOOK)
-def pods(session: CliSession, options: args.PodsOptions) -> None:
-    """List pods."""
-    from crib.cli import listing
-
-    session.run(listing.pods(session, options))
-
-
-@command(app, args.PsOptions, _LOOK)
-def ps(session: CliSession, options: args.PsOptions) -> None:
-    """List containers."""
-    from crib.cli import listing
-
-    session.run(listing.containers(session, options))
-
-
+add_listing_commands(app, _LOOK)
 add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
 
-@command(app, args.LogsOptions, _LOOK)
-def logs(session: CliSession, options: args.LogsOptions) -> None:
-    """Show a container's log. Its standard error goes to standard error."""
-    from crib.cli import logs as work
-
-    session.run(work.logs(session, options))
+add_log_commands(app, _LOOK)
 
 
-@command(app, args.ExecOptions, _LOOK, name="exec")
+@command(app, args.ExecOptions, panels.WORK, name="exec")
 def exec_(session: CliSession, options: args.ExecOptions) -> None:
     """Run a command in a container and exit with its exit code.
 
@@ -144,7 +146,7 @@ def exec_(session: CliSession, options: args.ExecOptions) -> None:
     raise typer.Exit(session.run(execute.execute(session, options), CRIB_FAILED))
 
 
-@command(app, args.AttachOptions, _LOOK)
+@command(app, args.AttachOptions, panels.WORK)
 def attach(session: CliSession, options: args.AttachOptions) -> None:
     """Attach to the first process of a container: see its output from now on, and with -i send it input.
 
@@ -157,7 +159,7 @@ def attach(session: CliSession, options: args.AttachOptions) -> None:
     raise typer.Exit(session.run(work.attach(session, options), CRIB_FAILED))
 
 
-@command(app, args.ForwardOptions, _LOOK)
+@command(app, args.ForwardOptions, panels.WORK)
 def forward(session: CliSession, options: args.ForwardOptions) -> None:
     """Forward local ports to a pod until Ctrl-C.
 
@@ -170,7 +172,7 @@ def forward(session: CliSession, options: args.ForwardOptions) -> None:
     session.run(work.forward(session, options))
 
 
-@command(app, args.CopyOptions, _LOOK)
+@command(app, args.CopyOptions, panels.WORK)
 def cp(session: CliSession, options: args.CopyOptions) -> None:
     """Copy files and directories to or from a container. The container needs the program tar.
 
@@ -193,7 +195,7 @@ def inspect(session: CliSession, options: args.InspectOptions) -> None:
     session.run(inspection.inspect(session, options))
 
 
-@command(app, args.ExplainSpecOptions, _LOOK, name="explain")
+@command(app, args.ExplainSpecOptions, _RUN, name="explain")
 def explain_spec(session: CliSession, options: args.ExplainSpecOptions) -> None:
     """Show the OCI spec of a manifest or a container, with the origin of each field.
 
@@ -322,6 +324,9 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_crictl_commands(app)
+add_completion_command(app, _NODE)
+add_config_commands(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

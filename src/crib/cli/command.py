@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 import typer
 
+from crib.cli.command_help import CribCommand, CribGroup
 from crib.cli.session import CliSession, CommandError
 
 Options = TypeVar("Options")
@@ -29,10 +30,15 @@ def command(
             verb(ctx.find_root().obj, values)
 
         entry = _entry(act, options, verb.__doc__)
-        app.command(name or verb.__name__.rstrip("_"), rich_help_panel=panel)(entry)
+        app.command(name or verb.__name__.rstrip("_"), cls=CribCommand, rich_help_panel=panel)(entry)
         return verb
 
     return decorate
+
+
+def group(help_text: str) -> typer.Typer:
+    """A group of commands that does nothing by itself."""
+    return typer.Typer(cls=CribGroup, help=help_text, rich_markup_mode=None)
 
 
 def command_group(app: typer.Typer, options: type[Options], panel: str, verb: Verb[Options]) -> typer.Typer:
@@ -48,10 +54,10 @@ def command_group(app: typer.Typer, options: type[Options], panel: str, verb: Ve
             path = f"{ctx.command_path} {ctx.invoked_subcommand}"
             raise CommandError(f"put the options of {path} after {ctx.invoked_subcommand}", 2)
 
-    group = typer.Typer(rich_markup_mode="rich")
-    group.callback(invoke_without_command=True)(_entry(act, options, verb.__doc__))
-    app.add_typer(group, name=verb.__name__, rich_help_panel=panel)
-    return group
+    made = typer.Typer(cls=CribGroup, rich_markup_mode=None)
+    made.callback(invoke_without_command=True)(_entry(act, options, verb.__doc__))
+    app.add_typer(made, name=verb.__name__, rich_help_panel=panel)
+    return made
 
 
 def _is_typed(ctx: typer.Context, name: str) -> bool:
@@ -84,6 +90,6 @@ def _entry(
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring with each paragraph on one line: help is wrapped for the terminal it is shown on."""
+    """A docstring with each paragraph on one line, but for examples: help is wrapped for its terminal."""
     parts = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(" ".join(part.split()) for part in parts)
+    return "\n\n".join(part if part.startswith("crib ") else " ".join(part.split()) for part in parts)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crib.cli import output
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import CliSession, say
 from crib.conform import coverage, page, reports, session
 from crib.conform.cases import every

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 
 MAX_PARALLEL = 32
 
@@ -44,7 +44,7 @@ class ConformOptions:
     ] = 4
     limit: Annotated[
         float, typer.Option("--limit", min=1, metavar="SECONDS", help="Time that one case may take.")
-    ] = 60.0
+    ] = 120.0
     show: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False
     coverage: Annotated[
         bool,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import clean, document, short_id, table
 from crib.cli.run import plans_of, tell_notes
 from crib.cli.session import CommandError

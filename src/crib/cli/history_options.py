@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 
 
 class Slowest(StrEnum):

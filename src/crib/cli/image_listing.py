@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crib.cli.forms import Format
 from crib.cli.image_choice import choose
-from crib.cli.options import Format
 from crib.cli.output import as_dict, document, short_id, size, table, tell
+from crib.cli.tables import Shortening, TableColumn
 
 if TYPE_CHECKING:
     from crib.cli.image_options import ImagesOptions
@@ -34,7 +35,12 @@ async def images(session: CliSession, options: ImagesOptions) -> None:
             if options.digests:
                 row.insert(1, digests.get(name.rpartition(":")[0], "-"))
             rows.append(row)
-    columns = ["NAME", "IMAGE", "SIZE", "PINNED"]
+    columns = [
+        TableColumn("NAME", Shortening.IMAGE),
+        TableColumn("IMAGE", Shortening.NOTHING),
+        TableColumn("SIZE", Shortening.NOTHING, rank=1),
+        TableColumn("PINNED", Shortening.NOTHING, rank=2),
+    ]
     if options.digests:
-        columns.insert(1, "DIGEST")
+        columns.insert(1, TableColumn("DIGEST"))
     table(columns, rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
 NoTrunc = Annotated[bool, typer.Option("--no-trunc", help="Ids in full.")]

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from crib.cli import progress
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import as_dict, clean, document, short_id, size, table, tell
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, images, lookup

@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.debug_commands import shown
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import age, as_dict, clean, document
-from crib.cli.session import CommandError
 from crib.client import images, lookup
 from crib.client.errors import Ambiguous, NotFound, NotOffered
 from crib.stubs.node.v1.node_pb2 import InfoRequest, InfoResponse
@@ -33,11 +32,9 @@ if TYPE_CHECKING:
 
 async def inspect(session: CliSession, options: InspectOptions) -> None:
     """Show a pod, a container or an image; what fits first in this order is meant."""
-    if options.output is Format.TABLE:
-        raise CommandError("inspect prints json or yaml only", exit_code=2)
     async with session.connect() as connection:
         found = await _look(connection, options.target, options.container)
-    document(_opened(found), options.output)
+    document(opened(found), options.output)
 
 
 async def _look(connection: Connection, target: str, container: str) -> Message:
@@ -76,7 +73,7 @@ async def _container(connection: Connection, container_id: str) -> Message:
     return await connection.call(connection.runtime.ContainerStatus, request)
 
 
-def _opened(reply: Message) -> dict[str, Any]:
+def opened(reply: Message) -> dict[str, Any]:
     """The reply as a document, with the JSON inside `info` opened."""
     found = as_dict(reply)
     found["info"] = {name: _parsed(text) for name, text in found.get("info", {}).items()}

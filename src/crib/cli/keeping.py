@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import age, as_dict, document, table, tell
 from crib.cli.run import plans_of
 from crib.cli.session import say

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from crib.cli.forms import Format
 from crib.cli.network_picture import pen_for, picture
-from crib.cli.options import Format
 from crib.cli.output import as_dict, clean, document, short_id, table
 from crib.cli.session import say
 from crib.client import lookup

@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 
 from crib.cli import options as args
-from crib.cli.command import command
+from crib.cli.command import command, group
 from crib.cli.session import CliSession
 
 _PANEL = "The node"
 
-network = typer.Typer(help="Show, check and repair pods' networks, and release what belongs to no pod.")
+network = group("Show, check and repair pods' networks, and release what belongs to no pod.")
 
 
 @command(network, args.NetworkListOptions, _PANEL, name="list")

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.options import Format, Output
+from crib.cli.forms import Format, Output
 
 
 @dataclass(frozen=True)
 class WorkOptions:
-    output: Annotated[Format, typer.Option("--output", "-o", help="Output format.")] = Format.TABLE
+    output: Output = Format.TABLE
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Format(StrEnum):
-    """How a result is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from crib.cli.forms import DocumentOutput, Format, Output
 
 
 class Transport(StrEnum):
@@ -25,7 +19,6 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table, json or yaml.")]
 _Target = Annotated[
     str,
     typer.Argument(
@@ -53,44 +46,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class PodsOptions:
-    output: Output = Format.TABLE
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
-    ] = ""
-
-
-@dataclass(frozen=True)
-class PsOptions:
-    pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
-    every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
-        False
-    )
-    output: Output = Format.TABLE
-
-
-@dataclass(frozen=True)
-class LogsOptions:
-    target: _Target
-    container: _Container = ""
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new lines until the container exits.")
-    ] = False
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")] = (
-        None
-    )
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since", metavar="TIME", help="Only lines since then: 90s, 10m, 2h (ago), or an RFC 3339 time."
-        ),
-    ] = ""
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Start each line with its time.")] = (
-        False
-    )
 
 
 @dataclass(frozen=True)
@@ -297,7 +252,7 @@ class InspectOptions:
         str, typer.Argument(metavar="POD|CONTAINER|IMAGE", help="A name or the beginning of an id.")
     ]
     container: _Container = ""
-    output: Annotated[Format, typer.Option("--output", "-o", help="json or yaml.")] = Format.YAML
+    output: DocumentOutput = Format.YAML
 
 
 @dataclass(frozen=True)

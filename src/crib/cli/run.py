@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crib.cli import progress
-from crib.cli.options import Format
+from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, short_id, tell
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
@@ -16,17 +16,18 @@ from crib.client.workloads.site import read_site
 from crib.manifest import late
 from crib.manifest.documents import ManifestText
 from crib.manifest.faults import ManifestError
-from crib.manifest.load import read_plans
+from crib.manifest.load import random_uid, read_plans
 from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crib.cli.session import CliSession
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, PodPlan
+    from crib.manifest.plan import ContainerPlan, PodPlan, VolumePlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
@@ -73,7 +74,12 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
 
 
 def plans_of(
-    session: CliSession, paths: Sequence[str], extra: Sequence[str] = (), *, hide_secrets: bool = False
+    session: CliSession,
+    paths: Sequence[str],
+    extra: Sequence[str] = (),
+    *,
+    hide_secrets: bool = False,
+    new_uid: Callable[[], str] = random_uid,
 ) -> Sequence[PodPlan]:
     """What the manifests come to on this node. All faults are shown; the CommandError counts them.
 
@@ -82,7 +88,7 @@ def plans_of(
     texts = [ManifestText(path, _read_manifest(path)) for path in paths]
     texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
     try:
-        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets))
+        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets), new_uid)
     except ManifestError as error:
         if len(error.faults) == 1:
             raise CommandError(str(error)) from error
@@ -104,7 +110,7 @@ def tell_notes(plan: PodPlan, *, is_kept: bool = False) -> None:
         say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
 
 
-def _document_form(output: Format) -> Format:
+def _document_form(output: Form) -> Form:
     return Format.YAML if output is Format.TABLE else output
 
 
@@ -117,7 +123,17 @@ def _requests(plan: PodPlan) -> dict[str, Any]:
         "sandbox": as_dict(plan.sandbox),
         "initContainers": [shown(container) for container in plan.init_containers],
         "containers": [shown(container) for container in plan.containers],
+        "volumes": [_volume(volume) for volume in plan.volumes],
     }
+
+
+def _volume(volume: VolumePlan) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": volume.name, "kind": volume.kind}
+    if volume.kind == "image":
+        return {**found, "image": volume.image}
+    if volume.kind == "files":
+        return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    return {**found, "path": volume.path}
 
 
 class _Shown:
@@ -126,8 +142,8 @@ class _Shown:
     def note(self, text: str) -> None:
         say(text)
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        await progress.pull(connection, image)
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        await progress.pull(connection, image, auth)
 
 
 async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: float) -> dict[str, Any]:

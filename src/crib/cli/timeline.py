@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
+from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, clean, document, tell
 from crib.cli.session import CommandError
 from crib.cli.stretches import OK, DrawnStage, Stretch, after, stretches
@@ -30,7 +30,7 @@ async def timeline(session: CliSession, options: TimelineOptions) -> None:
         raise CommandError("give one POD, or --compare with two, or --slowest with none", 2)
     if options.html and wanted != 1:
         raise CommandError("--html is of one pod", 2)
-    form = Format.JSON if options.json else options.output
+    form: Form = Format.JSON if options.json else options.output
     async with session.connect() as connection:
         if options.slowest:
             from crib.cli import timeline_reports

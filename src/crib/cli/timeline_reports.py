@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crib.cli.forms import Form, Format
 from crib.cli.history_options import Slowest
-from crib.cli.options import Format
 from crib.cli.output import document, table
 from crib.cli.stretches import name, stretches
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crib.stubs.node.v1.node_pb2 import Stage, TimelineResponse
 
 
-def slowest(found: Sequence[TimelineResponse], options: TimelineOptions, form: Format) -> None:
+def slowest(found: Sequence[TimelineResponse], options: TimelineOptions, form: Form) -> None:
     """The pods whose start took longest, or the longest stages that are no more than the sum of others."""
     rows = _pods(found) if options.slowest is Slowest.PODS else _stages(found)
     rows.sort(key=lambda row: -float(row["ms"]))
@@ -67,7 +67,7 @@ def _leaves(stages: Sequence[Stage]) -> list[Stage]:
     return [stage for place, stage in enumerate(stages, 1) if place not in parents]
 
 
-def compare(one: TimelineResponse, other: TimelineResponse, form: Format) -> None:
+def compare(one: TimelineResponse, other: TimelineResponse, form: Form) -> None:
     """The stages of both in one table, the greatest difference first. Repeated stages are added up."""
     first, second = _sums(one), _sums(other)
     rows = [

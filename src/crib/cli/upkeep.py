@@ -11,8 +11,8 @@ import sys
 import tempfile
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from crib.cli.forms import Format
 from crib.cli.node_options import WipeKind
-from crib.cli.options import Format
 from crib.cli.output import as_dict, clean, document, short_id, table, tell
 from crib.cli.session import CommandError
 from crib.client import node

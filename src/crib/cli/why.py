@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import age, as_dict, document, short_id, size, tell
 from crib.client import node
 

@@ -85,12 +85,13 @@ class BlockingIterator(Generic[_T]):
         self._items: asyncio.Queue[_T] = asyncio.Queue(AHEAD)
         self._pump: asyncio.Task[None] | None = None
         self._source = source
+        self._is_over = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> _T:
-        if not self._ready:
+        if not self._ready and not self._is_over:
             self._ready.extend(run(self._take()))
         if not self._ready:
             raise StopIteration
@@ -115,27 +116,31 @@ class BlockingIterator(Generic[_T]):
     async def _take(self) -> list[_T]:
         """All that is there, at least one; nothing at the end. Raises what the source raised, in the end."""
         if self._pump is None:
-            self._pump = asyncio.ensure_future(self._fill())
+            self._pump = asyncio.ensure_future(_fill(self._items, self._source))
         getting = asyncio.ensure_future(self._items.get())
         await asyncio.wait((getting, self._pump), return_when=asyncio.FIRST_COMPLETED)
         taken = [getting.result()] if getting.done() else []
         getting.cancel()
         while not self._items.empty():
             taken.append(self._items.get_nowait())
-        if not taken and not self._pump.cancelled():
-            self._pump.result()
+        if not taken:
+            self._is_over = True
+            if not self._pump.cancelled():
+                self._pump.result()
         return taken
 
-    async def _fill(self) -> None:
-        async for item in self._source():
-            await self._items.put(item)
-
     async def _end(self) -> None:
-        if self._pump is None:
-            self._pump = asyncio.ensure_future(asyncio.sleep(0))
-        self._pump.cancel()
-        await asyncio.wait((self._pump,))
+        self._is_over = True
         self._ready.clear()
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait((self._pump,))
+
+
+async def _fill(items: asyncio.Queue[_T], source: Callable[[], AsyncIterator[_T]]) -> None:
+    """No method: an iterator that nobody has any more must not live on in its own task."""
+    async for item in source():
+        await items.put(item)
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,10 +37,19 @@ RETRY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WantedLines:
-    """Which lines: `tail` the last so many (None: all), `since` from this time on (ns since the epoch)."""
+    """Which lines: `tail` the last so many (None: all), `since` and `until` a time (ns since the epoch)."""
 
     tail: int | None = None
     since: int = 0
+    until: int = 0
+    """0: no end."""
+
+    def has(self, line: LogLine) -> bool:
+        """Whether the line is of the wanted time."""
+        return line.at >= self.since and not self.is_over(line)
+
+    def is_over(self, line: LogLine) -> bool:
+        return bool(self.until) and line.at > self.until
 
 
 def read(path: str, wanted: WantedLines = WantedLines()) -> Iterator[LogLine]:
@@ -64,6 +75,8 @@ async def follow(
         while True:
             last_round = ended()  # called before the read, so that everything written before the end is read
             for line in _rest(file, joiner):
+                if wanted.is_over(line):
+                    return
                 yield line
             if replacement := _rotated(file, path):
                 for line in _over(file, replacement, path, joiner):
@@ -98,18 +111,20 @@ def _open(path: str) -> BinaryIO:
 
 def _existing(file: BinaryIO, joiner: LineJoiner, wanted: WantedLines, *, finish: bool) -> Iterator[LogLine]:
     end = os.fstat(file.fileno()).st_size
-    if wanted.tail is not None:
+    if wanted.tail is not None and not wanted.until:
         file.seek(_tail_offset(file, end, wanted.tail))
     if file.tell() == 0:
         _take_beginnings(file, joiner)
-    lines = (line for line in _until(file, joiner, end) if line.at >= wanted.since)
-    if wanted.tail is None:
-        yield from lines
-    else:
-        kept: list[LogLine] = list(lines)
-        yield from kept[len(kept) - wanted.tail :] if wanted.tail < len(kept) else kept
+    lines = _until(file, joiner, end)
     if finish:
-        yield from joiner.finish()
+        lines = itertools.chain(lines, _finished(joiner))
+    wanted_lines = filter(wanted.has, lines)
+    yield from wanted_lines if wanted.tail is None else deque(wanted_lines, wanted.tail)
+
+
+def _finished(joiner: LineJoiner) -> Iterator[LogLine]:
+    """What is left in it, looked at when all before has been read."""
+    yield from joiner.finish()
 
 
 def _until(file: BinaryIO, joiner: LineJoiner, end: int) -> Iterator[LogLine]:

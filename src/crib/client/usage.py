@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crib.client import lookup
-from crib.client.errors import NotOffered
+from crib.client.errors import NotOffered, RuntimeFailure
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class UsageClient:
 
     async def _pods(self) -> list[PodReading]:
         runtime = self._connection.runtime
-        reply = await self._ask(runtime.ListPodSandboxStats, pb.ListPodSandboxStatsRequest())
+        try:
+            reply = await self._ask(runtime.ListPodSandboxStats, pb.ListPodSandboxStatsRequest())
+        except RuntimeFailure:
+            reply = None  # containerd 1.6 fails them all for one pod without a cgroup parent
         if reply is None:
             return await self._pods_by_lists()
         return [_pod(stats) for stats in reply.stats]

@@ -10,9 +10,10 @@ from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 from crib.manifest.environment import environment, expand
 from crib.manifest.fields import ManifestNode, check_label
 from crib.manifest.hosts import HOSTS
+from crib.manifest.mounts import mounts
 from crib.manifest.plan import INIT_CONTAINER, ContainerPlan, HostsPlan, VolumePlan
 from crib.manifest.resources import Amounts, amounts, linux_resources
-from crib.manifest.volumes import mounts, pull_policy
+from crib.manifest.volumes import pull_policy
 from crib.stubs.runtime.v1 import api_pb2
 from crib.stubs.runtime.v1.api_pb2 import (
     ContainerConfig,
@@ -66,10 +67,10 @@ def read_amounts(node: ManifestNode, parts: PodParts) -> None:
 def container_plan(node: ManifestNode, parts: PodParts, *, init: bool) -> ContainerPlan:
     """Second pass: everything else."""
     name, image = node.text("name"), node.need_text("image")
-    found, sub_paths = mounts(node, parts.volumes, parts.site.dirs, parts.uid)
+    env = environment(node, parts.references)
+    found, sub_paths = mounts(node, parts.volumes, (parts.site.dirs, parts.uid), env)
     if parts.hosts is not None and not any(mount.container_path == HOSTS for mount in found):
         found.append(Mount(container_path=HOSTS, host_path=parts.hosts.path, selinux_relabel=True))
-    env = environment(node, parts.references)
     resources = linux_resources(
         parts.quality.get(name, Amounts()),
         parts.site.memory,

@@ -28,7 +28,8 @@ def filled_text(text: str, addresses: Sequence[str]) -> str:
 def waits_for_address(plan: ContainerPlan) -> bool:
     """Whether a container cannot be created before the pod's addresses are known."""
     config = plan.config
-    texts = (*config.command, *config.args, *(part.inside for part in plan.sub_paths))
+    inside = (*(part.inside for part in plan.sub_paths), *(mount.image_sub_path for mount in config.mounts))
+    texts = (*config.command, *config.args, *inside)
     return any("\0" in text for text in texts) or any(b"\0" in env.value for env in config.envs)
 
 
@@ -43,5 +44,7 @@ def filled(plan: ContainerPlan, addresses: Sequence[str]) -> ContainerPlan:
     for env in config.envs:
         text = env.value.decode("utf-8", "surrogateescape")
         env.value = filled_text(text, addresses).encode("utf-8", "surrogateescape")
+    for mount in config.mounts:
+        mount.image_sub_path = filled_text(mount.image_sub_path, addresses)
     parts = tuple(replace(part, inside=filled_text(part.inside, addresses)) for part in plan.sub_paths)
     return replace(plan, config=config, sub_paths=parts)

@@ -10,6 +10,7 @@ from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 
 if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
+    from crib.wire.docker_config import AuthFile
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 INIT_CONTAINER = "io.crib.init-container"
@@ -53,6 +54,15 @@ class Dirs:
     def volume(self, uid: str, name: str) -> str:
         return os.path.join(self.pod(uid), "volumes", name)
 
+    def named_volume(self, namespace: str, name: str) -> str:
+        """A volume that outlives its pods; it is beside them, not among them."""
+        return os.path.join(self.volumes, namespace, name)
+
+    @property
+    def volumes(self) -> str:
+        """Where volumes are that outlive pods."""
+        return os.path.join(os.path.dirname(self.root), "volumes")
+
     def sub_path(self, uid: str, container: str, index: int) -> str:
         return os.path.join(self.pod(uid), "subpaths", container, str(index))
 
@@ -76,17 +86,45 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeFile:
+    """A file of a volume that is made of a manifest; `path` is relative."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPlan:
+    """A named volume: it is made for the first pod that asks for it. `size` is what was asked for."""
+
+    namespace: str
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class VolumePlan:
-    """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit)."""
+    """A volume of the pod. `path` is on the host (empty for images), `size` bytes (0: no limit).
+
+    `files` of the kind of that name are made with the pod. `group` becomes the owner of what is in it
+    (fsGroup); with `group_always` it is set again, however much that is.
+    """
 
     name: str
-    kind: Literal["emptyDir", "hostPath", "image"]
+    kind: Literal["emptyDir", "hostPath", "image", "files", "claim"]
     path: str = ""
     host_type: str = ""
     memory: bool = False
     size: int = 0
     image: str = ""
     pull: PullPolicy = "IfNotPresent"
+    files: tuple[VolumeFile, ...] = ()
+    claim: ClaimPlan | None = None
+    read_only: bool = False
+    group: int | None = None
+    group_always: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +135,8 @@ class SubPathPlan:
     volume: str
     inside: str
     target: str
+    generated: bool = False
+    """Whether the volume holds files of the manifest, in a kubelet's layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +177,8 @@ class PodPlan:
     volumes: tuple[VolumePlan, ...]
     notes: tuple[str, ...] = field(default=())
     hosts: HostsPlan | None = None
+    credentials: tuple[AuthFile, ...] = field(default=(), repr=False)
+    """For registries, the first that fits counts."""
     behaviour: PodBehaviour = field(default_factory=PodBehaviour)
     unkept: tuple[str, ...] = ()
     """Paths of fields that have an effect only while somebody keeps the pod up."""

@@ -83,11 +83,18 @@ def sandbox_security(
         found.run_as_user.CopyFrom(user)
         if (group := _id(pod, "runAsGroup")) is not None:
             found.run_as_group.CopyFrom(group)
-    found.supplemental_groups.extend(pod.numbers("supplementalGroups"))
+    found.supplemental_groups.extend(_groups(pod))
     found.supplemental_groups_policy = _groups_policy(pod)
     if (selinux := _selinux(pod)) is not None:
         found.selinux_options.CopyFrom(selinux)
     return found
+
+
+def _groups(pod: ManifestNode) -> list[int]:
+    """Whoever runs in the pod is of the group that owns its volumes, too."""
+    group = pod.number("fsGroup", 0, MAX_NUMBER)
+    others = pod.numbers("supplementalGroups")
+    return others if group is None or group in others else [group, *others]
 
 
 def sysctls(spec: ManifestNode) -> dict[str, str]:
@@ -127,7 +134,7 @@ def container_security(
         run_as_user=_effective(spec, container, "runAsUser"),
         run_as_group=_effective(spec, container, "runAsGroup"),
         readonly_rootfs=bool(own.flag("readOnlyRootFilesystem")),
-        supplemental_groups=pod.numbers("supplementalGroups") if pod else [],
+        supplemental_groups=_groups(pod) if pod else [],
         supplemental_groups_policy=_groups_policy(pod),
         no_new_privs=_no_new_privs(own, privileged=privileged),
         masked_paths=() if unmasked else MASKED_PATHS,

@@ -42,10 +42,9 @@ POD_SPEC = _shape(
     "containers initContainers volumes restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds "
     "hostNetwork hostPID hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig "
     "runtimeClassName hostUsers os serviceAccountName serviceAccount subdomain setHostnameAsFQDN "
-    "hostnameOverride hostAliases",
+    "hostnameOverride hostAliases imagePullSecrets",
     {
         "ephemeralContainers": _API,
-        "imagePullSecrets": f"{_API}; give the credentials to the daemon",
         "resourceClaims": _KUBELET,
         "resources": f"pod-level resources: {_NOT_YET}",
         "workloadRef": _API,
@@ -82,6 +81,7 @@ FIELD_REF = _shape("fieldPath apiVersion")
 RESOURCE_REF = _shape("containerName resource divisor")
 ENV_FROM = _shape("prefix configMapRef secretRef")
 OBJECT_REF = _shape("name optional")
+LOCAL_REF = _shape("name")
 PORT = _shape("name containerPort hostPort protocol hostIP")
 LIFECYCLE = _shape("stopSignal postStart preStop")
 HOOK = _shape("exec httpGet sleep", {"tcpSocket": "Kubernetes has never run it as a hook"})
@@ -99,8 +99,7 @@ RESTART_RULE = _shape("action exitCodes")
 EXIT_CODES = _shape("operator values")
 RESOURCES = _shape("requests limits", {"claims": _KUBELET})
 VOLUME_MOUNT = _shape(
-    "name mountPath readOnly subPath mountPropagation recursiveReadOnly bindMountOptions",
-    {"subPathExpr": f"{_NOT_YET}; use subPath"},
+    "name mountPath readOnly subPath subPathExpr mountPropagation recursiveReadOnly bindMountOptions"
 )
 CONTAINER_SECURITY = _shape(
     "runAsUser runAsGroup runAsNonRoot privileged readOnlyRootFilesystem capabilities "
@@ -109,10 +108,8 @@ CONTAINER_SECURITY = _shape(
 )
 POD_SECURITY = _shape(
     "runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy sysctls seccompProfile "
-    "appArmorProfile seLinuxOptions",
+    "appArmorProfile seLinuxOptions fsGroup fsGroupChangePolicy",
     {
-        "fsGroup": "the owner of volumes is set by a kubelet",
-        "fsGroupChangePolicy": "the owner of volumes is set by a kubelet",
         "seLinuxChangePolicy": _KUBELET,
         "windowsOptions": _WINDOWS,
     },
@@ -127,16 +124,25 @@ DNS_OPTION = _shape("name value")
 POD_OS = _shape("name")
 _STORAGE = (
     "awsElasticBlockStore azureDisk azureFile cephfs cinder csi ephemeral fc flexVolume flocker "
-    "gcePersistentDisk gitRepo glusterfs iscsi nfs persistentVolumeClaim photonPersistentDisk portworxVolume "
+    "gcePersistentDisk gitRepo glusterfs iscsi nfs photonPersistentDisk portworxVolume "
     "quobyte rbd scaleIO storageos vsphereVolume"
 )
 VOLUME = _shape(
-    "name emptyDir hostPath image",
-    {
-        **_each(_STORAGE, _KUBELET),
-        **_each("configMap secret projected downwardAPI", _KUBELET),
-    },
+    "name emptyDir hostPath image configMap secret downwardAPI projected persistentVolumeClaim",
+    _each(_STORAGE, _KUBELET),
 )
+CONFIG_MAP_VOLUME = _shape("name items defaultMode optional")
+SECRET_VOLUME = _shape("secretName items defaultMode optional")
+DOWNWARD_VOLUME = _shape("items defaultMode")
+PROJECTED_VOLUME = _shape("sources defaultMode")
+PROJECTED_SOURCE = _shape(
+    "configMap secret downwardAPI serviceAccountToken", {"clusterTrustBundle": _API, "podCertificate": _API}
+)
+PROJECTED_OBJECT = _shape("name items optional")
+PROJECTED_DOWNWARD = _shape("items")
+KEY_TO_PATH = _shape("key path mode")
+DOWNWARD_ITEM = _shape("path fieldRef resourceFieldRef mode")
+CLAIM_VOLUME = _shape("claimName readOnly")
 EMPTY_DIR = _shape("medium sizeLimit")
 HOST_PATH = _shape("path type")
 IMAGE_VOLUME = _shape("reference pullPolicy")

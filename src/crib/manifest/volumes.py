@@ -1,55 +1,70 @@
-"""`spec.volumes` and a container's `volumeMounts`."""
+"""`spec.volumes`: what each of them is made of."""
 
 from __future__ import annotations
 
-import posixpath
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crib.manifest import shapes
-from crib.manifest.fields import ManifestNode, check_label, nearest, unique
-from crib.manifest.plan import HOST_PATH_TYPES, PullPolicy, SubPathPlan, VolumePlan
+from crib.manifest.fields import MAX_NUMBER, ManifestNode, check_label, check_subdomain, unique
+from crib.manifest.plan import HOST_PATH_TYPES, ClaimPlan, PullPolicy, VolumeFile, VolumePlan
+from crib.manifest.projections import config_map_files, downward_files, projected_files, secret_files
 from crib.manifest.quantity import parse_quantity, whole
-from crib.stubs.runtime.v1.api_pb2 import (
-    PROPAGATION_BIDIRECTIONAL,
-    PROPAGATION_HOST_TO_CONTAINER,
-    PROPAGATION_PRIVATE,
-    ImageSpec,
-    Mount,
-)
 
 if TYPE_CHECKING:
-    from crib.manifest.plan import Dirs
+    from crib.manifest.references import References
 
-_BIND_OPTIONS = ("nodev", "noexec", "nosuid")
-_PROPAGATION = {
-    "None": PROPAGATION_PRIVATE,
-    "HostToContainer": PROPAGATION_HOST_TO_CONTAINER,
-    "Bidirectional": PROPAGATION_BIDIRECTIONAL,
-}
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
-def volume_plans(spec: ManifestNode, dirs: Dirs, uid: str) -> dict[str, VolumePlan]:
+_KINDS = (
+    "emptyDir",
+    "hostPath",
+    "image",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+    "persistentVolumeClaim",
+)
+
+
+def volume_plans(spec: ManifestNode, references: References) -> dict[str, VolumePlan]:
     """Every volume of the pod by name."""
     found: dict[str, VolumePlan] = {}
     for node in unique(spec.children("volumes"), "name", "volume"):
         node.check(shapes.VOLUME)
         name = check_label(node, "name")
-        kinds = [kind for kind in ("emptyDir", "hostPath", "image") if node.has(kind)]
+        kinds = [kind for kind in _KINDS if node.has(kind)]
         if len(kinds) == 1:
-            found[name] = _volume(node, kinds[0], name, dirs.volume(uid, name))
+            found[name] = _volume(node, kinds[0], name, references)
             continue
         found[name] = VolumePlan(name, "emptyDir")  # for those who mount it
-        words = "one of emptyDir, hostPath, image"
         if kinds:
-            node.wrong("", f"has more than {words}")
+            node.wrong("", f"has more than one of {', '.join(kinds)}")
         elif not any(known in shapes.VOLUME.refused for known in node.names()):
-            node.wrong("", f"needs {words}")
-    return found
+            node.wrong("", f"needs one of {', '.join(_KINDS)}")
+    return _owned(spec.part("securityContext"), found)
 
 
-def _volume(node: ManifestNode, kind: str, name: str, directory: str) -> VolumePlan:
+def _owned(security: ManifestNode, found: dict[str, VolumePlan]) -> dict[str, VolumePlan]:
+    """With `fsGroup` for the volumes that crib makes; those of the host and of images keep their owners."""
+    group = security.number("fsGroup", 0, MAX_NUMBER)
+    policy = security.choice("fsGroupChangePolicy", ("Always", "OnRootMismatch"), "Always")
+    if group is None:
+        return found
+    made = {name for name, volume in found.items() if volume.kind not in ("hostPath", "image")}
+    always = policy == "Always"
+    return {
+        name: replace(volume, group=group, group_always=always) if name in made else volume
+        for name, volume in found.items()
+    }
+
+
+def _volume(node: ManifestNode, kind: str, name: str, references: References) -> VolumePlan:
     source = node.part(kind)
+    facts = references.facts
+    directory = facts.site.dirs.volume(facts.uid, name)
     if kind == "emptyDir":
         return _empty_dir(source, name, directory)
     if kind == "hostPath":
@@ -58,9 +73,44 @@ def _volume(node: ManifestNode, kind: str, name: str, directory: str) -> VolumeP
         _check_absolute(path, source)
         host_type = source.choice("type", HOST_PATH_TYPES, "")
         return VolumePlan(name, "hostPath", path=path, host_type=host_type)
-    source.check(shapes.IMAGE_VOLUME)
-    reference = source.need_text("reference")
-    return VolumePlan(name, "image", image=reference, pull=pull_policy(source, "pullPolicy", reference))
+    if kind == "image":
+        source.check(shapes.IMAGE_VOLUME)
+        reference = source.need_text("reference")
+        return VolumePlan(name, "image", image=reference, pull=pull_policy(source, "pullPolicy", reference))
+    if kind == "persistentVolumeClaim":
+        return _claim(source, name, references)
+    files = _files(source, kind, name, references)
+    # as a kubelet has it: what may be secret is only ever in memory
+    return VolumePlan(name, "files", path=directory, memory=kind != "configMap", files=tuple(files))
+
+
+def _files(source: ManifestNode, kind: str, name: str, references: References) -> list[VolumeFile]:
+    if kind == "configMap":
+        return config_map_files(source, references)
+    if kind == "secret":
+        return secret_files(source, references)
+    if kind == "downwardAPI":
+        return downward_files(source, references)
+    return projected_files(source, references, name)
+
+
+def _claim(source: ManifestNode, name: str, references: References) -> VolumePlan:
+    source.check(shapes.CLAIM_VOLUME)
+    wanted = check_subdomain(source, "claimName")
+    facts = references.facts
+    known = references.objects.find("PersistentVolumeClaim", facts.namespace, wanted)
+    if known is not None:
+        references.used["PersistentVolumeClaim", wanted] = known
+    claim = ClaimPlan(
+        facts.namespace,
+        wanted,
+        tuple(sorted(known.labels.items())) if known else (),
+        known.size if known else 0,
+    )
+    path = facts.site.dirs.named_volume(facts.namespace, wanted)
+    return VolumePlan(
+        name, "claim", path=f"{path}/data", claim=claim, read_only=bool(source.flag("readOnly"))
+    )
 
 
 def _empty_dir(source: ManifestNode, name: str, directory: str) -> VolumePlan:
@@ -77,7 +127,7 @@ def _empty_dir(source: ManifestNode, name: str, directory: str) -> VolumePlan:
         except ValueError as error:
             source.wrong("sizeLimit", str(error))
         if not medium:
-            source.notes.add(source.at("sizeLimit"), "not enforced: on disk it is a kubelet's work")
+            source.notes.add(source.at("sizeLimit"), "not enforced on disk; with medium: Memory it is")
     return VolumePlan(name, "emptyDir", path=directory, memory=bool(medium), size=size)
 
 
@@ -93,95 +143,6 @@ def pull_policy(node: ManifestNode, name: str, image: str) -> PullPolicy:
     if word == "Always":
         return "Always"
     return "Never" if word == "Never" else "IfNotPresent"
-
-
-def mounts(
-    container: ManifestNode, volumes: dict[str, VolumePlan], dirs: Dirs, uid: str
-) -> tuple[list[Mount], tuple[SubPathPlan, ...]]:
-    """A container's mounts, and which of them are parts of a volume that are bound first."""
-    found: list[Mount] = []
-    parts: list[SubPathPlan] = []
-    name = container.text("name")
-    for index, node in enumerate(container.children("volumeMounts")):
-        node.check(shapes.VOLUME_MOUNT)
-        wanted = node.need_text("name")
-        volume = volumes.get(wanted)
-        if volume is None:
-            if wanted:
-                node.wrong("name", f"the pod has no volume {wanted!r}{nearest(wanted, list(volumes))}")
-            volume = VolumePlan(wanted, "emptyDir")
-        mount = _mount(container, node, volume)
-        if any(other.container_path == mount.container_path for other in found):
-            node.wrong("mountPath", f"{mount.container_path} is mounted twice")
-        inside = _sub_path(node)
-        if inside and volume.kind == "image":
-            mount.image_sub_path = inside
-        elif inside:
-            target = dirs.sub_path(uid, name, index)
-            parts.append(SubPathPlan(len(found), volume.path, inside, target))
-            mount.host_path = target
-        found.append(mount)
-    return found, tuple(parts)
-
-
-def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> Mount:
-    path = node.need_text("mountPath")
-    if ":" in path:
-        node.wrong("mountPath", f"{path!r} must not hold a colon")
-    if not path.startswith("/"):
-        path = f"/{path}"  # as Kubernetes reads a relative one
-    read_only = bool(node.flag("readOnly")) or volume.kind == "image"
-    propagation = node.choice("mountPropagation", tuple(_PROPAGATION), "None")
-    security = container.child("securityContext")
-    if propagation == "Bidirectional" and not (security and security.flag("privileged")):
-        node.wrong("mountPropagation", "Bidirectional needs a privileged container")
-    return Mount(
-        container_path=posixpath.normpath(path),
-        host_path=volume.path,
-        readonly=read_only,
-        propagation=_PROPAGATION[propagation],
-        recursive_read_only=_recursive(node, read_only=read_only, propagation=propagation),
-        image=ImageSpec(image=volume.image) if volume.kind == "image" else None,
-        mount_options=_bind_options(node),
-        selinux_relabel=volume.kind == "emptyDir",  # as a kubelet does with what it makes for the pod
-    )
-
-
-def _bind_options(node: ManifestNode) -> list[str]:
-    """KEP-5855: restrictions of this one mount."""
-    options = node.texts("bindMountOptions")
-    for option in options:
-        if option not in _BIND_OPTIONS:
-            node.wrong("bindMountOptions", f"{option!r} is not one of {', '.join(_BIND_OPTIONS)}")
-    return options
-
-
-def _recursive(node: ManifestNode, *, read_only: bool, propagation: str) -> bool:
-    word = node.choice("recursiveReadOnly", ("Disabled", "IfPossible", "Enabled"), "Disabled")
-    if word == "Disabled":
-        return False
-    if not read_only:
-        node.wrong("recursiveReadOnly", f"{word} needs readOnly: true")
-    if propagation != "None":
-        node.wrong("recursiveReadOnly", f"{word} needs mountPropagation: None")
-    if word == "IfPossible":
-        node.notes.add(node.at("recursiveReadOnly"), "taken as Disabled; write Enabled to have it")
-        return False
-    return True
-
-
-def _sub_path(node: ManifestNode) -> str:
-    inside = node.text("subPath")
-    if not inside:
-        return ""
-    if inside.startswith("/"):
-        node.wrong("subPath", f"{inside!r} must be a relative path")
-        return ""
-    if ".." in inside.split("/"):
-        node.wrong("subPath", f"{inside!r} must not hold '..'")
-        return ""
-    normal = posixpath.normpath(inside)
-    return "" if normal == "." else normal
 
 
 def _check_absolute(path: str, node: ManifestNode) -> None:

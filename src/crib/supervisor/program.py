@@ -18,6 +18,7 @@ import sys
 from crib.client import Connection, images
 from crib.client.errors import ClientError
 from crib.manifest.plan import Dirs
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 from crib.supervisor.backoff import Pauses
 from crib.supervisor.keeper import RETRY, Surroundings
 from crib.supervisor.kept import KeptUnits
@@ -34,9 +35,9 @@ class _Told:
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    async def pull(self, connection: Connection, image: str) -> None:
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         self.note(f"pulling {image}")
-        await images.pull(connection, image)
+        await images.pull(connection, image, auth=auth)
 
     def told(self, report: PodReport) -> None:
         os.write(sys.stdout.fileno(), encode_report(report))

@@ -24,6 +24,8 @@ from crib.cli import (
     lifecycle,
     lifecycle_options,
     listing,
+    listing_options,
+    log_options,
     logs,
     options,
     run,
@@ -213,6 +215,24 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
         await run.run(session, RunCommandOptions([str(path)]))
 
 
+async def test_a_pod_pulls_with_the_credentials_of_its_own_secrets(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  imagePullSecrets: [{name: s}]\n"
+        "  containers:\n  - {name: a, image: 'reg.example/new:1'}\n"
+    )
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/dockercfg\n"
+        'stringData: {.dockercfg: \'{"reg.example": {"username": "me", "password": "hunter2"}}\'}\n'
+    )
+    await run.run(session, RunCommandOptions([str(path)], extra=[str(secret)]))
+    (request,) = world.progress_requests
+    assert (request.credentials.username, request.credentials.password) == ("me", "hunter2")
+
+
 async def test_run_as_non_root_is_checked_against_the_image(
     session: CliSession, world: World, tmp_path: Path
 ) -> None:
@@ -248,6 +268,56 @@ async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
+
+
+SECRET = """
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec:
+  containers:
+  - name: a
+    image: localhost/demo:1
+    args: [$(P), $(IP)]
+    env:
+    - {name: P, valueFrom: {secretKeyRef: {name: s, key: p}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, secret: {secretName: s}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {p: hunter2}
+"""
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_dry_run_hides_secrets_unless_they_are_asked_for(
+    session: CliSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=options.Format.JSON)
+    await run.run(session, wanted)
+    out = capsys.readouterr().out
+    (container,) = json.loads(out)[0]["containers"]
+    assert container["args"] == ["hunter2" if shown else "<secret s: p>", "<pod-ip>"]
+    assert json.loads(out)[0]["volumes"] == [
+        {"name": "v", "kind": "files", "files": {"p": "hunter2" if shown else "<secret s: p>"}}
+    ]
+
+
+@pytest.mark.root
+async def test_a_containers_own_address_is_filled_in_before_it_is_made(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    await run.run(session, RunCommandOptions([str(path)]))
+    (config,) = world.container_configs.values()
+    assert list(config.args) == ["hunter2", "10.0.0.7"]
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["b"], force=True))
 
 
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
@@ -291,17 +361,27 @@ async def test_pods_and_ps_are_tables_or_documents(
 ) -> None:
     await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
-    await listing.pods(session, options.PodsOptions())
+    await listing.pods(session, listing_options.PodsOptions())
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"]
-    assert row.split()[1:6] == ["default", "web", "Ready", "1/2", "10.0.0.7"]
-    await listing.containers(session, options.PsOptions())
+    assert head.split() == [
+        "POD",
+        "NAMESPACE",
+        "NAME",
+        "STATE",
+        "RUNNING",
+        "RESTARTS",
+        "IP",
+        "AGE",
+        "HANDLER",
+    ]
+    assert row.split()[1:7] == ["default", "web", "Ready", "1/1", "0", "10.0.0.7"]
+    await listing.containers(session, listing_options.PsOptions())
     assert "page" not in capsys.readouterr().out
-    await listing.containers(session, options.PsOptions("web", every=True))
+    await listing.containers(session, listing_options.PsOptions("web", every=True))
     assert "Exited (0)" in capsys.readouterr().out
-    await listing.pods(session, options.PodsOptions(output=options.Format.JSON))
+    await listing.pods(session, listing_options.PodsOptions(output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SANDBOX_READY"
-    await listing.pods(session, options.PodsOptions(namespace="other"))
+    await listing.pods(session, listing_options.PodsOptions(namespace="other"))
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -341,14 +421,14 @@ async def test_logs_of_a_container_that_has_ended_follow_nothing(
 ) -> None:
     await run.run(session, RunCommandOptions([write(tmp_path)]))
     capfdbinary.readouterr()
-    await logs.logs(session, options.LogsOptions("web", "page", follow=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", follow=True))
     assert capfdbinary.readouterr() == (b"", b"something is wrong\x1b[2J\xc2\x9b\n")
-    await logs.logs(session, options.LogsOptions("web", "page", timestamps=True))
+    await logs.logs(session, log_options.LogsOptions(["web"], "page", timestamps=True))
     assert (
         capfdbinary.readouterr().err == b"2026-01-02T03:04:05.000000001Z something is wrong\x1b[2J\xc2\x9b\n"
     )
     with pytest.raises(NotFound, match="has no container 'x'"):
-        await logs.logs(session, options.LogsOptions("web", "x"))
+        await logs.logs(session, log_options.LogsOptions(["web"], "x"))
 
 
 async def test_following_a_log_ends_when_the_container_exits(
@@ -358,7 +438,7 @@ async def test_following_a_log_ends_when_the_container_exits(
     server = next(c for c, s in world.containers.items() if s.metadata.name == "server")
     Path(world.log_path(server)).write_text("2026-01-02T03:04:05Z stdout F first\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(logs.logs(session, options.LogsOptions("web", "server", follow=True)))
+        group.create_task(logs.logs(session, log_options.LogsOptions(["web"], "server", follow=True)))
         subscribed = len(world.subscribers)
         while len(world.subscribers) == subscribed:
             await asyncio.sleep(0)

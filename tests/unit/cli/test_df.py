@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import CliSession
 from crib.cli.usage import df
 from crib.cli.usage.df import Total, totals

@@ -67,7 +67,7 @@ def test_the_version_needs_none_of_the_commands(capsys: pytest.CaptureFixture[st
 def test_the_program_answers_as_its_commands_do() -> None:
     done = run(str(PROGRAM), "nonsense")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("crib: No such command 'nonsense'")
+    assert done.stderr.startswith("crib: there is no command 'nonsense'")
 
 
 @pytest.mark.parametrize("at", INSTANTS)

@@ -76,9 +76,7 @@ def manifest(tmp_path: Path) -> str:
 async def run_pod(session: CliSession, name: str, *containers: str, uid: str = "") -> pods.Pod:
     async with session.connect() as connection:
         config = pb.PodSandboxConfig(metadata={"name": name, "namespace": "default", "uid": uid or name})
-        configs = [
-            pb.ContainerConfig(metadata={"name": container}, image={"image": "x"}) for container in containers
-        ]
+        configs = [pb.ContainerConfig(metadata={"name": container}) for container in containers]
         return await pods.run(connection, config, configs)
 
 

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from crib.cli import timeline, timeline_page, timeline_reports
+from crib.cli.forms import Format
 from crib.cli.history_options import Slowest, TimelineOptions
-from crib.cli.options import Format
 from crib.stubs.node.v1 import node_pb2
 
 POD = "0123456789abcdef"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.session import CliSession
 from crib.cli.usage import columns, stats, top
 from crib.cli.usage.columns import COLUMNS, UsageTable

@@ -11,8 +11,8 @@ from typing import IO
 import pytest
 
 from crib.cli import app, upkeep
+from crib.cli.forms import Format
 from crib.cli.node_options import NodeCheckOptions, WipeKind, WipeOptions
-from crib.cli.options import Format
 from crib.cli.session import CliSession, CommandError
 from crib.client.errors import WrongState
 from crib.stubs.node.v1.node_pb2 import Finding, Wiped

@@ -1,4 +1,4 @@
-"""A CRI runtime in memory behind a real unix socket: the client's and the command line's tests talk to it.
+"""The fake runtime of `crib.testing` with crib's Node service, streams, and what crib's own tests ask about.
 
 A container whose command is `exit N` ends at its start with that code, after writing a line to its log; one
 whose command is `fail` cannot be started. Everything else runs until it is stopped.
@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import time
-import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +24,8 @@ from crib.streaming.server import StreamServer
 from crib.stubs.node.v1 import node_pb2, node_pb2_grpc
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.stubs.runtime.v1 import api_pb2_grpc
+from crib.testing import FakeWorld
+from crib.testing.services import FakeImageService, FakeRuntimeService
 from crib.wire.portforward import decode_target
 from tests.unit.streaming.lab import Lab
 
@@ -44,22 +43,13 @@ class Older(StreamServer):
 
 
 @dataclass
-class World:
+class World(FakeWorld):
     """What the fake holds; tests look at it and change it."""
 
-    ids: int = 0
-    """How many were given out."""
-    pods: dict[str, cri.PodSandbox] = field(default_factory=dict)
-    configs: dict[str, cri.PodSandboxConfig] = field(default_factory=dict)
-    containers: dict[str, cri.ContainerStatus] = field(default_factory=dict)
-    container_configs: dict[str, cri.ContainerConfig] = field(default_factory=dict)
-    owner: dict[str, str] = field(default_factory=dict)
-    images: dict[str, cri.Image] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     stop_timeouts: list[int] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     """Ids of the containers of StopContainer, in that order."""
-    subscribers: list[asyncio.Queue[cri.ContainerEventResponse]] = field(default_factory=list)
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
     exec_reply: cri.ExecSyncResponse = field(default_factory=cri.ExecSyncResponse)
     sandbox_gate: asyncio.Event | None = None
@@ -83,8 +73,6 @@ class World:
     tells_configs: bool = False
     """Whether verbose statuses have the configs that things were made from."""
     updates: list[cri.LinuxContainerResources] = field(default_factory=list)
-    info: str = "{}"
-    """Of a container's verbose status."""
     used_bytes: list[int] = field(default_factory=list)
     """Of the disk, for each question; 0 after the last."""
     image_infos: dict[str, str] = field(default_factory=dict)
@@ -92,103 +80,41 @@ class World:
     running_pulls: set[str] = field(default_factory=set)
     """Names of images that somebody is pulling: what `crib pull --watch` finds."""
 
-    def new_id(self) -> str:
-        """An id with no letter in it, so that no name in a test ("db") can be the beginning of one."""
-        self.ids += 1
-        return f"{self.ids:08}" * 8
-
-    def add_image(self, name: str, number: int = 1, uid: int | None = 0) -> str:
-        image_id = f"sha256:{number:064x}"
-        image = cri.Image(id=image_id, repo_tags=[name], size=1_500_000)
-        if uid is not None:
-            image.uid.value = uid
-        self.images[image_id] = image
-        return image_id
-
-    def exited(self, container_id: str, code: int) -> None:
-        status = self.containers[container_id]
-        status.state = cri.CONTAINER_EXITED
-        status.exit_code = code
-        status.finished_at = time.time_ns()
-        for queue in self.subscribers:
-            queue.put_nowait(
-                cri.ContainerEventResponse(
-                    container_id=container_id, container_event_type=cri.CONTAINER_STOPPED_EVENT
-                )
-            )
-
-    def log_path(self, container_id: str) -> str:
-        config = self.configs[self.owner[container_id]]
-        return os.path.join(config.log_directory, self.container_configs[container_id].log_path)
+    def __post_init__(self) -> None:
+        network = cri.RuntimeCondition(type="NetworkReady", reason="NoConfig", message="no \x1b[31mnetwork")
+        self.conditions = [cri.RuntimeCondition(type="RuntimeReady", status=True), network]
 
 
-class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
-    def __init__(self, world: World) -> None:
-        self.world = world
+class FakeRuntime(FakeRuntimeService):
+    world: World
 
     async def Version(self, request: Any, context: Context) -> cri.VersionResponse:
         self.world.version_calls += 1
         if self.world.version_gate is not None:
             await self.world.version_gate.wait()
-        return cri.VersionResponse(
-            version="0.1.0", runtime_name="fake", runtime_version="1.0", runtime_api_version="v1"
-        )
-
-    async def Status(self, request: Any, context: Context) -> cri.StatusResponse:
-        ready = cri.RuntimeCondition(type="RuntimeReady", status=True)
-        network = cri.RuntimeCondition(type="NetworkReady", reason="NoConfig", message="no \x1b[31mnetwork")
-        return cri.StatusResponse(status=cri.RuntimeStatus(conditions=[ready, network]))
+        return await super().Version(request, context)
 
     async def RunPodSandbox(self, request: Any, context: Context) -> cri.RunPodSandboxResponse:
         self.world.calls.append("RunPodSandbox")
         if request.runtime_handler == "missing":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "runtime_handler: no handler missing")
-        pod_id = self.world.new_id()
-        config = request.config
         if self.world.sandbox_gate is not None:
             await self.world.sandbox_gate.wait()
-        self.world.configs[pod_id] = config
-        self.world.pods[pod_id] = cri.PodSandbox(
-            id=pod_id,
-            metadata=config.metadata,
-            created_at=time.time_ns(),
-            labels=config.labels,
-            annotations=config.annotations,
-            runtime_handler=request.runtime_handler,
-        )
-        return cri.RunPodSandboxResponse(pod_sandbox_id=pod_id)
+        return await super().RunPodSandbox(request, context)
 
     async def StopPodSandbox(self, request: Any, context: Context) -> cri.StopPodSandboxResponse:
         self.world.calls.append("StopPodSandbox")
-        if pod := self.world.pods.get(request.pod_sandbox_id):
-            pod.state = cri.SANDBOX_NOTREADY
-        for container_id, owner in self.world.owner.items():
-            running = self.world.containers[container_id].state == cri.CONTAINER_RUNNING
-            if running and owner == request.pod_sandbox_id:
-                self.world.exited(container_id, 137)
-        return cri.StopPodSandboxResponse()
+        return await super().StopPodSandbox(request, context)
 
     async def RemovePodSandbox(self, request: Any, context: Context) -> cri.RemovePodSandboxResponse:
         self.world.calls.append("RemovePodSandbox")
-        self.world.pods.pop(request.pod_sandbox_id, None)
-        for container_id in [c for c, p in self.world.owner.items() if p == request.pod_sandbox_id]:
-            del self.world.containers[container_id], self.world.owner[container_id]
-        return cri.RemovePodSandboxResponse()
-
-    async def ListPodSandbox(self, request: Any, context: Context) -> cri.ListPodSandboxResponse:
-        return cri.ListPodSandboxResponse(items=self.world.pods.values())
+        return await super().RemovePodSandbox(request, context)
 
     async def PodSandboxStatus(self, request: Any, context: Context) -> cri.PodSandboxStatusResponse:
-        pod = self.world.pods.get(request.pod_sandbox_id)
-        if pod is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"sandbox {request.pod_sandbox_id} is not known")
-        assert pod is not None
-        status = cri.PodSandboxStatus(
-            id=pod.id, metadata=pod.metadata, state=pod.state, created_at=pod.created_at
-        )
-        status.network.ip = "10.0.0.7"
-        info = {"info": self._info('{"runtime": "fake"}', self.world.configs.get(pod.id))}
-        return cri.PodSandboxStatusResponse(status=status, info=info if request.verbose else {})
+        reply = await super().PodSandboxStatus(request, context)
+        if request.verbose:
+            reply.info["info"] = self._info(reply.info["info"], self.world.configs.get(reply.status.id))
+        return reply
 
     def _info(self, text: str, config: Any) -> str:
         """As crib's: what it was made from is in it, but for a runtime that does not tell."""
@@ -198,18 +124,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
 
     async def CreateContainer(self, request: Any, context: Context) -> cri.CreateContainerResponse:
         self.world.calls.append(f"CreateContainer {request.config.metadata.name}")
-        container_id = self.world.new_id()
-        self.world.owner[container_id] = request.pod_sandbox_id
-        self.world.container_configs[container_id] = request.config
-        self.world.containers[container_id] = cri.ContainerStatus(
-            id=container_id,
-            metadata=request.config.metadata,
-            created_at=time.time_ns(),
-            image=request.config.image,
-            annotations=request.config.annotations,
-            log_path=os.path.join(request.sandbox_config.log_directory, request.config.log_path),
-        )
-        return cri.CreateContainerResponse(container_id=container_id)
+        return await super().CreateContainer(request, context)
 
     async def StartContainer(self, request: Any, context: Context) -> cri.StartContainerResponse:
         container_id = request.container_id
@@ -217,7 +132,7 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         self.world.calls.append(f"StartContainer {config.metadata.name}")
         if list(config.command[:1]) == ["fail"]:
             await context.abort(grpc.StatusCode.INTERNAL, "crun start: no such file")
-        self.world.containers[container_id].state = cri.CONTAINER_RUNNING
+        started = await super().StartContainer(request, context)
         if list(config.command[:1]) == ["exit"]:
             with open(self.world.log_path(container_id), "w", encoding="utf-8") as log:
                 log.write("2026-01-02T03:04:05.000000001Z stderr P something is \n")
@@ -225,53 +140,26 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
             asyncio.get_running_loop().call_later(
                 0.01, self.world.exited, container_id, int(config.command[1])
             )
-        return cri.StartContainerResponse()
+        return started
 
     async def StopContainer(self, request: Any, context: Context) -> cri.StopContainerResponse:
         self.world.calls.append("StopContainer")
         self.world.stop_timeouts.append(request.timeout)
         self.world.stopped.append(request.container_id)
-        self.world.exited(request.container_id, 137)
-        return cri.StopContainerResponse()
-
-    async def RemoveContainer(self, request: Any, context: Context) -> cri.RemoveContainerResponse:
-        self.world.containers.pop(request.container_id, None)
-        self.world.owner.pop(request.container_id, None)
-        return cri.RemoveContainerResponse()
-
-    async def ListContainers(self, request: Any, context: Context) -> cri.ListContainersResponse:
-        found = []
-        for container_id, status in self.world.containers.items():
-            owner = self.world.owner[container_id]
-            if request.filter.pod_sandbox_id in ("", owner):
-                found.append(
-                    cri.Container(
-                        id=container_id,
-                        pod_sandbox_id=owner,
-                        metadata=status.metadata,
-                        image=status.image,
-                        image_id=status.image_id,
-                        state=status.state,
-                        created_at=status.created_at,
-                        annotations=status.annotations,
-                    )
-                )
-        return cri.ListContainersResponse(containers=found)
+        return await super().StopContainer(request, context)
 
     async def ContainerStatus(self, request: Any, context: Context) -> cri.ContainerStatusResponse:
-        status = self.world.containers.get(request.container_id)
-        if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
-        config = self.world.container_configs.get(request.container_id)
-        info = {"info": self._info(self.world.info, config)} if request.verbose else {}
-        return cri.ContainerStatusResponse(status=status, info=info)
+        reply = await super().ContainerStatus(request, context)
+        if request.verbose:
+            config = self.world.container_configs.get(reply.status.id)
+            reply.info["info"] = self._info(reply.info["info"], config)
+        return reply
 
     async def UpdateContainerResources(
         self, request: Any, context: Context
     ) -> cri.UpdateContainerResourcesResponse:
         self.world.updates.append(request.linux)
-        self.world.containers[request.container_id].resources.linux.MergeFrom(request.linux)
-        return cri.UpdateContainerResourcesResponse()
+        return await super().UpdateContainerResources(request, context)
 
     async def Exec(self, request: Any, context: Context) -> cri.ExecResponse:
         self.world.calls.append("Exec")
@@ -299,14 +187,6 @@ class FakeRuntime(api_pb2_grpc.RuntimeServiceServicer):
         self.world.exec_requests.append(request)
         return self.world.exec_reply
 
-    async def GetContainerEvents(
-        self, request: Any, context: Context
-    ) -> AsyncIterator[cri.ContainerEventResponse]:
-        queue: asyncio.Queue[cri.ContainerEventResponse] = asyncio.Queue()
-        self.world.subscribers.append(queue)
-        while True:
-            yield await queue.get()
-
 
 async def _lab(world: World, context: Context) -> Lab:
     if world.lab is None:
@@ -315,23 +195,14 @@ async def _lab(world: World, context: Context) -> Lab:
     return world.lab
 
 
-class FakeImages(api_pb2_grpc.ImageServiceServicer):
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def _find(self, name: str) -> cri.Image | None:
-        for image in self.world.images.values():
-            if name == image.id or name in image.repo_tags:
-                return image
-        return None
-
-    async def ListImages(self, request: Any, context: Context) -> cri.ListImagesResponse:
-        return cri.ListImagesResponse(images=self.world.images.values())
+class FakeImages(FakeImageService):
+    world: World
 
     async def ImageStatus(self, request: Any, context: Context) -> cri.ImageStatusResponse:
-        found = self._find(request.image.image)
-        info = {"info": self.world.image_infos.get(found.id, "{}")} if found and request.verbose else {}
-        return cri.ImageStatusResponse(image=found, info=info)
+        status = await super().ImageStatus(request, context)
+        if request.verbose and status.HasField("image"):
+            status.info["info"] = self.world.image_infos.get(status.image.id, "{}")
+        return status
 
     async def PullImage(self, request: Any, context: Context) -> cri.PullImageResponse:
         name = request.image.image
@@ -339,9 +210,7 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer):
         self.world.pull_requests.append(request)
         if "missing" in name:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no image {name} in the registry")
-        found = self._find(name)
-        image_id = found.id if found else self.world.add_image(name, zlib.crc32(name.encode()))
-        return cri.PullImageResponse(image_ref=image_id)
+        return await super().PullImage(request, context)
 
     async def ImageFsInfo(self, request: Any, context: Context) -> cri.ImageFsInfoResponse:
         used = self.world.used_bytes.pop(0) if self.world.used_bytes else 0
@@ -350,8 +219,7 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer):
 
     async def RemoveImage(self, request: Any, context: Context) -> cri.RemoveImageResponse:
         self.world.calls.append(f"RemoveImage {request.image.image}")
-        self.world.images.pop(request.image.image, None)
-        return cri.RemoveImageResponse()
+        return await super().RemoveImage(request, context)
 
 
 class FakeNode(node_pb2_grpc.NodeServicer):

@@ -92,7 +92,7 @@ async def test_errors_are_of_the_tree_and_keep_the_runtimes_words(crib: Connecti
     with pytest.raises(InvalidRequest, match="no handler missing") as wrong:
         await pods.run_sandbox(crib, config(), "missing")
     assert wrong.value.code == "INVALID_ARGUMENT"
-    with pytest.raises(NotFound, match="no such container"):
+    with pytest.raises(NotFound, match="there is no container 'x'"):
         await pods.container_status(crib, "x")
     with pytest.raises(NotOffered, match="does not offer UpdateRuntimeConfig"):
         await crib.call(crib.runtime.UpdateRuntimeConfig, cri.UpdateRuntimeConfigRequest())

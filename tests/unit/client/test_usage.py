@@ -8,9 +8,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from crib.client import Connection
+from crib.client import Client, Connection, ContainerSpec, PodSpec
 from crib.client.errors import RuntimeFailure
 from crib.client.usage import PressureShares, RunningCount, Usage, UsageClient, rate
+from crib.testing import FakeServer
 from tests.unit.client.fake_usage import (
     SECOND,
     SERVER,
@@ -122,3 +123,14 @@ def test_a_rate_needs_two_readings_of_one_counter(
     before: RunningCount | None, after: RunningCount | None, expected: float | None
 ) -> None:
     assert rate(before, after) == expected
+
+
+async def test_figures_of_containers_are_read_where_those_of_pods_fail() -> None:
+    """As with containerd 1.6, which fails the whole list for one pod without a cgroup parent."""
+    with FakeServer() as server:
+        server.fail("ListPodSandboxStats", "UNKNOWN", "failed to obtain metrics: cgroupPath is empty")
+        async with Client(server.endpoint) as client:
+            made = await client.run_pod_container(PodSpec("web"), ContainerSpec("busybox"))
+            (pod,) = (await client.stats()).pods
+    assert pod.containers[0].id == made.container.id
+    assert pod.usage.memory == 1 << 20

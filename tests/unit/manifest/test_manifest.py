@@ -268,14 +268,14 @@ BAD = [
         pod(container="env: [{name: A, value: 8080}]\n"),
         "spec.containers[0].env[0].value: must be a string, not a number; put it in quotes",
     ),
-    (pod("volumes: [{name: a, configMap: {name: x}}]\n"), "spec.volumes[0].configMap: not supported: it needs a kubelet"),
+    (pod("volumes: [{name: a, nfs: {path: x}}]\n"), "spec.volumes[0].nfs: not supported: it needs a kubelet"),
     (
         pod("volumes: [{name: a}]\n"),
-        "spec.volumes[0]: needs one of emptyDir, hostPath, image",
+        "spec.volumes[0]: needs one of emptyDir, hostPath, image, configMap, secret, downwardAPI, projected, persistentVolumeClaim",
     ),
     (
         pod("volumes: [{name: a, emptyDir: {}, hostPath: {path: /}}]\n"),
-        "spec.volumes[0]: has more than one of emptyDir, hostPath, image",
+        "spec.volumes[0]: has more than one of emptyDir, hostPath",
     ),
     (
         pod("volumes: [{name: a, hostPath: {path: /a/../../etc}}]\n"),
@@ -312,7 +312,6 @@ BAD = [
         pod(container="resources: {limits: {'example.com/gpu': 1}}\n"),
         "spec.containers[0].resources.limits.example.com/gpu: not supported: crib run knows cpu and memory",
     ),
-    (pod("securityContext: {fsGroup: 0}\n"), "spec.securityContext.fsGroup: not supported: the owner of volumes is set by a kubelet"),
     (
         pod("securityContext: {runAsNonRoot: true, runAsUser: 0}\n"),
         "spec.securityContext.runAsNonRoot: contradicts runAsUser: 0",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
+from crib.cli.forms import Format
 from crib.cli.output import as_dict, document, short_id, size, table
 from crib.cli.usage.columns import UNKNOWN
 from crib.client import node

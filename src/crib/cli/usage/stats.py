@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from crib.cli.options import Format
+from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, size, table, tell
 from crib.cli.usage.columns import UNKNOWN, amount, count
 from crib.client import lookup
@@ -48,7 +48,7 @@ async def stats(session: CliSession, options: StatsOptions) -> None:
             await asyncio.sleep(options.interval)
 
 
-def _show(source: _Everything | _One, form: Format, *, again: bool) -> None:
+def _show(source: _Everything | _One, form: Form, *, again: bool) -> None:
     if form is Format.JSON and again:  # a line for each reading
         print(json.dumps(source.document()).replace("\x7f", "\\u007f"))
     elif form is not Format.TABLE:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crib.cli.options import Format
+from crib.cli.forms import Form, Format
 from crib.cli.output import document, tell
 from crib.cli.usage.columns import UsageTable
 from crib.cli.usage.rows import Meter, Shown, arrange, as_document
@@ -43,7 +43,7 @@ def _shown(options: TopOptions) -> Shown:
     return Shown(options.layout, options.sort, options.reverse, options.filter)
 
 
-async def _once(connection: Connection, options: TopOptions, form: Format) -> None:
+async def _once(connection: Connection, options: TopOptions, form: Form) -> None:
     """One table of what was used between two readings."""
     reader, meter, shown = UsageClient(connection), Meter(), _shown(options)
     first = await reader.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -10,6 +11,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from crib.client.errors import PodFailure
+from crib.client.workloads.generated import DATA_LINK, size_in_memory, write_files
+from crib.client.workloads.named_volumes import NamedVolumes
+from crib.client.workloads.ownership import set_group
 from crib.manifest.fields import is_uid
 from crib.manifest.hosts import hosts_text
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
     from crib.manifest.plan import ContainerPlan, Dirs, HostsPlan, PodPlan, SubPathPlan, VolumePlan
 
+PART = "/./"
+"""Between a volume and a part of it, in the link that is kept beside a bound part."""
 MAX_HOSTS = 1 << 20
 """Characters of the node's /etc/hosts that a pod on the host's network gets."""
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
@@ -71,6 +77,9 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
     try:
         for volume in plan.volumes:
             _make_volume(volume)
+            if volume.claim is not None:
+                NamedVolumes(dirs).use(volume.claim, plan.uid, volume.name)
+            _give_to_group(volume)
         for container in plan.every_container():
             os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
     except BaseException:
@@ -85,21 +94,35 @@ def restore(plan: PodPlan, dirs: Dirs) -> None:
         return
     mounted = mounts_below(plan.directory)
     for volume in plan.volumes:
-        if volume.kind == "emptyDir" and volume.memory and volume.path not in mounted:
-            _mount_tmpfs(volume.path, volume.size)
+        if volume.memory and volume.path not in mounted:
+            fill_volume(volume)
+            _give_to_group(volume)
+
+
+def _give_to_group(volume: VolumePlan) -> None:
+    if volume.group is not None:
+        generated = volume.kind == "files"
+        set_group(volume.path, volume.group, always=volume.group_always, read_only=generated)
 
 
 def _make_volume(volume: VolumePlan) -> None:
-    if volume.kind == "emptyDir":
+    if volume.kind in ("emptyDir", "files"):
         os.makedirs(os.path.dirname(volume.path), mode=0o750, exist_ok=True)
         os.mkdir(volume.path)
         os.chmod(volume.path, 0o777)  # noqa: S103  # as a kubelet makes them: any user of the pod may write
-        if volume.memory:
-            _mount_tmpfs(volume.path, volume.size)
+        fill_volume(volume)
     elif volume.host_type == "DirectoryOrCreate":
         os.makedirs(volume.path, mode=0o755, exist_ok=True)
     elif volume.host_type == "FileOrCreate":
         os.close(os.open(volume.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def fill_volume(volume: VolumePlan) -> None:
+    """Make what an empty directory of a volume holds: its file system in memory, its files."""
+    if volume.memory:
+        _mount_tmpfs(volume.path, size_in_memory(volume.files) if volume.files else volume.size)
+    if volume.kind == "files":
+        write_files(volume.path, volume.files)
 
 
 def write_hosts(plan: HostsPlan, addresses: Sequence[str]) -> None:
@@ -130,26 +153,34 @@ def bind_sub_paths(plan: ContainerPlan) -> None:
 
 def _bind(part: SubPathPlan) -> None:
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    current = os.open(part.volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # no container may write where a manifest's files are, so this link is the one that crib made
+    start = os.path.join(part.volume, DATA_LINK) if part.generated else part.volume
+    current = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mode = stat.S_IMODE(os.fstat(current).st_mode)
     try:
         names = part.inside.split("/")
         for position, name in enumerate(names):
             try:
                 step = os.open(name, flags, dir_fd=current)
             except FileNotFoundError:
-                os.mkdir(name, 0o755, dir_fd=current)
+                if part.generated:
+                    raise
+                os.mkdir(name, dir_fd=current)
                 step = os.open(name, flags, dir_fd=current)
+                os.chmod(f"/proc/self/fd/{step}", mode)  # as a kubelet: who may write there may write here
             os.close(current)
             current = step
-            mode = os.fstat(current).st_mode
+            kind = os.fstat(current).st_mode
             is_last = position == len(names) - 1
-            if not stat.S_ISDIR(mode) and not (is_last and stat.S_ISREG(mode)):
+            if not stat.S_ISDIR(kind) and not (is_last and stat.S_ISREG(kind)):
                 raise NotADirectoryError(20, f"{name} is not a directory")
         os.makedirs(os.path.dirname(part.target), mode=0o750, exist_ok=True)
         if stat.S_ISDIR(os.fstat(current).st_mode):
             os.makedirs(part.target, exist_ok=True)  # there since before a reboot
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"{part.volume}{PART}{part.inside}", f"{part.target}.source")
         _bind_descriptor(current, part.target)
     finally:
         os.close(current)

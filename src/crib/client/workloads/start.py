@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crib.client.connection import Connection
     from crib.client.pods import Pod
     from crib.manifest.plan import ContainerPlan, Dirs, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 LAST_LINES = 20
 """Lines of a failed init container's log that are shown."""
@@ -28,8 +29,11 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """A line for people."""
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        """Pull this image and show how far it is. ClientError when it cannot be had."""
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        """Pull this image and show how far it is. ClientError when it cannot be had.
+
+        `auth` is the pod's own credential; None: the daemon's count.
+        """
 
 
 class PodStart:

@@ -1,0 +1,131 @@
+"""A container's `volumeMounts`."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from crib.manifest import shapes
+from crib.manifest.environment import expand, unknown_names
+from crib.manifest.fields import nearest
+from crib.manifest.plan import SubPathPlan, VolumePlan
+from crib.stubs.runtime.v1.api_pb2 import (
+    PROPAGATION_BIDIRECTIONAL,
+    PROPAGATION_HOST_TO_CONTAINER,
+    PROPAGATION_PRIVATE,
+    ImageSpec,
+    Mount,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crib.manifest.fields import ManifestNode
+    from crib.manifest.plan import Dirs
+
+_BIND_OPTIONS = ("nodev", "noexec", "nosuid")
+_PROPAGATION = {
+    "None": PROPAGATION_PRIVATE,
+    "HostToContainer": PROPAGATION_HOST_TO_CONTAINER,
+    "Bidirectional": PROPAGATION_BIDIRECTIONAL,
+}
+
+
+def mounts(
+    container: ManifestNode, volumes: Mapping[str, VolumePlan], pod: tuple[Dirs, str], env: Mapping[str, str]
+) -> tuple[list[Mount], tuple[SubPathPlan, ...]]:
+    """A container's mounts, and which of them are parts of a volume that are bound first.
+
+    `pod` is where pods' files are, and the pod's uid.
+    """
+    dirs, uid = pod
+    found: list[Mount] = []
+    parts: list[SubPathPlan] = []
+    name = container.text("name")
+    for index, node in enumerate(container.children("volumeMounts")):
+        node.check(shapes.VOLUME_MOUNT)
+        wanted = node.need_text("name")
+        volume = volumes.get(wanted)
+        if volume is None:
+            if wanted:
+                node.wrong("name", f"the pod has no volume {wanted!r}{nearest(wanted, list(volumes))}")
+            volume = VolumePlan(wanted, "emptyDir")
+        mount = _mount(container, node, volume)
+        if any(other.container_path == mount.container_path for other in found):
+            node.wrong("mountPath", f"{mount.container_path} is mounted twice")
+        inside = _sub_path(node, env)
+        if inside and volume.kind == "image":
+            mount.image_sub_path = inside
+        elif inside:
+            target = dirs.sub_path(uid, name, index)
+            generated = volume.kind == "files"
+            parts.append(SubPathPlan(len(found), volume.path, inside, target, generated))
+            mount.host_path = target
+        found.append(mount)
+    return found, tuple(parts)
+
+
+def _mount(container: ManifestNode, node: ManifestNode, volume: VolumePlan) -> Mount:
+    path = node.need_text("mountPath")
+    if ":" in path:
+        node.wrong("mountPath", f"{path!r} must not hold a colon")
+    if not path.startswith("/"):
+        path = f"/{path}"  # as Kubernetes reads a relative one
+    read_only = bool(node.flag("readOnly")) or volume.read_only or volume.kind in ("image", "files")
+    propagation = node.choice("mountPropagation", tuple(_PROPAGATION), "None")
+    security = container.child("securityContext")
+    if propagation == "Bidirectional" and not (security and security.flag("privileged")):
+        node.wrong("mountPropagation", "Bidirectional needs a privileged container")
+    return Mount(
+        container_path=posixpath.normpath(path),
+        host_path=volume.path,
+        readonly=read_only,
+        propagation=_PROPAGATION[propagation],
+        recursive_read_only=_recursive(node, read_only=read_only, propagation=propagation),
+        image=ImageSpec(image=volume.image) if volume.kind == "image" else None,
+        mount_options=_bind_options(node),
+        selinux_relabel=volume.kind
+        in ("emptyDir", "files", "claim"),  # as a kubelet does with what it makes for the pod
+    )
+
+
+def _bind_options(node: ManifestNode) -> list[str]:
+    """KEP-5855: restrictions of this one mount."""
+    options = node.texts("bindMountOptions")
+    for option in options:
+        if option not in _BIND_OPTIONS:
+            node.wrong("bindMountOptions", f"{option!r} is not one of {', '.join(_BIND_OPTIONS)}")
+    return options
+
+
+def _recursive(node: ManifestNode, *, read_only: bool, propagation: str) -> bool:
+    word = node.choice("recursiveReadOnly", ("Disabled", "IfPossible", "Enabled"), "Disabled")
+    if word == "Disabled":
+        return False
+    if not read_only:
+        node.wrong("recursiveReadOnly", f"{word} needs readOnly: true")
+    if propagation != "None":
+        node.wrong("recursiveReadOnly", f"{word} needs mountPropagation: None")
+    if word == "IfPossible":
+        node.notes.add(node.at("recursiveReadOnly"), "taken as Disabled; write Enabled to have it")
+        return False
+    return True
+
+
+def _sub_path(node: ManifestNode, env: Mapping[str, str]) -> str:
+    name, inside = "subPath", node.text("subPath")
+    if node.text("subPathExpr"):
+        if inside:
+            node.wrong("subPathExpr", "cannot be had together with subPath")
+        name, text = "subPathExpr", node.text("subPathExpr")
+        if unknown := unknown_names(text, env):
+            node.wrong(name, f"there is no variable {unknown[0]!r}")
+        inside = expand(text, env)
+    if inside.startswith("/"):
+        node.wrong(name, f"{inside!r} must be a relative path")
+        return ""
+    if ".." in inside.split("/"):
+        node.wrong(name, f"{inside!r} must not hold '..'")
+        return ""
+    normal = posixpath.normpath(inside) if inside else "."
+    return "" if normal == "." else normal
