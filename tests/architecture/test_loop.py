@@ -35,6 +35,7 @@ NOT_THE_DAEMON = (
 AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
     "crib.backends.handlers.open_handlers": "a part of it",
+    "crib.backends.locks.pods_cgroup": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
