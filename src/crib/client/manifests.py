@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crib.client.pods import Pod
     from crib.client.views import PullReport
     from crib.manifest.plan import Dirs, Plans, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 class Listening:
