@@ -38,6 +38,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
             *("KeepPod", "WantKeptPod", "ForgetKeptPod"),
+            "ReloadConfig",
         ),
         _always,
     ),
@@ -66,7 +67,8 @@ class Changes:
     def __init__(self, describe: Callable[[str], CallObject], auditor: Auditor | None) -> None:
         """`describe`: what is on record under an id, or a beginning of it."""
         self._describe = describe
-        self._auditor = auditor
+        self.auditor = auditor
+        """Who is told now."""
 
     async def begin(self, call: CallUnderWay, message: Message, context: Context) -> bool:
         """To be awaited before the verb: nothing changes before it is known who was there to ask for it.
@@ -78,16 +80,16 @@ class Changes:
         if not CHANGES[call.verb](message):
             return False
         call.object = self._object(message)
-        if self._auditor is None:
+        if self.auditor is None:
             return False
-        peers = await self._auditor.peers()
+        peers = await self.auditor.peers()
         await context.send_initial_metadata(())
         call.peers = peers
         return True
 
     def end(self, call: CallUnderWay, message: Message | None, answer: object = None) -> None:
         """It was answered. `message`: the request; None where it could not be read."""
-        if self._auditor is None or not (message is None or CHANGES[call.verb](message)):
+        if self.auditor is None or not (message is None or CHANGES[call.verb](message)):
             return
         made = _said(answer)
         if made.container or made.sandbox:
@@ -107,7 +109,7 @@ class Changes:
             code=call.code,
             error=error[:ERROR_LIMIT],
         )
-        self._auditor.put(entry)
+        self.auditor.put(entry)
 
     def _object(self, message: Message) -> CallObject:
         """As the request says it, and the records where it names something that is on record."""

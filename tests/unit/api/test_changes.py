@@ -34,7 +34,7 @@ from tests.unit.api.fake_node import FakeNode, container, sandbox
 BOUND = 60.0
 KUBELET = Peer(812, 0, "/usr/bin/kubelet")
 READS = re.compile(
-    r"(List|Stream|Explain|Inspect|Get|Follow|Watch|Why)\w*|Events|\w*(Version|Status|Info|Stats|Timeline|Usage)|RuntimeConfig"
+    r"(List|Stream|Explain|Inspect|Get|Follow|Watch|Why|Show)\w*|Events|\w*(Version|Status|Info|Stats|Timeline|Usage)|RuntimeConfig"
 )
 """Calls that change nothing."""
 
