@@ -37,7 +37,7 @@ _BY_OPTION = {
 
 
 @dataclass(slots=True)
-class Line:
+class TypedLine:
     """What was typed so far, read as the program would."""
 
     command: Any
@@ -65,9 +65,9 @@ def answer(words: Sequence[str]) -> None:
     sys.stdout.write("".join(f"{one}\n" for one in dict.fromkeys(lines)))
 
 
-def read(root: Any, words: Sequence[str]) -> Line:
+def read(root: Any, words: Sequence[str]) -> TypedLine:
     """Commands, options and arguments in their order. What nobody knows is passed over."""
-    line = Line(root, words[-1])
+    line = TypedLine(root, words[-1])
     for word in words[:-1]:
         if line.waiting is not None:
             line.values[_long(line.waiting)] = word
@@ -99,7 +99,7 @@ def _long(option: Any) -> str:
     return str(max(option.opts, key=len))
 
 
-def candidates(line: Line) -> Iterator[tuple[str, str]]:
+def candidates(line: TypedLine) -> Iterator[tuple[str, str]]:
     """Each with what it is."""
     last = line.last
     if line.waiting is not None:
@@ -140,7 +140,7 @@ def _options(command: Any) -> Iterator[tuple[str, str]]:
     yield "--help", "Show this help and exit."
 
 
-def values_of(param: Any, line: Line) -> Iterator[tuple[str, str]]:
+def values_of(param: Any, line: TypedLine) -> Iterator[tuple[str, str]]:
     """What a person may give: choices, or what the runtime has of the kind that its metavar names."""
     for choice in choices_of(param):
         yield choice, ""
@@ -156,7 +156,7 @@ def values_of(param: Any, line: Line) -> Iterator[tuple[str, str]]:
     yield from _of_runtime(kinds | named, line)
 
 
-def _of_runtime(kinds: set[str], line: Line) -> Iterator[tuple[str, str]]:
+def _of_runtime(kinds: set[str], line: TypedLine) -> Iterator[tuple[str, str]]:
     if not kinds & {"POD", "CONTAINER", "IMAGE", "HANDLER", "NAMESPACE", "CONTAINER OF"}:
         return
     import asyncio
@@ -169,7 +169,7 @@ def _of_runtime(kinds: set[str], line: Line) -> Iterator[tuple[str, str]]:
         return  # what cannot be had is not offered, and nothing is said in the middle of a person's typing
 
 
-async def _asked(kinds: set[str], line: Line) -> list[tuple[str, str]]:
+async def _asked(kinds: set[str], line: TypedLine) -> list[tuple[str, str]]:
     from crib.client import Connection
 
     endpoint = line.values.get("--endpoint") or os.environ.get("CRIB_ENDPOINT") or None

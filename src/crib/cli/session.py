@@ -107,10 +107,34 @@ async def _with_termination(work: Coroutine[Any, Any, Result]) -> Result:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
+class StatusLine:
+    """The last line of a terminal while something lasts, see `patience`. Other lines take its place."""
+
+    def __init__(self) -> None:
+        self._is_shown = False
+
+    def show(self, text: str) -> None:
+        """Write it on standard error, over the one before (ECMA-48: EL)."""
+        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.flush()
+        self._is_shown = True
+
+    def clear(self) -> None:
+        """Take it away, if there is one."""
+        if self._is_shown:
+            self._is_shown = False
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+STATUS_LINE = StatusLine()
+
+
 def say(message: str) -> None:
     """Write a line for people to standard error. Standard output is for results only."""
     from crib.cli.output import clean
 
+    STATUS_LINE.clear()
     print(clean(message), file=sys.stderr, flush=True)
 
 
