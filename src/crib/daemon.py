@@ -28,6 +28,7 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
@@ -97,9 +98,10 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings, watch: LoopWatch) -> None:
+    def __init__(self, settings: Settings, watch: LoopWatch, extensions: Extensions = NO_EXTENSIONS) -> None:
         """To be run on the loop of `watch`."""
         self._settings = settings
+        self._extensions = extensions
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
@@ -114,7 +116,7 @@ class Daemon:
 
         Broken where the default handler cannot be used, unless nothing is to run.
         """
-        settings, paths = self._settings, self._paths
+        settings, paths, extensions = self._settings, self._paths, self._extensions
         self._make_directories()
         data_lock, state_lock = paths.locks
         holding = self._ends.enter_context(locked(data_lock))
@@ -148,7 +150,7 @@ class Daemon:
                 settings.images.store,
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-            store = LayerStore(paths, settings.images, mounting)
+            store = (extensions.store or LayerStore)(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         pods = database.pods
@@ -165,6 +167,8 @@ class Daemon:
             insight=self._insight,
             kept=self._kept,
             vitals=self._vitals,
+            hooks=extensions.hooks,
+            verifiers=extensions.verifiers,
         )
         node = Node(settings, facts, ports)
         processes.told_of_end = program_ended
@@ -366,6 +370,8 @@ def main() -> None:
         configuration = read(options.config, required=options.config != DEFAULT_PATH, environment=os.environ)
         settings = configuration.settings
         check_kinds(settings)
+        networks.check_mode(settings.network)
+        extensions = NO_EXTENSIONS if options.wipe is not None else load_extensions(settings)
         if options.check_config:
             print("\n".join(checked(configuration)))
             return
@@ -373,7 +379,7 @@ def main() -> None:
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(settings.log)
         watch = LoopWatch()
-        daemon = Daemon(settings, watch)
+        daemon = Daemon(settings, watch, extensions)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
             if options.check:

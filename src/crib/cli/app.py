@@ -36,6 +36,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
@@ -118,6 +119,7 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
 
 add_keeping_commands(app, _RUN)
+add_workload_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 

@@ -34,7 +34,23 @@ _SAID_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "play": ("run",),
 }
 """Words of docker, podman and kubectl, and the commands that do that here."""
-_TAKES_AWAY = ("abandon", "down", "gc", "kill", "prune", "remove", "restart", "rm", "rmi", "stop", "wipe")
+_TAKES_AWAY = (
+    *(
+        "abandon",
+        "down",
+        "gc",
+        "kill",
+        "prune",
+        "remove",
+        "restart",
+        "rm",
+        "rmi",
+        "rmp",
+        "stop",
+        "stopp",
+        "wipe",
+    ),
+)
 """Commands that nobody should be led to: offered only for the beginning of their own name."""
 _CLOSE = 0.6
 """How much alike names are that are offered for each other (difflib's ratio)."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crib.client.pods import Pod
     from crib.client.views import PullReport
     from crib.manifest.plan import Dirs, Plans, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 class Listening:
@@ -41,9 +42,9 @@ class Listening:
     def waits_for(self, what: str) -> None:
         """The caller has a time of its own."""
 
-    async def pull(self, connection: Connection, image: str) -> None:
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         """Pull this image, and tell how far it is."""
-        async for item in images.pull_progress(connection, image):
+        async for item in images.pull_progress(connection, image, auth):
             if self._progress is not None and not isinstance(item, Pulled):
                 self._progress(pull_report(item))
 

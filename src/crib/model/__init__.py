@@ -14,6 +14,7 @@ failures that leaves the daemon). The rest:
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is. `configuration`: how settings are shown, and what a reload makes of them.
+* `extension`: what lifecycle hooks and other extensions are given.
 * `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.
 """

@@ -59,7 +59,7 @@ async def offered(*words: str) -> list[str]:
         (["pod"], ["pods"]),
         (["image", "p"], ["prune"]),
         (["help", "tim"], ["timeline"]),
-        (["pods", "--na"], ["--namespace"]),
+        (["pods", "--names"], ["--namespace"]),
         (["top", "--sort", "c"], ["cpu"]),
         (["top", "-l", ""], ["tree", "pods", "containers"]),
         (["top", "--sort=mem"], ["--sort=memory"]),
