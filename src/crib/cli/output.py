@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crib.cli import colours, tables
 from crib.cli.forms import CustomColumns, Extract, Form, Format, is_table
-from crib.cli.session import STATUS_LINE
+from crib.cli.status_line import STATUS_LINE
 from crib.cli.tables import TableColumn
 
 if TYPE_CHECKING:

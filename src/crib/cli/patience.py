@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from crib.cli import colours, tables
 from crib.cli.output import clean
-from crib.cli.session import STATUS_LINE
+from crib.cli.status_line import STATUS_LINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

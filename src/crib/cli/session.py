@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from crib.cli.status_line import STATUS_LINE
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
@@ -105,29 +107,6 @@ async def _with_termination(work: Coroutine[Any, Any, Result]) -> Result:
         return await work
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-
-
-class StatusLine:
-    """The last line of a terminal while something lasts, see `patience`. Other lines take its place."""
-
-    def __init__(self) -> None:
-        self._is_shown = False
-
-    def show(self, text: str) -> None:
-        """Write it on standard error, over the one before (ECMA-48: EL)."""
-        sys.stderr.write(f"\r{text}\x1b[K")
-        sys.stderr.flush()
-        self._is_shown = True
-
-    def clear(self) -> None:
-        """Take it away, if there is one."""
-        if self._is_shown:
-            self._is_shown = False
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-
-STATUS_LINE = StatusLine()
 
 
 def say(message: str) -> None:

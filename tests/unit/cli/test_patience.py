@@ -10,7 +10,8 @@ import pytest
 from crib.cli import patience
 from crib.cli.output import tell
 from crib.cli.patience import Board, WaitTeller
-from crib.cli.session import STATUS_LINE, say
+from crib.cli.session import say
+from crib.cli.status_line import STATUS_LINE
 
 BOUND = 60.0
 """Seconds."""
