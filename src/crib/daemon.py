@@ -28,16 +28,15 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.keeping.kept_pods import SupervisedPods
-from crib.backends.locks import locked, own_cgroup
+from crib.backends.locks import locked, pods_cgroup
 from crib.backends.network import networks
-from crib.backends.pods.cgroup_names import CgroupNames
-from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
@@ -97,9 +96,12 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, configuration: Reloading, watch: LoopWatch) -> None:
+    def __init__(
+        self, configuration: Reloading, watch: LoopWatch, extensions: Extensions = NO_EXTENSIONS
+    ) -> None:
         """To be run on the loop of `watch`."""
         self._configuration = configuration
+        self._extensions = extensions
         self._settings = settings = configuration.settings
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
@@ -115,7 +117,7 @@ class Daemon:
 
         Broken where the default handler cannot be used, unless nothing is to run.
         """
-        settings, paths = self._settings, self._paths
+        settings, paths, extensions = self._settings, self._paths, self._extensions
         self._make_directories()
         data_lock, state_lock = paths.locks
         holding = self._ends.enter_context(locked(data_lock))
@@ -127,13 +129,7 @@ class Daemon:
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
-        names = CgroupNames.of(settings)
-        if not names.systemd:
-            cgroups.Cgroups(layout).create(names.own)
-            self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)
-        elif not for_wipe:
-            await start_slice(os.path.basename(names.own))
-        self._ends.enter_context(own_cgroup(names.own, layout))
+        await self._ends.enter_async_context(pods_cgroup(settings, layout, made=not for_wipe))
         self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
@@ -149,7 +145,7 @@ class Daemon:
                 settings.images.store,
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-            store = LayerStore(paths, settings.images, mounting)
+            store = (extensions.store or LayerStore)(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         pods = database.pods
@@ -167,6 +163,8 @@ class Daemon:
             configuration=self._configuration,
             kept=self._kept,
             vitals=self._vitals,
+            hooks=extensions.hooks,
+            verifiers=extensions.verifiers,
         )
         node = Node(settings, facts, ports)
         processes.told_of_end = program_ended
@@ -371,6 +369,9 @@ def main() -> None:
         return
     try:
         configuration = Reloading(options.config)
+        extensions = NO_EXTENSIONS
+        if options.wipe is None:
+            extensions = load_extensions(configuration.settings)
         if options.check_config:
             print("\n".join(checked(configuration.configuration)))
             return
@@ -378,7 +379,7 @@ def main() -> None:
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(configuration.settings.log)
         watch = LoopWatch()
-        daemon = Daemon(configuration, watch)
+        daemon = Daemon(configuration, watch, extensions)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
             if options.check:

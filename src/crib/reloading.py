@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from crib.backends.handlers import check_kinds
+from crib.backends.network.networks import check_mode
 from crib.config import DEFAULT_PATH, ConfigError, Configuration, read
 from crib.config.checks import check
 from crib.config.views import differences, shown
@@ -199,6 +200,7 @@ class Reloading:
         is_named = self._path != DEFAULT_PATH
         configuration = read(self._path, required=is_named, environment=os.environ)
         check_kinds(configuration.settings)
+        check_mode(configuration.settings.network)
         return configuration
 
     def _say(self, state: str) -> None:

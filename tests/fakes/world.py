@@ -15,6 +15,7 @@ from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_reference
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
 from crib.model.settings import Settings
+from crib.ports.extensions import ImageVerifier, LifecycleHook
 from tests.fakes.clock import ManualClock
 from tests.fakes.configuration import FakeConfiguration
 from tests.fakes.handler import FakeHandler
@@ -117,6 +118,8 @@ class World:
         self.records = MemoryRecords()
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
+        self.hooks: list[LifecycleHook] = []
+        self.verifiers: list[ImageVerifier] = []
         self.node = self._new_node()
 
     def _new_node(self) -> Node:
@@ -128,6 +131,8 @@ class World:
             journal=self.journal,
             clock=self.clock,
             insight=FakeInsight(),
+            hooks=self.hooks,
+            verifiers=self.verifiers,
             configuration=self.configuration,
             kept=FakeKeptPods(),
         )

@@ -15,8 +15,10 @@ from crib.cli import options as args
 from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
+from crib.cli.completion_commands import add_completion_command
 from crib.cli.config_commands import add_config_commands
 from crib.cli.conform_commands import add_conform_command
+from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
@@ -35,6 +37,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
@@ -71,7 +74,9 @@ def _globals(
         str,
         typer.Option(
             "--endpoint",
+            "--runtime-endpoint",
             "-e",
+            "-r",
             envvar="CRIB_ENDPOINT",
             help="The socket of crib or of another CRI runtime.",
         ),
@@ -105,12 +110,17 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
     crib run web.yaml && crib logs -f web
     """
+    from crib.cli import crictl
     from crib.cli import run as work
 
-    session.run(work.run(session, options))
+    if crictl.are_configs(options.manifests):
+        session.run(crictl.run(session, *options.manifests))
+    else:
+        session.run(work.run(session, options))
 
 
 add_keeping_commands(app, _RUN)
+add_workload_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 
@@ -314,6 +324,8 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_crictl_commands(app)
+add_completion_command(app, _NODE)
 add_config_commands(app, _NODE)
 add_conform_command(app, _NODE)
 

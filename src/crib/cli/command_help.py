@@ -29,15 +29,28 @@ MAX_NAME = 26
 _SAID_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "apply": ("run",),
     "copy": ("cp",),
-    "create": ("run",),
     "describe": ("inspect",),
     "get": ("pods", "ps", "images"),
     "play": ("run",),
-    "port-forward": ("forward",),
-    "version": ("--version",),
 }
 """Words of docker, podman and kubectl, and the commands that do that here."""
-_TAKES_AWAY = ("abandon", "down", "gc", "kill", "prune", "remove", "restart", "rm", "rmi", "stop", "wipe")
+_TAKES_AWAY = (
+    *(
+        "abandon",
+        "down",
+        "gc",
+        "kill",
+        "prune",
+        "remove",
+        "restart",
+        "rm",
+        "rmi",
+        "rmp",
+        "stop",
+        "stopp",
+        "wipe",
+    ),
+)
 """Commands that nobody should be led to: offered only for the beginning of their own name."""
 _CLOSE = 0.6
 """How much alike names are that are offered for each other (difflib's ratio)."""

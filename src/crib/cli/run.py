@@ -16,11 +16,11 @@ from crib.client.workloads.site import read_site
 from crib.manifest import late
 from crib.manifest.documents import ManifestText
 from crib.manifest.faults import ManifestError
-from crib.manifest.load import read_plans
+from crib.manifest.load import random_uid, read_plans
 from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crib.cli.session import CliSession
     from crib.cli.workload_options import RunCommandOptions
@@ -74,7 +74,12 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
 
 
 def plans_of(
-    session: CliSession, paths: Sequence[str], extra: Sequence[str] = (), *, hide_secrets: bool = False
+    session: CliSession,
+    paths: Sequence[str],
+    extra: Sequence[str] = (),
+    *,
+    hide_secrets: bool = False,
+    new_uid: Callable[[], str] = random_uid,
 ) -> Sequence[PodPlan]:
     """What the manifests come to on this node. All faults are shown; the CommandError counts them.
 
@@ -83,7 +88,7 @@ def plans_of(
     texts = [ManifestText(path, _read_manifest(path)) for path in paths]
     texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
     try:
-        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets))
+        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets), new_uid)
     except ManifestError as error:
         if len(error.faults) == 1:
             raise CommandError(str(error)) from error

@@ -133,7 +133,7 @@ class Node:
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self._core = Core(settings, facts, ports)
         self._catalogue = Catalogue(ports.records, ports.clock, settings.images.upkeep.pinned)
-        policy = PolicyGuard(settings.images.trust, ports.images)
+        policy = PolicyGuard(settings.images.trust, ports.images, ports.verifiers)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.adapt = self._core.adapt
         self.configuration = ports.configuration

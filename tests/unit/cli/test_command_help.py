@@ -14,7 +14,7 @@ from typer.main import get_command
 from crib.cli import app, command_help, panels
 from crib.cli.command_help import CribCommand, CribGroup
 
-TAKE_AWAY = {"stop", "kill", "rm", "rmi", "wipe", "abandon", "prune", "down", "restart"}
+TAKE_AWAY = {"stop", "kill", "rm", "rmi", "rmp", "wipe", "abandon", "prune", "down", "restart", "stopp"}
 """What nobody should be led to by a slip of the finger."""
 ROOT: Any = get_command(app.app)
 
@@ -75,7 +75,7 @@ def test_commands_are_listed_under_headings_in_their_order(capsys: pytest.Captur
 
 def test_units_bounds_defaults_and_the_environment_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(helped(capsys, "--help").split())
-    assert "--timeout SECONDS How long to wait for each answer. (at least 0.1; default 120)" in text
+    assert "--timeout SECONDS How long to wait for an answer. (at least 0.1; default 120)" in text
     assert "(or CRIB_ENDPOINT in the environment; default unix:///run/crib/crib.sock)" in text
     text = " ".join(helped(capsys, "top", "--help").split())
     assert "(one of tree, pods, containers; default tree)" in text
@@ -96,12 +96,12 @@ def test_help_alone_is_the_whole_list(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("pdos", ["pods", "ps"]),
         ("ims", ["images"]),
-        ("imges", ["images", "image"]),
+        ("imges", ["images", "image", "imagefsinfo"]),
         ("topp", ["top"]),
         ("describe", ["inspect"]),
         ("get", ["pods", "ps", "images"]),
-        ("sto", ["stop", "top"]),
-        ("stpo", []),
+        ("sto", ["stop", "stopp", "top"]),
+        ("stpo", ["statsp"]),
         ("wip", ["wipe"]),
         ("wope", []),
         ("rim", []),
