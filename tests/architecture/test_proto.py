@@ -243,7 +243,11 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/CollectNetworkGarbage": "unary",
         "/crib.v1.Node/RemoveNetwork": "unary",
         "/crib.v1.Node/ExecAs": "unary",
+        "/crib.v1.Node/ForgetKeptPod": "unary",
         "/crib.v1.Node/Forward": "unary",
+        "/crib.v1.Node/KeepPod": "unary",
+        "/crib.v1.Node/ListKeptPods": "unary",
+        "/crib.v1.Node/WantKeptPod": "unary",
         "/crib.v1.Node/ListWork": "unary",
         "/crib.v1.Node/Abandon": "unary",
         "/crib.v1.Node/CheckNode": "stream",
@@ -252,6 +256,8 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/SetLogLevel": "unary",
         "/crib.v1.Node/InspectDaemon": "unary",
         "/crib.v1.Node/ExplainEnd": "unary",
+        "/crib.v1.Node/ShowConfig": "unary",
+        "/crib.v1.Node/ReloadConfig": "unary",
     }
 
 

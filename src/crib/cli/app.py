@@ -15,11 +15,14 @@ from crib.cli import options as args
 from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
+from crib.cli.completion_commands import add_completion_command
+from crib.cli.config_commands import add_config_commands
 from crib.cli.conform_commands import add_conform_command
 from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
 from crib.cli.listing_commands import add_listing_commands
 from crib.cli.log_commands import add_log_commands
@@ -34,6 +37,7 @@ from crib.cli.session import (
     quiet,
 )
 from crib.cli.usage_commands import add_usage_commands
+from crib.cli.workload_commands import add_workload_commands
 from crib.cli.workload_options import RunCommandOptions
 
 DEFAULT_ENDPOINT = "unix:///run/crib/crib.sock"
@@ -78,7 +82,7 @@ def _globals(
         ),
     ] = DEFAULT_ENDPOINT,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for each answer.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
     ] = 120.0,
     pods_dir: Annotated[
         str,
@@ -115,6 +119,8 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
         session.run(work.run(session, options))
 
 
+add_keeping_commands(app, _RUN)
+add_workload_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 
@@ -319,6 +325,8 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 add_debug_commands(app, _NODE)
 add_crictl_commands(app)
+add_completion_command(app, _NODE)
+add_config_commands(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crib.cli import progress
 from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, short_id, tell
+from crib.cli.patience import WaitTeller
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
 from crib.client.workloads.launch import Launch
@@ -16,25 +17,31 @@ from crib.client.workloads.site import read_site
 from crib.manifest import late
 from crib.manifest.documents import ManifestText
 from crib.manifest.faults import ManifestError
-from crib.manifest.load import read_plans
+from crib.manifest.load import random_uid, read_plans
 from crib.manifest.plan import Dirs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crib.cli.session import CliSession
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, PodPlan
+    from crib.manifest.plan import ContainerPlan, PodPlan, VolumePlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
     hide = options.dry_run and not options.show_secrets
     plans = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
+    is_kept = options.restart or options.foreground
     for plan in plans:
-        tell_notes(plan)
+        tell_notes(plan, is_kept=is_kept)
+    if options.restart and options.foreground:
+        raise CommandError("--restart and --foreground exclude each other", exit_code=2)
+    if is_kept and options.keep:
+        raise CommandError("--keep is for pods that are not kept up", exit_code=2)
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
@@ -42,19 +49,38 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     async with session.connect() as connection:
         launch = Launch(connection, dirs, _Shown(), replace=options.replace)
         await launch.prepare(plans)
+        if options.foreground:
+            for plan in plans:
+                await launch.make_way(plan)
+            from crib.cli.keep_up import Foreground
+            from crib.supervisor.keeper import Surroundings
+
+            await Foreground(connection, plans, Surroundings(dirs, _Shown())).run()
+            return
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await launch.start(plan, keep=options.keep)
+            if options.restart:
+                from crib.cli.keep_up import by_daemon
+
+                await launch.make_way(plan)
+                pod = await by_daemon(connection, plan, dirs)
+            else:
+                pod = await launch.start(plan, keep=options.keep)
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
-                _print_result(results[-1])
+                _print_result(results[-1], "is kept up" if options.restart else "is running")
     if options.output is not Format.TABLE:
         document(results, options.output)
 
 
 def plans_of(
-    session: CliSession, paths: Sequence[str], extra: Sequence[str] = (), *, hide_secrets: bool = False
+    session: CliSession,
+    paths: Sequence[str],
+    extra: Sequence[str] = (),
+    *,
+    hide_secrets: bool = False,
+    new_uid: Callable[[], str] = random_uid,
 ) -> Sequence[PodPlan]:
     """What the manifests come to on this node. All faults are shown; the CommandError counts them.
 
@@ -63,7 +89,7 @@ def plans_of(
     texts = [ManifestText(path, _read_manifest(path)) for path in paths]
     texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
     try:
-        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets))
+        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets), new_uid)
     except ManifestError as error:
         if len(error.faults) == 1:
             raise CommandError(str(error)) from error
@@ -77,12 +103,12 @@ def plans_of(
     return found.pods
 
 
-def tell_notes(plan: PodPlan) -> None:
+def tell_notes(plan: PodPlan, *, is_kept: bool = False) -> None:
     """What has no effect here, a line for each."""
     for note in plan.notes:
         say(f"note: {plan.label}: {note}")
-    for path in plan.unkept:
-        say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
+    for path in () if is_kept else plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
 
 
 def _document_form(output: Form) -> Form:
@@ -98,17 +124,33 @@ def _requests(plan: PodPlan) -> dict[str, Any]:
         "sandbox": as_dict(plan.sandbox),
         "initContainers": [shown(container) for container in plan.init_containers],
         "containers": [shown(container) for container in plan.containers],
+        "volumes": [_volume(volume) for volume in plan.volumes],
     }
 
 
+def _volume(volume: VolumePlan) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": volume.name, "kind": volume.kind}
+    if volume.kind == "image":
+        return {**found, "image": volume.image}
+    if volume.kind == "files":
+        return {**found, "files": {f.path: f.content.decode(errors="replace") for f in volume.files}}
+    return {**found, "path": volume.path}
+
+
 class _Shown:
-    """Notes on standard error, pulls as bars."""
+    """Notes on standard error, pulls as bars, and what a start waits for."""
+
+    def __init__(self) -> None:
+        self._waiting = WaitTeller()
 
     def note(self, text: str) -> None:
         say(text)
 
-    async def pull(self, connection: Connection, image: str) -> None:
-        await progress.pull(connection, image)
+    def waits_for(self, what: str) -> None:
+        self._waiting.now_for(what)
+
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        await progress.pull(connection, image, auth)
 
 
 async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: float) -> dict[str, Any]:
@@ -123,10 +165,10 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
     }
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], how: str) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
-    tell(f"pod {label} is running ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
+    tell(f"pod {label} {how} ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
 
 
 _MAX_MANIFEST = 1 << 20

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.forms import Format, Output
+from crib.cli.forms import DocumentOutput, Format, ListOutput, Output
+from crib.cli.image_options import DryRun, Yes
 
 _Manifests = Annotated[
     list[str],
@@ -35,6 +36,20 @@ class RunCommandOptions:
     keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
         False
     )
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Keep the pods up: restart and probe containers as the manifest says, also after a boot.",
+        ),
+    ] = False
+    foreground: Annotated[
+        bool,
+        typer.Option(
+            "--foreground",
+            help="Stay, show logs, restart and probe as the manifest says. Ctrl-C stops the pods.",
+        ),
+    ] = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),
@@ -43,3 +58,55 @@ class RunCommandOptions:
         bool, typer.Option("--show-secrets", help="With --dry-run: show what Secrets hold, too.")
     ] = False
     output: Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    manifests: _Manifests
+    extra: _From = None
+    output: Output = Format.TABLE
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    pod: Annotated[str, typer.Argument(metavar="POD", help="NAME, NAMESPACE/NAME or the beginning of an id.")]
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Write the Secrets that its volumes are made of, too.")
+    ] = False
+    output: DocumentOutput = Format.YAML
+
+
+_VOLUME = "NAME or NAMESPACE/NAME; without a namespace it is default."
+_Volumes = Annotated[list[str], typer.Argument(metavar="VOLUME", help=_VOLUME)]
+
+
+@dataclass(frozen=True)
+class VolumeListOptions:
+    output: ListOutput = Format.TABLE
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only names, one a line.")] = False
+
+
+@dataclass(frozen=True)
+class VolumeCreateOptions:
+    volumes: _Volumes
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", metavar="KEY=VALUE", help="Give it this label; may be repeated."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class VolumeInspectOptions:
+    volumes: _Volumes
+    output: DocumentOutput = Format.YAML
+
+
+@dataclass(frozen=True)
+class VolumeRemoveOptions:
+    volumes: _Volumes
+
+
+@dataclass(frozen=True)
+class VolumePruneOptions:
+    dry_run: DryRun = False
+    yes: Yes = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -13,6 +13,7 @@ from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
 from crib.engine.history import History
+from crib.engine.hooks import Hooks
 from crib.engine.locks import Locks
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
@@ -30,10 +31,13 @@ from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 from crib.ports.clocks import Clock
+from crib.ports.configuration import ConfigurationSource
+from crib.ports.extensions import ImageVerifier, LifecycleHook
 from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.insight import Insight
 from crib.ports.journal import Journal
+from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
@@ -52,7 +56,11 @@ class Ports:
     journal: Journal
     clock: Clock
     insight: Insight
+    configuration: ConfigurationSource
+    kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
+    hooks: Sequence[LifecycleHook] = ()
+    verifiers: Sequence[ImageVerifier] = ()
 
 
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
@@ -71,6 +79,9 @@ class Core:
 
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self.settings = settings
+        """Those that hold now: to be asked each time."""
+        self.followers: list[Callable[[Settings], None]] = []
+        """Called with other settings once they hold, for what is made of them."""
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
@@ -79,6 +90,7 @@ class Core:
         self.events = EventBus()
         self.history = History(ports.journal, ports.clock)
         self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
+        self.hooks = Hooks(ports.hooks, self.notices)
         self.figures = VerbFigures()
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()
@@ -138,6 +150,17 @@ class Core:
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
             raise Unavailable(f"nothing new is made until this fault is gone: {text}")
+
+    def adapt(self, settings: Settings) -> None:
+        """Go by these from now on; they differ from the others only in what is LIVE."""
+        self.settings = settings
+        self.admission.resize(settings.making_verbs or usual_places())
+        for handler in self.ports.handlers.values():
+            handler.adapt(settings)
+        self.ports.networks.adapt(settings)
+        self.ports.images.adapt(settings)
+        for follow in self.followers:
+            follow(settings)
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from crib.manifest.plan import PodPlan, Site
 
 
-def _new_uid() -> str:
+def random_uid() -> str:
+    """A uid as an API server gives out."""
     return str(uuid.uuid4())
 
 
 def read_plans(
-    texts: str | Sequence[ManifestText], site: Site, new_uid: Callable[[], str] = _new_uid
+    texts: str | Sequence[ManifestText], site: Site, new_uid: Callable[[], str] = random_uid
 ) -> Plans:
     """The pods of these files (or of a text that is no file), in order.
 

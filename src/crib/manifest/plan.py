@@ -10,6 +10,7 @@ from crib.manifest.behaviour_plan import Behaviour, PodBehaviour
 
 if TYPE_CHECKING:
     from crib.stubs.runtime.v1.api_pb2 import ContainerConfig, PodSandboxConfig
+    from crib.wire.docker_config import AuthFile
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 INIT_CONTAINER = "io.crib.init-container"
@@ -176,6 +177,8 @@ class PodPlan:
     volumes: tuple[VolumePlan, ...]
     notes: tuple[str, ...] = field(default=())
     hosts: HostsPlan | None = None
+    credentials: tuple[AuthFile, ...] = field(default=(), repr=False)
+    """For registries, the first that fits counts."""
     behaviour: PodBehaviour = field(default_factory=PodBehaviour)
     unkept: tuple[str, ...] = ()
     """Paths of fields that have an effect only while somebody keeps the pod up."""

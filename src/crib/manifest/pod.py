@@ -11,6 +11,7 @@ import yaml
 from crib.manifest import security, shapes
 from crib.manifest.behaviour import pod_behaviour
 from crib.manifest.container import PodParts, container_plan, read_amounts
+from crib.manifest.credentials import pull_credentials
 from crib.manifest.downward import PodFacts
 from crib.manifest.faults import ManifestError, ManifestPlace
 from crib.manifest.fields import ManifestNode, check_label, check_subdomain, is_subdomain, is_uid, unique
@@ -55,6 +56,7 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
     identity = _identity(metadata, source, new_uid)
     references = References(objects, _facts(spec, metadata, identity, site))
     parts = _parts(spec, identity, references)
+    credentials = pull_credentials(spec, references)
     init, main = _containers(spec, parts)
     _note_pod_fields(spec)
     plans = [plan.config for plan in init + main]
@@ -85,6 +87,7 @@ def pod_plan(source: PodSource, site: Site, objects: Objects, new_uid: Callable[
         volumes=tuple(parts.volumes.values()),
         notes=document.notes.all(),
         hosts=parts.hosts,
+        credentials=credentials,
         behaviour=parts.behaviour,
         unkept=document.notes.unkept(),
         document=_kept_document(document, identity, references.used.values()),

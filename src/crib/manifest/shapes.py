@@ -42,10 +42,9 @@ POD_SPEC = _shape(
     "containers initContainers volumes restartPolicy terminationGracePeriodSeconds activeDeadlineSeconds "
     "hostNetwork hostPID hostIPC shareProcessNamespace securityContext hostname dnsPolicy dnsConfig "
     "runtimeClassName hostUsers os serviceAccountName serviceAccount subdomain setHostnameAsFQDN "
-    "hostnameOverride hostAliases",
+    "hostnameOverride hostAliases imagePullSecrets",
     {
         "ephemeralContainers": _API,
-        "imagePullSecrets": f"{_API}; give the credentials to the daemon",
         "resourceClaims": _KUBELET,
         "resources": f"pod-level resources: {_NOT_YET}",
         "workloadRef": _API,
@@ -82,6 +81,7 @@ FIELD_REF = _shape("fieldPath apiVersion")
 RESOURCE_REF = _shape("containerName resource divisor")
 ENV_FROM = _shape("prefix configMapRef secretRef")
 OBJECT_REF = _shape("name optional")
+LOCAL_REF = _shape("name")
 PORT = _shape("name containerPort hostPort protocol hostIP")
 LIFECYCLE = _shape("stopSignal postStart preStop")
 HOOK = _shape("exec httpGet sleep", {"tcpSocket": "Kubernetes has never run it as a hook"})

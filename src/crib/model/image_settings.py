@@ -72,6 +72,10 @@ class StoreSettings:
     """Block size of layers in bytes: 512, 4096, or 0 to choose by a probe."""
     mount_method: Annotated[str, OneOf(("auto", "file", "loop", "directory"))] = "auto"
     """How layers are mounted: auto, file, loop or directory."""
+    layer_store: Annotated[str, Is(Form.HANDLER, or_empty=True)] = ""
+    """Entry point of crib.layer_stores that keeps layers; empty: crib itself."""
+    verifier_extensions: tuple[Annotated[str, Is(Form.HANDLER)], ...] = ()
+    """Entry points of crib.image_verifiers, asked after the programs; all must accept the image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,24 @@ async def test_a_missing_image_is_pulled_unless_the_policy_is_never(
         await run.run(session, RunCommandOptions([str(path)]))
 
 
+async def test_a_pod_pulls_with_the_credentials_of_its_own_secrets(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  imagePullSecrets: [{name: s}]\n"
+        "  containers:\n  - {name: a, image: 'reg.example/new:1'}\n"
+    )
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/dockercfg\n"
+        'stringData: {.dockercfg: \'{"reg.example": {"username": "me", "password": "hunter2"}}\'}\n'
+    )
+    await run.run(session, RunCommandOptions([str(path)], extra=[str(secret)]))
+    (request,) = world.progress_requests
+    assert (request.credentials.username, request.credentials.password) == ("me", "hunter2")
+
+
 async def test_run_as_non_root_is_checked_against_the_image(
     session: CliSession, world: World, tmp_path: Path
 ) -> None:
@@ -250,6 +268,56 @@ async def test_a_dry_run_shows_the_requests_and_makes_nothing(
     found = json.loads(capsys.readouterr().out)
     assert found[0]["containers"][0]["metadata"]["name"] == "server"
     assert not world.calls
+
+
+SECRET = """
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec:
+  containers:
+  - name: a
+    image: localhost/demo:1
+    args: [$(P), $(IP)]
+    env:
+    - {name: P, valueFrom: {secretKeyRef: {name: s, key: p}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    volumeMounts: [{name: v, mountPath: /v}]
+  volumes: [{name: v, secret: {secretName: s}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {p: hunter2}
+"""
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_a_dry_run_hides_secrets_unless_they_are_asked_for(
+    session: CliSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    wanted = RunCommandOptions([str(path)], dry_run=True, show_secrets=shown, output=options.Format.JSON)
+    await run.run(session, wanted)
+    out = capsys.readouterr().out
+    (container,) = json.loads(out)[0]["containers"]
+    assert container["args"] == ["hunter2" if shown else "<secret s: p>", "<pod-ip>"]
+    assert json.loads(out)[0]["volumes"] == [
+        {"name": "v", "kind": "files", "files": {"p": "hunter2" if shown else "<secret s: p>"}}
+    ]
+
+
+@pytest.mark.root
+async def test_a_containers_own_address_is_filled_in_before_it_is_made(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(SECRET)
+    await run.run(session, RunCommandOptions([str(path)]))
+    (config,) = world.container_configs.values()
+    assert list(config.args) == ["hunter2", "10.0.0.7"]
+    await lifecycle.remove(session, lifecycle_options.RmOptions(["b"], force=True))
 
 
 async def test_stop_uses_the_pods_grace_period_and_rm_removes_its_files(
@@ -398,11 +466,22 @@ async def test_inspect_opens_the_json_of_info(
 async def test_info_shows_conditions_without_control_characters(
     session: CliSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await inspection.info(session, options.InfoOptions())
+    await inspection.info(session, options.InfoOptions(verbose=True))
     out = capsys.readouterr().out
     assert "NetworkReady" in out
     assert "no: NoConfig no ?[31mnetwork" in out
     assert "kernel.release" in out
+
+
+async def test_info_says_first_whether_the_node_is_ready_and_why_not(
+    session: CliSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await inspection.info(session, options.InfoOptions())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ready", "no"]
+    assert lines[1].split(maxsplit=1) == ["NetworkReady", "NoConfig: no ?[31mnetwork"]
+    assert len(lines) < 16
+    assert not [line for line in lines if "kernel.release" in line]
 
 
 async def test_info_of_another_runtime_is_what_the_cri_says(
@@ -411,7 +490,7 @@ async def test_info_of_another_runtime_is_what_the_cri_says(
     server = await serve(f"{tmp_path}/other", World(), node=False)
     await inspection.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
     await server.stop(None)
-    assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
+    assert "fake 1.0 at unix:" in capsys.readouterr().out
 
 
 async def crib(session: CliSession, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

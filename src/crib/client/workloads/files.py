@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from crib.manifest.plan import ContainerPlan, Dirs, HostsPlan, PodPlan, SubPathPlan, VolumePlan
 
+PART = "/./"
+"""Between a volume and a part of it, in the link that is kept beside a bound part."""
 MAX_HOSTS = 1 << 20
 """Characters of the node's /etc/hosts that a pod on the host's network gets."""
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
@@ -76,9 +79,7 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
             _make_volume(volume)
             if volume.claim is not None:
                 NamedVolumes(dirs).use(volume.claim, plan.uid, volume.name)
-            if volume.group is not None:
-                generated = volume.kind == "files"
-                set_group(volume.path, volume.group, always=volume.group_always, read_only=generated)
+            _give_to_group(volume)
         for container in plan.every_container():
             os.makedirs(os.path.join(plan.sandbox.log_directory, container.name), mode=0o755)
     except BaseException:
@@ -93,8 +94,15 @@ def restore(plan: PodPlan, dirs: Dirs) -> None:
         return
     mounted = mounts_below(plan.directory)
     for volume in plan.volumes:
-        if volume.kind == "emptyDir" and volume.memory and volume.path not in mounted:
-            _mount_tmpfs(volume.path, volume.size)
+        if volume.memory and volume.path not in mounted:
+            fill_volume(volume)
+            _give_to_group(volume)
+
+
+def _give_to_group(volume: VolumePlan) -> None:
+    if volume.group is not None:
+        generated = volume.kind == "files"
+        set_group(volume.path, volume.group, always=volume.group_always, read_only=generated)
 
 
 def _make_volume(volume: VolumePlan) -> None:
@@ -171,6 +179,8 @@ def _bind(part: SubPathPlan) -> None:
             os.makedirs(part.target, exist_ok=True)  # there since before a reboot
         else:
             os.close(os.open(part.target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"{part.volume}{PART}{part.inside}", f"{part.target}.source")
         _bind_descriptor(current, part.target)
     finally:
         os.close(current)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from crib.client import images
 from crib.client.errors import PodFailure, RuntimeFailure
-from crib.stubs.runtime.v1.api_pb2 import Image, ImageSpec
+from crib.manifest.credentials import credential_for
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig, Image, ImageSpec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from crib.client.connection import Connection
     from crib.manifest.plan import ContainerPlan, PodPlan, PullPolicy
 
-    Pull: TypeAlias = Callable[[Connection, str], Awaitable[None]]
+    Pull: TypeAlias = Callable[[Connection, str, AuthConfig | None], Awaitable[None]]
 
 
 class PodImages:
@@ -51,12 +52,23 @@ class PodImages:
             raise PodFailure(
                 f"pod {self._plan.label}: {whose}: image {name} is not on this node and its policy is Never"
             )
-        await self._pull(self._connection, name)
+        await self._pull(self._connection, name, self._auth(name))
         self._pulled.add(name)
         image = await images.find(self._connection, name)
         if image is None:
             raise RuntimeFailure(f"image {name} was pulled but is not on this node")
         return image
+
+    def _auth(self, name: str) -> AuthConfig | None:
+        found = credential_for(name, self._plan.credentials)
+        if found is None:
+            return None
+        return AuthConfig(
+            username=found.username,
+            password=found.password,
+            identity_token=found.identity_token,
+            registry_token=found.registry_token,
+        )
 
     def _mount(self, name: str, image: Image) -> None:
         for container in self._plan.every_container():

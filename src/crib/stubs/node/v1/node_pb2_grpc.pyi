@@ -114,10 +114,29 @@ class NodeStub:
     """
     DiskUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ShowConfig: _grpc.UnaryUnaryMultiCallable[_node_pb2.ShowConfigRequest, _node_pb2.ShowConfigResponse]
+    """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]
+    """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+    is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+    """
     ExplainEnd: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
     """
+    KeepPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.KeepPodRequest, _node_pb2.KeepPodResponse]
+    """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+    restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+    forbids it.
+    """
+    WantKeptPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.WantKeptPodRequest, _node_pb2.WantKeptPodResponse]
+    """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+    is not kept up.
+    """
+    ForgetKeptPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForgetKeptPodRequest, _node_pb2.ForgetKeptPodResponse]
+    """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+    ListKeptPods: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]
+    """List the pods that are kept up, and how each is."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -199,10 +218,29 @@ class NodeAsyncStub(NodeStub):
     """
     DiskUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]  # type: ignore[assignment]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ShowConfig: _aio.UnaryUnaryMultiCallable[_node_pb2.ShowConfigRequest, _node_pb2.ShowConfigResponse]  # type: ignore[assignment]
+    """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+    is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+    """
     ExplainEnd: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]  # type: ignore[assignment]
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
     """
+    KeepPod: _aio.UnaryUnaryMultiCallable[_node_pb2.KeepPodRequest, _node_pb2.KeepPodResponse]  # type: ignore[assignment]
+    """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+    restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+    forbids it.
+    """
+    WantKeptPod: _aio.UnaryUnaryMultiCallable[_node_pb2.WantKeptPodRequest, _node_pb2.WantKeptPodResponse]  # type: ignore[assignment]
+    """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+    is not kept up.
+    """
+    ForgetKeptPod: _aio.UnaryUnaryMultiCallable[_node_pb2.ForgetKeptPodRequest, _node_pb2.ForgetKeptPodResponse]  # type: ignore[assignment]
+    """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+    ListKeptPods: _aio.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]  # type: ignore[assignment]
+    """List the pods that are kept up, and how each is."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -427,6 +465,24 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
 
     @_abc_1.abstractmethod
+    def ShowConfig(
+        self,
+        request: _node_pb2.ShowConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ShowConfigResponse, _abc.Awaitable[_node_pb2.ShowConfigResponse]]:
+        """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _node_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ReloadConfigResponse, _abc.Awaitable[_node_pb2.ReloadConfigResponse]]:
+        """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+        is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+        """
+
+    @_abc_1.abstractmethod
     def ExplainEnd(
         self,
         request: _node_pb2.ExplainEndRequest,
@@ -435,5 +491,42 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
         nothing of that name is here or is remembered.
         """
+
+    @_abc_1.abstractmethod
+    def KeepPod(
+        self,
+        request: _node_pb2.KeepPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.KeepPodResponse, _abc.Awaitable[_node_pb2.KeepPodResponse]]:
+        """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+        restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+        forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WantKeptPod(
+        self,
+        request: _node_pb2.WantKeptPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.WantKeptPodResponse, _abc.Awaitable[_node_pb2.WantKeptPodResponse]]:
+        """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+        is not kept up.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetKeptPod(
+        self,
+        request: _node_pb2.ForgetKeptPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ForgetKeptPodResponse, _abc.Awaitable[_node_pb2.ForgetKeptPodResponse]]:
+        """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+
+    @_abc_1.abstractmethod
+    def ListKeptPods(
+        self,
+        request: _node_pb2.ListKeptPodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListKeptPodsResponse, _abc.Awaitable[_node_pb2.ListKeptPodsResponse]]:
+        """List the pods that are kept up, and how each is."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
