@@ -36,7 +36,6 @@ class RuntimeUnderTest:
 
     client: SyncClient
     image: str
-    host_network: bool = False
     has_events: bool = True
     logs: str = ""
 
@@ -62,7 +61,6 @@ class CriContract:
             "web",
             namespace="contract",
             labels={"app": "web"},
-            host_network=runtime.host_network,
             log_directory=runtime.logs or str(tmp_path),
         )
 
@@ -78,7 +76,7 @@ class CriContract:
         pod = runtime.client.pod(box)
         assert (pod.name, pod.namespace, pod.ready) == (spec.name, spec.namespace, True)
         assert pod.labels["app"] == "web"
-        assert bool(pod.ip) is not runtime.host_network
+        assert pod.ip
         assert pod.id in [one.id for one in runtime.client.pods()]
         (container,) = runtime.client.containers(box)
         assert (container.name, container.state) == ("main", "running")

@@ -13,7 +13,7 @@ from crib.client import images
 from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
 from crib.client.images import Pulled
 from crib.client.views import pull_report
-from crib.stubs.runtime.v1.api_pb2 import PodSandbox, PodSandboxStatus
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig, PodSandbox, PodSandboxStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from tests.client_docs import IMAGE as EXAMPLE_IMAGE
 from tests.client_docs import Example, examples, is_a_test, needs_a_registry
 from tests.contract.cri_contract import CriContract, RuntimeUnderTest
 from tests.images import busybox_image
-from tests.system.labs.containerd_lab import Containerd, running_containerd
+from tests.system.labs.containerd import Containerd, running_containerd
 from tests.system.labs.daemon import IMAGE, Cribd, running_cribd
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
@@ -26,7 +26,7 @@ def cribd() -> Iterator[Cribd]:
 
 @pytest.fixture(scope="module")
 def containerd() -> Iterator[Containerd]:
-    with running_containerd() as found:
+    with running_containerd([busybox_image(name=IMAGE)]) as found:
         yield found
 
 
@@ -43,7 +43,7 @@ class TestContainerd(CriContract):
     @pytest.fixture
     def runtime(self, containerd: Containerd) -> Iterator[RuntimeUnderTest]:
         with SyncClient(containerd.endpoint) as client:
-            yield RuntimeUnderTest(client, IMAGE, host_network=True, has_events=False)
+            yield RuntimeUnderTest(client, IMAGE, has_events=False)
             assert client.pods() == []
 
 
