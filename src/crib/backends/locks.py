@@ -34,7 +34,7 @@ def own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def pods_cgroup(settings: Settings, layout: cgroups.CgroupLayout, *, made: bool) -> AsyncIterator[None]:
-    """Make the pods' parent cgroup, if it is to be `made`, and hold it; an empty one is removed at the end."""
+    """Make the pods' parent cgroup, if it is to be `made`, and hold it; an empty one goes at the end."""
     names, tree = CgroupNames.of(settings), cgroups.Cgroups(layout)
     if not names.systemd:
         tree.create(names.own)

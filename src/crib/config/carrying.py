@@ -53,7 +53,7 @@ Rules = Mapping[tuple[str, ...], Rule]
 
 
 @dataclass
-class Carrier:
+class KeyCarrier:
     """Collects what is carried over."""
 
     rules: Rules

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crib.config.carrying import ANY, Carrier, Put, Rule, Rules, level, no, parsed, seconds, through, to
+from crib.config.carrying import ANY, KeyCarrier, Put, Rule, Rules, level, no, parsed, seconds, through, to
 from crib.config.faults import ConfigError, Fault
 from crib.config.places import Path
 
@@ -22,7 +22,7 @@ _HOSTS = (
 )
 
 
-def carry(carrier: Carrier, name: str, text: str) -> None:
+def carry(carrier: KeyCarrier, name: str, text: str) -> None:
     """Take one file over; ConfigError for a version that is not known."""
     version = parsed(name, text).get("version", 1)
     if version not in (2, 3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crib.config.carrying import ANY, Carrier, Put, Rule, Rules, level, no, pairs, seconds, through, to
+from crib.config.carrying import ANY, KeyCarrier, Put, Rule, Rules, level, no, pairs, seconds, through, to
 from crib.config.checks import MIN_LOG_SIZE
 
 REGISTRIES = "/etc/containers/registries.conf"
@@ -12,7 +12,7 @@ REGISTRIES = "/etc/containers/registries.conf"
 _NO_PAUSE = no("crib needs no pause image and no infra container of it")
 
 
-def carry(carrier: Carrier, name: str, text: str) -> None:
+def carry(carrier: KeyCarrier, name: str, text: str) -> None:
     """Take one file over."""
     carrier.take(name, text)
 

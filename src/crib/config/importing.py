@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crib.config import Configuration, from_containerd, from_crio
-from crib.config.carrying import Carried, Carrier, parsed, written
+from crib.config.carrying import Carried, KeyCarrier, parsed, written
 from crib.config.document import Document
 from crib.config.faults import ConfigError, Fault
 from crib.model.settings import Settings
@@ -51,7 +51,7 @@ def report(imported: Imported) -> Iterator[str]:
 
 
 def _of_containerd(path: str, text: str) -> Imported:
-    carrier = Carrier(from_containerd.RULES)
+    carrier = KeyCarrier(from_containerd.RULES)
     patterns = parsed(path, text).get("imports", [])
     here = os.path.dirname(path)
     more = [found for one in patterns for found in sorted(glob.glob(os.path.join(here, str(one))))]
@@ -62,7 +62,7 @@ def _of_containerd(path: str, text: str) -> Imported:
 
 
 def _of_crio(path: str) -> Imported:
-    carrier = Carrier(from_crio.RULES)
+    carrier = KeyCarrier(from_crio.RULES)
     files = [path, *sorted(glob.glob(f"{path}.d/*.conf"))]
     for one in files:
         from_crio.carry(carrier, one, _text(one))
@@ -71,7 +71,7 @@ def _of_crio(path: str) -> Imported:
     return _imported(carrier, files)
 
 
-def _imported(carrier: Carrier, files: Sequence[str]) -> Imported:
+def _imported(carrier: KeyCarrier, files: Sequence[str]) -> Imported:
     """Keys that do not go together are told: each by itself was fine."""
     table = carrier.table
     handlers = table.setdefault("handlers", {})
