@@ -29,20 +29,18 @@ from dataclasses import replace
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
 from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
-from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
+from crib.backends.handlers import closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
 from crib.backends.keeping.kept_pods import SupervisedPods
-from crib.backends.locks import locked, own_cgroup
+from crib.backends.locks import locked, pods_cgroup
 from crib.backends.network import networks
-from crib.backends.pods.cgroup_names import CgroupNames
-from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import Database, LockNotes
 from crib.backends.records.journal import SqliteJournal
 from crib.backends.records.rows import SqliteRecords
-from crib.config import DEFAULT_PATH, ConfigError, read
+from crib.config import DEFAULT_PATH, ConfigError
 from crib.config.defaults import default_config
 from crib.config.views import checked
 from crib.engine.core import Ports
@@ -57,11 +55,11 @@ from crib.model.errors import Broken, CribError
 from crib.model.facts import KILLED, ThreadWait, Vitals
 from crib.model.finding import Finding, Wiped, WipeOrder
 from crib.model.paths import Paths
-from crib.model.settings import Settings
 from crib.observe import logs
-from crib.observe.audit import auditing
+from crib.observe.audit import Auditing
 from crib.observe.insight import LoopInsight
 from crib.observe.lag import LoopWatch
+from crib.reloading import Followers, Reloading
 from crib.streaming.server import StreamServer
 from crib.tasks.keeper import HANDS
 from crib.tasks.lanes import TwoLanes
@@ -98,10 +96,13 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings, watch: LoopWatch, extensions: Extensions = NO_EXTENSIONS) -> None:
+    def __init__(
+        self, configuration: Reloading, watch: LoopWatch, extensions: Extensions = NO_EXTENSIONS
+    ) -> None:
         """To be run on the loop of `watch`."""
-        self._settings = settings
+        self._configuration = configuration
         self._extensions = extensions
+        self._settings = settings = configuration.settings
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
@@ -128,13 +129,7 @@ class Daemon:
         imported = HANDS.part(what, OURS.run(what, networks.import_network, settings.network))
         database = self._open_database(holding, for_wipe=for_wipe)
         layout = cgroups.detect_layout()
-        names = CgroupNames.of(settings)
-        if not names.systemd:
-            cgroups.Cgroups(layout).create(names.own)
-            self._ends.callback(cgroups.Cgroups(layout).remove_if_empty, names.own)
-        elif not for_wipe:
-            await start_slice(os.path.basename(names.own))
-        self._ends.enter_context(own_cgroup(names.own, layout))
+        await self._ends.enter_async_context(pods_cgroup(settings, layout, made=not for_wipe))
         self._ends.enter_context(networks.owned_network(settings.network))
         facts = read_host_facts(layout)
         # Each container costs two descriptors here. Its own limit is set by its spec, from `facts`.
@@ -165,6 +160,7 @@ class Daemon:
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
             insight=self._insight,
+            configuration=self._configuration,
             kept=self._kept,
             vitals=self._vitals,
             hooks=extensions.hooks,
@@ -183,6 +179,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        self._configuration.listen(self._manager)
         async with self._ends:
             began = time.monotonic()
             self._watch.start()
@@ -191,13 +188,17 @@ class Daemon:
             streams = StreamServer(node.streams, self._settings.streaming, _in_thread)
             await streams.start()
             self._ends.push_async_callback(streams.stop)
-            audit = await self._ends.enter_async_context(auditing(self._settings))
-            server = Server(node, __version__, streams.url_for, audit)
-            await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
+            auditing = Auditing(self._settings)
+            self._ends.push_async_callback(auditing.close)
+            server = Server(node, __version__, streams.url_for, auditing.audit)
+            auditing.told = server.audit_by
+            telemetry = await self._ends.enter_async_context(Telemetry(self._settings, node, server, streams))
             await server.start()
             self._ends.push_async_callback(server.stop, GRACE)
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
+            followers = Followers(node, (telemetry, auditing), streams)
+            await self._ends.enter_async_context(self._configuration.ready(followers))
             server.gate.open()
             await self._kept.begin(node.notices.follow("kept pods"))
             self._ends.push_async_callback(self._kept.close)
@@ -367,19 +368,18 @@ def main() -> None:
         print(default_config(), end="")
         return
     try:
-        configuration = read(options.config, required=options.config != DEFAULT_PATH, environment=os.environ)
-        settings = configuration.settings
-        check_kinds(settings)
-        networks.check_mode(settings.network)
-        extensions = NO_EXTENSIONS if options.wipe is not None else load_extensions(settings)
+        configuration = Reloading(options.config)
+        extensions = NO_EXTENSIONS
+        if options.wipe is None:
+            extensions = load_extensions(configuration.settings)
         if options.check_config:
-            print("\n".join(checked(configuration)))
+            print("\n".join(checked(configuration.configuration)))
             return
         os.umask(PRIVATE_UMASK)
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
-        logs.set_up(settings.log)
+        logs.set_up(configuration.settings.log)
         watch = LoopWatch()
-        daemon = Daemon(settings, watch, extensions)
+        daemon = Daemon(configuration, watch, extensions)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
             if options.check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Self
 
@@ -16,6 +16,7 @@ from crib import __version__
 from crib.api.server import Server, group_id
 from crib.engine.node import Node
 from crib.host.threads import OURS, Job
+from crib.model.errors import Broken
 from crib.model.settings import Settings
 from crib.observe import logs
 from crib.observe.families import read
@@ -49,8 +50,8 @@ class Telemetry:
             log=logs.FIGURES,
             spans=lambda: {} if self._spans is None else self._spans.counts,
         )
-        self._metrics = MetricsServer(partial(read, sources), _in_thread)
-        self._socket = ""
+        self._read = partial(read, sources)
+        self._place: _MetricsPlace | None = None
 
     async def __aenter__(self) -> Self:
         """Listen and trace as the settings say."""
@@ -58,32 +59,77 @@ class Telemetry:
             self._spans.start()
             rate = self._settings.tracing.sampling_rate_per_million
             self._door.tracer = Tracer(self._spans.put, rate)
-        if place := self._settings.metrics_place:
-            await self._listen(place)
+        try:
+            self._place = await self._opened(self._settings)
+        except Broken as error:
+            _log.error("%s", error)
         return self
 
-    async def _listen(self, place: str) -> None:
-        try:
-            port = await self._metrics.listen(place)
-            if not port:
-                self._socket = place.removeprefix("unix:")
-                os.chmod(self._socket, 0o660)  # whom it was made for alone until here (PRIVATE_UMASK)
-                os.chown(self._socket, -1, group_id(self._settings.socket_group))
-        except OSError as error:
-            _log.error("metrics: cannot listen on %s: %s", place, error)
-        else:
-            _log.info("metrics at %s", place)
+    async def make_ready(self, settings: Settings) -> Callable[[bool], Awaitable[None]]:
+        """Listen where other settings say; Broken. The answer is to be called with whether they hold."""
+        is_there = self._place is not None or not settings.metrics_place
+        place = self._place
+        if not is_there or settings.metrics_place != self._settings.metrics_place:
+            place = await self._opened(settings)
+
+        async def finish(holds: bool) -> None:
+            left = place
+            if holds:
+                self._settings = settings
+                self._place, left = place, self._place
+            if left is not None and left is not self._place:
+                await left.close()
+
+        return finish
+
+    async def _opened(self, settings: Settings) -> _MetricsPlace | None:
+        if not settings.metrics_place:
+            return None
+        place = _MetricsPlace(settings.metrics_place, MetricsServer(self._read, _in_thread))
+        await place.open(settings.socket_group)
+        return place
 
     async def __aexit__(self, *_: object) -> None:
         """Stop listening, and send the last spans."""
-        await self._metrics.close()
+        if self._place is not None:
+            await self._place.close()
         if self._spans is not None:
             with contextlib.suppress(TimeoutError):  # the collector has not taken them
                 job = Job("sending the last spans", limit=2 * LAST_SPANS)
                 await OURS.run(job, self._spans.close, LAST_SPANS)
+
+
+class _MetricsPlace:
+    """Where metrics are read."""
+
+    def __init__(self, place: str, server: MetricsServer) -> None:
+        self._place = place
+        self._server = server
+        self._socket = ""
+
+    async def open(self, group: str) -> None:
+        """Broken when it cannot be listened there."""
+        try:
+            port = await self._server.listen(self._place)
+            if not port:
+                self._socket = self._place.removeprefix("unix:")
+                await OURS.run(f"opening {self._socket} to its group", _open_to, self._socket, group)
+        except OSError as error:
+            await self.close()
+            raise Broken(f"metrics: cannot listen on {self._place}: {error}") from error
+        _log.info("metrics at %s", self._place)
+
+    async def close(self) -> None:
+        await self._server.close()
         if self._socket:
             with contextlib.suppress(OSError):  # it may be on a file system that does not answer
                 await OURS.run(f"removing {self._socket}", os.unlink, self._socket)
+
+
+def _open_to(socket: str, group: str) -> None:
+    """It is whom it was made for alone until here (PRIVATE_UMASK)."""
+    os.chmod(socket, 0o660)
+    os.chown(socket, -1, group_id(group))
 
 
 async def _in_thread(what: str, work: Callable[[], bytes]) -> bytes:

@@ -24,6 +24,7 @@ NOT_THE_DAEMON = (
         "supervisor",
         "bench",
         "conform",
+        "setup",
         "stubs",
         "backends.images.worker",
     ),
@@ -34,9 +35,9 @@ NOT_THE_DAEMON = (
 AT_START = {
     "crib.daemon.Daemon.open_node": "before the socket is there nobody waits for an answer",
     "crib.backends.handlers.open_handlers": "a part of it",
+    "crib.backends.locks.pods_cgroup": "a part of it",
     "crib.backends.oci.environment.open_environment": "a part of it",
     "crib.backends.records.rows.SqliteRecords.load": "the databases are read once, before the gate opens",
-    "crib.telemetry.Telemetry._listen": "makes its socket, before the gate opens",
     "crib.streaming.certificates.Certificates.__init__": "made before the streaming server listens",
     "crib.observe.audit.Audit.__init__": "made before the socket is served; written by a thread of its own",
     "crib.api.server.Server.start": "makes the socket and its directory, in our own state directory",
@@ -54,6 +55,8 @@ _SPAWN = (
 )
 ON_THE_LOOP = {
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
+    "crib.backends.keeping.child.SupervisorChild._once": "our own interpreter, and the ends of its pipes",
+    "crib.backends.keeping.child.SupervisorChild.want": _PIPE,
     "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
     "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
     "crib.backends.network.cni.commands.is_namespace": "a namespace pinned in our own state directory",

@@ -256,6 +256,8 @@ def test_the_node_service_stands_beside_cri_under_its_own_package() -> None:
         "/crib.v1.Node/SetLogLevel": "unary",
         "/crib.v1.Node/InspectDaemon": "unary",
         "/crib.v1.Node/ExplainEnd": "unary",
+        "/crib.v1.Node/ShowConfig": "unary",
+        "/crib.v1.Node/ReloadConfig": "unary",
     }
 
 

@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 
 from crib import daemon
-from crib.config import load
 from crib.host.cgroups import CgroupLayout
 from crib.model.container import ContainerRecord
 from crib.model.facts import HostFacts
 from crib.model.finding import WipeOrder
 from crib.observe import logs
 from crib.observe.lag import LoopWatch
+from crib.reloading import Reloading
 
 _read_host_facts = daemon.read_host_facts
 
@@ -40,11 +40,12 @@ def _after_boot(boot_id: str) -> None:
 
 
 async def _job(config: str) -> dict[str, Any]:
-    settings = load(config, required=True)
+    configuration = Reloading(config)
+    settings = configuration.settings
     _after_boot(str(uuid.uuid4()))
 
     def opened() -> daemon.Daemon:
-        return daemon.Daemon(settings, LoopWatch())
+        return daemon.Daemon(configuration, LoopWatch())
 
     async def check(*, repair: bool) -> list[dict[str, Any]]:
         found = opened().check(repair=repair, quick=False)
@@ -68,7 +69,7 @@ async def _job(config: str) -> dict[str, Any]:
 
 def main(config: str) -> None:
     """Until its input ends."""
-    logs.set_up(load(config, required=True).log)
+    logs.set_up(Reloading(config).settings.log)
     for _ in sys.stdin:
         print(json.dumps(asyncio.run(_job(config))), flush=True)
 

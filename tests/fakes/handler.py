@@ -13,6 +13,7 @@ from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.image import FilesystemUsage
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.settings import Settings
 from crib.model.stats import (
     CgroupUsage,
     ContainerUsage,
@@ -46,11 +47,16 @@ class FakeHandler:
         self.statistics = FakeStatistics(self.host, self.failpoints)
         self.swept: list[str] = []
         self.dismantled = False
+        self.adapted: Settings | None = None
+        """What a reload gave last."""
         self._earlier = tuple(self.host.contained)
 
     @property
     def facts(self) -> HandlerFacts:
         return HandlerFacts("crun", "/usr/bin/crun", "1.8", "1.0.2", True, False, False)
+
+    def adapt(self, settings: Settings) -> None:
+        self.adapted = settings
 
     async def readiness(self) -> Readiness:
         return Readiness(not self.facts.problem, "HandlerNotReady", self.facts.problem)

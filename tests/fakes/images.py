@@ -26,6 +26,7 @@ from crib.model.image import (
     parse_reference,
 )
 from crib.model.registry import RegistryHost
+from crib.model.settings import Settings
 from crib.ports.images import ProgressSink
 from tests.fakes.failpoints import Failpoints
 
@@ -68,8 +69,13 @@ class FakeImages:
         self.archives: dict[str, tuple[FetchedImage, ...]] = {}
         self.dismantled = False
         self.closed = False
+        self.adapted: Settings | None = None
+        """What a reload gave last."""
         self._exporting: Counter[Digest] = Counter()
         self._registry: dict[str, FetchedImage] = {}
+
+    def adapt(self, settings: Settings) -> None:
+        self.adapted = settings
 
     @property
     def mounting(self) -> LayerMounting:

@@ -10,6 +10,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import ForwardView, InterfaceView, NetworkInfo, PodNetworkView, RouteView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
+from crib.model.settings import Settings
 from crib.model.stats import InterfaceUsage, NetworkUsage
 from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
@@ -37,7 +38,12 @@ class FakeNetworks:
         self.last_told: PodNetwork | None = None
         self.dismantled = False
         self.closed = False
+        self.adapted: Settings | None = None
+        """What a reload gave last."""
         self._live: set[SandboxId] = set()
+
+    def adapt(self, settings: Settings) -> None:
+        self.adapted = settings
 
     def restarted(self) -> FakeNetworks:
         """As the next process finds it: what this one attached is known no longer for that."""

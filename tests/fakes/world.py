@@ -17,6 +17,7 @@ from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, Pod
 from crib.model.settings import Settings
 from crib.ports.extensions import ImageVerifier, LifecycleHook
 from tests.fakes.clock import ManualClock
+from tests.fakes.configuration import FakeConfiguration
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
@@ -113,6 +114,7 @@ class World:
         self.handler = FakeHandler(self.clock)
         self.networks = FakeNetworks()
         self.images = FakeImages()
+        self.configuration = FakeConfiguration()
         self.records = MemoryRecords()
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
@@ -131,6 +133,7 @@ class World:
             insight=FakeInsight(),
             hooks=self.hooks,
             verifiers=self.verifiers,
+            configuration=self.configuration,
             kept=FakeKeptPods(),
         )
         return Node(self.settings, host_facts(self.boot_id), ports)

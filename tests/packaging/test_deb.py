@@ -46,7 +46,7 @@ def fields(tree: Path) -> dict[str, str]:
 
 
 def unit(tree: Path) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)  # ExecReload comes twice
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
     parser.read(tree / UNIT)
     return parser
@@ -159,6 +159,8 @@ def test_the_unit_keeps_the_pods_and_comes_back(tree: Path) -> None:
     service = unit(tree)["Service"]
     assert service["Type"] == "notify"
     assert service["ExecStart"] == "/usr/sbin/cribd"
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert "ExecReload=/usr/sbin/cribd --check-config\n" in (tree / UNIT).read_text()
     assert service["KillMode"] == "process"
     assert service["Delegate"] == "yes"
     assert service["Restart"] == "always"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -38,6 +39,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
             *("KeepPod", "WantKeptPod", "ForgetKeptPod"),
+            "ReloadConfig",
         ),
         _always,
     ),
@@ -66,7 +68,8 @@ class Changes:
     def __init__(self, describe: Callable[[str], CallObject], auditor: Auditor | None) -> None:
         """`describe`: what is on record under an id, or a beginning of it."""
         self._describe = describe
-        self._auditor = auditor
+        self.auditor = auditor
+        """Who is told now."""
 
     async def begin(self, call: CallUnderWay, message: Message, context: Context) -> bool:
         """To be awaited before the verb: nothing changes before it is known who was there to ask for it.
@@ -78,16 +81,16 @@ class Changes:
         if not CHANGES[call.verb](message):
             return False
         call.object = self._object(message)
-        if self._auditor is None:
+        if self.auditor is None:
             return False
-        peers = await self._auditor.peers()
+        peers = await self.auditor.peers()
         await context.send_initial_metadata(())
         call.peers = peers
         return True
 
     def end(self, call: CallUnderWay, message: Message | None, answer: object = None) -> None:
         """It was answered. `message`: the request; None where it could not be read."""
-        if self._auditor is None or not (message is None or CHANGES[call.verb](message)):
+        if self.auditor is None or not (message is None or CHANGES[call.verb](message)):
             return
         made = _said(answer)
         if made.container or made.sandbox:
@@ -107,7 +110,7 @@ class Changes:
             code=call.code,
             error=error[:ERROR_LIMIT],
         )
-        self._auditor.put(entry)
+        self.auditor.put(entry)
 
     def _object(self, message: Message) -> CallObject:
         """As the request says it, and the records where it names something that is on record."""
@@ -125,21 +128,36 @@ class Changes:
 
 def _said(message: Any) -> CallObject:
     """Requests name the same thing by the same field's name."""
-    config = getattr(message, "config", None)
-    pod = getattr(message, "sandbox_config", None) or config
-    is_container = hasattr(config, "image")
-    metadata = getattr(pod, "metadata", None)
-    image = getattr(config if is_container else message, "image", "")
-    namespace, name = getattr(metadata, "namespace", ""), getattr(metadata, "name", "")
-    said = {
-        "pod": f"{namespace}/{name}" if name and hasattr(metadata, "namespace") else "",
-        "sandbox": getattr(message, "pod_sandbox_id", ""),
-        "container": getattr(message, "container_id", "") or getattr(message, "id", ""),
-        "name": config.metadata.name if config is not None and is_container else "",
-        "image": getattr(image, "image", image),
-        "path": getattr(message, "path", ""),
-    }
-    return CallObject(**{key: text[:TEXT_LIMIT] for key, text in said.items()})
+    has = _fields(message)
+    config: Any = message.config if "config" in has else None
+    of_container = "image" in _fields(config)
+    pod: Any = message.sandbox_config if "sandbox_config" in has else config
+    metadata: Any = pod.metadata if "metadata" in _fields(pod) else None
+    is_pod = "namespace" in _fields(metadata) and metadata.name
+    image = config.image if of_container else message.image if "image" in has else ""
+    container = message.container_id if "container_id" in has else ""
+    if not container and "id" in has:
+        container = message.id
+    return CallObject(
+        pod=f"{metadata.namespace}/{metadata.name}"[:TEXT_LIMIT] if is_pod else "",
+        sandbox=message.pod_sandbox_id[:TEXT_LIMIT] if "pod_sandbox_id" in has else "",
+        container=container[:TEXT_LIMIT],
+        name=config.metadata.name[:TEXT_LIMIT] if of_container else "",
+        image=getattr(image, "image", image)[:TEXT_LIMIT],
+        path=message.path[:TEXT_LIMIT] if "path" in has else "",
+    )
+
+
+def _fields(message: Any) -> frozenset[str]:
+    """To ask a message for a field that it does not have takes ten times as long as to look here."""
+    kind: Any = type(message)
+    return _fields_of(kind)
+
+
+@functools.cache
+def _fields_of(kind: Any) -> frozenset[str]:
+    descriptor = getattr(kind, "DESCRIPTOR", None)
+    return frozenset() if descriptor is None else frozenset(descriptor.fields_by_name)
 
 
 def _secrets(message: Message) -> Iterator[str]:

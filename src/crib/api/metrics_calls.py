@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.list_replies import parts
 from crib.api.metric_replies import MetricReplies
 from crib.engine.node import Node
+from crib.model.settings import StatisticsSettings
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.tasks.lanes import stand_back
 
@@ -22,6 +22,8 @@ class MetricsCalls:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._made: tuple[StatisticsSettings, MetricReplies] | None = None
+        """For the settings that they were made for."""
 
     def calls(self) -> dict[str, Call]:
         """Every call by its name."""
@@ -33,10 +35,13 @@ class MetricsCalls:
             "StreamPodSandboxMetrics": Stream(pb.StreamPodSandboxMetricsRequest, nothing, self._stream),
         }
 
-    @functools.cached_property
+    @property
     def _replies(self) -> MetricReplies:
         settings = self._node.settings.statistics
-        return MetricReplies(settings.pod_metrics, is_kept=settings.pod_metrics_period > 0)
+        if self._made is None or self._made[0] is not settings:
+            made = MetricReplies(settings.pod_metrics, is_kept=settings.pod_metrics_period > 0)
+            self._made = settings, made
+        return self._made[1]
 
     async def _list(self, _: None) -> Answer:
         return b"".join([part async for part in self._stream(None)])

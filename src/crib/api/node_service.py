@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
+from crib.api.config_calls import ConfigCalls
 from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
 from crib.api.kept_calls import KeptCalls
@@ -69,6 +70,7 @@ class NodeService:
             "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **InsightCalls(self._node).calls(),
+            **ConfigCalls(self._node).calls(),
             **KeptCalls(self._node).calls(),
             **self._streams.own_calls(),
         }

@@ -48,7 +48,8 @@ class Server:
     def __init__(self, node: Node, version: str, url_for: UrlFor, auditor: Auditor | None = None) -> None:
         """`url_for` makes the URLs of streams, which another server serves."""
         self.gate = ReadinessGate()
-        self.door = Door(self.gate, Changes(node.describe, auditor))
+        self._changes = Changes(node.describe, auditor)
+        self.door = Door(self.gate, self._changes)
         self._settings = node.settings
         self._events = node.events
         self._history = node.history
@@ -67,6 +68,10 @@ class Server:
     def _register(self, service: str, calls: Calls) -> None:
         handlers = {name: self.door.handler(name, call, service) for name, call in calls.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    def audit_by(self, auditor: Auditor | None) -> None:
+        """Tell another one of changes from now on."""
+        self._changes.auditor = auditor
 
     async def start(self) -> None:
         """Bind the socket (0660, in a directory 0751, for root and the settings' group) and serve.

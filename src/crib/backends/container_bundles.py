@@ -80,10 +80,15 @@ class ContainerBundles:
         self._layers = layers
         self._oom = oom
         self._ready_filter = ready_filter
-        self._volumes = Volumes(self._paths, layers, environment.settings)
         self._labels = Labels(environment.paths, environment.host)
-        self._cdi = CdiRegistry(environment.settings.cdi_spec_dirs)
-        self._hooks = HookFiles(environment.settings.oci_hooks_dirs)
+        self.adapt()
+
+    def adapt(self) -> None:
+        """What is made of the settings of the environment is made anew."""
+        settings = self._env.settings
+        self._volumes = Volumes(self._paths, self._layers, settings)
+        self._cdi = CdiRegistry(settings.cdi_spec_dirs)
+        self._hooks = HookFiles(settings.oci_hooks_dirs)
 
     async def make(self, request: CreateRequest, late: Callable[[], None]) -> MadeBundle:
         """Mount and write all of it. `late` is called when the thread comes back after its limit."""

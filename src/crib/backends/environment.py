@@ -40,12 +40,16 @@ class HandlerOpening:
         return _options(self.settings, self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HandlerEnvironment:
-    """Found and checked once, when the daemon starts. Kinds of handler add what they alone need."""
+    """Found and checked once, when the daemon starts; only a reload brings other settings.
+
+    Kinds of handler add what they alone need.
+    """
 
     facts: HandlerFacts
     settings: Settings
+    """Those that hold now: to be asked each time."""
     paths: Paths
     host: HostFacts
     cgroups: Cgroups

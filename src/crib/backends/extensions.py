@@ -80,7 +80,7 @@ def load_extensions(settings: Settings) -> Extensions:
         store = load(STORES, images.store.layer_store, "images.layer_store")
     limit = images.trust.verifier_timeout
     setting = "images.verifier_extensions"
-    verifiers = [(name, load(VERIFIERS, name, setting)) for name in images.trust.verifier_extensions]
+    verifiers = [(name, load(VERIFIERS, name, setting)) for name in images.store.verifier_extensions]
     return Extensions(
         store,
         tuple(ThreadedVerifier(name, verify, limit) for name, verify in verifiers),

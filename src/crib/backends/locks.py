@@ -7,11 +7,14 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+from crib.backends.pods.cgroup_names import CgroupNames
+from crib.backends.pods.slices import start_slice
 from crib.backends.records.database import LockNotes
 from crib.host import cgroups
 from crib.model.errors import Broken
+from crib.model.settings import Settings
 
 LOCK_BYTES = 32
 
@@ -27,6 +30,22 @@ def own_cgroup(root: str, layout: cgroups.CgroupLayout) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.asynccontextmanager
+async def pods_cgroup(settings: Settings, layout: cgroups.CgroupLayout, *, made: bool) -> AsyncIterator[None]:
+    """Make the pods' parent cgroup, if it is to be `made`, and hold it; an empty one goes at the end."""
+    names, tree = CgroupNames.of(settings), cgroups.Cgroups(layout)
+    if not names.systemd:
+        tree.create(names.own)
+    elif made:
+        await start_slice(os.path.basename(names.own))
+    try:
+        with own_cgroup(names.own, layout):
+            yield
+    finally:
+        if not names.systemd:
+            tree.remove_if_empty(names.own)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
 from crib.cli.completion_commands import add_completion_command
+from crib.cli.config_commands import add_config_commands
 from crib.cli.conform_commands import add_conform_command
 from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
@@ -325,6 +326,7 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 add_debug_commands(app, _NODE)
 add_crictl_commands(app)
 add_completion_command(app, _NODE)
+add_config_commands(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

@@ -39,6 +39,9 @@ class Listening:
         if self._note is not None:
             self._note(text)
 
+    def waits_for(self, what: str) -> None:
+        """The caller has a time of its own."""
+
     async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         """Pull this image, and tell how far it is."""
         async for item in images.pull_progress(connection, image, auth):

@@ -39,6 +39,8 @@ class Subject:
     status: pb.StatusResponse = field(default_factory=pb.StatusResponse)
     systemd: bool = False
     """Whether cgroup parents are slices of systemd."""
+    pulling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by a case while it counts on the image that is pulled and removed."""
     _shared: Pod | None = None
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 

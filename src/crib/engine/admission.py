@@ -204,6 +204,11 @@ class Admission:
     def load(self) -> Load:
         return Load(self._places, **self._count, queued=len(self._queue))
 
+    def resize(self, places: int) -> None:
+        """Other places from now on; those that are held beyond them are kept."""
+        self._places = places
+        self._call_in()
+
     @contextlib.asynccontextmanager
     async def making(self, claim: Claim) -> AsyncIterator[None]:
         """Wait for a place, and hold it within the block. Exhausted when too many wait already."""

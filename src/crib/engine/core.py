@@ -31,6 +31,7 @@ from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 from crib.ports.clocks import Clock
+from crib.ports.configuration import ConfigurationSource
 from crib.ports.extensions import ImageVerifier, LifecycleHook
 from crib.ports.handler import Handler
 from crib.ports.images import Images
@@ -55,6 +56,7 @@ class Ports:
     journal: Journal
     clock: Clock
     insight: Insight
+    configuration: ConfigurationSource
     kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
     hooks: Sequence[LifecycleHook] = ()
@@ -77,6 +79,9 @@ class Core:
 
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self.settings = settings
+        """Those that hold now: to be asked each time."""
+        self.followers: list[Callable[[Settings], None]] = []
+        """Called with other settings once they hold, for what is made of them."""
         self.facts = facts
         self.ports = ports
         self.clock = ports.clock
@@ -145,6 +150,17 @@ class Core:
         if faults := self.notices.faults:
             text = "; ".join(f"{fault.subject}: {fault.text}" for fault in faults)
             raise Unavailable(f"nothing new is made until this fault is gone: {text}")
+
+    def adapt(self, settings: Settings) -> None:
+        """Go by these from now on; they differ from the others only in what is LIVE."""
+        self.settings = settings
+        self.admission.resize(settings.making_verbs or usual_places())
+        for handler in self.ports.handlers.values():
+            handler.adapt(settings)
+        self.ports.networks.adapt(settings)
+        self.ports.images.adapt(settings)
+        for follow in self.followers:
+            follow(settings)
 
     def handler(self, name: str) -> tuple[HandlerName, Handler]:
         """The handler of that name, the default one for an empty name."""

@@ -27,7 +27,7 @@ class _Joined(Generic[R]):
 class Joins(Generic[R]):
     """At most one running task for each key."""
 
-    def __init__(self, keeper: TaskKeeper, verb: str, *, linger: float | None = None) -> None:
+    def __init__(self, keeper: TaskKeeper, verb: str, *, linger: Callable[[], float] | None = None) -> None:
         """`linger`: seconds that work continues after its last caller has gone; None: to its own end."""
         self._keeper = keeper
         self._verb = verb
@@ -69,7 +69,7 @@ class Joins(Generic[R]):
         finally:
             if work.callers == 0 and self._linger is not None and not work.task.done():
                 loop = asyncio.get_running_loop()
-                joined.timer = loop.call_later(self._linger, self._end, key, joined)
+                joined.timer = loop.call_later(self._linger(), self._end, key, joined)
 
     def is_abandoned(self, key: Hashable) -> bool:
         """Whether work runs under `key` that nobody waits for any more."""

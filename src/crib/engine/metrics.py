@@ -20,9 +20,13 @@ class Metrics:
     def __init__(self, core: Core, stats: Stats) -> None:
         self._clock = core.clock
         self._stats = stats
-        self._period = round(core.settings.statistics.pod_metrics_period * _SECOND)
+        self._core = core
         self._kept: dict[SandboxId, PodMetrics] = {}
         """Of the last questions, while there is a period."""
+
+    @property
+    def _period(self) -> int:
+        return round(self._core.settings.statistics.pod_metrics_period * _SECOND)
 
     async def pods(self, records: Iterable[SandboxRecord]) -> AsyncIterator[Sequence[PodMetrics]]:
         """Of those that are ready, of all of `records`, in batches: first those that are kept."""

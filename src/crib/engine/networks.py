@@ -7,6 +7,7 @@ repair puts the new attachment on record before it is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,15 +47,24 @@ class Networks:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._changed = asyncio.Event()
+        """Other settings hold: they may ask for checks at other times, or for none."""
+        self._checks = False
         self._doubts: dict[SandboxId, _Doubt] = {}
         """Pods whose check found fault right after a repair: the periodic check leaves them alone in time."""
 
     def begin(self) -> None:
-        """Look after what pods share, and after all pods every `network.check_interval` seconds."""
+        """Look after what pods share, and after all pods every `network.check_interval` seconds, if any."""
         if shared := self._core.ports.networks.shared:
             self._core.keeper.serve(shared, self._look_after_for_ever(shared))
-        if self._core.settings.network.check_interval:
-            self._core.keeper.serve("checks of networks", self._check_for_ever())
+        self._core.followers.append(lambda _: self._begin_checks())
+        self._begin_checks()
+
+    def _begin_checks(self) -> None:
+        self._changed.set()
+        if self._core.settings.network.check_interval and not self._checks:
+            self._checks = True
+            self._core.keeper.serve("checks of networks", self._check_while_wanted())
 
     async def _look_after_for_ever(self, shared: str) -> None:
         """What somebody took away is put back also where no kubelet asks for Status.
@@ -184,16 +194,20 @@ class Networks:
             _log.warning("pod %s: its addresses were %s and are %s now", sandbox, before, now)
         self._core.sandboxes.put(replace(record, network=attachment))
 
-    async def _check_for_ever(self) -> None:
-        settings = self._core.settings.network
-        while True:
-            await asyncio.sleep(settings.check_interval)
+    async def _check_while_wanted(self) -> None:
+        while interval := self._core.settings.network.check_interval:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._changed.wait()
+                continue
             try:
                 async for found in self.check((), repair=False):
                     if found.problem:
-                        await self._attend(found, repair=settings.repair)
+                        await self._attend(found, repair=self._core.settings.network.repair)
             except Exception:
                 _log.exception("a check of all networks failed; the next one follows")
+        self._checks = False
 
     async def _attend(self, found: NetworkCheck, *, repair: bool) -> None:
         if not repair:

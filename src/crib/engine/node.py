@@ -135,7 +135,8 @@ class Node:
         self._catalogue = Catalogue(ports.records, ports.clock, settings.images.upkeep.pinned)
         policy = PolicyGuard(settings.images.trust, ports.images, ports.verifiers)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
-        self.settings = settings
+        self.adapt = self._core.adapt
+        self.configuration = ports.configuration
         self.describe = self._core.describe
         self.held_locks = self._core.locks.held
         self.insight = ports.insight
@@ -165,6 +166,14 @@ class Node:
         self._core.container_gone = self._sweep_if_last
         self._settling: asyncio.Task[None] | None = None
         self._is_loaded = False
+
+        self._core.followers.append(lambda new: self._catalogue.pin(new.images.upkeep.pinned))
+        self._core.followers.append(lambda new: policy.adapt(new.images.trust))
+
+    @property
+    def settings(self) -> Settings:
+        """Those that hold now."""
+        return self._core.settings
 
     @property
     def cgroup_driver(self) -> str:

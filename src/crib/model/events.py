@@ -74,6 +74,7 @@ EVENT_ACTIONS: Mapping[EventKind, Mapping[str, str]] = {
     EventKind.NODE: {
         "started": "cribd began",
         "stopped": "cribd was asked to end, and has ended; after a kill it is missing",
+        "reloaded": "cribd read its configuration again; the message says which keys changed",
         "fault": "nothing is made until it has ended",
         "warning": "something is unusual, such as a stage that takes long",
         "notice": "something was mended or lost, or a fault or warning has ended",

@@ -13,8 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,18 +130,53 @@ class Audit:
             self._fails = True
 
 
-@asynccontextmanager
-async def auditing(settings: Settings) -> AsyncIterator[Audit | None]:
-    """None where the settings want none."""
-    if not settings.audit.enabled:
-        yield None
-        return
-    path = settings.audit.file or Paths(settings.data, settings.state).audit
-    audit = Audit(settings.audit, path, settings.socket_path)
-    try:
-        yield audit
-    finally:
-        await audit.close()
+class Auditing:
+    """The audit that the settings ask for, if any; others may ask for another one."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Broken when nothing can be written where the settings say."""
+        self.audit = _opened(settings)
+        self.told: Callable[[Audit | None], None] = lambda _: None
+        """Called with another one, before the old one is closed."""
+        self._settings = settings
+
+    async def make_ready(self, settings: Settings) -> Callable[[bool], Awaitable[None]]:
+        """Open what other settings ask for; Broken. The answer is to be called with whether they hold."""
+        if settings.audit == self._settings.audit:
+            return _nothing
+        job = Job(f"opening the audit {_place(settings)}", limit=LAST_SECONDS)
+        try:
+            audit = await OURS.run(job, _opened, settings)
+        except Overdue as error:
+            raise Broken(f"audit.file: {error}") from error
+
+        async def finish(holds: bool) -> None:
+            if holds:
+                self._settings = settings
+                self.audit, old = audit, self.audit
+                self.told(audit)
+            else:
+                old = audit
+            if old is not None:
+                await old.close()
+
+        return finish
+
+    async def close(self) -> None:
+        if self.audit is not None:
+            await self.audit.close()
+
+
+def _opened(settings: Settings) -> Audit | None:
+    return Audit(settings.audit, _place(settings), settings.socket_path) if settings.audit.enabled else None
+
+
+def _place(settings: Settings) -> str:
+    return settings.audit.file or Paths(settings.data, settings.state).audit
+
+
+async def _nothing(holds: bool) -> None:
+    """They ask for what there is."""
 
 
 def encode(entry: AuditEntry) -> bytes:

@@ -19,6 +19,7 @@ The node has one of each of these:
 * `kept`: keeps pods up without a kubelet.
 * `extensions`: lifecycle hooks and image verifiers of other projects.
 * `insight`: shows what the daemon itself is at, and how much of it is logged.
+* `configuration`: tells the settings, and reads them again.
 * `clocks`: the clock, and the timer for a stage of a pod's start.
 
 The ends of a stream are in `crib.ends`, because the doors make them too.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from crib.model.facts import HandlerFacts, Readiness
+from crib.model.settings import Settings
 from crib.ports.containers import ContainerRuntime
 from crib.ports.logs import ContainerLogs
 from crib.ports.pods import PodRuntime
@@ -46,6 +47,10 @@ class Handler(Protocol):
 
     async def dismantle(self) -> None:
         """Undo what was set up for all pods. Called when there is no pod left, by a wipe."""
+        ...
+
+    def adapt(self, settings: Settings) -> None:
+        """Go by other settings from now on; they differ in what is LIVE only."""
         ...
 
     async def close(self) -> None: ...

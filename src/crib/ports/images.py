@@ -19,6 +19,7 @@ from crib.model.image import (
     SuspectImage,
 )
 from crib.model.registry import RegistryHost
+from crib.model.settings import Settings
 
 ProgressSink = Callable[[Progress], None]
 
@@ -85,5 +86,9 @@ class Images(Protocol):
         ...
 
     async def dismantle(self) -> None: ...
+
+    def adapt(self, settings: Settings) -> None:
+        """Go by other settings from now on; they differ in what is LIVE only."""
+        ...
 
     async def close(self) -> None: ...

@@ -10,6 +10,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata, PortMapping
+from crib.model.settings import Settings
 from crib.model.stats import NetworkUsage
 from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
@@ -102,6 +103,10 @@ class PodNetworks(Protocol):
 
     async def dismantle(self) -> None:
         """Remove what all pods share (bridge, rules). Called when there is no pod left, by a wipe."""
+        ...
+
+    def adapt(self, settings: Settings) -> None:
+        """Go by other settings from now on; they differ in what is LIVE only."""
         ...
 
     async def close(self) -> None: ...

@@ -63,6 +63,10 @@ class StreamServer:
         self.begun = Tally()
         """By kind: exec, attach, portforward."""
 
+    def adapt(self, settings: StreamingSettings) -> None:
+        """Serve new clients by these; address, port and TLS stay."""
+        self._settings = settings
+
     @property
     def connections(self) -> int:
         """Of clients whose token was good."""

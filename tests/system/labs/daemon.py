@@ -136,6 +136,15 @@ class Cribd:
                 start_new_session=True,
             )
 
+    def begin(self, **environment: str) -> None:
+        """Start it, and wait for nothing."""
+        self._process = self._spawn(**environment)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the daemon, and wait for nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def run(self, *arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         """cribd to its end, for `--wipe`, `--check-config` and starts that are refused."""
         return subprocess.run(

@@ -17,7 +17,7 @@ from crib.model.errors import Broken
 from crib.model.extension import PodView, Refused
 from crib.model.ids import Digest
 from crib.model.image import SuspectImage, parse_reference
-from crib.model.image_settings import ImageSettings, TrustSettings
+from crib.model.image_settings import ImageSettings, StoreSettings
 from crib.model.settings import HandlerSettings, HookSettings, NetworkSettings, Settings
 from crib.ports.extensions import HookFailed
 
@@ -163,8 +163,8 @@ class Thing:
 )
 async def test_a_verifier_that_fails_refuses(site: Site, code: str, problem: str) -> None:
     site.add("judge", VERIFIERS, code)
-    trust = TrustSettings(verifier_extensions=("judge",))
-    (verifier,) = load_extensions(Settings(images=ImageSettings(trust=trust))).verifiers
+    store = StoreSettings(verifier_extensions=("judge",))
+    (verifier,) = load_extensions(Settings(images=ImageSettings(store=store))).verifiers
     assert await verifier.problem(SUSPECT) == problem
 
 

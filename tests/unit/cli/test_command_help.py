@@ -101,7 +101,7 @@ def test_help_alone_is_the_whole_list(capsys: pytest.CaptureFixture[str]) -> Non
         ("describe", ["inspect"]),
         ("get", ["pods", "ps", "images"]),
         ("sto", ["stop", "stopp", "top"]),
-        ("stpo", ["statsp"]),
+        ("stpo", ["setup"]),
         ("wip", ["wipe"]),
         ("wope", []),
         ("rim", []),

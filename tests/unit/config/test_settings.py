@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from crib.config import MAX_BYTES, ConfigError, load, parse
+from crib.config.views import path_is_live
 from crib.model.image_settings import ImagePolicy
 from crib.model.keys import fields_of, is_part, unwrapped
 from crib.model.settings import (
@@ -304,11 +305,19 @@ def shown(default: Any) -> str:
     return f"`{default}`"
 
 
+def takes(name: str) -> str:
+    """How a change of this key comes to hold."""
+    path = tuple(name.split("."))
+    if path[:2] in (("containers", "mounts"), ("images", "policy")):  # an array of tables changes as a whole
+        path = path[:2]
+    return "reload" if path_is_live(path) else "restart"
+
+
 @pytest.mark.parametrize(("name", "default"), keys(Settings))
-def test_every_key_is_documented_with_its_default(name: str, default: Any) -> None:
+def test_every_key_is_documented_with_its_default_and_what_a_change_takes(name: str, default: Any) -> None:
     rows = [row for row in DOCUMENT.read_text().splitlines() if row.startswith(f"| `{name}` |")]
     assert len(rows) == 1, f"docs/configuration.md has {len(rows)} rows for {name}"
-    assert rows[0].split("|")[3].strip() == shown(default)
+    assert [cell.strip() for cell in rows[0].split("|")[3:5]] == [shown(default), takes(name)]
 
 
 def test_the_document_lists_no_key_that_is_gone() -> None:

@@ -77,7 +77,7 @@ async def test_without_a_linger_work_goes_on_when_all_callers_have_gone() -> Non
 
 
 async def test_the_linger_begins_anew_with_each_last_caller() -> None:
-    joins: Joins[int] = Joins(TaskKeeper(), "test", linger=3600.0)
+    joins: Joins[int] = Joins(TaskKeeper(), "test", linger=lambda: 3600.0)
     work = Work()
     timers = []
     for _ in range(2):
@@ -97,7 +97,7 @@ async def test_the_linger_begins_anew_with_each_last_caller() -> None:
 
 
 async def test_who_comes_when_lingering_work_is_being_ended_starts_anew() -> None:
-    joins: Joins[int] = Joins(TaskKeeper(), "test", linger=0.0)
+    joins: Joins[int] = Joins(TaskKeeper(), "test", linger=lambda: 0.0)
     work, ending = Work(), asyncio.Event()
 
     async def slow_to_end() -> int:

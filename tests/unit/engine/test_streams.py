@@ -67,7 +67,7 @@ async def opened(lab: Lab) -> Command:
 
 def test_a_ticket_is_good_once_and_for_its_time() -> None:
     clock = ManualClock()
-    tickets = Tickets(clock, 60)
+    tickets = Tickets(clock, lambda: 60)
     request = ForwardRequest(SandboxId("x"))
     token = tickets.issue(request)
     assert tickets.redeem("nonsense") is None
@@ -80,7 +80,7 @@ def test_a_ticket_is_good_once_and_for_its_time() -> None:
 
 def test_tickets_are_hard_to_guess_and_limited_and_the_old_make_room() -> None:
     clock = ManualClock()
-    tickets = Tickets(clock, 60)
+    tickets = Tickets(clock, lambda: 60)
     tokens = {tickets.issue(ForwardRequest(SandboxId("x"))) for _ in range(WAITING)}
     assert len(tokens) == WAITING
     assert min(map(len, tokens)) >= 32

@@ -59,7 +59,8 @@ class Staging:
         """`mounting` is how layers will be mounted, and so what they have to be."""
         self._paths = paths
         self._user = user
-        self._settings = settings
+        self.settings = settings
+        """Those that hold now."""
         self._mounting = mounting
 
     @property
@@ -103,8 +104,8 @@ class Staging:
             status = os.lstat(f"{self._paths.staging}/{name}")
             if stat.S_ISREG(status.st_mode) and status.st_uid == self._user.uid and status.st_nlink == 1:
                 found.append((status.st_mtime, status.st_blocks * 512, name))
-        oldest = time.time() - self._settings.partial_time
-        left = self._settings.partial_bytes
+        oldest = time.time() - self.settings.partial_time
+        left = self.settings.partial_bytes
         names = set()
         for modified, size, name in sorted(found, reverse=True):
             left -= size

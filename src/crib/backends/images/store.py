@@ -51,6 +51,7 @@ from crib.model.image import (
 from crib.model.image_settings import ImageSettings
 from crib.model.paths import Paths
 from crib.model.registry import RegistryHost
+from crib.model.settings import Settings
 from crib.ports.images import ProgressSink
 from crib.wire.oci_image import MAX_LAYERS, oci_architecture
 
@@ -66,7 +67,7 @@ class LayerStore:
 
     def __init__(self, paths: Paths, settings: ImageSettings, mounting: LayerMounting) -> None:
         self._paths = paths
-        self._trust = settings.trust
+        self._settings = settings
         self._terms = LayerTerms(settings.transfer, mounting)
         self._platform = node_platform()
         os.makedirs(paths.layers, mode=0o700, exist_ok=True)
@@ -186,7 +187,7 @@ class LayerStore:
             except Unavailable as error:
                 problem = str(error)
         for program in suspect.programs:
-            problem = problem or await judged_by(program, suspect, self._trust.verifier_timeout)
+            problem = problem or await judged_by(program, suspect, self._settings.trust.verifier_timeout)
         return problem
 
     async def space(self) -> DiskSpace:
@@ -230,6 +231,16 @@ class LayerStore:
     async def dismantle(self) -> None:
         """Unmount every layer, and the directory that they are mounted below."""
         await self.mounts.unmount_all()
+
+    def adapt(self, settings: Settings) -> None:
+        """What has begun goes on as it began."""
+        images = settings.images
+        if images.registries != self._settings.registries:
+            self._hosts = RegistryHosts(images.registries)
+        self._settings = images
+        self._terms = LayerTerms(images.transfer, self.mounting)
+        self._directories.min_free = images.transfer.min_free
+        self._staging.settings = images.store
 
     async def close(self) -> None:
         """End the worker; layers stay mounted for the containers that run on."""

@@ -46,7 +46,7 @@ _USERNS = {"crun": (1, 8), "runc": (1, 1)}
 """Since when they are known to join a user namespace that is there, of those without `features`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OciEnvironment(HandlerEnvironment):
     """With the programs of this kind: the OCI runtime and the monitor."""
 

@@ -32,6 +32,7 @@ from crib.model.container import ContainerRecord
 from crib.model.facts import HandlerFacts, Readiness
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.sandbox import ProcessIdentity, SandboxRecord
+from crib.model.settings import Settings
 from crib.model.stats import CgroupUsage, ContainerUsage
 from crib.model.streams import AttachRequest, ExecProcess, PodAddress
 from crib.ports.clocks import StageTimer
@@ -64,6 +65,10 @@ class OciHandler:
     @property
     def facts(self) -> HandlerFacts:
         return self._env.facts
+
+    def adapt(self, settings: Settings) -> None:
+        self._env.settings = settings
+        self._parts.making.adapt()
 
     async def readiness(self) -> Readiness:
         problem = await self._programs.missing() or self.facts.problem

@@ -25,16 +25,23 @@ class RotateLogs:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._paused: dict[ContainerId, float] = {}
+        self._runs = False
 
     def begin(self) -> None:
-        """Nothing happens where no bound is set (Settings.log_size_max)."""
-        if self._core.settings.log_size_max:
-            self._core.keeper.serve("rotate logs", self._for_ever())
+        """From now on, whenever a bound is set (Settings.log_size_max)."""
+        self._core.followers.append(lambda _: self._run())
+        self._run()
 
-    async def _for_ever(self) -> None:
-        while True:
+    def _run(self) -> None:
+        if self._core.settings.log_size_max and not self._runs:
+            self._runs = True
+            self._core.keeper.serve("rotate logs", self._while_bounded())
+
+    async def _while_bounded(self) -> None:
+        while self._core.settings.log_size_max:
             await self.round()
             await asyncio.sleep(INTERVAL)
+        self._runs = False
 
     async def round(self) -> None:
         """Look at every log once."""

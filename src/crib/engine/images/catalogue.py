@@ -47,6 +47,13 @@ class Catalogue:
         """Layers that no image names, but perhaps one whose record was lost."""
         self._changes = asyncio.Lock()
 
+    def pin(self, patterns: tuple[str, ...]) -> None:
+        """Other patterns from now on, also for the images that are here."""
+        self._pinned = patterns
+        for record in tuple(self._images.values()):
+            pinned = self._is_pinned(record.tags, record.digests)
+            self._images[record.id] = replace(record, pinned=pinned)
+
     def fill(self, records: Iterable[ImageRecord]) -> None:
         """Take over what was read at start; nothing is written.
 

@@ -31,10 +31,14 @@ class PolicyGuard:
     def __init__(
         self, settings: TrustSettings, images: Images, verifiers: Sequence[ImageVerifier] = ()
     ) -> None:
-        self._rules = tuple((_pattern(rule.match), rule) for rule in settings.policy)
-        self._programs = settings.verifiers
         self._verifiers = verifiers
         self._images = images
+        self.adapt(settings)
+
+    def adapt(self, settings: TrustSettings) -> None:
+        """Go by these rules from now on."""
+        self._rules = tuple((_pattern(rule.match), rule) for rule in settings.policy)
+        self._programs = settings.verifiers
 
     def rule(self, reference: ImageReference) -> ImagePolicy:
         """The rule that decides on this image."""

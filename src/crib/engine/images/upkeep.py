@@ -11,6 +11,7 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.verbs import ImageVerbs
 from crib.model.errors import CribError
 from crib.model.image import ImageRecord, PullOrder, parse_reference
+from crib.model.image_settings import UpkeepSettings
 from crib.tasks.groups import Group
 
 _log = logging.getLogger(__name__)
@@ -29,17 +30,19 @@ class Upkeep:
 
     def __init__(self, core: Core, catalogue: Catalogue, verbs: ImageVerbs) -> None:
         self._core = core
-        self._settings = core.settings.images.upkeep
         self._catalogue = catalogue
         self._verbs = verbs
+
+    @property
+    def _settings(self) -> UpkeepSettings:
+        return self._core.settings.images.upkeep
 
     def begin(self, archives: Sequence[str]) -> None:
         """Start it all; `archives` are those of the import directory."""
         if archives or self._settings.prepull:
             self._core.keeper.serve("fill images", self._fill(archives))
         self._core.keeper.serve("look for lost layers", self._look_forever())
-        if self._settings.gc_high:
-            self._core.keeper.serve("collect images", self._collect_forever())
+        self._core.keeper.serve("collect images", self._collect_forever())
 
     async def _fill(self, archives: Sequence[str]) -> None:
         """Archives first: they may hold what is to be pulled."""
@@ -87,9 +90,9 @@ class Upkeep:
             await asyncio.sleep(COLLECT_INTERVAL)
 
     async def collect(self) -> Sequence[ImageRecord]:
-        """At the high mark remove unused images, the longest unused first, down to the low mark."""
+        """From the high mark, if any, to the low one remove unused images, the longest unused first."""
         removed: list[ImageRecord] = []
-        if await self._used_percent() < self._settings.gc_high:
+        if not self._settings.gc_high or await self._used_percent() < self._settings.gc_high:
             return removed
         for record in self._unused():
             if await self._used_percent() <= self._settings.gc_low:

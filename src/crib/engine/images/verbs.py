@@ -42,8 +42,9 @@ class ImageVerbs:
         self._catalogue = catalogue
         self._policy = policy
         self._gate = StoreGate(self._sweep_unreferenced, self._sweep_later)
-        linger = core.settings.images.transfer.pull_linger
-        self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(core.keeper, "pull", linger=linger)
+        self._pulls: Joins[tuple[ImageRecord, ...]] = Joins(
+            core.keeper, "pull", linger=lambda: core.settings.images.transfer.pull_linger
+        )
 
     async def pull(self, order: PullOrder, pod: PodMetadata | None = None) -> ImageRecord:
         """Pull an image; identical pulls under way are one. The timeline of `pod` shows it, where known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from crib.model.errors import Exhausted
@@ -24,9 +25,9 @@ class _Ticket:
 class Tickets:
     """Tokens that wait to be used; each goes at its first use or after `lifetime` seconds."""
 
-    def __init__(self, clock: Clock, lifetime: float) -> None:
+    def __init__(self, clock: Clock, lifetime: Callable[[], float]) -> None:
         self._clock = clock
-        self._lifetime = int(lifetime * _NANOSECONDS)
+        self._lifetime = lifetime
         self._waiting: dict[str, _Ticket] = {}
 
     def issue(self, request: StreamRequest) -> str:
@@ -40,7 +41,7 @@ class Tickets:
         if len(self._waiting) >= WAITING:
             raise Exhausted(f"{WAITING} streams were asked for and not opened yet: try again later")
         token = secrets.token_urlsafe(_TOKEN_BYTES)
-        self._waiting[token] = _Ticket(request, now + self._lifetime)
+        self._waiting[token] = _Ticket(request, now + int(self._lifetime() * _NANOSECONDS))
         return token
 
     def redeem(self, token: str) -> StreamRequest | None:

@@ -42,7 +42,7 @@ class Streams:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._tickets = Tickets(core.clock, core.settings.streaming.token_time)
+        self._tickets = Tickets(core.clock, lambda: core.settings.streaming.token_time)
         self._abandoned: dict[Session, asyncio.Task[None]] = {}
 
     def issue_exec(self, text: str, process: ExecProcess) -> str:

@@ -67,7 +67,7 @@ class DirectoryLayers:
 
     def __init__(self, paths: Paths, min_free: int = 0) -> None:
         self._paths = paths
-        self._min_free = min_free
+        self.min_free = min_free
         self._work: dict[Digest, _Work] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._tidying = asyncio.Lock()
@@ -186,7 +186,7 @@ class DirectoryLayers:
             raise failure(f"layer {layer} is not on disk: {source}", error, NotFound) from error
         files.remove_tree(target)
         space = os.statvfs(self._paths.layers)
-        needed = os.fstat(opened[0]).st_blocks * 512 + self._min_free
+        needed = os.fstat(opened[0]).st_blocks * 512 + self.min_free
         if space.f_bavail * space.f_frsize < needed:
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed", self._paths.layers)
         os.mkdir(target, 0o700)

@@ -47,7 +47,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment
-from crib.model.settings import NetworkSettings
+from crib.model.settings import NetworkSettings, Settings
 from crib.model.stats import NetworkUsage
 from crib.model.tallies import Operations
 from crib.ports.clocks import StageTimer
@@ -77,6 +77,10 @@ class BridgeNetwork:
     def shared(self) -> str:
         """The bridge and its table of rules."""
         return f"bridge {self._name} and its rules"
+
+    def adapt(self, settings: Settings) -> None:
+        """Of a bridge little can change: its rules and its range stay as they were made."""
+        self._shared.settings = settings.network
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Give the pod interface, addresses, routes, host ports, limits; a failure is undone by `detach`."""

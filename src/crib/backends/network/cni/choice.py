@@ -25,12 +25,13 @@ class NetworkChoice:
 
     def __init__(self, settings: NetworkSettings, of_handlers: Sequence[str] = ()) -> None:
         """`of_handlers`: their own directories, which are looked after before a pod names one."""
-        self._settings = settings
+        self.settings = settings
+        """Those that hold now."""
         self._conf_dirs = {path: ConfDirectory(path) for path in (settings.cni_conf_dir, *of_handlers)}
 
     @property
     def node_directory(self) -> str:
-        return self._settings.cni_conf_dir
+        return self.settings.cni_conf_dir
 
     @property
     def directories(self) -> Sequence[str]:
@@ -50,7 +51,7 @@ class NetworkChoice:
             )
         except Overdue as error:
             raise NoNetworkConf(str(error)) from error
-        wanted = self._settings.cni_default_network
+        wanted = self.settings.cni_default_network
         first = tuple(network for network in found if network.conf.name == wanted)[:1]
         if wanted and not first and path == self.node_directory:
             names = ", ".join(f"{network.conf.name} ({network.path})" for network in found)
@@ -60,7 +61,7 @@ class NetworkChoice:
     async def chosen(self, directory: str = "") -> tuple[FoundNetwork, ...]:
         """Those that a pod is attached to, eth0's first. Raises NoNetworkConf."""
         found = await self.configured(directory)
-        return found[: self._settings.cni_networks or len(found)]
+        return found[: self.settings.cni_networks or len(found)]
 
     async def chosen_if_any(self, directory: str) -> tuple[FoundNetwork, ...]:
         """The same, none where there is none."""

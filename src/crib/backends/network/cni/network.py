@@ -39,7 +39,7 @@ from crib.model.facts import Readiness
 from crib.model.ids import SandboxId
 from crib.model.network import NetworkInfo, PodNetworkView
 from crib.model.sandbox import DnsConfig, NetworkAttachment, PodMetadata
-from crib.model.settings import NetworkSettings
+from crib.model.settings import NetworkSettings, Settings
 from crib.model.stats import NetworkUsage
 from crib.ports.clocks import StageTimer
 from crib.ports.networks import PodNetwork
@@ -80,6 +80,11 @@ class CniNetwork:
     def shared(self) -> str:
         """Nothing: plugins look after what they share between pods."""
         return ""
+
+    def adapt(self, settings: Settings) -> None:
+        """Plugins that run keep the time that they were given."""
+        self._settings = self._choice.settings = settings.network
+        self._plugins.adapt(settings.network.cni_bin_dirs, settings.network.plugin_timeout)
 
     async def attach(self, pod: PodNetwork, stage: StageTimer) -> NetworkAttachment:
         """Run ADD of each network, once they are ready; what a failed one leaves is undone by `detach`."""

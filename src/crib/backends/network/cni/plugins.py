@@ -99,6 +99,11 @@ class Plugins:
         self.figures = Operations(PLUGIN_LIMIT)
         """By plugin and command."""
 
+    def adapt(self, directories: Sequence[str], timeout: float) -> None:
+        """Look there from now on, and give each so many seconds."""
+        self._directories = tuple(directories)
+        self._timeout = timeout
+
     async def find(self, plugin_type: str) -> str:
         """Where a plugin is. PluginMissing naming the directories if it is in none, or they do not answer."""
         return (await self._look_for(plugin_type))[0]

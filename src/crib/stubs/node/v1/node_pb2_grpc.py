@@ -155,6 +155,16 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
                 _registered_method=True)
+        self.ShowConfig = channel.unary_unary(
+                '/crib.v1.Node/ShowConfig',
+                request_serializer=crib_dot_v1_dot_node__pb2.ShowConfigRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ShowConfigResponse.FromString,
+                _registered_method=True)
+        self.ReloadConfig = channel.unary_unary(
+                '/crib.v1.Node/ReloadConfig',
+                request_serializer=crib_dot_v1_dot_node__pb2.ReloadConfigRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ReloadConfigResponse.FromString,
+                _registered_method=True)
         self.ExplainEnd = channel.unary_unary(
                 '/crib.v1.Node/ExplainEnd',
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
@@ -369,6 +379,21 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShowConfig(self, request, context):
+        """Show the settings that hold, each with where it comes from, and what waits for a restart.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadConfig(self, request, context):
+        """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+        is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainEnd(self, request, context):
         """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
         nothing of that name is here or is remembered.
@@ -530,6 +555,16 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.DiskUsage,
                     request_deserializer=crib_dot_v1_dot_node__pb2.DiskUsageRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.DiskUsageResponse.SerializeToString,
+            ),
+            'ShowConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowConfig,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ShowConfigRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ShowConfigResponse.SerializeToString,
+            ),
+            'ReloadConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfig,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ReloadConfigRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ReloadConfigResponse.SerializeToString,
             ),
             'ExplainEnd': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainEnd,
@@ -1206,6 +1241,60 @@ class Node:
             '/crib.v1.Node/DiskUsage',
             crib_dot_v1_dot_node__pb2.DiskUsageRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.DiskUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ShowConfig',
+            crib_dot_v1_dot_node__pb2.ShowConfigRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ShowConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ReloadConfig',
+            crib_dot_v1_dot_node__pb2.ReloadConfigRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ReloadConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -114,6 +114,12 @@ class NodeStub:
     """
     DiskUsage: _grpc.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ShowConfig: _grpc.UnaryUnaryMultiCallable[_node_pb2.ShowConfigRequest, _node_pb2.ShowConfigResponse]
+    """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]
+    """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+    is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+    """
     ExplainEnd: _grpc.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
@@ -212,6 +218,12 @@ class NodeAsyncStub(NodeStub):
     """
     DiskUsage: _aio.UnaryUnaryMultiCallable[_node_pb2.DiskUsageRequest, _node_pb2.DiskUsageResponse]  # type: ignore[assignment]
     """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+    ShowConfig: _aio.UnaryUnaryMultiCallable[_node_pb2.ShowConfigRequest, _node_pb2.ShowConfigResponse]  # type: ignore[assignment]
+    """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+    is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+    """
     ExplainEnd: _aio.UnaryUnaryMultiCallable[_node_pb2.ExplainEndRequest, _node_pb2.ExplainEndResponse]  # type: ignore[assignment]
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
@@ -451,6 +463,24 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.DiskUsageResponse, _abc.Awaitable[_node_pb2.DiskUsageResponse]]:
         """What takes how much of the disk: layers, what containers have written, logs, records. All of it is measured now."""
+
+    @_abc_1.abstractmethod
+    def ShowConfig(
+        self,
+        request: _node_pb2.ShowConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ShowConfigResponse, _abc.Awaitable[_node_pb2.ShowConfigResponse]]:
+        """Show the settings that hold, each with where it comes from, and what waits for a restart."""
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _node_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ReloadConfigResponse, _abc.Awaitable[_node_pb2.ReloadConfigResponse]]:
+        """Read the configuration again, and go by it: all of it, or with faults nothing. What changes only with a restart
+        is listed. Pods and calls under way are not disturbed. SIGHUP does the same.
+        """
 
     @_abc_1.abstractmethod
     def ExplainEnd(
