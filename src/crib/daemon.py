@@ -28,11 +28,13 @@ from dataclasses import replace
 
 from crib import __version__, offline
 from crib.api.server import Server, answer_problem
+from crib.backends.extensions import NO_EXTENSIONS, Extensions, load_extensions
 from crib.backends.handlers import check_kinds, closed_handlers, open_handlers
 from crib.backends.host_facts import read_boot_id, read_host_facts
 from crib.backends.images.mounts import release_unused_roots
 from crib.backends.images.probe import probe_id_maps, probe_mounting
 from crib.backends.images.store import LayerStore, store_for_wipe
+from crib.backends.keeping.kept_pods import SupervisedPods
 from crib.backends.locks import locked, own_cgroup
 from crib.backends.network import networks
 from crib.backends.pods.cgroup_names import CgroupNames
@@ -96,12 +98,15 @@ REAP_AGAIN = 1.0
 class Daemon:
     """One cribd: owns the parts, and the order in which they live."""
 
-    def __init__(self, settings: Settings, watch: LoopWatch) -> None:
+    def __init__(self, settings: Settings, watch: LoopWatch, extensions: Extensions = NO_EXTENSIONS) -> None:
         """To be run on the loop of `watch`."""
         self._settings = settings
+        self._extensions = extensions
         self._watch = watch
         self._paths = Paths(settings.data, settings.state)
         self._insight = LoopInsight(watch, self._paths.dumps)
+        endpoint = f"unix://{settings.socket_path}"
+        self._kept = SupervisedPods(self._paths.kept, endpoint, enabled=settings.kept_pods)
         self._ends = contextlib.AsyncExitStack()
         self._manager = ServiceManager()
         self._stop_by = 0.0
@@ -111,7 +116,7 @@ class Daemon:
 
         Broken where the default handler cannot be used, unless nothing is to run.
         """
-        settings, paths = self._settings, self._paths
+        settings, paths, extensions = self._settings, self._paths, self._extensions
         self._make_directories()
         data_lock, state_lock = paths.locks
         holding = self._ends.enter_context(locked(data_lock))
@@ -145,7 +150,7 @@ class Daemon:
                 settings.images.store,
             )
             facts = replace(facts, idmapped_mounts=await probe_id_maps(paths, mounting))
-            store = LayerStore(paths, settings.images, mounting)
+            store = (extensions.store or LayerStore)(paths, settings.images, mounting)
             handlers = await open_handlers(settings, paths, facts, store.mounts, to_run=to_run)
         await imported
         pods = database.pods
@@ -160,7 +165,10 @@ class Daemon:
             journal=SqliteJournal(pods, time.time_ns),
             clock=time.time_ns,
             insight=self._insight,
+            kept=self._kept,
             vitals=self._vitals,
+            hooks=extensions.hooks,
+            verifiers=extensions.verifiers,
         )
         node = Node(settings, facts, ports)
         processes.told_of_end = program_ended
@@ -191,9 +199,10 @@ class Daemon:
             self._ends.enter_context(self._insight.ready(node))
             await node.start()
             server.gate.open()
+            await self._kept.begin(node.notices.follow("kept pods"))
+            self._ends.push_async_callback(self._kept.close)
             node.keeper.serve("archives at start", self._begin_upkeep(node))
-            node.keeper.serve("imports", _warm(streams))
-            node.keeper.serve("memory", _stay_small())
+            node.keeper.serve("memory", _warm_and_small(streams))
             if self._settings.nice:
                 node.keeper.serve("priority", priority.Share(self._settings.nice).keep())
             self._manager.tell("READY=1")
@@ -321,18 +330,16 @@ async def _in_thread(what: str, work: Callable[[], None]) -> None:
     await FOREIGN.run(Job(what, what, LOOK_SECONDS), work)
 
 
-async def _warm(streams: StreamServer) -> None:
+async def _warm_and_small(streams: StreamServer) -> None:
+    """The last imports; and from then on memory is given back.
+
+    The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls.
+    """
     await asyncio.sleep(WARM_AFTER)
     await OURS.run("importing the protocols of streams", streams.warm)
-
-
-async def _stay_small() -> None:
-    """The allocator keeps what was freed until it is told: 10 MiB of a start, and all of a flood of calls."""
-    pause = 2 * WARM_AFTER
     while True:
-        await asyncio.sleep(pause)
         await OURS.run("giving memory back", libc.malloc_trim)
-        pause = TRIM_EVERY
+        await asyncio.sleep(TRIM_EVERY)
 
 
 @contextlib.contextmanager
@@ -363,6 +370,8 @@ def main() -> None:
         configuration = read(options.config, required=options.config != DEFAULT_PATH, environment=os.environ)
         settings = configuration.settings
         check_kinds(settings)
+        networks.check_mode(settings.network)
+        extensions = NO_EXTENSIONS if options.wipe is not None else load_extensions(settings)
         if options.check_config:
             print("\n".join(checked(configuration)))
             return
@@ -370,7 +379,7 @@ def main() -> None:
         faulthandler.enable()  # what each thread did goes to the log when a watchdog ends the daemon
         logs.set_up(settings.log)
         watch = LoopWatch()
-        daemon = Daemon(settings, watch)
+        daemon = Daemon(settings, watch, extensions)
         sys.setswitchinterval(SWITCH_INTERVAL)
         with asyncio.Runner(loop_factory=lambda: TwoLanes(watch.selector())) as runner:
             if options.check:

@@ -16,7 +16,17 @@ from tests.architecture.loop_calls import Finding, Source
 
 SOURCE = Path(__file__).parents[2] / "src" / "crib"
 NOT_THE_DAEMON = (
-    *("cli", "client", "manifest", "supervisor", "bench", "conform", "stubs", "backends.images.worker"),
+    *(
+        "cli",
+        "client",
+        "testing",
+        "manifest",
+        "supervisor",
+        "bench",
+        "conform",
+        "stubs",
+        "backends.images.worker",
+    ),
     *(f"backends.images.unpacked.{name}" for name in ("unpack_main", "tree_writer", "tree_digest")),
 )
 """Rooms of other processes, whose loop serves nobody else."""

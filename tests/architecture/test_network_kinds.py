@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crib.backends.network.networks import KINDS
-from crib.model.keys import OneOf, fields_of, unwrapped
-from crib.model.settings import NetworkSettings
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "crib"
 ABOVE = sorted(
@@ -31,12 +29,6 @@ def compared(tree: ast.AST) -> Iterator[str]:
             for inner in ast.walk(operand):
                 if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
                     yield inner.value
-
-
-def test_every_mode_of_the_settings_is_a_row_of_the_table_and_no_other_is() -> None:
-    _, bounds = unwrapped(fields_of(NetworkSettings)["mode"])
-    (choices,) = (bound.choices for bound in bounds if isinstance(bound, OneOf))
-    assert set(choices) == KINDS.keys()
 
 
 def test_nobody_above_the_table_compares_the_name_of_a_kind() -> None:

@@ -29,7 +29,7 @@ METHODS = {"create_task", "run_until_complete", "set_task_factory"}
 """Of loops and groups."""
 KEEPERS_OWN = {"part", "start", "begin", "serve"}
 """What a keeper or a group starts is a task already: it may be shielded."""
-ELSEWHERE = ("bench", "conform", "cli", "client", "manifest", "stubs", "supervisor", "tasks")
+ELSEWHERE = ("bench", "conform", "cli", "client", "manifest", "stubs", "supervisor", "tasks", "testing")
 MAINS = {
     "daemon.py": ["asyncio.Runner"],
     "backends/images/worker/main.py": ["asyncio.run"],

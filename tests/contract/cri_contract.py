@@ -23,10 +23,9 @@ BOUND = 120.0
 MISSING = "localhost:1/missing/image:1"
 """In no registry: nothing listens there."""
 SCRIPTS = {
-    ("sh", "-c", "echo hello; echo trouble >&2; exit 3"): FakeProgram(b"hello\n", b"trouble\n", 3),
-    ("sh", "-c", "echo one; echo two; exit 4"): FakeProgram(b"one\ntwo\n", code=4),
-    ("cat", "/etc/hostname"): FakeProgram(b"web\n"),
-    ("sleep", "1000"): FakeProgram(code=None),
+    "sh -c 'echo hello; echo trouble >&2; exit 3'": FakeProgram(b"hello\n", b"trouble\n", 3),
+    "sh -c 'echo one; echo two; exit 4'": FakeProgram(b"one\ntwo\n", code=4),
+    "sleep 1000": FakeProgram(code=None),
 }
 """What the programs of the suite do, for a runtime that runs none."""
 

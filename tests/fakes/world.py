@@ -15,12 +15,14 @@ from crib.model.ids import ContainerId, HandlerName, SandboxId
 from crib.model.image import ImageConfig, ImageRecord, PullOrder, parse_reference
 from crib.model.sandbox import NamespaceMode, NamespaceOptions, PodMetadata, PodSecurity, SandboxConfig
 from crib.model.settings import Settings
+from crib.ports.extensions import ImageVerifier, LifecycleHook
 from tests.fakes.clock import ManualClock
 from tests.fakes.handler import FakeHandler
 from tests.fakes.host import FakeContainer
 from tests.fakes.images import FakeImages, made_image
 from tests.fakes.insight import FakeInsight
 from tests.fakes.journal import MemoryJournal
+from tests.fakes.kept import FakeKeptPods
 from tests.fakes.networks import FakeNetworks
 from tests.fakes.records import MemoryRecords
 from tests.fakes.settings import image_settings
@@ -114,6 +116,8 @@ class World:
         self.records = MemoryRecords()
         self.journal = MemoryJournal(self.clock)
         self.images.publish(IMAGE, made_image("busybox", "base", config=ImageConfig(cmd=("sleep", "60"))))
+        self.hooks: list[LifecycleHook] = []
+        self.verifiers: list[ImageVerifier] = []
         self.node = self._new_node()
 
     def _new_node(self) -> Node:
@@ -125,6 +129,9 @@ class World:
             journal=self.journal,
             clock=self.clock,
             insight=FakeInsight(),
+            hooks=self.hooks,
+            verifiers=self.verifiers,
+            kept=FakeKeptPods(),
         )
         return Node(self.settings, host_facts(self.boot_id), ports)
 

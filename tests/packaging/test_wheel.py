@@ -42,6 +42,20 @@ def test_the_files_around_the_daemon_are_in_it_too(wheel: Path) -> None:
             assert archive.read(inside) == (ROOT / "packaging" / name).read_bytes()
 
 
+def test_the_manual_pages_and_completions_are_in_it_too(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.partition("/data/share/")[2] for name in archive.namelist()}
+    assert {
+        "man/man1/crib.1.gz",
+        "man/man1/crib-image-check.1.gz",
+        "man/man5/crib.toml.5.gz",
+        "man/man8/cribd.8.gz",
+        "bash-completion/completions/crib",
+        "zsh/vendor-completions/_crib",
+        "fish/vendor_completions.d/crib.fish",
+    } <= names
+
+
 def test_an_sdist_has_what_a_wheel_is_built_from(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

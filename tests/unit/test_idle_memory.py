@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import textwrap
+
+import pytest
+
+from crib import daemon
 
 NOT_AT_START = (
     # other programs of ours, and what only they need
@@ -48,3 +53,22 @@ def test_memory_that_was_freed_goes_back_to_the_system() -> None:
         ).split(),
     )
     assert before - after > 20_000, "KiB, of 40,000"
+
+
+async def test_memory_goes_back_right_after_the_last_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may take long on a busy machine, and leave 10 MiB behind."""
+    done: list[str] = []
+
+    class Streams:
+        def warm(self) -> None:
+            done.append("imported")
+
+    async def until_the_first_pause(seconds: float) -> None:
+        if seconds == daemon.TRIM_EVERY:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(daemon.libc, "malloc_trim", lambda: done.append("given back"))
+    monkeypatch.setattr(daemon.asyncio, "sleep", until_the_first_pause)
+    with pytest.raises(asyncio.CancelledError):
+        await daemon._warm_and_small(Streams())  # type: ignore[arg-type]  # all that it needs of the server
+    assert done == ["imported", "given back"]

@@ -37,6 +37,7 @@ CHANGES: Mapping[str, Callable[[Any], bool]] = {
             *("ExecSync", "Exec", "ExecAs", "Attach", "PortForward", "Forward"),
             *("PullImage", "RemoveImage", "ImportImage", "ExportImages"),
             *("UpdateRuntimeConfig", "CollectNetworkGarbage", "RemoveNetwork", "Abandon", "SetLogLevel"),
+            *("KeepPod", "WantKeptPod", "ForgetKeptPod"),
         ),
         _always,
     ),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from crib.api.calls import Answer, Call, Read, Stream, Verb, nothing
 from crib.api.errors import status_of
 from crib.api.insight_calls import InsightCalls
+from crib.api.kept_calls import KeptCalls
 from crib.api.stream_calls import StreamCalls, UrlFor
 from crib.api.translate import disk, ends, history, networks, upkeep
 from crib.api.translate import node as translate
@@ -68,6 +69,7 @@ class NodeService:
             "ExplainEnd": Read(pb.ExplainEndRequest, ends.decode_explain, self._explain_end),
             "DiskUsage": Verb(pb.DiskUsageRequest, nothing, self._disk_usage),
             **InsightCalls(self._node).calls(),
+            **KeptCalls(self._node).calls(),
             **self._streams.own_calls(),
         }
 

@@ -9,9 +9,10 @@ Begin with the port that you are after (`crib.ports`), then go where it is done:
 * `images`: the store of layers, their mounts, and the worker without privileges that talks to registries.
 * `network`: the built-in bridge, or CNI plugins.
 * `records`: rows of sandboxes, containers and images, and the journal, in SQLite.
+* `keeping`: pods that are kept up without a kubelet, and the process that does it.
 
 For all of them: `failures` turns what goes wrong into errors of the model, in threads too, `together`
 asks many questions in one step, `known_processes` says whether a process that a record names still lives,
 `environment` is what all parts of a handler are given, `locks` keeps a second cribd away, and `host_facts`
-finds out what the host can do.
+finds out what the host can do. `extensions` loads what other projects add.
 """

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from crib.backends.environment import HandlerOpening, SharedLayers
+from crib.backends.extensions import HANDLERS, load
 from crib.backends.oci.handler import OciHandler
-from crib.model.errors import Broken, CribError
+from crib.model.errors import CribError
 from crib.model.facts import HostFacts
 from crib.model.ids import HandlerName
 from crib.model.paths import Paths
@@ -35,11 +36,10 @@ KINDS: dict[str, HandlerKind] = {"oci": OciHandler}
 
 
 def check_kinds(settings: Settings) -> None:
-    """Broken for a kind that is not in the table. To be called before anything is made or opened."""
-    known = ", ".join(map(repr, sorted(KINDS)))
+    """Load kinds that are not in the table; Broken. To be called before anything is made or opened."""
     for name, handler in settings.handlers.items():
         if handler.kind not in KINDS:
-            raise Broken(f"handlers.{name}.kind is {handler.kind!r}, and must be one of {known}")
+            KINDS[handler.kind] = load(HANDLERS, handler.kind, f"handlers.{name}.kind", KINDS)
 
 
 def closed_handlers(

@@ -15,11 +15,15 @@ from crib.cli import options as args
 from crib.cli import panels
 from crib.cli.command import command, command_group, group
 from crib.cli.command_help import CribGroup
+from crib.cli.completion_commands import add_completion_command
 from crib.cli.conform_commands import add_conform_command
+from crib.cli.crictl_commands import add_crictl_commands
 from crib.cli.debug_commands import add_debug_commands
 from crib.cli.history_commands import add_history_commands
 from crib.cli.image_commands import add_image_commands
+from crib.cli.keeping_commands import add_keeping_commands
 from crib.cli.lifecycle_commands import add_lifecycle_commands
+from crib.cli.listing_commands import add_listing_commands
 from crib.cli.log_commands import add_log_commands
 from crib.cli.network_commands import network
 from crib.cli.session import (
@@ -69,13 +73,15 @@ def _globals(
         str,
         typer.Option(
             "--endpoint",
+            "--runtime-endpoint",
             "-e",
+            "-r",
             envvar="CRIB_ENDPOINT",
             help="The socket of crib or of another CRI runtime.",
         ),
     ] = DEFAULT_ENDPOINT,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for each answer.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for an answer.")
     ] = 120.0,
     pods_dir: Annotated[
         str,
@@ -103,31 +109,21 @@ def run(session: CliSession, options: RunCommandOptions) -> None:
 
     crib run web.yaml && crib logs -f web
     """
+    from crib.cli import crictl
     from crib.cli import run as work
 
-    session.run(work.run(session, options))
+    if crictl.are_configs(options.manifests):
+        session.run(crictl.run(session, *options.manifests))
+    else:
+        session.run(work.run(session, options))
 
 
+add_keeping_commands(app, _RUN)
 add_workload_commands(app, _RUN)
 add_lifecycle_commands(app, panels.CHANGE)
 
 
-@command(app, args.PodsOptions, _LOOK)
-def pods(session: CliSession, options: args.PodsOptions) -> None:
-    """List pods."""
-    from crib.cli import listing
-
-    session.run(listing.pods(session, options))
-
-
-@command(app, args.PsOptions, _LOOK)
-def ps(session: CliSession, options: args.PsOptions) -> None:
-    """List containers."""
-    from crib.cli import listing
-
-    session.run(listing.containers(session, options))
-
-
+add_listing_commands(app, _LOOK)
 add_history_commands(app, _LOOK)
 add_usage_commands(app, _LOOK)
 
@@ -327,6 +323,8 @@ def wipe(session: CliSession, options: node_args.WipeOptions) -> None:
 
 
 add_debug_commands(app, _NODE)
+add_crictl_commands(app)
+add_completion_command(app, _NODE)
 add_conform_command(app, _NODE)
 
 # commands of another room, found by name: the rooms do not import each other

@@ -29,15 +29,28 @@ MAX_NAME = 26
 _SAID_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "apply": ("run",),
     "copy": ("cp",),
-    "create": ("run",),
     "describe": ("inspect",),
     "get": ("pods", "ps", "images"),
     "play": ("run",),
-    "port-forward": ("forward",),
-    "version": ("--version",),
 }
 """Words of docker, podman and kubectl, and the commands that do that here."""
-_TAKES_AWAY = ("abandon", "down", "gc", "kill", "prune", "remove", "restart", "rm", "rmi", "stop", "wipe")
+_TAKES_AWAY = (
+    *(
+        "abandon",
+        "down",
+        "gc",
+        "kill",
+        "prune",
+        "remove",
+        "restart",
+        "rm",
+        "rmi",
+        "rmp",
+        "stop",
+        "stopp",
+        "wipe",
+    ),
+)
 """Commands that nobody should be led to: offered only for the beginning of their own name."""
 _CLOSE = 0.6
 """How much alike names are that are offered for each other (difflib's ratio)."""
@@ -45,7 +58,7 @@ _OFFERED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandEntry:
     """One argument or option on a page."""
 
     name: str
@@ -60,9 +73,9 @@ class Page:
     usage: str
     paragraphs: tuple[str, ...]
     """The first one is the summary. One that begins with `crib ` has examples, one a line."""
-    arguments: tuple[Entry, ...]
-    options: tuple[Entry, ...]
-    commands: tuple[tuple[str, tuple[Entry, ...]], ...] = ()
+    arguments: tuple[CommandEntry, ...]
+    options: tuple[CommandEntry, ...]
+    commands: tuple[tuple[str, tuple[CommandEntry, ...]], ...] = ()
     """By heading."""
 
 
@@ -113,18 +126,20 @@ def page(command: Any, ctx: Any) -> Page:
         path=ctx.command_path,
         usage=" ".join([ctx.command_path, *words]),
         paragraphs=tuple(inspect.cleandoc(command.help or "").split("\n\n")),
-        arguments=tuple(Entry(_argument_name(param), _text_of(param)) for param in arguments),
-        options=tuple(Entry(_option_name(param), _text_of(param)) for param in options if not param.hidden),
+        arguments=tuple(CommandEntry(_argument_name(param), _text_of(param)) for param in arguments),
+        options=tuple(
+            CommandEntry(_option_name(param), _text_of(param)) for param in options if not param.hidden
+        ),
         commands=_commands(command) if isinstance(command, TyperGroup) else (),
     )
 
 
-def _commands(group: Any) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
-    by_panel: dict[str, list[Entry]] = {}
+def _commands(group: Any) -> tuple[tuple[str, tuple[CommandEntry, ...]], ...]:
+    by_panel: dict[str, list[CommandEntry]] = {}
     for name, command in group.commands.items():
         if not command.hidden:
             panel = command.rich_help_panel if isinstance(command.rich_help_panel, str) else panels.NODE
-            by_panel.setdefault(panel, []).append(Entry(name, summary(command.help or "")))
+            by_panel.setdefault(panel, []).append(CommandEntry(name, summary(command.help or "")))
     if len(by_panel) == 1:
         return (("Commands", tuple(*by_panel.values())),)
     return tuple((panel, tuple(by_panel[panel])) for panel in sorted(by_panel, key=panels.place))
@@ -224,12 +239,12 @@ def _filled(text: str, width: int, first: str = "", rest: str = "") -> str:
     return wrapper.fill(text)
 
 
-def _column(entries: Iterable[Entry]) -> int:
+def _column(entries: Iterable[CommandEntry]) -> int:
     """Where the texts begin."""
     return 4 + min(MAX_NAME, max((len(entry.name) for entry in entries), default=0))
 
 
-def _entries(entries: Sequence[Entry], width: int, column: int) -> list[str]:
+def _entries(entries: Sequence[CommandEntry], width: int, column: int) -> list[str]:
     lines = []
     for entry in entries:
         name = f"  {entry.name}"

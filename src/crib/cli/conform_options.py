@@ -44,7 +44,7 @@ class ConformOptions:
     ] = 4
     limit: Annotated[
         float, typer.Option("--limit", min=1, metavar="SECONDS", help="Time that one case may take.")
-    ] = 60.0
+    ] = 120.0
     show: Annotated[bool, typer.Option("--list", help="List the cases and exit.")] = False
     coverage: Annotated[
         bool,

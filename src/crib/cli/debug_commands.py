@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,13 +12,13 @@ import typer
 from crib.cli.command import command, group
 from crib.cli.forms import Format, Output
 from crib.cli.session import CliSession, CommandError
+from crib.cli.times import duration
 
 if TYPE_CHECKING:
     from crib.stubs.node.v1.node_pb2 import LogRule
 
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
-_LONGEST = 86_400
-"""Seconds that cribd lets a rule hold."""
+_LONGEST = 86_400 * 10**9
+"""Nanoseconds that cribd lets a rule hold."""
 
 
 class LogLevel(StrEnum):
@@ -110,7 +109,7 @@ async def _log_level(session: CliSession, options: LogLevelOptions) -> None:
         container=options.container,
         verb=options.verb,
         caller=options.caller,
-        duration_ns=seconds(options.duration) * 10**9,
+        duration_ns=length_of_rule(options.duration),
         reset=options.reset,
     )
     async with session.connect() as connection:
@@ -124,16 +123,14 @@ async def _log_level(session: CliSession, options: LogLevelOptions) -> None:
         tell(shown(rule))
 
 
-def seconds(text: str) -> int:
-    """Of `1h30m`, `10m`, `90s`."""
-    found = _DURATION.fullmatch(text)
-    if not found or not any(found.groups()):
+def length_of_rule(text: str) -> int:
+    """Nanoseconds of `1h30m`, `10m`, `90s`."""
+    found = duration(text)
+    if found is None:
         raise CommandError(f"--for {text}: give a time as 90s, 10m or 2h", 2)
-    hours, minutes, rest = (int(part or 0) for part in found.groups())
-    total = 3600 * hours + 60 * minutes + rest
-    if not 0 < total <= _LONGEST:
+    if not 0 < found <= _LONGEST:
         raise CommandError(f"--for {text}: it is at most 24h, and more than 0s", 2)
-    return total
+    return found
 
 
 def shown(rule: LogRule) -> str:

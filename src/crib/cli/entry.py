@@ -7,6 +7,13 @@ import sys
 
 def main() -> None:
     """Run the program and exit. packaging/crib calls this, which sees to Ctrl-C before."""
+    if sys.argv[1:2] == ["__complete"]:
+        from crib.cli.completion import answer
+        from crib.cli.session import quiet
+
+        quiet()
+        answer(sys.argv[3:])
+        return
     if sys.argv[1:] != ["--version"]:
         from crib.cli.app import main as run
 

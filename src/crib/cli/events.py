@@ -72,7 +72,7 @@ def _request(options: EventsOptions, now: int) -> EventsRequest:
     if is_cursor:
         wanted.after = min(int(since), (1 << 64) - 1)
     elif since:
-        wanted.since = moment(since, "--since", now)
+        wanted.since = moment(since, "--since", now, nor="the number of an event")
     elif options.follow:
         wanted.since = now
     return wanted

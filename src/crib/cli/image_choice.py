@@ -111,7 +111,7 @@ def _of_reference(value: str) -> Callable[[Image], bool]:
         pattern = compiled(value[1:-1], "--filter reference")
         return lambda image: any(map(pattern.search, (*image.repo_tags, *image.repo_digests)))
     return lambda image: any(
-        fnmatch.fnmatchcase(name, value) for tag in image.repo_tags for name in _spellings(tag)
+        fnmatch.fnmatchcase(name, value) for tag in image.repo_tags for name in spellings(tag)
     )
 
 
@@ -125,11 +125,11 @@ def compiled(text: str, option: str) -> re.Pattern[str]:
 
 def _of_repository(wanted: str) -> Callable[[Image], bool]:
     return lambda image: any(
-        wanted in (name, name.rpartition(":")[0]) for tag in image.repo_tags for name in _spellings(tag)
+        wanted in (name, name.rpartition(":")[0]) for tag in image.repo_tags for name in spellings(tag)
     )
 
 
-def _spellings(tag: str) -> tuple[str, ...]:
+def spellings(tag: str) -> tuple[str, ...]:
     """The name as it is, and as docker shortens those of its own registry."""
     short = tag.removeprefix("docker.io/")
     return (tag, short, short.removeprefix("library/")) if short != tag else (tag,)

@@ -34,7 +34,7 @@ async def inspect(session: CliSession, options: InspectOptions) -> None:
     """Show a pod, a container or an image; what fits first in this order is meant."""
     async with session.connect() as connection:
         found = await _look(connection, options.target, options.container)
-    document(_opened(found), options.output)
+    document(opened(found), options.output)
 
 
 async def _look(connection: Connection, target: str, container: str) -> Message:
@@ -73,7 +73,7 @@ async def _container(connection: Connection, container_id: str) -> Message:
     return await connection.call(connection.runtime.ContainerStatus, request)
 
 
-def _opened(reply: Message) -> dict[str, Any]:
+def opened(reply: Message) -> dict[str, Any]:
     """The reply as a document, with the JSON inside `info` opened."""
     found = as_dict(reply)
     found["info"] = {name: _parsed(text) for name, text in found.get("info", {}).items()}

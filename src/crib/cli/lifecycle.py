@@ -9,6 +9,7 @@ from crib.cli.each import Act, each
 from crib.cli.session import CommandError
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
+from crib.client.workloads import keeping
 from crib.client.workloads.removal import grace_of, remove_pod
 from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -37,6 +38,8 @@ async def start(session: CliSession, options: StartOptions) -> None:
         if target.container is not None:
             await attempts.start_container(connection, target.pod, target.container)
             return f"started {target.label}"
+        if await keeping.start(connection, target.pod.metadata.uid):
+            return f"started {target.label}"
         pod_id, started = await attempts.start_pod(connection, target.pod)
         label = lookup.label_of(target.pod, pod_id)
         return f"started {label}" if started else f"{label} runs already"
@@ -51,7 +54,8 @@ async def stop(session: CliSession, options: StopOptions) -> None:
     async def one(connection: Connection, target: PodOrContainer) -> str:
         grace = options.time if options.time is not None else await grace_of(connection, target.pod)
         if target.container is None:
-            await client_pods.stop(connection, target.pod.id, grace)
+            if not await keeping.stop(connection, target.pod.metadata.uid, options.time):
+                await client_pods.stop(connection, target.pod.id, grace)
         else:
             await client_pods.stop_container(connection, target.container.id, grace)
         return f"stopped {target.label}"
@@ -65,6 +69,8 @@ async def restart(session: CliSession, options: RestartOptions) -> None:
     async def one(connection: Connection, target: PodOrContainer) -> str:
         pod = target.pod
         _refuse_kubelets(pod, "crib stop ends a container, and the kubelet starts it again")
+        if target.container is None and await keeping.start(connection, pod.metadata.uid):
+            return f"restarted {target.label}"
         if target.container is None and pod.state != SANDBOX_READY:
             pod_id, _started = await attempts.pod_again(connection, pod)
             return f"restarted {lookup.label_of(pod, pod_id)}"

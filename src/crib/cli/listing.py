@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from crib.cli.each import plain_label
 from crib.cli.forms import is_table
+from crib.cli.list_filters import chosen_containers, chosen_pods
 from crib.cli.output import Listing, age, as_dict, short_id
 from crib.cli.tables import Shortening, TableColumn
 from crib.client import ClientError, lookup
@@ -19,9 +21,9 @@ from crib.stubs.runtime.v1.api_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from crib.cli.options import PodsOptions, PsOptions
+    from crib.cli.listing_options import PodsOptions, PsOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import Container, PodSandbox
@@ -34,6 +36,7 @@ _POD_COLUMNS = (
     TableColumn("NAME"),
     TableColumn("STATE", Shortening.NOTHING),
     TableColumn("RUNNING", Shortening.NOTHING, rank=2),
+    TableColumn("RESTARTS", Shortening.NOTHING, rank=5),
     TableColumn("IP", Shortening.NOTHING, rank=3),
     TableColumn("AGE", Shortening.NOTHING),
     TableColumn("HANDLER", rank=4),
@@ -45,9 +48,9 @@ _CONTAINER_COLUMNS = (
     TableColumn("POD"),
     TableColumn("NAME"),
     TableColumn("STATE"),
+    TableColumn("RESTARTS", Shortening.NOTHING, rank=2),
     TableColumn("AGE", Shortening.NOTHING),
     TableColumn("IMAGE", Shortening.IMAGE, rank=1),
-    TableColumn("ATTEMPT", Shortening.NOTHING, wide=True),
     TableColumn("POD ID", Shortening.NOTHING, wide=True),
 )
 _STATES = {CONTAINER_CREATED: "Created", CONTAINER_RUNNING: "Running", CONTAINER_EXITED: "Exited"}
@@ -66,12 +69,10 @@ async def _all(calls: list[Awaitable[str]]) -> list[str]:
 async def pods(session: CliSession, options: PodsOptions) -> None:
     """Sandboxes, newest first, with addresses and how many of their containers run."""
     async with session.connect() as connection:
-        found = [
-            pod for pod in await lookup.pods(connection) if options.namespace in ("", pod.metadata.namespace)
-        ]
+        found = await chosen_pods(connection, options)
         rows: list[tuple[str, ...]] = []
         if is_table(options.output) and not options.quiet:
-            rows = await _pod_rows(connection, found)
+            rows = await _pod_rows(connection, found, _identity if options.no_trunc else short_id)
     Listing(
         _POD_COLUMNS,
         rows,
@@ -81,18 +82,26 @@ async def pods(session: CliSession, options: PodsOptions) -> None:
     ).show(options.output, quiet=options.quiet)
 
 
-async def _pod_rows(connection: Connection, found: list[PodSandbox]) -> list[tuple[str, ...]]:
-    containers = await lookup.containers(connection)
+def _identity(text: str) -> str:
+    return text
+
+
+async def _pod_rows(
+    connection: Connection, found: list[PodSandbox], shown: Callable[[str], str]
+) -> list[tuple[str, ...]]:
     addresses = await _all([_address(connection, pod.id) for pod in found])
-    total = Counter(container.pod_sandbox_id for container in containers)
-    running = Counter(c.pod_sandbox_id for c in containers if c.state == CONTAINER_RUNNING)
+    own: dict[str, list[Container]] = defaultdict(list)
+    for container in await lookup.containers(connection):
+        own[container.pod_sandbox_id].append(container)
+    latest = {pod.id: lookup.latest(own[pod.id]).values() for pod in found}
     return [
         (
-            short_id(pod.id),
+            shown(pod.id),
             pod.metadata.namespace,
             pod.metadata.name,
             "Ready" if pod.state == SANDBOX_READY else "NotReady",
-            f"{running[pod.id]}/{total[pod.id]}",
+            _running(latest[pod.id]),
+            str(sum(one.metadata.attempt for one in latest[pod.id])),
             address,
             age(pod.created_at),
             pod.runtime_handler or "-",
@@ -101,6 +110,12 @@ async def _pod_rows(connection: Connection, found: list[PodSandbox]) -> list[tup
         )
         for pod, address in zip(found, addresses, strict=True)
     ]
+
+
+def _running(latest: Iterable[Container]) -> str:
+    """How many run of those that should: an init container that has finished has done its work."""
+    counted = [one for one in latest if one.state != CONTAINER_EXITED or not lookup.is_init(one)]
+    return f"{sum(one.state == CONTAINER_RUNNING for one in counted)}/{len(counted)}"
 
 
 async def _address(connection: Connection, pod_id: str) -> str:
@@ -114,24 +129,30 @@ async def containers(session: CliSession, options: PsOptions) -> None:
     """Containers that run (or all), newest first."""
     async with session.connect() as connection:
         pods_by_id = {pod.id: pod for pod in await lookup.pods(connection)}
-        pod_id = lookup.pick_pod(list(pods_by_id.values()), options.pod).id if options.pod else ""
-        found = [
-            container
-            for container in reversed(await lookup.containers(connection, pod_id))
-            if options.every or container.state == CONTAINER_RUNNING
-        ]
+        found = await chosen_containers(connection, options, pods_by_id)
         rows: list[tuple[str, ...]] = []
         if is_table(options.output) and not options.quiet:
-            rows = await _container_rows(connection, found, pods_by_id)
-    ids = [container.id for container in found]
-    documents = [as_dict(container) for container in found]
-    Listing(_CONTAINER_COLUMNS, rows, ids=ids, names=ids, documents=documents).show(
-        options.output, quiet=options.quiet
-    )
+            shown = _identity if options.no_trunc else short_id
+            rows = await _container_rows(connection, found, pods_by_id, shown)
+    Listing(
+        _CONTAINER_COLUMNS,
+        rows,
+        ids=[container.id for container in found],
+        names=[_name(container, pods_by_id) for container in found],
+        documents=[as_dict(container) for container in found],
+    ).show(options.output, quiet=options.quiet)
+
+
+def _name(container: Container, pods_by_id: dict[str, PodSandbox]) -> str:
+    pod = pods_by_id.get(container.pod_sandbox_id)
+    return plain_label(pod, container) if pod else container.id
 
 
 async def _container_rows(
-    connection: Connection, found: list[Container], pods_by_id: dict[str, PodSandbox]
+    connection: Connection,
+    found: list[Container],
+    pods_by_id: dict[str, PodSandbox],
+    shown: Callable[[str], str],
 ) -> list[tuple[str, ...]]:
     states = await _all([_state(connection, container) for container in found])
     rows: list[tuple[str, ...]] = []
@@ -139,16 +160,14 @@ async def _container_rows(
         pod = pods_by_id.get(container.pod_sandbox_id)
         rows.append(
             (
-                short_id(container.id),
-                f"{pod.metadata.namespace}/{pod.metadata.name}"
-                if pod
-                else short_id(container.pod_sandbox_id),
+                shown(container.id),
+                plain_label(pod) if pod else short_id(container.pod_sandbox_id),
                 container.metadata.name,
                 state,
+                str(container.metadata.attempt),
                 age(container.created_at),
                 container.image.user_specified_image or container.image.image or short_id(container.image_id),
-                str(container.metadata.attempt),
-                short_id(container.pod_sandbox_id),
+                shown(container.pod_sandbox_id),
             )
         )
     return rows

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 
-class Stream(StrEnum):
+class LogStream(StrEnum):
     """What a line was written to."""
 
     STDOUT = "stdout"
@@ -76,5 +76,5 @@ class LogsOptions:
         ),
     ] = None
     stream: Annotated[
-        Stream | None, typer.Option("--stream", help="Only lines of this stream (default: both).")
+        LogStream | None, typer.Option("--stream", help="Only lines of this stream (default: both).")
     ] = None

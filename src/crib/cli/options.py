@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crib.cli.forms import DocumentOutput, Format, ListOutput, Output, Quiet
+from crib.cli.forms import DocumentOutput, Format, Output
 
 
 class Transport(StrEnum):
@@ -46,25 +46,6 @@ _CaFile = Annotated[
         help="PEM file of the CA that signed the runtime's certificate; not needed on this node.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class PodsOptions:
-    output: ListOutput = Format.TABLE
-    quiet: Quiet = False
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Only pods of this namespace.")
-    ] = ""
-
-
-@dataclass(frozen=True)
-class PsOptions:
-    pod: Annotated[str | None, typer.Argument(metavar="POD", help="Only containers of this pod.")] = None
-    every: Annotated[bool, typer.Option("--all", "-a", help="Include containers that are not running.")] = (
-        False
-    )
-    output: ListOutput = Format.TABLE
-    quiet: Quiet = False
 
 
 @dataclass(frozen=True)

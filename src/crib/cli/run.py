@@ -34,8 +34,13 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
     hide = options.dry_run and not options.show_secrets
     plans = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
+    is_kept = options.restart or options.foreground
     for plan in plans:
-        tell_notes(plan)
+        tell_notes(plan, is_kept=is_kept)
+    if options.restart and options.foreground:
+        raise CommandError("--restart and --foreground exclude each other", exit_code=2)
+    if is_kept and options.keep:
+        raise CommandError("--keep is for pods that are not kept up", exit_code=2)
     if options.dry_run:
         document([_requests(plan) for plan in plans], _document_form(options.output))
         return
@@ -43,13 +48,27 @@ async def run(session: CliSession, options: RunCommandOptions) -> None:
     async with session.connect() as connection:
         launch = Launch(connection, dirs, _Shown(), replace=options.replace)
         await launch.prepare(plans)
+        if options.foreground:
+            for plan in plans:
+                await launch.make_way(plan)
+            from crib.cli.keep_up import Foreground
+            from crib.supervisor.keeper import Surroundings
+
+            await Foreground(connection, plans, Surroundings(dirs, _Shown())).run()
+            return
         results = []
         for plan in plans:
             began = time.monotonic()
-            pod = await launch.start(plan, keep=options.keep)
+            if options.restart:
+                from crib.cli.keep_up import by_daemon
+
+                await launch.make_way(plan)
+                pod = await by_daemon(connection, plan, dirs)
+            else:
+                pod = await launch.start(plan, keep=options.keep)
             results.append(await _result(connection, plan, pod, time.monotonic() - began))
             if options.output is Format.TABLE:
-                _print_result(results[-1])
+                _print_result(results[-1], "is kept up" if options.restart else "is running")
     if options.output is not Format.TABLE:
         document(results, options.output)
 
@@ -83,12 +102,12 @@ def plans_of(
     return found.pods
 
 
-def tell_notes(plan: PodPlan) -> None:
+def tell_notes(plan: PodPlan, *, is_kept: bool = False) -> None:
     """What has no effect here, a line for each."""
     for note in plan.notes:
         say(f"note: {plan.label}: {note}")
-    for path in plan.unkept:
-        say(f"note: {plan.label}: {path}: no effect: nobody keeps the pod up after its start")
+    for path in () if is_kept else plan.unkept:
+        say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
 
 
 def _document_form(output: Form) -> Form:
@@ -139,10 +158,10 @@ async def _result(connection: Connection, plan: PodPlan, pod: Pod, seconds: floa
     }
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], how: str) -> None:
     address = f", {result['ip']}" if result["ip"] else ""
     label = f"{result['namespace']}/{result['name']}"
-    tell(f"pod {label} is running ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
+    tell(f"pod {label} {how} ({short_id(result['id'])}{address}, {result['seconds']:.2f} s)")
 
 
 _MAX_MANIFEST = 1 << 20

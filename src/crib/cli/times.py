@@ -42,11 +42,11 @@ def seconds(text: str, option: str) -> float:
     )
 
 
-def moment(text: str, option: str, now_ns: int) -> int:
+def moment(text: str, option: str, now_ns: int, *, nor: str = "") -> int:
     """A point in time as nanoseconds since the epoch.
 
     A duration is before now. A date and time without a zone is local, as docker has it. CommandError names
-    the option.
+    the option, and in `nor` what else that would take.
     """
     length = duration(text)
     if length is not None:
@@ -60,8 +60,9 @@ def moment(text: str, option: str, now_ns: int) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        known = "".join(f", nor {one}" for one in ("an RFC 3339 time", nor) if one)
         raise CommandError(
-            f"{option} {text!r} is neither a duration such as 90s, 10m or 2h, nor an RFC 3339 time", 2
+            f"{option} {text!r} is neither a duration such as 90s, 10m or 2h{known}", 2
         ) from None
     since_epoch = found.astimezone(UTC) - datetime.fromtimestamp(0, UTC)
     return (since_epoch.days * 86400 + since_epoch.seconds) * 10**9 + since_epoch.microseconds * 1000

@@ -36,6 +36,20 @@ class RunCommandOptions:
     keep: Annotated[bool, typer.Option("--keep", help="Keep a pod that failed to start, for inspection.")] = (
         False
     )
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Keep the pods up: restart and probe containers as the manifest says, also after a boot.",
+        ),
+    ] = False
+    foreground: Annotated[
+        bool,
+        typer.Option(
+            "--foreground",
+            help="Stay, show logs, restart and probe as the manifest says. Ctrl-C stops the pods.",
+        ),
+    ] = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check the manifest and show the CRI requests, but make nothing."),

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import shutil
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
-from crib.client import copying, events, images, logs, lookup, pods
+from crib.client import copying, events, images, logs, lookup, manifests, pods
 from crib.client.connection import DEFAULT_TIMEOUT, Connection
 from crib.client.deadlines import left_of
 from crib.client.errors import ImageNotFound, NotFound, TimedOut
 from crib.client.execution import execute
 from crib.client.images import Pulled
 from crib.client.logs import WantedLines
-from crib.client.specs import LOGS, LOGS_ANNOTATION, ContainerSpec, PodSpec, container_config, pod_config
+from crib.client.specs import ContainerSpec, PodSpec, container_config, pod_config
 from crib.client.streams import StreamOptions
+from crib.client.streams.listening import forwarded
 from crib.client.targets import config_of, container_id_of, pod_id_of
 from crib.client.usage import UsageClient
 from crib.client.views import (
@@ -30,12 +31,15 @@ from crib.client.views import (
     container_exit,
     container_info,
     image_info,
-    moment,
+    missed_event,
+    nanoseconds,
     pod_info,
     pull_report,
     runtime_event,
     runtime_info,
 )
+from crib.client.workloads import DEFAULT_PODS_DIR, PODS_DIR_VARIABLE
+from crib.manifest.plan import Dirs
 from crib.stubs.node.v1.node_pb2 import EventsCut, EventsRequest
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -71,12 +75,18 @@ class Client:
     `timeout` is in seconds, for each call that names none. `patience`: seconds for which the runtime may be
     away; `repeats` says which calls outlast that. Every method raises ClientError. A name is looked up at
     each call, what a method returned is not. `connection` leads to the functions below, in protobuf.
+    `pods_dir` is where volumes and logs of pods are made, on this machine: CRIB_PODS_DIR, or as `crib run`.
     """
 
     def __init__(
-        self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT, patience: float = PATIENCE
+        self,
+        endpoint: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: float = PATIENCE,
+        pods_dir: str = "",
     ) -> None:
         self.connection = Connection(endpoint, timeout, patience)
+        self._dirs = Dirs(pods_dir or os.environ.get(PODS_DIR_VARIABLE) or DEFAULT_PODS_DIR)
         self._usage = UsageClient(self.connection)
 
     async def __aenter__(self) -> Self:
@@ -124,7 +134,7 @@ class Client:
         `since` and `after` (the number of an event) also give earlier ones, which only crib keeps. Without
         `follow` there are only those.
         """
-        begin = 0 if after else _nanoseconds(since) if since is not None else time.time_ns()
+        begin = 0 if after else nanoseconds(since) if since is not None else time.time_ns()
         request = EventsRequest(kinds=kinds, pod=pod, since=begin, after=after)
         if not follow:
             async for answer in events.kept(self.connection, request):
@@ -132,7 +142,7 @@ class Client:
                     yield runtime_event(event)
             return
         async for item in events.resumed(self.connection, request, self.connection.patience):
-            yield _missed(item) if isinstance(item, EventsCut) else runtime_event(item)
+            yield missed_event(item) if isinstance(item, EventsCut) else runtime_event(item)
 
     # pods
 
@@ -150,7 +160,7 @@ class Client:
     async def run_pod(self, pod: PodSpec | pb.PodSandboxConfig) -> PodInfo:
         """Make a pod without containers."""
         handler = pod.handler if isinstance(pod, PodSpec) else ""
-        made = await pods.run_sandbox(self.connection, pod_config(pod), handler)
+        made = await pods.run_sandbox(self.connection, pod_config(pod, self._dirs), handler)
         return await self._pod(made.id)
 
     async def stop_pod(self, target: PodLike, *, grace: int = 30) -> None:
@@ -158,17 +168,13 @@ class Client:
         await pods.stop(self.connection, await pod_id_of(self.connection, target), grace)
 
     async def remove_pod(self, target: PodLike) -> None:
-        """Remove a pod with its containers, running or not, and the logs that this library placed."""
+        """Remove a pod with its containers, running or not, and its files in `pods_dir`."""
         pod_id = await pod_id_of(self.connection, target)
         try:
-            annotations = (await self._pod(pod_id)).annotations
+            status = await pods.sandbox_status(self.connection, pod_id)
         except NotFound:
             return
-        await pods.stop(self.connection, pod_id, grace=0)
-        await pods.remove(self.connection, pod_id)
-        directory = annotations.get(LOGS_ANNOTATION, "")
-        if os.path.dirname(directory) == LOGS:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await manifests.remove(self.connection, status, self._dirs)
 
     # a pod with one container
 
@@ -180,7 +186,7 @@ class Client:
         pull: PullPolicy = "missing",
     ) -> PodContainer:
         """Bring the image, make a pod with this container, and start it. Nothing stays of what fails."""
-        config = pod_config(pod)
+        config = pod_config(pod, self._dirs)
         wanted = container_config(container, config)
         await self._bring(wanted.image.image, pull)
         handler = pod.handler if isinstance(pod, PodSpec) else ""
@@ -190,6 +196,36 @@ class Client:
 
     stop_pod_container = stop_pod
     remove_pod_container = remove_pod
+
+    async def run_manifest(
+        self,
+        manifest: str | os.PathLike[str],
+        *,
+        replace: bool = False,
+        progress: Callable[[PullReport], None] | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> list[PodInfo]:
+        """Run the pods of a Kubernetes manifest as `crib run` does: of a file, or of a text with line breaks.
+
+        All is checked and pulled before anything is made. `replace` takes the place of pods of the same name.
+        `note` is called with what has no effect. InvalidRequest has everything that is wrong, a line each.
+        """
+        listener = manifests.Listening(progress, note)
+        plans = await asyncio.to_thread(manifests.read, manifest, self._dirs)
+        made = await manifests.run(self.connection, plans, self._dirs, listener, replace=replace)
+        return [await self._pod(pod.id) for pod in made]
+
+    @contextlib.asynccontextmanager
+    async def forward(
+        self, pod: PodLike, port: int, *, local_port: int = 0, address: str = "127.0.0.1"
+    ) -> AsyncIterator[tuple[str, int]]:
+        """Listen on this machine, while the block lasts, for connections that go on to a port of the pod.
+
+        Gives the address and port to connect to; of `local_port` 0 it is a free one.
+        """
+        pod_id = await pod_id_of(self.connection, pod)
+        async with forwarded(self.connection, pod_id, port, (address, local_port)) as where:
+            yield where
 
     # containers
 
@@ -263,7 +299,7 @@ class Client:
         The file is read on this machine: NotFound, naming it, where it cannot be reached.
         """
         container_id = await container_id_of(self.connection, target, container)
-        wanted = WantedLines(tail, _nanoseconds(since) if since is not None else 0)
+        wanted = WantedLines(tail, nanoseconds(since) if since is not None else 0)
         async for line in logs.of_container(self.connection, container_id, wanted, go_on=follow):
             yield line
 
@@ -360,12 +396,3 @@ async def _unless_gone(looking: Awaitable[_Found], room: asyncio.Semaphore) -> _
             return await looking
         except NotFound:
             return None
-
-
-def _nanoseconds(time_: datetime) -> int:
-    return int(time_.timestamp() * 1e9)
-
-
-def _missed(cut: EventsCut) -> RuntimeEvent:
-    at = moment(cut.resumes_at_time or time.time_ns())
-    return RuntimeEvent(cut.after, at, "node", "missed", "", "", "", "", "events are missing here", None)

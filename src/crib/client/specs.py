@@ -9,16 +9,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from crib.client.errors import InvalidRequest
 from crib.manifest import quantity
+from crib.manifest.fields import is_uid
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
-LOGS = "/var/log/pods"
-"""Where a pod's log directory is made unless it names one: as a kubelet does it."""
+if TYPE_CHECKING:
+    from crib.manifest.plan import Dirs
+
 LOGS_ANNOTATION = "io.crib.client.logs"
-"""Names the log directory of a pod that this library chose, and so removes with the pod."""
+"""Names a pod's log directory, for containers that are added to it later."""
 _PROTOCOLS = {"tcp": pb.TCP, "udp": pb.UDP, "sctp": pb.SCTP}
 Quantity = str | int | float
 """As in Kubernetes: `2`, `0.5` or `"500m"` cores; `"64Mi"`, `"1G"` or a number of bytes."""
@@ -75,7 +77,7 @@ class PodSpec:
     host_network: bool = False
     host_pid: bool = False
     log_directory: str = ""
-    """Empty: NAMESPACE_NAME_UID below LOGS, removed with the pod."""
+    """Empty: below the client's directory for pods, where `crib run` has them, too; removed with the pod."""
     cgroup_parent: str = ""
     handler: str = ""
     """Of a RuntimeClass; empty for the runtime's default."""
@@ -107,17 +109,16 @@ class ContainerSpec:
     raw: pb.ContainerConfig | None = None
 
 
-def pod_config(spec: PodSpec | pb.PodSandboxConfig) -> pb.PodSandboxConfig:
+def pod_config(spec: PodSpec | pb.PodSandboxConfig, dirs: Dirs) -> pb.PodSandboxConfig:
     """The CRI's configuration. InvalidRequest names the field that cannot be one."""
     if isinstance(spec, pb.PodSandboxConfig):
         return spec
     if not spec.name:
         raise InvalidRequest("PodSpec.name is empty")
     uid = spec.uid or str(uuid.uuid4())
-    annotations = dict(spec.annotations)
-    logs = spec.log_directory
-    if not logs:
-        logs = annotations[LOGS_ANNOTATION] = f"{LOGS}/{spec.namespace}_{spec.name}_{uid}"
+    if not is_uid(uid):
+        raise InvalidRequest(f"PodSpec.uid: {uid!r} cannot be the name of a directory")
+    logs = spec.log_directory or dirs.logs(uid)
     dns = None
     if spec.dns_servers or spec.dns_searches:
         dns = pb.DNSConfig(servers=spec.dns_servers, searches=spec.dns_searches)
@@ -128,7 +129,7 @@ def pod_config(spec: PodSpec | pb.PodSandboxConfig) -> pb.PodSandboxConfig:
         dns_config=dns,
         port_mappings=[_port(port) for port in spec.ports],
         labels=spec.labels,
-        annotations=annotations,
+        annotations={LOGS_ANNOTATION: logs, **spec.annotations},
         linux=pb.LinuxPodSandboxConfig(
             cgroup_parent=spec.cgroup_parent,
             security_context=pb.LinuxSandboxSecurityContext(namespace_options=_namespaces(spec)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from crib.client.blocking import BlockingFace, blocking, iterating, run
+from crib.client.blocking import BlockingFace, blocking, entering, iterating, run
 from crib.client.connection import DEFAULT_TIMEOUT
 from crib.client.face import PATIENCE, Client
 
@@ -25,9 +25,13 @@ class SyncClient(BlockingFace):
     """
 
     def __init__(
-        self, endpoint: str | None = None, timeout: float = DEFAULT_TIMEOUT, patience: float = PATIENCE
+        self,
+        endpoint: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        patience: float = PATIENCE,
+        pods_dir: str = "",
     ) -> None:
-        super().__init__(run(_made(endpoint, timeout, patience)))
+        super().__init__(run(_made(endpoint, timeout, patience, pods_dir)))
 
     def __enter__(self) -> Self:
         run(self._inner.__aenter__())
@@ -55,6 +59,8 @@ class SyncClient(BlockingFace):
     run_pod_container = blocking(Client.run_pod_container)
     stop_pod_container = blocking(Client.stop_pod_container)
     remove_pod_container = blocking(Client.remove_pod_container)
+    run_manifest = blocking(Client.run_manifest)
+    forward = entering(Client.forward)
 
     containers = blocking(Client.containers)
     container = blocking(Client.container)
@@ -75,6 +81,6 @@ class SyncClient(BlockingFace):
     remove_image = blocking(Client.remove_image)
 
 
-async def _made(endpoint: str | None, timeout: float, patience: float) -> Client:
+async def _made(endpoint: str | None, timeout: float, patience: float, pods_dir: str) -> Client:
     """In the loop: a connection belongs to the one it is made in."""
-    return Client(endpoint, timeout, patience)
+    return Client(endpoint, timeout, patience, pods_dir)

@@ -191,9 +191,14 @@ class RuntimeInfo:
         return needed <= {condition.type for condition in self.conditions if condition.met}
 
 
-def moment(nanoseconds: int) -> datetime:
-    """A time of the CRI."""
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+def moment(number: int) -> datetime:
+    """A time of the CRI: nanoseconds since the epoch."""
+    return datetime.fromtimestamp(number / 1e9, UTC)
+
+
+def nanoseconds(time: datetime) -> int:
+    """The same the other way."""
+    return int(time.timestamp() * 1e9)
 
 
 def pod_info(status: pb.PodSandboxStatus) -> PodInfo:
@@ -289,3 +294,9 @@ def runtime_event(event: node_pb2.Event) -> RuntimeEvent:
         message=event.message,
         exit_code=event.exit_code if event.HasField("exit_code") else None,
     )
+
+
+def missed_event(cut: node_pb2.EventsCut) -> RuntimeEvent:
+    """What stands where events are missing."""
+    at = moment(cut.resumes_at_time) if cut.resumes_at_time else datetime.now(UTC)
+    return RuntimeEvent(cut.after, at, "node", "missed", "", "", "", "", "events are missing here", None)

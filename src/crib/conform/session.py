@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from crib.conform.case import Case
     from crib.stubs.runtime.v1 import api_pb2 as pb
 
+UNMOUNT_SECONDS = 30.0
+"""For one umount."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -31,7 +35,7 @@ class Plan:
     handler: str = ""
     only: Sequence[str] = ()
     parallel: int = 4
-    limit: float = 60.0
+    limit: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,17 @@ async def _cleaned(subject: Subject) -> list[str]:
         return [f"what is left was not removed: {error}; see --clean"]
     finally:
         cgroups.remove(subject.cgroup)
+        await asyncio.to_thread(_unmount, subject.directory)
         shutil.rmtree(subject.directory, ignore_errors=True)
+
+
+def _unmount(directory: str) -> None:
+    """What a case that was cut off has mounted below, and nobody else will unmount."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        points = [line.split()[4] for line in file]
+    for point in reversed(points):
+        if point.startswith(f"{directory}/"):
+            subprocess.run(["umount", point], stderr=subprocess.DEVNULL, timeout=UNMOUNT_SECONDS, check=False)
 
 
 async def clean(connection: Connection) -> list[str]:

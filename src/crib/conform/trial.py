@@ -20,8 +20,8 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 NOBODY = "0" * 64
 """An id that no runtime gives."""
-END_SECONDS = 30.0
-"""Seconds in which a container that ends by itself must have ended."""
+PATIENCE = 60.0
+"""Seconds for what happens by itself: a container ends, a server listens, a line is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Trial:
 
     async def exited(self, container: str) -> pb.ContainerStatus:
         """The status, once it has ended; TimedOut."""
-        return await events.wait_exited(self.connection, container, END_SECONDS)
+        return await events.wait_exited(self.connection, container, PATIENCE)
 
     async def status(self, container: str) -> pb.ContainerStatus:
         """ContainerStatus."""

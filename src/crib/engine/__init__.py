@@ -12,7 +12,7 @@ record the result and report it. Begin with `sandboxes/run.py`: the other verbs 
   cancels a verb. `admission`: who may make something, and in which turn. Tasks are those of `crib.tasks`.
 * `sandboxes` and `containers`: the verbs of each noun. Each has one teardown, run by the failed verb, by
   stop and remove, and by recovery. `losses`: pods that come to an end by themselves.
-  `endings` keeps why containers have ended, `why` tells it.
+  `endings` keeps why containers have ended, `why` tells it. `hooks` calls what others do around the verbs.
 * `images`, `networks`, `streams`, `stats` with `cpu_rates`, `metrics`, `disk`, `status`, `explain`: the other
   nouns, and the questions.
 * `recovery` after a start, `retries` of what could not be taken away, `abandon` for what hangs, `checks`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -13,6 +13,7 @@ from crib.engine.endings import Ends
 from crib.engine.events import EventBus
 from crib.engine.figures import VerbFigures
 from crib.engine.history import History
+from crib.engine.hooks import Hooks
 from crib.engine.locks import Locks
 from crib.engine.notices import Notices
 from crib.engine.retries import Retries
@@ -30,10 +31,12 @@ from crib.model.lifecycle import is_listed
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 from crib.ports.clocks import Clock
+from crib.ports.extensions import ImageVerifier, LifecycleHook
 from crib.ports.handler import Handler
 from crib.ports.images import Images
 from crib.ports.insight import Insight
 from crib.ports.journal import Journal
+from crib.ports.kept import KeptPods
 from crib.ports.networks import PodNetwork, PodNetworks
 from crib.ports.records import Records
 from crib.tasks.keeper import TaskKeeper
@@ -52,7 +55,10 @@ class Ports:
     journal: Journal
     clock: Clock
     insight: Insight
+    kept: KeptPods
     vitals: Callable[[], Vitals] = Vitals
+    hooks: Sequence[LifecycleHook] = ()
+    verifiers: Sequence[ImageVerifier] = ()
 
 
 def sandbox_name(record: SandboxRecord) -> tuple[str, str, str, int] | None:
@@ -79,6 +85,7 @@ class Core:
         self.events = EventBus()
         self.history = History(ports.journal, ports.clock)
         self.notices = Notices(ports.clock, partial(self.history.happened, EventKind.NODE))
+        self.hooks = Hooks(ports.hooks, self.notices)
         self.figures = VerbFigures()
         self.timeline = Timelines(ports.journal, self.notices, self._new_timeline, self._name_of)
         self.locks = Locks()

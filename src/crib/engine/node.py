@@ -133,12 +133,13 @@ class Node:
     def __init__(self, settings: Settings, facts: HostFacts, ports: Ports) -> None:
         self._core = Core(settings, facts, ports)
         self._catalogue = Catalogue(ports.records, ports.clock, settings.images.upkeep.pinned)
-        policy = PolicyGuard(settings.images.trust, ports.images)
+        policy = PolicyGuard(settings.images.trust, ports.images, ports.verifiers)
         verbs = ImageVerbs(self._core, self._catalogue, policy)
         self.settings = settings
         self.describe = self._core.describe
         self.held_locks = self._core.locks.held
         self.insight = ports.insight
+        self.kept = ports.kept
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history

@@ -68,6 +68,17 @@ class Notices:
             self.past(subject, f"{fault.text}; that has ended")
             self._tell()
 
+    def follow(self, subject: str) -> Callable[[str], None]:
+        """For who tells one thing at a time: a text warns, an empty one means that it is over."""
+
+        def told(text: str) -> None:
+            if text:
+                self.warn(subject, text)
+            else:
+                self.healed(subject)
+
+        return told
+
     def past(self, subject: str, text: str) -> None:
         """Something was wrong and has been mended, or lost."""
         _log.warning("%s: %s", subject, text)

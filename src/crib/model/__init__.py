@@ -10,9 +10,11 @@ failures that leaves the daemon). The rest:
 * `metrics`: of pods and containers, all of them in `metric_families`.
 * `caller`: who made a call, and what it is about. `ends`: why a container has ended.
 * `log_rule`: what is logged for a while, and the parts of a dump.
+* `kept`: a pod that is kept up without a kubelet.
 * `edits`: what CDI devices, hook files and plugins change in a container.
 * `settings` with `image_settings`, the bounds beside them by `keys`; `facts`: what the administrator
   decided, and what the host is. `configuration`: how settings are shown, and what a reload makes of them.
+* `extension`: what lifecycle hooks and other extensions are given.
 * `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.
 """

@@ -72,6 +72,8 @@ class StoreSettings:
     """Block size of layers in bytes: 512, 4096, or 0 to choose by a probe."""
     mount_method: Annotated[str, OneOf(("auto", "file", "loop", "directory"))] = "auto"
     """How layers are mounted: auto, file, loop or directory."""
+    layer_store: Annotated[str, Is(Form.HANDLER, or_empty=True)] = ""
+    """Entry point of crib.layer_stores that keeps layers; empty: crib itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class TrustSettings:
     """Rules. The first one whose `match` fits an image decides. Each is a table:"""
     verifiers: tuple[Path, ...] = ()
     """Programs that judge each image that is pulled; all must accept it."""
+    verifier_extensions: tuple[Annotated[str, Is(Form.HANDLER)], ...] = ()
+    """Entry points of crib.image_verifiers, asked after the programs; all must accept the image."""
     verifier_timeout: Annotated[float, AtLeast(0.1)] = 30.0
     """Seconds for one of them."""
 

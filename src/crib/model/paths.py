@@ -5,6 +5,7 @@ DATA (/var/lib/crib)                      STATE (/run/crib, gone after a reboot)
 ├── images.db      images                 ├── metrics.sock
 ├── audit.jsonl    who changed what       │
 ├── probe-N.erofs  a tiny layer, for tries │
+├── kept/          NAMESPACE_NAME.json   │
 ├── reserve        room for a full disk   ├── records.db        pods, containers, as they are in this boot
 ├── layers/        DIFFID.erofs or .dir   ├── lock
 ├── staging/       the worker's, half-made├── layers/HEX       mounted layers (private)
@@ -47,6 +48,11 @@ class Paths:
         return f"{self.data}/audit.jsonl"
 
     @property
+    def kept(self) -> str:
+        """Units of pods that are kept up."""
+        return f"{self.data}/kept"
+
+    @property
     def boot_records(self) -> str:
         return f"{self.state}/records.db"
 
@@ -81,6 +87,7 @@ class Paths:
             self.writable_layers,
             self.layer_mounts,
             self.dumps,
+            self.kept,
             self.exits,
             self.sandboxes,
             self.containers,

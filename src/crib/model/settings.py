@@ -42,8 +42,8 @@ class AuditSettings:
 class NetworkSettings:
     """Which network pods get."""
 
-    mode: Annotated[str, OneOf(("cni", "bridge"))] = "cni"
-    """`cni` (under a kubelet) or `bridge` (built in, needs no plugin)."""
+    mode: Annotated[str, Is(Form.HANDLER)] = "cni"
+    """`cni` (under a kubelet), `bridge` (built in, needs no plugin), or an entry point of crib.networks."""
     bridge: Annotated[str, Is(Form.INTERFACE)] = "crib0"
     """Name of the built-in bridge, at most 15 characters."""
     subnet: Annotated[str, Is(Form.SUBNET)] = "10.203.0.0/16"
@@ -226,7 +226,19 @@ class HandlerSettings:
     containers: ContainerDefaults = ContainerDefaults()
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
-    """How it runs containers: `oci`, by an OCI runtime and conmon."""
+    """How it runs containers: `oci`, by an OCI runtime and conmon, or an entry point of crib.handlers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """A lifecycle hook: Python functions of another project before and after verbs."""
+
+    name: Annotated[str, Is(Form.HANDLER)] = ""
+    """Name of an entry point in the group crib.lifecycle_hooks."""
+    timeout: Annotated[float, Between(0.1, 60)] = 5.0
+    """Seconds for one call."""
+    on_error: Annotated[str, OneOf(("refuse", "log"))] = "refuse"
+    """What a verb does if the function before it fails: refuse, or log (and go on)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +267,8 @@ class Settings:
     handlers: Mapping[Annotated[str, Is(Form.HANDLER)], HandlerSettings] = field(
         default_factory=lambda: {"crun": HandlerSettings()}
     )
+    hooks: tuple[HookSettings, ...] = ()
+    """Lifecycle hooks, in this order. Each is a table:"""
     conmon: str = "conmon"
     """The monitor's program: a path, or a name found on PATH."""
     catatonit: str = "catatonit"
@@ -279,6 +293,9 @@ class Settings:
     """Bytes after which the log of a running container is rotated; 0: never (a kubelet does it)."""
     log_files: Annotated[int, AtLeast(2), LIVE] = 5
     """Files of one container's log that are kept when crib rotates, including the one in use."""
+    kept_pods: bool = True
+    """Keep up pods of `crib run --restart`. false: such requests are refused, and those on disk stay as they
+    are. Pods of a kubelet are never touched."""
     verb_timeout: Annotated[float, AtLeast(0.1), LIVE] = 240.0
     """Seconds that one call of the OCI runtime or monitor may take before it is killed."""
     making_verbs: Annotated[int, AtLeast(0), LIVE] = 0

@@ -16,6 +16,8 @@ The node has one of each of these:
 * `images`: keeps images, and fetches them.
 * `records`: keeps the rows.
 * `journal`: remembers what happened, for longer than the rows.
+* `kept`: keeps pods up without a kubelet.
+* `extensions`: lifecycle hooks and image verifiers of other projects.
 * `insight`: shows what the daemon itself is at, and how much of it is logged.
 * `clocks`: the clock, and the timer for a stage of a pod's start.
 

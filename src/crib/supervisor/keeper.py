@@ -101,6 +101,32 @@ class PodKeeper:
         finally:
             self._probes.close()
 
+    async def run_on(self) -> None:
+        """The same, for who learns of the end by the reports."""
+        await self.run()
+
+    async def stop(self, grace: int) -> None:
+        """Stop the pod, however long that takes; `grace` in seconds, -1 for the pod's own."""
+        seconds = self._plan.behaviour.grace if grace < 0 else grace
+        self._tell(await self._as_it_is("Stopping"))
+        while True:
+            try:
+                await self.end(seconds)
+                self._tell(await self._as_it_is("Stopped"))
+                return
+            except (ClientError, OSError) as error:
+                self._tell(structs.replace(self._last, message=str(error)))
+                await self._pause(RETRY)
+
+    async def _as_it_is(self, phase: str) -> PodReport:
+        try:
+            observed = await observe(self._connection, self._plan.uid)
+        except ClientError:
+            return structs.replace(self._last, phase=phase)
+        step = NextStep("Running")
+        told = report(self._plan, observed, step, self._memory, self._probes.ready)
+        return structs.replace(told, phase=phase)
+
     async def end(self, grace: float) -> None:
         """Stop the pod with its hooks. ClientError."""
         self._probes.close()
@@ -175,6 +201,9 @@ class PodKeeper:
             await asyncio.to_thread(files.restore, self._plan, self._around.dirs)
             await self._bring_images()
             pod = await client_pods.run_sandbox(self._connection, config, self._plan.handler)
+            if self._plan.hosts is not None:
+                addresses = await client_pods.addresses(self._connection, pod.id)
+                await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)
             if self._plan.hosts is not None:
                 addresses = await client_pods.addresses(self._connection, pod.id)
                 await asyncio.to_thread(files.write_hosts, self._plan.hosts, addresses)

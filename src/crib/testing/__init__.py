@@ -4,7 +4,7 @@
     from crib.testing import FakeProgram, FakeServer
 
     with FakeServer() as cri, SyncClient(cri.endpoint) as client:
-        cri.world.programs["sh", "-c", "exit 3"] = FakeProgram(err=b"no\\n", code=3)
+        cri.world.programs["sh -c 'exit 3'"] = FakeProgram(err=b"no\\n", code=3)
         box = client.run_pod_container(PodSpec("p"), ContainerSpec("busybox", ["sleep", "1000"]))
         assert client.exec(box, ["sh", "-c", "exit 3"]).code == 3
         cri.fail("StopContainer", "UNKNOWN", "the disk is full", times=1)

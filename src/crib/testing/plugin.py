@@ -16,6 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from crib.client import SyncClient
     from crib.testing import FakeServer
@@ -40,7 +41,7 @@ def cri_endpoint(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def cri_client(request: pytest.FixtureRequest) -> Iterator[SyncClient]:
+def cri_client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SyncClient]:
     """A client of the fake runtime that the test scripts, else of `cri_endpoint`."""
     from crib.client import SyncClient
 
@@ -49,5 +50,5 @@ def cri_client(request: pytest.FixtureRequest) -> Iterator[SyncClient]:
         if "cri_server" in request.fixturenames
         else request.getfixturevalue("cri_endpoint")
     )
-    with SyncClient(endpoint) as client:
+    with SyncClient(endpoint, pods_dir=str(tmp_path / "pods")) as client:
         yield client

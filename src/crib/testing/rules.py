@@ -63,7 +63,7 @@ class CallRule:
             )
 
 
-class Rules(_Interceptor):
+class CallRules(_Interceptor):
     """Notes every call, and applies the first rule for it that has times left."""
 
     def __init__(self) -> None:

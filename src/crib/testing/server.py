@@ -10,7 +10,7 @@ import grpc.aio
 
 from crib.client.blocking import run
 from crib.stubs.runtime.v1 import api_pb2_grpc
-from crib.testing.rules import AskedCall, CallRule, Rules
+from crib.testing.rules import AskedCall, CallRule, CallRules
 from crib.testing.services import FakeImageService, FakeRuntimeService
 from crib.testing.world import FakeWorld
 
@@ -27,7 +27,7 @@ class FakeServer:
     def __init__(self, world: FakeWorld | None = None, path: str = "") -> None:
         """`path` is where the socket is made; empty: in a directory of its own."""
         self.world = world or FakeWorld()
-        self._rules = Rules()
+        self._rules = CallRules()
         self._directory = "" if path else tempfile.mkdtemp(prefix="cri-")
         self._path = path or f"{self._directory}/cri.sock"
         self._server: grpc.aio.Server | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -45,9 +46,9 @@ class FakeWorld:
     images: dict[str, cri.Image] = field(default_factory=dict)
     registry: set[str] | None = None
     """Names that can be pulled; None: all."""
-    programs: dict[tuple[str, ...], Script] = field(default_factory=dict)
-    """By the words that a command begins with; the longest that fit count. One that is not here runs until it
-    is stopped as a container's, and succeeds silently in `exec`."""
+    programs: dict[str, Script] = field(default_factory=dict)
+    """By a command's first words, as a shell reads them (`"sh -c 'exit 3'"`). The longest counts.
+    One that is not here runs until it is stopped as a container's, and succeeds silently in `exec`."""
     conditions: list[cri.RuntimeCondition] = field(
         default_factory=lambda: [
             cri.RuntimeCondition(type=name, status=True) for name in ("RuntimeReady", "NetworkReady")
@@ -87,7 +88,7 @@ class FakeWorld:
     def program(self, argv: Sequence[str], other: FakeProgram) -> FakeProgram:
         """What a command does; `other` if nobody said."""
         for length in range(len(argv), 0, -1):
-            if script := self.programs.get(tuple(argv[:length])):
+            if script := self.programs.get(shlex.join(argv[:length])):
                 return script if isinstance(script, FakeProgram) else script(argv)
         return other
 

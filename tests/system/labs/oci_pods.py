@@ -87,7 +87,8 @@ def assert_nothing_left(lab: OciLab) -> None:
         paths.monitor_sockets,
     ):
         assert os.listdir(directory) == []
-    assert os.listdir(lab.environment.runtime.root) == []
+    # crun of Debian 13 keeps compiled filters in .cache, and removes old ones itself
+    assert set(os.listdir(lab.environment.runtime.root)) <= {".cache"}
     # the root of infra processes stays from the first one on
     mounted = {entry.path for entry in mounts_below(paths.state)} - {paths.infra_root}
     assert mounted == {paths.containers}

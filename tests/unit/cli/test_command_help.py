@@ -14,7 +14,7 @@ from typer.main import get_command
 from crib.cli import app, command_help, panels
 from crib.cli.command_help import CribCommand, CribGroup
 
-TAKE_AWAY = {"stop", "kill", "rm", "rmi", "wipe", "abandon", "prune", "down", "restart"}
+TAKE_AWAY = {"stop", "kill", "rm", "rmi", "rmp", "wipe", "abandon", "prune", "down", "restart", "stopp"}
 """What nobody should be led to by a slip of the finger."""
 ROOT: Any = get_command(app.app)
 
@@ -96,12 +96,12 @@ def test_help_alone_is_the_whole_list(capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("pdos", ["pods", "ps"]),
         ("ims", ["images"]),
-        ("imges", ["images", "image"]),
+        ("imges", ["images", "image", "imagefsinfo"]),
         ("topp", ["top"]),
         ("describe", ["inspect"]),
         ("get", ["pods", "ps", "images"]),
-        ("sto", ["stop", "top"]),
-        ("stpo", []),
+        ("sto", ["stop", "stopp", "top"]),
+        ("stpo", ["statsp"]),
         ("wip", ["wipe"]),
         ("wope", []),
         ("rim", []),

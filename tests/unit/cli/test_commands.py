@@ -24,6 +24,7 @@ from crib.cli import (
     lifecycle,
     lifecycle_options,
     listing,
+    listing_options,
     log_options,
     logs,
     options,
@@ -360,17 +361,27 @@ async def test_pods_and_ps_are_tables_or_documents(
 ) -> None:
     await run.run(session, RunCommandOptions([manifest]))
     capsys.readouterr()
-    await listing.pods(session, options.PodsOptions())
+    await listing.pods(session, listing_options.PodsOptions())
     head, row = capsys.readouterr().out.splitlines()
-    assert head.split() == ["POD", "NAMESPACE", "NAME", "STATE", "RUNNING", "IP", "AGE", "HANDLER"]
-    assert row.split()[1:6] == ["default", "web", "Ready", "1/2", "10.0.0.7"]
-    await listing.containers(session, options.PsOptions())
+    assert head.split() == [
+        "POD",
+        "NAMESPACE",
+        "NAME",
+        "STATE",
+        "RUNNING",
+        "RESTARTS",
+        "IP",
+        "AGE",
+        "HANDLER",
+    ]
+    assert row.split()[1:7] == ["default", "web", "Ready", "1/1", "0", "10.0.0.7"]
+    await listing.containers(session, listing_options.PsOptions())
     assert "page" not in capsys.readouterr().out
-    await listing.containers(session, options.PsOptions("web", every=True))
+    await listing.containers(session, listing_options.PsOptions("web", every=True))
     assert "Exited (0)" in capsys.readouterr().out
-    await listing.pods(session, options.PodsOptions(output=options.Format.JSON))
+    await listing.pods(session, listing_options.PodsOptions(output=options.Format.JSON))
     assert json.loads(capsys.readouterr().out)[0]["state"] == "SANDBOX_READY"
-    await listing.pods(session, options.PodsOptions(namespace="other"))
+    await listing.pods(session, listing_options.PodsOptions(namespace="other"))
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 

@@ -17,6 +17,7 @@ from crib.cli import forward, options
 from crib.cli.forward import Spec, parse
 from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound
+from crib.client.streams import listening
 from crib.wire.portforward import Target
 from tests.unit.cli.stream_pod import CRIB, serving
 from tests.unit.client.fake_runtime import World
@@ -161,7 +162,7 @@ class Client(asyncio.DatagramProtocol):
 async def test_datagrams_keep_their_bounds_and_senders_their_own_sockets(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "MAX_SENDERS", 2)
+    monkeypatch.setattr(listening, "MAX_SENDERS", 2)
     session, _, lab = served
     loop = asyncio.get_running_loop()
     async with forwarding(session, capsys, "0:udp:53") as shown:
@@ -182,7 +183,7 @@ async def test_datagrams_keep_their_bounds_and_senders_their_own_sockets(
 async def test_a_sender_that_is_silent_is_forgotten(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "SILENT_TIME", 0.01)
+    monkeypatch.setattr(listening, "SILENT_TIME", 0.01)
     session, _, lab = served
     async with forwarding(session, capsys, "0:udp:53") as shown:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

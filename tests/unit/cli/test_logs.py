@@ -10,7 +10,7 @@ import pytest
 
 from crib.cli import app, logs
 from crib.cli.labels import selector
-from crib.cli.log_options import LogsOptions, Stream
+from crib.cli.log_options import LogsOptions, LogStream
 from crib.cli.session import CliSession, CommandError
 from crib.client.errors import NotFound
 from crib.stubs.runtime.v1 import api_pb2 as cri
@@ -104,7 +104,7 @@ async def test_the_log_of_the_attempt_before(
         ({"since": "2026-01-02T03:04:02Z", "until": "2026-01-02T03:04:04Z"}, b"three\n"),
         ({"tail": 0}, b""),
         ({"tail": -1}, b"one\nthree\nfive\n"),
-        ({"stream": Stream.STDERR}, b""),
+        ({"stream": LogStream.STDERR}, b""),
     ],
 )
 async def test_lines_are_limited_by_time_number_and_stream(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +31,14 @@ from crib.client.errors import (
     ImageNotFound,
     InvalidRequest,
     NotFound,
+    PodFailure,
     RuntimeFailure,
     TimedOut,
     Unavailable,
 )
 from crib.client.specs import MountSpec, PortSpec, ResourceSpec, container_config, pod_config
+from crib.client.views import container_info
+from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from crib.testing import FakeProgram, FakeServer
 from tests.unit.client.fake_runtime import World, serve
@@ -52,6 +56,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)  # see above
 
 
+DIRS = Dirs("/pods")
 BUSYBOX = ContainerSpec("busybox", ["sleep", "1000"])
 
 
@@ -62,8 +67,8 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def client(server: FakeServer) -> Iterator[SyncClient]:
-    with SyncClient(server.endpoint) as found:
+def client(server: FakeServer, tmp_path: Path) -> Iterator[SyncClient]:
+    with SyncClient(server.endpoint, pods_dir=f"{tmp_path}/pods") as found:
         yield found
 
 
@@ -86,20 +91,18 @@ def test_what_fails_halfway_leaves_nothing(server: FakeServer, client: SyncClien
 
 
 def test_logs_that_the_library_placed_go_with_their_pod(
-    client: SyncClient, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: SyncClient, server: FakeServer, tmp_path: Path
 ) -> None:
-    for module in ("specs", "face"):
-        monkeypatch.setattr(f"crib.client.{module}.LOGS", str(tmp_path))
-    server.world.programs["talk",] = FakeProgram(b"hello\n")
+    server.world.programs["talk"] = FakeProgram(b"hello\n")
     ours = client.run_pod_container(PodSpec("a"), ContainerSpec("busybox", ["talk"]))
-    theirs_at = tmp_path / "theirs"
-    named = PodSpec("b", log_directory=str(theirs_at))
+    named = PodSpec("b", log_directory=str(tmp_path / "theirs"))
     theirs = client.run_pod_container(named, ContainerSpec("busybox", ["talk"]))
     for made in (ours, theirs):
         client.wait(made)
         assert [line.text for line in client.logs(made)] == ["hello"]
         client.remove_pod(made)
-    assert os.listdir(tmp_path) == ["theirs"]
+    assert sorted(os.listdir(tmp_path)) == ["pods", "theirs"]
+    assert os.listdir(tmp_path / "pods") == []
 
 
 def test_a_log_that_cannot_be_reached_is_named(client: SyncClient) -> None:
@@ -281,18 +284,20 @@ def test_a_pods_wishes_are_the_cris() -> None:
             sysctls={"net.core.somaxconn": "128"},
             host_pid=True,
             raw=cri.PodSandboxConfig(hostname="other", annotations={"a": "b"}),
-        )
+        ),
+        DIRS,
     )
     assert (config.hostname, config.annotations["a"]) == ("other", "b")
-    assert config.log_directory == f"{specs.LOGS}/default_web_u1"
+    assert config.log_directory == config.annotations[specs.LOGS_ANNOTATION] == "/pods/u1/logs"
     (port,) = config.port_mappings
     assert (port.container_port, port.host_port, port.protocol, port.host_ip) == (80, 8080, 1, "127.0.0.1")
     assert list(config.dns_config.servers) == ["10.0.0.53"]
     assert config.linux.sysctls["net.core.somaxconn"] == "128"
     options = config.linux.security_context.namespace_options
     assert (options.network, options.pid) == (cri.POD, cri.NODE)
-    assert pod_config(PodSpec("x")).metadata.uid != pod_config(PodSpec("x")).metadata.uid
-    assert pod_config(config) is config
+    uids = {pod_config(PodSpec("x"), DIRS).metadata.uid for _ in range(2)}
+    assert len(uids) == 2
+    assert pod_config(config, DIRS) is config
 
 
 def test_a_containers_wishes_are_the_cris() -> None:
@@ -336,7 +341,9 @@ def test_a_wish_that_cannot_be_is_named(spec: ContainerSpec, message: str) -> No
     with pytest.raises(InvalidRequest, match=message):
         container_config(spec, cri.PodSandboxConfig())
     with pytest.raises(InvalidRequest, match=r"PodSpec\.name is empty"):
-        pod_config(PodSpec(""))
+        pod_config(PodSpec(""), DIRS)
+    with pytest.raises(InvalidRequest, match=r"PodSpec\.uid: '\.\./x' cannot be"):
+        pod_config(PodSpec("a", uid="../x"), DIRS)
 
 
 def test_times_are_in_utc(client: SyncClient) -> None:
@@ -344,3 +351,93 @@ def test_times_are_in_utc(client: SyncClient) -> None:
     assert abs((made.pod.created - datetime.now(UTC)).total_seconds()) < 60
     assert str(made.pod) == f"default/a ({made.pod.id[:12]})"
     assert str(made.container) == f"main ({made.container.id[:12]})"
+
+
+MANIFEST = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec:
+  containers:
+  - {name: one, image: "busybox:1", volumeMounts: [{name: data, mountPath: /data}]}
+  - {name: two, image: "busybox:1", livenessProbe: {exec: {command: ["true"]}}}
+  volumes: [{name: data, emptyDir: {}}]
+"""
+
+
+def test_a_manifest_runs_from_text_and_from_a_file_and_leaves_no_files(
+    client: SyncClient, server: FakeServer, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    (pod,) = client.run_manifest(MANIFEST, note=notes.append)
+    assert str(pod).startswith("shop/web (")
+    assert [container.name for container in client.containers(pod)] == ["one", "two"]
+    assert os.listdir(tmp_path / "pods") == [pod.uid]
+    assert any("nobody keeps the pod up" in note for note in notes)
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    with pytest.raises(PodFailure, match=r"shop/web .* runs"):
+        client.run_manifest(tmp_path / "web.yaml")
+    (other,) = client.run_manifest(str(tmp_path / "web.yaml"), replace=True)
+    assert [found.id for found in client.pods()] == [other.id]
+    client.remove_pod(other)
+    assert os.listdir(tmp_path / "pods") == []
+    assert not server.world.pods
+
+
+def test_all_that_is_wrong_with_a_manifest_is_told(client: SyncClient, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        client.run_manifest(
+            MANIFEST.replace("name: one", "name: One").replace("mountPath: /data", "mountPath: 1")
+        )
+    assert len(wrong.value.message.splitlines()) == 2
+    with pytest.raises(NotFound, match="there is no manifest /nowhere"):
+        client.run_manifest("/nowhere.yaml")
+    (tmp_path / "x").write_bytes(b"\xff\n")
+    with pytest.raises(InvalidRequest, match="is not UTF-8 text"):
+        client.run_manifest(tmp_path / "x")
+
+
+async def test_a_port_of_a_pod_is_reached_through_one_of_this_machine(
+    lab: Lab, connection: Connection, world: World
+) -> None:
+    """As programs do it that know no asyncio."""
+    world.add_image("busybox")
+    lab.refused.add(81)
+
+    def talk() -> tuple[bytes, bytes]:
+        with SyncClient(connection.endpoint) as client:
+            box = client.run_pod_container(PodSpec("a", log_directory="/x"), BUSYBOX)
+            with client.forward(box, 80) as where, socket.create_connection(where, BOUND) as peer:
+                peer.sendall(b"hello")
+                peer.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: peer.recv(100), b""))
+                refused = pytest.raises(RuntimeFailure, match=f"cannot listen on 127.0.0.1:{where[1]}")
+                with refused, client.forward(box, 80, local_port=where[1]):
+                    pass
+            with client.forward(box, 81) as where, socket.create_connection(where, BOUND) as peer:
+                return answer, peer.recv(100)
+
+    assert await asyncio.to_thread(talk) == (b"hello", b"")
+
+
+async def test_files_are_copied_both_ways(lab: Lab, connection: Connection, tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("data")
+    written: list[bytes] = []
+
+    async def tar(command: Command) -> int:
+        words = command.wanted.argv  # type: ignore[union-attr]  # an exec has them
+        if words[0] == "test":
+            return 1
+        if words[1] == "cf":
+            await command.say(b"".join(written))
+            return 0
+        assert command.stdin is not None
+        written.append(await command.stdin.read_all())
+        return 0
+
+    lab.script = tar
+    async with Client(connection.endpoint) as client:
+        box = container_info(cri.ContainerStatus(id=lab.box.id))
+        assert await client.copy_to(box, str(tmp_path / "here"), "/there") == []
+        assert await client.copy_from(box, "/there", str(tmp_path / "back")) == []
+    assert (tmp_path / "back").read_text() == "data"

@@ -69,7 +69,7 @@ def test_keys_of_the_tables_in_arrays_are_told() -> None:
         for bare, _ in map(unwrapped, fields_of(kind).values())
         if get_origin(bare) is tuple and dataclasses.is_dataclass(get_args(bare)[0])
     ]
-    assert len(arrays) == 2
+    assert len(arrays) == 3
     for kind in arrays:
         for field in dataclasses.fields(kind):
             assert re.search(rf"^#     {field.name} = .+: \w", text, re.MULTILINE), (kind, field.name)

@@ -198,7 +198,7 @@ async def test_an_expected_error_has_one_of_the_named_codes() -> None:
     assert (await refused("x", fails(), "NOT_FOUND")).message == "gone"
     with pytest.raises(Mismatch, match="expected INVALID_ARGUMENT, got NOT_FOUND: gone"):
         await refused("x", fails(), "INVALID_ARGUMENT")
-    with pytest.raises(Mismatch, match="expected an error, got success: None"):
+    with pytest.raises(Mismatch, match="expected an error, got success"):
         await refused("x", succeeds())
 
 

@@ -61,9 +61,9 @@ def test_what_was_asked_is_kept() -> None:
 
 def test_programs_do_as_they_are_told() -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
-        server.world.programs["expr",] = lambda argv: FakeProgram(str(len(argv)).encode())
-        server.world.programs["expr", "bad"] = FakeProgram(err=b"syntax", code=2)
-        server.world.programs["nothing",] = FakeProgram(refusal="nothing: no such program")
+        server.world.programs["expr"] = lambda argv: FakeProgram(str(len(argv)).encode())
+        server.world.programs["expr bad"] = FakeProgram(err=b"syntax", code=2)
+        server.world.programs["nothing"] = FakeProgram(refusal="nothing: no such program")
         box = client.run_pod_container(PodSpec("a"), SLEEP)
         assert client.exec(box, ["expr", "1", "+"]).text == "3"
         assert client.exec(box, ["expr", "bad", "1"]).code == 2

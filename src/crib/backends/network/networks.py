@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from crib.backends.extensions import NETWORKS, load
 from crib.backends.locks import own_bridge
 from crib.backends.network.bridge.addresses import (
     AddressBook,
@@ -49,6 +50,22 @@ class NetworkKind:
     """How many pods hold something that only this kind can take back."""
     owned: Callable[[NetworkSettings], AbstractContextManager[None]] = lambda _: nullcontext()
     """Holds what two daemons of one host must not share; Broken when another has it."""
+    built_on: str = ""
+    """The kind whose records it uses as its own."""
+
+
+def check_mode(settings: NetworkSettings) -> None:
+    """Load a kind that is not in the table; Broken. To be called before anything is made or opened."""
+    if settings.mode not in KINDS:
+        network = load(NETWORKS, settings.mode, "network.mode", KINDS)
+        base = KINDS.get(getattr(network, "built_on", ""))
+        KINDS[settings.mode] = NetworkKind(
+            network.__module__,
+            network.open,
+            held=getattr(network, "held", lambda _: 0),
+            owned=base.owned if base else lambda _: nullcontext(),
+            built_on=getattr(network, "built_on", ""),
+        )
 
 
 def import_network(settings: NetworkSettings) -> None:
@@ -63,8 +80,9 @@ def owned_network(settings: NetworkSettings) -> AbstractContextManager[None]:
 
 def open_network(settings: NetworkSettings, host: Host) -> PodNetworks:
     """The network that the settings ask for. InvalidRequest while pods hold something of another kind."""
+    own = (settings.mode, KINDS[settings.mode].built_on)
     for name, kind in KINDS.items():
-        if name != settings.mode and (held := kind.held(host)):
+        if name not in own and (held := kind.held(host)):
             text = f"{held} pods hold something of {name}: remove them with that, or run cribd --wipe with it"
             raise InvalidRequest(text, field="network.mode")
     return KINDS[settings.mode].open(settings, host)
@@ -77,7 +95,8 @@ def _open_cni(settings: NetworkSettings, host: Host) -> PodNetworks:
     return CniNetwork(settings, host.paths.network, of_handlers)
 
 
-def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
+def bridge_parts(settings: NetworkSettings, host: Host) -> tuple[NetworkSettings, AddressBook, str]:
+    """What a bridge, or a class that is built on it, is made of. InvalidRequest for ranges that cannot be."""
     try:
         subnet = parse_subnet(settings.subnet)
     except ValueError as error:
@@ -86,13 +105,16 @@ def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
         subnet6 = parse_subnet6(settings.subnet6) if settings.subnet6 else None
     except ValueError as error:
         raise InvalidRequest(str(error), field="network.subnet6") from error
+    return settings, AddressBook(host.connection, subnet, subnet6, host.keep), host.paths.network
+
+
+def _open_bridge(settings: NetworkSettings, host: Host) -> PodNetworks:
     from crib.backends.network.bridge.network import BridgeNetwork
 
-    addresses = AddressBook(host.connection, subnet, subnet6, host.keep)
-    return BridgeNetwork(settings, addresses, host.paths.network)
+    return BridgeNetwork(*bridge_parts(settings, host))
 
 
-KINDS: Mapping[str, NetworkKind] = {
+KINDS: dict[str, NetworkKind] = {
     "bridge": NetworkKind(
         "crib.backends.network.bridge.network",
         _open_bridge,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from crib.client import lookup
 from crib.client import pods as client_pods
 from crib.client.errors import PodFailure
-from crib.client.workloads import files
+from crib.client.workloads import files, keeping
 from crib.client.workloads.images import PodImages
 from crib.client.workloads.removal import grace_of, remove_pod
 from crib.client.workloads.start import PodStart
@@ -42,6 +42,8 @@ class Launch:
     async def prepare(self, plans: Sequence[PodPlan]) -> None:
         """Check names and host paths, and bring all images. Makes and removes nothing else. ClientError."""
         existing = await lookup.pods(self._connection)
+        if not self._replace:
+            await keeping.refuse_kept(self._connection, {plan.label for plan in plans})
         for plan in plans:
             self._replaced[plan.label] = self._in_the_way(plan, existing)
             known = {pod.metadata.uid for pod in self._replaced[plan.label]}
@@ -64,10 +66,14 @@ class Launch:
             found.append(pod)
         return found
 
-    async def start(self, plan: PodPlan, *, keep: bool = False) -> Pod:
-        """Remove what a prepared pod replaces, and start it. `keep`: leave it as it is when that fails."""
+    async def make_way(self, plan: PodPlan) -> None:
+        """Stop and remove what a prepared pod replaces."""
         for pod in self._replaced.pop(plan.label):
-            if pod.state == SANDBOX_READY:
+            if not await keeping.stop(self._connection, pod.metadata.uid) and pod.state == SANDBOX_READY:
                 await client_pods.stop(self._connection, pod.id, await grace_of(self._connection, pod))
             await remove_pod(self._connection, pod, self._dirs)
+
+    async def start(self, plan: PodPlan, *, keep: bool = False) -> Pod:
+        """Remove what a prepared pod replaces, and start it. `keep`: leave it as it is when that fails."""
+        await self.make_way(plan)
         return await PodStart(self._connection, plan, self._dirs, self._listener, keep=keep).start()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from crib.client import lookup
 from crib.client import pods as client_pods
-from crib.client.workloads import files
+from crib.client.workloads import files, keeping
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
@@ -30,7 +30,8 @@ async def grace_of(connection: Connection, pod: PodSandbox) -> int:
 
 
 async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:
-    """Kill and remove a pod, then its files on the node."""
+    """Kill and remove a pod, then its files on the node. It is kept up no longer."""
+    await keeping.forget(connection, pod.metadata.uid)
     if pod.state == SANDBOX_READY:
         await client_pods.stop(connection, pod.id, grace=0)
     await client_pods.remove(connection, pod.id)

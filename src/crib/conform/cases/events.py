@@ -10,12 +10,10 @@ from crib.client import events
 from crib.client.errors import ClientError, NotOffered
 from crib.conform.case import Level, case
 from crib.conform.expect import Mismatch, NotApplicable, equal, true
-from crib.conform.trial import Trial
+from crib.conform.trial import PATIENCE, Trial
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _KEP = "KEP-3386: kubelet evented PLEG"
-_SECONDS = 20.0
-"""Until an event must have come."""
 _CREATED, _STARTED, _STOPPED, _DELETED = (
     pb.CONTAINER_CREATED_EVENT,
     pb.CONTAINER_STARTED_EVENT,
@@ -49,12 +47,12 @@ class EventListener:
             return [event for event in self.of(subject) if event.container_event_type == kind]
 
         try:
-            async with asyncio.timeout(_SECONDS), self._came:
+            async with asyncio.timeout(PATIENCE), self._came:
                 await self._came.wait_for(found)
         except TimeoutError:
             names = [pb.ContainerEventType.Name(event.container_event_type) for event in self.of(subject)]
             wanted = pb.ContainerEventType.Name(kind)  # type: ignore[arg-type]  # a number of this enum
-            raise Mismatch(f"events within {_SECONDS:g} s", wanted, names) from None
+            raise Mismatch(f"events within {PATIENCE:g} s", wanted, names) from None
         return found()[0]
 
 

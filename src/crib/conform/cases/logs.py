@@ -10,15 +10,13 @@ from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.conform.case import Level, case
 from crib.conform.expect import Mismatch, equal, refused, true
-from crib.conform.trial import NOBODY, Box, Trial, read
+from crib.conform.trial import NOBODY, PATIENCE, Box, Trial, read
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _LINE = re.compile(
     rb"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) "
     rb"(?P<stream>stdout|stderr) (?P<tag>[FP]) (?P<text>.*)"
 )
-_WRITTEN_SECONDS = 10.0
-"""Until what a container wrote is in its log."""
 _FORMAT = "kubelet: CRI log format (pkg/kubelet/kuberuntime/logs)"
 
 
@@ -169,15 +167,13 @@ async def _say(box: Box) -> None:
 async def _until_in(path: str, text: bytes) -> None:
     """Nobody tells when a log has grown."""
     try:
-        async with asyncio.timeout(_WRITTEN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 if text in read(path):
                     return
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise Mismatch(
-            f"{os.path.basename(path)} after {_WRITTEN_SECONDS:g} s", text, "it is not there"
-        ) from None
+        raise Mismatch(f"{os.path.basename(path)} after {PATIENCE:g} s", text, "it is not there") from None
 
 
 @case(

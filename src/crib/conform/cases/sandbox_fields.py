@@ -9,11 +9,9 @@ import os
 from crib.conform import cgroups
 from crib.conform.case import Level, case
 from crib.conform.expect import Mismatch, NotApplicable, equal, refused, true
-from crib.conform.trial import Trial
+from crib.conform.trial import PATIENCE, Trial
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
-LISTEN_SECONDS = 15.0
-"""Until a web server in a pod answers."""
 _PORT = 8080
 
 
@@ -175,7 +173,7 @@ async def _until(trial: Trial, container: str, script: str) -> None:
     request = pb.ExecSyncRequest(container_id=container, cmd=["sh", "-c", script], timeout=10)
     reply = pb.ExecSyncResponse()
     try:
-        async with asyncio.timeout(LISTEN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 reply = await trial.call(trial.runtime.ExecSync, request)
                 if reply.exit_code == 0:
@@ -202,7 +200,7 @@ async def a_host_port_leads_to_the_pod(trial: Trial) -> None:
     await trial.box(_server(trial), pod)
     answer = b""
     try:
-        async with asyncio.timeout(LISTEN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not answer:
                 answer = await _page("127.0.0.1", port)
                 await asyncio.sleep(0.1)

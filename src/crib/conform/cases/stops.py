@@ -11,7 +11,7 @@ from crib.stubs.runtime.v1 import api_pb2 as pb
 
 _KILLED = 137
 _GRACE = 2
-_ENOUGH = 20
+_ENOUGH = 60
 """Seconds of grace that a program which ends at once never needs."""
 
 

@@ -11,7 +11,7 @@ from crib.client.streams import StreamOptions
 from crib.client.streams.link import UpgradeRefused
 from crib.conform.case import Level, case
 from crib.conform.expect import Mismatch, NotApplicable, equal, refused, true
-from crib.conform.trial import NOBODY, Trial
+from crib.conform.trial import NOBODY, PATIENCE, Trial
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from crib.wire.portforward import Target
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from crib.client.streams import Session
 
 _PORT = 9000
-_LISTEN_SECONDS = 15.0
 _SPDY = "CRI: streaming; remotecommand over SPDY/3.1"
 _WEBSOCKET = "KEP-4006: remotecommand over WebSocket (v5.channel.k8s.io)"
 _SHAPES = "CRI: one of stdin, stdout and stderr MUST be true; with tty stderr MUST be false"
@@ -203,7 +202,7 @@ async def _echo(trial: Trial, transport: Literal["spdy", "websocket"]) -> None:
     )
     said = b""
     try:
-        async with asyncio.timeout(_LISTEN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not said:
                 said = await _said(trial, pod.id, transport)
                 await asyncio.sleep(0.05)

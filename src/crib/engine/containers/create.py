@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from crib.engine.admission import AdmittedJoins
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.hooks import container_view
 from crib.engine.identity import container_differences
 from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
@@ -119,8 +121,12 @@ class CreateContainer:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
-                    request = CreateRequest(record, sandbox, image.config)
-                    created = await core.handler_of(sandbox).containers.create(request, stage)
+                    request, view = (
+                        CreateRequest(record, sandbox, image.config),
+                        partial(container_view, record, sandbox),
+                    )
+                    async with core.hooks.around("create_container", view, stage):
+                        created = await core.handler_of(sandbox).containers.create(request, stage)
                     made = replace(
                         record,
                         process=created.process,

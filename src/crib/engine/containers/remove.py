@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from crib.engine.containers.stop import kill_container
 from crib.engine.containers.teardown import teardown_container
 from crib.engine.core import Core
+from crib.engine.hooks import container_view
 from crib.engine.joins import Joins
 from crib.engine.retries import CLEAN_UP
 from crib.model.container import ContainerRecord
@@ -27,10 +30,13 @@ class RemoveContainer:
             await self._joins.join(record.id, record, lambda: ending(lambda: self._remove(record)), record.id)
 
     async def _remove(self, record: ContainerRecord) -> None:
-        with self._core.timeline.of(record.sandbox_id)("RemoveContainer", record.config.name):
-            try:
-                await kill_container(self._core, record.id)
-            except CribError:
-                self._core.retries.later(record.id, CLEAN_UP, lambda: self._remove(record))
-                raise
-            await teardown_container(self._core, record)
+        core = self._core
+        stage, sandbox = core.timeline.of(record.sandbox_id), core.sandboxes.get(record.sandbox_id)
+        with stage("RemoveContainer", record.config.name):
+            async with core.hooks.around("remove_container", partial(container_view, record, sandbox), stage):
+                try:
+                    await kill_container(core, record.id)
+                except CribError:
+                    core.retries.later(record.id, CLEAN_UP, lambda: self._remove(record))
+                    raise
+                await teardown_container(core, record)

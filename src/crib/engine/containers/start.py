@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from crib.engine.admission import AdmittedJoins
 from crib.engine.core import Core
+from crib.engine.hooks import container_view
 from crib.model.container import ContainerState, Exit
 from crib.model.errors import CribError, WrongState
 from crib.model.events import EventType
@@ -46,8 +48,11 @@ class StartContainer:
                 )
             containers = core.handler_of(sandbox).containers
             try:
-                with core.timeline.of(sandbox.id)("StartContainer", record.config.name):
-                    await containers.start(record)
+                stage = core.timeline.of(sandbox.id)
+                with stage("StartContainer", record.config.name):
+                    view = partial(container_view, record, sandbox)
+                    async with core.hooks.around("start_container", view, stage):
+                        await containers.start(record)
             except CribError as error:
                 with suppress(CribError):  # what half started must not run on while it is shown as ended
                     await containers.signal(record, signal.SIGKILL, everyone=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 
 from crib.engine.containers.exits import record_exit
 from crib.engine.core import Core
+from crib.engine.hooks import container_view
+from crib.engine.timeline import SandboxTimeline
 from crib.model.container import ContainerRecord, ContainerState, Exit
 from crib.model.errors import Broken
 from crib.model.ids import ContainerId
@@ -43,18 +46,23 @@ class StopContainer:
                 return
             move_container(record, ContainerVerb.STOP)
             core.ends.ordered(record, grace if record.state is ContainerState.RUNNING else 0.0)
-        stage, name = core.timeline.of(record.sandbox_id), record.config.name
-        with stage("StopContainer", name):
-            if grace > 0 and record.state is ContainerState.RUNNING:
-                exited = core.exited(container)
-                await self._signal_once(record)
-                with stage("grace", name):
-                    ended = await _happens(exited, grace)
-                if ended:
-                    self._signalled.discard(container)
-                    return
-            await core.admission.ending(lambda: kill_container(core, container))
-            self._signalled.discard(container)
+        stage, sandbox = core.timeline.of(record.sandbox_id), core.sandboxes.get(record.sandbox_id)
+        with stage("StopContainer", record.config.name):
+            async with core.hooks.around("stop_container", partial(container_view, record, sandbox), stage):
+                await self._end(record, grace, stage)
+
+    async def _end(self, record: ContainerRecord, grace: float, stage: SandboxTimeline) -> None:
+        core = self._core
+        if grace > 0 and record.state is ContainerState.RUNNING:
+            exited = core.exited(record.id)
+            await self._signal_once(record)
+            with stage("grace", record.config.name):
+                ended = await _happens(exited, grace)
+            if ended:
+                self._signalled.discard(record.id)
+                return
+        await core.admission.ending(lambda: kill_container(core, record.id))
+        self._signalled.discard(record.id)
 
     async def _signal_once(self, record: ContainerRecord) -> None:
         if record.id in self._signalled:

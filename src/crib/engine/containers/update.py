@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
+from crib.engine.hooks import container_view
 from crib.model.ids import ContainerId
 from crib.model.lifecycle import ContainerVerb, move_container
 from crib.model.sandbox import Resources, merged
@@ -36,8 +37,10 @@ class UpdateContainer:
             move_container(record, ContainerVerb.UPDATE)
             core.refuse_if_faulty()
             wanted = merged(record.resources, change)
-            containers = core.handler_of(core.sandbox(record.sandbox_id)).containers
-            await containers.update(record, wanted)
+            sandbox = core.sandbox(record.sandbox_id)
+            stage = core.timeline.of(sandbox.id)
+            async with core.hooks.around("update_container", lambda: container_view(record, sandbox), stage):
+                await core.handler_of(sandbox).containers.update(record, wanted)
             now = core.containers.get(container)
             if now is not None:
                 core.containers.put(replace(now, resources=wanted))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 
 from crib.model.errors import SIGNATURE_VALIDATION_FAILED, InvalidRequest, WrongState
 from crib.model.ids import Digest
 from crib.model.image import FetchedImage, ImageRecord, ImageReference, SuspectImage, parse_reference
 from crib.model.image_settings import ImagePolicy, TrustSettings
 from crib.model.registry import registry_pattern, spellings
+from crib.ports.extensions import ImageVerifier
 from crib.ports.images import Images
 
 _log = logging.getLogger(__name__)
@@ -26,9 +28,12 @@ _ACCEPT = ImagePolicy()
 class PolicyGuard:
     """Refuses with WrongState, reason SignatureValidationFailed: the word that the kubelet has for it."""
 
-    def __init__(self, settings: TrustSettings, images: Images) -> None:
+    def __init__(
+        self, settings: TrustSettings, images: Images, verifiers: Sequence[ImageVerifier] = ()
+    ) -> None:
         self._rules = tuple((_pattern(rule.match), rule) for rule in settings.policy)
         self._programs = settings.verifiers
+        self._verifiers = verifiers
         self._images = images
 
     def rule(self, reference: ImageReference) -> ImagePolicy:
@@ -37,7 +42,7 @@ class PolicyGuard:
 
     def looks_at(self, reference: ImageReference) -> bool:
         """Whether more than the name has to be seen before layers are fetched."""
-        return bool(self._programs) or self.needs_signatures(reference)
+        return bool(self._programs or self._verifiers) or self.needs_signatures(reference)
 
     def needs_signatures(self, reference: ImageReference) -> bool:
         """Whether a pull has to bring them."""
@@ -51,7 +56,8 @@ class PolicyGuard:
             text += f" by one of {', '.join(rule.keys)}"
         if rule.audit:
             text += ", audit only"
-        return f"{text}; verifiers: {', '.join(self._programs)}" if self._programs else text
+        names = (*self._programs, *(verifier.name for verifier in self._verifiers))
+        return f"{text}; verifiers: {', '.join(names)}" if names else text
 
     def before_pull(self, reference: ImageReference) -> None:
         """Refuse what the name alone rules out, before anything is fetched."""
@@ -78,9 +84,10 @@ class PolicyGuard:
                 self._refuse(rule, reference, problem)
         if self._programs:
             suspect = SuspectImage(reference, image.manifest_digest, (), programs=self._programs)
-            if problem := await self._images.verify(suspect):
-                text = f"image {reference} is refused: {problem}"
-                raise WrongState(text, reason=SIGNATURE_VALIDATION_FAILED)
+            _refuse_plainly(reference, await self._images.verify(suspect))
+        suspect = SuspectImage(reference, image.manifest_digest, ())
+        for verifier in self._verifiers:
+            _refuse_plainly(reference, await verifier.problem(suspect))
 
     async def before_run(self, record: ImageRecord, name: str) -> None:
         """Whether a container may be made of an image that is here.
@@ -125,6 +132,12 @@ class PolicyGuard:
         if rule.audit:
             _log.warning("audit: %s", text)
             return
+        raise WrongState(text, reason=SIGNATURE_VALIDATION_FAILED)
+
+
+def _refuse_plainly(reference: ImageReference, problem: str) -> None:
+    if problem:
+        text = f"image {reference} is refused: {problem}"
         raise WrongState(text, reason=SIGNATURE_VALIDATION_FAILED)
 
 

@@ -15,6 +15,7 @@ from crib.engine.images.transfers import Transfer, TransferUpdate
 from crib.engine.joins import Joins
 from crib.model.errors import Broken, CribError, InvalidRequest, NotFound
 from crib.model.events import EventKind
+from crib.model.extension import ImageView
 from crib.model.ids import Digest
 from crib.model.image import (
     ExportedImage,
@@ -115,7 +116,11 @@ class ImageVerbs:
         """Remove the image and all its names, given any of them (CRI RemoveImage). A missing one is fine."""
         record = self._catalogue.find(text)
         if record is not None:
-            await self._core.keeper.begin(f"remove image {record.id}", self._remove(record)).wait()
+            await self._core.keeper.begin(f"remove image {record.id}", self._remove_told(text, record)).wait()
+
+    async def _remove_told(self, text: str, record: ImageRecord) -> None:
+        async with self._core.hooks.around("remove_image", lambda: ImageView(text, record.id)):
+            await self._remove(record)
 
     async def explain(self, order: PullOrder) -> tuple[Sequence[RegistryHost], str]:
         """Who would be asked for an image, and what the policy says of it."""
@@ -169,10 +174,13 @@ class ImageVerbs:
         reference = order.reference
         self._core.refuse_if_faulty()
         self._policy.before_pull(reference)
-        order = await self._judged(order, transfer)
-        async with self._gate.filling():
-            fetched = await self._core.ports.images.pull(order, transfer.sink)
-            record = await self._catalogue.admit(fetched, [reference])
+        view = ImageView(str(reference))
+        async with self._core.hooks.around("pull_image", lambda: view):
+            order = await self._judged(order, transfer)
+            async with self._gate.filling():
+                fetched = await self._core.ports.images.pull(order, transfer.sink)
+                record = await self._catalogue.admit(fetched, [reference])
+            view = ImageView(str(reference), record.id)
         self._core.history.happened(EventKind.IMAGE, "pulled", record.id, name=str(reference))
         return (record,)
 

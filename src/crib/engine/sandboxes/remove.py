@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
+from crib.engine.hooks import pod_view
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import teardown_sandbox
 from crib.model.errors import Broken
@@ -37,9 +38,10 @@ class RemoveSandbox:
                 return
             state = move_sandbox(record, SandboxVerb.REMOVE)
             record = core.sandboxes.put(replace(record, state=state))
-            with core.timeline.of(sandbox)("RemovePodSandbox", record.config.metadata.name):
-                failures = await teardown_sandbox(core, record, "")
-            if failures:
-                raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
+            stage, removed = core.timeline.of(sandbox), record
+            with stage("RemovePodSandbox", record.config.metadata.name):
+                async with core.hooks.around("remove_pod", lambda: pod_view(removed), stage):
+                    if failures := await teardown_sandbox(core, record, ""):
+                        raise Broken(f"removing pod sandbox {sandbox}: {'; '.join(failures)}")
         # The kubelet drops events that carry no sandbox: this one would be lost on it.
         core.tell(EventType.DELETED, sandbox, sandbox, record)

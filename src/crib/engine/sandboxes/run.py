@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from crib.engine.admission import AdmittedJoins, Claim
 from crib.engine.core import Core, sandbox_name
+from crib.engine.hooks import pod_view
 from crib.engine.identity import sandbox_differences
 from crib.engine.retries import MAX_LEFT
 from crib.engine.sandboxes.teardown import teardown_sandbox
@@ -79,14 +80,8 @@ class RunSandbox:
             core.sandboxes.put(record)
             try:
                 core.refuse_if_faulty()
-                await handler.pods.prepare(record, stage)
-                if not record.config.host_network:
-                    with core.figures.network.timed("attach"):
-                        attachment = await core.ports.networks.attach(core.pod_network(record), stage)
-                    record = replace(record, network=attachment)
-                record = replace(record, infra=await handler.pods.start(record, stage))
-                state = move_sandbox(record, SandboxVerb.RUN)
-                record = core.sandboxes.put(replace(record, state=state))
+                async with core.hooks.around("run_pod", lambda: pod_view(record), stage):
+                    record = await self._make(record, handler, stage)
                 core.refuse_if_faulty()
             except BaseException as error:
                 async with core.locks.of(record.id):
@@ -98,6 +93,16 @@ class RunSandbox:
         core.tell(EventType.CREATED, record.id, record.id)
         core.tell(EventType.STARTED, record.id, record.id)
         return record.id
+
+    async def _make(self, record: SandboxRecord, handler: Handler, stage: SandboxTimeline) -> SandboxRecord:
+        core = self._core
+        await handler.pods.prepare(record, stage)
+        if not record.config.host_network:
+            with core.figures.network.timed("attach"):
+                attachment = await core.ports.networks.attach(core.pod_network(record), stage)
+            record = replace(record, network=attachment)
+        record = replace(record, infra=await handler.pods.start(record, stage))
+        return core.sandboxes.put(replace(record, state=move_sandbox(record, SandboxVerb.RUN)))
 
     async def _clear(self, record: SandboxRecord) -> None:
         """Finish the teardown of an earlier try that failed; a sandbox that was stopped keeps its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
+from crib.engine.hooks import pod_view
 from crib.engine.joins import Joins
 from crib.engine.sandboxes.teardown import release_sandbox
 from crib.model.errors import CribError
@@ -39,8 +40,10 @@ async def stop_sandbox(core: Core, sandbox: SandboxId) -> None:
         # Recorded first: from here on no container is created in it, also after a crash.
         record = core.sandboxes.put(replace(record, state=state, reason=""))
         try:
-            with core.timeline.of(sandbox)("StopPodSandbox", record.config.metadata.name):
-                released = await release_sandbox(core, record)
+            stage, stopped = core.timeline.of(sandbox), record
+            with stage("StopPodSandbox", record.config.metadata.name):
+                async with core.hooks.around("stop_pod", lambda: pod_view(stopped), stage):
+                    released = await release_sandbox(core, record)
         except CribError:
             core.retries.later(sandbox, "stop sandbox", lambda: stop_sandbox(core, sandbox))
             raise

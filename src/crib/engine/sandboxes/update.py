@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crib.engine.core import Core
+from crib.engine.hooks import pod_view
 from crib.model.ids import SandboxId
 from crib.model.lifecycle import SandboxVerb, move_sandbox
 from crib.model.sandbox import Resources, SandboxRecord
@@ -36,7 +37,8 @@ class UpdateSandbox:
             record = core.sandbox(sandbox)
             move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
-            await core.handler_of(record).pods.update(_changed(record, overhead, resources))
+            async with core.hooks.around("update_pod", lambda: pod_view(record), core.timeline.of(sandbox)):
+                await core.handler_of(record).pods.update(_changed(record, overhead, resources))
             now = core.sandboxes.get(sandbox)
             if now is not None:
                 core.sandboxes.put(_changed(now, overhead, resources))

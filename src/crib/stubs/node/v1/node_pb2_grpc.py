@@ -160,6 +160,26 @@ class NodeStub:
                 request_serializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
                 response_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
                 _registered_method=True)
+        self.KeepPod = channel.unary_unary(
+                '/crib.v1.Node/KeepPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.KeepPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.KeepPodResponse.FromString,
+                _registered_method=True)
+        self.WantKeptPod = channel.unary_unary(
+                '/crib.v1.Node/WantKeptPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.WantKeptPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.WantKeptPodResponse.FromString,
+                _registered_method=True)
+        self.ForgetKeptPod = channel.unary_unary(
+                '/crib.v1.Node/ForgetKeptPod',
+                request_serializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.FromString,
+                _registered_method=True)
+        self.ListKeptPods = channel.unary_unary(
+                '/crib.v1.Node/ListKeptPods',
+                request_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
+                response_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -357,6 +377,37 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepPod(self, request, context):
+        """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+        restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+        forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WantKeptPod(self, request, context):
+        """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+        is not kept up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetKeptPod(self, request, context):
+        """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeptPods(self, request, context):
+        """List the pods that are kept up, and how each is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -484,6 +535,26 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ExplainEnd,
                     request_deserializer=crib_dot_v1_dot_node__pb2.ExplainEndRequest.FromString,
                     response_serializer=crib_dot_v1_dot_node__pb2.ExplainEndResponse.SerializeToString,
+            ),
+            'KeepPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.KeepPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.KeepPodResponse.SerializeToString,
+            ),
+            'WantKeptPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.WantKeptPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.WantKeptPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.WantKeptPodResponse.SerializeToString,
+            ),
+            'ForgetKeptPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetKeptPod,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.SerializeToString,
+            ),
+            'ListKeptPods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeptPods,
+                    request_deserializer=crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.FromString,
+                    response_serializer=crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1162,6 +1233,114 @@ class Node:
             '/crib.v1.Node/ExplainEnd',
             crib_dot_v1_dot_node__pb2.ExplainEndRequest.SerializeToString,
             crib_dot_v1_dot_node__pb2.ExplainEndResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/KeepPod',
+            crib_dot_v1_dot_node__pb2.KeepPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.KeepPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WantKeptPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/WantKeptPod',
+            crib_dot_v1_dot_node__pb2.WantKeptPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.WantKeptPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetKeptPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ForgetKeptPod',
+            crib_dot_v1_dot_node__pb2.ForgetKeptPodRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ForgetKeptPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeptPods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crib.v1.Node/ListKeptPods',
+            crib_dot_v1_dot_node__pb2.ListKeptPodsRequest.SerializeToString,
+            crib_dot_v1_dot_node__pb2.ListKeptPodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,6 +118,19 @@ class NodeStub:
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
     """
+    KeepPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.KeepPodRequest, _node_pb2.KeepPodResponse]
+    """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+    restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+    forbids it.
+    """
+    WantKeptPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.WantKeptPodRequest, _node_pb2.WantKeptPodResponse]
+    """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+    is not kept up.
+    """
+    ForgetKeptPod: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForgetKeptPodRequest, _node_pb2.ForgetKeptPodResponse]
+    """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+    ListKeptPods: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]
+    """List the pods that are kept up, and how each is."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -203,6 +216,19 @@ class NodeAsyncStub(NodeStub):
     """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
     nothing of that name is here or is remembered.
     """
+    KeepPod: _aio.UnaryUnaryMultiCallable[_node_pb2.KeepPodRequest, _node_pb2.KeepPodResponse]  # type: ignore[assignment]
+    """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+    restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+    forbids it.
+    """
+    WantKeptPod: _aio.UnaryUnaryMultiCallable[_node_pb2.WantKeptPodRequest, _node_pb2.WantKeptPodResponse]  # type: ignore[assignment]
+    """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+    is not kept up.
+    """
+    ForgetKeptPod: _aio.UnaryUnaryMultiCallable[_node_pb2.ForgetKeptPodRequest, _node_pb2.ForgetKeptPodResponse]  # type: ignore[assignment]
+    """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+    ListKeptPods: _aio.UnaryUnaryMultiCallable[_node_pb2.ListKeptPodsRequest, _node_pb2.ListKeptPodsResponse]  # type: ignore[assignment]
+    """List the pods that are kept up, and how each is."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     """The node as crib sees it."""
@@ -435,5 +461,42 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         """Why containers have ended: of a pod, or one. Those that were removed are remembered for a day. NOT_FOUND when
         nothing of that name is here or is remembered.
         """
+
+    @_abc_1.abstractmethod
+    def KeepPod(
+        self,
+        request: _node_pb2.KeepPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.KeepPodResponse, _abc.Awaitable[_node_pb2.KeepPodResponse]]:
+        """Keep a pod up from now on, across restarts of the daemon and of the machine: a supervisor makes and starts it,
+        restarts its containers and probes them as its manifest says. FAILED_PRECONDITION where the configuration
+        forbids it.
+        """
+
+    @_abc_1.abstractmethod
+    def WantKeptPod(
+        self,
+        request: _node_pb2.WantKeptPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.WantKeptPodResponse, _abc.Awaitable[_node_pb2.WantKeptPodResponse]]:
+        """Have a kept pod run (anew), or stop. Answers at once; ListKeptPods tells when it is done. NOT_FOUND when the pod
+        is not kept up.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetKeptPod(
+        self,
+        request: _node_pb2.ForgetKeptPodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ForgetKeptPodResponse, _abc.Awaitable[_node_pb2.ForgetKeptPodResponse]]:
+        """Keep a pod up no longer. What runs of it goes on. NOT_FOUND when the pod is not kept up."""
+
+    @_abc_1.abstractmethod
+    def ListKeptPods(
+        self,
+        request: _node_pb2.ListKeptPodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListKeptPodsResponse, _abc.Awaitable[_node_pb2.ListKeptPodsResponse]]:
+        """List the pods that are kept up, and how each is."""
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

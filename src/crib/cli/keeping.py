@@ -1,0 +1,129 @@
+"""`crib kept` and `crib down`: pods that are kept up by the daemon's supervisor, and their end."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from crib.cli.forms import Format
+from crib.cli.output import age, as_dict, document, table, tell
+from crib.cli.run import plans_of
+from crib.cli.session import say
+from crib.client import ClientError, kept, lookup
+from crib.client import pods as client_pods
+from crib.client.workloads import keeping
+from crib.client.workloads.ending import PodEnd
+from crib.client.workloads.removal import grace_of, remove_pod
+from crib.manifest.plan import Dirs
+from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crib.cli.keeping_options import DownOptions, KeptOptions
+    from crib.cli.session import CliSession
+    from crib.client import Connection
+    from crib.manifest.plan import PodPlan
+    from crib.stubs.node.v1.node_pb2 import KeptContainer, KeptPod
+    from crib.stubs.runtime.v1.api_pb2 import PodSandbox
+
+
+async def show(session: CliSession, options: KeptOptions) -> None:
+    """A row for each container of a kept pod."""
+    async with session.connect() as connection:
+        found = await kept.everything(connection)
+    if options.output is not Format.TABLE:
+        document([as_dict(pod) for pod in found.pods], options.output)
+    else:
+        rows = [row for pod in found.pods for row in _rows(pod)]
+        table(("POD", "PHASE", "CONTAINER", "STATE", "READY", "RESTARTS", "FOR", "MESSAGE"), rows)
+    if found.problem:
+        say(f"crib: nobody keeps these pods up: {found.problem}")
+
+
+def _rows(pod: KeptPod) -> Sequence[tuple[str, ...]]:
+    label, phase = f"{pod.namespace}/{pod.name}", pod.phase or "Unknown"
+    if pod.until:
+        phase = f"{phase}, again in {_left(pod.until)}"
+    rows = [
+        (
+            label,
+            phase,
+            one.name,
+            state_of(one),
+            "yes" if one.ready else "no",
+            str(one.restarts),
+            age(pod.since),
+            one.message or pod.message,
+        )
+        for one in pod.containers
+    ]
+    return rows or [(label, phase, "-", "-", "no", "0", age(pod.since), pod.message)]
+
+
+def state_of(one: KeptContainer) -> str:
+    """The container's state with what is left of its pause: CrashLoopBackOff 40 s."""
+    return f"{one.state} {_left(one.until)}" if one.until else one.state
+
+
+def _left(until: int) -> str:
+    return f"{max(0, round((until - time.time_ns()) / 1e9))} s"
+
+
+async def down(session: CliSession, options: DownOptions) -> None:
+    """Stop and remove pods with their files; of a manifest those that are there."""
+    dirs = Dirs(session.pods_dir)
+    async with session.connect() as connection:
+        for target in options.targets:
+            wanted: dict[str, PodPlan | None] = {}
+            if target == "-" or os.path.isfile(target):
+                plans = plans_of(session, [target], options.extra or ())
+                wanted.update({plan.label: plan for plan in plans})
+            else:
+                wanted[await _label_of(connection, target)] = None
+            for label, plan in wanted.items():
+                await _down(connection, label, plan, dirs, options.time)
+
+
+async def _label_of(connection: Connection, name: str) -> str:
+    """A pod's NAMESPACE/NAME; it may be one that is kept up and has no sandbox."""
+    for pod in await keeping.all_kept(connection):
+        if name in (f"{pod.namespace}/{pod.name}", pod.name if pod.namespace == "default" else ""):
+            return f"{pod.namespace}/{pod.name}"
+    found = await lookup.find_pod(connection, name)
+    return f"{found.metadata.namespace}/{found.metadata.name}"
+
+
+async def _down(
+    connection: Connection, label: str, plan: PodPlan | None, dirs: Dirs, grace: int | None
+) -> None:
+    there = False
+    for pod in await keeping.all_kept(connection):
+        if f"{pod.namespace}/{pod.name}" == label:
+            there = True
+            try:
+                await keeping.stop(connection, pod.uid, grace)
+            except ClientError as error:
+                say(f"crib: {error}")  # without its keeper: what runs of it is stopped below
+            await kept.forget(connection, pod)
+    for sandbox in await lookup.pods(connection):
+        if f"{sandbox.metadata.namespace}/{sandbox.metadata.name}" == label:
+            there = True
+            await stop_pod(connection, sandbox, plan, grace)
+            await remove_pod(connection, sandbox, dirs)
+    if there:
+        tell(f"removed {label}")
+    else:
+        say(f"crib: there is no pod {label}")
+
+
+async def stop_pod(connection: Connection, pod: PodSandbox, plan: PodPlan | None, grace: int | None) -> None:
+    """Stop a pod that nobody keeps up, with the hooks of its plan if that is known."""
+    if pod.state != SANDBOX_READY:
+        return
+    seconds = await grace_of(connection, pod) if grace is None else grace
+    if plan is None:
+        await client_pods.stop(connection, pod.id, seconds)
+    else:
+        await PodEnd(connection, plan, say).end(pod.id, seconds)

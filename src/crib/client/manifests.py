@@ -1,0 +1,108 @@
+"""Manifests for `Client`: from a file or text to pods that run, and back to nothing.
+
+The work is done in `workloads`, which `crib run` uses, too. What only this needs (YAML and the kinds of
+Kubernetes) is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from crib.client import images
+from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
+from crib.client.images import Pulled
+from crib.client.views import pull_report
+from crib.stubs.runtime.v1.api_pb2 import PodSandbox, PodSandboxStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crib.client.connection import Connection
+    from crib.client.pods import Pod
+    from crib.client.views import PullReport
+    from crib.manifest.plan import Dirs, Plans, PodPlan
+    from crib.stubs.runtime.v1.api_pb2 import AuthConfig
+
+
+class Listening:
+    """A `workloads.start.Listener` that calls functions."""
+
+    def __init__(
+        self, progress: Callable[[PullReport], None] | None, note: Callable[[str], None] | None
+    ) -> None:
+        self._progress = progress
+        self._note = note
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+        if self._note is not None:
+            self._note(text)
+
+    async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
+        """Pull this image, and tell how far it is."""
+        async for item in images.pull_progress(connection, image, auth):
+            if self._progress is not None and not isinstance(item, Pulled):
+                self._progress(pull_report(item))
+
+
+def read(manifest: str | os.PathLike[str], dirs: Dirs) -> Plans:
+    """The pods of a file, or of a text with line breaks. NotFound, InvalidRequest."""
+    from crib.client.workloads.site import read_site
+    from crib.manifest.documents import ManifestText
+    from crib.manifest.faults import ManifestError
+    from crib.manifest.load import read_plans
+
+    is_text = isinstance(manifest, str) and "\n" in manifest
+    name = "" if is_text else os.fspath(manifest)
+    text = str(manifest) if is_text else _content(name)
+    try:
+        return read_plans([ManifestText(name, text)], read_site(dirs.root))
+    except ManifestError as error:
+        raise InvalidRequest("\n".join(map(str, error.faults))) from error
+
+
+def _content(path: str) -> str:
+    from crib.manifest.documents import MAX_TEXT
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(MAX_TEXT + 1)
+    except FileNotFoundError:
+        raise NotFound(f"there is no manifest {path}") from None
+    except OSError as error:
+        raise RuntimeFailure(f"cannot read manifest {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"manifest {path} is not UTF-8 text") from None
+
+
+async def run(
+    connection: Connection, plans: Plans, dirs: Dirs, listener: Listening, *, replace: bool
+) -> list[Pod]:
+    """Check and pull everything, then start pod after pod. What was started before a failure stays."""
+    from crib.client.workloads.launch import Launch
+
+    launch = Launch(connection, dirs, listener, replace=replace)
+    for text in (*plans.notes, *(note for plan in plans.pods for note in _notes(plan))):
+        listener.note(text)
+    try:
+        await launch.prepare(plans.pods)
+        return [await launch.start(plan) for plan in plans.pods]
+    except OSError as error:
+        raise RuntimeFailure(f"cannot make the files of a pod: {error}") from error
+
+
+def _notes(plan: PodPlan) -> Sequence[str]:
+    unkept = (f"{path}: no effect: nobody keeps the pod up after its start" for path in plan.unkept)
+    return [f"{plan.label}: {text}" for text in (*plan.notes, *unkept)]
+
+
+async def remove(connection: Connection, status: PodSandboxStatus, dirs: Dirs) -> None:
+    """Kill and remove a pod, and its files on this machine."""
+    from crib.client.workloads.removal import remove_pod
+
+    pod = PodSandbox(id=status.id, metadata=status.metadata, state=status.state)
+    try:
+        await remove_pod(connection, pod, dirs)
+    except OSError as error:
+        raise RuntimeFailure(f"cannot remove the files of pod {status.id[:12]}: {error}") from error

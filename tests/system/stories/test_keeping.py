@@ -1,0 +1,137 @@
+"""Pods that are kept up through the ends of their containers, by the daemon and in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from crib.client import lookup
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.system.labs.daemon import COMMAND_SECONDS, Cri, Cribd, crib, running_cribd, until
+from tests.system.labs.keeping import (
+    KeepingCribd,
+    keeping_story,
+    manifest,
+    run,
+    running,
+    supervisor_of,
+    the_pod,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+
+@pytest.fixture(scope="module")
+def cribd() -> Iterator[Cribd]:
+    with running_cribd(kind=KeepingCribd) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
+    async with keeping_story(cribd) as connection:
+        yield connection
+
+
+async def test_a_container_that_ends_is_started_again_until_the_pod_is_taken_down(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, "echo hello; sleep 0.2; exit 3")
+    said = run(cribd, tmp_path, "run", "--restart", path)
+    assert "pod default/web is kept up (" in said
+
+    async def crashed_often() -> bool:
+        return (await the_pod(cri)).containers[0].restarts >= 3
+
+    await until(crashed_often)
+    boxes = await lookup.containers(cri.connection)
+    assert len(boxes) <= 3
+    assert len({box.pod_sandbox_id for box in boxes}) == 1
+    table = run(cribd, tmp_path, "kept")
+    assert "default/web" in table
+    unit = cribd.data / "kept/default_web.json"
+    assert unit.stat().st_mode & 0o777 == 0o600
+    assert run(cribd, tmp_path, "down", path) == "removed default/web\n"
+    assert not unit.exists()
+    assert not await lookup.pods(cri.connection)
+    assert not any((tmp_path / "pods").iterdir())
+
+
+async def test_a_pod_that_is_not_live_is_restarted_with_its_hooks(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    path = manifest(
+        tmp_path,
+        lifecycle={
+            "postStart": {"exec": {"command": ["touch", "/live"]}},
+            "preStop": {"exec": {"command": ["sh", "-c", "echo bye > /proc/1/fd/1"]}},
+        },
+        livenessProbe={
+            "exec": {"command": ["test", "-e", "/live"]},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+        },
+    )
+    run(cribd, tmp_path, "run", "--restart", path)
+    box = await running(cri)
+    await cri.execute(box, "rm", "/live")
+    second = await running(cri, 1)
+    assert "bye" in (tmp_path / "pods" / (await the_pod(cri)).uid / "logs/app/0.log").read_text()
+    assert await cri.sh(second, "ls /live") == "/live"
+    run(cribd, tmp_path, "down", "web")
+
+
+async def test_pods_of_a_kubelet_are_never_touched_and_need_no_keeper(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    labels = {"io.kubernetes.pod.name": "theirs", "io.kubernetes.pod.uid": "u-theirs"}
+    theirs = await cri.run_pod("theirs", labels=labels)
+    ended = await cri.run_container(theirs, "false", labels=labels)
+    await cri.exited(ended)
+    assert supervisor_of(cribd) is None
+    run(cribd, tmp_path, "run", "--restart", manifest(tmp_path))
+    box = await running(cri)
+    await cri.stop_container(box)
+    await running(cri, 1)
+    assert [one.id for one in await lookup.containers(cri.connection, theirs.id)] == [ended]
+    assert (await cri.pod_status(theirs)).state == pb.SANDBOX_READY
+    run(cribd, tmp_path, "down", "web")
+    assert (await cri.pod_status(theirs)).state == pb.SANDBOX_READY
+
+
+def test_in_the_foreground_logs_are_shown_and_ctrl_c_stops_the_pod(cribd: Cribd, tmp_path: Path) -> None:
+    script = "echo up; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done"
+    path = manifest(tmp_path, script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+    program = [sys.executable, "-c", "from crib.cli.app import main; main()", "-e", str(cribd.socket)]
+    with subprocess.Popen(
+        [*program, "--pods-dir", str(tmp_path / "pods"), "run", "--foreground", path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as shown:
+        assert shown.stdout is not None
+        assert shown.stdout.readline() == "app | up\n"
+        shown.send_signal(signal.SIGINT)
+        out, err = shown.communicate(timeout=COMMAND_SECONDS)
+    assert shown.returncode == 130
+    assert out == "app | bye\n"
+    assert "stopping; once more kills" in err
+    assert supervisor_of(cribd) is None
+    assert run(cribd, tmp_path, "down", path) == "removed default/web\n"
+
+
+def test_work_in_the_foreground_gives_its_exit_code(cribd: Cribd, tmp_path: Path) -> None:
+    path = manifest(tmp_path, "echo done; exit 3", "Never")
+    done = crib(cribd, tmp_path / "pods", "run", "--foreground", path)
+    assert done.returncode == 3
+    assert done.stdout == "app | done\n"
+    assert "pod default/web has failed: container app exited with 3" in done.stderr
+    run(cribd, tmp_path, "down", "web")

@@ -1,0 +1,83 @@
+"""Pods that are kept up through the ends of their keeper and of cribd."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from crib.client import kept, lookup
+from crib.stubs.runtime.v1 import api_pb2 as pb
+from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
+from tests.system.labs.keeping import (
+    KeepingCribd,
+    keeping_story,
+    manifest,
+    run,
+    running,
+    supervisor_of,
+    the_pod,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.system]
+
+
+@pytest.fixture
+def cribd() -> Iterator[Cribd]:
+    """Each story has its own: what is started anew is a new process, and it would count as left behind."""
+    with running_cribd(kind=KeepingCribd) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
+    async with keeping_story(cribd) as connection:
+        yield connection
+
+
+async def test_the_pod_outlives_its_keeper_and_cribd(cribd: Cribd, cri: Cri, tmp_path: Path) -> None:
+    run(cribd, tmp_path, "run", "--restart", manifest(tmp_path))
+    box = await running(cri)
+    first = supervisor_of(cribd)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await cri.stop_container(box)
+    second = await running(cri, 1)
+    assert second != box
+    assert supervisor_of(cribd) not in (None, first)
+    cribd.kill()
+    cribd.start()
+    async with cribd.connect() as again:
+        assert await running(again, 1) == second
+        await again.stop_container(second)
+        third = await running(again, 2)
+        cribd.stop()
+        cribd.start()
+    async with cribd.connect() as last:
+        assert await running(last, 2) == third
+        run(cribd, tmp_path, "down", "web")
+
+
+async def test_what_is_stopped_stays_stopped_across_a_restart_until_it_is_started(
+    cribd: Cribd, cri: Cri, tmp_path: Path
+) -> None:
+    run(cribd, tmp_path, "run", "--restart", manifest(tmp_path))
+    box = await running(cri)
+    assert run(cribd, tmp_path, "stop", "web").startswith("stopped")
+    assert (await cri.status(box)).state == pb.CONTAINER_EXITED
+    cribd.stop()
+    cribd.start()
+    async with cribd.connect() as again:
+
+        async def is_stopped() -> bool:
+            return (await the_pod(again)).phase == "Stopped"
+
+        await until(is_stopped)
+        assert [pod.state for pod in await lookup.pods(again.connection)] == [pb.SANDBOX_NOTREADY]
+        assert run(cribd, tmp_path, "start", "web").startswith("started")
+        assert await running(again) != box
+        assert run(cribd, tmp_path, "rm", "--force", "web").startswith("removed")
+        assert not (await kept.everything(again.connection)).pods
