@@ -55,6 +55,8 @@ _SPAWN = (
 )
 ON_THE_LOOP = {
     "crib.backends.images.image_worker.ImageWorker._spawn": "our own interpreter: it dies with its thread",
+    "crib.backends.keeping.child.SupervisorChild._once": "our own interpreter, and the ends of its pipes",
+    "crib.backends.keeping.child.SupervisorChild.want": _PIPE,
     "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
     "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
     "crib.backends.network.cni.commands.is_namespace": "a namespace pinned in our own state directory",

@@ -16,7 +16,7 @@ class FakeKeptPods:
         self.orders: dict[tuple[str, str], KeepOrder] = {}
         self.stopped: set[tuple[str, str]] = set()
 
-    async def keep(self, order: KeepOrder) -> None:
+    async def keep_up(self, order: KeepOrder) -> None:
         self.orders[order.namespace, order.name] = order
         self.stopped.discard((order.namespace, order.name))
 
@@ -24,10 +24,10 @@ class FakeKeptPods:
         key = self._known(order.namespace, order.name)
         (self.stopped.discard if order.run else self.stopped.add)(key)
 
-    async def forget(self, namespace: str, name: str) -> None:
+    async def leave_alone(self, namespace: str, name: str) -> None:
         del self.orders[self._known(namespace, name)]
 
-    async def pods(self) -> Sequence[KeptPod]:
+    async def all_kept(self) -> Sequence[KeptPod]:
         return [
             KeptPod(order, key not in self.stopped, 1, "", "", "", 0, ())
             for key, order in sorted(self.orders.items())

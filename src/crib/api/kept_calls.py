@@ -25,7 +25,7 @@ class KeptCalls:
         }
 
     async def _keep(self, order: KeepOrder) -> Answer:
-        await self._node.kept.keep(order)
+        await self._node.kept.keep_up(order)
         return pb.KeepPodResponse()
 
     async def _want(self, order: WantOrder) -> Answer:
@@ -33,9 +33,9 @@ class KeptCalls:
         return pb.WantKeptPodResponse()
 
     async def _forget(self, named: tuple[str, str]) -> Answer:
-        await self._node.kept.forget(*named)
+        await self._node.kept.leave_alone(*named)
         return pb.ForgetKeptPodResponse()
 
     async def _list(self, _: None) -> Answer:
         kept = self._node.kept
-        return translate.encode_kept(await kept.pods(), kept.problem)
+        return translate.encode_kept(await kept.all_kept(), kept.problem)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crib.cli.each import Act, each
+from crib.cli.patience import told
 from crib.cli.session import CommandError
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
@@ -53,11 +54,11 @@ async def stop(session: CliSession, options: StopOptions) -> None:
 
     async def one(connection: Connection, target: PodOrContainer) -> str:
         grace = options.time if options.time is not None else await grace_of(connection, target.pod)
-        if target.container is None:
-            if not await keeping.stop(connection, target.pod.metadata.uid, options.time):
+        async with told(f"stopping {target.label}", grace):
+            if target.container is not None:
+                await client_pods.stop_container(connection, target.container.id, grace)
+            elif not await keeping.stop(connection, target.pod.metadata.uid, options.time):
                 await client_pods.stop(connection, target.pod.id, grace)
-        else:
-            await client_pods.stop_container(connection, target.container.id, grace)
         return f"stopped {target.label}"
 
     await each(session, options.targets, options.container, Act("stopped", one, together=True))

@@ -70,6 +70,7 @@ class Wipe:
         core, kinds = self._core, order.kinds
         steps: list[Iterator[_Step]] = []
         if "pods" in kinds:
+            steps.append(await self._kept_steps())
             steps.append(_pod_steps(filter(is_listed, core.sandboxes), self._remove_pod))
         elif "containers" in kinds:
             steps.append(self._container_steps())
@@ -90,6 +91,7 @@ class Wipe:
                 core.keeper.serve(f"exits of {name}", watch_exits(core, handler.containers))
         steps: list[Iterator[_Step]] = []
         if "pods" in kinds:
+            steps.append(await self._kept_steps())
             steps += [_pod_steps(core.sandboxes, self._tear_down), self._orphan_steps()]
         elif "containers" in kinds:
             steps.append(self._container_steps())
@@ -108,6 +110,21 @@ class Wipe:
         if running and order.kinds & {"pods", "containers"}:
             some = ", ".join(map(_container_name, running[:_NAMED]))
             raise WrongState(f"containers run ({len(running)}): {some}; they are ended by force only")
+
+    async def _kept_steps(self) -> Iterator[_Step]:
+        """First, or what is removed would be made again."""
+        kept = self._core.ports.kept
+        orders = [pod.order for pod in await kept.all_kept()]
+        return iter(
+            [
+                _Step(
+                    "pods",
+                    f"kept {one.namespace}/{one.name}",
+                    partial(kept.leave_alone, one.namespace, one.name),
+                )
+                for one in orders
+            ]
+        )
 
     async def _remove_pod(self, row: SandboxRecord) -> None:
         await self._verbs.remove_pod(row.id)

@@ -16,7 +16,7 @@ class KeptPods(Protocol):
         """Why nobody keeps them up at this moment; empty: somebody does, or there are none."""
         ...
 
-    async def keep(self, order: KeepOrder) -> None:
+    async def keep_up(self, order: KeepOrder) -> None:
         """Begin, or begin anew with this manifest. WrongState where the settings forbid it."""
         ...
 
@@ -24,10 +24,10 @@ class KeptPods(Protocol):
         """Run it or stop it. NotFound when it is not kept."""
         ...
 
-    async def forget(self, namespace: str, name: str) -> None:
+    async def leave_alone(self, namespace: str, name: str) -> None:
         """No longer; what runs of it goes on. NotFound when it is not kept."""
         ...
 
-    async def pods(self) -> Sequence[KeptPod]:
+    async def all_kept(self) -> Sequence[KeptPod]:
         """All of them, by namespace and name."""
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import msgspec
 
@@ -15,8 +14,6 @@ from crib.backends.keeping.units import read_unit, read_units, remove_unit, writ
 from crib.model.errors import Broken, NotFound, WrongState
 from crib.model.kept import KeepOrder, KeptContainer, KeptPod, WantOrder
 from crib.wire.kept import MAX_MESSAGE, PodReport, Unit
-
-T = TypeVar("T")
 
 
 class SupervisedPods:
@@ -28,6 +25,7 @@ class SupervisedPods:
         self._reports: dict[str, PodReport] = {}
         self._child = SupervisorChild(endpoint, directory, self._take)
         self._changing = asyncio.Lock()
+        self._serving = False
 
     @property
     def problem(self) -> str:
@@ -36,14 +34,15 @@ class SupervisedPods:
     async def begin(self, changed: Callable[[str], None]) -> None:
         """Keep up what is on disk; `changed` is told of problems with it, and of their end."""
         self._child.changed = changed
-        if self._enabled and await self._file_work("looking for kept pods", self._any):
+        self._serving = self._enabled
+        if self._serving and await self._units():
             self._child.want()
 
     async def close(self) -> None:
         """Leave the pods as they are."""
         await self._child.close()
 
-    async def keep(self, order: KeepOrder) -> None:
+    async def keep_up(self, order: KeepOrder) -> None:
         if not self._enabled:
             raise WrongState("pods are not kept up here: kept_pods is false in the configuration")
         unit = Unit(
@@ -59,11 +58,7 @@ class SupervisedPods:
 
     async def want(self, order: WantOrder) -> None:
         async with self._changing:
-            unit = await self._file_work(
-                "reading a kept pod", lambda: read_unit(self._directory, order.namespace, order.name)
-            )
-            if unit is None:
-                raise NotFound(f"pod {order.namespace}/{order.name} is not kept up")
+            unit = await self._unit(order.namespace, order.name)
             changed = msgspec.structs.replace(
                 unit,
                 wanted="run" if order.run else "stop",
@@ -73,39 +68,44 @@ class SupervisedPods:
             self._reports.pop(unit.uid, None)  # what was told is of another wish
             await self._write(changed)
 
-    async def forget(self, namespace: str, name: str) -> None:
+    async def leave_alone(self, namespace: str, name: str) -> None:
         async with self._changing:
-            unit = await self._file_work(
-                "reading a kept pod", lambda: read_unit(self._directory, namespace, name)
-            )
-            if unit is None:
-                raise NotFound(f"pod {namespace}/{name} is not kept up")
-            await self._file_work(
-                "forgetting a kept pod", lambda: remove_unit(self._directory, namespace, name)
-            )
+            unit = await self._unit(namespace, name)
+            what = f"forgetting pod {namespace}/{name} in {self._directory}"
+            with trying(what):
+                await ours(what, remove_unit, self._directory, namespace, name)
             self._reports.pop(unit.uid, None)
-        self._child.want()
+        self._tell()
 
-    async def pods(self) -> Sequence[KeptPod]:
-        units = await self._file_work("reading kept pods", self._units)
-        return [_pod(unit, self._reports.get(unit.uid)) for unit in units]
+    async def all_kept(self) -> Sequence[KeptPod]:
+        return [_pod(unit, self._reports.get(unit.uid)) for unit in await self._units()]
 
-    def _any(self) -> bool:
-        return bool(self._units())
+    async def _units(self) -> list[Unit]:
+        what = f"reading the kept pods in {self._directory}"
+        with trying(what):
+            return await ours(what, read_units, self._directory)
 
-    def _units(self) -> list[Unit]:
-        return read_units(self._directory)
-
-    async def _write(self, unit: Unit) -> None:
-        await self._file_work("writing a kept pod", lambda: write_unit(self._directory, unit))
-        self._child.want()
-
-    async def _file_work(self, what: str, work: Callable[[], T]) -> T:
+    async def _unit(self, namespace: str, name: str) -> Unit:
+        what = f"reading pod {namespace}/{name} in {self._directory}"
         try:
             with trying(what):
-                return await ours(f"{what} in {self._directory}", work)
+                unit = await ours(what, read_unit, self._directory, namespace, name)
         except ValueError as error:
-            raise Broken(f"{what} in {self._directory}: {error}") from error
+            raise Broken(f"{what}: {error}") from error
+        if unit is None:
+            raise NotFound(f"pod {namespace}/{name} is not kept up")
+        return unit
+
+    async def _write(self, unit: Unit) -> None:
+        what = f"writing pod {unit.namespace}/{unit.name} in {self._directory}"
+        with trying(what):
+            await ours(what, write_unit, self._directory, unit)
+        self._tell()
+
+    def _tell(self) -> None:
+        """A wipe without a daemon forgets pods, too, and has nobody to tell."""
+        if self._serving:
+            self._child.want()
 
     def _take(self, report: PodReport) -> None:
         self._reports[report.uid] = report
