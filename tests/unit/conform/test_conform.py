@@ -274,6 +274,12 @@ async def test_a_missing_image_is_told_with_what_to_do(world: World, tmp_path: P
         await command.run(CliSession(f"{tmp_path}/s"), ConformOptions(image="missing:1"))
 
 
+def test_the_commands_defaults_are_those_of_a_run() -> None:
+    options, plan = ConformOptions(), session.Plan()
+    for name in ("image", "pull_image", "handler", "parallel", "limit"):
+        assert getattr(options, name) == getattr(plan, name)
+
+
 def test_lists_need_no_runtime(capsys: pytest.CaptureFixture[str]) -> None:
     assert app._ending(["conform", "--list", "--only", "Version"]) == 0
     assert "Version/names_itself" in capsys.readouterr().out
