@@ -250,8 +250,8 @@ async def a_closed_port_is_an_error(trial: Trial) -> None:
         async with streams.forward(trial.connection, pod.id, Target("tcp", 9), "spdy") as peer:
             await peer.write(b"hello")
             async with asyncio.timeout(PATIENCE):
-                while not (data := await peer.read()):
-                    await asyncio.sleep(0.05)  # the data may end a moment before the error is there
+                while not (data := await peer.read()):  # noqa: ASYNC110  nothing tells of the error
+                    await asyncio.sleep(0.05)  # the data may end a moment before it is there
     except (RuntimeFailure, Unavailable):
         return
     except TimeoutError:
