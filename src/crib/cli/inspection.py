@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.debug_commands import shown
@@ -109,8 +112,15 @@ async def info(session: CliSession, options: InfoOptions) -> None:
     else:
         lines = brief(connection.endpoint, version, status, node)
     width = max(len(name) for name, _ in lines)
+    columns = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
     for name, value in lines:
-        print(f"{name:{width}}  {clean(value)}")
+        for number, line in enumerate(_folded(clean(value), columns - width - 2)):
+            print(f"{'' if number else name:{width}}  {line}".rstrip())
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Lines of at most so many columns, if that is room for any."""
+    return textwrap.wrap(text, width) or [""] if width > 0 else [text]
 
 
 def brief(

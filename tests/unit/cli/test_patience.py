@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 
 import pytest
 
-from crib.cli import patience
+from crib.cli import patience, progress
 from crib.cli.output import tell
 from crib.cli.patience import Board, WaitTeller
 from crib.cli.session import say
 from crib.cli.status_line import STATUS_LINE
+from crib.client.images import Pulled
+from crib.stubs.node.v1.node_pb2 import LayerProgress, PullProgress
 
 BOUND = 60.0
 """Seconds."""
@@ -153,3 +156,27 @@ async def test_a_wait_is_told_while_it_lasts(monkeypatch: pytest.MonkeyPatch) ->
     waiting.now_for("")
     assert "waiting for init container db, " in screen.getvalue()
     assert patience._BOARD._waits == []
+
+
+async def test_an_interrupted_pull_says_what_the_next_one_need_not_fetch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun = asyncio.Event()
+
+    async def hangs() -> AsyncIterator[PullProgress | Pulled]:
+        layers = [
+            LayerProgress(digest="sha256:ab", done_bytes=5 << 20, total_bytes=10 << 20, stage="downloading"),
+            LayerProgress(digest="sha256:cd", total_bytes=1 << 20, stage="done"),
+            LayerProgress(digest="sha256:ef", total_bytes=9 << 20, stage="present"),
+        ]
+        yield PullProgress(stage="fetching", layers=layers)
+        begun.set()
+        await asyncio.Event().wait()
+
+    pulling = asyncio.ensure_future(progress._show("reg.example/a:1", hangs()))
+    await begun.wait()
+    pulling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pulling
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "interrupted: reg.example/a:1: the next pull goes on from 6.0 MiB of 11.0 MiB"
