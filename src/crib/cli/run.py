@@ -80,6 +80,7 @@ def plans_of(
     extra: Sequence[str] = (),
     *,
     hide_secrets: bool = False,
+    notes: bool = True,
     new_uid: Callable[[], str] = random_uid,
 ) -> Sequence[PodPlan]:
     """What the manifests come to on this node. All faults are shown; the CommandError counts them.
@@ -98,7 +99,7 @@ def plans_of(
         raise CommandError(
             f"{len(error.faults)} faults in {', '.join((*paths, *extra))}; nothing was done"
         ) from error
-    for note in found.notes:
+    for note in found.notes if notes else ():
         say(f"note: {note}")
     return found.pods
 

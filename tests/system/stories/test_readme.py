@@ -24,7 +24,7 @@ from crib.wire import cni
 from tests.system.labs.daemon import Cribd, running_cribd
 from tests.system.labs.demo import CHECKOUT, Demo, copy_demo
 
-PAPERS = ("README.md", "docs/kubelet.md", "docs/debugging.md")
+PAPERS = ("README.md", "docs/tutorial.md", "docs/kubelet.md", "docs/debugging.md")
 KNOWN_KINDS = {"console", "python", "toml", "ini", "yaml", "json"}
 ANYTHING = "..."
 """A line of shown output that stands for any number of lines."""
@@ -169,7 +169,7 @@ def test_every_program_runs(private_root: Path) -> None:
             program.write_text(block.text)
             result = demo.shell(f"{shlex.quote(sys.executable)} -W error {program}")
             assert result.returncode == 0, result.stdout
-            if "Connection" in block.text:
+            if "SyncClient" in block.text:
                 assert re.fullmatch(r"web [\d.]+ 3\n", result.stdout)
         for block in blocks("console"):
             if block.paper != "README.md":
