@@ -24,7 +24,7 @@ from crib.bench.callers import Order, Outcome
 from crib.bench.figures import Samples
 from crib.bench.options import CrowdPart
 from crib.bench.target import BenchTarget
-from crib.bench.turns import first_error, load_warnings, reach, rotated, say
+from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
 from crib.client import ClientError
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
@@ -233,4 +233,4 @@ async def run(options: CrowdOptions, default_endpoint: str) -> None:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
     names = [target.name for target in bench.targets]
-    figures.write(figures.Report(bench.samples, names, options, bench.warnings), options.json)
+    report(figures.Report(bench.samples, names, options, bench.warnings))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import os
 import platform
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,18 +88,6 @@ class Report:
     warnings: list[str]
 
 
-def write(report: Report, json_file: str) -> None:
-    """The table to standard output, warnings to standard error, everything to `json_file` if one is named."""
-    for line in table(report.samples, report.names):
-        print(line)
-    for warning in report.warnings:
-        print(f"warning: noisy: {warning}", file=sys.stderr, flush=True)
-    if json_file:
-        found = document(report.samples, dataclasses.asdict(report.settings), report.warnings)
-        with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
-
-
 def table(samples: Samples, names: list[str]) -> list[str]:
     """Lines: a row for each metric, median and p99 of each runtime, its ratio to the first."""
     header = ["metric", "unit"]
@@ -155,6 +140,16 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def machine() -> dict[str, Any]:
+    """What the figures are of."""
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+    }
+
+
 def document(samples: Samples, settings: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Everything that was measured, samples too."""
     results = []
@@ -177,12 +172,7 @@ def document(samples: Samples, settings: dict[str, Any], warnings: list[str]) ->
     return {
         "format": FORMAT,
         "at": int(time.time()),
-        "machine": {
-            "kernel": platform.release(),
-            "architecture": platform.machine(),
-            "cpus": os.cpu_count(),
-            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        },
+        "machine": machine(),
         "settings": settings,
         "results": results,
         "warnings": warnings,

@@ -51,6 +51,16 @@ _Json = Annotated[
     str, typer.Option("--json", metavar="FILE", help="Also write figures and samples to this file.")
 ]
 
+_Html = Annotated[
+    str, typer.Option("--html", metavar="FILE", help="Also write a page with charts to this file.")
+]
+_Png = Annotated[
+    str,
+    typer.Option(
+        "--png", metavar="FILE", help="Also write a picture of that page; Chromium or Chrome makes it."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -58,7 +68,8 @@ class BenchOptions:
     image: Annotated[
         str,
         typer.Option(
-            help="The containers' image; it must have sleep and true. The default is made from busybox."
+            metavar="IMAGE",
+            help="The containers' image; it must have sleep and true. The default is made from busybox.",
         ),
     ] = "localhost/crib-bench:latest"
     number: Annotated[
@@ -102,6 +113,8 @@ class BenchOptions:
     ] = False
     pids: _Pids = None
     json: _Json = ""
+    html: _Html = ""
+    png: _Png = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,8 @@ class PullBenchOptions:
     number: Annotated[int, typer.Option("-n", min=1, max=1000, help="Rounds; each pulls twice.")] = 5
     pids: _Pids = None
     json: _Json = ""
+    html: _Html = ""
+    png: _Png = ""
 
 
 @dataclass(frozen=True)
@@ -124,8 +139,9 @@ class StreamsOptions:
     image: Annotated[
         str,
         typer.Option(
+            metavar="IMAGE",
             help="The container's image; it must have busybox's sh, cat, dd and nc. "
-            "The default is made from busybox."
+            "The default is made from busybox.",
         ),
     ] = "localhost/crib-bench:latest"
     number: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Round trips of each kind.")] = 30
@@ -133,20 +149,29 @@ class StreamsOptions:
     size: Annotated[
         int,
         typer.Option(
-            min=1, max=100_000, help="MB of a flood out of a container; a flood into it has a quarter."
+            min=1,
+            max=100_000,
+            metavar="MB",
+            help="MB of a flood out of a container; a flood into it has a quarter.",
         ),
     ] = 1000
     sessions: Annotated[int, typer.Option(min=1, max=500, help="Sessions at once.")] = 100
     only: Annotated[list[StreamPart] | None, typer.Option(help="Measure only this part.")] = None
     pids: _Pids = None
     json: _Json = ""
+    html: _Html = ""
+    png: _Png = ""
 
 
 @dataclass(frozen=True)
 class CrowdOptions:
     endpoints: _Endpoints = None
     image: Annotated[
-        str, typer.Option(help="The containers' image; it must have sleep. The default is made from busybox.")
+        str,
+        typer.Option(
+            metavar="IMAGE",
+            help="The containers' image; it must have sleep. The default is made from busybox.",
+        ),
     ] = "localhost/crib-bench:latest"
     callers: Annotated[
         list[int] | None,
@@ -157,9 +182,13 @@ class CrowdOptions:
     number: Annotated[
         int, typer.Option("-n", min=1, max=100_000, help="Lives per round, at least one per caller.")
     ] = 400
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Duration of the lists.")] = 10.0
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="Duration of the lists.")
+    ] = 10.0
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of each kind.")] = 1
     handler: Annotated[str, typer.Option(help="The RuntimeClass handler to use.")] = ""
     only: Annotated[list[CrowdPart] | None, typer.Option(help="Measure only this part.")] = None
     pids: _Pids = None
     json: _Json = ""
+    html: _Html = ""
+    png: _Png = ""

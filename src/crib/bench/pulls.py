@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from crib.bench import figures, memory
 from crib.bench.figures import Samples
 from crib.bench.lives import cpu_seconds
-from crib.bench.turns import first_error, load_warnings, reach, rotated, say
+from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
 from crib.client import ClientError, Connection, images, lookup
 from crib.stubs.runtime.v1.api_pb2 import ListImagesRequest, VersionRequest
 
@@ -248,4 +248,4 @@ async def run(options: PullBenchOptions, default_endpoint: str) -> None:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
     names = [puller.name for puller in bench.pullers]
-    figures.write(figures.Report(bench.samples, names, options, bench.warnings), options.json)
+    report(figures.Report(bench.samples, names, options, bench.warnings))

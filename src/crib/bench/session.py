@@ -20,7 +20,7 @@ from crib.bench.floors import CniFloor, FloorError, Floors
 from crib.bench.lives import cpu_seconds
 from crib.bench.options import BenchPart
 from crib.bench.target import BenchTarget, parse_named
-from crib.bench.turns import first_error, load_warnings, reach, rotated, say
+from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
 from crib.client import ClientError, pods
 from crib.stubs.runtime.v1.api_pb2 import RemovePodSandboxRequest, StopPodSandboxRequest
 
@@ -151,7 +151,7 @@ async def run(options: BenchOptions, default_endpoint: str) -> None:
     except ExceptionGroup as group:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
-    figures.write(figures.Report(bench.samples, bench.names(), options, bench.warnings), options.json)
+    report(figures.Report(bench.samples, bench.names(), options, bench.warnings))
 
 
 class BenchSandboxes:

@@ -24,7 +24,7 @@ from crib.bench.figures import Samples
 from crib.bench.options import StreamPart
 from crib.bench.stream_pod import BLOCK, StreamPod
 from crib.bench.target import BenchTarget
-from crib.bench.turns import first_error, load_warnings, reach, rotated, say
+from crib.bench.turns import first_error, load_warnings, reach, report, rotated, say
 from crib.client import ClientError
 
 if TYPE_CHECKING:
@@ -119,4 +119,4 @@ async def run(options: StreamsOptions, default_endpoint: str) -> None:
         raise first_error(group) from group
     say(f"took {time.monotonic() - began:.0f} s")
     names = [target.name for target in bench.targets]
-    figures.write(figures.Report(bench.samples, names, options, bench.warnings), options.json)
+    report(figures.Report(bench.samples, names, options, bench.warnings))

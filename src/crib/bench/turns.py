@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from crib.bench import charts
+from crib.bench.figures import document, table
 from crib.bench.target import parse_named, peer_pid
 from crib.client import ClientError, Connection
 from crib.stubs.runtime.v1.api_pb2 import VersionRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from crib.bench.figures import Report
 
 Turn = TypeVar("Turn")
 
@@ -59,6 +65,30 @@ def first_error(group: ExceptionGroup[Exception]) -> Exception:
     """The first plain error of a group."""
     error: Exception = group.exceptions[0]
     return first_error(error) if isinstance(error, ExceptionGroup) else error
+
+
+def report(outcome: Report) -> None:
+    """The table to standard output, a warning to standard error, everything to the files of the settings.
+
+    ClientError if a chart cannot be made.
+    """
+    for line in table(outcome.samples, outcome.names):
+        print(line)
+    if outcome.warnings:
+        say(warning_line(outcome.warnings))
+    if outcome.settings.json:
+        found = document(outcome.samples, dataclasses.asdict(outcome.settings), outcome.warnings)
+        with open(outcome.settings.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+    charts.write(outcome, outcome.settings.html, outcome.settings.png)
+
+
+def warning_line(warnings: Sequence[str]) -> str:
+    """One line, however many there are: the files have all of them."""
+    more = (
+        f", and {len(warnings) - 1} more reasons (--json and --html have them)" if len(warnings) > 1 else ""
+    )
+    return f"warning: the figures are noisy: {warnings[0]}{more}"
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -164,8 +164,7 @@ def _argument_name(param: Any) -> str:
 def _option_name(param: Any) -> str:
     short = [name for name in param.opts if not name.startswith("--")]
     long = [name for name in (*param.opts, *param.secondary_opts) if name.startswith("--")]
-    names = f"{short[0]}, " if short else "    " if long else ""
-    names += ", ".join(long)
+    names = ", ".join([*short[:1], *long]) if short else f"    {', '.join(long)}"
     return names if param.is_flag or param.count else f"{names} {_value_of(param)}"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from crib.cli.debug_commands import shown
@@ -103,12 +106,57 @@ async def info(session: CliSession, options: InfoOptions) -> None:
             found["node"] = as_dict(node)
         document(found, options.output)
         return
-    lines = [("endpoint", connection.endpoint), *_runtime(version, status)]
-    if node is not None:
-        lines += _node(node)
+    if options.verbose:
+        lines = [("endpoint", connection.endpoint), *_runtime(version, status)]
+        lines += _node(node) if node is not None else []
+    else:
+        lines = brief(connection.endpoint, version, status, node)
     width = max(len(name) for name, _ in lines)
+    columns = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
     for name, value in lines:
-        print(f"{name:{width}}  {clean(value)}")
+        for number, line in enumerate(_folded(clean(value), columns - width - 2)):
+            print(f"{'' if number else name:{width}}  {line}".rstrip())
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Lines of at most so many columns, if that is room for any."""
+    return textwrap.wrap(text, width) or [""] if width > 0 else [text]
+
+
+def brief(
+    endpoint: str, version: VersionResponse, status: StatusResponse, node: InfoResponse | None
+) -> list[tuple[str, str]]:
+    """What a person asks first: whether it is ready, why not, what it is and what it has."""
+    bad = [one for one in status.status.conditions if not one.status]
+    is_ready = not any(one.type in ("RuntimeReady", "NetworkReady") for one in bad)
+    up = f", up {age(node.started_at)}" if node is not None and node.started_at else ""
+    lines = [("ready", "yes" if is_ready else "no")]
+    lines += [
+        (one.type, ": ".join(part for part in (one.reason, one.message) if part) or "no") for one in bad
+    ]
+    lines += [("runtime", f"{version.runtime_name} {version.runtime_version} at {endpoint}{up}")]
+    if node is None:
+        names = [handler.name or "(default)" for handler in status.runtime_handlers]
+        return [*lines, *([("handlers", ", ".join(names))] if names else [])]
+    counts = node.counts
+    versions = {program.name: program.version for program in node.programs}
+    handlers = [
+        f"{one.name} ({', '.join(filter(None, (one.kind, 'default' if one.default_handler else '')))})"
+        for one in node.handlers
+    ]
+    lines += [
+        ("pods", f"{counts.sandboxes} ({counts.sandboxes_ready} ready)"),
+        ("containers", f"{counts.containers} ({counts.containers_running} running)"),
+        ("images", f"{counts.images} in {counts.layers} layers ({node.layer_mounts.method})"),
+        ("handlers", ", ".join(handlers) or "-"),
+        ("programs", ", ".join(f"{name} {known}" for name, known in versions.items() if known) or "-"),
+        ("network", node.network_mode),
+        ("cgroups", f"v{node.cgroup_version}, {node.cgroup_driver} driver"),
+        ("storage", f"{node.data_root}, and {node.state_root} until the next boot"),
+    ]
+    lines += [("log", shown(rule)) for rule in node.log_rules]
+    late = [wait for wait in node.waiting if wait.overdue]
+    return [*lines, *((f"hangs: {wait.kind}", f"{wait.seconds:.0f} s: {wait.what}") for wait in late)]
 
 
 def _runtime(version: VersionResponse, status: StatusResponse) -> list[tuple[str, str]]:

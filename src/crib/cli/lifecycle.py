@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from crib.cli.each import Act, each
+from crib.cli.patience import told
 from crib.cli.session import CommandError, say
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
@@ -53,11 +54,12 @@ async def stop(session: CliSession, options: StopOptions) -> None:
     dirs = Dirs(session.pods_dir)
 
     async def one(connection: Connection, target: PodOrContainer) -> str:
-        if target.container is None:
-            await stop_pod(connection, target.pod, dirs, options.time, say)
-        else:
-            grace = options.time if options.time is not None else await grace_of(connection, target.pod)
-            await client_pods.stop_container(connection, target.container.id, grace)
+        grace = options.time if options.time is not None else await grace_of(connection, target.pod)
+        async with told(f"stopping {target.label}", grace):
+            if target.container is None:
+                await stop_pod(connection, target.pod, dirs, options.time, say)
+            else:
+                await client_pods.stop_container(connection, target.container.id, grace)
         return f"stopped {target.label}"
 
     await each(session, options.targets, options.container, Act("stopped", one, together=True))

@@ -270,6 +270,9 @@ class ExplainSpecOptions:
 
 @dataclass(frozen=True)
 class InfoOptions:
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="All that the runtime found out about this node.")
+    ] = False
     output: Output = Format.TABLE
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crib.cli import colours, tables
 from crib.cli.forms import CustomColumns, Extract, Form, Format, is_table
+from crib.cli.status_line import STATUS_LINE
 from crib.cli.tables import TableColumn
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Listing:
 
 def tell(line: str) -> None:
     """A line of a result, on standard output."""
+    STATUS_LINE.clear()
     print(clean(line), flush=True)
 
 

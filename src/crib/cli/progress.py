@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
+from crib.cli import colours, tables
 from crib.cli.output import clean, short_id, size
 from crib.cli.session import say
 from crib.client import images
@@ -21,10 +24,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from crib.client import Connection
-    from crib.stubs.node.v1.node_pb2 import ImportedImage
+    from crib.stubs.node.v1.node_pb2 import ImportedImage, LayerProgress
     from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
+MIN_NAME = 16
+"""Columns of the terminal that the name of an image keeps."""
+MIN_BAR, MAX_BAR, AROUND_BAR, AMOUNT = 6, 30, 60, 20
+"""Columns of the terminal: of a bar, of what is beside it, and of the numbers after it."""
 _ENDS = ("done", "present", "failed")
 """Stages of a layer after which nothing more comes."""
 
@@ -77,16 +84,18 @@ class RichBars:
         from rich.console import Console
         from rich.markup import escape
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
+        console = Console(stderr=True)
         self._title = escape(clean(title))
         self._tasks: dict[str, TaskID] = {}
         self._layers: dict[str, tuple[int, int]] = {}
         self._began = time.monotonic()
         self._progress: Progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[amount]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=max(MIN_BAR, min(MAX_BAR, console.width - AROUND_BAR))),
+            TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True, min_width=AMOUNT)),
+            console=console,
             transient=True,
         )
         self._whole = self._progress.add_task(self._title, total=None, amount="")
@@ -137,38 +146,62 @@ def _amount(done: int, total: int) -> str:
 
 def bars(title: str) -> Bars:
     """Bars when a person watches standard error, else none."""
-    return RichBars(title) if sys.stderr.isatty() else PlainBars()
+    return RichBars(title) if colours.can_move(sys.stderr) else PlainBars()
 
 
 async def pull(connection: Connection, name: str, auth: AuthConfig | None = None, platform: str = "") -> str:
     """Pull an image, show how far it is, and give its id."""
-    say(f"pulling {clean(name)}" + (f" for {clean(platform)}" if platform else ""))
+    _say_of("pulling", name, f" for {clean(platform)}" if platform else "")
     began = time.monotonic()
     image_id, fetched = await _show(name, images.pull_progress(connection, name, auth, platform))
-    say(f"pulled {clean(name)} in {time.monotonic() - began:.1f} s{fetched}")
+    _say_of("pulled", name, f" in {time.monotonic() - began:.1f} s{fetched}")
     return image_id
 
 
 async def watch(connection: Connection, name: str) -> str:
     """Show how far a pull is that somebody else began, until its end, and give the image's id."""
     image_id, fetched = await _show(name, images.watch(connection, name))
-    say(f"pulled {clean(name)}{fetched}")
+    _say_of("pulled", name, fetched)
     return image_id
+
+
+def _say_of(verb: str, name: str, rest: str) -> None:
+    """A line about an image. On a narrow terminal the name loses its middle, and then the line its end."""
+    line = f"{verb} {clean(name)}{rest}"
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size((80, 24)).columns
+        room = max(MIN_NAME, columns - tables.width_of(f"{verb} {rest}"))
+        line = f"{verb} {tables.fitted(clean(name), room, tables.Shortening.IMAGE)}{rest}"
+        line = tables.fitted(line, columns, tables.Shortening.END)
+    say(line)
 
 
 async def _show(name: str, items: AsyncIterator[PullProgress | Pulled]) -> tuple[str, str]:
     """The image's id, and what was fetched from where as the end of a sentence."""
     image_id, host, total = "", "", 0
-    with bars(name) as shown:
-        async for item in items:
-            if isinstance(item, Pulled):
-                image_id = item.image_id
-            else:
-                _show_pull(item, shown)
-                host = item.host or host
-                total = sum(layer.total_bytes for layer in item.layers if layer.stage != "present") or total
+    done = 0
+    try:
+        with bars(name) as shown:
+            async for item in items:
+                if isinstance(item, Pulled):
+                    image_id = item.image_id
+                else:
+                    _show_pull(item, shown)
+                    host = item.host or host
+                    moving = [layer for layer in item.layers if layer.stage != "present"]
+                    total = sum(layer.total_bytes for layer in moving) or total
+                    done = sum(map(_arrived, moving)) or done
+    except asyncio.CancelledError:
+        if done:  # crib keeps what has arrived, see docs/images.md
+            _say_of("interrupted:", name, f": the next pull goes on from {_amount(done, total)}")
+        raise
     source = f" from {clean(host)}" if host else ""
     return image_id, f", {size(total)}{source}" if total else ""
+
+
+def _arrived(layer: LayerProgress) -> int:
+    """Bytes; of a layer that is done the runtime tells only how many it has."""
+    return layer.total_bytes if layer.stage == "done" else layer.done_bytes
 
 
 def _show_pull(item: PullProgress, shown: Bars) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crib.cli import progress
 from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, document, short_id, tell
+from crib.cli.patience import WaitTeller
 from crib.cli.session import CommandError, say
 from crib.client import pods as client_pods
 from crib.client.workloads.launch import Launch
@@ -137,10 +138,16 @@ def _volume(volume: VolumePlan) -> dict[str, Any]:
 
 
 class _Shown:
-    """Notes on standard error, pulls as bars."""
+    """Notes on standard error, pulls as bars, and what a start waits for."""
+
+    def __init__(self) -> None:
+        self._waiting = WaitTeller()
 
     def note(self, text: str) -> None:
         say(text)
+
+    def waits_for(self, what: str) -> None:
+        self._waiting.now_for(what)
 
     async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         await progress.pull(connection, image, auth)

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from crib.cli.status_line import STATUS_LINE
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
@@ -111,6 +113,7 @@ def say(message: str) -> None:
     """Write a line for people to standard error. Standard output is for results only."""
     from crib.cli.output import clean
 
+    STATUS_LINE.clear()
     print(clean(message), file=sys.stderr, flush=True)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
+from crib.cli import tables
 from crib.cli.forms import Form, Format
 from crib.cli.output import as_dict, clean, document, tell
 from crib.cli.session import CommandError
@@ -51,8 +53,12 @@ async def timeline(session: CliSession, options: TimelineOptions) -> None:
     elif form is not Format.TABLE:
         document(as_dict(replies[0]), form)
     else:
-        print(f"pod {clean(replies[0].pod)} ({replies[0].pod_sandbox_id[:13]})")
-        for line in chart(replies[0], shutil.get_terminal_size((100, 24)).columns):
+        width = shutil.get_terminal_size((100, 24)).columns
+        pod, identifier = clean(replies[0].pod), replies[0].pod_sandbox_id[:13]
+        if sys.stdout.isatty():
+            pod = tables.fitted(pod, width - len(f"pod  ({identifier})"), tables.Shortening.END)
+        print(f"pod {pod} ({identifier})")
+        for line in chart(replies[0], width):
             print(line)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crib.cli.each import plain_label
 from crib.cli.lifecycle_options import Aim
 from crib.cli.output import tell
+from crib.cli.patience import told
 from crib.cli.session import CommandError, say
 from crib.cli.times import seconds
 from crib.client import ClientError, events, lookup
@@ -38,7 +39,9 @@ async def wait(session: CliSession, options: WaitOptions) -> None:
 
         async def one(name: str) -> None:
             try:
-                for line in await _reached(connection, name, options, timeout):
+                async with told(f"waiting for {name}", timeout):
+                    lines = await _reached(connection, name, options, timeout)
+                for line in lines:
                     tell(line)
             except ClientError as error:
                 failed.append(error)

@@ -24,7 +24,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Call = TypeVar("_Call")
 
-AHEAD = 256
+AHEAD = 1024
 """Items that an iterator's source may be ahead of who takes them."""
 INTERRUPT_SECONDS = 30.0
 """How long an interrupted call may take to clean up what it has begun."""
@@ -82,7 +82,7 @@ class BlockingIterator(Generic[_T]):
 
     def __init__(self, source: Callable[[], AsyncIterator[_T]]) -> None:
         self._ready: deque[_T] = deque()
-        self._items: asyncio.Queue[_T] = asyncio.Queue(AHEAD)
+        self._ahead: _Ahead[_T] = _Ahead()
         self._pump: asyncio.Task[None] | None = None
         self._source = source
         self._is_over = False
@@ -116,17 +116,14 @@ class BlockingIterator(Generic[_T]):
     async def _take(self) -> list[_T]:
         """All that is there, at least one; nothing at the end. Raises what the source raised, in the end."""
         if self._pump is None:
-            self._pump = asyncio.ensure_future(_fill(self._items, self._source))
-        getting = asyncio.ensure_future(self._items.get())
-        await asyncio.wait((getting, self._pump), return_when=asyncio.FIRST_COMPLETED)
-        taken = [getting.result()] if getting.done() else []
-        getting.cancel()
-        while not self._items.empty():
-            taken.append(self._items.get_nowait())
+            self._pump = asyncio.ensure_future(self._ahead.fill(self._source))
+        if not self._pump.done():
+            await self._ahead.news.wait()
+        taken = self._ahead.take()
         if not taken:
             self._is_over = True
             if not self._pump.cancelled():
-                self._pump.result()
+                await self._pump
         return taken
 
     async def _end(self) -> None:
@@ -137,10 +134,31 @@ class BlockingIterator(Generic[_T]):
             await asyncio.wait((self._pump,))
 
 
-async def _fill(items: asyncio.Queue[_T], source: Callable[[], AsyncIterator[_T]]) -> None:
-    """No method: an iterator that nobody has any more must not live on in its own task."""
-    async for item in source():
-        await items.put(item)
+class _Ahead(Generic[_T]):
+    """What came of a source and was not taken yet. An iterator that nobody has any more is not held by it."""
+
+    def __init__(self) -> None:
+        self._items: list[_T] = []
+        self._room = asyncio.Event()
+        self.news = asyncio.Event()
+        """Something is there, or the source has ended."""
+
+    async def fill(self, source: Callable[[], AsyncIterator[_T]]) -> None:
+        try:
+            async for item in source():
+                self._items.append(item)
+                self.news.set()
+                if len(self._items) >= AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self.news.set()
+
+    def take(self) -> list[_T]:
+        taken, self._items = self._items, []
+        self.news.clear()
+        self._room.set()
+        return taken
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:

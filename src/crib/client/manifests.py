@@ -13,7 +13,7 @@ from crib.client import images
 from crib.client.errors import InvalidRequest, NotFound, RuntimeFailure
 from crib.client.images import Pulled
 from crib.client.views import pull_report
-from crib.stubs.runtime.v1.api_pb2 import PodSandbox, PodSandboxStatus
+from crib.stubs.runtime.v1.api_pb2 import AuthConfig, PodSandbox, PodSandboxStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,9 @@ class Listening:
         """A line for people."""
         if self._note is not None:
             self._note(text)
+
+    def waits_for(self, what: str) -> None:
+        """The caller has a time of its own."""
 
     async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         """Pull this image, and tell how far it is."""

@@ -35,6 +35,9 @@ class _Told:
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    def waits_for(self, what: str) -> None:
+        """Nobody watches; reports say how far a pod is."""
+
     async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         self.note(f"pulling {image}")
         await images.pull(connection, image, auth=auth)

@@ -96,26 +96,29 @@ def current_work() -> Work[Any] | None:
     return _CURRENT.get()
 
 
-@contextmanager
-def at_stage(name: str, subject: str = "") -> Iterator[None]:
-    """While this lasts, the current work is shown to be there; `subject` is what the stage is about."""
-    work = _CURRENT.get()
-    if work is None:
-        yield
-        return
-    stage = OpenStage(f"{name} {subject}".rstrip(), time.monotonic())
-    work.stages.append(stage)
-    span, problem = open_stage(name, subject), None
-    try:
-        yield
-    except BaseException as error:
-        problem = error
-        raise
-    finally:
-        work.stages.remove(stage)
-        if span is not None:
-            close_stage(span, problem)
-        del problem  # or the error's traceback, which has this frame, would keep itself alive
+class at_stage:  # noqa: N801  # used as a function would be
+    """While this lasts, the current work is shown to be there; `subject` is what the stage is about.
+
+    No generator: a pod's life has some twenty stages.
+    """
+
+    __slots__ = ("_name", "_span", "_stage", "_subject", "_work")
+
+    def __init__(self, name: str, subject: str = "") -> None:
+        self._name, self._subject = name, subject
+
+    def __enter__(self) -> None:
+        self._work = _CURRENT.get()
+        if self._work is not None:
+            self._stage = OpenStage(f"{self._name} {self._subject}".rstrip(), time.monotonic())
+            self._work.stages.append(self._stage)
+            self._span = open_stage(self._name, self._subject)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._work is not None:
+            self._work.stages.remove(self._stage)
+            if self._span is not None:
+                close_stage(self._span, error)
 
 
 def _launched(work: Work[T], body: Coroutine[Any, Any, T], context: Context) -> Work[T]:

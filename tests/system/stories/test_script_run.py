@@ -40,10 +40,14 @@ def test_script_run_shows_a_pod_again_and_again_and_down_leaves_nothing(demo: De
     assert "\nHello from web, at " in first.stdout
     assert "StartContainer server" in first.stdout
 
+    config = demo.data / "config.toml"
+    config.write_text(changed := config.read_text() + "mtu = 1400\n# mine\n")
     _kill(int((demo.state / "cribd.pid").read_text()))
     recovered = demo.shell("script/run")
     assert recovered.returncode == 0, recovered.stdout
     assert "starting cribd" in recovered.stdout
+    assert f"with {config} as it is" in recovered.stdout
+    assert config.read_text() == changed
     assert "making and importing a demo image" not in recovered.stdout
 
     again = demo.shell("script/run")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,97 +12,14 @@ import pytest
 
 from crib.stubs.runtime.v1 import api_pb2 as pb
 from tests.system.labs.daemon import Cri, Cribd, running_cribd, until
-from tests.system.labs.stream_lab import BOUND, CRIB, SOURCE, TRANSPORTS, box_in, nothing_kept
+from tests.system.labs.stream_lab import BOUND, TRANSPORTS, box_in, nothing_kept
+from tests.system.labs.tmux_lab import COLUMNS, HERE, ROWS, TmuxTerminal
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.system,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
-
-COLUMNS, ROWS = 90, 28
-HERE = "here> "
-"""The prompt of the shell outside."""
-
-
-class Terminal:
-    """A tmux of its own with one window, in which a shell runs."""
-
-    def __init__(self, directory: Path, cribd: Cribd) -> None:
-        self._tmux = ["tmux", "-S", str(directory / "tmux"), "-f", "/dev/null"]
-        crib = " ".join(map(shlex.quote, (*CRIB, "--endpoint", f"unix://{cribd.socket}")))
-        (directory / "profile").write_text(f"crib() {{ {crib} \"$@\"; }}\nPS1='{HERE}'\n")
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TMUX")},
-            "PYTHONPATH": str(SOURCE),
-            "ENV": str(directory / "profile"),
-            "LC_ALL": "C.UTF-8",
-            "TERM": "screen",
-        }
-        # In the foreground: a child of ours, so that it cannot be left behind.
-        self._server = subprocess.Popen([*self._tmux, "-D"], env=environment, stdin=subprocess.DEVNULL)
-
-    async def open(self) -> None:
-        """The shell is there."""
-        size = ("-x", str(COLUMNS), "-y", str(ROWS))
-        await until(lambda: self._ask("new-session", "-d", *size, "sh", check=False) is not None)
-        await self.prompts(HERE)
-
-    def close(self) -> None:
-        self._ask("kill-server", check=False)
-        try:
-            self._server.wait(BOUND)
-        finally:
-            self._server.kill()
-            self._server.wait()
-
-    def type(self, text: str) -> None:
-        """Keys as they are."""
-        self._ask("send-keys", "-l", "--", text)
-
-    def press(self, *keys: str) -> None:
-        """Keys by tmux's names: Enter, C-c, Escape."""
-        self._ask("send-keys", *keys)
-
-    def enter(self, line: str) -> None:
-        self.type(line)
-        self.press("Enter")
-
-    def resize(self, columns: int, rows: int) -> None:
-        self._ask("resize-window", "-x", str(columns), "-y", str(rows))
-
-    def close_window(self) -> None:
-        self._ask("kill-pane")
-
-    def children(self) -> list[int]:
-        """Processes that the shell has started."""
-        shell = (self._ask("list-panes", "-F", "#{pane_pid}") or "").strip()
-        return [int(pid) for pid in Path(f"/proc/{shell}/task/{shell}/children").read_text().split()]
-
-    def screen(self) -> str:
-        """Its lines, without the spaces at their ends."""
-        return self._ask("capture-pane", "-p") or ""
-
-    async def shows(self, text: str) -> str:
-        """The screen, once that is on it."""
-        try:
-            await until(lambda: text in self.screen(), BOUND)
-        except AssertionError:
-            raise AssertionError(f"{text!r} is not on the screen:\n{self.screen()}") from None
-        return self.screen()
-
-    async def prompts(self, prompt: str) -> None:
-        """Returns when the last line ends with a prompt."""
-        try:
-            await until(lambda: self.screen().rstrip().endswith(prompt.rstrip()), BOUND)
-        except AssertionError:
-            raise AssertionError(f"no prompt {prompt!r}:\n{self.screen()}") from None
-
-    def _ask(self, *words: str, check: bool = True) -> str | None:
-        command = [*self._tmux, "-N", *words]  # which starts no server
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
-        assert not check or done.returncode == 0, (words, done.stderr)
-        return done.stdout if done.returncode == 0 else None
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +35,8 @@ async def cri(cribd: Cribd) -> AsyncIterator[Cri]:
 
 
 @pytest.fixture
-async def terminal(private_root: Path, cribd: Cribd) -> AsyncIterator[Terminal]:
-    made = Terminal(private_root, cribd)
+async def terminal(private_root: Path, cribd: Cribd) -> AsyncIterator[TmuxTerminal]:
+    made = TmuxTerminal(private_root, f"unix://{cribd.socket}")
     try:
         await made.open()
         yield made
@@ -129,7 +44,7 @@ async def terminal(private_root: Path, cribd: Cribd) -> AsyncIterator[Terminal]:
         made.close()
 
 
-async def settings(terminal: Terminal, path: Path) -> str:
+async def settings(terminal: TmuxTerminal, path: Path) -> str:
     """The terminal's settings, as `stty -g` tells them."""
     path.unlink(missing_ok=True)
     terminal.enter(f"stty -g > {path}.new; mv {path}.new {path}; clear")
@@ -138,14 +53,14 @@ async def settings(terminal: Terminal, path: Path) -> str:
     return path.read_text()
 
 
-async def shell(terminal: Terminal, *words: str) -> None:
+async def shell(terminal: TmuxTerminal, *words: str) -> None:
     """`crib exec -it` of a shell in the container, up to its first prompt."""
     terminal.enter(f"crib exec -it {' '.join(words)} box -- sh")
     await terminal.prompts("/ # ")
 
 
 async def test_a_shell_in_a_container_from_its_prompt_to_its_end(
-    cri: Cri, terminal: Terminal, private_root: Path
+    cri: Cri, terminal: TmuxTerminal, private_root: Path
 ) -> None:
     await box_in(cri, "box")
     before = await settings(terminal, private_root / "before")
@@ -168,7 +83,7 @@ async def test_a_shell_in_a_container_from_its_prompt_to_its_end(
         assert await settings(terminal, private_root / "after") == before
 
 
-async def test_a_window_that_is_resized_is_so_in_the_container(cri: Cri, terminal: Terminal) -> None:
+async def test_a_window_that_is_resized_is_so_in_the_container(cri: Cri, terminal: TmuxTerminal) -> None:
     await box_in(cri, "box")
     for transport in TRANSPORTS:
         terminal.resize(COLUMNS, ROWS)
@@ -188,7 +103,9 @@ async def test_a_window_that_is_resized_is_so_in_the_container(cri: Cri, termina
         await terminal.prompts(HERE)
 
 
-async def test_an_editor_that_takes_the_whole_screen_writes_its_file(cri: Cri, terminal: Terminal) -> None:
+async def test_an_editor_that_takes_the_whole_screen_writes_its_file(
+    cri: Cri, terminal: TmuxTerminal
+) -> None:
     _, box = await box_in(cri, "box")
     poem = ["Rosen auf den Weg gestreut,", "und des Harms vergessen!", "Eine kleine Spanne Zeit", "ward uns"]
     terminal.enter("crib exec -it box -- vi /tmp/poem")
@@ -205,7 +122,7 @@ async def test_an_editor_that_takes_the_whole_screen_writes_its_file(cri: Cri, t
 
 
 async def test_the_terminal_is_as_before_however_a_session_ends(
-    cri: Cri, terminal: Terminal, private_root: Path
+    cri: Cri, terminal: TmuxTerminal, private_root: Path
 ) -> None:
     _, box = await box_in(cri, "box")
     before = await settings(terminal, private_root / "before")
@@ -214,7 +131,7 @@ async def test_the_terminal_is_as_before_however_a_session_ends(
     assert await settings(terminal, private_root / "after") == before
 
     terminal.enter("crib exec -it box -- nothere; echo code $?")
-    assert "nothere" in await terminal.shows("code 1\n")
+    assert "nothere" in await terminal.shows("code 127\n")
     assert await settings(terminal, private_root / "after") == before
 
     await shell(terminal)
@@ -229,7 +146,9 @@ async def test_the_terminal_is_as_before_however_a_session_ends(
     assert await settings(terminal, private_root / "after") == before
 
 
-async def test_a_window_that_is_closed_ends_what_ran_in_the_container(cri: Cri, terminal: Terminal) -> None:
+async def test_a_window_that_is_closed_ends_what_ran_in_the_container(
+    cri: Cri, terminal: TmuxTerminal
+) -> None:
     _, box = await box_in(cri, "box")
     await shell(terminal)
     terminal.enter("echo $((40 + 2)) runs; exec sleep 4321")
@@ -238,7 +157,7 @@ async def test_a_window_that_is_closed_ends_what_ran_in_the_container(cri: Cri, 
     await until(lambda: cri.sh(box, "ps | grep -q '[s]leep 4321' || echo gone"))
 
 
-async def test_keys_that_leave_an_attached_container_as_it_is(cri: Cri, terminal: Terminal) -> None:
+async def test_keys_that_leave_an_attached_container_as_it_is(cri: Cri, terminal: TmuxTerminal) -> None:
     _, box = await box_in(cri, "box", "sh", tty=True, stdin=True)
     for transport, word in zip(TRANSPORTS, ("first", "second"), strict=True):
         terminal.enter(f"clear; crib attach -it --transport {transport} box; echo code $?")

@@ -18,11 +18,11 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from grpc import aio
 
-from crib.api.changes import CHANGES
+from crib.api.changes import CHANGES, _said
 from crib.api.server import Server
 from crib.engine.node import Node
 from crib.host.peers import AcceptedConnections
-from crib.model.caller import AuditEntry, Peer
+from crib.model.caller import AuditEntry, CallObject, Peer
 from crib.model.errors import InvalidRequest, NotFound
 from crib.model.finding import Finding
 from crib.model.settings import Settings
@@ -203,6 +203,19 @@ async def test_a_caller_that_does_not_wait_is_told_of_as_cancelled(
     call.cancel()
     entry = await auditor.next()
     assert (entry.code, entry.caller.peers) == ("CANCELLED", (KUBELET,))
+
+
+def test_a_request_is_asked_only_for_fields_that_it_has() -> None:
+    """A message takes long to say that it has no such field, and every changing call is looked at."""
+
+    class Strict:
+        DESCRIPTOR = pb.StopContainerRequest.DESCRIPTOR
+        container_id = "some container"
+
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(name)
+
+    assert _said(Strict()) == CallObject(container="some container")
 
 
 async def test_a_huge_name_is_cut(client: Any, auditor: Auditor, node: FakeNode) -> None:

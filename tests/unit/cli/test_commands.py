@@ -466,11 +466,22 @@ async def test_inspect_opens_the_json_of_info(
 async def test_info_shows_conditions_without_control_characters(
     session: CliSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await inspection.info(session, options.InfoOptions())
+    await inspection.info(session, options.InfoOptions(verbose=True))
     out = capsys.readouterr().out
     assert "NetworkReady" in out
     assert "no: NoConfig no ?[31mnetwork" in out
     assert "kernel.release" in out
+
+
+async def test_info_says_first_whether_the_node_is_ready_and_why_not(
+    session: CliSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await inspection.info(session, options.InfoOptions())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ready", "no"]
+    assert lines[1].split(maxsplit=1) == ["NetworkReady", "NoConfig: no ?[31mnetwork"]
+    assert len(lines) < 16
+    assert not [line for line in lines if "kernel.release" in line]
 
 
 async def test_info_of_another_runtime_is_what_the_cri_says(
@@ -479,7 +490,7 @@ async def test_info_of_another_runtime_is_what_the_cri_says(
     server = await serve(f"{tmp_path}/other", World(), node=False)
     await inspection.info(CliSession(f"{tmp_path}/other"), options.InfoOptions())
     await server.stop(None)
-    assert "fake 1.0 (CRI v1)" in capsys.readouterr().out
+    assert "fake 1.0 at unix:" in capsys.readouterr().out
 
 
 async def crib(session: CliSession, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

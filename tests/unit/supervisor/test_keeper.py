@@ -37,6 +37,8 @@ class Heard:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def waits_for(self, what: str) -> None: ...
+
     async def pull(self, connection: Connection, image: str) -> None:
         raise AssertionError(f"{image} is here")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ async def _once(connection: Connection, options: TopOptions, form: Form) -> None
         document(as_document(second.at, (second.at - first.at) / 1e9, kept), form)
         return
     arranged = arrange(rows, shown)
-    table = UsageTable.of(arranged, BATCH_WIDTH, shown.sort, shown.layout)
+    width = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else BATCH_WIDTH
+    table = UsageTable.of(arranged, width, shown.sort, shown.layout)
     tell("".join(title for title, _ in table.head()))
     for row in arranged:
         tell(table.line(row))

@@ -142,7 +142,8 @@ def _make_volume(volume: VolumePlan) -> None:
 def fill_volume(volume: VolumePlan) -> None:
     """Make what an empty directory of a volume holds: its file system in memory, its files."""
     if volume.memory:
-        _mount_tmpfs(volume.path, size_in_memory(volume.files) if volume.files else volume.size)
+        generated = volume.kind == "files"
+        _mount_tmpfs(volume.path, size_in_memory(volume.files) if generated else volume.size)
     if volume.kind == "files":
         write_files(volume.path, volume.files)
 

@@ -29,6 +29,9 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """A line for people."""
 
+    def waits_for(self, what: str) -> None:
+        """What may take long now, in words for people; empty: nothing any more."""
+
     async def pull(self, connection: Connection, image: str, auth: AuthConfig | None) -> None:
         """Pull this image and show how far it is. ClientError when it cannot be had.
 
@@ -77,7 +80,12 @@ class PodStart:
         if plan.behaviour.post_start or plan.behaviour.startup:
             self._address = self._address or await address_of(self._connection, self._pod.id)
             target = ProbeTarget(self._connection, container_id, self._address)
-            if problem := await begin(target, plan):
+            self._listener.waits_for(f"waiting for the start of container {plan.name}")
+            try:
+                problem = await begin(target, plan)
+            finally:
+                self._listener.waits_for("")
+            if problem:
                 raise PodFailure(f"pod {self._plan.label}: container {plan.name}: {problem}")
         return container_id
 
@@ -85,7 +93,11 @@ class PodStart:
         container_id = await self._start(plan)
         if plan.sidecar:
             return
-        status = await events.wait_exited(self._connection, container_id)
+        self._listener.waits_for(f"waiting for init container {plan.name}")
+        try:
+            status = await events.wait_exited(self._connection, container_id)
+        finally:
+            self._listener.waits_for("")
         if status.exit_code == 0:
             return
         for line in _last_lines(status.log_path):

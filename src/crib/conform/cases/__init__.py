@@ -12,6 +12,7 @@ MODULES = (
     "sandbox_fields",
     "namespaces",
     "containers",
+    "checkpoints",
     "stops",
     "commands",
     "security",

@@ -9,7 +9,7 @@ from crib.client import images
 from crib.client.errors import ClientError
 from crib.client.pods import Pod
 from crib.conform.case import Level, case
-from crib.conform.expect import NotApplicable, equal, refused, true
+from crib.conform.expect import equal, refused, true
 from crib.conform.trial import NOBODY, Trial
 from crib.stubs.runtime.v1 import api_pb2 as pb
 
@@ -374,20 +374,3 @@ async def of_a_container_that_is_gone_succeeds(trial: Trial) -> None:
     for _ in range(3):
         await trial.remove(container)
     await trial.remove(NOBODY)
-
-
-@case(
-    "CheckpointContainer",
-    Level.OPTIONAL,
-    "KEP-2008: forensic container checkpointing",
-    "CheckpointContainerRequest.container_id,location,timeout",
-)
-async def of_an_unknown_container_is_an_error(trial: Trial) -> None:
-    """A checkpoint of a container that never was is an error."""
-    path = os.path.join(trial.directory(), "checkpoint.tar")
-    request = pb.CheckpointContainerRequest(container_id=NOBODY, location=path, timeout=5)
-    error = await refused(
-        "CheckpointContainer of an unknown id", trial.call(trial.runtime.CheckpointContainer, request)
-    )
-    if error.code == "UNIMPLEMENTED":
-        raise NotApplicable(error.message)

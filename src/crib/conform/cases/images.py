@@ -160,7 +160,11 @@ def _pulled_name(trial: Trial) -> str:
 )
 async def an_image_comes_and_goes(trial: Trial) -> None:
     """A pulled image is in status and list by name, id and digest, and is gone after its removal."""
-    name = _pulled_name(trial)
+    async with trial.subject.pulling:
+        await _come_and_go(trial, _pulled_name(trial))
+
+
+async def _come_and_go(trial: Trial, name: str) -> None:
     spec = pb.ImageSpec(image=name, user_specified_image=name, annotations={"conform": "pull"})
     request = pb.PullImageRequest(image=spec, sandbox_config=trial.pod_config())
     pulled = await trial.call(trial.images.PullImage, request)
@@ -198,15 +202,24 @@ async def a_tag_that_is_missing_is_an_error(trial: Trial) -> None:
     Level.SHOULD,
     "CRI: PullImageRequest.auth",
     "PullImageRequest.auth",
-    "AuthConfig.username,password",
+    "AuthConfig.username,password,auth,server_address,identity_token,registry_token",
 )
 async def credentials_that_nobody_asks_for_do_no_harm(trial: Trial) -> None:
-    """A registry that asks for no credentials gives the image to one who has some."""
-    name = _pulled_name(trial)
-    auth = pb.AuthConfig(username="conform", password="conform")  # noqa: S106  # asked for by nobody
-    request = pb.PullImageRequest(image=pb.ImageSpec(image=name), auth=auth)
-    pulled = await trial.call(trial.images.PullImage, request)
-    true("PullImage: image_ref", pulled.image_ref, "a reference", pulled)
+    """A registry that asks for no credentials gives the image to one who has some, in each of their forms."""
+    name, secret = _pulled_name(trial), "conform"
+    forms = (
+        pb.AuthConfig(username=secret, password=secret),
+        pb.AuthConfig(auth="Y29uZm9ybTpjb25mb3Jt", server_address=name.partition("/")[0]),
+        pb.AuthConfig(identity_token=secret),
+        pb.AuthConfig(registry_token=secret),
+    )
+    async with trial.subject.pulling:
+        for auth in forms:
+            request = pb.PullImageRequest(image=pb.ImageSpec(image=name), auth=auth)
+            pulled = await trial.call(trial.images.PullImage, request)
+            true("PullImage: image_ref", pulled.image_ref, "a reference", pulled)
+        if (await _status(trial, name)).image.id != (await _status(trial, trial.subject.image)).image.id:
+            await _remove(trial, name)
 
 
 @case(

@@ -23,6 +23,8 @@ class Silent:
 
     def note(self, text: str) -> None: ...
 
+    def waits_for(self, what: str) -> None: ...
+
     async def pull(self, connection: Connection, image: str) -> None:
         raise AssertionError(f"{image} is here")
 
