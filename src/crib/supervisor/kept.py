@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crib.client import events
@@ -80,7 +81,15 @@ class KeptUnits:
             keeper = PodKeeper(self._connection, plan, around, unit.since / 1e9)
             work = keeper.run_on() if unit.wanted == "run" else keeper.stop(unit.grace)
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(partial(self._has_ended, unit))
         self._kept[unit.uid] = _Kept(unit, task, keeper)
+
+    def _has_ended(self, unit: Unit, task: asyncio.Task[None]) -> None:
+        """A fault of ours is told, and does not hinder the other pods."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            text = f"its keeper failed: {type(error).__name__}: {error}"
+            self._around.listener.note(f"{unit.namespace}/{unit.name}: {text}")
+            self._around.told(PodReport(unit.uid, "Failed", text))
 
     async def _leave(self, uid: str) -> None:
         kept = self._kept.pop(uid)

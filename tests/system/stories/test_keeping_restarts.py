@@ -21,6 +21,7 @@ from tests.system.labs.keeping import (
     supervisor_of,
     the_pod,
 )
+from tests.system.labs.power_cuts import power_cut
 
 pytestmark = [pytest.mark.root, pytest.mark.system]
 
@@ -81,3 +82,21 @@ async def test_what_is_stopped_stays_stopped_across_a_restart_until_it_is_starte
         assert await running(again) != box
         assert run(cribd, tmp_path, "rm", "--force", "web").startswith("removed")
         assert not (await kept.everything(again.connection)).pods
+
+
+async def test_after_a_reboot_the_pod_is_run_anew(cribd: Cribd, tmp_path: Path) -> None:
+    run(cribd, tmp_path, "run", "--restart", manifest(tmp_path))
+    async with cribd.connect() as cri:
+        before, box = await the_pod(cri), await running(cri)
+    power_cut(cribd)
+    cribd.start()
+    async with cribd.connect() as cri:
+        assert await running(cri, 1) != box
+        assert (await the_pod(cri)).uid == before.uid
+
+        async def only_the_next_attempt() -> bool:
+            return [pod.metadata.attempt for pod in await lookup.pods(cri.connection)] == [1]
+
+        await until(only_the_next_attempt)
+        run(cribd, tmp_path, "down", "web")
+        assert not await lookup.pods(cri.connection)

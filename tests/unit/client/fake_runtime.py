@@ -48,6 +48,8 @@ class World(FakeWorld):
 
     calls: list[str] = field(default_factory=list)
     stop_timeouts: list[int] = field(default_factory=list)
+    stop_code: int | None = None
+    """With which containers end that are stopped, unless it is that of the signal."""
     stopped: list[str] = field(default_factory=list)
     """Ids of the containers of StopContainer, in that order."""
     timeline: node_pb2.TimelineResponse = field(default_factory=node_pb2.TimelineResponse)
@@ -146,6 +148,9 @@ class FakeRuntime(FakeRuntimeService):
         self.world.calls.append("StopContainer")
         self.world.stop_timeouts.append(request.timeout)
         self.world.stopped.append(request.container_id)
+        if self.world.stop_code is not None:
+            self.world.exited(request.container_id, self.world.stop_code)
+            return cri.StopContainerResponse()
         return await super().StopContainer(request, context)
 
     async def ContainerStatus(self, request: Any, context: Context) -> cri.ContainerStatusResponse:

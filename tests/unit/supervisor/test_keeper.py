@@ -151,8 +151,9 @@ async def test_a_liveness_probe_that_fails_restarts_its_container(
 ) -> None:
     world.exec_reply.exit_code = 1
     world.exec_reply.stdout = b"stuck"
+    world.stop_code = 0  # it ends well when it is asked to, which is no success
     probe = "livenessProbe: {exec: {command: [ok]}, failureThreshold: 1, terminationGracePeriodSeconds: 7}"
-    spec = f"containers:\n- name: app\n  image: localhost/i:1\n  {probe}"
+    spec = f"restartPolicy: OnFailure\ncontainers:\n- name: app\n  image: localhost/i:1\n  {probe}"
     async with Kept(connection, tmp_path, spec) as kept:
         await kept.heard.until(lambda one: one.restarts == 1)
     assert "default/web: container app is stopped: liveness probe failed: stuck" in kept.heard.notes
@@ -239,7 +240,7 @@ async def test_what_cannot_be_made_is_told_and_tried_again(
 async def test_the_pods_of_others_are_left_alone(
     world: World, connection: Connection, tmp_path: Path
 ) -> None:
-    theirs = cri.PodSandboxMetadata(name="kubelets", namespace="kube-system", uid="u2")
+    theirs = cri.PodSandboxMetadata(name="kubelets", namespace="kube-system", uid="u2", attempt=5)
     await connection.call(
         connection.runtime.RunPodSandbox,
         cri.RunPodSandboxRequest(config=cri.PodSandboxConfig(metadata=theirs)),

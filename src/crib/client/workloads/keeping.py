@@ -6,10 +6,11 @@ Without a keeper's word nothing would last: it starts what somebody else stops.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from crib.client import kept
-from crib.client.errors import NotFound, NotOffered, PodFailure, RuntimeFailure
+from crib.client.errors import NotFound, NotOffered, PodFailure, RuntimeFailure, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at how a kept pod is."""
+PATIENCE = 3600.0
+"""Seconds that a kept pod may take to run or to stop, beyond its grace period: it may pull images first."""
 
 
 async def all_kept(connection: Connection) -> list[KeptPod]:
@@ -48,7 +51,7 @@ async def stop(connection: Connection, uid: str, grace: int | None = None) -> bo
     if pod is None:
         return False
     await kept.want(connection, pod, run=False, grace=grace)
-    await follow(connection, uid, lambda now: now.phase == "Stopped")
+    await follow(connection, uid, lambda now: now.phase == "Stopped", PATIENCE + (grace or 0))
     return True
 
 
@@ -63,24 +66,23 @@ async def start(connection: Connection, uid: str) -> bool:
 
 
 async def follow(
-    connection: Connection,
-    uid: str,
-    done: Callable[[KeptPod], bool],
-    seen: Callable[[KeptPod], None] = lambda pod: None,
+    connection: Connection, uid: str, done: Callable[[KeptPod], bool], seconds: float = PATIENCE
 ) -> KeptPod:
-    """Wait until `done`; each look goes to `seen`. NotFound when it is forgotten, ClientError when there is
-    nobody who keeps it up.
-    """
+    """Wait until `done`. NotFound when it is forgotten, TimedOut, RuntimeFailure when nobody keeps it up."""
+    deadline = time.monotonic() + seconds
     while True:
         everything = await kept.everything(connection)
         pod = next((one for one in everything.pods if one.uid == uid), None)
         if pod is None:
             raise NotFound("the pod is not kept up any more")
-        seen(pod)
         if done(pod):
             return pod
         if everything.problem:
             raise RuntimeFailure(f"nobody keeps pods up: {everything.problem}")
+        if time.monotonic() >= deadline:
+            raise TimedOut(
+                f"pod {pod.namespace}/{pod.name} is {pod.phase or 'as it was'} after {seconds:g} s"
+            )
         await asyncio.sleep(LOOK_AGAIN)
 
 
