@@ -56,8 +56,8 @@ def prune(session: CliSession, options: PruneOptions) -> None:
     """Remove stopped pods, containers that later attempts have replaced, and unused images.
 
     A pod is stopped if its sandbox is, or if all of its containers have exited. Its logs and volumes of crib
-    run go with it. Pods of a kubelet stay, as the kubelet removes them, and so do pinned images. Asks before
-    it removes anything if it runs on a terminal.
+    run go with it. Pods of a kubelet, pods that are kept up and pinned images stay. Asks before it removes
+    anything if it runs on a terminal.
     """
     from crib.cli import prune as work
 

@@ -14,9 +14,9 @@ from crib.cli.output import short_id, size, tell
 from crib.cli.session import CommandError, say
 from crib.cli.times import moment
 from crib.client import ClientError, images, lookup
-from crib.client import pods as client_pods
 from crib.client.image_use import image_users
-from crib.client.workloads import files
+from crib.client.workloads import keeping
+from crib.client.workloads.removal import remove_pod
 from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_EXITED,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from crib.cli.session import CliSession
     from crib.client import Connection
     from crib.stubs.runtime.v1.api_pb2 import Container, Image, PodSandbox
+
+
+ENDED = ("Succeeded", "Failed")
+"""Phases of kept pods of which nothing will run again. The others are started again, or wait to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,12 @@ async def prune(session: CliSession, options: PruneOptions) -> None:
     limits = _limits(options.filters or (), ("until", "label", "label!"))
     dirs = Dirs(session.pods_dir)
     async with session.connect() as connection:
-        pods, containers = await asyncio.gather(lookup.pods(connection), lookup.containers(connection))
-        doomed = [_pod_removal(connection, pod, dirs) for pod in _stopped(pods, containers, limits)]
-        gone = {pod.id for pod in _stopped(pods, containers, limits)}
+        everything, containers = await asyncio.gather(lookup.pods(connection), lookup.containers(connection))
+        busy = {pod.uid for pod in await keeping.all_kept(connection) if pod.phase not in ENDED}
+        pods = [pod for pod in everything if pod.metadata.uid not in busy]
+        stopped = _stopped(pods, containers, limits)
+        doomed = [_pod_removal(connection, pod, dirs) for pod in stopped]
+        gone = {pod.id for pod in stopped}
         staying = {pod.id for pod in pods if pod.id not in gone and limits.fits(pod)}
         replaced = [one for one in lookup.replaced(containers) if one.pod_sandbox_id in staying]
         doomed += [_container_removal(connection, one, pods) for one in replaced if _may_go(one, pods)]
@@ -126,11 +133,7 @@ def _may_go(container: Container, pods: Sequence[PodSandbox]) -> bool:
 
 def _pod_removal(connection: Connection, pod: PodSandbox, dirs: Dirs) -> _Removal:
     async def act() -> None:
-        if pod.state == SANDBOX_READY:
-            await client_pods.stop(connection, pod.id, grace=0)
-        await client_pods.remove(connection, pod.id)
-        if not any(other.metadata.uid == pod.metadata.uid for other in await lookup.pods(connection)):
-            files.remove(dirs, pod.metadata.uid)
+        await remove_pod(connection, pod, dirs)
 
     return _Removal(f"pod {lookup.pod_label(pod)}", act)
 

@@ -175,7 +175,10 @@ class Connection:
         try:
             mode = os.stat(path).st_mode
         except FileNotFoundError:
-            raise Unavailable(f"no runtime answers at {self.endpoint}: there is no such socket") from None
+            raise Unavailable(
+                f"no runtime answers at {self.endpoint}: no such socket; is cribd running? "
+                "(--endpoint, CRIB_ENDPOINT)"
+            ) from None
         except PermissionError:
             raise Unavailable(f"no access to {self.endpoint}: permission denied") from None
         except OSError as error:

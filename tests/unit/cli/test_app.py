@@ -66,7 +66,10 @@ def test_every_command_says_in_one_line_that_nobody_answers(
     words = [files.get(word, word) for word in words]
     failed = 125 if words[0] in ("exec", "attach") else 1  # not what a program may end with
     assert app._ending(["--endpoint", f"{tmp_path}/none", *words]) == failed
-    expected = f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
+    expected = (
+        f"crib: no runtime answers at unix://{tmp_path}/none: "
+        "no such socket; is cribd running? (--endpoint, CRIB_ENDPOINT)\n"
+    )
     assert capsys.readouterr().err == expected
 
 

@@ -145,7 +145,7 @@ async def test_a_name_that_is_taken_is_refused_unless_replaced(
 ) -> None:
     await run.run(session, RunCommandOptions([manifest]))
     first = next(iter(world.pods))
-    with pytest.raises(PodFailure, match=r"pod default/web \(.*\) runs; remove it with crib rm"):
+    with pytest.raises(PodFailure, match=r"pod default/web \(.*\) is still up; remove it with crib rm"):
         await run.run(session, RunCommandOptions([manifest]))
     await run.run(session, RunCommandOptions([manifest], replace=True))
     assert list(world.pods) != [first]
@@ -529,7 +529,10 @@ async def test_the_program_ends_with_the_right_code_and_one_line(
     )
     done = await crib(session, "-e", f"unix://{tmp_path}/none", "info")
     assert done.returncode == 1
-    assert done.stderr == f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
+    assert done.stderr == (
+        f"crib: no runtime answers at unix://{tmp_path}/none: "
+        "no such socket; is cribd running? (--endpoint, CRIB_ENDPOINT)\n"
+    )
 
 
 async def test_an_interrupted_run_takes_the_pod_back(

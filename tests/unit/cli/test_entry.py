@@ -87,7 +87,8 @@ def look_at(at: int, tmp_path: Path) -> None:
     done = interrupted(at, "-e", f"{tmp_path}/none", "exec", "x", "ls")
     assert done.stderr in (
         "",
-        f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n",
+        f"crib: no runtime answers at unix://{tmp_path}/none: "
+        "no such socket; is cribd running? (--endpoint, CRIB_ENDPOINT)\n",
     )
     if done.returncode != 125:  # it had ended before
         assert done.returncode in INTERRUPTED

@@ -192,7 +192,10 @@ def test_the_commands_are_there_and_say_in_one_line_that_nobody_answers(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app._ending(["--endpoint", f"{tmp_path}/none", "network", *words]) == 1
-    expected = f"crib: no runtime answers at unix://{tmp_path}/none: there is no such socket\n"
+    expected = (
+        f"crib: no runtime answers at unix://{tmp_path}/none: "
+        "no such socket; is cribd running? (--endpoint, CRIB_ENDPOINT)\n"
+    )
     assert capsys.readouterr().err == expected
 
 

@@ -12,6 +12,8 @@ from crib.cli.image_options import ImagePruneOptions, ImagesOptions, PruneOption
 from crib.cli.session import CliSession, CommandError
 from crib.client import ClientError
 from crib.client.lookup import KUBELETS
+from crib.client.workloads import keeping
+from crib.stubs.node.v1.node_pb2 import KeptPod
 from crib.stubs.runtime.v1 import api_pb2 as cri
 from tests.unit.cli.command_world import IMAGE, add_container, add_pod, served
 from tests.unit.client.fake_runtime import World
@@ -120,6 +122,26 @@ async def test_prune_removes_pods_of_which_nothing_runs_and_replaced_attempts(
     assert "removed container default/web/server" in said.out
     assert said.err == "left alone: 1 stopped pod of a kubelet\n"
     assert names(world) == [IMAGE]
+
+
+async def test_pods_that_are_kept_up_stay_while_they_have_not_ended(
+    session: CliSession, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[KeptPod] = []
+    for name, phase in (("crashing", "Running"), ("stopped", "Stopped"), ("done", "Succeeded")):
+        add_container(world, add_pod(world, name, ready=phase != "Stopped"), "main", cri.CONTAINER_EXITED)
+        kept.append(KeptPod(uid=f"uid-{name}", name=name, phase=phase))
+
+    async def all_kept(connection: object) -> list[KeptPod]:
+        return kept
+
+    async def forget(connection: object, uid: str) -> bool:
+        return True
+
+    monkeypatch.setattr(keeping, "all_kept", all_kept)
+    monkeypatch.setattr(keeping, "forget", forget)
+    await prune.prune(session, PruneOptions())
+    assert {pod.metadata.name for pod in world.pods.values()} == {"crashing", "stopped"}
 
 
 async def test_prune_all_takes_the_images_of_the_pods_that_go(session: CliSession, world: World) -> None:

@@ -139,7 +139,7 @@ def test_a_deadline_holds_in_the_thread_that_does_the_work(server: FakeServer, c
 
 
 def test_an_endpoint_without_a_socket_is_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="there is no such socket"), SyncClient(f"{tmp_path}/s"):
+    with pytest.raises(Unavailable, match="no such socket; is cribd running"), SyncClient(f"{tmp_path}/s"):
         pass
 
 
@@ -378,7 +378,7 @@ def test_a_manifest_runs_from_text_and_from_a_file_and_leaves_no_files(
     assert os.listdir(tmp_path / "pods") == [pod.uid]
     assert any("nobody keeps the pod up" in note for note in notes)
     (tmp_path / "web.yaml").write_text(MANIFEST)
-    with pytest.raises(PodFailure, match=r"shop/web .* runs"):
+    with pytest.raises(PodFailure, match=r"shop/web .* is still up"):
         client.run_manifest(tmp_path / "web.yaml")
     (other,) = client.run_manifest(str(tmp_path / "web.yaml"), replace=True)
     assert [found.id for found in client.pods()] == [other.id]

@@ -58,7 +58,7 @@ class Launch:
             if not same_name and pod.metadata.uid != plan.uid:
                 continue
             if not (self._replace and same_name):
-                state = "runs" if pod.state == SANDBOX_READY else "is there, stopped"
+                state = "is still up" if pod.state == SANDBOX_READY else "is there, stopped"
                 raise PodFailure(
                     f"pod {lookup.pod_label(pod)} {state}; remove it with crib rm, or use --replace"
                 )
