@@ -92,6 +92,8 @@ class Reloading:
         self._path = path
         self.configuration = self._read()
         """What was read last and was sound."""
+        self._first = self.configuration
+        """Keys that take a restart come from there."""
         self.settings = self.configuration.settings
         """Those that hold now."""
         self._manager: ServiceManager | None = None
@@ -110,7 +112,7 @@ class Reloading:
     async def ready(self, followers: Followers) -> AsyncIterator[None]:
         """While this lasts the settings may change."""
         self._followers = followers
-        self._tell_notices()
+        self._tell_notices(followers.node)
         followers.node.keeper.serve("reloads by SIGHUP", self._by_signal())
         try:
             yield
@@ -118,7 +120,8 @@ class Reloading:
             self._followers = None
 
     async def show(self) -> ShownConfiguration:
-        keys = await OURS.run("telling the configuration", shown, self.configuration, self.settings)
+        what = "telling the configuration"
+        keys = await OURS.run(what, shown, self.configuration, self.settings, self._first)
         return ShownConfiguration(
             keys=tuple(keys),
             files=self.configuration.files,
@@ -144,7 +147,7 @@ class Reloading:
             job = Job("reading the configuration", limit=READ_SECONDS)
             plan = await FOREIGN.run(job, lambda: _Plan.of(self._read(), before))
             if plan.wrong:
-                return self._refused(plan.wrong)
+                return self._refused(followers, plan.wrong)
             settings = plan.settings
             async with _prepared(followers.parts, settings) as hold:
                 hold()
@@ -153,27 +156,25 @@ class Reloading:
                 followers.node.adapt(settings)
                 followers.streams.adapt(settings.streaming)
         except (ConfigError, CribError, Overdue) as error:
-            return self._refused(str(error).splitlines())
+            return self._refused(followers, str(error).splitlines())
         self._faults, self._waiting = (), plan.waiting
         summary = f"changed: {_few([one.key for one in plan.changed])}"  # no values: one may be a secret
         if self._waiting:
             summary += f"; takes a restart: {_few([one.key for one in self._waiting])}"
         _log.info("configuration reloaded; %s", summary)
         followers.node.history.happened(EventKind.NODE, "reloaded", SUBJECT, summary)
-        self._tell_notices()
+        self._tell_notices(followers.node)
         return Reloaded(plan.changed, plan.waiting)
 
-    def _refused(self, faults: Sequence[str]) -> Reloaded:
+    def _refused(self, followers: Followers, faults: Sequence[str]) -> Reloaded:
         self._faults = tuple(faults)
         for fault in faults:
             _log.error("configuration: %s", fault)
-        self._tell_notices()
+        self._tell_notices(followers.node)
         return Reloaded(faults=self._faults)
 
-    def _tell_notices(self) -> None:
+    def _tell_notices(self, node: Node) -> None:
         """What is odd about the configuration, for Status and checks; pods are made all the same."""
-        assert self._followers is not None
-        notices = self._followers.node.notices
         texts = []
         if self._faults:
             texts.append(f"the last reload was refused, and the old settings hold: {_few(self._faults)}")
@@ -181,9 +182,9 @@ class Reloading:
             texts.append(f"a restart is needed for {_few([one.key for one in self._waiting])}")
         texts += map(str, self.configuration.deprecated)
         if texts:
-            notices.warn(SUBJECT, "; ".join(texts))
+            node.notices.warn(SUBJECT, "; ".join(texts))
         else:
-            notices.healed(SUBJECT)
+            node.notices.healed(SUBJECT)
 
     async def _by_signal(self) -> None:
         while True:

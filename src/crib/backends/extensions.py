@@ -13,8 +13,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crib.host.threads import FOREIGN, Job, Overdue
 from crib.model.errors import Broken
@@ -23,6 +22,9 @@ from crib.model.image import SuspectImage
 from crib.model.settings import HookSettings, Settings
 from crib.ports.extensions import HookFailed, ImageVerifier, LifecycleHook
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 HANDLERS, NETWORKS, STORES = "crib.handlers", "crib.networks", "crib.layer_stores"
 VERIFIERS, HOOKS = "crib.image_verifiers", "crib.lifecycle_hooks"
 _DECLARATION = "CRIB_EXTENSION"
@@ -30,6 +32,8 @@ _DECLARATION = "CRIB_EXTENSION"
 
 def load(group: str, name: str, setting: str, known: Collection[str] = ()) -> Any:
     """What an entry point names. Broken, naming the setting; `known` are names that crib itself has."""
+    from importlib.metadata import entry_points  # most nodes have no extension, and it takes some MiB
+
     found = [one for one in entry_points(group=group) if one.name == name]
     if not found:
         others = sorted({*known, *(one.name for one in entry_points(group=group))})

@@ -18,6 +18,7 @@ from crib.client import lookup
 from crib.client.errors import Ambiguous, NotFound
 from crib.client.node import explain_container, explain_plan
 from crib.client.workloads.images import PodImages
+from crib.manifest import late
 
 if TYPE_CHECKING:
     from crib.cli.options import ExplainSpecOptions
@@ -63,7 +64,9 @@ async def _of_plan(connection: Connection, plan: PodPlan, wanted: str) -> list[d
         _told(
             plan.label,
             container.name,
-            await explain_plan(connection, plan.sandbox, container.config, plan.handler),
+            await explain_plan(
+                connection, plan.sandbox, late.filled(container, late.SHOWN).config, plan.handler
+            ),
         )
         for container in plan.every_container()
         if wanted in ("", container.name)

@@ -11,12 +11,9 @@ from crib.cli.output import age, as_dict, document, table, tell
 from crib.cli.run import plans_of
 from crib.cli.session import say
 from crib.client import ClientError, kept, lookup
-from crib.client import pods as client_pods
-from crib.client.workloads import keeping
-from crib.client.workloads.ending import PodEnd
-from crib.client.workloads.removal import grace_of, remove_pod
+from crib.client.workloads import files, keeping
+from crib.client.workloads.removal import remove_pod, stop_pod
 from crib.manifest.plan import Dirs
-from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +21,7 @@ if TYPE_CHECKING:
     from crib.cli.keeping_options import DownOptions, KeptOptions
     from crib.cli.session import CliSession
     from crib.client import Connection
-    from crib.manifest.plan import PodPlan
     from crib.stubs.node.v1.node_pb2 import KeptContainer, KeptPod
-    from crib.stubs.runtime.v1.api_pb2 import PodSandbox
 
 
 async def show(session: CliSession, options: KeptOptions) -> None:
@@ -76,14 +71,13 @@ async def down(session: CliSession, options: DownOptions) -> None:
     dirs = Dirs(session.pods_dir)
     async with session.connect() as connection:
         for target in options.targets:
-            wanted: dict[str, PodPlan | None] = {}
             if target == "-" or os.path.isfile(target):
                 plans = plans_of(session, [target], options.extra or ())
-                wanted.update({plan.label: plan for plan in plans})
+                labels = [plan.label for plan in plans]
             else:
-                wanted[await _label_of(connection, target)] = None
-            for label, plan in wanted.items():
-                await _down(connection, label, plan, dirs, options.time)
+                labels = [await _label_of(connection, target)]
+            for label in labels:
+                await _down(connection, label, dirs, options.time)
 
 
 async def _label_of(connection: Connection, name: str) -> str:
@@ -95,9 +89,7 @@ async def _label_of(connection: Connection, name: str) -> str:
     return f"{found.metadata.namespace}/{found.metadata.name}"
 
 
-async def _down(
-    connection: Connection, label: str, plan: PodPlan | None, dirs: Dirs, grace: int | None
-) -> None:
+async def _down(connection: Connection, label: str, dirs: Dirs, grace: int | None) -> None:
     there = False
     for pod in await keeping.all_kept(connection):
         if f"{pod.namespace}/{pod.name}" == label:
@@ -107,23 +99,16 @@ async def _down(
             except ClientError as error:
                 say(f"crib: {error}")  # without its keeper: what runs of it is stopped below
             await kept.forget(connection, pod)
+            if not pod.pod_sandbox_id:
+                files.remove(
+                    Dirs(pod.pods_dir), pod.uid
+                )  # it never had a sandbox that would be removed below
     for sandbox in await lookup.pods(connection):
         if f"{sandbox.metadata.namespace}/{sandbox.metadata.name}" == label:
             there = True
-            await stop_pod(connection, sandbox, plan, grace)
+            await stop_pod(connection, sandbox, dirs, grace, say)
             await remove_pod(connection, sandbox, dirs)
     if there:
         tell(f"removed {label}")
     else:
         say(f"crib: there is no pod {label}")
-
-
-async def stop_pod(connection: Connection, pod: PodSandbox, plan: PodPlan | None, grace: int | None) -> None:
-    """Stop a pod that nobody keeps up, with the hooks of its plan if that is known."""
-    if pod.state != SANDBOX_READY:
-        return
-    seconds = await grace_of(connection, pod) if grace is None else grace
-    if plan is None:
-        await client_pods.stop(connection, pod.id, seconds)
-    else:
-        await PodEnd(connection, plan, say).end(pod.id, seconds)

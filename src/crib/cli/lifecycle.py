@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from crib.cli.each import Act, each
 from crib.cli.patience import told
-from crib.cli.session import CommandError
+from crib.cli.session import CommandError, say
 from crib.client import ClientError, attempts, lookup
 from crib.client import pods as client_pods
 from crib.client.workloads import keeping
-from crib.client.workloads.removal import grace_of, remove_pod
+from crib.client.workloads.removal import grace_of, remove_pod, stop_pod
 from crib.manifest.plan import Dirs
 from crib.stubs.runtime.v1.api_pb2 import (
     CONTAINER_CREATED,
@@ -51,14 +51,15 @@ async def start(session: CliSession, options: StartOptions) -> None:
 async def stop(session: CliSession, options: StopOptions) -> None:
     """Stop each with its pod's grace period, or with the one on the command line."""
     _check_names(options.targets, every=options.every, what="stop")
+    dirs = Dirs(session.pods_dir)
 
     async def one(connection: Connection, target: PodOrContainer) -> str:
         grace = options.time if options.time is not None else await grace_of(connection, target.pod)
         async with told(f"stopping {target.label}", grace):
-            if target.container is not None:
+            if target.container is None:
+                await stop_pod(connection, target.pod, dirs, options.time, say)
+            else:
                 await client_pods.stop_container(connection, target.container.id, grace)
-            elif not await keeping.stop(connection, target.pod.metadata.uid, options.time):
-                await client_pods.stop(connection, target.pod.id, grace)
         return f"stopped {target.label}"
 
     await each(session, options.targets, options.container, Act("stopped", one, together=True))

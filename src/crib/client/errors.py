@@ -109,7 +109,9 @@ class RuntimeFailure(ClientError):
     """The runtime tried and failed; the message is its own."""
 
 
-_UNKNOWN_CALL = re.compile(r"^$|method not (?:found|implemented)|unknown (?:service|method)", re.IGNORECASE)
+_UNKNOWN_CALL = re.compile(
+    r"^$|method (?:\w+ )?not (?:found|implemented)|unknown (?:service|method)", re.IGNORECASE
+)
 """What gRPC libraries say of a call that the server does not have; a runtime that refuses says why."""
 _NO_ANSWER = re.compile(
     r"^$|^(?:failed to connect|connection refused|socket closed|stream removed|recvmsg|sendmsg)",

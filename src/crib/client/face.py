@@ -73,9 +73,10 @@ class Client:
             await crib.remove_pod_container(web)
 
     `timeout` is in seconds, for each call that names none. `patience`: seconds for which the runtime may be
-    away; `repeats` says which calls outlast that. Every method raises ClientError. A name is looked up at
-    each call, what a method returned is not. `connection` leads to the functions below, in protobuf.
-    `pods_dir` is where volumes and logs of pods are made, on this machine: CRIB_PODS_DIR, or as `crib run`.
+    away; `repeats` says which calls outlast that. Every method raises ClientError, and OSError for files of
+    this machine that it was given. A name is looked up at each call, what a method returned is not.
+    `connection` leads to the functions below, in protobuf. `pods_dir` is where volumes and logs of pods are
+    made on this machine; empty: CRIB_PODS_DIR, or where `crib run` makes them.
     """
 
     def __init__(

@@ -29,15 +29,20 @@ def checked(configuration: Configuration) -> Iterator[str]:
         yield "no file and no variable: the defaults hold"
 
 
-def shown(configuration: Configuration, settings: Settings | None = None) -> list[ShownKey]:
-    """Every key, in the order of the classes; `settings` if other ones hold than were read."""
-    defaults = dict(values(Settings()))
+def shown(
+    configuration: Configuration, settings: Settings | None = None, first: Configuration | None = None
+) -> list[ShownKey]:
+    """Every key, in the order of the classes.
+
+    `settings`: if other ones hold than were read; where they differ the value comes from `first`.
+    """
+    defaults, read = dict(values(Settings())), dict(values(configuration.settings))
     return [
         ShownKey(
             key=name_of(path),
             value=value,
             default=defaults.get(path, defaults.get(_of_any_handler(path), "")),
-            origin=configuration.origin(path),
+            origin=(configuration if read.get(path) == value or first is None else first).origin(path),
             is_live=path_is_live(path),
         )
         for path, value in values(settings or configuration.settings)

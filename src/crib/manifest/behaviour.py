@@ -121,6 +121,8 @@ def _probe(container: ManifestNode, name: str) -> ProbePlan | None:
         return None
     node.check(shapes.PROBE)
     kind = _one_of(node, _PROBES)
+    if node.child(kind) is None:
+        return None  # it is no object, and that is told
     grace = node.number("terminationGracePeriodSeconds", 1, MAX_SECONDS)
     if grace is not None and name == "readinessProbe":
         raise ManifestError(node.at("terminationGracePeriodSeconds"), "not for a readinessProbe")
@@ -143,8 +145,7 @@ def _number(node: ManifestNode, name: str, low: int, default: int, high: int = M
 
 
 def _probe_action(container: ManifestNode, node: ManifestNode, kind: str) -> ProbeAction:
-    source = node.child(kind)
-    assert source is not None
+    source = node.part(kind)
     if kind == "exec":
         return _exec(source)
     if kind == "httpGet":
@@ -164,8 +165,9 @@ def _hook(container: ManifestNode, lifecycle: ManifestNode | None, name: str) ->
     if node.has("tcpSocket"):
         return None
     kind = _one_of(node, _HOOKS)
-    source = node.child(kind)
-    assert source is not None
+    if node.child(kind) is None:
+        return None
+    source = node.part(kind)
     if kind == "exec":
         return _exec(source)
     if kind == "httpGet":

@@ -83,9 +83,8 @@ def _own(node: ManifestNode, source: _Source) -> list[VolumeFile]:
 
 
 def _token(node: ManifestNode, source: _Source) -> list[VolumeFile]:
-    if source.optional:
-        node.notes.add(node.place, "left out: there is no API server to give a token")
-    else:
+    """A pod lives without the one that a cluster adds; one that asks for it itself does not."""
+    if not source.optional:
         node.wrong("", "not supported: there is no API server to give a token")
     return []
 

@@ -136,7 +136,9 @@ SECRET_VOLUME = _shape("secretName items defaultMode optional")
 DOWNWARD_VOLUME = _shape("items defaultMode")
 PROJECTED_VOLUME = _shape("sources defaultMode")
 PROJECTED_SOURCE = _shape(
-    "configMap secret downwardAPI serviceAccountToken", {"clusterTrustBundle": _API, "podCertificate": _API}
+    "configMap secret downwardAPI",
+    {"clusterTrustBundle": _API, "podCertificate": _API},
+    {"serviceAccountToken": "left out: there is no API server to give a token"},
 )
 PROJECTED_OBJECT = _shape("name items optional")
 PROJECTED_DOWNWARD = _shape("items")

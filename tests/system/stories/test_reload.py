@@ -103,7 +103,9 @@ async def test_what_takes_a_restart_keeps_its_value_and_is_told(cri: Cri, cribd:
     assert [(one.key, one.before, one.after) for one in done.waiting] == [
         ("conmon", '"conmon"', '"/elsewhere/conmon"')
     ]
-    assert (await settings(cri))["conmon"] == "conmon"
+    shown = {one.key: one for one in (await config.show(cri.connection)).keys}
+    assert (shown["conmon"].value, shown["conmon"].origin) == ('"conmon"', "")
+    assert shown["pids_limit"].origin == f"{cribd.config}:2:1"
     assert "a restart is needed for conmon" in await runtime_message(cri)
     pod = await cri.run_pod("limited")
     container = await cri.run_container(pod, "sleep", "600")

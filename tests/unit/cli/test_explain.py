@@ -177,3 +177,17 @@ async def test_another_runtime_does_not_offer_it(world: World, tmp_path: Path, m
     with pytest.raises(NotOffered):
         await explain.explain(CliSession(f"unix://{tmp_path}/other"), ExplainSpecOptions(manifest))
     await server.stop(None)
+
+
+async def test_an_address_that_is_not_known_yet_is_shown_as_one(
+    session: CliSession, world: World, tmp_path: Path
+) -> None:
+    world.add_image("reg/a:1")
+    path = tmp_path / "ip.yaml"
+    path.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: ip}\nspec: {containers: [{name: a, image: 'reg/a:1', "
+        "env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}]}\n"
+    )
+    await explain.explain(session, ExplainSpecOptions(str(path)))
+    (request,) = world.explain_requests
+    assert [env.value for env in request.config.envs] == [b"<pod-ip>"]

@@ -166,6 +166,9 @@ async def test_a_pull_tells_how_far_it_is(tmp_path: Path) -> None:
         image = await client.pull("reg/a:1", progress=seen.append, auth=("u", "p"))
         with pytest.raises(RuntimeFailure, match="no such image in the registry"):
             await client.pull("reg/missing:1")
+        (brought,) = await client.import_images("/archive.tar", ["localhost/brought:1"])
+        assert brought.names == ("localhost/brought:1",)
+        assert [found.names[0] for found in await client.images()] == ["localhost/brought:1", "reg/a:1"]
     await server.stop(None)
     assert image.names == ("reg/a:1",)
     assert [(one.stage, one.done_bytes, one.total_bytes) for one in seen] == [

@@ -330,6 +330,7 @@ BAD = [
         pod(container="ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 80}]\n"),
         "spec.containers[0].ports[1].hostPort: 80 is there twice",
     ),
+    (pod(container="livenessProbe: {httpGet: false}\n"), "spec.containers[0].livenessProbe.httpGet: must be an object, not a boolean"),
     (pod("dnsPolicy: None\n"), "spec.dnsConfig: is required with dnsPolicy: None"),
     (pod("restartPolicy: never\n"), "spec.restartPolicy: 'never' is not one of Always, OnFailure, Never"),
     (pod(container="command: sleep\n"), "spec.containers[0].command: must be a list, not a string"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from crib.config import parse
 from crib.model.settings import Settings
-from crib.setup.__main__ import findings, of_configuration
+from crib.setup.__main__ import findings, main, of_configuration
 from crib.setup.files import DROP_IN, offers
 from crib.setup.host import HostView, SetupFinding, State
 
@@ -273,3 +274,21 @@ def test_the_kubelets_unit_gets_the_socket_where_it_passes_arguments_on(
     flag = "--container-runtime-endpoint=unix:///run/crib/crib.sock"
     assert (flag in offer.after) is passes_on
     assert offer.then == "systemctl daemon-reload && systemctl restart kubelet"
+
+
+def test_the_program_tells_findings_and_offers_as_one_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host(tmp_path, {"/etc/crictl.yaml": None})
+    file = tmp_path / "cribd.toml"
+    file.write_text("")
+    assert main(["--root", str(tmp_path), "--file", str(file)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["findings"][0] == {
+        "area": "configuration",
+        "subject": "files",
+        "state": "ok",
+        "text": f"{file}: ok",
+        "cure": "",
+    }
+    assert [one["path"] for one in document["offers"]] == ["/etc/crictl.yaml"]

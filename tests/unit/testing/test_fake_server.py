@@ -97,11 +97,12 @@ def test_a_registry_has_what_it_was_given() -> None:
         assert client.images() == []
 
 
-def test_a_call_that_the_fake_does_not_have_is_not_offered() -> None:
+def test_a_call_that_the_fake_does_not_have_is_not_offered(caplog: pytest.LogCaptureFixture) -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         box = client.run_pod_container(PodSpec("a"), SLEEP)
-        with pytest.raises(NotOffered):
+        with pytest.raises(NotOffered, match="does not offer Exec"):
             client.exec(box, ["cat"], input=b"x")
+    assert caplog.records == []
 
 
 async def test_an_asyncio_program_is_served_as_well() -> None:

@@ -26,6 +26,9 @@ PART = "/./"
 """Between a volume and a part of it, in the link that is kept beside a bound part."""
 MAX_HOSTS = 1 << 20
 """Characters of the node's /etc/hosts that a pod on the host's network gets."""
+MANIFEST = "manifest.yaml"
+"""In a pod's directory: what it was made from, with its uid."""
+MAX_MANIFEST = 4 << 20
 _IS_TYPE: dict[str, Callable[[int], bool]] = {
     "Directory": stat.S_ISDIR,
     "DirectoryOrCreate": stat.S_ISDIR,
@@ -75,6 +78,7 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
     os.makedirs(os.path.dirname(plan.directory), mode=0o755, exist_ok=True)
     os.mkdir(plan.directory, 0o750)
     try:
+        _keep_manifest(plan)
         for volume in plan.volumes:
             _make_volume(volume)
             if volume.claim is not None:
@@ -85,6 +89,24 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
     except BaseException:
         remove(dirs, plan.uid)
         raise
+
+
+def _keep_manifest(plan: PodPlan) -> None:
+    """For root only: it may hold secrets."""
+    path = os.path.join(plan.directory, MANIFEST)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(plan.document)
+
+
+def manifest_of(dirs: Dirs, uid: str) -> str:
+    """The manifest that a pod was made from; empty when none is here."""
+    if not is_uid(uid):
+        return ""
+    try:
+        with open(os.path.join(dirs.pod(uid), MANIFEST), encoding="utf-8") as file:
+            return file.read(MAX_MANIFEST)
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def restore(plan: PodPlan, dirs: Dirs) -> None:
@@ -120,7 +142,8 @@ def _make_volume(volume: VolumePlan) -> None:
 def fill_volume(volume: VolumePlan) -> None:
     """Make what an empty directory of a volume holds: its file system in memory, its files."""
     if volume.memory:
-        _mount_tmpfs(volume.path, size_in_memory(volume.files) if volume.files else volume.size)
+        generated = volume.kind == "files"
+        _mount_tmpfs(volume.path, size_in_memory(volume.files) if generated else volume.size)
     if volume.kind == "files":
         write_files(volume.path, volume.files)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crib.client import lookup
-from crib.client import pods as client_pods
 from crib.client.errors import PodFailure
 from crib.client.workloads import files, keeping
 from crib.client.workloads.images import PodImages
-from crib.client.workloads.removal import grace_of, remove_pod
+from crib.client.workloads.removal import remove_pod, stop_pod
 from crib.client.workloads.start import PodStart
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
@@ -69,8 +68,7 @@ class Launch:
     async def make_way(self, plan: PodPlan) -> None:
         """Stop and remove what a prepared pod replaces."""
         for pod in self._replaced.pop(plan.label):
-            if not await keeping.stop(self._connection, pod.metadata.uid) and pod.state == SANDBOX_READY:
-                await client_pods.stop(self._connection, pod.id, await grace_of(self._connection, pod))
+            await stop_pod(self._connection, pod, self._dirs, None, self._listener.note)
             await remove_pod(self._connection, pod, self._dirs)
 
     async def start(self, plan: PodPlan, *, keep: bool = False) -> Pod:

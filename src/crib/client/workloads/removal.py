@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 from crib.client import lookup
 from crib.client import pods as client_pods
 from crib.client.workloads import files, keeping
+from crib.client.workloads.ending import PodEnd
+from crib.client.workloads.site import read_site
 from crib.manifest.behaviour import DEFAULT_GRACE
 from crib.manifest.container import GRACE
+from crib.manifest.faults import ManifestError
+from crib.manifest.load import read_plans
 from crib.stubs.runtime.v1.api_pb2 import SANDBOX_READY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crib.client.connection import Connection
-    from crib.manifest.plan import Dirs
+    from crib.manifest.plan import Dirs, PodPlan
     from crib.stubs.runtime.v1.api_pb2 import PodSandbox
 
 MAX_GRACE = 24 * 3600
@@ -27,6 +33,35 @@ async def grace_of(connection: Connection, pod: PodSandbox) -> int:
         if text.isdecimal():
             return min(int(text), MAX_GRACE)
     return DEFAULT_GRACE
+
+
+async def stop_pod(
+    connection: Connection, pod: PodSandbox, dirs: Dirs, grace: int | None, told: Callable[[str], None]
+) -> None:
+    """Stop a pod with its hooks; who keeps it up stops it, and leaves it so.
+
+    `grace` in seconds, None for the pod's own. `told` gets a line for each hook that failed.
+    """
+    if await keeping.stop(connection, pod.metadata.uid, grace):
+        return
+    seconds = await grace_of(connection, pod) if grace is None else grace
+    plan = _plan_of(pod, dirs)
+    if plan is None or pod.state != SANDBOX_READY:
+        await client_pods.stop(connection, pod.id, seconds)
+    else:
+        await PodEnd(connection, plan, told).end(pod.id, seconds)
+
+
+def _plan_of(pod: PodSandbox, dirs: Dirs) -> PodPlan | None:
+    """What the pod was made from, if `crib run` made it here."""
+    text = files.manifest_of(dirs, pod.metadata.uid)
+    if not text:
+        return None
+    try:
+        plans = read_plans(text, read_site(dirs.root), lambda: pod.metadata.uid).pods
+    except ManifestError:
+        return None  # made by another version
+    return next((plan for plan in plans if plan.uid == pod.metadata.uid), None)
 
 
 async def remove_pod(connection: Connection, pod: PodSandbox, dirs: Dirs) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from crib.client import Connection
+from crib.client import Connection, lookup
 from crib.client.errors import PodFailure
 from crib.client.workloads.ending import LEAST_GRACE, PodEnd
 from crib.client.workloads.launch import Launch
+from crib.client.workloads.removal import stop_pod
 from crib.manifest.load import read_plans
 from crib.manifest.plan import Dirs, PodPlan, Site
 from tests.unit.client.fake_runtime import World, serve
@@ -157,6 +158,20 @@ async def test_containers_end_before_their_sidecars_within_one_grace_period(
     assert [list(request.cmd) for request in world.exec_requests] == [["do", "app"]]
     assert told == ["container app: preStop hook: exit code 3"]
     assert all(LEAST_GRACE <= timeout <= 20 for timeout in world.stop_timeouts)
+
+
+async def test_a_pod_is_stopped_with_its_hooks_by_its_name_alone(
+    world: World, connection: Connection, tmp_path: Path
+) -> None:
+    plan = plan_of(
+        tmp_path, f"containers:\n- name: app\n  image: localhost/i:1\n  {HOOK % ('preStop', 'app')}"
+    )
+    await start(connection, plan, tmp_path)
+    kept = tmp_path / "pods/u1/manifest.yaml"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    dirs = Dirs(f"{tmp_path}/pods")
+    await stop_pod(connection, await lookup.find_pod(connection, "web"), dirs, 9, lambda text: None)
+    assert [list(request.cmd) for request in world.exec_requests] == [["do", "app"]]
 
 
 async def test_without_a_grace_period_no_hook_runs(

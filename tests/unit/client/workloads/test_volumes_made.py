@@ -74,6 +74,21 @@ def test_secret_files_are_on_a_file_system_in_memory_and_belong_to_the_group(tmp
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("content", [(), CONTENT])
+def test_a_file_system_for_files_is_no_larger_than_they_need(
+    tmp_path: Path, content: tuple[VolumeFile, ...]
+) -> None:
+    dirs = Dirs(f"{tmp_path}/pods")
+    volume = VolumePlan("s", "files", dirs.volume("u1", "s"), memory=True, files=content)
+    files.make(plan(dirs, volume), dirs)
+    try:
+        status = os.statvfs(volume.path)
+        assert status.f_blocks * status.f_frsize < 2 << 20
+    finally:
+        files.remove(dirs, "u1")
+
+
+@pytest.mark.root
 def test_a_part_of_generated_files_is_bound_and_none_is_made(tmp_path: Path) -> None:
     dirs = Dirs(f"{tmp_path}/pods")
     volume = VolumePlan("c", "files", dirs.volume("u1", "c"), files=CONTENT)
