@@ -23,7 +23,11 @@ class Silent:
 
     def note(self, text: str) -> None: ...
 
-    def waits_for(self, what: str) -> None: ...
+    def __init__(self) -> None:
+        self.waits: list[str] = []
+
+    def waits_for(self, what: str) -> None:
+        self.waits.append(what)
 
     async def pull(self, connection: Connection, image: str) -> None:
         raise AssertionError(f"{image} is here")
@@ -55,8 +59,10 @@ def plan_of(directory: Path, spec: str) -> PodPlan:
 HOOK = "lifecycle: {%s: {exec: {command: [do, %s]}}}"
 
 
-async def start(connection: Connection, plan: PodPlan, directory: Path) -> str:
-    launch = Launch(connection, Dirs(f"{directory}/pods"), Silent())
+async def start(
+    connection: Connection, plan: PodPlan, directory: Path, listener: Silent | None = None
+) -> str:
+    launch = Launch(connection, Dirs(f"{directory}/pods"), listener or Silent())
     await launch.prepare([plan])
     return (await launch.start(plan)).id
 
@@ -82,6 +88,32 @@ async def test_a_container_begins_after_the_hook_of_the_one_before(
     assert [list(request.cmd) for request in world.exec_requests] == [["do", "proxy"], ["is", "up"]]
     assert world.calls[1:] == [
         f"{verb} {name}" for name in ("proxy", "app") for verb in ("CreateContainer", "StartContainer")
+    ]
+
+
+async def test_a_start_says_what_it_waits_for_and_when_it_does_no_more(
+    connection: Connection, tmp_path: Path
+) -> None:
+    plan = plan_of(
+        tmp_path,
+        f"""
+        initContainers:
+        - name: migrate
+          image: localhost/i:1
+          command: [exit, '0']
+        containers:
+        - name: app
+          image: localhost/i:1
+          {HOOK % ("postStart", "app")}
+        """,
+    )
+    listener = Silent()
+    await start(connection, plan, tmp_path, listener)
+    assert listener.waits == [
+        "waiting for init container migrate",
+        "",
+        "waiting for the start of container app",
+        "",
     ]
 
 
