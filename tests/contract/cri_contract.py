@@ -37,6 +37,7 @@ class RuntimeUnderTest:
     client: SyncClient
     image: str
     has_events: bool = True
+    has_streams: bool = True
     logs: str = ""
 
 
@@ -92,6 +93,15 @@ class CriContract:
         with pytest.raises(CommandFailed, match="the command ended with 3: trouble"):
             result.check()
         assert runtime.client.exec("contract/web", ["true"], container="main").check().text == ""
+
+    def test_a_command_reads_what_it_is_given(self, runtime: RuntimeUnderTest, box: PodContainer) -> None:
+        if not runtime.has_streams:
+            pytest.skip("this runtime has no streams")
+        sent = bytes(range(256)) * 1000
+        result = runtime.client.exec(box, ["sh", "-c", "cat; echo done >&2; exit 5"], input=sent, timeout=60)
+        assert (result.code, result.out, result.err) == (5, sent, b"done\n")
+        with pytest.raises(TimedOut):
+            runtime.client.exec(box, ["sleep", "1000"], input=b"", timeout=0.5)
 
     def test_a_command_that_takes_too_long_is_timed_out(
         self, runtime: RuntimeUnderTest, box: PodContainer

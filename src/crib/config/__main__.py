@@ -44,7 +44,7 @@ def _import(file: str) -> int:
     imported = import_from(file)
     print("\n".join(report(imported)), file=sys.stderr)
     print(imported.text, end="")
-    return 0
+    return 1 if imported.faults else 0
 
 
 def _shown(found: Configuration) -> dict[str, object]:

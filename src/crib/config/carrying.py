@@ -92,7 +92,10 @@ class KeyCarrier:
                 lay_over(self.table, inner)
                 put.append(name_of(ours))
 
-        why = rule(value, names, set_key) if rule else "crib has no such setting"
+        try:
+            why = rule(value, names, set_key) if rule else "crib has no such setting"
+        except (ValueError, AttributeError, TypeError) as error:  # it is not what their documentation says
+            why = str(error)
         reasons = "; ".join(filter(None, (why, *problems)))
         self.lines.append(Carried(place, path, ", ".join(put), reasons))
 
@@ -134,10 +137,7 @@ def through(convert: Callable[[Any], Any], *path: str) -> Rule:
     """The same with another form of the value; ValueError of `convert` says why it has none."""
 
     def rule(value: Any, names: tuple[str, ...], put: Put) -> str:
-        try:
-            put(_filled(path, names), convert(value))
-        except (ValueError, AttributeError, TypeError) as error:
-            return str(error)
+        put(_filled(path, names), convert(value))
         return ""
 
     return rule
@@ -150,7 +150,7 @@ def no(why: str) -> Rule:
 
 def seconds(value: Any) -> float:
     """Of a duration as Go writes it, or a number of seconds. ValueError."""
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     found = _DURATION.findall(value)
     if "".join(map("".join, found)) != value or not found:

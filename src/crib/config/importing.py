@@ -24,6 +24,8 @@ class Imported:
     text: str
     lines: Sequence[Carried]
     files: Sequence[str]
+    faults: Sequence[Fault] = ()
+    """What is wrong with ours as a whole: keys that do not go together."""
 
 
 def import_from(file: str = "") -> Imported:
@@ -46,6 +48,8 @@ def report(imported: Imported) -> Iterator[str]:
     for line in imported.lines:
         if not line.to:
             yield f"left     {line.place}: {line.key}: {line.why}"
+    for fault in imported.faults:
+        yield f"wrong    {fault}"
     count = sum(bool(line.to) for line in imported.lines)
     yield f"{count} of {len(imported.lines)} keys of {', '.join(imported.files)} were carried over"
 
@@ -72,7 +76,7 @@ def _of_crio(path: str) -> Imported:
 
 
 def _imported(carrier: KeyCarrier, files: Sequence[str]) -> Imported:
-    """Keys that do not go together are told: each by itself was fine."""
+    """Without handlers that cannot be had, and checked as a whole."""
     table = carrier.table
     handlers = table.setdefault("handlers", {})
     refused = {line.path[-2] for line in carrier.lines if line.path[-1] == "runtime_type" and not line.to}
@@ -91,9 +95,12 @@ def _imported(carrier: KeyCarrier, files: Sequence[str]) -> Imported:
         table["default_handler"] = default if default in handlers else next(iter(handlers))
     else:
         del table["handlers"]
-    text = written(table)
-    Configuration([Document("the result", text, Settings)], main="the result")
-    return Imported(f"# made by crib config import of {', '.join(files)}\n{text}", lines, files)
+    text = f"# made by crib config import of {', '.join(files)}\n{written(table)}"
+    try:
+        Configuration([Document("result", text, Settings)], main="result")
+    except ConfigError as error:
+        return Imported(text, lines, files, error.faults)
+    return Imported(text, lines, files)
 
 
 def _text(path: str) -> str:

@@ -13,6 +13,14 @@ def hierarchies() -> list[str]:
     return [ROOT, *(entry.path for entry in os.scandir(ROOT) if entry.is_dir())]
 
 
+def named(beginning: str) -> set[str]:
+    """Names of the hierarchies' top cgroups that begin so."""
+    found = set()
+    for root in hierarchies():
+        found |= {entry.name for entry in os.scandir(root) if entry.name.startswith(beginning)}
+    return found
+
+
 def with_processes(path: str) -> list[str]:
     """Directories at or below a cgroup's path that hold a process, in any hierarchy."""
     found = []

@@ -46,9 +46,13 @@ class CaseResult:
 
 
 def picked(cases: Iterable[Case], patterns: Sequence[str]) -> list[Case]:
-    """Those whose id, RPC or one of whose fields is like a pattern: a part of it, or with * and ?."""
+    """Those that a pattern names: by the whole id, by a part of the id or of a field, or with * and ?."""
+    cases = list(cases)
+    ids = {case.id for case in cases}
 
     def fits(case: Case, pattern: str) -> bool:
+        if pattern in ids:
+            return case.id == pattern
         wanted = (pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*").lower()
         return any(fnmatch.fnmatchcase(name.lower(), wanted) for name in (case.id, *case.fields))
 

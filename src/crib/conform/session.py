@@ -16,12 +16,14 @@ from crib.client import ClientError, Connection
 from crib.conform import cgroups, running
 from crib.conform.cases import every
 from crib.conform.running import CaseResult
-from crib.conform.subject import CLEAN_LIMIT, DEFAULT_IMAGE, Subject
+from crib.conform.subject import CGROUP, CLEAN_LIMIT, DEFAULT_IMAGE, Subject
 
 if TYPE_CHECKING:
     from crib.conform.case import Case
     from crib.stubs.runtime.v1 import api_pb2 as pb
 
+DIRECTORY = "crib-conform-"
+"""What the names of runs' directories begin with."""
 UNMOUNT_SECONDS = 30.0
 """For one umount."""
 
@@ -65,7 +67,7 @@ def cases(only: Sequence[str]) -> list[Case]:
 async def conform(connection: Connection, plan: Plan, tell: Callable[[CaseResult], None]) -> ConformReport:
     """Run the cases against a runtime. ClientError when it cannot be used at all."""
     wanted = cases(plan.only)
-    directory = tempfile.mkdtemp(prefix="crib-conform-")
+    directory = tempfile.mkdtemp(prefix=DIRECTORY)
     # a runtime's unprivileged parts, and users of containers, read files below
     os.chmod(directory, 0o755)  # noqa: S103  # holds nothing secret
     subject = Subject(connection, directory, plan.image, plan.pull_image, plan.handler)
@@ -89,19 +91,25 @@ async def _cleaned(subject: Subject) -> list[str]:
         return [f"what is left was not removed: {error}; see --clean"]
     finally:
         cgroups.remove(subject.cgroup)
-        await asyncio.to_thread(_unmount, subject.directory)
-        shutil.rmtree(subject.directory, ignore_errors=True)
+        await asyncio.to_thread(_remove_directory, subject.directory)
 
 
-def _unmount(directory: str) -> None:
-    """What a case that was cut off has mounted below, and nobody else will unmount."""
+def _remove_directory(directory: str) -> None:
+    """With what a case that was cut off has mounted below, and nobody else will unmount."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         points = [line.split()[4] for line in file]
     for point in reversed(points):
         if point.startswith(f"{directory}/"):
             subprocess.run(["umount", point], stderr=subprocess.DEVNULL, timeout=UNMOUNT_SECONDS, check=False)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 async def clean(connection: Connection) -> list[str]:
-    """Remove the pods of all runs, also of those that were killed; what failed is given back."""
-    return await Subject(connection, "").clean()
+    """Remove pods, cgroups and directories of all runs, also of killed ones; what failed is given back."""
+    left = await Subject(connection, "").clean()
+    for name in cgroups.named(CGROUP):
+        cgroups.remove(name)
+    for entry in list(os.scandir(tempfile.gettempdir())):
+        if entry.name.startswith(DIRECTORY) and entry.is_dir(follow_symlinks=False):
+            await asyncio.to_thread(_remove_directory, entry.path)
+    return left

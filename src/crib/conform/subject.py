@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LABEL = "io.crib.conform"
 """What every pod and container of a run is labelled with; the value is the run."""
 NAMESPACE = "crib-conform"
+CGROUP = "cribconform"
+"""What the names of runs' cgroups begin with."""
 DEFAULT_IMAGE = "registry.k8s.io/e2e-test-images/busybox:1.29-4"
 CLEAN_LIMIT = 120.0
 """Seconds for the removal of what is left at the end of a run."""
@@ -91,11 +93,11 @@ class Subject:
     @property
     def cgroup(self) -> str:
         """The parent of all pods' parents; it is ours, as pods' parents are the kubelet's."""
-        return f"cribconform{self.run}.slice" if self.systemd else f"cribconform{self.run}"
+        return f"{CGROUP}{self.run}.slice" if self.systemd else f"{CGROUP}{self.run}"
 
     def _cgroup_parent(self, uid: str) -> str:
         """A dash in a slice's name is a level of the tree (systemd.slice(5))."""
-        return f"cribconform{self.run}-pod{uid}.slice" if self.systemd else f"/{self.cgroup}/pod{uid}"
+        return f"{CGROUP}{self.run}-pod{uid}.slice" if self.systemd else f"/{self.cgroup}/pod{uid}"
 
     async def shared_pod(self) -> Pod:
         """One plain pod for all cases that need no pod of their own: nobody may stop or change it."""

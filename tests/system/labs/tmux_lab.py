@@ -14,6 +14,9 @@ COLUMNS, ROWS = 90, 28
 HERE = "here> "
 """The prompt of the shell outside."""
 
+_NOT_INSIDE = ("TMUX", "COLUMNS", "LINES")
+"""Variables that speak of another terminal."""
+
 
 class TmuxTerminal:
     """A tmux of its own with one window, in which a shell runs."""
@@ -24,7 +27,7 @@ class TmuxTerminal:
         crib = " ".join(map(shlex.quote, (*CRIB, "--endpoint", endpoint)))
         (directory / "profile").write_text(f"crib() {{ {crib} \"$@\"; }}\nPS1='{HERE}'\n")
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TMUX")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_INSIDE)},
             "PYTHONPATH": str(SOURCE),
             "ENV": str(directory / "profile"),
             "LC_ALL": "C.UTF-8",

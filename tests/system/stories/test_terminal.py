@@ -131,7 +131,7 @@ async def test_the_terminal_is_as_before_however_a_session_ends(
     assert await settings(terminal, private_root / "after") == before
 
     terminal.enter("crib exec -it box -- nothere; echo code $?")
-    assert "nothere" in await terminal.shows("code 1\n")
+    assert "nothere" in await terminal.shows("code 127\n")
     assert await settings(terminal, private_root / "after") == before
 
     await shell(terminal)

@@ -92,3 +92,19 @@ def test_durations_are_read_as_go_writes_them(text: str, value: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         seconds(text)
+
+
+def test_values_of_a_kind_that_they_do_not_have_are_left(tmp_path: Path) -> None:
+    text = 'version = 2\n[metrics]\naddress = 5\n[debug]\nlevel = []\n[plugins."io.containerd.grpc.v1.cri"]\n'
+    imported = import_from(written(tmp_path, f'{text}stream_idle_timeout = true\nstream_server_port = "x"\n'))
+    assert all(line.why for line in imported.lines if line.key not in ("version",))
+    assert not any(line.to for line in imported.lines)
+
+
+def test_keys_that_do_not_go_together_are_told_beside_the_result(tmp_path: Path) -> None:
+    imported = import_from(written(tmp_path, "[crio.api]\nstream_enable_tls = true\n", "crio.conf"))
+    assert 'tls = "files"' in imported.text
+    assert [line for line in report(imported) if line.startswith("wrong")] == [
+        'wrong    result:3:1: streaming.cert_file is required with streaming.tls = "files"',
+        'wrong    result:3:1: streaming.key_file is required with streaming.tls = "files"',
+    ]

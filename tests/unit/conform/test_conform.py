@@ -18,7 +18,7 @@ from crib.cli.forms import Format
 from crib.cli.session import CliSession
 from crib.client import ClientError, Connection
 from crib.client.errors import NotFound, NotOffered
-from crib.conform import page, reports, session
+from crib.conform import cgroups, page, reports, session
 from crib.conform.case import Case, Level
 from crib.conform.cases import every
 from crib.conform.coverage import coverage, fields_of, rpcs
@@ -114,6 +114,9 @@ def test_cases_are_picked_by_rpc_name_and_field() -> None:
     cases = every()
     assert {case.rpc for case in picked(cases, ["version/"])} == {"Version"}
     assert {case.name for case in picked(cases, ["*/hostname_*"])} == {"hostname_is_the_pods"}
+    assert [case.name for case in picked(cases, ["StartContainer/runs_a_container_once"])] == [
+        "runs_a_container_once"
+    ]
     by_field = picked(cases, ["Mount.readonly"])
     assert by_field
     assert all("Mount.readonly" in case.fields for case in by_field)
@@ -176,7 +179,13 @@ async def test_everything_is_labelled_and_removed_even_after_a_cancel(
     assert world.pods == {}
 
 
-async def test_clean_removes_what_other_runs_left_and_nothing_else(subject: Subject, world: World) -> None:
+async def test_clean_removes_what_other_runs_left_and_nothing_else(
+    subject: Subject, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cgroups, "ROOT", str(tmp_path / "cgroup"))
+    for name in ("crib-conform-left", "other", "cgroup/cpu/cribconform1/pod2", "cgroup/cpu/pods"):
+        (tmp_path / name).mkdir(parents=True)
     left = Subject(subject.connection, subject.directory, IMAGE)
     pod = await Trial(left, "left").pod()
     config = Trial(left, "other").pod_config()
@@ -184,6 +193,9 @@ async def test_clean_removes_what_other_runs_left_and_nothing_else(subject: Subj
     other = await Trial(left, "other").pod(config)
     assert await session.clean(subject.connection) == []
     assert set(world.pods) == {other.id}
+    assert not (tmp_path / "crib-conform-left").exists()
+    assert (tmp_path / "other").exists()
+    assert [path.name for path in (tmp_path / "cgroup" / "cpu").iterdir()] == ["pods"]
     assert pod.id != other.id
 
 
@@ -260,6 +272,12 @@ async def test_the_command_exits_with_one_if_a_must_case_fails(
 async def test_a_missing_image_is_told_with_what_to_do(world: World, tmp_path: Path) -> None:
     with pytest.raises(ClientError, match=r"image missing:1 is not there; name a busybox with --image \(no"):
         await command.run(CliSession(f"{tmp_path}/s"), ConformOptions(image="missing:1"))
+
+
+def test_the_commands_defaults_are_those_of_a_run() -> None:
+    options, plan = ConformOptions(), session.Plan()
+    for name in ("image", "pull_image", "handler", "parallel", "limit"):
+        assert getattr(options, name) == getattr(plan, name)
 
 
 def test_lists_need_no_runtime(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,8 +250,10 @@ async def a_closed_port_is_an_error(trial: Trial) -> None:
         async with streams.forward(trial.connection, pod.id, Target("tcp", 9), "spdy") as peer:
             await peer.write(b"hello")
             async with asyncio.timeout(PATIENCE):
-                while not (data := await peer.read()):  # noqa: ASYNC110  nothing tells of the error
-                    await asyncio.sleep(0.05)  # the data may end a moment before it is there
+                data = await peer.read()
+                while not data:  # it may end a moment before the error is there
+                    await asyncio.sleep(0.05)
+                    data = await peer.read()
     except (RuntimeFailure, Unavailable):
         return
     except TimeoutError:
