@@ -36,7 +36,7 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
     NotOffered from runtimes without crib's Node service.
     """
     if options.target == "-" or os.path.isfile(options.target):
-        plans = plans_of(session, [options.target])
+        plans = plans_of(session, [options.target], options.extra or ())
         async with session.connect() as connection:
             found = [
                 explained

@@ -255,6 +255,14 @@ class InspectOptions:
     output: DocumentOutput = Format.YAML
 
 
+ExtraFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from", metavar="FILE", help="Take ConfigMaps, Secrets and claims from this file; may be repeated."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ExplainSpecOptions:
     target: Annotated[
@@ -266,6 +274,7 @@ class ExplainSpecOptions:
     ]
     container: _Container = ""
     output: Output = Format.TABLE
+    extra: ExtraFiles = None
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,18 @@ import typer
 
 from crib.cli.forms import DocumentOutput, Format, ListOutput, Output
 from crib.cli.image_options import DryRun, Yes
+from crib.cli.options import ExtraFiles
 
 _Manifests = Annotated[
     list[str],
     typer.Argument(metavar="MANIFEST", help="Files with Kubernetes manifests; - means standard input."),
-]
-_From = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--from", metavar="FILE", help="Take ConfigMaps, Secrets and claims from this file; may be repeated."
-    ),
 ]
 
 
 @dataclass(frozen=True)
 class RunCommandOptions:
     manifests: _Manifests
-    extra: _From = None
+    extra: ExtraFiles = None
     replace: Annotated[
         bool,
         typer.Option(
@@ -63,7 +58,7 @@ class RunCommandOptions:
 @dataclass(frozen=True)
 class DiffOptions:
     manifests: _Manifests
-    extra: _From = None
+    extra: ExtraFiles = None
     output: Output = Format.TABLE
 
 

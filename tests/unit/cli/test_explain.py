@@ -186,8 +186,11 @@ async def test_an_address_that_is_not_known_yet_is_shown_as_one(
     path = tmp_path / "ip.yaml"
     path.write_text(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: ip}\nspec: {containers: [{name: a, image: 'reg/a:1', "
-        "env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}]}\n"
+        "env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}, "
+        "{name: C, valueFrom: {configMapKeyRef: {name: c, key: d}}}]}]}\n"
     )
-    await explain.explain(session, ExplainSpecOptions(str(path)))
+    other = tmp_path / "data.yaml"
+    other.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {d: red}\n")
+    await explain.explain(session, ExplainSpecOptions(str(path), extra=[str(other)]))
     (request,) = world.explain_requests
-    assert [env.value for env in request.config.envs] == [b"<pod-ip>"]
+    assert [env.value for env in request.config.envs] == [b"<pod-ip>", b"red"]
