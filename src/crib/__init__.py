@@ -3,7 +3,7 @@
 The floors, from the ground up: `model` (our nouns), `wire` (others' formats), `host` (Linux, thinly) and
 `stubs` (generated) know nothing of each other's work; `ocispec` is the pure recipe of a container;
 `engine` holds the verbs and `backends` the hands, blind to each other and joined by `ports`; `api` is the
-door; `daemon` wires all of it. `client`, `cli` and `bench` are programs outside the daemon.
+door; `daemon` wires all of it. `client`, `cli`, `supervisor` and `bench` are programs outside the daemon.
 
 Begin with `ports`, then `engine/containers/create.py`.
 """
