@@ -75,7 +75,7 @@ _crib() {
         if [[ $value == :files ]]; then
             _files
         elif [[ -n $value ]]; then
-            found+=("${value//:/\\:}:${line#*$'\t'}")
+            found+=("${value//:/\\:}${${line#$value}/$'\t'/:}")
         fi
     done
     (( $#found )) && _describe -V crib found
