@@ -27,8 +27,8 @@ _NONE = "-"
 async def diff(session: CliSession, options: DiffOptions) -> int:
     """Compare, show, and give the exit code: 0 if nothing differs, else 1."""
     extra = options.extra or ()
-    plans = plans_of(session, options.manifests, extra, notes=False, new_uid=_uids())
-    hidden = plans_of(session, options.manifests, extra, hide_secrets=True, notes=False, new_uid=_uids())
+    plans = plans_of(session, options.manifests, extra, new_uid=_uids()).pods
+    hidden = plans_of(session, options.manifests, extra, hide_secrets=True, new_uid=_uids()).pods
     found: list[Difference] = []
     async with session.connect() as connection:
         for plan, shown in zip(plans, hidden, strict=True):

@@ -36,11 +36,12 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
     NotOffered from runtimes without crib's Node service.
     """
     if options.target == "-" or os.path.isfile(options.target):
-        plans = plans_of(session, [options.target], options.extra or ())
+        read = plans_of(session, [options.target], options.extra or ())
+        tell_notes(read)
         async with session.connect() as connection:
             found = [
                 explained
-                for plan in plans
+                for plan in read.pods
                 for explained in await _of_plan(connection, plan, options.container)
             ]
         if not found:
@@ -58,7 +59,6 @@ async def explain(session: CliSession, options: ExplainSpecOptions) -> None:
 
 
 async def _of_plan(connection: Connection, plan: PodPlan, wanted: str) -> list[dict[str, Any]]:
-    tell_notes(plan)
     await PodImages(connection, plan, pull=None).bring()
     return [
         _told(

@@ -72,7 +72,7 @@ async def down(session: CliSession, options: DownOptions) -> None:
     async with session.connect() as connection:
         for target in options.targets:
             if target == "-" or os.path.isfile(target):
-                plans = plans_of(session, [target], options.extra or (), notes=False)
+                plans = plans_of(session, [target], options.extra or ()).pods
                 labels = [plan.label for plan in plans]
             else:
                 labels = [await _label_of(connection, target)]

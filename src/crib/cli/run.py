@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from crib.cli.workload_options import RunCommandOptions
     from crib.client import Connection
     from crib.client.pods import Pod
-    from crib.manifest.plan import ContainerPlan, PodPlan, VolumePlan
+    from crib.manifest.plan import ContainerPlan, Plans, PodPlan, VolumePlan
     from crib.stubs.runtime.v1.api_pb2 import AuthConfig
 
 
 async def run(session: CliSession, options: RunCommandOptions) -> None:
     """Check all manifests and bring all images, then start pod after pod; the first failure ends it."""
     hide = options.dry_run and not options.show_secrets
-    plans = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
+    read = plans_of(session, options.manifests, options.extra or (), hide_secrets=hide)
+    plans = read.pods
     is_kept = options.restart or options.foreground
-    for plan in plans:
-        tell_notes(plan, is_kept=is_kept)
+    tell_notes(read, is_kept=is_kept)
     if options.restart and options.foreground:
         raise CommandError("--restart and --foreground exclude each other", exit_code=2)
     if is_kept and options.keep:
@@ -80,9 +80,8 @@ def plans_of(
     extra: Sequence[str] = (),
     *,
     hide_secrets: bool = False,
-    notes: bool = True,
     new_uid: Callable[[], str] = random_uid,
-) -> Sequence[PodPlan]:
+) -> Plans:
     """What the manifests come to on this node. All faults are shown; the CommandError counts them.
 
     `extra` are files of which only ConfigMaps, Secrets and claims count.
@@ -90,7 +89,7 @@ def plans_of(
     texts = [ManifestText(path, _read_manifest(path)) for path in paths]
     texts += [ManifestText(path, _read_manifest(path), is_data=True) for path in extra]
     try:
-        found = read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets), new_uid)
+        return read_plans(texts, read_site(session.pods_dir, hide_secrets=hide_secrets), new_uid)
     except ManifestError as error:
         if len(error.faults) == 1:
             raise CommandError(str(error)) from error
@@ -99,17 +98,17 @@ def plans_of(
         raise CommandError(
             f"{len(error.faults)} faults in {', '.join((*paths, *extra))}; nothing was done"
         ) from error
-    for note in found.notes if notes else ():
-        say(f"note: {note}")
-    return found.pods
 
 
-def tell_notes(plan: PodPlan, *, is_kept: bool = False) -> None:
+def tell_notes(read: Plans, *, is_kept: bool = False) -> None:
     """What has no effect here, a line for each."""
-    for note in plan.notes:
-        say(f"note: {plan.label}: {note}")
-    for path in () if is_kept else plan.unkept:
-        say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
+    for note in read.notes:
+        say(f"note: {note}")
+    for plan in read.pods:
+        for note in plan.notes:
+            say(f"note: {plan.label}: {note}")
+        for path in () if is_kept else plan.unkept:
+            say(f"note: {plan.label}: {path}: no effect without --restart or --foreground")
 
 
 def _document_form(output: Form) -> Form:

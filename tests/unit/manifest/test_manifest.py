@@ -476,6 +476,6 @@ EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
 def test_the_examples_are_good_manifests(path: Path) -> None:
-    for found in plans(path.read_text()):
-        assert found.name == path.stem
-        assert not found.notes
+    found = plans(path.read_text())
+    assert {plan.name.partition("-")[0] for plan in found} == {path.stem}
+    assert not any(plan.notes for plan in found)

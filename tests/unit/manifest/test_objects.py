@@ -13,6 +13,7 @@ from crib.manifest.documents import ManifestText
 from crib.manifest.faults import ManifestError
 from crib.manifest.late import filled, waits_for_address
 from crib.manifest.load import read_plans
+from crib.manifest.objects import without_secrets
 from crib.manifest.plan import ContainerPlan, Dirs, Plans, PodPlan, Site
 
 SITE = Site(Dirs("/pods"), memory=8 << 30, cpus=4, node="node-1", addresses=("192.0.2.7", "2001:db8::7"))
@@ -334,3 +335,22 @@ def test_what_is_kept_of_a_pod_comes_to_it_again_by_itself(text: str) -> None:
     first = read(text).pods[0]
     again = read_plans(first.document, SITE, lambda: "never").pods[0]
     assert _comparable(again) == _comparable(first)
+
+
+def test_what_is_kept_of_a_pod_without_its_secrets_tells_of_the_same_pod() -> None:
+    (plan,) = read(
+        pod("""
+            env:
+            - {name: USER, valueFrom: {secretKeyRef: {name: login, key: user}}}
+            lifecycle: {preStop: {exec: {command: [bye]}}}
+            """)
+        + DATA
+    ).pods
+    kept = without_secrets(plan.document)
+    assert "hunter2" not in kept
+    assert "aHVudGVyMg" not in kept
+    assert "admin" not in kept
+    (again,) = read(kept).pods
+    assert again.uid == plan.uid
+    assert again.containers[0].behaviour == plan.containers[0].behaviour
+    assert env(again.containers[0]) == {"USER": b""}

@@ -16,6 +16,7 @@ from crib.client.workloads.named_volumes import NamedVolumes
 from crib.client.workloads.ownership import set_group
 from crib.manifest.fields import is_uid
 from crib.manifest.hosts import hosts_text
+from crib.manifest.objects import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -92,10 +93,10 @@ def make(plan: PodPlan, dirs: Dirs) -> None:
 
 
 def _keep_manifest(plan: PodPlan) -> None:
-    """For root only: it may hold secrets."""
+    """For root only, and without what Secrets hold: this is a disk, and hooks do not need it."""
     path = os.path.join(plan.directory, MANIFEST)
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(plan.document)
+        file.write(without_secrets(plan.document))
 
 
 def manifest_of(dirs: Dirs, uid: str) -> str:

@@ -58,7 +58,7 @@ def _plan_of(pod: PodSandbox, dirs: Dirs) -> PodPlan | None:
     if not text:
         return None
     try:
-        plans = read_plans(text, read_site(dirs.root), lambda: pod.metadata.uid).pods
+        plans = read_plans(text, read_site(dirs.root, hide_secrets=True), lambda: pod.metadata.uid).pods
     except ManifestError:
         return None  # made by another version
     return next((plan for plan in plans if plan.uid == pod.metadata.uid), None)
