@@ -26,14 +26,17 @@ import pytest
 
 from tests.images import BuiltImage, BuiltLayer, Entry, layer_tar, machine_architecture, write_oci_archive
 from tests.shares import own_share
-from tests.system.labs.leftovers import force_away
+from tests.system.labs.leftovers import force_away, remove_cgroups
 
 START_SECONDS = 120.0
 COMMAND_SECONDS = 300.0
 PAUSE = "localhost/pause:test"
 PACKAGES = ("containerd",)
+CGROUP = "/k8s.io"
+"""Where it puts containers of pods that name no cgroup."""
 _numbers = own_share(1 << 12)
 _CNI = Path("/usr/lib/cni")
+_TREES = Path("/sys/fs/cgroup")
 _CONFIG = """\
 version = 2
 root = "{root}/d"
@@ -118,8 +121,8 @@ def running_containerd(built: Sequence[BuiltImage]) -> Iterator[Containerd]:
         pytest.skip("containerd needs runc, catatonit and the CNI plugins here")
     root = Path(tempfile.mkdtemp(prefix=f"ctrd{os.getpid()}-", dir="/tmp"))
     root.chmod(0o711)
-    token = secrets.token_hex(3)
-    bridge = f"ct{token}"
+    bridge = f"ct{secrets.token_hex(3)}"
+    has_others = any(os.path.exists(f"{tree}{CGROUP}") for tree in (_TREES, *_TREES.iterdir()))
     process: subprocess.Popen[bytes] | None = None
     try:
         (root / "packages").mkdir()
@@ -142,6 +145,8 @@ def running_containerd(built: Sequence[BuiltImage]) -> Iterator[Containerd]:
             process.send_signal(signal.SIGTERM)
             process.wait(COMMAND_SECONDS)
         force_away(root, f"/{root.name}", bridge)
+        if not has_others:
+            remove_cgroups(CGROUP)
         shutil.rmtree(root)
 
 
