@@ -67,3 +67,10 @@ def test_the_same_source_gives_the_same_pages(man: Path, tmp_path: Path) -> None
     output(sys.executable, ROOT / "script/man", tmp_path)
     for path in (*man.glob("man1/crib-r*"), man / "man8/cribd.8.gz"):
         assert (tmp_path / "man" / path.relative_to(man)).read_bytes() == path.read_bytes()
+
+
+def test_the_page_of_all_commands_is_what_they_say(tmp_path: Path) -> None:
+    made = tmp_path / "reference.md"
+    output(sys.executable, ROOT / "script/man", "--markdown", made)
+    fresh = "make it again: script/man --markdown docs/reference.md"
+    assert (ROOT / "docs" / "reference.md").read_text() == made.read_text(), fresh
