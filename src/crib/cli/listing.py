@@ -11,6 +11,7 @@ from crib.cli.forms import is_table
 from crib.cli.list_filters import chosen_containers, chosen_pods
 from crib.cli.output import Listing, age, as_dict, short_id
 from crib.cli.tables import Shortening, TableColumn
+from crib.cli.watching import show
 from crib.client import ClientError, lookup
 from crib.client import pods as client_pods
 from crib.stubs.runtime.v1.api_pb2 import (
@@ -69,17 +70,25 @@ async def _all(calls: list[Awaitable[str]]) -> list[str]:
 async def pods(session: CliSession, options: PodsOptions) -> None:
     """Sandboxes, newest first, with addresses and how many of their containers run."""
     async with session.connect() as connection:
-        found = await chosen_pods(connection, options)
-        rows: list[tuple[str, ...]] = []
-        if is_table(options.output) and not options.quiet:
-            rows = await _pod_rows(connection, found, _identity if options.no_trunc else short_id)
-    Listing(
+
+        async def listing() -> Listing:
+            return await _pods(connection, options)
+
+        await show(listing, options)
+
+
+async def _pods(connection: Connection, options: PodsOptions) -> Listing:
+    found = await chosen_pods(connection, options)
+    rows: list[tuple[str, ...]] = []
+    if is_table(options.output) and not options.quiet:
+        rows = await _pod_rows(connection, found, _identity if options.no_trunc else short_id)
+    return Listing(
         _POD_COLUMNS,
         rows,
         ids=[pod.id for pod in found],
         names=[f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in found],
         documents=[as_dict(pod) for pod in found],
-    ).show(options.output, quiet=options.quiet)
+    )
 
 
 def _identity(text: str) -> str:
@@ -128,19 +137,27 @@ async def _address(connection: Connection, pod_id: str) -> str:
 async def containers(session: CliSession, options: PsOptions) -> None:
     """Containers that run (or all), newest first."""
     async with session.connect() as connection:
-        pods_by_id = {pod.id: pod for pod in await lookup.pods(connection)}
-        found = await chosen_containers(connection, options, pods_by_id)
-        rows: list[tuple[str, ...]] = []
-        if is_table(options.output) and not options.quiet:
-            shown = _identity if options.no_trunc else short_id
-            rows = await _container_rows(connection, found, pods_by_id, shown)
-    Listing(
+
+        async def listing() -> Listing:
+            return await _containers(connection, options)
+
+        await show(listing, options)
+
+
+async def _containers(connection: Connection, options: PsOptions) -> Listing:
+    pods_by_id = {pod.id: pod for pod in await lookup.pods(connection)}
+    found = await chosen_containers(connection, options, pods_by_id)
+    rows: list[tuple[str, ...]] = []
+    if is_table(options.output) and not options.quiet:
+        shown = _identity if options.no_trunc else short_id
+        rows = await _container_rows(connection, found, pods_by_id, shown)
+    return Listing(
         _CONTAINER_COLUMNS,
         rows,
         ids=[container.id for container in found],
         names=[_name(container, pods_by_id) for container in found],
         documents=[as_dict(container) for container in found],
-    ).show(options.output, quiet=options.quiet)
+    )
 
 
 def _name(container: Container, pods_by_id: dict[str, PodSandbox]) -> str:

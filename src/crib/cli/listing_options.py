@@ -38,6 +38,12 @@ _Last = Annotated[
 ]
 _Latest = Annotated[bool, typer.Option("--latest", help="Only the last one that was made, in any state.")]
 _NoTrunc = Annotated[bool, typer.Option("--no-trunc", help="Ids in full.")]
+_Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch", "-w", help="Show the list again, every 2 s on a terminal, else when it has changed."
+    ),
+]
 _Filters = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,6 +71,7 @@ class PodsOptions:
     latest: _Latest = False
     filters: _Filters = None
     no_trunc: _NoTrunc = False
+    watch: _Watch = False
 
 
 @dataclass(frozen=True)
@@ -103,3 +110,4 @@ class PsOptions:
     latest: _Latest = False
     filters: _Filters = None
     no_trunc: _NoTrunc = False
+    watch: _Watch = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crib.cli import app, listing
+from crib.cli import app, listing, watching
 from crib.cli.forms import Format
 from crib.cli.listing_options import PodsOptions, PsOptions
 from crib.cli.session import CliSession, CommandError
@@ -135,3 +136,25 @@ def test_the_short_options_are_those_of_kubectl(tmp_path: Path, capsys: Output) 
         assert app._ending([command, "--help"]) == 0
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert "what crictl and docker call -l is --latest" in text
+
+
+async def test_a_watched_list_is_shown_again_when_it_has_changed(
+    world: World, session: CliSession, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def pause() -> None:
+        """Nothing, then a new pod, then Ctrl-C."""
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            add_pod(world, "new")
+        elif looks == 4:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(watching, "_pause", pause)
+    with pytest.raises(asyncio.CancelledError):
+        await listing.pods(session, PodsOptions(output=Format.NAME, watch=True))
+    said = capsys.readouterr().out.split()
+    assert len(said) == 3 + 4
+    assert said[3:].count("default/new") == 1
