@@ -24,6 +24,7 @@ from crib.engine.images.catalogue import Catalogue
 from crib.engine.images.policy import PolicyGuard
 from crib.engine.losses import notice_loss
 from crib.engine.retries import MAX_LEFT
+from crib.engine.timeline import SandboxTimeline
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,
@@ -121,19 +122,7 @@ class CreateContainer:
                 # Held while it is made: a stop of the sandbox waits, and then finds a whole container.
                 async with core.locks.of(record.id):
                     core.refuse_if_faulty()
-                    request, view = (
-                        CreateRequest(record, sandbox, image.config),
-                        partial(container_view, record, sandbox),
-                    )
-                    async with core.hooks.around("create_container", view, stage):
-                        created = await core.handler_of(sandbox).containers.create(request, stage)
-                    made = replace(
-                        record,
-                        process=created.process,
-                        monitor=created.monitor,
-                        user=created.user,
-                        stop_signal=created.stop_signal or record.stop_signal,
-                    )
+                    made = await self._make(CreateRequest(record, sandbox, image.config), stage)
                     state = move_container(made, ContainerVerb.CREATE)
                     record = core.containers.put(replace(made, state=state))
                     core.refuse_if_faulty()
@@ -151,6 +140,19 @@ class CreateContainer:
             self._unclaimed = {row for row in self._unclaimed if core.containers.get(row)} | {record.id}
         core.tell(EventType.CREATED, record.id, sandbox_id)
         return record.id
+
+    async def _make(self, request: CreateRequest, stage: SandboxTimeline) -> ContainerRecord:
+        record, sandbox = request.record, request.sandbox
+        view = partial(container_view, record, sandbox)
+        async with self._core.hooks.around("create_container", view, stage):
+            created = await self._core.handler_of(sandbox).containers.create(request, stage)
+        return replace(
+            record,
+            process=created.process,
+            monitor=created.monitor,
+            user=created.user,
+            stop_signal=created.stop_signal or record.stop_signal,
+        )
 
     def _refuse_crowd(self, sandbox_id: SandboxId) -> None:
         """A kubelet tries forever: what hangs must not pile up with each try."""
