@@ -647,7 +647,7 @@ async def test_usage_is_read(lab: OciLab) -> None:
         assert usage.writable_layer is not None
         assert usage.writable_layer.used_bytes >= 2 << 20
         (of_pod,) = await lab.handler.statistics.pods([sandbox])
-        assert of_pod.cgroup.memory is not None
+        assert of_pod.memory is not None
 
 
 async def test_runc_is_a_handler_too() -> None:
