@@ -72,7 +72,9 @@ def test_the_table_of_the_papers_is_one_that_the_lab_wrote() -> None:
         assert by_name["guest"] in RECIPES
         assert by_name["suite"] in SUITES
         assert by_name["cgroup"] in ("v1", "v2")
-        assert re.fullmatch(r"\d+ passed(, \d+ failed)?(, \d+ skipped)?(, cut off)? in \d+ s", by_name["result"])
+        assert re.fullmatch(
+            r"\d+ passed(, \d+ failed)?(, \d+ skipped)?(, cut off)? in \d+ s", by_name["result"]
+        )
         assert re.fullmatch(r"20\d\d-\d\d-\d\d \S+", by_name["when"])
 
 
