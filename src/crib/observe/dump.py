@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import operator
 import os
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from types import FrameType
 from typing import Any
 
@@ -149,27 +151,25 @@ def memory() -> Iterator[str]:
         if line.startswith("Pss:"):
             yield " ".join(line.split())
     yield f"collections: {', '.join(str(one['collections']) for one in gc.get_stats())}"
-    counts: Counter[type] = Counter()
-    sizes: Counter[type] = Counter()
-    for found in gc.get_objects():
-        kind = type(found)
-        counts[kind] += 1
-        sizes[kind] += _size(found)
-    yield f"{counts.total()} objects that are not frozen, {sizes.total()} bytes without what they refer to"
-    for kind, size in sizes.most_common(TYPES):
-        yield f"{size:12} bytes in {counts[kind]:8} {kind.__module__}.{kind.__qualname__}"
+    counts = Counter(list(map(type, _known_objects())))
+    size = sum(map(sys.getsizeof, _known_objects(), repeat(0)))
+    yield f"{counts.total()} objects that are not frozen, {size} bytes without what they refer to"
+    for kind, count in counts.most_common(TYPES):
+        yield f"{count:8} {kind.__module__}.{kind.__qualname__}"
 
 
-def _size(found: object) -> int:
-    try:
-        return sys.getsizeof(found)
-    except Exception:  # a type may say that as it likes
-        return 0
+def _known_objects() -> Iterator[object]:
+    """What Python's collector knows; the list of it is made at the first step, and goes at the last.
+
+    All steps have to be made by one call of C code, which may keep none. Python code gives way to other
+    threads, and one of them may be making a tuple: with a reference to that from here it fails (SystemError).
+    """
+    return chain.from_iterable(map(operator.call, (gc.get_objects,)))
 
 
 def locks_in_memory() -> Iterator[str]:
     """Locks of asyncio that are held, and nobody notes by whom; see the tasks that wait."""
-    held = [one for one in gc.get_objects() if type(one) is asyncio.Lock and one.locked()]
+    held = [one for one in gc.get_referrers(asyncio.Lock) if type(one) is asyncio.Lock and one.locked()]
     waiters = sum(len(getattr(one, "_waiters", None) or ()) for one in held)
     if held:
         yield f"{len(held)} others, of which it is not known who holds them; {waiters} tasks wait for these"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from crib.client import Connection
 from crib.conform import reports, session
-from crib.conform.case import Level
-from crib.conform.cases import every
 from crib.conform.running import CaseOutcome
 from crib.host import mounts
 from tests.images import Entry, busybox_image, push
@@ -95,11 +93,6 @@ def failures(report: session.ConformReport) -> str:
     return "\n".join(line for one in failed for line in reports.failure(one))
 
 
-def of_level(level: Level) -> Sequence[str]:
-    """Their ids."""
-    return [case.id for case in every() if case.level is level]
-
-
 @pytest.fixture
 def cribd() -> Iterator[Cribd]:
     with running_cribd(extra="[handlers.crun]\n[handlers.runc]\n") as daemon:
@@ -114,22 +107,15 @@ def containerd() -> Iterator[Containerd]:
         yield daemon
 
 
-async def test_crib_passes_every_must_case_and_is_as_before(cribd: Cribd, pulled: str) -> None:
-    plan = session.Plan(IMAGE, pulled, only=of_level(Level.MUST), limit=LIMIT)
-    report = await run(str(cribd.socket), plan)
-    assert ids(report, CaseOutcome.FAILED) == set(), failures(report)
-    assert len(report.results) > 140
-    assert list(Path("/sys/fs/cgroup").glob("*/cribconform*")) == []
-
-
-@pytest.mark.nightly
 async def test_crib_passes_every_case_that_can_be_asked_here(
     cribd: Cribd, pulled: str, shared_directory: Path
 ) -> None:
     report = await run(str(cribd.socket), session.Plan(IMAGE, pulled, limit=LIMIT))
     assert ids(report, CaseOutcome.FAILED) == set(), failures(report)
     assert ids(report, CaseOutcome.SKIPPED) <= NOT_HERE.keys()
+    assert len(report.results) > 240
     assert shared_directory.exists()
+    assert list(Path("/sys/fs/cgroup").glob("*/cribconform*")) == []
 
 
 @pytest.mark.nightly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,7 +48,13 @@ INTERRUPTING = textwrap.dedent(
 
 def run(*arguments: str, flags: Sequence[str] = ("-IS",)) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *flags, *arguments], capture_output=True, text=True, timeout=BOUND, check=False
+        [sys.executable, *flags, *arguments],
+        # the measuring of coverage imports much before the program begins
+        env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from crib.engine.locks import Locks
 from crib.observe import dump
@@ -119,6 +121,20 @@ def test_memory_is_told_by_type_and_without_contents() -> None:
     assert "builtins.dict" in text
     assert SECRET not in text
     assert kept
+
+
+def test_looking_at_memory_disturbs_nobody_who_makes_a_tuple() -> None:
+    """A tuple that is being made must be known to nobody else, or it cannot grow."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            looking = threads.submit(lambda: [list(dump.memory()) for _ in range(3)])
+            while not looking.done():
+                assert len(tuple(number for number in range(100))) == 100
+            assert all(looking.result())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_section_is_bounded_and_a_failure_is_told_in_it() -> None:
