@@ -104,6 +104,12 @@ def test_the_configuration_is_a_conffile_that_says_nothing_yet(tree: Path) -> No
     assert (tree / "DEBIAN/conffiles").read_text().split() == ["/etc/crib/config.toml"]
 
 
+def test_the_papers_come_with_what_they_show_and_use(tree: Path) -> None:
+    there = tree / "usr/share/doc/crib"
+    for part in ("docs/*.md", "docs/pictures/*.svg", "examples/*.yaml"):
+        assert {path.name for path in ROOT.glob(part)} == {path.name for path in there.glob(part)}
+
+
 def test_every_file_has_its_sum(tree: Path) -> None:
     checked = subprocess.run(
         ["md5sum", "--check", "--quiet", "--strict", tree / "DEBIAN/md5sums"], cwd=tree, check=False
