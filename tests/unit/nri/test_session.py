@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,14 @@ from crib import nri
 from crib.nri import messages, running
 from crib.nri.calls import TOLD
 from crib.nri.plugin import EVENTS, events_of, mask_of
-from crib.tasks.groups import Beside
 from crib.ttrpc import server as server_module
 from crib.ttrpc.errors import CallFailed, CallTimedOut
 from crib.wire.ttrpc import Code
-from tests.fakes.nri_runtime import BOUND, FakeNriRuntime, JoinedPlugin
+from tests.unit.nri.lab import IDENTITY, joined, running_plugin
 
 POD = messages.PodSandbox(id="p1", name="web", annotations={"a": "b"})
 CONTAINER = messages.Container(id="c1", pod_sandbox_id="p1", name="main")
 LIMITS = messages.LinuxResources(pids=messages.LinuxPids(limit=5))
-IDENTITY = nri.PluginIdentity("pin", "10")
 
 
 class Everything(nri.NodePlugin):
@@ -109,28 +107,6 @@ class Everything(nri.NodePlugin):
 
     async def remove_container(self, pod: nri.PodSandbox, container: nri.Container) -> None:
         self.told.append(("remove_container", pod, container))
-
-
-@contextlib.asynccontextmanager
-async def running_plugin(
-    plugin: nri.NodePlugin, path: Path, *, reconnect: bool = False
-) -> AsyncIterator[tuple[FakeNriRuntime, asyncio.Task[None]]]:
-    async with asyncio.timeout(BOUND), Beside() as beside:
-        runtime = FakeNriRuntime(beside)
-        async with await runtime.listen(path / "nri.sock"):
-            options = nri.PluginOptions(IDENTITY, str(path / "nri.sock"), reconnect=reconnect)
-            serving = beside.start("plugin", nri.serve(plugin, options))
-            yield runtime, serving
-            serving.cancel()
-            await asyncio.wait((serving,))
-
-
-@contextlib.asynccontextmanager
-async def joined(plugin: nri.NodePlugin, path: Path) -> AsyncIterator[JoinedPlugin]:
-    async with running_plugin(plugin, path) as (runtime, _):
-        found = await runtime.joined()
-        await found.configure("its configuration")
-        yield found
 
 
 # registration and configuration
@@ -267,7 +243,7 @@ async def test_an_event_that_a_plugin_cannot_be_told_is_passed_over(tmp_path: Pa
         for number in (messages.CREATE_CONTAINER, messages.UNKNOWN, 99):
             event = messages.StateChangeEvent(event=number, pod=POD)  # type: ignore[arg-type]  # also one of later versions
             await runtime.ask("StateChange", event, messages.Empty)
-        assert plugin.told == [("configure", "its configuration")]
+        assert plugin.told == [("configure", "")]
 
 
 async def test_a_pods_new_limits_are_told(tmp_path: Path) -> None:
