@@ -27,7 +27,7 @@ from crib.host.sealed import seal
 from crib.model.errors import Broken
 from crib.model.facts import HandlerFacts
 from crib.model.ids import HandlerName
-from crib.wire.oci_runtime import decode_features
+from crib.wire.oci_features import decode_features
 
 _log = logging.getLogger(__name__)
 
