@@ -1,0 +1,139 @@
+"""One plugin: from its connection to its end, and what it is asked in between.
+
+It is asked one thing at a time, whatever different pods want of it, as it would be by other runtimes: many
+plugins keep books and no locks. A plugin that does not answer in time, or does what the protocol does not
+allow, is dropped: its connection is closed, and verbs go on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from crib.backends.nri.link import LinkClosed, PluginError, PluginLink, WireBreach
+from crib.backends.nri.lives import Breach, PluginName, following
+from crib.backends.nri.moments import ALL, WITHOUT_OLDER_FORM, Moment, subscribed
+from crib.model.plugin_status import PluginFigures, PluginState, PluginStatus
+from crib.ports.plugins import PluginRefused
+from crib.stubs.nri.v1alpha1 import api_pb2 as pb
+
+_log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end."""
+
+    pid: int
+    installed: bool
+
+
+class Plugin:
+    """A connected plugin."""
+
+    def __init__(self, link: PluginLink, peer: Peer, name: PluginName | None, figures: PluginFigures) -> None:
+        """`name`: of one that is installed; others say theirs."""
+        self.link = link
+        self.peer = peer
+        self.name = name
+        self.version = ""
+        self.mask = ALL
+        self.state = PluginState.CONNECTED
+        self.since = time.time_ns()
+        self.problem = ""
+        """Why it was dropped."""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """It is ready, or it has ended."""
+        self._figures = figures
+        self._turn = asyncio.Lock()
+        self._older: set[Moment] = set()
+        """What it takes by the call StateChange only."""
+        self.calls = self.failures = 0
+        self.seconds = 0.0
+        self.changed: Callable[[], None] = lambda: None
+        """Called when it has become ready, or has ended."""
+
+    def __str__(self) -> str:
+        if self.name is not None:
+            return str(self.name)
+        return f"without a name (pid {self.peer.pid})"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is PluginState.READY
+
+    @property
+    def status(self) -> PluginStatus:
+        return PluginStatus(
+            name=str(self.name or ""),
+            state=self.state,
+            since=self.since,
+            pid=self.peer.pid,
+            installed=self.peer.installed,
+            version=self.version,
+            events=tuple(moment.call for moment in subscribed(self.mask)) if self.is_ready else (),
+            calls=self.calls,
+            failures=self.failures,
+            seconds=self.seconds,
+        )
+
+    def wants(self, moment: Moment) -> bool:
+        """Whether it is to be asked."""
+        return self.is_ready and bool(self.mask & moment.bit)
+
+    def become(self, state: PluginState) -> None:
+        """The next part of its life. Breach."""
+        self.state = following(self.state, state)
+        self.since = time.time_ns()
+        if self.is_ready:
+            self._settle()
+
+    def drop(self, problem: str) -> None:
+        """Send it away, and tell why; nothing happens if it has ended already."""
+        if self._end(problem):
+            self._figures.dropped.add((str(self),))
+            _log.error("NRI plugin %s is dropped: %s", self, problem)
+
+    def end(self, reason: str) -> None:
+        """Its connection has ended, or is to end; nothing is wrong with that."""
+        if self._end(""):
+            _log.info("NRI plugin %s has gone: %s", self, reason)
+
+    def _end(self, problem: str) -> bool:
+        if self.state is PluginState.GONE:
+            return False
+        self.problem = problem
+        self.become(PluginState.GONE)
+        self.link.close()
+        self.ended.set_result(None)
+        self._settle()
+        return True
+
+    def _settle(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)
+        self.changed()
+
+    async def ask(self, moment: Moment, request: Message, kind: type[M], about: str, limit: float) -> M | None:
+        """Its answer; None where it does not want to be asked, or ends meanwhile. PluginRefused.
+
+        `about` is the id of the pod or container; `limit`, in seconds, begins when it is asked.
+        """
+        if not self.wants(moment):
+            return None
+        async with self._turn:
+            if not self.is_ready:
+                return None
+            try:
+                return await self.call(moment.call, self._carried(moment, request, kind, limit), about, limit)
+            except PluginError as error:
+                raise PluginRefused(f"plugin {self} failed in {moment.call}: {error}") from error
