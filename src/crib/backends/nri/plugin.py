@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 _log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,69 @@ class Plugin:
             if not self.is_ready:
                 return None
             try:
-                return await self.call(moment.call, self._carried(moment, request, kind, limit), about, limit)
+                return await self.measured(
+                    moment.call, self._carried(moment, request, kind, limit), about, limit
+                )
             except PluginError as error:
-                raise PluginRefused(f"plugin {self} failed in {moment.call}: {error}") from error
+                raise PluginRefused(f"plugin {self} failed in {moment.call} of {about}: {error}") from error
+
+    async def measured(self, call: str, answer: Awaitable[T], about: str, limit: float) -> T | None:
+        """What it answers; None where it has ended meanwhile, or has been dropped for how it answered.
+
+        PluginError where it answers with an error.
+        """
+        began = time.monotonic()
+        failed = True
+        try:
+            found = await answer
+            failed = False
+            return found
+        except TimeoutError:
+            self._figures.timeouts.add((str(self),))
+            self.drop(f"it did not answer {call} of {about} within {limit:g} s")
+        except WireBreach as error:
+            self.drop(f"{call} of {about}: {error}")
+        except LinkClosed as error:
+            self.end(f"{error}, while it was asked {call} of {about}")
+        finally:
+            seconds = time.monotonic() - began
+            self.calls += 1
+            self.failures += failed
+            self.seconds += seconds
+            self._figures.calls.add((str(self), call), seconds, failed=failed)
+        return None
+
+    async def _carried(self, moment: Moment, request: Message, kind: type[M], limit: float) -> M:
+        """By the call of its own, or by the one that older plugins have for many."""
+        if moment not in self._older:
+            try:
+                return await self.link.call(moment.call, request, kind, limit)
+            except PluginError as error:
+                if not error.is_unimplemented or moment is Moment.VALIDATE_CONTAINER_ADJUSTMENT:
+                    raise
+            if moment in WITHOUT_OLDER_FORM:
+                self._forget(moment)
+                return kind()
+        try:
+            await self.link.call("StateChange", older_form(moment, request), pb.Empty, limit)
+        except PluginError as error:
+            if not error.is_unimplemented:
+                raise
+            self._forget(moment)
+        else:
+            if moment not in self._older:
+                _log.info("NRI plugin %s is told of %s by StateChange, as older ones are", self, moment.call)
+                self._older.add(moment)
+        return kind()
+
+    def _forget(self, moment: Moment) -> None:
+        self.mask &= ~moment.bit
+        _log.warning("NRI plugin %s subscribes to %s and does not have it", self, moment.call)
+
+
+def older_form(moment: Moment, request: Message) -> pb.StateChangeEvent:
+    """What a plugin is sent that does not know the call of an event."""
+    event = pb.StateChangeEvent(event=pb.Event.Name(moment), pod=request.pod)
+    if (container := getattr(request, "container", None)) is not None:
+        event.container.CopyFrom(container)
+    return event

@@ -1,0 +1,136 @@
+"""How a plugin that has connected comes to take part: it registers, is configured, and is synchronized.
+
+The synchronization is done while nothing is made on the node (`PluginHost.alone`), and the plugin is counted
+among the others before that ends: it has heard of every pod and container once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crib import __version__
+from crib.backends.nri.link import LinkClosed, PluginError, WireBreach
+from crib.backends.nri.lives import Breach, PluginName
+from crib.backends.nri.moments import checked_mask
+from crib.backends.nri.plugin import Plugin
+from crib.backends.nri.synchronizing import parts
+from crib.backends.nri.translate import container_message, pod_message
+from crib.host.threads import OURS, Job
+from crib.model.errors import CribError
+from crib.model.nri_settings import NriSettings
+from crib.model.plugin_status import PluginState
+from crib.model.plugins import ContainerUpdate, ShownNode
+from crib.ports.plugins import PluginHost
+from crib.stubs.nri.v1alpha1 import api_pb2 as pb
+
+_log = logging.getLogger(__name__)
+
+RUNTIME = "crib"
+NRI_VERSION = "0.12.0"
+"""Of the NRI project whose protocol this is."""
+WRITING_SECONDS = 30.0
+"""For the messages that tell of all pods and containers."""
+
+
+def registered(plugin: Plugin, request: pb.RegisterPluginRequest) -> None:
+    """Take note of a registration. Breach, ValueError."""
+    name = plugin.name or PluginName.checked(request.plugin_idx, request.plugin_name)
+    plugin.become(PluginState.REGISTERED)
+    plugin.name, plugin.version = name, request.NRI_version
+    _log.info(
+        "NRI plugin %s has registered (pid %d, NRI %s)", name, plugin.peer.pid, request.NRI_version or "unknown"
+    )
+
+
+class Joining:
+    """Takes plugins in, by the settings."""
+
+    def __init__(self, settings: NriSettings, host: PluginHost) -> None:
+        self._settings = settings
+        self._host = host
+
+    async def join(self, plugin: Plugin, configuration: str) -> None:
+        """Until it is ready, or has been dropped. To be cancelled when it ends by itself."""
+        limit = self._settings.registration_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await plugin.registered
+                await self._configure(plugin, configuration)
+        except TimeoutError:
+            plugin.drop(f"it was not registered and configured within {limit:g} s")
+        if plugin.state is PluginState.CONFIGURED:
+            await self._synchronize(plugin)
+
+    async def _configure(self, plugin: Plugin, configuration: str) -> None:
+        settings = self._settings
+        request = pb.ConfigureRequest(
+            config=configuration,
+            runtime_name=RUNTIME,
+            runtime_version=__version__,
+            registration_timeout=round(settings.registration_timeout * 1000),
+            request_timeout=round(settings.request_timeout * 1000),
+            NRI_version=NRI_VERSION,
+        )
+        limit = settings.registration_timeout
+        try:
+            answer = await plugin.measured(
+                "Configure", plugin.link.call("Configure", request, pb.ConfigureResponse, limit), limit
+            )
+            if answer is not None:
+                plugin.mask = checked_mask(answer.events)
+                plugin.become(PluginState.CONFIGURED)
+        except (PluginError, ValueError) as error:
+            plugin.drop(f"Configure: {error}")
+
+    async def _synchronize(self, plugin: Plugin) -> None:
+        limit = self._settings.synchronize_timeout
+        updates: list[pb.ContainerUpdate] | None = None
+        while True:
+            try:
+                async with self._host.alone() as node:
+                    plugin.become(PluginState.SYNCHRONIZING)
+                    told = self._told(plugin, node, time.monotonic() + limit)
+                    updates = await plugin.measured("Synchronize", told, limit)
+                    if updates is not None:
+                        plugin.become(PluginState.READY)
+                break
+            except Unavailable as error:
+                _log.warning("NRI plugin %s is not synchronized yet: %s", plugin, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            except PluginError as error:
+                plugin.drop(f"Synchronize: {error}")
+                return
+        if updates:
+            await carried_out(plugin, self._host, updates, ())
+
+    @staticmethod
+    async def _told(plugin: Plugin, node: ShownNode, until: float) -> list[pb.ContainerUpdate]:
+        job = Job(f"writing the synchronization of NRI plugin {plugin}", limit=WRITING_SECONDS)
+        messages = await OURS.run(job, _messages, node)
+        answer = pb.SynchronizeResponse()
+        for request in messages:
+            left = until - time.monotonic()
+            answer = await plugin.link.call("Synchronize", request, pb.SynchronizeResponse, max(left, 0))
+            if request.more and (answer.update or not answer.more):
+                raise WireBreach("it does not take all pods and containers in parts")
+        _log.info(
+            "NRI plugin %s is synchronized: %d pods, %d containers, %d messages",
+            plugin,
+            len(node.pods),
+            len(node.containers),
+            len(messages),
+        )
+        return list(answer.update)
+
+
+def _messages(node: ShownNode) -> list[pb.SynchronizeRequest]:
+    pods = {pod.record.id: pod for pod in node.pods}
+    return list(
+        parts(
+            map(pod_message, node.pods),
+            (container_message(pods[one.record.sandbox_id], one) for one in node.containers),
+        )
+    )
