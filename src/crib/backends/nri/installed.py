@@ -90,7 +90,9 @@ class InstalledPlugin:
 class InstalledPlugins:
     """Those of one directory."""
 
-    def __init__(self, directory: str, configurations: str, live: Live, told: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, directory: str, configurations: str, live: Live, told: Callable[[str, str], None]
+    ) -> None:
         """`told` gets what is wrong with a plugin by its name (or with the directory), and an empty text
         when that is over."""
         self._directory = directory
@@ -184,7 +186,9 @@ class InstalledPlugins:
 
     async def _configuration(self, one: InstalledPlugin) -> str:
         """Its text; OSError."""
-        if await PROGRAMS.run(Job(f"looking at the NRI plugin {one.path}", one.path, FILE_SECONDS), _is_wasm, one.path):
+        if await PROGRAMS.run(
+            Job(f"looking at the NRI plugin {one.path}", one.path, FILE_SECONDS), _is_wasm, one.path
+        ):
             raise OSError(errno.ENOEXEC, "plugins in WebAssembly are not supported", one.path)
         if not self._configurations:
             return ""

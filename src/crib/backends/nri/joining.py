@@ -8,41 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
 
 from crib import __version__
-from crib.backends.nri.link import LinkClosed, PluginError, WireBreach
-from crib.backends.nri.lives import Breach, PluginName
+from crib.backends.nri.lives import Breach
 from crib.backends.nri.moments import checked_mask
+from crib.backends.nri.orders import carried_out
 from crib.backends.nri.plugin import Plugin
 from crib.backends.nri.synchronizing import parts
-from crib.backends.nri.translate import container_message, pod_message
+from crib.backends.nri.translate import container_message, orders_of, pod_message
 from crib.host.threads import OURS, Job
-from crib.model.errors import CribError
+from crib.model.errors import Unavailable
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginState
-from crib.model.plugins import ContainerUpdate, ShownNode
+from crib.model.plugins import ShownNode
 from crib.ports.plugins import PluginHost
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
+from crib.ttrpc.errors import CallFailed
+from crib.wire.ttrpc import Oversized
 
 _log = logging.getLogger(__name__)
 
 RUNTIME = "crib"
-NRI_VERSION = "0.12.0"
+NRI_VERSION = "v0.12.0"
 """Of the NRI project whose protocol this is."""
+AGAIN_SECONDS = 1.0
+"""Until a plugin is synchronized that could not be, as something took too long to be made."""
 WRITING_SECONDS = 30.0
 """For the messages that tell of all pods and containers."""
-
-
-def registered(plugin: Plugin, request: pb.RegisterPluginRequest) -> None:
-    """Take note of a registration. Breach, ValueError."""
-    name = plugin.name or PluginName.checked(request.plugin_idx, request.plugin_name)
-    plugin.become(PluginState.REGISTERED)
-    plugin.name, plugin.version = name, request.NRI_version
-    _log.info(
-        "NRI plugin %s has registered (pid %d, NRI %s)", name, plugin.peer.pid, request.NRI_version or "unknown"
-    )
 
 
 class Joining:
@@ -77,12 +70,12 @@ class Joining:
         limit = settings.registration_timeout
         try:
             answer = await plugin.measured(
-                "Configure", plugin.link.call("Configure", request, pb.ConfigureResponse, limit), limit
+                "Configure", plugin.link.call("Configure", request, pb.ConfigureResponse, limit), "", limit
             )
             if answer is not None:
                 plugin.mask = checked_mask(answer.events)
                 plugin.become(PluginState.CONFIGURED)
-        except (PluginError, ValueError) as error:
+        except (CallFailed, ValueError) as error:
             plugin.drop(f"Configure: {error}")
 
     async def _synchronize(self, plugin: Plugin) -> None:
@@ -93,18 +86,18 @@ class Joining:
                 async with self._host.alone() as node:
                     plugin.become(PluginState.SYNCHRONIZING)
                     told = self._told(plugin, node, time.monotonic() + limit)
-                    updates = await plugin.measured("Synchronize", told, limit)
+                    updates = await plugin.measured("Synchronize", told, "", limit)
                     if updates is not None:
                         plugin.become(PluginState.READY)
                 break
             except Unavailable as error:
                 _log.warning("NRI plugin %s is not synchronized yet: %s", plugin, error)
                 await asyncio.sleep(AGAIN_SECONDS)
-            except PluginError as error:
+            except (CallFailed, Oversized) as error:
                 plugin.drop(f"Synchronize: {error}")
                 return
         if updates:
-            await carried_out(plugin, self._host, updates, ())
+            await carried_out(plugin, self._host, orders_of(str(plugin), updates, ()))
 
     @staticmethod
     async def _told(plugin: Plugin, node: ShownNode, until: float) -> list[pb.ContainerUpdate]:
@@ -115,7 +108,7 @@ class Joining:
             left = until - time.monotonic()
             answer = await plugin.link.call("Synchronize", request, pb.SynchronizeResponse, max(left, 0))
             if request.more and (answer.update or not answer.more):
-                raise WireBreach("it does not take all pods and containers in parts")
+                raise Breach("it does not take all pods and containers in parts")
         _log.info(
             "NRI plugin %s is synchronized: %d pods, %d containers, %d messages",
             plugin,

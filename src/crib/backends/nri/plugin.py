@@ -8,6 +8,7 @@ allow, is dropped: its connection is closed, and verbs go on without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -16,12 +17,15 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from crib.backends.nri.link import LinkClosed, PluginError, PluginLink, WireBreach
-from crib.backends.nri.lives import Breach, PluginName, following
+from crib.backends.nri.link import PluginLink
+from crib.backends.nri.lives import MAX_NAME, Breach, PluginName, following
 from crib.backends.nri.moments import ALL, WITHOUT_OLDER_FORM, Moment, subscribed
 from crib.model.plugin_status import PluginFigures, PluginState, PluginStatus
+from crib.model.plugins import PluginOrders
 from crib.ports.plugins import PluginRefused
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
+from crib.ttrpc.errors import CallFailed, CallTimedOut, PeerLost, TtrpcError
+from crib.wire.ttrpc import Code, Oversized
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +55,10 @@ class Plugin:
         self.since = time.time_ns()
         self.problem = ""
         """Why it was dropped."""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.registered: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.settled: asyncio.Future[None] = loop.create_future()
         """It is ready, or it has ended."""
         self._figures = figures
         self._turn = asyncio.Lock()
@@ -95,8 +101,28 @@ class Plugin:
         """The next part of its life. Breach."""
         self.state = following(self.state, state)
         self.since = time.time_ns()
-        if self.is_ready:
+        if state is PluginState.READY:
             self._settle()
+
+    def register(self, index: str, base: str, version: str) -> None:
+        """It has said who it is. Breach, ValueError."""
+        name = self.name or PluginName.checked(index, base)
+        self.become(PluginState.REGISTERED)
+        self.name, self.version = name, version[:MAX_NAME]
+        self.registered.set_result(None)
+        _log.info(
+            "NRI plugin %s has registered: pid %d, NRI %s", name, self.peer.pid, self.version or "unknown"
+        )
+
+    def count(self, orders: PluginOrders) -> None:
+        """It wants these."""
+        self._figures.updates.add((str(self),), len(orders.updates))
+        self._figures.evictions.add((str(self),), len(orders.evictions))
+
+    async def shut_down(self, limit: float) -> None:
+        """Tell it that the daemon ends."""
+        with contextlib.suppress(TtrpcError, Breach):
+            await self.link.call("Shutdown", pb.Empty(), pb.Empty, limit)
 
     def drop(self, problem: str) -> None:
         """Send it away, and tell why; nothing happens if it has ended already."""
@@ -108,6 +134,13 @@ class Plugin:
         """Its connection has ended, or is to end; nothing is wrong with that."""
         if self._end(""):
             _log.info("NRI plugin %s has gone: %s", self, reason)
+
+    def lost(self, reason: str) -> None:
+        """Its connection has ended: by itself, or for what came on it."""
+        if self.link.breach:
+            self.drop(self.link.breach)
+        else:
+            self.end(reason)
 
     def _end(self, problem: str) -> bool:
         if self.state is PluginState.GONE:
@@ -124,7 +157,9 @@ class Plugin:
             self.settled.set_result(None)
         self.changed()
 
-    async def ask(self, moment: Moment, request: Message, kind: type[M], about: str, limit: float) -> M | None:
+    async def ask(
+        self, moment: Moment, request: Message, kind: type[M], about: str, limit: float
+    ) -> M | None:
         """Its answer; None where it does not want to be asked, or ends meanwhile. PluginRefused.
 
         `about` is the id of the pod or container; `limit`, in seconds, begins when it is asked.
@@ -138,13 +173,13 @@ class Plugin:
                 return await self.measured(
                     moment.call, self._carried(moment, request, kind, limit), about, limit
                 )
-            except PluginError as error:
+            except (CallFailed, Oversized) as error:
                 raise PluginRefused(f"plugin {self} failed in {moment.call} of {about}: {error}") from error
 
     async def measured(self, call: str, answer: Awaitable[T], about: str, limit: float) -> T | None:
         """What it answers; None where it has ended meanwhile, or has been dropped for how it answered.
 
-        PluginError where it answers with an error.
+        CallFailed where it answers with an error, Oversized where it cannot be asked.
         """
         began = time.monotonic()
         failed = True
@@ -152,13 +187,13 @@ class Plugin:
             found = await answer
             failed = False
             return found
-        except TimeoutError:
+        except CallTimedOut:
             self._figures.timeouts.add((str(self),))
-            self.drop(f"it did not answer {call} of {about} within {limit:g} s")
-        except WireBreach as error:
-            self.drop(f"{call} of {about}: {error}")
-        except LinkClosed as error:
-            self.end(f"{error}, while it was asked {call} of {about}")
+            self.drop(f"it did not answer {_of(call, about)} within {limit:g} s")
+        except Breach as error:
+            self.drop(f"{_of(call, about)}: {error}")
+        except PeerLost as error:
+            self.lost(f"{error}, while it was asked {_of(call, about)}")
         finally:
             seconds = time.monotonic() - began
             self.calls += 1
@@ -172,16 +207,16 @@ class Plugin:
         if moment not in self._older:
             try:
                 return await self.link.call(moment.call, request, kind, limit)
-            except PluginError as error:
-                if not error.is_unimplemented or moment is Moment.VALIDATE_CONTAINER_ADJUSTMENT:
+            except CallFailed as error:
+                if error.code != Code.UNIMPLEMENTED or moment is Moment.VALIDATE_CONTAINER_ADJUSTMENT:
                     raise
             if moment in WITHOUT_OLDER_FORM:
                 self._forget(moment)
                 return kind()
         try:
             await self.link.call("StateChange", older_form(moment, request), pb.Empty, limit)
-        except PluginError as error:
-            if not error.is_unimplemented:
+        except CallFailed as error:
+            if error.code != Code.UNIMPLEMENTED:
                 raise
             self._forget(moment)
         else:
@@ -193,6 +228,10 @@ class Plugin:
     def _forget(self, moment: Moment) -> None:
         self.mask &= ~moment.bit
         _log.warning("NRI plugin %s subscribes to %s and does not have it", self, moment.call)
+
+
+def _of(call: str, about: str) -> str:
+    return f"{call} of {about}" if about else call
 
 
 def older_form(moment: Moment, request: Message) -> pb.StateChangeEvent:

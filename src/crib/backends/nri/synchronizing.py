@@ -16,7 +16,9 @@ _ENTRY = 6
 """Bytes of the tag and the length before an entry, at most."""
 
 
-def parts(pods: Iterable[pb.PodSandbox], containers: Iterable[pb.Container]) -> Iterator[pb.SynchronizeRequest]:
+def parts(
+    pods: Iterable[pb.PodSandbox], containers: Iterable[pb.Container]
+) -> Iterator[pb.SynchronizeRequest]:
     """At least one, pods first."""
     part, size = pb.SynchronizeRequest(), 0
 
