@@ -83,7 +83,7 @@ class NodeService:
         answer = translate.encode_info(await node.status(), node.settings, about)
         answer.started_at = self._started_at
         answer.log_rules.extend(encode_rules(node.insight.log_rules()))
-        answer.plugins.extend(encode_plugins(node.plugins.statuses()))
+        answer.plugins.extend(encode_plugins(node.plugin_statuses()))
         layers = {layer.diff_id for image in node.images.list() for layer in image.layers}
         answer.counts.layers = len(layers)
         return answer

@@ -21,7 +21,7 @@ class PluginCalls:
         return {"ListPlugins": Read(pb.ListPluginsRequest, nothing, self._list)}
 
     def _list(self, _: None) -> Answer:
-        plugins = encode_plugins(self._node.plugins.statuses())
+        plugins = encode_plugins(self._node.plugin_statuses())
         return pb.ListPluginsResponse(plugins=plugins, enabled=self._node.settings.nri.enable)
 
 

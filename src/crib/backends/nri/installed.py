@@ -46,7 +46,7 @@ PLUGIN_FD = 3
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WASM = b"\0asm"
 # The connection comes as standard input and becomes PLUGIN_FD: subprocess hands descriptors on under their
-# own numbers. The kernel ends the plugin when the thread that started it does, which is the daemon's main one.
+# own numbers. The kernel kills the plugin when the thread ends that started it, which is our main one.
 _START = f'exec setpriv --pdeathsig KILL -- "$0" {PLUGIN_FD}<&0 0</dev/null'
 
 
@@ -103,7 +103,7 @@ class InstalledPlugins:
         self.plugins: list[InstalledPlugin] = []
 
     async def begin(self, seconds: float) -> None:
-        """Start all of them, and wait until each is ready or has failed for the first time: so long at most."""
+        """Start all of them. Returns when each is ready or has failed once, after so long at the latest."""
         job = Job(f"listing the NRI plugins in {self._directory}", self._directory, FILE_SECONDS)
         try:
             self.plugins = await FOREIGN.run(job, _found, self._directory)

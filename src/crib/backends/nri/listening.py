@@ -1,7 +1,7 @@
 """The socket that plugins connect to: made, looked after, and taken away again.
 
 Its path is well known, and other runtimes use it too. One that somebody listens on is left alone, and looked
-at again and again; one that a dead daemon left is replaced. A socket whose file somebody removed is made anew.
+at again and again; one that a dead daemon left is replaced. One whose file somebody removed is made anew.
 """
 
 from __future__ import annotations

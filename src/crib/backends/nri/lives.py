@@ -3,9 +3,9 @@
     connected → registered → configured → synchronizing → ready
         └───────────┴────────────┴──────────────┴───────────┴──→ gone
 
-`connected`: the socket has it, and nothing is known of it. `registered`: it has said its name. `configured`:
-it has said which events it wants. `synchronizing`: it is being told of all pods and containers, and nothing
-is made meanwhile. `ready`: it takes part in verbs. `gone`: for good; a plugin that comes back is another life.
+`connected`: nothing is known of it. `registered`: it has said its name. `configured`: it has said which
+events it wants. `synchronizing`: it is being told of all pods and containers, and nothing is made meanwhile.
+`ready`: it takes part in verbs. `gone`: for good; a plugin that comes back has another life.
 """
 
 from __future__ import annotations

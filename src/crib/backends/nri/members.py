@@ -1,4 +1,4 @@
-"""Who is connected: plugins that came to the socket and those that are installed, from their first byte on."""
+"""Who is connected: plugins that came to the socket, and those that are installed."""
 
 from __future__ import annotations
 

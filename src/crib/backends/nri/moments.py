@@ -60,11 +60,11 @@ REFUSABLE = frozenset(
         Moment.VALIDATE_CONTAINER_ADJUSTMENT,
     )
 )
-"""A plugin's error ends these verbs, so that plugins behind it are not asked. All plugins hear of the rest."""
+"""A plugin's error ends these verbs, and plugins behind it are not asked. All plugins hear of the rest."""
 
 
 def checked_mask(mask: int) -> int:
-    """What an answer to Configure subscribes to; 0 means everything. ValueError for events that do not exist."""
+    """What an answer to Configure subscribes to; 0: everything. ValueError for events that do not exist."""
     mask &= 0xFFFFFFFF  # an int32 on the wire
     if extra := mask & ~ALL:
         raise ValueError(f"it subscribes to events that do not exist (0x{extra:x})")

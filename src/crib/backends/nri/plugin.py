@@ -236,7 +236,7 @@ def _of(call: str, about: str) -> str:
 
 def older_form(moment: Moment, request: Message) -> pb.StateChangeEvent:
     """What a plugin is sent that does not know the call of an event."""
-    event = pb.StateChangeEvent(event=pb.Event.Name(moment), pod=request.pod)
-    if (container := getattr(request, "container", None)) is not None:
-        event.container.CopyFrom(container)
-    return event
+    shown = {field.name: value for field, value in request.ListFields()}
+    return pb.StateChangeEvent(
+        event=pb.Event.ValueType(moment), pod=shown["pod"], container=shown.get("container")
+    )

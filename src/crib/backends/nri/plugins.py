@@ -32,7 +32,7 @@ from crib.model.plugins import (
     UpdateAnswer,
 )
 from crib.model.resource_change import ResourceChange
-from crib.ocispec.adjust import Answers, PluginAnswer
+from crib.ocispec.adjust import Answers, NodePluginAnswer
 from crib.ocispec.adjust_owners import Contradiction, Owners
 from crib.ocispec.adjust_rules import rejections
 from crib.ports.clocks import StageTimer
@@ -61,7 +61,8 @@ class NriPlugins:
 
     def __init__(self, settings: NriSettings) -> None:
         self._settings = settings
-        self._limit = settings.request_timeout
+        self.limit = settings.request_timeout
+        """Seconds for one call."""
         self.figures = PluginFigures()
         self._members = Members(settings, self.figures, self._look)
         self.present = False
@@ -69,17 +70,18 @@ class NriPlugins:
 
     def _look(self) -> None:
         """At whether there is anybody to ask."""
-        rules = self._settings.validator
-        self.present = bool(self._members.ready) or (self._settings.enable and rules.enable)
+        self.present = bool(self._members.ready) or self._settings.validator.enable
 
     async def begin(self, host: PluginHost) -> None:
-        if self._settings.enable:
-            await self._members.begin(host)
+        """See NodePlugins."""
+        await self._members.begin(host)
 
     async def close(self) -> None:
+        """See NodePlugins."""
         await self._members.close()
 
     def statuses(self) -> Sequence[PluginStatus]:
+        """See NodePlugins."""
         return self._members.statuses()
 
     async def pod(self, moment: PodMoment, pod: ShownPod, stage: StageTimer) -> None:
@@ -97,7 +99,7 @@ class NriPlugins:
     async def create(self, pod: ShownPod, container: ShownContainer, stage: StageTimer) -> CreateAnswer:
         """See NodePlugins."""
         about = _About(Moment.CREATE_CONTAINER, container.record.id, stage)
-        answers = Answers(container.record.id)
+        answers = Answers(container.record.id, creating=True)
         asked = []
         for plugin in self._members.ready:
             if plugin.wants(about.moment):
@@ -106,7 +108,7 @@ class NriPlugins:
                 if reply is None:
                     continue  # it was dropped, and has not judged this container
                 with _refusing(plugin, about):
-                    answers.add_create(_counted(plugin, translate.create_answer(str(plugin), reply)))
+                    answers.add(_counted(plugin, translate.create_answer(str(plugin), reply)))
             asked.append(plugin)
         await self._validate(pod, container, answers, asked, stage)
         return CreateAnswer(answers.edits, answers.orders)
@@ -122,7 +124,7 @@ class NriPlugins:
             reply = await self._ask(plugin, about, request, pb.UpdateContainerResponse)
             if reply is not None:
                 with _refusing(plugin, about):
-                    answers.add_update(_counted(plugin, translate.update_answer(str(plugin), reply)))
+                    answers.add(_counted(plugin, translate.update_answer(str(plugin), reply)))
         return UpdateAnswer(answers.change, answers.orders)
 
     async def stop(self, pod: ShownPod, container: ShownContainer, stage: StageTimer) -> PluginOrders:
@@ -135,7 +137,7 @@ class NriPlugins:
                 reply = await self._ask(plugin, about, request, pb.StopContainerResponse)
                 if reply is not None:
                     with _refusing(plugin, about):
-                        answers.add_stop(_counted(plugin, translate.stop_answer(str(plugin), reply)))
+                        answers.add(_counted(plugin, translate.stop_answer(str(plugin), reply)))
             except PluginRefused as error:
                 _log.warning("%s", error)
         return answers.orders
@@ -161,7 +163,7 @@ class NriPlugins:
 
     async def _ask(self, plugin: Plugin, about: _About, request: Message, kind: type[M]) -> M | None:
         with about.stage(f"NRI {plugin}", about.moment.call):
-            return await plugin.ask(about.moment, request, kind, about.subject, self._limit)
+            return await plugin.ask(about.moment, request, kind, about.subject, self.limit)
 
     async def _validate(
         self,
@@ -180,7 +182,9 @@ class NriPlugins:
         if text := "; ".join(problems):
             raise PluginRefused(f"container {about.subject} is rejected: {text}")
         judges = self._asking(about.moment)
-        request = translate.validate_request(pod, container, answers, names) if judges else None
+        if not judges:
+            return
+        request = translate.validate_request(pod, container, answers, names)
         for judge in judges:
             reply = await self._ask(judge, about, request, pb.ValidateContainerAdjustmentResponse)
             if reply is None:
@@ -199,6 +203,6 @@ def _refusing(plugin: Plugin, about: _About) -> Iterator[None]:
         raise PluginRefused(f"{about.moment.call} of {about.subject}: {error}") from error
 
 
-def _counted(plugin: Plugin, answer: PluginAnswer) -> PluginAnswer:
+def _counted(plugin: Plugin, answer: NodePluginAnswer) -> NodePluginAnswer:
     plugin.count(answer.orders)
     return answer
