@@ -6,6 +6,9 @@ which all plugins are one.
 * who is there: `members`, with `listening` (the socket) and `installed` (programs that the daemon starts).
 * one plugin: `plugin` (its life and its calls) over `link` (its connection); `joining` takes it in, with the
   messages of `synchronizing`; `runtime_calls` is what it may call, and `orders` has done what it wants.
-* pure: `lives` (states and names), `moments` (events and their calls).
-* `translate` has messages for nouns, and back.
+* pure: `lives` (states and names), `moments` (events and their calls), `requests` (what goes with each).
+* messages and nouns: `translate` shows pods and containers (`translate_parts` what is in a spec), and
+  `translate_validation` what validators are to judge. `translate_answers` reads what plugins answer, with
+  `translate_adjustment` for what they make of a container and `translate_limits` for limits;
+  `translate_checks` refuses what cannot be.
 """

@@ -16,13 +16,14 @@ from crib.backends.nri.moments import checked_mask
 from crib.backends.nri.orders import carried_out
 from crib.backends.nri.plugin import Plugin
 from crib.backends.nri.synchronizing import parts
-from crib.backends.nri.translate import container_message, orders_of, pod_message
+from crib.backends.nri.translate import container_message, pod_message
+from crib.backends.nri.translate_answers import synchronize_updates
 from crib.host.threads import OURS, Job
 from crib.model.errors import Unavailable
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginState
-from crib.model.plugins import ShownNode
-from crib.ports.plugins import PluginHost
+from crib.model.plugins import ContainerUpdate, PluginOrders, ShownNode
+from crib.ports.plugins import PluginHost, PluginRefused
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
 from crib.wire.ttrpc import Oversized
@@ -80,7 +81,7 @@ class Joining:
 
     async def _synchronize(self, plugin: Plugin) -> None:
         limit = self._settings.synchronize_timeout
-        updates: list[pb.ContainerUpdate] | None = None
+        updates: tuple[ContainerUpdate, ...] | None = None
         while True:
             try:
                 async with self._host.alone() as node:
@@ -93,14 +94,14 @@ class Joining:
             except Unavailable as error:
                 _log.warning("NRI plugin %s is not synchronized yet: %s", plugin, error)
                 await asyncio.sleep(AGAIN_SECONDS)
-            except (CallFailed, Oversized) as error:
+            except (CallFailed, Oversized, PluginRefused) as error:
                 plugin.drop(f"Synchronize: {error}")
                 return
         if updates:
-            await carried_out(plugin, self._host, orders_of(str(plugin), updates, ()))
+            await carried_out(plugin, self._host, PluginOrders(updates))
 
     @staticmethod
-    async def _told(plugin: Plugin, node: ShownNode, until: float) -> list[pb.ContainerUpdate]:
+    async def _told(plugin: Plugin, node: ShownNode, until: float) -> tuple[ContainerUpdate, ...]:
         job = Job(f"writing the synchronization of NRI plugin {plugin}", limit=WRITING_SECONDS)
         messages = await OURS.run(job, _messages, node)
         answer = pb.SynchronizeResponse()
@@ -116,14 +117,8 @@ class Joining:
             len(node.containers),
             len(messages),
         )
-        return list(answer.update)
+        return synchronize_updates(str(plugin), answer.update)
 
 
 def _messages(node: ShownNode) -> list[pb.SynchronizeRequest]:
-    pods = {pod.record.id: pod for pod in node.pods}
-    return list(
-        parts(
-            map(pod_message, node.pods),
-            (container_message(pods[one.record.sandbox_id], one) for one in node.containers),
-        )
-    )
+    return list(parts(map(pod_message, node.pods), map(container_message, node.containers)))

@@ -16,10 +16,12 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from crib.backends.nri import translate
 from crib.backends.nri.members import Members
 from crib.backends.nri.moments import REFUSABLE, Moment
 from crib.backends.nri.plugin import Plugin
+from crib.backends.nri.requests import ANSWERS, MOMENTS, container_request, pod_request, update_request
+from crib.backends.nri.translate_answers import create_answer, stop_answer, update_answer
+from crib.backends.nri.translate_validation import validation_request
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.plugins import (
@@ -41,9 +43,6 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 
 _log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
-
-_MOMENTS = {moment.call: moment for moment in Moment}
-_RESPONSES: dict[Moment, type[Message]] = {one: getattr(pb, f"{one.call}Response") for one in Moment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +85,15 @@ class NriPlugins:
 
     async def pod(self, moment: PodMoment, pod: ShownPod, stage: StageTimer) -> None:
         """See NodePlugins."""
-        about = _About(_MOMENTS[moment], pod.record.id, stage)
-        await self._tell(about, lambda: translate.pod_request(moment, pod))
+        about = _About(MOMENTS[moment], pod.record.id, stage)
+        await self._tell(about, lambda: pod_request(moment, pod))
 
     async def container(
         self, moment: ContainerMoment, pod: ShownPod, container: ShownContainer, stage: StageTimer
     ) -> None:
         """See NodePlugins."""
-        about = _About(_MOMENTS[moment], container.record.id, stage)
-        await self._tell(about, lambda: translate.container_request(moment, pod, container))
+        about = _About(MOMENTS[moment], container.record.id, stage)
+        await self._tell(about, lambda: container_request(about.moment, pod, container))
 
     async def create(self, pod: ShownPod, container: ShownContainer, stage: StageTimer) -> CreateAnswer:
         """See NodePlugins."""
@@ -103,12 +102,12 @@ class NriPlugins:
         asked = []
         for plugin in self._members.ready:
             if plugin.wants(about.moment):
-                request = translate.create_request(pod, container, answers.edits)
+                request = container_request(about.moment, pod, container, answers.edits)
                 reply = await self._ask(plugin, about, request, pb.CreateContainerResponse)
                 if reply is None:
                     continue  # it was dropped, and has not judged this container
-                with _refusing(plugin, about):
-                    answers.add(_counted(plugin, translate.create_answer(str(plugin), reply)))
+                with _refusing(about):
+                    answers.add(_counted(plugin, create_answer(str(plugin), reply)))
             asked.append(plugin)
         await self._validate(pod, container, answers, asked, stage)
         return CreateAnswer(answers.edits, answers.orders)
@@ -120,11 +119,11 @@ class NriPlugins:
         about = _About(Moment.UPDATE_CONTAINER, container.record.id, stage)
         answers = Answers(container.record.id, change)
         for plugin in self._asking(about.moment):
-            request = translate.update_request(pod, container, answers.change or change)
+            request = update_request(pod, container, answers.change or change)
             reply = await self._ask(plugin, about, request, pb.UpdateContainerResponse)
             if reply is not None:
-                with _refusing(plugin, about):
-                    answers.add(_counted(plugin, translate.update_answer(str(plugin), reply)))
+                with _refusing(about):
+                    answers.add(_counted(plugin, update_answer(str(plugin), reply)))
         return UpdateAnswer(answers.change, answers.orders)
 
     async def stop(self, pod: ShownPod, container: ShownContainer, stage: StageTimer) -> PluginOrders:
@@ -132,12 +131,12 @@ class NriPlugins:
         about = _About(Moment.STOP_CONTAINER, container.record.id, stage)
         answers = Answers(container.record.id)
         for plugin in self._asking(about.moment):
-            request = translate.container_request(about.moment.call, pod, container)
+            request = container_request(about.moment, pod, container)
             try:
                 reply = await self._ask(plugin, about, request, pb.StopContainerResponse)
                 if reply is not None:
-                    with _refusing(plugin, about):
-                        answers.add(_counted(plugin, translate.stop_answer(str(plugin), reply)))
+                    with _refusing(about):
+                        answers.add(_counted(plugin, stop_answer(str(plugin), reply)))
             except PluginRefused as error:
                 _log.warning("%s", error)
         return answers.orders
@@ -153,7 +152,7 @@ class NriPlugins:
         first: PluginRefused | None = None
         for plugin in asking:
             try:
-                await self._ask(plugin, about, message, _RESPONSES[about.moment])
+                await self._ask(plugin, about, message, ANSWERS[about.moment])
             except PluginRefused as error:
                 if about.moment in REFUSABLE:
                     raise
@@ -184,7 +183,8 @@ class NriPlugins:
         judges = self._asking(about.moment)
         if not judges:
             return
-        request = translate.validate_request(pod, container, answers, names)
+        asked_names = [(one.name.index, one.name.base) for one in asked if one.name is not None]
+        request = validation_request(pod, container, answers, asked_names)
         for judge in judges:
             reply = await self._ask(judge, about, request, pb.ValidateContainerAdjustmentResponse)
             if reply is None:
@@ -195,11 +195,11 @@ class NriPlugins:
 
 
 @contextlib.contextmanager
-def _refusing(plugin: Plugin, about: _About) -> Iterator[None]:
-    """What a plugin answers that cannot be: the verb fails."""
+def _refusing(about: _About) -> Iterator[None]:
+    """What plugins want that cannot be together: the verb fails."""
     try:
         yield
-    except (Contradiction, ValueError) as error:
+    except Contradiction as error:
         raise PluginRefused(f"{about.moment.call} of {about.subject}: {error}") from error
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from crib.backends.nri import translate
 from crib.backends.nri.lives import Breach
 from crib.backends.nri.orders import carried_out
 from crib.backends.nri.plugin import Plugin
-from crib.ports.plugins import PluginHost
+from crib.backends.nri.translate_answers import unasked_orders
+from crib.ports.plugins import PluginHost, PluginRefused
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
 from crib.ttrpc.messages import typed
 from crib.ttrpc.server import Handler
 from crib.wire.ttrpc import Code
-
-MOST_CHANGES = 10_000
-"""Containers of one request."""
 
 
 class RuntimeCalls:
@@ -47,16 +44,14 @@ class RuntimeCalls:
         return pb.Empty()
 
     async def _update(self, request: pb.UpdateContainersRequest) -> pb.UpdateContainersResponse:
-        if len(request.update) + len(request.evict) > MOST_CHANGES:
-            raise CallFailed(Code.INVALID_ARGUMENT, f"more than {MOST_CHANGES} containers in one request")
         async with self._turn:
             # One that calls while it is synchronized: nothing can be changed before that is over.
             await asyncio.wait([self._plugin.settled])
             if not self._plugin.is_ready:
                 raise CallFailed(Code.FAILED_PRECONDITION, "the plugin takes no part")
             try:
-                orders = translate.orders_of(str(self._plugin), request.update, request.evict)
-            except ValueError as error:
+                orders = unasked_orders(str(self._plugin), request)
+            except PluginRefused as error:
                 raise CallFailed(Code.INVALID_ARGUMENT, str(error)) from error
             failed = await carried_out(self._plugin, self._host, orders)
         return pb.UpdateContainersResponse(
