@@ -82,6 +82,8 @@ class LabHost:
     noted: list[tuple[str, str]] = field(default_factory=list)
     alones: int = 0
     is_alone: bool = False
+    on_end: Callable[[], object] = lambda: None
+    """Called at the end of `alone`, within."""
     busy: int = 0
     """How often `alone` is refused first."""
 
@@ -97,6 +99,7 @@ class LabHost:
         self.is_alone = True
         try:
             yield self.node
+            self.on_end()
         finally:
             self.is_alone = False
 
@@ -146,7 +149,7 @@ class LabPlugin:
 
     async def over(self, end: socket.socket) -> None:
         """A connected socket."""
-        self.end = end
+        self.end = end.dup()  # asyncio closes its own
         _, self._trunk = await asyncio.get_running_loop().connect_accepted_socket(SocketCarrier, end)
         mux = Mux(self._trunk, (PLUGIN_SERVICE, RUNTIME_SERVICE))
         handlers = {name: self._handler(name) for name in CALLS if name not in self.lacks}
@@ -179,6 +182,10 @@ class LabPlugin:
         """Ask for changes."""
         return await self.runtime.call("UpdateContainers", request, pb.UpdateContainersResponse, BOUND)
 
+    def send_raw(self, data: bytes) -> None:
+        """Whatever it is."""
+        self._trunk.put(data)
+
     async def gone(self) -> str:
         """Why its connection has ended."""
         async with bounded():
@@ -186,6 +193,7 @@ class LabPlugin:
 
     async def close(self) -> None:
         """End the connection."""
+        self.end.close()
         self._trunk.abort("the test ends it")
         self._keeper.cancel()
         await self._keeper.close(0)
