@@ -133,7 +133,7 @@ class PluginSocket:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # EMFILE: it would be ready again at once
-            _log.error("accepting an NRI plugin at %s: %s", self._path, error.strerror)
+            _log.error("accepting an NRI plugin at %s: %s", self._path, why(error))
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._listener.fileno())
             loop.call_later(PAUSE_SECONDS, self._resume)

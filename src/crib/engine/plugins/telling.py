@@ -154,9 +154,7 @@ class Plugins:
             return ()
         stage = self._sources.stage(sandbox.id)
         with _refusals():
-            answer = await self._asked.create(
-                self._sources.pod(sandbox), ShownContainer(record, spec), stage
-            )
+            answer = await self._asked.create(self._sources.pod(sandbox), ShownContainer(record, spec), stage)
         if answer.orders != PluginOrders():
             await self.carry_out(answer.orders)
         return answer.edits
