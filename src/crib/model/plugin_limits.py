@@ -33,9 +33,7 @@ def changed(current: Resources, change: ResourceChange) -> Resources:
     Classes of block I/O and RDT are no limits of a cgroup, and none of this.
     """
     known = {cri: value for name, cri in _SAME.items() if (value := getattr(change, name)) is not None}
-    asked = Resources(
-        **known, hugepage_limits=dict(change.hugepage_limits), unified=dict(change.unified)
-    )
+    asked = Resources(**known, hugepage_limits=dict(change.hugepage_limits), unified=dict(change.unified))
     none = dict.fromkeys(_SAME, None)
     rest = replace(change, **none, hugepage_limits={}, unified={}, blockio_class=None, rdt_class=None)
     return merged(current, replace(asked, beyond=rest))
