@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from crib.engine.abandon import Abandon
 from crib.engine.checks.check import CheckNode
@@ -44,6 +44,7 @@ from crib.model.facts import HostFacts
 from crib.model.ids import SandboxId
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import is_listed
+from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.sandbox import SandboxRecord
 from crib.model.settings import Settings
 
@@ -142,6 +143,11 @@ class Node:
         self.held_locks = self._core.locks.held
         self.insight = ports.insight
         self.kept = ports.kept
+        self.plugin_statuses: Callable[[], Sequence[PluginStatus]] = tuple
+        """Each node plugin, those that take part first."""
+        self.plugin_figures = PluginFigures()
+        if ports.plugins is not None:
+            self.plugin_statuses, self.plugin_figures = ports.plugins.statuses, ports.plugins.figures
         self.keeper = self._core.keeper
         self.events = self._core.events
         self.history = self._core.history
