@@ -16,7 +16,7 @@ from crib.engine.history import History
 from crib.engine.hooks import Hooks
 from crib.engine.locks import Locks
 from crib.engine.notices import Notices
-from crib.engine.plugins.telling import Plugins, Sources
+from crib.engine.plugins.telling import PluginMoments, Showing
 from crib.engine.retries import Retries
 from crib.engine.tables import Table
 from crib.engine.timeline import SandboxTimeline
@@ -111,8 +111,8 @@ class Core:
             self._delete_container,
             group_of=lambda row: row.sandbox_id,
         )
-        sources = Sources(self.sandboxes.get, self._pod_spec, self._container_spec, self.timeline.of)
-        self.plugins = Plugins(ports.plugins, self.keeper, sources)
+        showing = Showing(self.sandboxes.get, self._pod_spec, self._container_spec, self.timeline.of)
+        self.plugins = PluginMoments(ports.plugins, self.keeper, showing)
         self.container_gone: Callable[[ContainerRecord], None] = lambda record: None
         """Called when nothing is left of a container: it may have been the last to need its layers."""
         self._exits: dict[ContainerId, asyncio.Event] = {}

@@ -25,6 +25,7 @@ from crib.engine.images.upkeep import Upkeep
 from crib.engine.images.verbs import ImageVerbs
 from crib.engine.metrics import Metrics
 from crib.engine.networks import Networks
+from crib.engine.plugin_wishes import PluginWishes
 from crib.engine.recovery.recover import recover
 from crib.engine.sandboxes.remove import RemoveSandbox
 from crib.engine.sandboxes.run import RunSandbox
@@ -170,6 +171,7 @@ class Node:
         self.abandon = Abandon(self._core)
         self.streams = Streams(self._core)
         self._core.container_gone = self._sweep_if_last
+        self._wishes = PluginWishes(self._core, self.containers.update, self.containers.stop)
         self._settling: asyncio.Task[None] | None = None
         self._is_loaded = False
 
@@ -217,6 +219,8 @@ class Node:
         self.keeper.serve("timelines", core.timeline.keep_for_ever())
         self.containers.rotate_logs.begin()
         self.networks.begin()
+        if core.ports.plugins is not None:
+            await core.ports.plugins.begin(self._wishes)
         self.check.is_live = True
 
     async def _settle(self, rest: asyncio.Task[None]) -> None:
@@ -238,6 +242,8 @@ class Node:
         self.events.close()
         await self.keeper.close(grace)
         self._core.history.happened(EventKind.NODE, "stopped", "cribd")
+        if self._core.ports.plugins is not None:
+            await self._core.ports.plugins.close()
         self._core.timeline.write_all()
         self.history.close()
         for handler in self._core.ports.handlers.values():

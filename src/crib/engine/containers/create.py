@@ -26,6 +26,7 @@ from crib.engine.losses import notice_loss
 from crib.engine.retries import MAX_LEFT
 from crib.engine.timeline import SandboxTimeline
 from crib.model.container import ContainerConfig, ContainerRecord, ContainerState, ImageVolume, Mount
+from crib.model.edits import ContainerEdits
 from crib.model.errors import (
     IMAGE_VOLUME_MOUNT_FAILED,
     AlreadyExists,
@@ -39,6 +40,7 @@ from crib.model.events import EventType
 from crib.model.ids import ContainerId, ImageId, SandboxId, new_container_id
 from crib.model.image import ImageRecord
 from crib.model.lifecycle import ContainerVerb, SandboxVerb, is_listed, move_container, move_sandbox
+from crib.model.plugin_limits import changed
 from crib.model.sandbox import NamespaceMode, SandboxRecord
 from crib.model.signals import stop_signal
 from crib.ports.containers import CreateRequest

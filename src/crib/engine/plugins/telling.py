@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class Showing:
     """Where it is looked up what plugins are shown."""
 
     sandbox: Callable[[SandboxId], SandboxRecord | None]
@@ -61,13 +61,13 @@ async def _left_alone(orders: PluginOrders) -> None:
     """What is done before the node is up."""
 
 
-class Plugins:
+class PluginMoments:
     """Those of the node, as verbs see them. Without any, each moment costs a look at `present`."""
 
-    def __init__(self, port: NodePlugins | None, keeper: TaskKeeper, sources: Sources) -> None:
+    def __init__(self, port: NodePlugins | None, keeper: TaskKeeper, showing: Showing) -> None:
         self._port = port
         self._keeper = keeper
-        self._sources = sources
+        self.showing = showing
         self.gate = Gate()
         self.carry_out: Callable[[PluginOrders], Coroutine[object, object, None]] = _left_alone
         """Does what plugins want of other containers (`wishes`)."""
@@ -92,7 +92,7 @@ class Plugins:
         """All of it is there. WrongState when a plugin refuses it."""
         if self.present:
             self._told[pod.id] = PodMoment.RUN
-            await self._pod(PodMoment.RUN, self._sources.pod(pod))
+            await self._pod(PodMoment.RUN, self.showing.pod(pod))
 
     async def never_ran(self, pod: SandboxRecord) -> None:
         """The run has failed: from here on plugins have nothing to do with it."""
@@ -104,7 +104,7 @@ class Plugins:
     async def updates_pod(self, pod: SandboxRecord, wanted: SandboxRecord) -> None:
         """WrongState when a plugin refuses it."""
         if self.present:
-            shown = self._sources.pod(pod)
+            shown = self.showing.pod(pod)
             asked = ShownPod(pod, shown.spec, wanted.overhead, wanted.resources)
             await self._pod(PodMoment.UPDATE, asked)
 
@@ -134,11 +134,11 @@ class Plugins:
         """What happens whether plugins like it or not."""
         if self.present:
             with _noted(f"{moment} of pod sandbox {pod.id}"):
-                await self._pod(moment, self._sources.pod(pod))
+                await self._pod(moment, self.showing.pod(pod))
 
     async def _pod(self, moment: PodMoment, shown: ShownPod) -> None:
         with _refusals():
-            await self._asked.pod(moment, shown, self._sources.stage(shown.record.id))
+            await self._asked.pod(moment, shown, self.showing.stage(shown.record.id))
 
     # containers
 
@@ -152,9 +152,9 @@ class Plugins:
         """What is to be changed in a container that is about to be made. WrongState."""
         if not self.present:  # they have gone in this moment
             return ()
-        stage = self._sources.stage(sandbox.id)
+        stage = self.showing.stage(sandbox.id)
         with _refusals():
-            answer = await self._asked.create(self._sources.pod(sandbox), ShownContainer(record, spec), stage)
+            answer = await self._asked.create(self.showing.pod(sandbox), ShownContainer(record, spec), stage)
         if answer.orders != PluginOrders():
             await self.carry_out(answer.orders)
         return answer.edits
@@ -183,9 +183,9 @@ class Plugins:
         """What is to change, when a client wants this. WrongState."""
         if not self.present:
             return wanted
-        pod, shown = self._sources.pod(sandbox), self._sources.container(record, sandbox)
+        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
         with _refusals():
-            answer = await self._asked.update(pod, shown, wanted, self._sources.stage(sandbox.id))
+            answer = await self._asked.update(pod, shown, wanted, self.showing.stage(sandbox.id))
         if answer.orders != PluginOrders():
             await self.carry_out(answer.orders)
         return wanted if answer.change is None else answer.change
@@ -196,7 +196,7 @@ class Plugins:
 
     def ended(self, record: ContainerRecord) -> None:
         """It is EXITED, however that came; plugins are told beside whatever goes on."""
-        sandbox = self._sources.sandbox(record.sandbox_id)
+        sandbox = self.showing.sandbox(record.sandbox_id)
         # A plugin that is just learning what there is may have seen it run.
         if sandbox is not None and (self.present or self.gate.is_wanted):
             self._ending[record.id] = asyncio.get_running_loop().create_future()
@@ -204,7 +204,7 @@ class Plugins:
 
     async def removed(self, record: ContainerRecord) -> None:
         """Nothing is left of it but its row."""
-        sandbox = self._sources.sandbox(record.sandbox_id)
+        sandbox = self.showing.sandbox(record.sandbox_id)
         if not record.is_made or sandbox is None:
             return
         await self._end_told(record.id)
@@ -227,9 +227,9 @@ class Plugins:
     async def _tell_end(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         if not self.present:
             return
-        pod, shown = self._sources.pod(sandbox), self._sources.container(record, sandbox)
+        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
         with _noted(f"StopContainer of container {record.id}"), _refusals():
-            orders = await self._asked.stop(pod, shown, self._sources.stage(sandbox.id))
+            orders = await self._asked.stop(pod, shown, self.showing.stage(sandbox.id))
             if orders != PluginOrders():
                 # Not here: whoever waits for this holds locks of containers that are to be changed.
                 self._keeper.begin("what plugins want", self.carry_out(orders), record.id)
@@ -248,9 +248,9 @@ class Plugins:
     async def _container(
         self, moment: ContainerMoment, record: ContainerRecord, sandbox: SandboxRecord
     ) -> None:
-        pod, shown = self._sources.pod(sandbox), self._sources.container(record, sandbox)
+        pod, shown = self.showing.pod(sandbox), self.showing.container(record, sandbox)
         with _refusals():
-            await self._asked.container(moment, pod, shown, self._sources.stage(sandbox.id))
+            await self._asked.container(moment, pod, shown, self.showing.stage(sandbox.id))
 
     @property
     def _asked(self) -> NodePlugins:
@@ -259,7 +259,7 @@ class Plugins:
 
 
 class Creation:
-    """A container that is being made: inside, plugins can be asked; at its end its row is listed, or it failed.
+    """A container that is being made: plugins can be asked inside. At its end it is listed, or has failed.
 
     Where there are plugins, the gate is passed when they are asked. Until then a create may wait for file
     systems that do not answer, which must not keep the next plugin from coming.
@@ -267,7 +267,7 @@ class Creation:
 
     __slots__ = ("_is_asked", "_is_inside", "_plugins", "_record", "_sandbox", "adjust", "edits")
 
-    def __init__(self, plugins: Plugins, record: ContainerRecord, sandbox: SandboxRecord) -> None:
+    def __init__(self, plugins: PluginMoments, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         self._plugins, self._record, self._sandbox = plugins, record, sandbox
         self._is_asked = self._is_inside = False
         self.adjust: Adjust | None = None

@@ -9,6 +9,7 @@ report    the row's `overhead` and `resources`
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from crib.engine.core import Core
 from crib.engine.hooks import pod_view
@@ -37,14 +38,14 @@ class UpdateSandbox:
             record = core.sandbox(sandbox)
             move_sandbox(record, SandboxVerb.UPDATE)
             core.refuse_if_faulty()
-            async with core.hooks.around("update_pod", lambda: pod_view(record), core.timeline.of(sandbox)):
-                async with core.plugins.gate.telling():
-                    wanted = _changed(record, overhead, resources)
-                    await core.plugins.updates_pod(record, wanted)
-                    await core.handler_of(record).pods.update(wanted)
-                    if (now := core.sandboxes.get(sandbox)) is not None:
-                        now = core.sandboxes.put(_changed(now, overhead, resources))
-                        await core.plugins.updated_pod(now)
+            view, stage = partial(pod_view, record), core.timeline.of(sandbox)
+            async with core.hooks.around("update_pod", view, stage), core.plugins.gate.telling():
+                wanted = _changed(record, overhead, resources)
+                await core.plugins.updates_pod(record, wanted)
+                await core.handler_of(record).pods.update(wanted)
+                if (now := core.sandboxes.get(sandbox)) is not None:
+                    now = core.sandboxes.put(_changed(now, overhead, resources))
+                    await core.plugins.updated_pod(now)
 
 
 def _changed(record: SandboxRecord, overhead: Resources | None, resources: Resources | None) -> SandboxRecord:

@@ -2664,6 +2664,7 @@ class StopRequest(_message.Message):
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     KILLED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     call: _builtins.str
     """StopContainer, StopPodSandbox, RemovePodSandbox and so on; empty: crib did it by itself"""
     caller: _builtins.str
@@ -2679,6 +2680,8 @@ class StopRequest(_message.Message):
     """the first that was sent"""
     killed: _builtins.bool
     """SIGKILL was sent"""
+    reason: _builtins.str
+    """why, where somebody has said so: a node plugin that wants a container evicted"""
     def __init__(
         self,
         *,
@@ -2690,10 +2693,11 @@ class StopRequest(_message.Message):
         grace_seconds: _builtins.float = ...,
         signal: _builtins.int = ...,
         killed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at", b"at", "call", b"call", "caller", b"caller", "grace_seconds", b"grace_seconds", "killed", b"killed", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at", b"at", "call", b"call", "caller", b"caller", "grace_seconds", b"grace_seconds", "killed", b"killed", "reason", b"reason", "request_id", b"request_id", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
