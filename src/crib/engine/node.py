@@ -219,9 +219,12 @@ class Node:
         self.keeper.serve("timelines", core.timeline.keep_for_ever())
         self.containers.rotate_logs.begin()
         self.networks.begin()
-        if core.ports.plugins is not None:
-            await core.ports.plugins.begin(self._wishes)
         self.check.is_live = True
+
+    async def let_plugins_in(self) -> None:
+        """From now on node plugins can come. After a start, and before clients: they miss nothing then."""
+        if (plugins := self._core.ports.plugins) is not None:
+            await plugins.begin(self._wishes)
 
     async def _settle(self, rest: asyncio.Task[None]) -> None:
         await asyncio.wait([rest])

@@ -64,6 +64,9 @@ class PluginWishes:
                 ]
             yield ShownNode(tuple(pods), tuple(containers))
 
+    def note(self, subject: str, text: str) -> None:
+        self._core.notices.follow(subject)(text)
+
     async def update(self, updates: Sequence[ContainerUpdate]) -> Sequence[FailedUpdate]:
         failed = []
         for update in updates:
@@ -86,7 +89,7 @@ class PluginWishes:
         work = self._update.by_plugin(record.id, update.change)
         begun = self._core.keeper.begin("update container", work, record.id)
         try:
-            with stage(f"nri {update.plugin}", "update"):
+            with stage(f"NRI {update.plugin}", "update"):
                 async with asyncio.timeout(UPDATE_LIMIT):
                     await begun.wait()
         except TimeoutError:
@@ -109,7 +112,7 @@ class PluginWishes:
         why = f"NRI plugin {eviction.plugin}: {eviction.reason or 'it gives no reason'}"
         _log.warning("container %s is evicted: %s", record.id, why)
         core.history.container_happens("evicted", record, core.sandboxes.get(record.sandbox_id), why)
-        core.timeline.of(record.sandbox_id).mark(f"nri {eviction.plugin}", f"evict {record.config.name}", why)
+        core.timeline.of(record.sandbox_id).mark(f"NRI {eviction.plugin}", f"evict {record.config.name}", why)
         core.keeper.begin("evict container", self._stop.evict(record.id, grace_of(record), why), record.id)
 
     async def carry_out(self, orders: PluginOrders) -> None:

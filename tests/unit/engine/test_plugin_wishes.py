@@ -153,7 +153,7 @@ async def test_an_evicted_container_gets_its_pods_grace_and_its_end_says_who_wan
     assert told.stop.reason == "NRI plugin 10-fake: no memory left"
     text = next(event.text for event in await events(world) if event.action == "evicted")
     assert text == "NRI plugin 10-fake: no memory left"
-    assert ("nri 10-fake", "evict app") in [(one.name, one.subject) for one in world.node.stages(pod)]
+    assert ("NRI 10-fake", "evict app") in [(one.name, one.subject) for one in world.node.stages(pod)]
     await until(lambda: "StopContainer" in plugins.moments(container))
 
 

@@ -3,6 +3,7 @@
 https://github.com/containerd/nri, pkg/adaptation and pkg/api/api.proto. Begin with `plugins`: the port, in
 which all plugins are one.
 
+* `awaited`: the same while there is no plugin.
 * who is there: `members`, with `listening` (the socket) and `installed` (programs that the daemon starts).
 * one plugin: `plugin` (its life and its calls) over `link` (its connection); `joining` takes it in, with the
   messages of `synchronizing`; `runtime_calls` is what it may call, and `orders` has done what it wants.

@@ -56,7 +56,7 @@ class Members:
             )
             await self._installed.begin(settings.registration_timeout)
         if not settings.disable_connections:
-            self._socket = PluginSocket(settings.socket, self._accept, lambda text: host.note(SOCKET, text))
+            self._socket = PluginSocket(settings.socket, self.accept, lambda text: host.note(SOCKET, text))
             await self._socket.open()
 
     async def close(self) -> None:
@@ -84,7 +84,8 @@ class Members:
     def _note(self, name: str, text: str) -> None:
         self._host.note(f"NRI plugin {name}", text)
 
-    def _accept(self, end: socket.socket) -> None:
+    def accept(self, end: socket.socket) -> None:
+        """Take somebody in who has connected; `end` is ours."""
         try:
             who = peer_of(end)
         except OSError:  # it has gone again

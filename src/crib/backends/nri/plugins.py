@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,11 +59,11 @@ class _About:
 class NriPlugins:
     """See NodePlugins."""
 
-    def __init__(self, settings: NriSettings) -> None:
+    def __init__(self, settings: NriSettings, figures: PluginFigures | None = None) -> None:
         self._settings = settings
         self.limit = settings.request_timeout
         """Seconds for one call."""
-        self.figures = PluginFigures()
+        self.figures = figures or PluginFigures()
         self._members = Members(settings, self.figures, self._look)
         self.present = False
         self._look()
@@ -74,6 +75,10 @@ class NriPlugins:
     async def begin(self, host: PluginHost) -> None:
         """See NodePlugins."""
         await self._members.begin(host)
+
+    def accept(self, end: socket.socket) -> None:
+        """Somebody has connected, who says that it is a plugin; `end` is ours."""
+        self._members.accept(end)
 
     async def close(self) -> None:
         """See NodePlugins."""
