@@ -54,8 +54,8 @@ def limit_problems(change: ResourceChange, host: HostFacts) -> Iterator[str]:
             yield f"resources.unified: {key!r} is not a limit of a cgroup"
     if host.cgroup_layout == "v2":
         for name in _V1_ONLY:
-            # Neither says anything: the kernel's own behaviour.
-            if getattr(change, name) not in (None, False):
+            value = getattr(change, name)
+            if value is not None and value is not False:
                 yield f"resources.{name}: cgroup v2 has no such limit"
     elif change.unified.keys() - {PIDS_FILE}:
         yield "resources.unified: this host has no cgroup v2"

@@ -56,6 +56,7 @@ def _by_file(limits: oci.Resources) -> oci.Resources:
         unified.setdefault("memory.swap.max", files["memory.swap.max"])
         memory = _without_swap(memory)
     if cpu is not None and cpu.shares is not None:
+        unified.setdefault("cpu.weight", files["cpu.weight"])
         cpu = msgspec.structs.replace(cpu, shares=None)
         cpu = None if cpu == oci.Cpu() else cpu
     return msgspec.structs.replace(limits, memory=memory, cpu=cpu, unified=unified)
