@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.plugins import (
     ContainerMoment,
     CreateAnswer,
@@ -47,6 +48,13 @@ class FakePlugins:
     """What was asked for in updates."""
     host: PluginHost | None = None
     closed: bool = False
+
+    @property
+    def figures(self) -> PluginFigures:
+        return PluginFigures()
+
+    def statuses(self) -> Sequence[PluginStatus]:
+        return ()
 
     async def begin(self, host: PluginHost) -> None:
         self.host = host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ class ResourceChange:
     """Files of cgroup v2 and what to write to them."""
     blockio_class: str | None = None
     rdt_class: str | None = None
+
+    def over(self, other: ResourceChange) -> ResourceChange:
+        """Both, and this one where they differ."""
+        own = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
+        own["hugepage_limits"] = {**other.hugepage_limits, **self.hugepage_limits}
+        own["unified"] = {**other.unified, **self.unified}
+        return replace(other, **own)
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""

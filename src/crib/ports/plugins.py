@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from crib.model.plugin_status import PluginFigures, PluginStatus
 from crib.model.plugins import (
     ContainerMoment,
     ContainerUpdate,
@@ -43,6 +44,10 @@ class PluginHost(Protocol):
         """
         ...
 
+    def note(self, subject: str, text: str) -> None:
+        """Tell administrators of what is unusual about a subject; an empty text says that it is over."""
+        ...
+
     async def update(self, updates: Sequence[ContainerUpdate]) -> Sequence[FailedUpdate]:
         """Carry out what plugins want without having been asked, one after the other; returns what failed.
 
@@ -71,6 +76,15 @@ class NodePlugins(Protocol):
 
         Also true while a configured rule may refuse a create without any plugin (required plugins).
         """
+        ...
+
+    @property
+    def figures(self) -> PluginFigures:
+        """What is counted of plugins."""
+        ...
+
+    def statuses(self) -> Sequence[PluginStatus]:
+        """Each plugin: those that take part first, in the order in which they are asked."""
         ...
 
     async def begin(self, host: PluginHost) -> None:
