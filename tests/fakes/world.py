@@ -145,6 +145,7 @@ class World:
         """Up, and also through with what goes on behind the gate."""
         async with bounded():
             await self.node.start()
+            await self.node.let_plugins_in()
             await self.node.settled()
 
     async def close(self) -> None:

@@ -73,7 +73,7 @@ def pod_message(pod: ShownPod) -> pb.PodSandbox:
 
 def _pod_linux(pod: ShownPod) -> pb.LinuxPodSandbox:
     record = pod.record
-    linux = oci.decode_spec(pod.spec).linux if pod.spec else oci.Linux()
+    linux = oci.decode_linux(pod.spec) if pod.spec else oci.Linux()
     return pb.LinuxPodSandbox(
         pod_overhead=resources_message(record.overhead or record.config.overhead),
         pod_resources=resources_message(record.resources or record.config.resources),

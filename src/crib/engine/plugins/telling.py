@@ -320,5 +320,6 @@ def _noted(what: str) -> Iterator[None]:
     """A plugin's word counts for nothing here, but somebody may want to know."""
     try:
         yield
-    except WrongState as error:
-        _log.warning("%s goes on: %s", what, error)
+    except Exception as error:  # a bug too: what ends something must not fail by it
+        is_bug = not isinstance(error, CribError)
+        _log.warning("%s goes on: %s", what, error, exc_info=is_bug)
