@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from crib.stubs.nri.v1alpha1 import api_pb2 as pb
@@ -142,7 +143,9 @@ def rdt_message(rdt: oci.IntelRdt | None) -> pb.LinuxRdt | None:
     )
 
 
+@lru_cache(maxsize=16)
 def seccomp_message(policy: oci.Seccomp | None) -> pb.LinuxSeccomp | None:
+    """Not to be changed. Most containers have the same few profiles, and each has hundreds of names."""
     if policy is None:
         return None
     return pb.LinuxSeccomp(

@@ -233,7 +233,14 @@ TEXTS = (
     "net.ipv4.ip_forward",
     "vendor.com/gpu=0",
 )
-TYPES = ("RLIMIT_CORE", "c", "b", "ipc", "-ipc", "bind", "")
+PATHS = ("/a", "/a/b", "-/dev/shm", "a", "/x/../y", "")
+LIKELY = {
+    "type": ("RLIMIT_CORE", "c", "b", "ipc", "-ipc", "bind", ""),
+    "path": PATHS,
+    "source": PATHS,
+    "destination": PATHS,
+    "default_action": ("SCMP_ACT_ALLOW", ""),
+}
 NUMBERS = (0, 1, -1, 5, 1000, 1 << 31, (1 << 63) - 1)
 
 
@@ -266,7 +273,7 @@ def fill(message: Message, chance: random.Random, depth: int = 0) -> None:
 def scalar(field: FieldDescriptor, chance: random.Random) -> Any:
     kinds = FieldDescriptor
     if field.cpp_type == kinds.CPPTYPE_STRING:
-        return chance.choice(TYPES if field.name == "type" else TEXTS)
+        return chance.choice(LIKELY.get(field.name, TEXTS))
     if field.cpp_type == kinds.CPPTYPE_BOOL:
         return chance.random() < 0.5
     if field.cpp_type == kinds.CPPTYPE_ENUM:
