@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from crib.backends.nri.plugins import NriPlugins
 from crib.model.container import ContainerState
 from crib.model.ids import ContainerId, SandboxId
 from crib.model.plugins import (
@@ -38,6 +39,10 @@ BOUND = 20.0
 CALLS = [method.name for method in pb.DESCRIPTOR.services_by_name["Plugin"].methods]
 
 Answering = Callable[[Any], Awaitable[Message]]
+Begin = Callable[..., Awaitable[NriPlugins]]
+"""Begins with the settings of the test, or with others."""
+Join = Callable[..., Awaitable["LabPlugin"]]
+"""Has a plugin take part."""
 
 
 def bounded() -> asyncio.Timeout:

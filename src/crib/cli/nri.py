@@ -10,7 +10,7 @@ from crib.cli.session import say
 from crib.client.plugins import plugins as listed
 
 if TYPE_CHECKING:
-    from crib.cli.nri_commands import NriPluginsOptions
+    from crib.cli.nri_options import NriPluginsOptions
     from crib.cli.session import CliSession
     from crib.stubs.node.v1.node_pb2 import NodePlugin
 

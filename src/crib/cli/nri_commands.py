@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import typer
 
 from crib.cli.command import command, group
-from crib.cli.forms import Format, Output
+from crib.cli.nri_options import NriPluginsOptions
 from crib.cli.session import CliSession
-
-
-@dataclass(frozen=True)
-class NriPluginsOptions:
-    output: Output = Format.TABLE
 
 
 def add_nri_commands(app: typer.Typer, panel: str) -> None:

@@ -38,7 +38,7 @@ MAX_PATH = 107
 """Bytes (unix(7), sun_path less its NUL)."""
 
 
-class Taken(OSError):
+class SocketTaken(OSError):
     """Somebody else listens there."""
 
 
@@ -133,7 +133,7 @@ class PluginSocket:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # EMFILE: it would be ready again at once
-            _log.error("accepting an NRI plugin at %s: %s", self._path, error.strerror)
+            _log.error("accepting an NRI plugin at %s: %s", self._path, why(error))
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._listener.fileno())
             loop.call_later(PAUSE_SECONDS, self._resume)
@@ -143,7 +143,7 @@ class PluginSocket:
 
 
 def _bound(path: str) -> socket.socket:
-    """A listening socket; Taken, or another OSError."""
+    """A listening socket; SocketTaken, or another OSError."""
     if len(os.fsencode(path)) > MAX_PATH:
         raise OSError(errno.ENAMETOOLONG, f"a socket's path has at most {MAX_PATH} bytes", path)
     make_directory(os.path.dirname(path), DIRECTORY_MODE)
@@ -173,10 +173,10 @@ def _clear(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:  # so many wait already: there is somebody
-            raise Taken(errno.EADDRINUSE, "another program listens there", path) from None
+            raise SocketTaken(errno.EADDRINUSE, "another program listens there", path) from None
         other = peer_of(probe)
     who = f"{os.path.basename(other.executable) or 'another program'} (pid {other.pid})"
-    raise Taken(errno.EADDRINUSE, f"{who} listens there", path)
+    raise SocketTaken(errno.EADDRINUSE, f"{who} listens there", path)
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from crib.backends.nri.joining import Joining
 from crib.backends.nri.link import PluginLink
 from crib.backends.nri.listening import PluginSocket
 from crib.backends.nri.lives import PluginName
-from crib.backends.nri.plugin import Peer, Plugin
+from crib.backends.nri.plugin import PluginPeer, Plugin
 from crib.backends.nri.runtime_calls import RuntimeCalls
 from crib.host.peers import peer_of
 from crib.model.nri_settings import NriSettings
@@ -103,7 +103,7 @@ class Members:
             link = await PluginLink.over(end)
         except OSError:
             return  # it has gone again
-        plugin = Plugin(link, Peer(pid, installed=False), None, self._figures)
+        plugin = Plugin(link, PluginPeer(pid, installed=False), None, self._figures)
         await self._live(plugin, "", lambda: self._note(str(plugin), ""))
         if plugin.problem and plugin.name is not None:
             self._note(str(plugin), f"it was dropped, and has not come back: {plugin.problem}")
@@ -113,7 +113,7 @@ class Members:
             link = await PluginLink.over(started.end)
         except OSError:
             return ""  # it has ended
-        plugin = Plugin(link, Peer(started.pid, installed=True), started.name, self._figures)
+        plugin = Plugin(link, PluginPeer(started.pid, installed=True), started.name, self._figures)
         await self._live(plugin, started.configuration, ready)
         return plugin.problem
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PluginPeer:
     """Who is at the other end."""
 
     pid: int
@@ -44,7 +44,7 @@ class Peer:
 class Plugin:
     """A connected plugin."""
 
-    def __init__(self, link: PluginLink, peer: Peer, name: PluginName | None, figures: PluginFigures) -> None:
+    def __init__(self, link: PluginLink, peer: PluginPeer, name: PluginName | None, figures: PluginFigures) -> None:
         """`name`: of one that is installed; others say theirs."""
         self.link = link
         self.peer = peer

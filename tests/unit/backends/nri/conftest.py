@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from crib.backends.nri.plugins import NriPlugins
 from crib.model.nri_settings import NriSettings
-from tests.plugin_lab import LabHost, LabPlugin, ready
-
-Begin = Callable[..., Awaitable[NriPlugins]]
-Join = Callable[..., Awaitable[LabPlugin]]
+from tests.plugin_lab import Begin, Join, LabHost, LabPlugin, ready
 
 
 @pytest.fixture

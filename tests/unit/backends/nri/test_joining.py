@@ -20,6 +20,7 @@ from crib.stubs.nri.v1alpha1 import api_pb2 as pb
 from crib.ttrpc.errors import CallFailed
 from crib.wire.ttrpc import Code
 from tests.plugin_lab import (
+    Begin,
     LabHost,
     LabPlugin,
     bounded,
@@ -29,7 +30,6 @@ from tests.plugin_lab import (
     shown_pod,
     until,
 )
-from tests.unit.backends.nri.conftest import Begin
 
 GARBAGE = {
     "text": b"GET / HTTP/1.1\r\n\r\n",
@@ -314,6 +314,7 @@ async def test_garbage_costs_a_plugin_its_connection_and_nobody_else(
     plugin.end.shutdown(socket.SHUT_WR)
     await plugin.gone()
     await until(lambda: len(plugins.statuses()) == 1)
+    assert sum(plugins.figures.dropped.counts.values()) == 1
     await plugins.pod(PodMoment.RUN, shown_pod(), no_stage)
     assert other.calls == ["RunPodSandbox"]
 

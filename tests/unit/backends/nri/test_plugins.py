@@ -21,6 +21,8 @@ from crib.ttrpc.errors import CallFailed
 from crib.wire.ttrpc import Code
 from tests.plugin_lab import (
     BOUND,
+    Begin,
+    Join,
     LabHost,
     LabPlugin,
     bounded,
@@ -30,7 +32,6 @@ from tests.plugin_lab import (
     shown_pod,
     until,
 )
-from tests.unit.backends.nri.conftest import Begin, Join
 
 
 def failing(text: str = "no room", code: Code = Code.UNKNOWN) -> Any:
