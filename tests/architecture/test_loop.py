@@ -58,6 +58,8 @@ ON_THE_LOOP = {
     "crib.backends.keeping.child.SupervisorChild._once": "our own interpreter, and the ends of its pipes",
     "crib.backends.keeping.child.SupervisorChild.want": _PIPE,
     "crib.backends.images.worker_log.WorkerLog._read": _PIPE,
+    "crib.backends.nri.installed._spawned": "the host's own shell: it is the one that waits for the plugin",
+    "crib.backends.nri.members.Members.accept": _PROC,
     "crib.backends.network.bridge.forwarder.Forwarder.servers": "the host's own /etc/resolv.conf",
     "crib.backends.network.cni.commands.is_namespace": "a namespace pinned in our own state directory",
     "crib.backends.oci.attach._connect": _STATE,

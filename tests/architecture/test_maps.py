@@ -21,6 +21,7 @@ ROOMS = (
     "ports",
     "streaming",
     "tasks",
+    "ttrpc",
     "tunnel",
     "wire",
 )

@@ -40,6 +40,10 @@ class HostFacts:
     """Context of a container's files."""
 
 
+NEW_FIELDS = frozenset(("scheduler", "io_priority", "net_devices", "rdt", "memory_policy"))
+"""Fields of the OCI spec that not every runtime knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerFacts:
     """What one handler says that it can do (its `features` command, or a probe)."""
@@ -65,6 +69,8 @@ class HandlerFacts:
     """The runtime connects to a port of that kernel."""
     systemd: int = 0
     """Version of the systemd that makes its scopes; 0 where it makes none."""
+    unknown_fields: frozenset[str] = frozenset()
+    """Of `NEW_FIELDS`, those that its runtime would leave out of a container without a word."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""

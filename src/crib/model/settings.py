@@ -12,6 +12,7 @@ from typing import Annotated
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import LIVE, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
+from crib.model.nri_settings import NriSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,7 @@ class Settings:
     metrics: Annotated[MetricsSettings, LIVE] = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     statistics: Annotated[StatisticsSettings, LIVE] = StatisticsSettings()
+    nri: NriSettings = NriSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""

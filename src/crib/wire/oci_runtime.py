@@ -357,9 +357,21 @@ def decode_process(data: bytes) -> Process:
     return msgspec.json.decode(data, type=_SpecProcess).process
 
 
+def decode_linux(data: bytes) -> Linux:
+    """The `linux` of a config.json, also of one that is not whole; ValueError when it is none."""
+    try:
+        return msgspec.json.decode(data, type=_SpecLinux).linux
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type=_SpecLinux).linux
+
+
 def decode_seccomp(data: bytes) -> Seccomp:
     """A seccomp profile in the OCI's shape; ValueError (with the place) when it is not one."""
     return msgspec.json.decode(data, type=Seccomp)
+
+
+class _SpecLinux(Shape, frozen=True):
+    linux: Linux = Linux()
 
 
 class _SpecProcess(Shape, frozen=True):

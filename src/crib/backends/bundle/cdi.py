@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
@@ -45,7 +45,17 @@ class CdiRegistry:
 
         What a file brings for all of its devices comes with the first of them.
         """
-        asked = dict(asked_for(config))
+        return self._edits(dict(asked_for(config)))
+
+    def with_devices(self, edits: ContainerEdits) -> ContainerEdits:
+        """The edits, with what the devices bring that they name; InvalidRequest as above."""
+        if not edits.cdi_devices:
+            return edits
+        asked = dict.fromkeys(edits.cdi_devices, f"{edits.origin}: {_FIELD}")
+        return replace(edits, injected=self._edits(asked))
+
+    def _edits(self, asked: Mapping[str, str]) -> tuple[ContainerEdits, ...]:
+        """Of devices by their names, each with the field that names it."""
         if not asked:
             return ()
         if len(asked) > _MAX_ASKED:

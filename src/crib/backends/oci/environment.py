@@ -26,9 +26,9 @@ from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
 from crib.host.sealed import seal
 from crib.model.errors import Broken
-from crib.model.facts import HandlerFacts
+from crib.model.facts import NEW_FIELDS, HandlerFacts
 from crib.model.ids import HandlerName
-from crib.wire.oci_features import decode_features
+from crib.wire.oci_features import decode_features, known_fields
 
 _log = logging.getLogger(__name__)
 
@@ -222,6 +222,7 @@ async def probe_handler(name: HandlerName, runtime: RuntimeProgram, first: str) 
     recursive = kind in _RECURSIVE and number >= _RECURSIVE[kind]
     userns = kind in _USERNS and number >= _USERNS[kind]
     idmapped = kind == "crun" and number >= (1, 9)
+    unknown = NEW_FIELDS
     answer = await run(runtime.features(), timeout=20)
     if answer.exit_code == 0:
         try:
@@ -232,6 +233,7 @@ async def probe_handler(name: HandlerName, runtime: RuntimeProgram, first: str) 
         userns = features.linux is not None and "user" in (features.linux.namespaces or ())
         extensions = features.linux.mount_extensions if features.linux is not None else None
         idmapped = extensions is not None and extensions.idmap.enabled
+        unknown = NEW_FIELDS - known_fields(features)
     return HandlerFacts(
         name=name,
         program=runtime.program,
@@ -241,4 +243,5 @@ async def probe_handler(name: HandlerName, runtime: RuntimeProgram, first: str) 
         user_namespaces=userns,
         recursive_binds=kind != "crun" or number >= _CRUN_RECURSIVE,
         idmapped_mounts=idmapped,
+        unknown_fields=unknown,
     )
