@@ -40,6 +40,10 @@ class HostFacts:
     """Context of a container's files."""
 
 
+NEW_FIELDS = frozenset(("scheduler", "io_priority", "net_devices", "rdt", "memory_policy"))
+"""Fields of the OCI spec that not every runtime knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerFacts:
     """What one handler says that it can do (its `features` command, or a probe)."""
@@ -54,8 +58,19 @@ class HandlerFacts:
     idmapped_mounts: bool
     recursive_binds: bool = True
     """Recursive bind mounts are that in a user namespace too (crun before 1.9: not)."""
+    sandbox_container: bool = False
+    """Each of its pods begins with a container that holds the others and runs nothing."""
+    own_kernel: bool = False
+    """The containers of a pod run together on a kernel of their own (gVisor): they are no processes of this
+    host, which limits and measures the pod as a whole."""
+    network_inside: bool = False
+    """That kernel has the pod's addresses: no socket of the pod's namespace reaches what listens there."""
+    forwards_ports: bool = False
+    """The runtime connects to a port of that kernel."""
     systemd: int = 0
     """Version of the systemd that makes its scopes; 0 where it makes none."""
+    unknown_fields: frozenset[str] = frozenset()
+    """Of `NEW_FIELDS`, those that its runtime would leave out of a container without a word."""
     monitor: str = ""
     """The program that watches its containers."""
     monitor_version: str = ""

@@ -12,6 +12,7 @@ from typing import Annotated
 from crib.model.image_settings import ImageSettings
 from crib.model.keys import LIVE, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
+from crib.model.nri_settings import NriSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,9 @@ class HandlerSettings:
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon, or an entry point of crib.handlers."""
+    sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
+    """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
+    `detect` (with gVisor's runsc, which wants one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +265,7 @@ class Settings:
     metrics: Annotated[MetricsSettings, LIVE] = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     statistics: Annotated[StatisticsSettings, LIVE] = StatisticsSettings()
+    nri: NriSettings = NriSettings()
     containers: ContainerDefaults = ContainerDefaults()
     default_handler: str = "crun"
     """Handler of pods that name none."""

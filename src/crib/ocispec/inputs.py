@@ -137,6 +137,8 @@ class ContainerInputs:
     """Of the hook files, by name."""
     edits: tuple[ContainerEdits, ...] = ()
     """What the request for the create carries."""
+    blockio_classes: Mapping[str, oci.BlockIo] = field(default_factory=dict)
+    """The node's classes of block I/O that edits may name."""
     device_ownership: bool = False
     """Setting `device_ownership_from_security_context`."""
     mount_sources: tuple[str, ...] = ()

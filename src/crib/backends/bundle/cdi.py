@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
 from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits
-from crib.model.errors import InvalidRequest
+from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cdi
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,19 @@ class CdiRegistry:
 
         What a file brings for all of its devices comes with the first of them.
         """
-        asked = dict(asked_for(config))
+        return self._edits(dict(asked_for(config)))
+
+    def with_devices(self, edits: ContainerEdits) -> ContainerEdits:
+        """The edits, with what the devices bring that they name; Broken for one that is not available."""
+        if not edits.cdi_devices:
+            return edits
+        try:
+            return replace(edits, injected=self._edits(dict.fromkeys(edits.cdi_devices, "")))
+        except InvalidRequest as error:
+            raise Broken(f"{edits.origin} asks for what cannot be done: {error.problem}") from error
+
+    def _edits(self, asked: Mapping[str, str]) -> tuple[ContainerEdits, ...]:
+        """Of devices by their names, each with the field that names it."""
         if not asked:
             return ()
         if len(asked) > _MAX_ASKED:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from crib.backends.pods.layer_sizes import LayerSizes
 from crib.host.block_devices import device_name, filesystem_stats
+from crib.host.cgroup_figures import CgroupStats, CpuStats, MemoryStats
 from crib.host.cgroup_files import (
     PressureLine,
     PressureStats,
     count_descriptors,
     soft_descriptor_limit,
 )
-from crib.host.cgroup_stats import CgroupStats, CpuStats, For, MemoryStats, StatsReader
+from crib.host.cgroup_stats import For, StatsReader
 from crib.host.kept_files import KEPT_SECONDS
 from crib.host.threads import OURS, Job
 from crib.model.ids import ContainerId
