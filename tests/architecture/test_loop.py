@@ -24,6 +24,7 @@ NOT_THE_DAEMON = (
         "supervisor",
         "bench",
         "conform",
+        "nri",
         "setup",
         "stubs",
         "backends.images.worker",

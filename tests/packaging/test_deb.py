@@ -106,7 +106,7 @@ def test_the_configuration_is_a_conffile_that_says_nothing_yet(tree: Path) -> No
 
 def test_the_papers_come_with_what_they_show_and_use(tree: Path) -> None:
     there = tree / "usr/share/doc/crib"
-    for part in ("docs/*.md", "docs/pictures/*.svg", "examples/*.yaml"):
+    for part in ("docs/*.md", "docs/pictures/*.svg", "examples/*.yaml", "examples/nri/*.py"):
         assert {path.name for path in ROOT.glob(part)} == {path.name for path in there.glob(part)}
 
 
