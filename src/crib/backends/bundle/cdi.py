@@ -11,7 +11,7 @@ from crib.backends.bundle.spec_files import FoundFile, SpecFiles
 from crib.backends.failures import trying
 from crib.model.container import ContainerConfig
 from crib.model.edits import AddedDevice, AddedHook, AddedMount, ContainerEdits, RdtChange
-from crib.model.errors import InvalidRequest
+from crib.model.errors import Broken, InvalidRequest
 from crib.wire import cdi
 
 _FIELD = "CDI_devices"
@@ -45,11 +45,13 @@ class CdiRegistry:
         return self._edits(dict(asked_for(config)))
 
     def with_devices(self, edits: ContainerEdits) -> ContainerEdits:
-        """The edits, with what the devices bring that they name; InvalidRequest as above."""
+        """The edits, with what the devices bring that they name; Broken for one that is not available."""
         if not edits.cdi_devices:
             return edits
-        asked = dict.fromkeys(edits.cdi_devices, f"{edits.origin}: {_FIELD}")
-        return replace(edits, injected=self._edits(asked))
+        try:
+            return replace(edits, injected=self._edits(dict.fromkeys(edits.cdi_devices, "")))
+        except InvalidRequest as error:
+            raise Broken(f"{edits.origin} asks for what cannot be done: {error.problem}") from error
 
     def _edits(self, asked: Mapping[str, str]) -> tuple[ContainerEdits, ...]:
         """Of devices by their names, each with the field that names it."""

@@ -13,7 +13,7 @@ from crib.backends.nri.joining import Joining
 from crib.backends.nri.link import PluginLink
 from crib.backends.nri.listening import PluginSocket
 from crib.backends.nri.lives import PluginName
-from crib.backends.nri.plugin import PluginPeer, Plugin
+from crib.backends.nri.plugin import Plugin, PluginPeer
 from crib.backends.nri.runtime_calls import RuntimeCalls
 from crib.host.peers import peer_of
 from crib.model.nri_settings import NriSettings

@@ -44,7 +44,9 @@ class PluginPeer:
 class Plugin:
     """A connected plugin."""
 
-    def __init__(self, link: PluginLink, peer: PluginPeer, name: PluginName | None, figures: PluginFigures) -> None:
+    def __init__(
+        self, link: PluginLink, peer: PluginPeer, name: PluginName | None, figures: PluginFigures
+    ) -> None:
         """`name`: of one that is installed; others say theirs."""
         self.link = link
         self.peer = peer

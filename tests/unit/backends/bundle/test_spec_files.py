@@ -134,6 +134,17 @@ def test_a_device_that_is_asked_for_again_is_meant_once(
     assert len(variables(again)) == 3
 
 
+def test_devices_that_a_plugin_adds_bring_their_edits_and_one_that_is_missing_is_the_plugins_fault(
+    dirs: tuple[Path, Path], registry: CdiRegistry
+) -> None:
+    spec(dirs[0] / "a.json", "0")
+    asked = ContainerEdits("NRI 10-gpu", cdi_devices=(f"{KIND}=0",))
+    assert registry.with_devices(asked).injected == registry.edits(container(f"{KIND}=0"))
+    assert registry.with_devices(ContainerEdits("NRI 10-gpu")) == ContainerEdits("NRI 10-gpu")
+    with pytest.raises(Broken, match=f"NRI 10-gpu asks for what cannot be done: CDI device {KIND}=9"):
+        registry.with_devices(ContainerEdits("NRI 10-gpu", cdi_devices=(f"{KIND}=9",)))
+
+
 def test_the_later_directory_counts_and_changes_are_seen(
     dirs: tuple[Path, Path], registry: CdiRegistry
 ) -> None:
