@@ -99,6 +99,7 @@ ON_THE_LOOP = {
     "crib.backends.oci.sessions.Console.close": _STATE,
     "crib.backends.oci.signals.Signals.is_frozen": _CGROUP,
     "crib.backends.oci.signals.Signals.send": _CGROUP,
+    "crib.backends.oci.signals.Signals._send_inside": _STATE,
     "crib.backends.pods.slices.check_systemd": "the host's own /run",
     "crib.backends.pods.updates.Updates.pod": _CGROUP,
     "crib.backends.records.boot_file.BootRows._try_paying": _STATE,

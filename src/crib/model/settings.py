@@ -228,6 +228,9 @@ class HandlerSettings:
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
     """How it runs containers: `oci`, by an OCI runtime and conmon, or an entry point of crib.handlers."""
+    sandbox_container: Annotated[str, OneOf(("detect", "always", "never"))] = "detect"
+    """Whether each pod begins with a container that holds the others and runs nothing: `always`, `never`, or
+    `detect` (with gVisor's runsc, which wants one)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crib.backends.bundle.host_resources import read_default_profile
@@ -36,10 +37,13 @@ OCI_VERSION = "1.0.2"
 
 What we use of the OCI is in it, and old runtimes refuse what says more (crun 1.8: 1.0.x).
 """
+_NETWORK = re.compile(r"--?network=(\w+)")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _RECURSIVE = {"crun": (1, 4), "runc": (1, 1)}
 """First versions with recursively read-only mounts, of those that had them before `features` listed them."""
 _WITH_FIFO = {"crun", "runc"}
+_GVISOR = "runsc"
+_STAND_IN = os.path.join(os.path.dirname(__file__), "stand_in.sh")
 
 _CRUN_RECURSIVE = (1, 9)
 _USERNS = {"crun": (1, 8), "runc": (1, 1)}
@@ -115,10 +119,12 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         make_private_root(paths.containers)
         systemd = settings.cgroup_driver == "systemd"
         version = await systemd_version() if systemd else 0
-        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd)
+        first = await _first_line(program)
+        own_kernel = _kind(first) == _GVISOR
+        stand_in = _STAND_IN if own_kernel else ""
+        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd, stand_in)
         base_spec = read_base_spec(handler.base_spec, name)
         default_seccomp = read_default_profile(handler.containers.seccomp_profile)
-        first = await _first_line(program)
         is_crun = _kind(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
             _log.info("%s cannot be run from a sealed copy: it makes one itself each time", program)
@@ -132,10 +138,15 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         facts = replace(
             facts,
             kind=handler.kind,
+            sandbox_container=handler.sandbox_container == "always"
+            or (handler.sandbox_container == "detect" and own_kernel),
+            own_kernel=own_kernel,
+            network_inside=own_kernel and has_network_inside(handler.args),
+            forwards_ports=own_kernel and await _forwards_ports(program),
             systemd=version,
             monitor=conmon,
             monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
-            user_namespaces=facts.user_namespaces and host.idmapped_mounts,
+            user_namespaces=facts.user_namespaces and host.idmapped_mounts and not own_kernel,
             problem=hybrid_problem(layout) if is_crun else "",
         )
         return OciEnvironment(
@@ -147,7 +158,7 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             runtime=runtime,
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
-            has_fifo=_kind(first) in _WITH_FIFO,
+            has_fifo=own_kernel or _kind(first) in _WITH_FIFO,
             base_spec=base_spec,
             default_seccomp=default_seccomp,
             others=opening.others,
@@ -168,12 +179,24 @@ def hybrid_problem(layout: CgroupLayout) -> str:
     return f"crun refuses this cgroup tree while {', '.join(left)} is on its v2 side; mount it as v1: {cures}"
 
 
+def has_network_inside(args: Sequence[str]) -> bool:
+    """Whether gVisor, with these arguments, serves the pod's addresses itself: its default."""
+    found = [match[1] for match in map(_NETWORK.fullmatch, args) if match]
+    return not found or found[-1] == "sandbox"
+
+
 def _find(program: str) -> str:
     # conmon wants a path, and a path does not change when PATH does.
     found = shutil.which(program)
     if found is None:
         raise ToolMissing(program)
     return os.path.abspath(found)
+
+
+async def _forwards_ports(program: str) -> bool:
+    """Whether gVisor's program connects to ports of its pods: since 2023."""
+    said = await run((program, "help"), timeout=20)
+    return b"port-forward" in said.stdout + said.stderr
 
 
 async def _first_line(program: str) -> str:

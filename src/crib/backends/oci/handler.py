@@ -10,9 +10,11 @@ from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
 from crib.backends.oci.dial import dial
+from crib.backends.oci.dial_inside import InsideDialler
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
+from crib.backends.oci.inside_usage import InsideUsage
 from crib.backends.oci.lives import OciContainers
 from crib.backends.oci.log_rotation import reopen, rotate
 from crib.backends.oci.logs import odd_logs, sizes_of_logs
@@ -148,6 +150,8 @@ class OciStreams:
     def __init__(self, parts: HandlerParts) -> None:
         environment = parts.environment
         self._paths = environment.paths
+        self._facts = environment.facts
+        self._inside = InsideDialler(environment)
         self._commands = Commands(environment, parts.bundles, parts.signals)
         self._attachments = Attachments(environment, parts.exits.read)
 
@@ -160,6 +164,9 @@ class OciStreams:
     async def dial(
         self, record: SandboxRecord, containers: Collection[ContainerRecord], address: PodAddress
     ) -> ByteStream:
+        inside = self._facts.network_inside and not record.config.host_network
+        if inside or (self._facts.own_kernel and address.kind == "unix"):
+            return await self._inside.dial(record, address)
         return await dial(self._paths, record, containers, address)
 
 
@@ -196,6 +203,8 @@ class OciStatistics:
         self._names: CgroupNames = parts.environment.names
         self._pods: Pods = parts.pods
         self._usage: UsageReader = parts.usage
+        self._environment = parts.environment
+        self._insides = InsideUsage(parts.environment)
 
     async def containers(
         self, asked: Sequence[tuple[ContainerRecord, SandboxRecord]], *, whole: bool = False
@@ -203,7 +212,12 @@ class OciStatistics:
         below, pod = self._names.below, self._pods.cgroup
         cgroups = [(record.id, below(pod(sandbox), record.id)) for record, sandbox in asked]
         with trying(f"usage of {len(cgroups)} containers"):
-            return await self._usage.containers(cgroups, whole=whole)
+            usages = await self._usage.containers(cgroups, whole=whole)
+            if not self._environment.facts.own_kernel:
+                return usages
+            # What is in their cgroups only stands in for them.
+            inside = await self._insides.of([record for record, _ in asked])
+            return [usage._replace(cgroup=found) for usage, found in zip(usages, inside, strict=True)]
 
     async def pods(self, asked: Sequence[SandboxRecord], *, whole: bool = False) -> Sequence[CgroupUsage]:
         cgroups = [self._pods.cgroup(record) for record in asked]

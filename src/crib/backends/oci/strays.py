@@ -54,9 +54,10 @@ def find_strays(environment: OciEnvironment, known: Callable[[], Collection[str]
     ours = [name for top in cgroups.directories(names.own) for name in _listed(top)]
     pods: set[str] = {*_ids(paths.sandboxes), *names.pods_among(ours)}
     found: set[str] = set()
-    states = tuple(runtime.root for runtime in environment.runtimes())
-    for directory in (paths.containers, paths.writable_layers, paths.exits, *states):
+    for directory in (paths.containers, paths.writable_layers, paths.exits):
         found.update(_ids(directory))
+    for runtime in environment.runtimes():
+        found.update(name for name in runtime.known() if is_id(name))
     parts = {pod: set(_containers_in(environment, names.own_pod(pod))) for pod in pods}
     monitors = dict(_monitors(paths.containers))
     links = _listed(paths.monitor_sockets)

@@ -17,25 +17,9 @@ from crib.backends.nri.plugins import NriPlugins
 from crib.model.nri_settings import NriSettings
 from crib.model.plugin_status import PluginState, PluginStatus
 from crib.model.plugins import PodMoment
-from tests.plugin_lab import Begin, LabHost, no_stage, shown_pod, until
+from tests.plugin_lab import INSTALLED, ROOT, Begin, LabHost, no_stage, shown_pod, until
 
-ROOT = Path(__file__).parents[4]
-PLUGIN = f"""\
-#!{sys.executable}
-import asyncio, os, socket, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "src")!r}]
-from crib.stubs.nri.v1alpha1 import api_pb2 as pb
-from tests.plugin_lab import LabPlugin
-
-async def main():
-    plugin = LabPlugin(os.environ["NRI_PLUGIN_NAME"], os.environ["NRI_PLUGIN_IDX"])
-    await plugin.over(socket.socket(fileno=int(os.environ["NRI_PLUGIN_SOCKET"])))
-    await plugin.register()
-    print("configured with", (await plugin.until_heard("Configure")).config, flush=True)
-    await plugin.client.gone()
-
-asyncio.run(main())
-"""
+PLUGIN = INSTALLED.format(python=sys.executable)
 
 
 @pytest.fixture
