@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from crib.model.image_settings import ImageSettings
-from crib.model.keys import LIVE, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
+from crib.model.keys import LIVE, PART, AtLeast, Between, Form, Is, OneOf, Path, PathOrNone
 from crib.model.metrics import GROUPS
+from crib.model.shim_settings import ShimSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,9 @@ class HandlerSettings:
     containers: ContainerDefaults = ContainerDefaults()
     """The node's defaults, with the handler's changes."""
     kind: str = "oci"
-    """How it runs containers: `oci`, by an OCI runtime and conmon, or an entry point of crib.handlers."""
+    """How it runs containers: `oci`, by an OCI runtime and conmon, `shim`, by a shim of containerd's kind, or
+    an entry point of crib.handlers."""
+    shim: Annotated[ShimSettings, PART] = ShimSettings()
 
 
 @dataclass(frozen=True, slots=True)

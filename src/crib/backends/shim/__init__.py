@@ -1,4 +1,4 @@
-"""Containers by a shim of containerd's kind (runtime v2): one kind of handler, all of it behind `ShimHandler`.
+"""Containers by a shim of containerd's kind (runtime v2): one kind of handler, behind `ShimHandler`.
 
 A shim is a program that stays while its containers are there. It speaks ttrpc on a socket. `bootstrap` starts
 one and reads its answer, `shims` knows which pod or container has which, and `tasks` is the task service of

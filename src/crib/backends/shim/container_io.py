@@ -14,7 +14,7 @@ class TaskServices(Protocol):
     """Finds the shim of a container."""
 
     async def of(self, container: ContainerId) -> TaskService:
-        """The task service that knows this container. Unavailable when its shim is gone, or does not answer."""
+        """The task service that knows this container. Unavailable when its shim is gone."""
         ...
 
 

@@ -10,9 +10,9 @@ from crib.backends.shim.nouns import Connected, Ended, ProcessState, Stdio, Type
 class TaskService(Protocol):
     """Each call is bounded in time (`verb_timeout` of the settings), but `wait`.
 
-    NotFound for a container or exec that the shim does not know, WrongState where its state does not allow the
-    call, NotBuilt for what the shim does not offer, Unavailable when the shim is gone or does not answer in
-    time, Broken in the shim's own words for the rest.
+    NotFound for a container or exec that the shim does not know, WrongState where its state does not allow
+    the call, NotBuilt for what the shim does not offer, Unavailable when the shim is gone or does not answer
+    in time, Broken in the shim's own words for the rest.
     """
 
     async def create(self, container: str, bundle: str, stdio: Stdio, options: Typed | None) -> int:
