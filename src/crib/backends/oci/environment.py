@@ -11,17 +11,13 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 
-from crib.backends.bundle.host_resources import read_default_profile
-from crib.backends.bundle.labels import Labels
-from crib.backends.bundle.spec_files import read_base_spec
 from crib.backends.environment import HandlerEnvironment, HandlerOpening
 from crib.backends.failures import trying
 from crib.backends.oci.command_lines import MonitorProgram, RuntimeProgram
 from crib.backends.oci.runtime_notes import noted_handlers, noted_program, write_note
 from crib.backends.pods.cgroup_names import CgroupNames
-from crib.backends.pods.slices import systemd_version
+from crib.backends.pods.opening import open_node
 from crib.host.cgroups import CgroupLayout, Cgroups, detect_layout
-from crib.host.mounts import make_private_root
 from crib.host.processes import ToolMissing, run
 from crib.host.sealed import seal
 from crib.model.errors import Broken
@@ -106,18 +102,8 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
     with trying(f"handler {name}"):
         program = _find(handler.path or name)
         conmon = _find(settings.conmon)
-        for directory in (paths.exits, paths.sandboxes, paths.containers, paths.monitor_sockets):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        os.makedirs(paths.writable_layers, mode=0o700, exist_ok=True)
-        for directory in (paths.sandboxes, paths.containers):
-            # The root of a pod's user namespace passes through to its own files, and sees no others.
-            os.chmod(directory, 0o711)  # noqa: S103
-        make_private_root(paths.containers)
-        systemd = settings.cgroup_driver == "systemd"
-        version = await systemd_version() if systemd else 0
-        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, systemd)
-        base_spec = read_base_spec(handler.base_spec, name)
-        default_seccomp = read_default_profile(handler.containers.seccomp_profile)
+        node = await open_node(opening)
+        runtime = RuntimeProgram(program, f"{paths.runtime_root}/{name}", handler.args, bool(node.systemd))
         first = await _first_line(program)
         is_crun = _kind(first) == "crun"
         if is_crun and not seal(program):  # runc is twenty times as large, and was not measured
@@ -126,13 +112,10 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
         facts = await probe_handler(name, runtime, first)
         os.makedirs(runtime.root, mode=0o700, exist_ok=True)
         write_note(paths, name, runtime)
-        labels = Labels(paths, host)
-        labels.require_types()
-        await labels.load_default_profile(None, privileged=False)
         facts = replace(
             facts,
             kind=handler.kind,
-            systemd=version,
+            systemd=node.systemd,
             monitor=conmon,
             monitor_version=(await _first_line(conmon)).rsplit(" ", 1)[-1],
             user_namespaces=facts.user_namespaces and host.idmapped_mounts,
@@ -148,8 +131,8 @@ async def open_environment(opening: HandlerOpening) -> OciEnvironment:
             monitor=MonitorProgram(conmon, paths.exits, paths.monitor_sockets),
             is_crun=is_crun,
             has_fifo=_kind(first) in _WITH_FIFO,
-            base_spec=base_spec,
-            default_seccomp=default_seccomp,
+            base_spec=node.base_spec,
+            default_seccomp=node.default_seccomp,
             others=opening.others,
         )
 

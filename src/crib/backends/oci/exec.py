@@ -24,7 +24,7 @@ from crib.backends.oci.earlier_commands import new_name
 from crib.backends.oci.environment import OciEnvironment
 from crib.backends.oci.runtime_words import words_of_failure
 from crib.backends.oci.sessions import CommandEnds, Console, ExecSession, Pipes
-from crib.backends.oci.signals import Signals
+from crib.backends.pods.signals import Signals
 from crib.host.adoption import Adopted, expecting
 from crib.host.pidfds import is_running, open_pidfd, signal_process, start_time, wait_pidfd
 from crib.host.processes import Child, SpawnOptions, spawn
