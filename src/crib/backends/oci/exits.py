@@ -20,10 +20,10 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.failures import trying
 from crib.backends.known_processes import Deaths
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.logs import read_words
 from crib.backends.oci.runtime_words import refused_program
 from crib.backends.pods.oom import OomKills
 from crib.backends.pods.oom_causes import OomCauses
+from crib.backends.streams.logs import read_words
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.pidfds import signal_process
 from crib.host.threads import OURS, Job

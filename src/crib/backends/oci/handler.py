@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
 from crib.backends.failures import trying
 from crib.backends.oci.attach import Attachments
-from crib.backends.oci.dial import dial
 from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
-from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.logs import odd_logs, sizes_of_logs
+from crib.backends.oci.log_reopening import reopen
 from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.runtime_notes import Programs
 from crib.backends.oci.strays import find_strays, remove_parts
@@ -25,6 +24,9 @@ from crib.backends.pods.pods import Pods
 from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.updates import Updates
 from crib.backends.pods.usage import UsageReader
+from crib.backends.streams.dial import dial
+from crib.backends.streams.log_rotation import rotate
+from crib.backends.streams.logs import odd_logs, sizes_of_logs
 from crib.ends import ByteStream, Session
 from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
@@ -176,8 +178,8 @@ class OciLogs:
 
     async def rotate(self, record: ContainerRecord, size_max: int, files: int) -> bool:
         with trying(f"rotating the log of container {record.id}"):
-            bundle = self._paths.container(record.id)
-            return bool(record.log_path) and await rotate(record, bundle, size_max, files)
+            renew = partial(reopen, record, self._paths.container(record.id))
+            return bool(record.log_path) and await rotate(record, renew, size_max, files)
 
     async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
         return await sizes_of_logs(records)
