@@ -89,7 +89,7 @@ ON_THE_LOOP = {
     "crib.backends.known_processes.read_pid": _STATE,
     "crib.backends.bundle.labels.Labels._give_default": "securityfs",
     "crib.backends.bundle.labels.Labels.bring_back": "securityfs, for a command that failed",
-    "crib.backends.oci.log_rotation.reopen": "a watch of nothing yet; what is watched is added in a thread",
+    "crib.backends.oci.log_reopening.reopen": "a watch of nothing yet; what is watched is added in a thread",
     "crib.backends.pods.losses.PodLosses.stream": _PROC,
     "crib.backends.oci.infra.InfraContainers.start": _STATE,
     "crib.backends.pods.pods.Pods.made_spec": _STATE,

@@ -12,8 +12,9 @@ failures that leaves the daemon). The rest:
 * `log_rule`: what is logged for a while, and the parts of a dump.
 * `kept`: a pod that is kept up without a kubelet.
 * `edits`: what CDI devices, hook files and plugins change in a container.
-* `settings` with `image_settings` and `shim_settings`, the bounds beside them by `keys`; `facts`: what the administrator
-  decided, and what the host is. `configuration`: how settings are shown, and what a reload makes of them.
+* `settings` with `image_settings` and `shim_settings`, the bounds beside them by `keys`; `facts`: what the
+  administrator decided, and what the host is. `configuration`: how settings are shown, and what a reload
+  makes of them.
 * `extension`: what lifecycle hooks and other extensions are given.
 * `tallies`: what is counted while the daemon runs.
 * `explanation` and `finding`: answers for people.

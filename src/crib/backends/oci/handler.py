@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from crib.backends.environment import HandlerOpening, SharedLayers
@@ -13,15 +14,16 @@ from crib.backends.oci.earlier_commands import end_earlier_commands
 from crib.backends.oci.environment import OciEnvironment, closed_environment, open_environment
 from crib.backends.oci.exec import Commands
 from crib.backends.oci.lives import OciContainers
-from crib.backends.oci.log_rotation import reopen, rotate
-from crib.backends.oci.logs import odd_logs, sizes_of_logs
+from crib.backends.oci.log_reopening import reopen
 from crib.backends.oci.parts import HandlerParts, open_parts
 from crib.backends.oci.strays import find_oci_strays, remove_parts
-from crib.backends.pods.dial import dial
 from crib.backends.pods.running import RunningPods
 from crib.backends.pods.slices import stop_slice
 from crib.backends.pods.statistics import CgroupStatistics
 from crib.backends.programs import Programs
+from crib.backends.streams.dial import dial
+from crib.backends.streams.log_rotation import rotate
+from crib.backends.streams.logs import odd_logs, sizes_of_logs
 from crib.ends import ByteStream, Session
 from crib.host.mounts import unmount_tree
 from crib.host.threads import FOREIGN, OURS
@@ -129,8 +131,8 @@ class OciLogs:
 
     async def rotate(self, record: ContainerRecord, size_max: int, files: int) -> bool:
         with trying(f"rotating the log of container {record.id}"):
-            bundle = self._paths.container(record.id)
-            return bool(record.log_path) and await rotate(record, bundle, size_max, files)
+            renew = partial(reopen, record, self._paths.container(record.id))
+            return bool(record.log_path) and await rotate(record, renew, size_max, files)
 
     async def sizes(self, records: Sequence[ContainerRecord]) -> Mapping[ContainerId, int]:
         return await sizes_of_logs(records)
