@@ -16,7 +16,7 @@ from crib.backends.shim.options import runtime_options
 from crib.host.cgroups import Cgroups, detect_layout
 from crib.host.processes import ToolMissing, run
 from crib.model.facts import HandlerFacts
-from crib.model.shim_settings import is_runc, program_name
+from crib.model.shim_settings import has_own_kernel, is_runc, program_name
 
 OCI_VERSION = "1.0.2"
 """As with every runtime: what we use of the OCI is in it, and old ones refuse what says more."""
@@ -95,7 +95,7 @@ def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironmen
 async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
     """Of the shim's own words; of the runtime behind it, if that is known."""
     said = (await run((program, "-v"), timeout=_ASK_TIME)).stdout.decode("utf-8", "replace")
-    found = _VERSION.search(said)
+    found, shim = _VERSION.search(said), opening.options.shim
     return HandlerFacts(
         name=opening.name,
         program=program,
@@ -105,6 +105,8 @@ async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
         user_namespaces=False,
         idmapped_mounts=False,
         kind=opening.options.kind,
+        sandbox_container=not is_runc(shim.runtime),
+        own_kernel=has_own_kernel(shim.runtime),
     )
 
 
