@@ -22,6 +22,7 @@ ROOMS = (
     "ports",
     "streaming",
     "tasks",
+    "ttrpc",
     "tunnel",
     "wire",
 )

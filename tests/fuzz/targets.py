@@ -2,8 +2,8 @@
 
 A target raises nothing else, keeps to its processor time, and holds what its reader promises: bytes that come
 in pieces mean what they mean in one, and what was taken can be taken again. `python -m tests.fuzz NAME` runs
-one for long; `test_targets.py` runs each for a moment. SPDY's session is in `fuzz_spdy`, edits of a
-whole layer in `fuzz_erofs`.
+one for long; `test_targets.py` runs each for a moment. SPDY's session is in `fuzz_spdy`, ttrpc in
+`fuzz_ttrpc`, edits of a whole layer in `fuzz_erofs`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from crib.wire import (
 from crib.wire.erofs_inode import ErofsError
 from crib.wire.erofs_reader import ErofsImage
 from crib.wire.toml_table import MalformedToml
-from tests.fuzz import fuzz_erofs, fuzz_spdy
+from tests.fuzz import fuzz_erofs, fuzz_spdy, fuzz_ttrpc
 
 _MANIFEST = (Path(__file__).parent / "corpus" / "manifest" / "manifest").read_bytes()
 SITE = Site(Dirs("/pods"), memory=16 << 30)
@@ -355,6 +355,7 @@ TARGETS: dict[str, Target] = {
     ),
     "image-config": Target(_image_config, _IMAGE),
     "manifest": Target(_manifest, _IMAGE),
+    "mux": Target(fuzz_ttrpc.frames, (b"\0\0\0\x01", b"\0\0\0\x02", b"\xff\xff\xff\xff", b"\0" * 4)),
     "oci-runtime": Target(_oci_runtime, _JSON),
     "outcome": Target(_outcome, (*_JSON, b'"Width"', b'"status"', b"NonZeroExitCode", b'"causes"')),
     "pod-manifest": Target(
@@ -377,6 +378,10 @@ TARGETS: dict[str, Target] = {
         16 << 10,
     ),
     "template": Target(_template, (b"{{", b"}}", b"range ", b"if ", b"end", b".", b"$x", b":=", b"else")),
+    "ttrpc": Target(
+        fuzz_ttrpc.calls,
+        (b"\0\0\0\x01\x01\0", b"\x02\0", b"\x03\x05", b"\0\0\0\0", b"\x0a\x01", b"\xff\xff"),
+    ),
     "websocket": Target(
         _websocket, (b"\x81\xfe", b"\x82\xff", b"\x88\x80", b"\x89\x80", b"\0" * 4, b"\xff" * 8)
     ),

@@ -146,6 +146,10 @@ class Paths:
         """conmon's link to the bundle, through which the attach socket is reached in under 107 bytes."""
         return f"{self.monitor_sockets}/{container[:20]}"
 
+    def shim_events(self, handler: str) -> str:
+        """The socket that takes the events of a handler's shims."""
+        return f"{self.monitor_sockets}/{handler}.events"
+
     def layer_file(self, diff_id: Digest) -> str:
         return f"{self.layers}/{digest_hex(diff_id)}.erofs"
 

@@ -10,6 +10,7 @@ refused within bounds, by an error of the module. Begin with `oci_runtime`, or w
 * streams: `remotecommand` and `portforward`, over `spdy` or `channel_messages`.
 * files of the administrator: `docker_config`, `hosts_toml` and `registries_conf` over `toml_table`,
   `go_template`.
+* calls to shims and node plugins: `ttrpc` and `ttrpc_calls`, and `mux` below them for plugins.
 * `kept`: pods that are kept up, between the daemon and its supervisor.
 * `sqlite_file`: what is left in a damaged database. `oom_log`: what the kernel logs when it kills.
 """

@@ -21,9 +21,9 @@ from crib.backends.failures import trying
 from crib.backends.known_processes import read_pid
 from crib.backends.oci.command_lines import ExecFiles, RuntimeProgram
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.runtime_words import words_of_failure
 from crib.backends.oci.sessions import CommandEnds, Console, Pipes
 from crib.backends.pods.signals import Signals
+from crib.backends.runtime_words import words_of_failure
 from crib.backends.streams.command_names import new_name
 from crib.backends.streams.exec_sessions import ExecSession, undo_opening
 from crib.host.adoption import Adopted, expecting

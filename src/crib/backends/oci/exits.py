@@ -19,9 +19,9 @@ from crib.backends.bundle.bundles import BundleNote, Bundles
 from crib.backends.failures import trying
 from crib.backends.known_processes import Deaths
 from crib.backends.oci.environment import OciEnvironment
-from crib.backends.oci.runtime_words import refused_program
 from crib.backends.pods.endings import Endings
 from crib.backends.pods.signals import Signals
+from crib.backends.runtime_words import refused_program
 from crib.backends.streams.logs import read_words
 from crib.host.inotify import WRITTEN, DirectoryWatcher
 from crib.host.threads import OURS, Job

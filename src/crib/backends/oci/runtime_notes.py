@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 
 from crib.backends.oci.command_lines import RuntimeProgram
-from crib.backends.oci.runtime_words import runtime_words
+from crib.backends.runtime_words import runtime_words
 from crib.host.files import atomic_write, remove_tree
 from crib.host.processes import RunOptions, run
 from crib.model.paths import Paths

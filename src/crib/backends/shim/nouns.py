@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from crib.model.errors import Unavailable
+
 
 class ProcessStatus(StrEnum):
     """Of a container's first process, or of an exec's."""
@@ -61,3 +63,7 @@ class Typed:
 
     type_url: str
     value: bytes
+
+
+class ShimLost(Unavailable):
+    """The shim has gone, or is not to be reached."""

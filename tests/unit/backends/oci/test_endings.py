@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crib.backends.oci.runtime_words import refused_program
+from crib.backends.runtime_words import refused_program
 from crib.backends.streams.log_rotation import finish, remove_oldest, set_aside, undo
 
 AT = b"2026-01-02T03:04:05.000000000Z stderr F "

@@ -1,0 +1,119 @@
+"""What all parts of one handler of the kind `shim` share; found and checked once, when the daemon starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+
+from crib.backends.environment import HandlerEnvironment, HandlerOpening
+from crib.backends.failures import trying
+from crib.backends.pods.cgroup_names import CgroupNames
+from crib.backends.pods.opening import open_node
+from crib.backends.shim.bootstrap import ShimProgram
+from crib.backends.shim.options import runtime_options
+from crib.host.cgroups import Cgroups, detect_layout
+from crib.host.processes import ToolMissing, run
+from crib.model.facts import HandlerFacts
+from crib.model.shim_settings import is_runc, program_name
+
+OCI_VERSION = "1.0.2"
+"""As with every runtime: what we use of the OCI is in it, and old ones refuse what says more."""
+UNKNOWN_VERSION = "unknown"
+_VERSION = re.compile(r"^\s*version:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
+_ASK_TIME = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class ShimEnvironment(HandlerEnvironment):
+    """With the shim's program."""
+
+    program: ShimProgram
+    runtime_root: str
+    """Where the runtime keeps the states of containers, if that is known; else empty."""
+    is_runc: bool
+    """The shim is containerd's own: it serves a whole pod, whose containers are processes of this host."""
+    others: frozenset[str] | None = None
+    """Of the default handler: those that look after themselves. It looks after what all others have made."""
+
+    @property
+    def names(self) -> CgroupNames:
+        """Where cgroups are."""
+        return CgroupNames.of(self.settings)
+
+
+def closed_environment(opening: HandlerOpening, problem: str) -> ShimEnvironment:
+    """Of a handler that could not be opened: enough to stop and remove what it made before."""
+    facts = HandlerFacts(
+        opening.name, _program_path(opening), "", OCI_VERSION, False, False, False, problem=problem
+    )
+    return _environment(opening, replace(facts, kind=opening.options.kind))
+
+
+async def open_environment(opening: HandlerOpening) -> ShimEnvironment:
+    """Find and ask the programs and make the directories. Broken, with a hint, when a program is missing."""
+    name, options = opening.name, opening.options
+    with trying(f"handler {name}"):
+        program = _find(_program_path(opening))
+        node = await open_node(opening)
+        made = _environment(opening, await _facts(opening, program))
+        made.program = replace(made.program, path=program)
+        if made.is_runc:
+            _find(str(options.shim.options.get("BinaryName", "runc")))
+            os.makedirs(made.runtime_root, mode=0o700, exist_ok=True)
+        made.facts = replace(made.facts, systemd=node.systemd)
+        made.base_spec, made.default_seccomp = node.base_spec, node.default_seccomp
+        return made
+
+
+def _environment(opening: HandlerOpening, facts: HandlerFacts) -> ShimEnvironment:
+    settings, paths, shim = opening.settings, opening.paths, opening.options.shim
+    runc = is_runc(shim.runtime)
+    root = str(shim.options.get("Root", "")) or f"{paths.runtime_root}/{opening.name}"
+    systemd = settings.cgroup_driver == "systemd"
+    return ShimEnvironment(
+        facts=facts,
+        settings=settings,
+        paths=paths,
+        host=opening.host,
+        cgroups=Cgroups(detect_layout()),
+        program=ShimProgram(
+            path=facts.program,
+            address=f"{paths.state}/{opening.name}",
+            events=paths.shim_events(opening.name),
+            sockets=paths.monitor_sockets,
+            publisher=shutil.which("true") or "/bin/true",
+            options=runtime_options(shim.runtime, shim.options, root=root, systemd=systemd),
+        ),
+        runtime_root=root if runc else "",
+        is_runc=runc,
+        others=opening.others,
+    )
+
+
+async def _facts(opening: HandlerOpening, program: str) -> HandlerFacts:
+    """Of the shim's own words; of the runtime behind it, if that is known."""
+    said = (await run((program, "-v"), timeout=_ASK_TIME)).stdout.decode("utf-8", "replace")
+    found = _VERSION.search(said)
+    return HandlerFacts(
+        name=opening.name,
+        program=program,
+        version=found[1] if found else UNKNOWN_VERSION,
+        oci_version=OCI_VERSION,
+        recursive_read_only=False,
+        user_namespaces=False,
+        idmapped_mounts=False,
+        kind=opening.options.kind,
+    )
+
+
+def _program_path(opening: HandlerOpening) -> str:
+    return program_name(opening.options.shim.runtime) if opening.options.shim.runtime else ""
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise ToolMissing(program)
+    return os.path.abspath(found)
